@@ -1,0 +1,55 @@
+/* Counters: one list of name, unit and help text, from which the control
+ * files, the metrics and the man page come. Incremented from any thread. */
+#ifndef LEAFDISK_CORE_COUNTERS_H
+#define LEAFDISK_CORE_COUNTERS_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* X(identifier, unit, help) */
+#define COUNTER_LIST(X)                                                                                                \
+	X(read_requests, "requests", "read requests from the front end")                                               \
+	X(read_bytes, "bytes", "bytes returned to read requests")                                                      \
+	X(write_requests, "requests", "write requests from the front end")                                             \
+	X(write_bytes, "bytes", "bytes taken from write requests")                                                     \
+	X(flush_requests, "requests", "flushes asked for by the front end")                                            \
+	X(discard_requests, "requests", "discard and zero requests from the front end")                                \
+	X(unaligned_writes, "requests", "writes that needed a read-modify-write")                                      \
+	X(range_waits, "requests", "requests that waited for an overlapping one")                                      \
+	X(errors, "requests", "requests answered with an error")                                                       \
+	X(aio_submits, "calls", "io_submit calls")                                                                     \
+	X(aio_requests, "requests", "requests handed to the queue")                                                    \
+	X(aio_merged, "requests", "requests merged into a neighbour")                                                  \
+	X(aio_deferred, "requests", "requests that waited for room in the context")                                    \
+	X(aio_retries, "requests", "requests tried again after a transient error")                                     \
+	X(aio_continued, "requests", "requests continued after a short result")                                        \
+	X(aio_cached, "requests", "requests served from the page cache at once")                                       \
+	X(aio_offloaded, "requests", "requests served by a background thread")                                         \
+	X(image_commits, "commits", "journal records written")                                                         \
+	X(image_checkpoints, "checkpoints", "chunk tables written back")                                               \
+	X(image_chunks_allocated, "chunks", "chunks allocated")                                                        \
+	X(image_chunks_freed, "chunks", "chunks freed and punched")                                                    \
+	X(map_regions, "regions", "merged-map regions computed")
+
+struct counters {
+#define X(name, unit, help) _Atomic uint64_t name;
+	COUNTER_LIST(X)
+#undef X
+};
+
+struct counter_info {
+	const char *name;
+	const char *unit;
+	const char *help;
+	size_t offset;
+};
+
+/* Ends with a NULL name. */
+extern const struct counter_info counter_table[];
+/* The process's counters. */
+extern struct counters counters;
+
+#define counter_add(name, n) atomic_fetch_add_explicit(&counters.name, (n), memory_order_relaxed)
+
+#endif

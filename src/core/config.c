@@ -1,0 +1,429 @@
+/* Typed options from one table.
+ *
+ * Each type has one row: how a text becomes its value, and how --help and
+ * error messages call it. A value that is refused leaves the old one. */
+#include "core/config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/error.h"
+
+struct type_ops {
+	const char *label; /* in --help */
+	bool (*parse)(const struct config_key *key, void *field, const char *value);
+	/* What is allowed, to follow "is not". */
+	char *(*describe)(const struct config_key *key);
+};
+
+/* Digits of BASE only: no sign, space or prefix. *END is behind them. */
+static bool parse_digits(const char *text, unsigned base, uint64_t *number, const char **end)
+{
+	uint64_t value = 0;
+	const char *p = text;
+
+	for (; *p >= '0' && *p < (char)('0' + base); p++)
+		if (__builtin_mul_overflow(value, (uint64_t)base, &value) ||
+		    __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
+			return false;
+	*number = value;
+	*end = p;
+	return p > text;
+}
+
+bool config_parse_size(const char *text, uint64_t *bytes)
+{
+	static const char units[] = "kmgtpe";
+	const char *unit;
+	const char *end;
+	uint64_t number;
+	unsigned shift = 0;
+
+	if (!parse_digits(text, 10, &number, &end))
+		return false;
+	if (*end) {
+		unit = strchr(units, g_ascii_tolower(*end++));
+		if (!unit || (*end && g_ascii_strcasecmp(end, "b") != 0 && g_ascii_strcasecmp(end, "ib") != 0))
+			return false;
+		shift = 10 * (unsigned)(unit - units + 1);
+	}
+	if (number > UINT64_MAX >> shift)
+		return false;
+	*bytes = number << shift;
+	return true;
+}
+
+char *config_format_size(uint64_t bytes)
+{
+	static const char units[] = "BKMGTPE";
+	unsigned unit = 0;
+	uint64_t whole = bytes;
+	uint64_t tenths = 0;
+
+	while (whole >= 1024 && unit < 6) {
+		unit++;
+		whole = bytes >> 10 * unit;
+		tenths = ((bytes >> 10 * (unit - 1) & 1023) * 10 + 512) >> 10;
+		whole += tenths / 10;
+		tenths %= 10;
+	}
+	if (unit == 0)
+		return g_strdup_printf("%" PRIu64 " B", whole);
+	if (tenths == 0)
+		return g_strdup_printf("%" PRIu64 " %ciB", whole, units[unit]);
+	return g_strdup_printf("%" PRIu64 ".%" PRIu64 " %ciB", whole, tenths, units[unit]);
+}
+
+static bool matches_any(const char *value, const char *const *words)
+{
+	for (; *words; words++)
+		if (g_ascii_strcasecmp(value, *words) == 0)
+			return true;
+	return false;
+}
+
+static bool parse_bool(const struct config_key *key, void *field, const char *value)
+{
+	static const char *const yes[] = {"1", "yes", "true", "on", NULL};
+	static const char *const no[] = {"0", "no", "false", "off", NULL};
+	bool is_yes = matches_any(value, yes);
+
+	(void)key;
+	if (!is_yes && !matches_any(value, no))
+		return false;
+	*(bool *)field = is_yes;
+	return true;
+}
+
+static char *describe_bool(const struct config_key *key)
+{
+	(void)key;
+	return g_strdup("yes or no (or 1, true, on, 0, false, off)");
+}
+
+static bool store_number(const struct config_key *key, void *field, uint64_t number)
+{
+	if (number < key->min || (key->max != 0 && number > key->max))
+		return false;
+	*(uint64_t *)field = number;
+	return true;
+}
+
+static bool parse_uint(const struct config_key *key, void *field, const char *value)
+{
+	uint64_t number;
+	const char *end;
+
+	return parse_digits(value, 10, &number, &end) && *end == '\0' && store_number(key, field, number);
+}
+
+static char *describe_uint(const struct config_key *key)
+{
+	if (key->max == 0)
+		return g_strdup_printf("a number of %" PRIu64 " or more", key->min);
+	return g_strdup_printf("a number from %" PRIu64 " to %" PRIu64, key->min, key->max);
+}
+
+static bool parse_size(const struct config_key *key, void *field, const char *value)
+{
+	uint64_t bytes;
+
+	return config_parse_size(value, &bytes) && store_number(key, field, bytes);
+}
+
+static char *describe_size(const struct config_key *key)
+{
+	g_autofree char *min = config_format_size(key->min);
+	g_autofree char *max = config_format_size(key->max);
+
+	if (key->max == 0)
+		return g_strdup_printf("a size of %s or more (like 64M or 10G)", min);
+	return g_strdup_printf("a size from %s to %s (like 64M or 10G)", min, max);
+}
+
+static bool parse_octal(const struct config_key *key, void *field, const char *value)
+{
+	uint64_t number;
+	const char *end;
+
+	return parse_digits(value, 8, &number, &end) && *end == '\0' && store_number(key, field, number);
+}
+
+static char *describe_octal(const struct config_key *key)
+{
+	if (key->max == 0)
+		return g_strdup_printf("an octal number of %" PRIo64 " or more", key->min);
+	return g_strdup_printf("an octal number from %" PRIo64 " to %" PRIo64, key->min, key->max);
+}
+
+static bool is_choice(const char *choices, const char *value)
+{
+	g_auto(GStrv) list = g_strsplit(choices, "|", -1);
+
+	return g_strv_contains((const char *const *)list, value);
+}
+
+static bool parse_string(const struct config_key *key, void *field, const char *value)
+{
+	char **string = field;
+
+	if (key->choices && !is_choice(key->choices, value))
+		return false;
+	g_free(*string);
+	*string = g_strdup(value);
+	return true;
+}
+
+static char *describe_string(const struct config_key *key)
+{
+	g_auto(GStrv) list = NULL;
+	g_autofree char *joined = NULL;
+
+	if (!key->choices)
+		return g_strdup("a text");
+	list = g_strsplit(key->choices, "|", -1);
+	joined = g_strjoinv(", ", list);
+	return g_strdup_printf("one of: %s", joined);
+}
+
+static const struct type_ops types[] = {
+	[CONFIG_BOOL] = {NULL, parse_bool, describe_bool},
+	[CONFIG_UINT] = {"NUMBER", parse_uint, describe_uint},
+	[CONFIG_SIZE] = {"SIZE", parse_size, describe_size},
+	[CONFIG_OCTAL] = {"OCTAL", parse_octal, describe_octal},
+	[CONFIG_STRING] = {"TEXT", parse_string, describe_string},
+};
+
+static const struct config_key *find_key(const struct config_key *keys, const char *name)
+{
+	for (; keys->name; keys++)
+		if (strcmp(keys->name, name) == 0)
+			return keys;
+	return NULL;
+}
+
+/* The bool key KEY that NAME spells as "noKEY". */
+static const struct config_key *find_negated(const struct config_key *keys, const char *name)
+{
+	const struct config_key *key;
+
+	if (!g_str_has_prefix(name, "no"))
+		return NULL;
+	key = find_key(keys, name + 2);
+	return key && key->type == CONFIG_BOOL ? key : NULL;
+}
+
+static bool refuse_unknown(const struct config_key *keys, const char *name, GError **error)
+{
+	g_autoptr(GString) known = g_string_new(NULL);
+
+	for (; keys->name; keys++)
+		g_string_append_printf(known, "%s%s", known->len ? ", " : "", keys->name);
+	return error_set(error, EINVAL, "unknown option \"%s\"; known are: %s", name, known->str);
+}
+
+static bool set_known(const struct config_key *key, void *values, const char *value, GError **error)
+{
+	const struct type_ops *ops = &types[key->type];
+	g_autofree char *allowed = NULL;
+
+	if (!value && key->type == CONFIG_BOOL)
+		value = "yes";
+	if (value && ops->parse(key, (char *)values + key->offset, value))
+		return true;
+	allowed = ops->describe(key);
+	if (!value)
+		return error_set(error, EINVAL, "option \"%s\" needs a value: %s", key->name, allowed);
+	return error_set(error, EINVAL, "option \"%s\": \"%s\" is not %s", key->name, value, allowed);
+}
+
+bool config_set(const struct config_key *keys, void *values, const char *key, const char *value, GError **error)
+{
+	const struct config_key *found = find_key(keys, key);
+
+	if (found)
+		return set_known(found, values, value, error);
+	found = find_negated(keys, key);
+	if (!found)
+		return refuse_unknown(keys, key, error);
+	if (value)
+		return error_set(error, EINVAL, "option \"%s\" takes no value; write \"%s=no\" or \"%s=yes\"", key,
+				 found->name, found->name);
+	return set_known(found, values, "no", error);
+}
+
+/* The length of TEXT's first option, its escapes included. */
+static size_t option_length(const char *text)
+{
+	const char *p = text;
+
+	while (*p && *p != ',')
+		p += p[0] == '\\' && (p[1] == ',' || p[1] == '\\') ? 2 : 1;
+	return (size_t)(p - text);
+}
+
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; from++) {
+		if (from[0] == '\\' && (from[1] == ',' || from[1] == '\\'))
+			from++;
+		*to++ = *from;
+	}
+	*to = '\0';
+}
+
+/* Keeps the escapes, for the next reader of the list. */
+static void append_rest(char **rest, const char *option)
+{
+	g_autofree char *old = *rest;
+
+	*rest = old && *old ? g_strdup_printf("%s,%s", old, option) : g_strdup(option);
+}
+
+static bool set_option(const struct config_key *keys, void *values, const char *option, char **rest, GError **error)
+{
+	g_autofree char *key = g_strdup(option);
+	char *value;
+
+	unescape(key);
+	value = strchr(key, '=');
+	if (value)
+		*value++ = '\0';
+	if (rest && !find_key(keys, key) && !find_negated(keys, key)) {
+		append_rest(rest, option);
+		return true;
+	}
+	return config_set(keys, values, key, value, error);
+}
+
+bool config_set_options(const struct config_key *keys, void *values, const char *options, char **rest, GError **error)
+{
+	while (*options) {
+		size_t length = option_length(options);
+		g_autofree char *option = g_strndup(options, length);
+
+		if (length > 0 && !set_option(keys, values, option, rest, error))
+			return false;
+		options += length;
+		if (*options == ',')
+			options++;
+	}
+	return true;
+}
+
+static bool set_from_group(const struct config_key *keys, void *values, GKeyFile *file, const char *group,
+			   const char *name, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	g_autofree char *value = g_key_file_get_string(file, group, name, &local);
+
+	if (!value)
+		return error_set(error, EINVAL, "[%s] option \"%s\": %s", group, name, local->message);
+	if (config_set(keys, values, name, value, error))
+		return true;
+	g_prefix_error(error, "[%s] ", group);
+	return false;
+}
+
+bool config_set_group(const struct config_key *keys, void *values, GKeyFile *file, const char *group, GError **error)
+{
+	g_auto(GStrv) names = NULL;
+
+	if (!g_key_file_has_group(file, group))
+		return true;
+	names = g_key_file_get_keys(file, group, NULL, NULL);
+	for (char **name = names; name && *name; name++)
+		if (!set_from_group(keys, values, file, group, *name, error))
+			return false;
+	return true;
+}
+
+static bool is_key_file(const char *data, size_t length)
+{
+	g_autoptr(GKeyFile) file = g_key_file_new();
+
+	return g_key_file_load_from_data(file, data, length, G_KEY_FILE_NONE, NULL);
+}
+
+static size_t line_end(const char *data, size_t length, size_t from)
+{
+	const char *newline = memchr(data + from, '\n', length - from);
+
+	return newline ? (size_t)(newline - data) + 1 : length;
+}
+
+/* The number of the first line that makes DATA bad. GKeyFile does not say it,
+ * but reads line by line: all text before that line is good, none after it. */
+static unsigned bad_line(const char *data, size_t length)
+{
+	size_t good = 0;
+	size_t bad = length;
+	unsigned line = 1;
+
+	while (line_end(data, length, good) < bad) {
+		size_t middle = line_end(data, length, good + (bad - good) / 2);
+
+		if (middle >= bad)
+			middle = line_end(data, length, good);
+		if (is_key_file(data, middle))
+			good = middle;
+		else
+			bad = middle;
+	}
+	for (size_t i = 0; i < good; i++)
+		line += data[i] == '\n';
+	return line;
+}
+
+static int file_error_to_errno(const GError *error)
+{
+	switch (error->code) {
+	case G_FILE_ERROR_NOENT:
+		return ENOENT;
+	case G_FILE_ERROR_ACCES:
+		return EACCES;
+	case G_FILE_ERROR_ISDIR:
+		return EISDIR;
+	default:
+		return EIO;
+	}
+}
+
+GKeyFile *config_load(const char *path, GError **error)
+{
+	g_autoptr(GKeyFile) file = g_key_file_new();
+	g_autoptr(GError) local = NULL;
+	g_autofree char *data = NULL;
+	size_t length;
+
+	if (!g_file_get_contents(path, &data, &length, &local)) {
+		error_set(error, file_error_to_errno(local), "cannot read configuration %s: %s", path, local->message);
+		return NULL;
+	}
+	if (!g_key_file_load_from_data(file, data, length, G_KEY_FILE_NONE, &local)) {
+		error_set(error, EINVAL, "%s, line %u: %s", path, bad_line(data, length), local->message);
+		return NULL;
+	}
+	return g_steal_pointer(&file);
+}
+
+void config_clear(const struct config_key *keys, void *values)
+{
+	for (; keys->name; keys++)
+		if (keys->type == CONFIG_STRING)
+			g_clear_pointer((char **)((char *)values + keys->offset), g_free);
+}
+
+void config_help(const struct config_key *keys, GString *text)
+{
+	for (; keys->name; keys++) {
+		const char *label = keys->choices ? keys->choices : types[keys->type].label;
+		g_autofree char *option =
+			label ? g_strdup_printf("%s=%s", keys->name, label) : g_strdup_printf("[no]%s", keys->name);
+
+		g_string_append_printf(text, "    %-28s  %s\n", option, keys->help);
+	}
+}

@@ -1,0 +1,11 @@
+/* The process's counters and the table that describes them. */
+#include "core/counters.h"
+
+struct counters counters;
+
+const struct counter_info counter_table[] = {
+#define X(name, unit, help) {#name, unit, help, offsetof(struct counters, name)},
+	COUNTER_LIST(X)
+#undef X
+		{NULL, NULL, NULL, 0},
+};

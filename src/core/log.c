@@ -1,0 +1,176 @@
+/* Messages to standard error and syslog.
+ *
+ * A line is built whole and handed to the kernel by one write, so lines of
+ * several threads do not mix. What a message quotes (a file name, a remote
+ * server's words) may hold newlines or terminal escapes: everything that is
+ * not plain printable text is shown as a backslash sequence. errno survives
+ * every call. */
+#include "core/log.h"
+
+#include <errno.h>
+#include <glib.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+static const char *const module_names[LOG_MODULES] = {
+	[LOG_CORE] = "core",   [LOG_AIO] = "aio",   [LOG_IMAGE] = "image", [LOG_DISK] = "disk",
+	[LOG_CACHE] = "cache", [LOG_FUSE] = "fuse", [LOG_CTL] = "ctl",
+};
+
+static _Atomic(const char *) program = "leafdisk";
+static atomic_bool to_syslog;
+static atomic_uint debug_mask;
+
+static bool is_plain(gunichar c)
+{
+	switch (g_unichar_type(c)) {
+	case G_UNICODE_CONTROL:
+	case G_UNICODE_FORMAT:
+	case G_UNICODE_SURROGATE:
+	case G_UNICODE_LINE_SEPARATOR:
+	case G_UNICODE_PARAGRAPH_SEPARATOR:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static void append_escaped_byte(GString *line, unsigned char byte)
+{
+	if (byte == '\n')
+		g_string_append(line, "\\n");
+	else if (byte == '\t')
+		g_string_append(line, "\\t");
+	else if (byte == '\r')
+		g_string_append(line, "\\r");
+	else
+		g_string_append_printf(line, "\\x%02x", byte);
+}
+
+static void append_escaped(GString *line, const char *text)
+{
+	while (*text) {
+		gunichar c = g_utf8_get_char_validated(text, -1);
+		bool valid = c != (gunichar)-1 && c != (gunichar)-2;
+		const char *end = valid ? g_utf8_next_char(text) : text + 1;
+
+		if (valid && is_plain(c)) {
+			g_string_append_len(line, text, end - text);
+			text = end;
+		}
+		while (text < end)
+			append_escaped_byte(line, (unsigned char)*text++);
+	}
+}
+
+static void write_line(const GString *line)
+{
+	ssize_t written;
+
+	do
+		written = write(STDERR_FILENO, line->str, line->len);
+	while (written < 0 && errno == EINTR);
+}
+
+/* LABEL stands between the program's name and the message. */
+static void log_line(int priority, const char *label, const char *format, va_list args)
+{
+	int saved = errno;
+	g_autofree char *text = g_strdup_vprintf(format, args);
+	GString *line = g_string_new(atomic_load_explicit(&program, memory_order_relaxed));
+	size_t start;
+
+	g_string_append(line, ": ");
+	start = line->len;
+	g_string_append(line, label);
+	append_escaped(line, text);
+	if (atomic_load_explicit(&to_syslog, memory_order_relaxed))
+		syslog(priority, "%s", line->str + start);
+	g_string_append_c(line, '\n');
+	write_line(line);
+	g_string_free(line, TRUE);
+	errno = saved;
+}
+
+void log_set_program(const char *name)
+{
+	atomic_store(&program, name);
+}
+
+void log_use_syslog(void)
+{
+	openlog(atomic_load(&program), LOG_PID, LOG_DAEMON);
+	atomic_store(&to_syslog, true);
+}
+
+static unsigned module_mask(const char *name)
+{
+	if (strcmp(name, "all") == 0)
+		return (1u << LOG_MODULES) - 1;
+	for (unsigned i = 0; i < LOG_MODULES; i++)
+		if (strcmp(name, module_names[i]) == 0)
+			return 1u << i;
+	return 0;
+}
+
+bool log_set_debug(const char *spec)
+{
+	g_auto(GStrv) names = g_strsplit(spec, ",", -1);
+	unsigned mask = 0;
+
+	for (char **name = names; *name; name++) {
+		unsigned bits = module_mask(g_strstrip(*name));
+
+		if (bits == 0)
+			return false;
+		mask |= bits;
+	}
+	atomic_store(&debug_mask, mask);
+	return true;
+}
+
+bool log_debug_enabled(enum log_module module)
+{
+	return atomic_load_explicit(&debug_mask, memory_order_relaxed) >> module & 1;
+}
+
+void log_error(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_line(LOG_ERR, "error: ", format, args);
+	va_end(args);
+}
+
+void log_warning(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_line(LOG_WARNING, "warning: ", format, args);
+	va_end(args);
+}
+
+void log_info(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_line(LOG_INFO, "", format, args);
+	va_end(args);
+}
+
+void log_debug_always(enum log_module module, const char *format, ...)
+{
+	char label[32];
+	va_list args;
+
+	g_snprintf(label, sizeof(label), "debug: %s: ", module_names[module]);
+	va_start(args, format);
+	log_line(LOG_DEBUG, label, format, args);
+	va_end(args);
+}
