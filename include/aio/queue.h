@@ -1,0 +1,101 @@
+/* The I/O queue: every read, write and flush of an image or cache file.
+ *
+ * One queue per loop, used from that loop's thread only. Requests gather while
+ * the loop takes its turn and are submitted together at the end of it: what is
+ * adjacent in one file and direction becomes one preadv or pwritev. More than
+ * the context holds waits inside the queue and is never refused.
+ *
+ * A request is private memory of its submitter, on exactly one list of the
+ * queue from aio_submit() until its callback, which comes exactly once, from
+ * the loop, never from inside aio_submit(). After the callback the queue holds
+ * no pointer to it.
+ *
+ * Errors: EAGAIN, EBUSY and EINTR are tried again with growing spaces until
+ * io_timeout has passed; everything else goes up at once. A short result is
+ * continued from where it stopped; when a merged call fails its members are
+ * tried one by one, so that only the part that is bad fails. A request older
+ * than 10 s is reported once in the log. */
+#ifndef LEAFDISK_AIO_QUEUE_H
+#define LEAFDISK_AIO_QUEUE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/list.h"
+#include "core/loop.h"
+
+struct aio_queue;
+
+enum aio_op { AIO_READ, AIO_WRITE, AIO_DATASYNC };
+
+/* An open file as the queue sees it. Either descriptor may be -1: without
+ * DIRECT every request goes through the page cache; without BUFFERED every
+ * request must be aligned. Descriptors belong to the caller and stay open
+ * until every request on them has called back. Requests on a file may finish
+ * in any order; those in flight at once must not overlap, and where one of them
+ * is a write and only one is aligned, not even share a page: the kernel does
+ * not keep O_DIRECT and the page cache coherent within it (open(2)). */
+struct aio_file {
+	int direct_fd;       /* O_DIRECT */
+	int buffered_fd;
+	uint32_t alignment;  /* of offset, length and memory for direct_fd; power of two */
+	bool try_cache;      /* reads ask the page cache first (RWF_NOWAIT on buffered_fd) */
+	const char *name;    /* for messages and fault points; outlives the file */
+};
+
+struct aio_request {
+	/* Set by the submitter, not changed by the queue. */
+	enum aio_op op;
+	struct aio_file *file;
+	void *buffer;
+	uint64_t offset;  /* bytes */
+	uint32_t length;  /* bytes; 0 for AIO_DATASYNC */
+	/* A read that meets the end of the file after at least NEEDED bytes
+	 * succeeds and the rest of the buffer is zeroed; before that it is
+	 * -EIO. Usually equal to length. Not used by writes. */
+	uint32_t needed;
+	/* RESULT: 0 or a negative errno. All or nothing: a partial transfer is
+	 * an error. */
+	void (*done)(struct aio_request *request, int result);
+
+	/* The queue's. */
+	struct list link;
+	uint64_t start_ns;
+	uint64_t retry_at_ns;
+	uint32_t transferred;
+	uint16_t tries;
+	bool reported;
+	bool alone; /* not to be merged again */
+	int result;
+};
+
+/* Zero: the default. */
+struct aio_limits {
+	unsigned depth;          /* calls under way at once; default 256 */
+	uint64_t io_timeout_ns;  /* default 120 s */
+};
+
+/* LIMITS NULL: the defaults. Where io_setup is refused, a warning says what to
+ * raise (fs.aio-max-nr) and background threads do the I/O instead. NULL and
+ * ERROR set only when descriptors or memory run out. */
+struct aio_queue *aio_queue_new(struct loop *loop, const struct aio_limits *limits, GError **error);
+/* The queue must be empty; not from inside a callback. NULL is allowed. */
+void aio_queue_free(struct aio_queue *queue);
+
+struct loop *aio_queue_loop(struct aio_queue *queue);
+
+void aio_submit(struct aio_queue *queue, struct aio_request *request);
+/* Hands what has gathered to the kernel now instead of at the end of the turn. */
+void aio_unplug(struct aio_queue *queue);
+/* Fails every request on FILE that neither the kernel nor a background thread
+ * has yet with -ECANCELED, through its callback and later; the others finish
+ * as usual. */
+void aio_cancel(struct aio_queue *queue, const struct aio_file *file);
+/* Requests that have not called back. */
+unsigned aio_in_flight(const struct aio_queue *queue);
+/* Runs the loop until no request is left. From outside callbacks only. */
+void aio_drain(struct aio_queue *queue);
+
+#endif

@@ -1,0 +1,66 @@
+/* The first look at a request: refuse it, serve it from memory, or place it.
+ *
+ * Reads that the page cache may hold are tried inline (RWF_NOWAIT): a hit never
+ * leaves the loop, a partial hit is continued like any short result. Linux 5.9
+ * and 5.10 could answer 0 before the end of the file, so 0 is a miss as well,
+ * and so is an error: the try that follows will name it. */
+#include <errno.h>
+#include <sys/uio.h>
+
+#include "call.h"
+#include "core/counters.h"
+
+static bool is_valid(const struct aio_request *request)
+{
+	const struct aio_file *file = request->file;
+
+	if (request->op == AIO_DATASYNC)
+		return file->direct_fd >= 0 || file->buffered_fd >= 0;
+	if (request->offset > INT64_MAX || request->length > INT64_MAX - request->offset)
+		return false;
+	return file->buffered_fd >= 0 || merge_is_direct(request);
+}
+
+static bool may_be_cached(const struct aio_request *request)
+{
+	const struct aio_file *file = request->file;
+
+	if (request->op != AIO_READ || file->buffered_fd < 0)
+		return false;
+	if (request->tries > 0 || request->transferred > 0 || request->alone)
+		return false;
+	return file->try_cache || !merge_is_direct(request);
+}
+
+/* True when the page cache had all of it. */
+static bool read_cached(struct aio_queue *queue, struct aio_request *request)
+{
+	struct iovec vector = {request->buffer, request->length};
+	ssize_t got = preadv2(request->file->buffered_fd, &vector, 1, (off_t)request->offset, RWF_NOWAIT);
+	uint64_t left;
+
+	if (got <= 0)
+		return false;
+	if ((uint64_t)got < request->length) {
+		request->transferred = (uint32_t)got;
+		return false;
+	}
+	counter_add(aio_cached, 1);
+	left = request->length;
+	settle_member(queue, request, false, true, &left);
+	return true;
+}
+
+void accept_request(struct aio_queue *queue, struct aio_request *request)
+{
+	if (!is_valid(request)) {
+		queue_finish(queue, request, -EINVAL);
+	} else if (request->op != AIO_DATASYNC && request->length == 0) {
+		queue_finish(queue, request, 0);
+	} else if (may_be_cached(request) && read_cached(queue, request)) {
+		return;
+	} else if (!call_place(queue, request)) {
+		counter_add(aio_deferred, 1);
+		list_append(&queue->deferred, &request->link);
+	}
+}

@@ -1,0 +1,112 @@
+/* Inside the queue: its state, and the calls that requests become.
+ *
+ * A request is on one of the queue's lists or in one call:
+ *
+ *     gathered   submitted, or to be continued; looked at when the turn ends
+ *     deferred   had a look; waits for a free call
+ *     (a call)   in the batch, in the kernel, or on a background thread
+ *     retry      failed for now; waits for retry_at_ns
+ *     ready      has its result; waits for its callback */
+#ifndef LEAFDISK_AIO_CALL_H
+#define LEAFDISK_AIO_CALL_H
+
+#include "aio/queue.h"
+#include "kernel.h"
+#include "merge.h"
+
+struct aio_call {
+	struct iocb iocb;
+	struct merge_call merge;
+	struct aio_queue *queue;
+	struct list link; /* on queue->free while free, else on nothing */
+	struct loop_work work;
+	int64_t result; /* of the background thread */
+	unsigned vectors;
+	struct iovec vector[MERGE_VECTORS];
+};
+
+struct aio_queue {
+	struct loop *loop;
+	struct aio_limits limits;
+	struct loop_source source;
+	struct kernel_context kernel;
+
+	struct list gathered;
+	struct list deferred;
+	struct list retry;
+	struct list ready;
+	unsigned in_flight; /* on any list or in a call */
+	bool idle;	    /* in_flight is 0 */
+	uint64_t gathered_ns;
+
+	struct aio_call *calls; /* limits.depth of them */
+	struct list free;
+	struct aio_call **batch; /* calls not handed over yet, in order */
+	unsigned batch_count;
+	struct iocb **iocbs; /* room for kernel_submit() */
+	unsigned in_kernel;
+	bool stalled; /* the kernel takes no more until a completion comes */
+
+	struct loop_timer retry_timer;
+	uint64_t retry_next_ns; /* the timer's; UINT64_MAX: not set */
+	struct loop_timer report_timer;
+	bool reporting; /* the timer is set */
+};
+
+/* queue.c */
+
+/* Gives REQUEST, on no list, its result. */
+void queue_finish(struct aio_queue *queue, struct aio_request *request, int result);
+
+/* accept.c */
+
+/* Deals with REQUEST, which is on no list and has just gathered. */
+void accept_request(struct aio_queue *queue, struct aio_request *request);
+
+/* wait.c */
+
+void wait_init(struct aio_queue *queue);
+/* REQUEST, on no list, met ERROR: a later try, or its end. */
+void wait_fail(struct aio_queue *queue, struct aio_request *request, int error);
+/* A request was submitted. */
+void wait_submitted(struct aio_queue *queue, uint64_t now);
+/* Cancels the timers that nothing waits for. */
+void wait_quiet(struct aio_queue *queue);
+
+/* call.c */
+
+/* Puts REQUEST into a call of the batch. False: no call is free. */
+bool call_place(struct aio_queue *queue, struct aio_request *request);
+/* Hands the batch over, each call to the kernel or a background thread. What
+ * the kernel has no room for stays in the batch. */
+void call_hand_over(struct aio_queue *queue);
+/* Takes CALL's members back to the list MEMBERS and frees CALL. */
+void call_release(struct aio_call *call, struct list *members);
+
+/* settle.c */
+
+/* Shares RESULT, bytes or a negative errno, among CALL's members; frees CALL. */
+void settle_call(struct aio_call *call, int64_t result);
+/* One request's share of *LEFT transferred bytes; FIRST as in merge.h. */
+void settle_member(struct aio_queue *queue, struct aio_request *request, bool direct, bool first, uint64_t *left);
+/* Settles what the kernel has completed; returns how many calls. */
+unsigned settle_completions(struct aio_queue *queue);
+/* FAULT_SHORT's half of LENGTH: whole units, at least one, so that repeated
+ * halves come to an end. */
+uint32_t settle_half(const struct aio_request *request, bool direct, uint32_t length);
+
+/* thread.c */
+
+/* Runs CALL on a background thread, then settles it. */
+void thread_start(struct aio_call *call);
+
+/* The descriptor that CALL works on. */
+static inline int call_fd(const struct aio_call *call)
+{
+	const struct aio_file *file = call->merge.file;
+	bool direct = call->merge.op == AIO_DATASYNC ? file->direct_fd >= 0 : call->merge.direct;
+
+	return direct ? file->direct_fd : file->buffered_fd;
+}
+
+#endif

@@ -1,0 +1,131 @@
+/* What waits for time: retries and the report of old requests.
+ *
+ * One timer for each, and both only while somebody waits. The retry list is
+ * not sorted: its timer is set for the earliest, and whoever is due goes back
+ * to `gathered`. The report looks at every request that is older than 10 s and
+ * names it once; it runs when the oldest one not named yet reaches that age. */
+#include <inttypes.h>
+
+#include "call.h"
+#include "core/counters.h"
+#include "core/log.h"
+#include "retry.h"
+
+#define NS_PER_S ((uint64_t)1000000000)
+#define REPORT_AGE_NS (10 * NS_PER_S)
+
+static struct aio_request *request_of(struct list *node)
+{
+	return container_of(node, struct aio_request, link);
+}
+
+void wait_fail(struct aio_queue *queue, struct aio_request *request, int error)
+{
+	uint64_t now = loop_now_ns();
+
+	if (!retry_schedule(error, request->tries, request->start_ns, queue->limits.io_timeout_ns, now,
+			    &request->retry_at_ns)) {
+		queue_finish(queue, request, error);
+		return;
+	}
+	if (request->tries < UINT16_MAX)
+		request->tries++;
+	counter_add(aio_retries, 1);
+	list_append(&queue->retry, &request->link);
+	if (request->retry_at_ns < queue->retry_next_ns) {
+		queue->retry_next_ns = request->retry_at_ns;
+		loop_timer_set(queue->loop, &queue->retry_timer, queue->retry_next_ns);
+	}
+}
+
+static void retry_expired(struct loop_timer *timer)
+{
+	struct aio_queue *queue = container_of(timer, struct aio_queue, retry_timer);
+	uint64_t now = loop_now_ns();
+
+	queue->retry_next_ns = UINT64_MAX;
+	list_foreach(node, &queue->retry)
+	{
+		uint64_t at_ns = request_of(node)->retry_at_ns;
+
+		if (at_ns <= now) {
+			list_remove(node);
+			list_append(&queue->gathered, node);
+		} else if (at_ns < queue->retry_next_ns) {
+			queue->retry_next_ns = at_ns;
+		}
+	}
+	if (queue->retry_next_ns != UINT64_MAX)
+		loop_timer_set(queue->loop, &queue->retry_timer, queue->retry_next_ns);
+}
+
+static void report(struct aio_request *request, uint64_t age_ns)
+{
+	static const char *const names[] = {[AIO_READ] = "read", [AIO_WRITE] = "write", [AIO_DATASYNC] = "datasync"};
+
+	log_warning("aio: %s: %s of %" PRIu32 " bytes at %" PRIu64 " has been waiting for %" PRIu64 " s",
+		    request->file->name, names[request->op], request->length, request->offset, age_ns / NS_PER_S);
+	request->reported = true;
+}
+
+/* Reports what is old, and lowers *OLDEST_NS to the start of what is not yet. */
+static void report_list(struct list *list, uint64_t now, uint64_t *oldest_ns)
+{
+	list_foreach(node, list)
+	{
+		struct aio_request *request = request_of(node);
+
+		if (request->reported)
+			continue;
+		if (now - request->start_ns >= REPORT_AGE_NS)
+			report(request, now - request->start_ns);
+		else if (request->start_ns < *oldest_ns)
+			*oldest_ns = request->start_ns;
+	}
+}
+
+static void report_expired(struct loop_timer *timer)
+{
+	struct aio_queue *queue = container_of(timer, struct aio_queue, report_timer);
+	uint64_t now = loop_now_ns();
+	uint64_t oldest_ns = now;
+
+	queue->reporting = queue->in_flight > 0;
+	if (!queue->reporting)
+		return;
+	report_list(&queue->gathered, now, &oldest_ns);
+	report_list(&queue->deferred, now, &oldest_ns);
+	report_list(&queue->retry, now, &oldest_ns);
+	for (unsigned i = 0; i < queue->limits.depth; i++)
+		if (queue->calls[i].merge.count > 0)
+			report_list(&queue->calls[i].merge.members, now, &oldest_ns);
+	loop_timer_set(queue->loop, timer, oldest_ns + REPORT_AGE_NS);
+}
+
+void wait_init(struct aio_queue *queue)
+{
+	list_init(&queue->retry);
+	queue->retry_next_ns = UINT64_MAX;
+	loop_timer_init(&queue->retry_timer, retry_expired);
+	loop_timer_init(&queue->report_timer, report_expired);
+}
+
+void wait_submitted(struct aio_queue *queue, uint64_t now)
+{
+	if (queue->reporting)
+		return;
+	queue->reporting = true;
+	loop_timer_set(queue->loop, &queue->report_timer, now + REPORT_AGE_NS);
+}
+
+void wait_quiet(struct aio_queue *queue)
+{
+	if (list_is_empty(&queue->retry) && queue->retry_next_ns != UINT64_MAX) {
+		loop_timer_cancel(&queue->retry_timer);
+		queue->retry_next_ns = UINT64_MAX;
+	}
+	if (queue->in_flight == 0 && queue->reporting) {
+		loop_timer_cancel(&queue->report_timer);
+		queue->reporting = false;
+	}
+}
