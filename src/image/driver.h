@@ -1,0 +1,39 @@
+/* What a layer format provides. Called only by the wrapper in image.c, which
+ * has checked bounds, alignment and permission; contracts as in image.h. */
+#ifndef LEAFDISK_IMAGE_DRIVER_H
+#define LEAFDISK_IMAGE_DRIVER_H
+
+#include "image/image.h"
+
+typedef void (*image_finding)(void *opaque, bool repaired, const char *sentence);
+
+struct image_ops {
+	const char *name;
+	struct image *(*open)(const char *path, unsigned flags, uint64_t base_offset, GError **error);
+	int (*close)(struct image *image);
+	struct image_extent (*extent)(struct image *image, uint64_t block, uint64_t blocks, bool may_block);
+	struct image_extent (*read)(struct image_io *io);
+	int64_t (*write)(struct image_io *io);
+	void (*zero)(struct image *image, struct image_op *op);
+	void (*flush)(struct image *image, struct image_op *op);
+	void (*apply)(struct image *image, struct image_op *op); /* NULL: not supported */
+	void (*resize)(struct image *image, struct image_op *op);
+	void (*wait_room)(struct image *image, struct image_op *op); /* NULL: never -EAGAIN */
+	uint64_t (*allocated_bytes)(struct image *image);
+	bool (*read_info)(const char *path, struct image_info *info, GError **error);
+	bool (*create)(const char *path, const struct image_create_options *options, GError **error);
+	bool (*set_parent)(const char *path, const struct image_parent *parent, GError **error); /* NULL: none */
+	bool (*check)(const char *path, bool repair, image_finding finding, void *opaque,
+		      struct image_check_result *result, GError **error);
+};
+
+extern const struct image_ops raw_image_ops;
+extern const struct image_ops leaf_image_ops;
+
+/* Calls OP's done with RESULT from its queue's loop. Any thread. */
+void image_op_complete(struct image_op *op, int result);
+/* Runs WORK(op) on a background thread, then calls OP's done with what it
+ * returned. From the loop. */
+void image_op_offload(struct image_op *op, int (*work)(struct image_op *op));
+
+#endif

@@ -1,0 +1,194 @@
+/* The file under an image: descriptors, lock, blocking transfers.
+ *
+ * Both descriptors are of one file: O_DIRECT for whole aligned blocks, the
+ * page cache for the rest. The kernel keeps them coherent.
+ *
+ * The lock is an open-file-description lock on byte 0: exclusive for a
+ * writable image, shared for one that is read. Only one byte, because other
+ * programs (QEMU) put locks of their own meaning further up in the file. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "core/bytes.h"
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/log.h"
+#include "image/image.h"
+
+/* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
+#define DEVICE_SIZE_IOCTL _IOR(0x12, 114, size_t)
+
+static bool lock_file(struct image_file *file, bool writable, GError **error)
+{
+	struct flock lock = {.l_type = writable ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
+
+	if (fcntl(file->aio.buffered_fd, F_OFD_SETLK, &lock) == 0)
+		return true;
+	if (errno == EAGAIN || errno == EACCES)
+		return error_set(error, EBUSY, "%s: is in use by another program%s; stop that one first", file->path,
+				 writable ? "" : " that writes it");
+	log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it", file->path,
+		    strerror(errno));
+	return true;
+}
+
+static uint32_t direct_alignment(int fd)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN) &&
+	    is_power_of_two(stx.stx_dio_offset_align) && stx.stx_dio_offset_align <= BLOCK_SIZE)
+		return MAX(stx.stx_dio_offset_align, 512);
+	return BLOCK_SIZE;
+}
+
+static void open_direct(struct image_file *file, int flags)
+{
+	g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", file->aio.buffered_fd);
+
+	file->aio.direct_fd = open(self, flags | O_DIRECT | O_CLOEXEC);
+	if (file->aio.direct_fd >= 0)
+		file->aio.alignment = direct_alignment(file->aio.direct_fd);
+	else
+		log_debug(LOG_IMAGE, "%s: no O_DIRECT (%s), using the page cache", file->path, strerror(errno));
+}
+
+bool image_file_open(struct image_file *file, const char *path, unsigned flags, GError **error)
+{
+	bool writable = flags & IMAGE_WRITABLE;
+	int open_flags = writable ? O_RDWR : O_RDONLY;
+	struct stat st;
+
+	*file = (struct image_file){
+		.path = g_strdup(path),
+		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE},
+	};
+	file->aio.name = file->path;
+	file->aio.buffered_fd = open(path, open_flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (file->aio.buffered_fd < 0 || fstat(file->aio.buffered_fd, &st) < 0) {
+		error_set_errno(error, errno, "%s: cannot be opened%s", path, writable ? " for writing" : "");
+		goto fail;
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		error_set(error, EINVAL, "%s: is neither a file nor a block device", path);
+		goto fail;
+	}
+	file->device = st.st_dev;
+	file->inode = st.st_ino;
+	file->block_device = S_ISBLK(st.st_mode);
+	if (!(flags & IMAGE_NO_LOCK) && !lock_file(file, writable, error))
+		goto fail;
+	if (!(flags & IMAGE_NO_DIRECT))
+		open_direct(file, open_flags);
+	return true;
+fail:
+	image_file_close(file);
+	return false;
+}
+
+void image_file_close(struct image_file *file)
+{
+	if (file->aio.direct_fd >= 0)
+		close(file->aio.direct_fd);
+	if (file->aio.buffered_fd >= 0)
+		close(file->aio.buffered_fd);
+	file->aio.direct_fd = file->aio.buffered_fd = -1;
+	g_clear_pointer(&file->path, g_free);
+}
+
+int64_t image_file_size(const struct image_file *file)
+{
+	struct stat st;
+	uint64_t bytes;
+
+	if (file->block_device)
+		return ioctl(file->aio.buffered_fd, DEVICE_SIZE_IOCTL, &bytes) < 0 ? -errno : (int64_t)bytes;
+	return fstat(file->aio.buffered_fd, &st) < 0 ? -errno : st.st_size;
+}
+
+uint64_t image_file_allocated(const struct image_file *file)
+{
+	struct stat st;
+
+	if (file->block_device)
+		return MAX(image_file_size(file), 0);
+	return fstat(file->aio.buffered_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+int image_file_read(const struct image_file *file, void *data, size_t length, uint64_t offset)
+{
+	char *p = data;
+
+	while (length) {
+		ssize_t n = pread(file->aio.buffered_fd, p, length, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -ENODATA;
+		p += n;
+		offset += (uint64_t)n;
+		length -= (size_t)n;
+	}
+	return fault_hit("image.read", file->path);
+}
+
+int image_file_write(const struct image_file *file, const void *data, size_t length, uint64_t offset)
+{
+	const char *p = data;
+	int fault = fault_hit("image.write", file->path);
+
+	if (fault)
+		return fault;
+	while (length) {
+		ssize_t n = pwrite(file->aio.buffered_fd, p, length, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		offset += (uint64_t)n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
+int image_file_sync(const struct image_file *file)
+{
+	int fault = fault_hit("image.sync", file->path);
+
+	if (fault)
+		return fault;
+	return fdatasync(file->aio.buffered_fd) < 0 ? -errno : 0;
+}
+
+int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length)
+{
+	if (fallocate(file->aio.buffered_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		      (off_t)length) == 0)
+		return 0;
+	return errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL ? 0 : -errno;
+}
+
+int image_file_create(const char *path, bool force, bool *block_device, GError **error)
+{
+	struct stat st;
+	int fd;
+
+	*block_device = stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+	if (*block_device && !force) {
+		error_set(error, EEXIST, "%s: is a block device; its content is overwritten only with --force", path);
+		return -1;
+	}
+	fd = open(path, *block_device ? O_RDWR | O_EXCL | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		error_set_errno(error, errno, "%s: cannot be created", path);
+	return fd;
+}

@@ -1,0 +1,103 @@
+/* Checking a leaf, and mending what can be mended.
+ *
+ * Loading finds most damage: checksums, entries past the end, chunks in two
+ * slots, a table longer than the file. What is left is looked at here: bits of
+ * blocks past the end, slots past the end of the file, copies owed by an
+ * interrupted batch, and space that no chunk uses.
+ *
+ * A repair keeps what is sound, and writes it back as a checkpoint, which
+ * rewrites both header copies and every page. */
+#include <unistd.h>
+
+#include "core/error.h"
+#include "leaf.h"
+
+static void check_end(struct leaf *leaf, struct leaf_report *report)
+{
+	uint64_t blocks = blocks_of(leaf->image.size_bytes);
+	uint32_t per_chunk = leaf->geometry.chunk_blocks;
+	struct chunk *last = leaf_chunk_find(leaf, blocks / per_chunk);
+	uint32_t used = (uint32_t)(blocks % per_chunk);
+
+	if (!last || !used || !bits_any_set(chunk_present(leaf, last), used, per_chunk - used))
+		return;
+	leaf_damage(report, "chunk %" G_GUINT64_FORMAT " has blocks past the end of the disk", last->index);
+	bits_clear(chunk_present(leaf, last), used, per_chunk - used);
+	bits_clear(chunk_zero(leaf, last), used, per_chunk - used);
+}
+
+static void check_redo(struct leaf *leaf, struct leaf_report *report)
+{
+	int result;
+
+	if (!leaf->redo->len)
+		return;
+	leaf_damage(report, "a batch of %u extents was interrupted; a repair or a writable open finishes it",
+		    leaf->redo->len);
+	if (!report->repairing)
+		return;
+	result = leaf_redo_run(leaf);
+	if (result < 0)
+		error_set_errno(report->error, -result, "%s: the interrupted batch cannot be finished", report->path);
+	g_array_set_size(leaf->redo, 0);
+}
+
+static bool slot_has_space(const struct leaf *leaf, uint64_t slot)
+{
+	off_t start = (off_t)leaf_slot_offset(&leaf->geometry, slot);
+	off_t data = lseek(leaf->file.aio.buffered_fd, start, SEEK_DATA);
+
+	return data >= 0 && data < start + (off_t)leaf->geometry.chunk_bytes;
+}
+
+static void count_chunks(struct leaf *leaf, struct image_check_result *result)
+{
+	uint64_t room =
+		leaf->file.block_device ? leaf->slots->len : leaf_slots_within(&leaf->geometry, leaf->file_bytes);
+
+	result->chunks = g_hash_table_size(leaf->chunks);
+	for (uint64_t slot = 0; slot < room; slot++)
+		if ((slot >= leaf->slots->len || !leaf->slots->pdata[slot]) && !leaf->file.block_device &&
+		    slot_has_space(leaf, slot))
+			result->leaked_chunks++;
+}
+
+static bool write_back(struct leaf *leaf, GError **error)
+{
+	struct leaf_checkpoint *checkpoint;
+	bool touched;
+	int result = 0;
+
+	leaf_dirty_everything_locked(leaf);
+	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
+	if (checkpoint)
+		result = leaf_checkpoint_write(leaf, checkpoint, &touched);
+	leaf_checkpoint_free(checkpoint);
+	return result == 0 || error_set_errno(error, -result, "%s: the repair cannot be written", leaf->image.path);
+}
+
+bool leaf_check(const char *path, bool repair, image_finding finding, void *opaque, struct image_check_result *result,
+		GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	struct leaf_report report = {finding, opaque, repair, 0, &local, path};
+	struct leaf *leaf = leaf_load(path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
+	bool good = leaf;
+
+	if (leaf) {
+		result->journal_records = leaf->journal_sequence - le64_get(leaf->header.journal_sequence);
+		check_end(leaf, &report);
+		check_redo(leaf, &report);
+		count_chunks(leaf, result);
+		good = !local;
+		if (good && repair && report.damages)
+			good = write_back(leaf, &local);
+		if (good && repair)
+			result->repaired = report.damages;
+	}
+	result->damages = report.damages;
+	leaf_free(leaf);
+	if (!good)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return good;
+}

@@ -1,0 +1,263 @@
+/* Group commit: flushes that arrive while one commit runs share the next.
+ *
+ * Order, which a crash needs (invariants 4 and 5 of leaf.h):
+ *   1. what is dirty is taken down as a record, or as a checkpoint when the
+ *      journal has no room: exactly the blocks whose data was written by now;
+ *   2. the file is flushed, so that data is durable;
+ *   3. the record (or the checkpoint) is written and the file flushed again;
+ *   4. the waiters are answered, and the slots that it freed become free.
+ * A write that finishes after 1 is in the next commit, with its data.
+ *
+ * No room (ENOSPC, EDQUOT) for a record or the table's pages loses nothing:
+ * the next commit writes everything again as a checkpoint. Any other failure
+ * leaves it open what is on disk, and the image is FAILED. */
+#include "commit.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/counters.h"
+#include "core/log.h"
+
+static void commit_run(struct leaf *leaf);
+
+static void commit_task(struct loop_task *task)
+{
+	struct leaf_commit *commit = container_of(task, struct leaf_commit, task);
+
+	commit_run(commit->leaf);
+}
+
+static struct leaf_commit *commit_new(struct leaf *leaf)
+{
+	struct list *first = list_first(&leaf->flushes);
+	struct leaf_commit *commit = g_new0(struct leaf_commit, 1);
+
+	if (!first)
+		first = list_first(&leaf->applies);
+	commit->leaf = leaf;
+	commit->queue = container_of(first, struct image_op, link)->queue;
+	commit->task.run = commit_task;
+	list_init(&commit->waiters);
+	list_splice(&commit->waiters, &leaf->flushes);
+	return commit;
+}
+
+/* One batch a commit. It waits for the next when a checkpoint has to make
+ * room in the journal first. */
+static void take_apply(struct leaf *leaf, struct leaf_commit *commit)
+{
+	struct list *first = list_first(&leaf->applies);
+	struct image_op *op = first ? container_of(first, struct image_op, link) : NULL;
+
+	if (!op)
+		return;
+	if (!leaf_apply_fits_locked(leaf, leaf_apply_plan_of(op))) {
+		leaf->checkpoint_due = true;
+		return;
+	}
+	list_remove(&op->link);
+	list_append(&commit->waiters, &op->link);
+	commit->plan = leaf_apply_plan_of(op);
+	leaf_apply_publish_locked(leaf, commit->plan);
+}
+
+static void take_down(struct leaf *leaf, struct leaf_commit *commit)
+{
+	commit->data_flush = leaf->unflushed;
+	leaf->unflushed = false;
+	commit->record_bytes = leaf->checkpoint_due ? -1 : leaf_journal_build_locked(leaf, commit->plan);
+	if (commit->record_bytes < 0) {
+		commit->checkpoint = leaf_checkpoint_prepare_locked(leaf, &commit->result);
+		leaf->checkpoint_due = !commit->checkpoint;
+	}
+	if (commit->record_bytes > 0 || commit->checkpoint) {
+		g_array_append_vals(leaf->freeing, leaf->freed->data, leaf->freed->len);
+		g_array_set_size(leaf->freed, 0);
+	}
+}
+
+/* True: a commit was begun, and commit_run() is to follow without the lock. */
+static bool commit_begin_locked(struct leaf *leaf)
+{
+	if (leaf->commit || (list_is_empty(&leaf->flushes) && list_is_empty(&leaf->applies)))
+		return false;
+	leaf->commit = commit_new(leaf);
+	take_apply(leaf, leaf->commit);
+	take_down(leaf, leaf->commit);
+	return true;
+}
+
+static bool is_recoverable(const struct leaf_commit *commit, int result)
+{
+	return (result == -ENOSPC || result == -EDQUOT || result == -EAGAIN || result == -EFBIG) && !commit->plan &&
+	       !commit->header_touched;
+}
+
+static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
+{
+	g_array_append_vals(leaf->free, leaf->freeing->data, leaf->freeing->len);
+	if (commit->checkpoint)
+		leaf_checkpoint_done_locked(leaf, commit->checkpoint);
+}
+
+static void fail_locked(struct leaf *leaf, struct leaf_commit *commit, int result)
+{
+	g_array_append_vals(leaf->freed, leaf->freeing->data, leaf->freeing->len);
+	leaf_dirty_everything_locked(leaf);
+	leaf->unflushed = true;
+	if (is_recoverable(commit, result))
+		return;
+	leaf->image.failed = true;
+	log_error("%s: a flush failed (%s): what is on disk is uncertain, no more writes until it is opened anew",
+		  leaf->image.path, strerror(-result));
+}
+
+static void answer(struct leaf_commit *commit, int result)
+{
+	struct list *node;
+
+	while ((node = list_pop(&commit->waiters)))
+		image_op_complete(container_of(node, struct image_op, link), result);
+}
+
+void leaf_commit_finish(struct leaf_commit *commit, int result)
+{
+	struct leaf *leaf = commit->leaf;
+	bool again;
+
+	g_mutex_lock(&leaf->lock);
+	if (result == 0)
+		succeed_locked(leaf, commit);
+	else
+		fail_locked(leaf, commit, result);
+	g_array_set_size(leaf->freeing, 0);
+	if (commit->plan)
+		leaf_apply_end_locked(leaf, commit->plan);
+	leaf->commit = NULL;
+	again = commit_begin_locked(leaf);
+	if (again)
+		loop_post(aio_queue_loop(leaf->commit->queue), &leaf->commit->task);
+	g_mutex_unlock(&leaf->lock);
+	answer(commit, result);
+	leaf_checkpoint_free(commit->checkpoint);
+	g_free(commit);
+}
+
+static void submit(struct leaf_commit *commit, enum aio_op op, void (*done)(struct aio_request *request, int result))
+{
+	struct leaf *leaf = commit->leaf;
+	bool write = op == AIO_WRITE;
+
+	commit->aio = (struct aio_request){
+		.op = op,
+		.file = &leaf->file.aio,
+		.buffer = write ? leaf->record : NULL,
+		.offset = write ? leaf->journal_position : 0,
+		.length = write ? (uint32_t)commit->record_bytes : 0,
+		.done = done,
+	};
+	aio_submit(commit->queue, &commit->aio);
+}
+
+static void record_flushed(struct aio_request *request, int result)
+{
+	struct leaf_commit *commit = container_of(request, struct leaf_commit, aio);
+	struct leaf *leaf = commit->leaf;
+
+	if (result == 0) {
+		counter_add(image_commits, 1);
+		g_mutex_lock(&leaf->lock);
+		leaf->journal_position += (uint64_t)commit->record_bytes;
+		leaf->journal_sequence++;
+		g_mutex_unlock(&leaf->lock);
+	}
+	commit->next(commit, result);
+}
+
+static void record_written(struct aio_request *request, int result)
+{
+	struct leaf_commit *commit = container_of(request, struct leaf_commit, aio);
+
+	if (result < 0)
+		commit->next(commit, result);
+	else
+		submit(commit, AIO_DATASYNC, record_flushed);
+}
+
+void leaf_commit_write_record(struct leaf_commit *commit, int64_t bytes,
+			      void (*next)(struct leaf_commit *commit, int result))
+{
+	commit->record_bytes = bytes;
+	commit->next = next;
+	submit(commit, AIO_WRITE, record_written);
+}
+
+static void checkpoint_work(struct loop_work *work)
+{
+	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
+
+	commit->result = leaf_checkpoint_write(commit->leaf, commit->checkpoint, &commit->header_touched);
+}
+
+static void checkpoint_done(struct loop_work *work)
+{
+	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
+
+	leaf_commit_finish(commit, commit->result);
+}
+
+/* The data is durable. */
+static void write_metadata(struct leaf_commit *commit)
+{
+	if (commit->checkpoint) {
+		commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
+		loop_offload(aio_queue_loop(commit->queue), &commit->work);
+	} else if (commit->record_bytes > 0) {
+		leaf_commit_write_record(commit, commit->record_bytes,
+					 commit->plan ? leaf_apply_copy : leaf_commit_finish);
+	} else {
+		leaf_commit_finish(commit, commit->result);
+	}
+}
+
+static void data_flushed(struct aio_request *request, int result)
+{
+	struct leaf_commit *commit = container_of(request, struct leaf_commit, aio);
+
+	if (result < 0) {
+		commit->header_touched = true; /* nothing is certain any more */
+		leaf_commit_finish(commit, result);
+	} else {
+		write_metadata(commit);
+	}
+}
+
+static void commit_run(struct leaf *leaf)
+{
+	struct leaf_commit *commit = leaf->commit;
+
+	if (commit->data_flush)
+		submit(commit, AIO_DATASYNC, data_flushed);
+	else
+		write_metadata(commit);
+}
+
+void leaf_commit_enqueue(struct leaf *leaf, struct list *list, struct image_op *op)
+{
+	bool begun;
+
+	g_mutex_lock(&leaf->lock);
+	list_append(list, &op->link);
+	begun = commit_begin_locked(leaf);
+	g_mutex_unlock(&leaf->lock);
+	if (begun)
+		commit_run(leaf);
+}
+
+void leaf_flush(struct image *image, struct image_op *op)
+{
+	struct leaf *leaf = leaf_of(image);
+
+	leaf_commit_enqueue(leaf, &leaf->flushes, op);
+}

@@ -1,0 +1,46 @@
+/* A commit under way: data flush, record or checkpoint, flush. */
+#ifndef LEAFDISK_IMAGE_LEAF_COMMIT_H
+#define LEAFDISK_IMAGE_LEAF_COMMIT_H
+
+#include "leaf.h"
+
+struct apply_plan;
+
+struct leaf_commit {
+	struct leaf *leaf;
+	struct aio_queue *queue;
+	struct list waiters;	 /* image_op */
+	struct apply_plan *plan; /* NULL: an ordinary flush */
+	struct leaf_checkpoint *checkpoint;
+	int64_t record_bytes;
+	bool data_flush;
+	bool header_touched; /* a failure now is for good */
+	int result;
+	void (*next)(struct leaf_commit *commit, int result);
+	struct aio_request aio;
+	struct loop_work work;
+	struct loop_task task;
+};
+
+/* OP waits on LIST, leaf->flushes or leaf->applies, for its commit; a commit
+ * begins when none runs. */
+void leaf_commit_enqueue(struct leaf *leaf, struct list *list, struct image_op *op);
+/* The record in leaf->record, BYTES long, is written and flushed; NEXT is
+ * called with the result. */
+void leaf_commit_write_record(struct leaf_commit *commit, int64_t bytes,
+			      void (*next)(struct leaf_commit *commit, int result));
+void leaf_commit_finish(struct leaf_commit *commit, int result);
+
+/* apply.c: the plan of a batch, which waits in leaf->applies. */
+struct apply_plan *leaf_apply_plan_of(struct image_op *op);
+/* False: a checkpoint has to make room first. */
+bool leaf_apply_fits_locked(struct leaf *leaf, struct apply_plan *plan);
+/* Publishes what went to its place; the APPLY entries follow in the record. */
+void leaf_apply_publish_locked(struct leaf *leaf, struct apply_plan *plan);
+void leaf_apply_add_entries(struct leaf *leaf, struct apply_plan *plan, struct record_builder *builder);
+/* The record is durable when RESULT is 0: copies, APPLIED, leaf_commit_finish(). */
+void leaf_apply_copy(struct leaf_commit *commit, int result);
+/* The batch is over, well or not; frees the plan. */
+void leaf_apply_end_locked(struct leaf *leaf, struct apply_plan *plan);
+
+#endif

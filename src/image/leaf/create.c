@@ -1,0 +1,166 @@
+/* Creating a leaf, naming its parent, and reading its header alone. */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "leaf.h"
+
+static const struct {
+	enum leaf_parent_format ondisk;
+	enum image_format format;
+} parent_formats[] = {
+	{LEAF_PARENT_NONE, IMAGE_FORMAT_NONE},
+	{LEAF_PARENT_RAW, IMAGE_FORMAT_RAW},
+	{LEAF_PARENT_LEAF, IMAGE_FORMAT_LEAF},
+};
+
+void leaf_parent_encode(struct leaf_header_ondisk *header, const struct image_parent *parent)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(parent_formats); i++)
+		if (parent_formats[i].format == parent->format)
+			header->parent_format = le32_of(parent_formats[i].ondisk);
+	memset(header->parent_path, 0, sizeof(header->parent_path));
+	header->parent_path_bytes = le32_of(parent->path ? (uint32_t)strlen(parent->path) : 0);
+	if (parent->path)
+		memcpy(header->parent_path, parent->path, strlen(parent->path));
+	header->parent_size_bytes = le64_of(parent->size_bytes);
+	header->parent_generation = le64_of(parent->generation);
+	memcpy(header->parent_uuid, parent->uuid, sizeof(header->parent_uuid));
+}
+
+void leaf_parent_decode(const struct leaf_header_ondisk *header, struct image_parent *parent)
+{
+	*parent = (struct image_parent){0};
+	for (unsigned i = 0; i < G_N_ELEMENTS(parent_formats); i++)
+		if (parent_formats[i].ondisk == le32_get(header->parent_format))
+			parent->format = parent_formats[i].format;
+	if (parent->format == IMAGE_FORMAT_NONE)
+		return;
+	parent->path = g_strndup(header->parent_path, sizeof(header->parent_path));
+	parent->size_bytes = le64_get(header->parent_size_bytes);
+	parent->generation = le64_get(header->parent_generation);
+	memcpy(parent->uuid, header->parent_uuid, sizeof(parent->uuid));
+}
+
+static bool parent_fits(const char *path, const struct image_parent *parent, GError **error)
+{
+	if (!parent || parent->format == IMAGE_FORMAT_NONE)
+		return true;
+	if (strlen(parent->path) < LEAF_PARENT_PATH_BYTES)
+		return true;
+	return error_set(error, ENAMETOOLONG, "%s: the path of its parent is longer than %d bytes", path,
+			 LEAF_PARENT_PATH_BYTES - 1);
+}
+
+static bool options_fit(const char *path, const struct image_create_options *options, uint32_t chunk_bytes,
+			GError **error)
+{
+	if (!is_power_of_two(chunk_bytes) || chunk_bytes < LEAF_CHUNK_BYTES_MIN || chunk_bytes > LEAF_CHUNK_BYTES_MAX)
+		return error_set(error, EINVAL,
+				 "%s: the chunk size %u is not allowed: a power of two from 64 KiB to 16 MiB", path,
+				 chunk_bytes);
+	if (options->size_bytes > LEAF_SIZE_MAX(chunk_bytes))
+		return error_set(error, EFBIG,
+				 "%s: the size %" G_GUINT64_FORMAT " is not allowed: at most %" G_GUINT64_FORMAT, path,
+				 options->size_bytes, LEAF_SIZE_MAX((uint64_t)chunk_bytes));
+	return parent_fits(path, options->parent, error);
+}
+
+static void new_header(struct leaf_header_ondisk *header, const struct image_create_options *options,
+		       uint32_t chunk_bytes)
+{
+	*header = (struct leaf_header_ondisk){
+		.size_bytes = le64_of(options->size_bytes),
+		.chunk_bytes = le32_of(chunk_bytes),
+		.journal_offset = le64_of(LEAF_JOURNAL_OFFSET),
+		.journal_bytes = le64_of(LEAF_JOURNAL_BYTES),
+		.data_offset = le64_of(round_up(LEAF_JOURNAL_OFFSET + LEAF_JOURNAL_BYTES, chunk_bytes)),
+		.epoch = le64_of(1),
+		.journal_sequence = le64_of(1),
+		.generation = le64_of(1),
+	};
+	if (options->parent)
+		leaf_parent_encode(header, options->parent);
+	while (getrandom(header->uuid, sizeof(header->uuid), 0) != sizeof(header->uuid))
+		;
+	header->uuid[6] = (header->uuid[6] & 0x0f) | 0x40; /* RFC 9562, version 4 */
+	header->uuid[8] = (header->uuid[8] & 0x3f) | 0x80;
+}
+
+static int write_new(int fd, bool block_device, const char *path, struct leaf_header_ondisk *header)
+{
+	struct image_file file = {.aio = {.direct_fd = -1, .buffered_fd = fd}, .path = (char *)path};
+	uint64_t data_offset = le64_get(header->data_offset);
+
+	file.block_device = block_device;
+	if (!block_device && ftruncate(fd, (off_t)data_offset) < 0)
+		return -errno;
+	if (image_file_size(&file) < (int64_t)data_offset)
+		return -ENOSPC;
+	return leaf_header_write(&file, header);
+}
+
+bool leaf_create(const char *path, const struct image_create_options *options, GError **error)
+{
+	uint32_t chunk_bytes = options->chunk_bytes ? options->chunk_bytes : LEAF_CHUNK_BYTES;
+	struct leaf_header_ondisk header;
+	bool block_device;
+	int fd, result;
+
+	if (!options_fit(path, options, chunk_bytes, error))
+		return false;
+	fd = image_file_create(path, options->force, &block_device, error);
+	if (fd < 0)
+		return false;
+	new_header(&header, options, chunk_bytes);
+	result = write_new(fd, block_device, path, &header);
+	close(fd);
+	if (result == 0)
+		return true;
+	if (!block_device)
+		unlink(path);
+	return error_set_errno(error, -result, "%s: cannot be created", path);
+}
+
+bool leaf_set_parent(const char *path, const struct image_parent *parent, GError **error)
+{
+	struct leaf_report report = {.path = path, .error = error};
+	struct leaf_header_ondisk header;
+	struct image_file file;
+	bool read_only;
+	int result;
+
+	if (!parent_fits(path, parent, error) || !image_file_open(&file, path, IMAGE_WRITABLE, error))
+		return false;
+	if (!leaf_header_read(&file, &header, &report) || !leaf_header_usable(&header, path, &read_only, error)) {
+		image_file_close(&file);
+		return false;
+	}
+	leaf_parent_encode(&header, parent);
+	result = read_only ? -EROFS : leaf_header_write(&file, &header);
+	image_file_close(&file);
+	return result == 0 || error_set_errno(error, -result, "%s: its parent cannot be changed", path);
+}
+
+bool leaf_read_info(const char *path, struct image_info *info, GError **error)
+{
+	struct leaf_report report = {.path = path, .error = error};
+	struct leaf_header_ondisk header;
+	struct image_file file;
+	bool read_only, good;
+
+	if (!image_file_open(&file, path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, error))
+		return false;
+	good = leaf_header_read(&file, &header, &report) && leaf_header_usable(&header, path, &read_only, error);
+	image_file_close(&file);
+	if (!good)
+		return false;
+	info->size_bytes = le64_get(header.size_bytes);
+	info->chunk_bytes = le32_get(header.chunk_bytes);
+	info->generation = le64_get(header.generation);
+	memcpy(info->uuid, header.uuid, sizeof(info->uuid));
+	leaf_parent_decode(&header, &info->parent);
+	return true;
+}

@@ -1,0 +1,301 @@
+/* Discard, zero and resize: blocks that read as zeros from now on.
+ *
+ * Whole chunks lose their slot and join the zero list, parts of a chunk get
+ * zero bits. With nothing below (op->bottom) absent is as good as zero, and
+ * no trace is kept. The space is punched at once: should a crash come before
+ * the next commit, the old table finds zeros there, which is what was asked
+ * for. The slot itself waits for that commit (invariant 5 of leaf.h).
+ *
+ * All of this runs on a background thread; the caller's range lock keeps
+ * writes to these blocks away. */
+#include <errno.h>
+
+#include "leaf.h"
+
+/* Chunks that one hold of the lock goes through. */
+#define BATCH_CHUNKS 256
+
+struct zero_run {
+	struct leaf *leaf;
+	bool bottom;
+	GArray *punches; /* struct interval, bytes of the file */
+};
+
+static void add_punch(struct zero_run *run, uint64_t offset, uint64_t length)
+{
+	struct interval *last =
+		run->punches->len ? &g_array_index(run->punches, struct interval, run->punches->len - 1) : NULL;
+	struct interval punch = {offset, length};
+
+	if (last && last->first + last->count == offset)
+		last->count += length;
+	else
+		g_array_append_val(run->punches, punch);
+}
+
+static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
+{
+	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
+	leaf_chunk_remove_locked(run->leaf, chunk);
+}
+
+static void zero_whole_locked(struct zero_run *run, uint64_t first, uint64_t count)
+{
+	struct leaf *leaf = run->leaf;
+
+	for (uint64_t index = first; index < first + count; index++) {
+		struct chunk *chunk = leaf_chunk_find(leaf, index);
+
+		if (chunk)
+			drop_chunk_locked(run, chunk);
+	}
+}
+
+/* More chunks than the leaf has: its slots are looked at instead. */
+static void drop_slots_locked(struct zero_run *run, uint64_t first, uint64_t count, uint64_t slot, uint64_t slots)
+{
+	for (; slots; slot++, slots--) {
+		struct chunk *chunk = run->leaf->slots->pdata[slot];
+
+		if (chunk && chunk->index >= first && chunk->index - first < count)
+			drop_chunk_locked(run, chunk);
+	}
+}
+
+static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t count)
+{
+	struct leaf *leaf = run->leaf;
+
+	if (run->bottom) {
+		intervals_remove(leaf->zero, first, count);
+		leaf_event_locked(leaf, LEAF_JOURNAL_UNZERO, first, count);
+	} else {
+		intervals_add(leaf->zero, first, count);
+		leaf_event_locked(leaf, LEAF_JOURNAL_ZERO, first, count);
+	}
+}
+
+static int punch_all(struct zero_run *run)
+{
+	int result = 0;
+
+	for (guint i = 0; i < run->punches->len && result == 0; i++) {
+		struct interval *punch = &g_array_index(run->punches, struct interval, i);
+
+		result = image_file_punch(&run->leaf->file, punch->first, punch->count);
+	}
+	g_array_set_size(run->punches, 0);
+	return result;
+}
+
+static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
+{
+	struct leaf *leaf = run->leaf;
+	bool by_slot;
+	uint64_t total;
+	int result = 0;
+
+	if (!count)
+		return 0;
+	g_mutex_lock(&leaf->lock);
+	by_slot = count > leaf->slots->len;
+	total = by_slot ? leaf->slots->len : count;
+	for (uint64_t done = 0; done < total && result == 0; done += BATCH_CHUNKS) {
+		uint64_t n = MIN(BATCH_CHUNKS, total - done);
+
+		if (by_slot)
+			drop_slots_locked(run, first, count, done, n);
+		else
+			zero_whole_locked(run, first + done, n);
+		g_mutex_unlock(&leaf->lock);
+		result = punch_all(run);
+		g_mutex_lock(&leaf->lock);
+	}
+	mark_whole_locked(run, first, count);
+	g_mutex_unlock(&leaf->lock);
+	return result;
+}
+
+static void add_block_punches(struct zero_run *run, struct chunk *chunk, uint32_t first, uint32_t count)
+{
+	struct leaf *leaf = run->leaf;
+	uint64_t start = leaf_slot_offset(&leaf->geometry, chunk->slot);
+
+	for (uint32_t n; count; first += n, count -= n) {
+		n = bits_run(chunk_present(leaf, chunk), chunk_zero(leaf, chunk), first, count);
+		if (bits_test(chunk_present(leaf, chunk), first) && !bits_test(chunk_zero(leaf, chunk), first))
+			add_punch(run, start + ((uint64_t)first << BLOCK_SHIFT), (uint64_t)n << BLOCK_SHIFT);
+	}
+}
+
+/* A chunk whose blocks all became zero, or absent, needs no slot. */
+static void release_if_void(struct zero_run *run, struct chunk *chunk)
+{
+	struct leaf *leaf = run->leaf;
+	uint64_t index = chunk->index;
+
+	if (chunk->writers)
+		return;
+	if (leaf_chunk_is_empty(leaf, chunk)) {
+		drop_chunk_locked(run, chunk);
+	} else if (leaf_chunk_is_zero(leaf, chunk)) {
+		drop_chunk_locked(run, chunk);
+		mark_whole_locked(run, index, 1);
+	}
+}
+
+/* The chunk at INDEX, allocated when zero bits have to be kept in it; NULL
+ * with *ERRNUM 0 when nothing is to be done. Waits while the device grows. */
+static struct chunk *chunk_for_zero_locked(struct zero_run *run, uint64_t index, int *errnum)
+{
+	struct leaf *leaf = run->leaf;
+	struct chunk *chunk = leaf_chunk_find(leaf, index);
+	bool zero = intervals_contains(leaf->zero, index, 1, NULL);
+
+	*errnum = 0;
+	while (!chunk && !zero && !run->bottom) {
+		chunk = leaf_chunk_allocate_locked(leaf, index, errnum);
+		if (*errnum != -EAGAIN)
+			break;
+		*errnum = 0;
+		g_cond_wait(&leaf->grown, &leaf->lock);
+		chunk = leaf_chunk_find(leaf, index);
+	}
+	return chunk;
+}
+
+static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint32_t count)
+{
+	struct leaf *leaf = run->leaf;
+	struct chunk *chunk;
+	int errnum;
+
+	if (!count)
+		return 0;
+	g_mutex_lock(&leaf->lock);
+	chunk = chunk_for_zero_locked(run, index, &errnum);
+	if (chunk) {
+		add_block_punches(run, chunk, first, count);
+		if (run->bottom) {
+			bits_clear(chunk_present(leaf, chunk), first, count);
+			bits_clear(chunk_zero(leaf, chunk), first, count);
+		} else {
+			bits_set(chunk_present(leaf, chunk), first, count);
+			bits_set(chunk_zero(leaf, chunk), first, count);
+		}
+		leaf_chunk_mark_dirty_locked(leaf, chunk);
+		release_if_void(run, chunk);
+	}
+	g_mutex_unlock(&leaf->lock);
+	return errnum ? errnum : punch_all(run);
+}
+
+/* FIRST and END in blocks; END may stand for the end of the image's last,
+ * partial chunk. */
+static int zero_blocks(struct zero_run *run, uint64_t first, uint64_t end, uint64_t image_end)
+{
+	uint32_t per_chunk = run->leaf->geometry.chunk_blocks;
+	uint64_t first_whole = (first + per_chunk - 1) / per_chunk;
+	uint64_t end_whole = end == image_end ? (end + per_chunk - 1) / per_chunk : end / per_chunk;
+	int result;
+
+	if (first_whole > end_whole) /* inside one chunk */
+		return zero_part(run, first / per_chunk, (uint32_t)(first % per_chunk), (uint32_t)(end - first));
+	result = zero_part(run, first / per_chunk, (uint32_t)(first % per_chunk),
+			   (uint32_t)(first_whole * per_chunk - first));
+	if (result == 0)
+		result = zero_whole(run, first_whole, end_whole - first_whole);
+	if (result == 0 && end > end_whole * per_chunk)
+		result = zero_part(run, end_whole, 0, (uint32_t)(end - end_whole * per_chunk));
+	return result;
+}
+
+static int zero_work(struct image_op *op)
+{
+	struct zero_run run = {leaf_of(op->image), op->bottom, g_array_new(FALSE, FALSE, sizeof(struct interval))};
+	uint64_t first = op->offset >> BLOCK_SHIFT, count = op->length >> BLOCK_SHIFT;
+	int result = count ? zero_blocks(&run, first, first + count, blocks_of(op->image->size_bytes)) : 0;
+
+	g_array_free(run.punches, TRUE);
+	return result;
+}
+
+void leaf_zero(struct image *image, struct image_op *op)
+{
+	(void)image;
+	image_op_offload(op, zero_work);
+}
+
+/* The bytes past the new end in its last block become zeros. */
+static int clear_tail(struct leaf *leaf, uint64_t size_bytes)
+{
+	uint64_t block = size_bytes >> BLOCK_SHIFT;
+	uint32_t in_block = (uint32_t)(size_bytes & (BLOCK_SIZE - 1));
+	uint32_t in_chunk = (uint32_t)(block % leaf->geometry.chunk_blocks);
+	struct chunk *chunk = leaf_chunk_find(leaf, block / leaf->geometry.chunk_blocks);
+	static const uint8_t zeros[4096];
+
+	if (!in_block || !chunk || !bits_test(chunk_present(leaf, chunk), in_chunk) ||
+	    bits_test(chunk_zero(leaf, chunk), in_chunk))
+		return 0;
+	return image_file_write(&leaf->file, zeros, BLOCK_SIZE - in_block,
+				leaf_slot_offset(&leaf->geometry, chunk->slot) + ((uint64_t)in_chunk << BLOCK_SHIFT) +
+					in_block);
+}
+
+/* What lies past the new end goes: as in a bottom layer, no trace is kept. */
+static int shrink(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes)
+{
+	struct zero_run run = {leaf, true, g_array_new(FALSE, FALSE, sizeof(struct interval))};
+	uint64_t end = blocks_of(old_bytes);
+	int result = clear_tail(leaf, new_bytes);
+
+	if (result == 0 && blocks_of(new_bytes) < end)
+		result = zero_blocks(&run, blocks_of(new_bytes), end, end);
+	g_array_free(run.punches, TRUE);
+	return result;
+}
+
+/* What is below must not show through where the disk was shorter before. */
+static int grow(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes, bool bottom)
+{
+	struct zero_run run = {leaf, bottom, g_array_new(FALSE, FALSE, sizeof(struct interval))};
+	uint64_t first = blocks_of(old_bytes), end = blocks_of(new_bytes);
+	int result = !bottom && first < end ? zero_blocks(&run, first, end, end) : 0;
+
+	g_array_free(run.punches, TRUE);
+	return result;
+}
+
+/* The new size becomes durable together with the table that fits it, by the
+ * header that a checkpoint writes. */
+static int resize_work(struct image_op *op)
+{
+	struct leaf *leaf = leaf_of(op->image);
+	uint64_t old_bytes = op->image->size_bytes, new_bytes = op->length;
+	struct image_op flush = {0};
+	int result = new_bytes < old_bytes ? shrink(leaf, old_bytes, new_bytes)
+					   : grow(leaf, old_bytes, new_bytes, op->bottom);
+
+	if (result < 0)
+		return result;
+	g_mutex_lock(&leaf->lock);
+	leaf->header.size_bytes = le64_of(new_bytes);
+	leaf->checkpoint_due = true;
+	leaf->unflushed = true;
+	g_mutex_unlock(&leaf->lock);
+	result = image_run_blocking(op->image, &flush, image_flush);
+	if (result == 0)
+		op->image->size_bytes = new_bytes;
+	else
+		op->image->failed = true;
+	return result;
+}
+
+void leaf_resize(struct image *image, struct image_op *op)
+{
+	if (op->length > LEAF_SIZE_MAX(leaf_of(image)->geometry.chunk_bytes))
+		image_op_complete(op, -EFBIG);
+	else
+		image_op_offload(op, resize_work);
+}

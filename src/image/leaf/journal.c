@@ -1,0 +1,289 @@
+/* The journal: one record per commit, replayed at open.
+ *
+ * A record holds, in this order, what became zero or stopped being so, which
+ * slots became free, and the state of every chunk that changed. Each entry is
+ * the whole new state of its object, so replaying a record twice changes
+ * nothing. A record is valid if and only if its checksum holds and it
+ * continues the epoch and the sequence that the header names; replay ends at
+ * the first that is not. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "commit.h"
+
+le64 *record_add(struct record_builder *builder, enum leaf_journal_type type, unsigned values)
+{
+	uint64_t bytes = sizeof(struct leaf_journal_entry_ondisk) + values * sizeof(le64);
+	struct leaf_journal_entry_ondisk *entry = (void *)(builder->record + builder->used);
+
+	if (builder->overflow || bytes > builder->room - builder->used) {
+		builder->overflow = true;
+		return NULL;
+	}
+	entry->type = le32_of(type);
+	entry->bytes = le32_of((uint32_t)bytes);
+	builder->used += bytes;
+	builder->entries++;
+	return entry->value;
+}
+
+static void add_events(struct leaf *leaf, struct record_builder *builder)
+{
+	for (guint i = 0; i < leaf->events->len; i++) {
+		struct leaf_event *event = &g_array_index(leaf->events, struct leaf_event, i);
+		le64 *value = record_add(builder, event->type, 2);
+
+		if (!value)
+			return;
+		value[0] = le64_of(event->chunk);
+		value[1] = le64_of(event->count);
+	}
+	for (guint i = 0; i < leaf->free_events->len; i++) {
+		le64 *value = record_add(builder, LEAF_JOURNAL_FREE, 1);
+
+		if (!value)
+			return;
+		value[0] = le64_of(g_array_index(leaf->free_events, uint64_t, i));
+	}
+}
+
+static void add_chunks(struct leaf *leaf, struct record_builder *builder)
+{
+	for (guint i = 0; i < leaf->dirty->len; i++) {
+		struct chunk *chunk = leaf->dirty->pdata[i];
+		le64 *value = record_add(builder, LEAF_JOURNAL_CHUNK, 2 + 2 * leaf->geometry.words);
+
+		if (!value)
+			return;
+		value[0] = le64_of(chunk->slot);
+		leaf_entry_encode(leaf, chunk, value + 1);
+	}
+}
+
+static bool record_allocate(struct leaf *leaf)
+{
+	void *memory = NULL;
+
+	if (!leaf->record && posix_memalign(&memory, LEAF_PAGE_BYTES, le64_get(leaf->header.journal_bytes)) == 0)
+		leaf->record = memory;
+	return leaf->record;
+}
+
+uint64_t leaf_journal_room(const struct leaf *leaf)
+{
+	return le64_get(leaf->header.journal_offset) + le64_get(leaf->header.journal_bytes) - leaf->journal_position;
+}
+
+static bool builder_init(struct leaf *leaf, struct record_builder *builder)
+{
+	*builder = (struct record_builder){
+		.used = sizeof(struct leaf_record_ondisk),
+		.room = leaf_journal_room(leaf),
+	};
+	if (builder->room < LEAF_PAGE_BYTES || !record_allocate(leaf))
+		return false;
+	builder->record = leaf->record;
+	return true;
+}
+
+static int64_t builder_seal(struct leaf *leaf, struct record_builder *builder)
+{
+	uint64_t bytes = round_up(builder->used, LEAF_PAGE_BYTES);
+
+	memset(builder->record + builder->used, 0, bytes - builder->used);
+	leaf_record_seal(builder->record, (uint32_t)bytes, leaf->journal_position, le64_get(leaf->header.epoch),
+			 leaf->journal_sequence, leaf->image_id, builder->entries, leaf->slots->len);
+	return (int64_t)bytes;
+}
+
+int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan)
+{
+	struct record_builder builder;
+
+	if (!leaf->dirty->len && !leaf->events->len && !leaf->free_events->len && !plan)
+		return 0;
+	if (!builder_init(leaf, &builder))
+		return -1;
+	add_events(leaf, &builder);
+	add_chunks(leaf, &builder);
+	if (plan)
+		leaf_apply_add_entries(leaf, plan, &builder);
+	if (builder.overflow)
+		return -1;
+	leaf_forget_dirty_locked(leaf);
+	return builder_seal(leaf, &builder);
+}
+
+int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type type)
+{
+	struct record_builder builder;
+
+	if (!builder_init(leaf, &builder))
+		return -1;
+	record_add(&builder, type, 0);
+	return builder_seal(leaf, &builder);
+}
+
+static bool replay_chunk(struct leaf *leaf, const le64 *value)
+{
+	uint64_t slot = le64_get(value[0]), index = le64_get(value[1]);
+	uint32_t words = leaf->geometry.words;
+	struct chunk *chunk = index < LEAF_CHUNK_ZERO_LIST ? leaf_chunk_find(leaf, index) : NULL;
+
+	if (index >= leaf_chunk_count(leaf, leaf->image.size_bytes) ||
+	    slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes) || slot >= G_MAXINT)
+		return false;
+	if (!chunk)
+		chunk = leaf_chunk_load(leaf, index, slot);
+	if (!chunk || chunk->slot != slot)
+		return false;
+	for (uint32_t i = 0; i < 2 * words; i++)
+		chunk->bits[i] = le64_get(value[2 + i]);
+	for (uint32_t i = 0; i < words; i++)
+		if (chunk->bits[words + i] & ~chunk->bits[i])
+			return false;
+	intervals_remove(leaf->zero, index, 1);
+	leaf_page_mark_dirty_locked(leaf, slot);
+	return true;
+}
+
+static bool replay_free(struct leaf *leaf, const le64 *value)
+{
+	uint64_t slot = le64_get(value[0]);
+	struct chunk *chunk;
+
+	if (slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes))
+		return false;
+	if (slot >= leaf->slots->len || !leaf->slots->pdata[slot])
+		return true;
+	chunk = leaf->slots->pdata[slot];
+	if (chunk->index >= LEAF_CHUNK_ZERO_LIST)
+		return false;
+	g_hash_table_remove(leaf->chunks, &chunk->index);
+	leaf->slots->pdata[slot] = NULL;
+	leaf_page_mark_dirty_locked(leaf, slot);
+	g_free(chunk);
+	return true;
+}
+
+static bool replay_zero(struct leaf *leaf, enum leaf_journal_type type, const le64 *value)
+{
+	uint64_t first = le64_get(value[0]), count = le64_get(value[1]);
+	uint64_t limit = leaf_chunk_count(leaf, leaf->image.size_bytes);
+
+	if (first > limit || count > limit - first)
+		return false;
+	if (type == LEAF_JOURNAL_ZERO)
+		intervals_add(leaf->zero, first, count);
+	else
+		intervals_remove(leaf->zero, first, count);
+	leaf->zero_dirty = true;
+	return true;
+}
+
+static bool replay_apply(struct leaf *leaf, const le64 *value)
+{
+	struct leaf_redo redo = {le64_get(value[0]), le64_get(value[1]), le64_get(value[2]), le64_get(value[3])};
+	uint64_t blocks = blocks_of(leaf->image.size_bytes);
+
+	if (redo.blocks > leaf->geometry.chunk_blocks || redo.slot_block > leaf->geometry.chunk_blocks - redo.blocks ||
+	    redo.block > blocks || redo.blocks > blocks - redo.block ||
+	    redo.slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes) || redo.slot >= G_MAXINT)
+		return false;
+	g_array_append_val(leaf->redo, redo);
+	return true;
+}
+
+static unsigned entry_values(const struct leaf *leaf, uint32_t type)
+{
+	static const unsigned values[] = {
+		[LEAF_JOURNAL_FREE] = 1,
+		[LEAF_JOURNAL_ZERO] = 2,
+		[LEAF_JOURNAL_UNZERO] = 2,
+		[LEAF_JOURNAL_APPLY] = 4,
+	};
+
+	if (type == LEAF_JOURNAL_CHUNK)
+		return 2 + 2 * leaf->geometry.words;
+	return type < G_N_ELEMENTS(values) ? values[type] : 0;
+}
+
+static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondisk *entry)
+{
+	uint32_t type = le32_get(entry->type);
+
+	if (le32_get(entry->bytes) != sizeof(*entry) + entry_values(leaf, type) * sizeof(le64))
+		return false;
+	switch (type) {
+	case LEAF_JOURNAL_CHUNK:
+		return replay_chunk(leaf, entry->value);
+	case LEAF_JOURNAL_FREE:
+		return replay_free(leaf, entry->value);
+	case LEAF_JOURNAL_ZERO:
+	case LEAF_JOURNAL_UNZERO:
+		return replay_zero(leaf, type, entry->value);
+	case LEAF_JOURNAL_APPLY:
+		return replay_apply(leaf, entry->value);
+	case LEAF_JOURNAL_APPLIED:
+		g_array_set_size(leaf->redo, 0);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes)
+{
+	const struct leaf_record_ondisk *record = (const void *)data;
+	uint32_t position = sizeof(*record);
+
+	for (uint32_t i = 0; i < le32_get(record->entries); i++) {
+		const struct leaf_journal_entry_ondisk *entry = (const void *)(data + position);
+		uint32_t left = bytes - position, length;
+
+		if (left < sizeof(*entry))
+			return false;
+		length = le32_get(entry->bytes);
+		if (length < sizeof(*entry) || length > left || !is_aligned(length, sizeof(le64)) ||
+		    !replay_entry(leaf, entry))
+			return false;
+		position += length;
+	}
+	return true;
+}
+
+int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
+{
+	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
+	g_autofree uint8_t *journal = g_malloc(bytes);
+	int result = image_file_read(&leaf->file, journal, LEAF_PAGE_BYTES, start);
+	int64_t records = 0;
+
+	if (result == 0 && le32_get(((struct leaf_record_ondisk *)(void *)journal)->magic) == LEAF_RECORD_MAGIC)
+		result = image_file_read(&leaf->file, journal, bytes, start);
+	else
+		bytes = 0;
+	if (result < 0) {
+		error_set_errno(report->error, -result, "%s: its journal cannot be read", report->path);
+		return -1;
+	}
+	for (uint64_t at = 0; at < bytes; records++) {
+		uint32_t length =
+			leaf_record_validate(journal + at, bytes - at, start + at, le64_get(leaf->header.epoch),
+					     leaf->journal_sequence, leaf->image_id);
+
+		if (!length)
+			break;
+		if (!replay_record(leaf, journal + at, length)) {
+			leaf_damage(report, "record %" G_GUINT64_FORMAT " of the journal contradicts the chunk table",
+				    leaf->journal_sequence);
+			return report->finding ? records : -1;
+		}
+		at += length;
+		leaf->journal_position = start + at;
+		leaf->journal_sequence++;
+	}
+	return records;
+}

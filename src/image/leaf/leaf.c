@@ -1,0 +1,122 @@
+/* The native layer: opening for use, closing, and its table of operations. */
+#include "leaf.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/log.h"
+
+/* A journal that was only reserved would make every commit wait for the file
+ * system to convert it: it is written once before its first use. */
+static int write_journal_once(struct leaf *leaf)
+{
+	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
+	off_t hole = lseek(leaf->file.aio.buffered_fd, (off_t)start, SEEK_HOLE);
+	g_autofree uint8_t *zeros = NULL;
+
+	if (leaf->journal_position != start || hole < 0 || (uint64_t)hole >= start + bytes)
+		return 0;
+	zeros = g_malloc0(bytes);
+	return image_file_write(&leaf->file, zeros, bytes, start);
+}
+
+/* Copies that a crash left owed, then a checkpoint, so that they are owed no
+ * more. */
+static int finish_redo(struct leaf *leaf)
+{
+	struct leaf_checkpoint *checkpoint;
+	bool touched;
+	int result = leaf_redo_run(leaf);
+
+	if (result < 0 || !leaf->redo->len)
+		return result;
+	log_info("%s: finished a batch of %u extents that a crash had interrupted", leaf->image.path, leaf->redo->len);
+	g_array_set_size(leaf->redo, 0);
+	leaf_dirty_everything_locked(leaf);
+	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
+	if (!checkpoint)
+		return result;
+	result = leaf_checkpoint_write(leaf, checkpoint, &touched);
+	if (result == 0)
+		leaf_checkpoint_done_locked(leaf, checkpoint);
+	leaf_checkpoint_free(checkpoint);
+	return result;
+}
+
+static int make_writable(struct leaf *leaf)
+{
+	int result = finish_redo(leaf);
+
+	if (result == 0)
+		result = write_journal_once(leaf);
+	if (result == 0) {
+		leaf->header.generation = le64_of(le64_get(leaf->header.generation) + 1);
+		leaf->image.generation++;
+		result = leaf_header_write(&leaf->file, &leaf->header);
+	}
+	return result;
+}
+
+static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	struct leaf_report report = {.path = path, .error = &local};
+	struct leaf *leaf = NULL;
+	int result;
+
+	if (base_offset)
+		error_set(&local, EINVAL, "%s: only a raw image can begin at an offset", path);
+	else
+		leaf = leaf_load(path, flags, &report);
+	if (leaf && leaf->redo->len && !leaf->image.writable) {
+		error_set(&local, EIO,
+			  "%s: was interrupted while a batch was applied; 'leafctl check --repair' finishes it", path);
+		g_clear_pointer(&leaf, leaf_free);
+	}
+	if (leaf && leaf->image.writable && (result = make_writable(leaf)) < 0) {
+		error_set_errno(&local, -result, "%s: cannot be made ready for writing", path);
+		g_clear_pointer(&leaf, leaf_free);
+	}
+	if (!leaf)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return leaf ? &leaf->image : NULL;
+}
+
+static int leaf_close(struct image *image)
+{
+	struct leaf *leaf = leaf_of(image);
+	struct image_op flush = {0};
+	int result = image->failed ? -EIO : 0;
+
+	if (image->writable && !image->failed)
+		result = image_run_blocking(image, &flush, image_flush);
+	leaf_table_assert_locked(leaf);
+	leaf_free(leaf);
+	return result;
+}
+
+static uint64_t leaf_allocated_bytes(struct image *image)
+{
+	return image_file_allocated(&leaf_of(image)->file);
+}
+
+const struct image_ops leaf_image_ops = {
+	.name = "leaf",
+	.open = leaf_open,
+	.close = leaf_close,
+	.extent = leaf_extent,
+	.read = leaf_read,
+	.write = leaf_write,
+	.zero = leaf_zero,
+	.flush = leaf_flush,
+	.apply = leaf_apply,
+	.resize = leaf_resize,
+	.wait_room = leaf_wait_room,
+	.allocated_bytes = leaf_allocated_bytes,
+	.read_info = leaf_read_info,
+	.create = leaf_create,
+	.set_parent = leaf_set_parent,
+	.check = leaf_check,
+};

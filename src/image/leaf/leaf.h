@@ -1,0 +1,291 @@
+/* The native layer in memory, shared by the files of this folder.
+ *
+ * What is stored: for every chunk that has a slot, a struct chunk in the hash
+ * (virtual chunk -> chunk) and in the slot array (slot -> chunk); whole chunks
+ * that read as zeros, as intervals; which slots are free. It follows the
+ * inverted table on disk, whose size is that of what is allocated.
+ *
+ * Invariants (leaf_table_assert_locked() checks 1 to 3 in debug builds):
+ *  1. hash[c] == k implies k->index == c and slots[k->slot] == k.
+ *  2. A chunk in the hash is in no zero interval.
+ *  3. A slot is in exactly one of: slots[] (taken), free, freed (waiting for
+ *     the commit that frees it), freeing (in the commit under way), or held by
+ *     a dead chunk whose last user is not back.
+ *  4. A block is present only after its data has been written; a record or
+ *     page names it only when that data was flushed after.
+ *  5. A slot is handed out again only when no durable table or record names
+ *     its last owner.
+ *
+ * Locking: LOCK guards everything below it in struct leaf; never held across
+ * I/O. Commits are serial: one runs, the flushes that arrive meanwhile share
+ * the next (commit.c). */
+#ifndef LEAFDISK_IMAGE_LEAF_LEAF_H
+#define LEAFDISK_IMAGE_LEAF_LEAF_H
+
+#include "../driver.h"
+#include "../file.h"
+#include "format/leaf.h"
+#include "intervals.h"
+
+/* Everything that follows from the chunk size. */
+struct leaf_geometry {
+	uint64_t chunk_bytes;
+	unsigned chunk_shift;
+	uint32_t chunk_blocks;
+	uint32_t words; /* of presence, and of zero bits */
+	uint32_t entry_bytes;
+	uint32_t entries_per_page;
+	uint64_t pages_per_group;
+	uint64_t slots_per_group;
+	uint64_t group_bytes;
+	uint64_t data_offset;
+};
+
+void leaf_geometry_init(struct leaf_geometry *geometry, uint32_t chunk_bytes, uint64_t data_offset);
+uint64_t leaf_slot_offset(const struct leaf_geometry *geometry, uint64_t slot);
+/* Of the page's first place; the second is LEAF_PAGE_BYTES behind. */
+uint64_t leaf_page_offset(const struct leaf_geometry *geometry, uint64_t page);
+/* Slots that lie wholly inside FILE_BYTES. */
+uint64_t leaf_slots_within(const struct leaf_geometry *geometry, uint64_t file_bytes);
+
+struct chunk {
+	uint64_t index; /* virtual chunk, or LEAF_CHUNK_ZERO_LIST + n */
+	uint64_t slot;
+	uint32_t users;		 /* transfers in flight */
+	uint32_t writers;	 /* those of them that write */
+	uint32_t dirty_position; /* in leaf->dirty */
+	bool dirty;		 /* changed by a hard write since the last commit */
+	bool dead;		 /* gone from the hash; the last user frees the slot */
+	uint64_t bits[];	 /* presence words, then zero words */
+};
+
+/* A journal event that is not the state of a chunk. */
+struct leaf_event {
+	uint32_t type; /* LEAF_JOURNAL_ZERO or _UNZERO */
+	uint64_t chunk;
+	uint64_t count;
+};
+
+struct leaf_redo {
+	uint64_t block;
+	uint64_t blocks;
+	uint64_t slot;
+	uint64_t slot_block;
+};
+
+struct leaf_commit;
+
+struct leaf {
+	struct image image;
+	struct image_file file;
+	struct leaf_geometry geometry;
+	uint64_t image_id;
+
+	GMutex lock;
+	struct leaf_header_ondisk header; /* as on disk */
+	uint64_t file_bytes;
+
+	GHashTable *chunks; /* uint64_t * (chunk->index) -> struct chunk */
+	GPtrArray *slots;   /* slot -> struct chunk, NULL: free */
+	GArray *free;	    /* uint64_t, stack */
+	GArray *freed;	    /* uint64_t: since the last commit began */
+	GArray *freeing;    /* uint64_t: the commit under way frees them */
+	struct intervals *zero;
+
+	GPtrArray *dirty;	/* struct chunk: to be in the next record */
+	GArray *events;		/* struct leaf_event */
+	GArray *free_events;	/* uint64_t slots: FREE entries */
+	GByteArray *page_dirty; /* per page: differs from the table on disk */
+	GByteArray *page_place; /* per page: place of the current copy, 0 or 1 */
+	bool zero_dirty;	/* differs from the zero list on disk */
+	bool checkpoint_due;	/* the next commit must write the table back */
+	GPtrArray *zero_slots;	/* struct chunk: slots of the zero list */
+
+	uint64_t journal_position; /* file offset of the next record */
+	uint64_t journal_sequence; /* of the next record */
+	uint8_t *record;	   /* journal_bytes, aligned; NULL until the first commit */
+
+	bool unflushed;		    /* transfers written since the last data flush began */
+	struct list flushes;	    /* image_op: wait for the next commit */
+	struct list applies;	    /* image_op: wait for a commit of their own */
+	struct leaf_commit *commit; /* under way, or NULL */
+
+	bool growing;	     /* the grow command runs */
+	uint64_t full_bytes; /* the size at which it was tried last */
+	GCond grown;
+	struct list room_waiters; /* image_op */
+
+	GArray *redo; /* struct leaf_redo found at open */
+};
+
+static inline struct leaf *leaf_of(struct image *image)
+{
+	return container_of(image, struct leaf, image);
+}
+
+static inline uint64_t *chunk_present(const struct leaf *leaf, struct chunk *chunk)
+{
+	(void)leaf;
+	return chunk->bits;
+}
+
+static inline uint64_t *chunk_zero(const struct leaf *leaf, struct chunk *chunk)
+{
+	return chunk->bits + leaf->geometry.words;
+}
+
+/* Virtual chunks of the image's size. */
+static inline uint64_t leaf_chunk_count(const struct leaf *leaf, uint64_t size_bytes)
+{
+	return (size_bytes >> leaf->geometry.chunk_shift) + ((size_bytes & (leaf->geometry.chunk_bytes - 1)) != 0);
+}
+
+/* bits.c: runs in bit arrays. */
+void bits_set(uint64_t *words, uint32_t first, uint32_t count);
+void bits_clear(uint64_t *words, uint32_t first, uint32_t count);
+bool bits_all_set(const uint64_t *words, uint32_t first, uint32_t count);
+bool bits_any_set(const uint64_t *words, uint32_t first, uint32_t count);
+/* Length, up to COUNT, of the run at FIRST in which both arrays keep the
+ * values they have there. */
+uint32_t bits_run(const uint64_t *present, const uint64_t *zero, uint32_t first, uint32_t count);
+static inline bool bits_test(const uint64_t *words, uint32_t bit)
+{
+	return words[bit / 64] >> (bit % 64) & 1;
+}
+
+/* table.c: chunks, slots and their dirtiness. All _locked. */
+struct chunk *leaf_chunk_find(struct leaf *leaf, uint64_t index);
+/* A new chunk in the lowest free slot: the blocks of a chunk that was in the
+ * zero list are zero, others absent. NULL with *ERRNUM (-ENOSPC, -EAGAIN while
+ * a block device may grow, -EFBIG). */
+struct chunk *leaf_chunk_allocate_locked(struct leaf *leaf, uint64_t index, int *errnum);
+/* Takes a slot from the file for INDEX without putting it in the hash. */
+struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum);
+/* The chunk at a known slot, when loading. NULL when the slot or the index is taken. */
+struct chunk *leaf_chunk_load(struct leaf *leaf, uint64_t index, uint64_t slot);
+void leaf_chunk_mark_dirty_locked(struct leaf *leaf, struct chunk *chunk);
+void leaf_page_mark_dirty_locked(struct leaf *leaf, uint64_t slot);
+/* What is dirty stands in a record or a checkpoint now. */
+void leaf_forget_dirty_locked(struct leaf *leaf);
+/* Takes the chunk out of the table; its slot is free after the next commit. */
+void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk);
+/* A transfer ends. */
+void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer);
+bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk);
+bool leaf_chunk_is_zero(const struct leaf *leaf, struct chunk *chunk);
+void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_t count);
+/* Slots with no owner become free: after loading. Returns how many. */
+uint64_t leaf_table_find_free(struct leaf *leaf);
+void leaf_table_init(struct leaf *leaf);
+void leaf_table_clear(struct leaf *leaf);
+/* Invariants 1 to 3; does nothing in a release build. */
+void leaf_table_assert_locked(struct leaf *leaf);
+/* Page of SLOT. */
+uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot);
+/* Grows page_dirty and page_place to cover all slots. */
+void leaf_pages_cover_locked(struct leaf *leaf);
+
+/* format.c: encode, and validate before use. */
+void leaf_header_seal(struct leaf_header_ondisk *header, unsigned copy);
+/* NULL when the copy is valid, else why not (a literal). */
+const char *leaf_header_damage(const struct leaf_header_ondisk *header, unsigned copy);
+/* False and ERROR: a valid header that this version cannot or may not use. */
+bool leaf_header_usable(const struct leaf_header_ondisk *header, const char *path, bool *read_only, GError **error);
+/* Both copies, each flushed. 0 or -errno. */
+int leaf_header_write(struct image_file *file, struct leaf_header_ondisk *header);
+void leaf_page_seal(struct leaf_page_ondisk *page, uint32_t magic, uint64_t position, uint64_t epoch, uint64_t first,
+		    uint64_t image_id);
+bool leaf_page_is_valid(const struct leaf_page_ondisk *page, uint32_t magic, uint64_t position, uint64_t max_epoch,
+			uint64_t first, uint64_t image_id);
+void leaf_record_seal(void *record, uint32_t bytes, uint64_t position, uint64_t epoch, uint64_t sequence,
+		      uint64_t image_id, uint32_t entries, uint64_t slot_count);
+/* AVAILABLE: bytes at RECORD. Returns the record's length, 0: not valid. */
+uint32_t leaf_record_validate(const void *record, uint64_t available, uint64_t position, uint64_t epoch,
+			      uint64_t sequence, uint64_t image_id);
+void leaf_entry_encode(const struct leaf *leaf, struct chunk *chunk, le64 *out); /* index, presence, zero */
+
+/* load.c: from disk to memory. REPORT collects damages; with report->finding
+ * NULL the first one fails the load. */
+struct leaf_report {
+	image_finding finding;
+	void *opaque;
+	bool repairing;
+	uint64_t damages;
+	GError **error;
+	const char *path;
+};
+/* Always false, for "return leaf_damage(...)" in opening; in checking the
+ * caller may go on. */
+bool leaf_damage(struct leaf_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *report);
+void leaf_free(struct leaf *leaf);
+bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report);
+
+/* journal.c */
+/* Applies the journal to the table just loaded; sets journal_position and
+ * journal_sequence. Returns the number of records, or -1 after damage. */
+int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report);
+/* Builds one record of all that is dirty. Returns its length, 0: nothing to
+ * write, -1: does not fit. */
+struct apply_plan;
+int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan);
+/* A record with one entry of TYPE and no values. */
+int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type type);
+/* Bytes that the journal has left. */
+uint64_t leaf_journal_room(const struct leaf *leaf);
+struct record_builder {
+	uint8_t *record;
+	uint64_t used;
+	uint64_t room;
+	uint32_t entries;
+	bool overflow;
+};
+/* The values of a new entry, or NULL and builder->overflow. */
+le64 *record_add(struct record_builder *builder, enum leaf_journal_type type, unsigned values);
+
+/* commit.c */
+void leaf_flush(struct image *image, struct image_op *op);
+void leaf_apply(struct image *image, struct image_op *op);
+/* Copies the redo extents found at open to their places. Blocks. */
+int leaf_redo_run(struct leaf *leaf);
+
+/* checkpoint.c */
+struct leaf_checkpoint;
+/* What is to be written, as of now. NULL with *ERRNUM when the zero list finds
+ * no slot. */
+struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, int *errnum);
+/* Pages, flush, header. Blocks; any thread. 0 or -errno; *HEADER_TOUCHED: the
+ * header may have changed on disk. */
+int leaf_checkpoint_write(struct leaf *leaf, struct leaf_checkpoint *checkpoint, bool *header_touched);
+void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint);
+void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint);
+/* Everything is to be written again. */
+void leaf_dirty_everything_locked(struct leaf *leaf);
+
+/* io.c */
+struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t blocks, bool may_block);
+struct image_extent leaf_read(struct image_io *io);
+int64_t leaf_write(struct image_io *io);
+
+/* discard.c */
+void leaf_zero(struct image *image, struct image_op *op);
+void leaf_resize(struct image *image, struct image_op *op);
+
+/* grow.c */
+void leaf_wait_room(struct image *image, struct image_op *op);
+void leaf_grow_set_command(const char *const *argv);
+/* -EAGAIN when the device may grow (and starts that), else -ENOSPC. */
+int leaf_no_room_locked(struct leaf *leaf);
+
+/* create.c */
+bool leaf_create(const char *path, const struct image_create_options *options, GError **error);
+bool leaf_set_parent(const char *path, const struct image_parent *parent, GError **error);
+bool leaf_read_info(const char *path, struct image_info *info, GError **error);
+void leaf_parent_encode(struct leaf_header_ondisk *header, const struct image_parent *parent);
+void leaf_parent_decode(const struct leaf_header_ondisk *header, struct image_parent *parent);
+
+/* check.c */
+bool leaf_check(const char *path, bool repair, image_finding finding, void *opaque, struct image_check_result *result,
+		GError **error);
+
+#endif

@@ -1,0 +1,342 @@
+/* Loading a leaf: header, chunk table, zero list, journal.
+ *
+ * The same code opens an image, where the first damage ends it, and checks
+ * one, where each damage is reported and what is damaged is left out. Nothing
+ * is written here. */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "leaf.h"
+
+bool leaf_damage(struct leaf_report *report, const char *format, ...)
+{
+	g_autofree char *sentence = NULL;
+	va_list args;
+
+	va_start(args, format);
+	sentence = g_strdup_vprintf(format, args);
+	va_end(args);
+	report->damages++;
+	if (report->finding)
+		report->finding(report->opaque, report->repairing, sentence);
+	else if (!*report->error)
+		error_set(report->error, EIO, "%s: %s; run 'leafctl check' on it", report->path, sentence);
+	return false;
+}
+
+/* In checking, damage is collected; in opening it ends the load. */
+static bool go_on(const struct leaf_report *report)
+{
+	return report->finding || !report->damages;
+}
+
+/* Copy 0 is written first: a crash can leave it one ahead, and nothing else. */
+static bool sequences_fit(const struct leaf_header_ondisk *copies)
+{
+	uint64_t ahead = le64_get(copies[0].sequence) - le64_get(copies[1].sequence);
+
+	return ahead <= 1;
+}
+
+bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report)
+{
+	struct leaf_header_ondisk copies[LEAF_HEADER_COPIES];
+	const char *damage[LEAF_HEADER_COPIES];
+	int result = image_file_read(file, copies, sizeof(copies), 0);
+	unsigned best;
+
+	if (result < 0)
+		return error_set_errno(report->error, -result, "%s: its header cannot be read", report->path);
+	for (unsigned i = 0; i < LEAF_HEADER_COPIES; i++)
+		damage[i] = leaf_header_damage(&copies[i], i);
+	if (damage[0] && damage[1])
+		return error_set(report->error, EINVAL,
+				 "%s: is not a leaf image: its first header copy %s, its second %s", report->path,
+				 damage[0], damage[1]);
+	best = damage[0] || (!damage[1] && le64_get(copies[1].sequence) > le64_get(copies[0].sequence));
+	*header = copies[best];
+	if (report->finding && (damage[0] || damage[1]))
+		leaf_damage(report, "header copy %u %s", damage[0] ? 0 : 1, damage[damage[0] ? 0 : 1]);
+	else if (report->finding && !sequences_fit(copies))
+		leaf_damage(report, "header copy %u is out of step with the other", 1 - best);
+	return true;
+}
+
+static bool entry_is_sane(const struct leaf *leaf, uint64_t index, const uint64_t *bits, const char **why)
+{
+	uint32_t words = leaf->geometry.words, blocks = leaf->geometry.chunk_blocks;
+
+	*why = "is past the end of the disk";
+	if (index >= leaf_chunk_count(leaf, leaf->image.size_bytes))
+		return false;
+	*why = "has a zero bit on a block that is not present";
+	for (uint32_t i = 0; i < words; i++)
+		if (bits[words + i] & ~bits[i])
+			return false;
+	*why = "has bits past the end of the chunk";
+	return blocks % 64 == 0 || !(bits[words - 1] >> (blocks % 64));
+}
+
+static void load_entry(struct leaf *leaf, uint64_t slot, const le64 *values, struct leaf_report *report)
+{
+	uint64_t index = le64_get(values[0]);
+	uint32_t words = 2 * leaf->geometry.words;
+	uint64_t bits[2 * LEAF_CHUNK_BYTES_MAX / BLOCK_SIZE / 64];
+	struct chunk *chunk;
+	const char *why;
+
+	if (index == LEAF_CHUNK_FREE)
+		return;
+	for (uint32_t i = 0; i < words; i++)
+		bits[i] = le64_get(values[1 + i]);
+	if (index < LEAF_CHUNK_ZERO_LIST && !entry_is_sane(leaf, index, bits, &why)) {
+		leaf_damage(report, "chunk %" G_GUINT64_FORMAT " in slot %" G_GUINT64_FORMAT " %s", index, slot, why);
+		return;
+	}
+	chunk = leaf_chunk_load(leaf, index, slot);
+	if (!chunk) {
+		leaf_damage(report, "chunk %" G_GUINT64_FORMAT " is in two slots, the second is %" G_GUINT64_FORMAT,
+			    index, slot);
+		return;
+	}
+	memcpy(chunk->bits, bits, words * sizeof(bits[0]));
+	if (index >= LEAF_CHUNK_ZERO_LIST)
+		g_ptr_array_add(leaf->zero_slots, chunk);
+}
+
+/* PLACES holds both places of the page. */
+static void load_page(struct leaf *leaf, uint64_t page, const struct leaf_page_ondisk *places,
+		      struct leaf_report *report)
+{
+	const struct leaf_geometry *g = &leaf->geometry;
+	uint64_t epoch = le64_get(leaf->header.epoch), first = page * g->entries_per_page;
+	uint64_t position = leaf_page_offset(g, page);
+	int best = -1;
+
+	for (int i = 0; i < 2; i++)
+		if (leaf_page_is_valid(&places[i], LEAF_TABLE_MAGIC, position + (uint64_t)i * LEAF_PAGE_BYTES, epoch,
+				       first, leaf->image_id) &&
+		    (best < 0 || le64_get(places[i].epoch) > le64_get(places[best].epoch)))
+			best = i;
+	if (best < 0) {
+		leaf_damage(report, "page %" G_GUINT64_FORMAT " of the chunk table is damaged in both places", page);
+		return;
+	}
+	leaf->page_place->data[page] = (uint8_t)best;
+	/* A checkpoint that a crash cut off left its page in the other place:
+	 * the next one has the same epoch and must not make that page count. */
+	leaf->page_dirty->data[page] = leaf_page_is_valid(&places[1 - best], LEAF_TABLE_MAGIC,
+							  position + (uint64_t)(1 - best) * LEAF_PAGE_BYTES, UINT64_MAX,
+							  first, leaf->image_id) &&
+				       le64_get(places[1 - best].epoch) > epoch;
+	for (uint32_t i = 0; i < g->entries_per_page && first + i < leaf->slots->len; i++)
+		load_entry(leaf, first + i, (const void *)(places[best].body + (size_t)i * g->entry_bytes), report);
+}
+
+static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, struct leaf_report *report)
+{
+	size_t bytes = pages * 2 * LEAF_PAGE_BYTES;
+	g_autofree struct leaf_page_ondisk *area = g_malloc(bytes);
+	int result = image_file_read(&leaf->file, area, bytes, leaf_page_offset(&leaf->geometry, first_page));
+
+	if (result < 0)
+		return error_set_errno(report->error, -result, "%s: its chunk table cannot be read", report->path);
+	for (uint64_t i = 0; i < pages && go_on(report); i++)
+		load_page(leaf, first_page + i, &area[2 * i], report);
+	return go_on(report);
+}
+
+static bool load_table(struct leaf *leaf, struct leaf_report *report)
+{
+	const struct leaf_geometry *g = &leaf->geometry;
+	uint64_t slots = le64_get(leaf->header.slot_count);
+	uint64_t room = leaf_slots_within(g, leaf->file_bytes);
+	uint64_t pages;
+
+	if (slots > room) {
+		leaf_damage(report,
+			    "it is truncated: %" G_GUINT64_FORMAT " bytes hold %" G_GUINT64_FORMAT
+			    " chunks, the chunk table has %" G_GUINT64_FORMAT,
+			    leaf->file_bytes, room, slots);
+		slots = room;
+	}
+	if (!go_on(report) || slots > G_MAXINT)
+		return go_on(report) && error_set(report->error, EFBIG, "%s: has too many chunks", report->path);
+	g_ptr_array_set_size(leaf->slots, (gint)slots);
+	leaf_pages_cover_locked(leaf);
+	pages = leaf->page_dirty->len;
+	for (uint64_t page = 0; page < pages; page += g->pages_per_group)
+		if (!load_group(leaf, page, MIN(g->pages_per_group, pages - page), report))
+			return false;
+	return true;
+}
+
+static bool load_interval(struct leaf *leaf, struct interval interval, uint64_t *floor, struct leaf_report *report)
+{
+	uint64_t limit = leaf_chunk_count(leaf, leaf->image.size_bytes);
+
+	if (interval.count == 0 || interval.first < *floor || interval.first >= limit ||
+	    interval.count > limit - interval.first)
+		return leaf_damage(report,
+				   "the zero list has a bad run: %" G_GUINT64_FORMAT " chunks at %" G_GUINT64_FORMAT,
+				   interval.count, interval.first);
+	intervals_add(leaf->zero, interval.first, interval.count);
+	*floor = interval.first + interval.count;
+	return true;
+}
+
+static struct chunk *zero_slot(const struct leaf *leaf, uint64_t n)
+{
+	for (guint i = 0; i < leaf->zero_slots->len; i++) {
+		struct chunk *chunk = leaf->zero_slots->pdata[i];
+
+		if (chunk->index == LEAF_CHUNK_ZERO_LIST + n)
+			return chunk;
+	}
+	return NULL;
+}
+
+/* *LAST: the list ends with this page. */
+static bool load_zero_page(struct leaf *leaf, uint64_t number, uint64_t *floor, bool *last, struct leaf_report *report)
+{
+	uint64_t per_slot = leaf->geometry.chunk_bytes / LEAF_PAGE_BYTES;
+	struct chunk *slot = zero_slot(leaf, number / per_slot);
+	uint64_t position;
+	struct leaf_page_ondisk page;
+	const struct leaf_interval_ondisk *intervals = (const void *)page.body;
+	uint32_t count;
+
+	if (!slot)
+		return leaf_damage(report, "slot %" G_GUINT64_FORMAT " of the zero list is missing", number / per_slot);
+	position = leaf_slot_offset(&leaf->geometry, slot->slot) + number % per_slot * LEAF_PAGE_BYTES;
+	if (image_file_read(&leaf->file, &page, sizeof(page), position) < 0 ||
+	    !leaf_page_is_valid(&page, LEAF_ZERO_MAGIC, position, le64_get(leaf->header.epoch), number,
+				leaf->image_id) ||
+	    le32_get(page.entries) > LEAF_INTERVALS_PER_PAGE)
+		return leaf_damage(report, "page %" G_GUINT64_FORMAT " of the zero list is damaged", number);
+	count = le32_get(page.entries);
+	for (uint32_t i = 0; i < count; i++) {
+		struct interval interval = {le64_get(intervals[i].chunk), le64_get(intervals[i].count)};
+
+		if (!load_interval(leaf, interval, floor, report))
+			return false;
+	}
+	*last = count < LEAF_INTERVALS_PER_PAGE;
+	return true;
+}
+
+static void load_zero_list(struct leaf *leaf, struct leaf_report *report)
+{
+	uint64_t floor = 0;
+	bool last = false;
+
+	if (leaf->zero_slots->len != le64_get(leaf->header.zero_list_slots)) {
+		leaf_damage(report, "the zero list fills %u slots, the header says %" G_GUINT64_FORMAT,
+			    leaf->zero_slots->len, le64_get(leaf->header.zero_list_slots));
+		return;
+	}
+	if (!leaf->zero_slots->len)
+		return;
+	for (uint64_t number = 0; !last; number++)
+		if (!load_zero_page(leaf, number, &floor, &last, report))
+			return;
+}
+
+/* A chunk that is both in a slot and in the zero list. */
+static void check_zero_overlap(struct leaf *leaf, struct leaf_report *report)
+{
+	for (guint slot = 0; slot < leaf->slots->len; slot++) {
+		struct chunk *chunk = leaf->slots->pdata[slot];
+
+		if (!chunk || chunk->index >= LEAF_CHUNK_ZERO_LIST ||
+		    !intervals_contains(leaf->zero, chunk->index, 1, NULL))
+			continue;
+		leaf_damage(report, "chunk %" G_GUINT64_FORMAT " is in slot %u and in the zero list", chunk->index,
+			    slot);
+		intervals_remove(leaf->zero, chunk->index, 1);
+	}
+}
+
+static void use_header(struct leaf *leaf)
+{
+	const struct leaf_header_ondisk *h = &leaf->header;
+
+	leaf_geometry_init(&leaf->geometry, le32_get(h->chunk_bytes), le64_get(h->data_offset));
+	memcpy(leaf->image.uuid, h->uuid, sizeof(h->uuid));
+	memcpy(&leaf->image_id, h->uuid, sizeof(leaf->image_id));
+	leaf->image_id = le64toh(leaf->image_id);
+	leaf->image.generation = le64_get(h->generation);
+	leaf->image.chunk_bytes = le32_get(h->chunk_bytes);
+	leaf->image.size_bytes = le64_get(h->size_bytes);
+	leaf_parent_decode(h, &leaf->image.parent);
+	leaf->journal_position = le64_get(h->journal_offset);
+	leaf->journal_sequence = le64_get(h->journal_sequence);
+}
+
+static bool load_header(struct leaf *leaf, unsigned flags, struct leaf_report *report)
+{
+	bool read_only;
+	int64_t bytes;
+
+	if (!leaf_header_read(&leaf->file, &leaf->header, report) ||
+	    !leaf_header_usable(&leaf->header, report->path, &read_only, report->error))
+		return false;
+	if (read_only && (flags & IMAGE_WRITABLE))
+		return error_set(report->error, EROFS,
+				 "%s: has features that this version may only read; open it read-only", report->path);
+	use_header(leaf);
+	bytes = image_file_size(&leaf->file);
+	if (bytes < 0)
+		return error_set_errno(report->error, (int)-bytes, "%s: has no size", report->path);
+	leaf->file_bytes = (uint64_t)bytes;
+	if (leaf->file_bytes < leaf->geometry.data_offset)
+		return error_set(report->error, EIO,
+				 "%s: is truncated: %" G_GUINT64_FORMAT
+				 " bytes, its chunks begin at %" G_GUINT64_FORMAT,
+				 report->path, leaf->file_bytes, leaf->geometry.data_offset);
+	return true;
+}
+
+struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *report)
+{
+	struct leaf *leaf = g_new0(struct leaf, 1);
+
+	leaf_table_init(leaf);
+	leaf->image = (struct image){
+		.ops = &leaf_image_ops,
+		.format = IMAGE_FORMAT_LEAF,
+		.path = g_strdup(path),
+		.writable = flags & IMAGE_WRITABLE,
+	};
+	if (!image_file_open(&leaf->file, path, flags, report->error))
+		goto fail;
+	leaf->image.device = leaf->file.device;
+	leaf->image.inode = leaf->file.inode;
+	if (!load_header(leaf, flags, report) || !load_table(leaf, report))
+		goto fail;
+	load_zero_list(leaf, report);
+	if (leaf_journal_replay(leaf, report) < 0)
+		goto fail;
+	check_zero_overlap(leaf, report);
+	if (!go_on(report))
+		goto fail;
+	leaf_table_find_free(leaf);
+	return leaf;
+fail:
+	leaf_free(leaf);
+	return NULL;
+}
+
+void leaf_free(struct leaf *leaf)
+{
+	if (!leaf)
+		return;
+	image_file_close(&leaf->file);
+	leaf_table_clear(leaf);
+	image_parent_clear(&leaf->image.parent);
+	free(leaf->record);
+	g_free(leaf->image.path);
+	g_free(leaf);
+}

@@ -1,0 +1,291 @@
+/* Raw images: a file or block device whose bytes are the disk's, from a byte
+ * offset on.
+ *
+ * A raw image has no metadata: every block is data, a flush is a flush of the
+ * file. The last block of a size that is no multiple of 4 KiB is written to
+ * the byte, through the page cache, so that the file keeps its size. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "driver.h"
+#include "file.h"
+
+struct raw {
+	struct image image;
+	struct image_file file;
+	uint64_t base_offset;
+};
+
+static struct raw *raw_of(struct image *image)
+{
+	return container_of(image, struct raw, image);
+}
+
+static int raw_close(struct image *image)
+{
+	struct raw *raw = raw_of(image);
+	int result = 0;
+
+	if (image->writable && raw->file.aio.buffered_fd >= 0)
+		result = image_file_sync(&raw->file);
+	image_file_close(&raw->file);
+	g_free(image->path);
+	g_free(raw);
+	return result;
+}
+
+static bool raw_measure(struct raw *raw, GError **error)
+{
+	int64_t bytes = image_file_size(&raw->file);
+
+	if (bytes < 0)
+		return error_set_errno(error, (int)-bytes, "%s: has no size", raw->image.path);
+	if ((uint64_t)bytes < raw->base_offset)
+		return error_set(error, EINVAL,
+				 "%s: the offset %" G_GUINT64_FORMAT " is past its end (%" G_GINT64_FORMAT " bytes)",
+				 raw->image.path, raw->base_offset, bytes);
+	raw->image.size_bytes = (uint64_t)bytes - raw->base_offset;
+	return true;
+}
+
+static struct image *raw_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)
+{
+	struct raw *raw = g_new0(struct raw, 1);
+
+	raw->image = (struct image){
+		.ops = &raw_image_ops,
+		.format = IMAGE_FORMAT_RAW,
+		.path = g_strdup(path),
+	};
+	raw->base_offset = base_offset;
+	raw->file.aio.direct_fd = raw->file.aio.buffered_fd = -1;
+	if (!image_file_open(&raw->file, path, flags, error) || !raw_measure(raw, error)) {
+		raw_close(&raw->image);
+		return NULL;
+	}
+	raw->image.writable = flags & IMAGE_WRITABLE;
+	raw->image.device = raw->file.device;
+	raw->image.inode = raw->file.inode;
+	return &raw->image;
+}
+
+/* A hole seen by SEEK_DATA is zero; an error there only means "do not know". */
+static struct image_extent raw_extent(struct image *image, uint64_t block, uint64_t blocks, bool may_block)
+{
+	struct raw *raw = raw_of(image);
+	uint64_t start = raw->base_offset + (block << BLOCK_SHIFT);
+	uint64_t end = start + (blocks << BLOCK_SHIFT);
+	off_t data, hole;
+
+	if (!may_block || raw->file.block_device)
+		return (struct image_extent){EXTENT_DATA, blocks};
+	data = lseek(raw->file.aio.buffered_fd, (off_t)start, SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		return (struct image_extent){EXTENT_ZERO, blocks};
+	if (data < 0)
+		return (struct image_extent){EXTENT_DATA, blocks};
+	if ((uint64_t)data >= start + BLOCK_SIZE)
+		return (struct image_extent){EXTENT_ZERO, (MIN((uint64_t)data, end) - start) >> BLOCK_SHIFT};
+	hole = lseek(raw->file.aio.buffered_fd, data, SEEK_HOLE);
+	if (hole < 0 || (uint64_t)hole > end)
+		hole = (off_t)end;
+	return (struct image_extent){EXTENT_DATA, MIN(blocks, blocks_of((uint64_t)hole - start))};
+}
+
+static void raw_transfer_done(struct aio_request *request, int result)
+{
+	struct image_io *io = container_of(request, struct image_io, aio);
+
+	io->done(io, result);
+}
+
+/* LENGTH may be less than whole blocks at the end of the image. */
+static void raw_submit(struct image_io *io, enum aio_op op, uint32_t length, uint32_t needed)
+{
+	struct raw *raw = raw_of(io->image);
+
+	io->aio = (struct aio_request){
+		.op = op,
+		.file = &raw->file.aio,
+		.buffer = io->buffer,
+		.offset = raw->base_offset + io->offset,
+		.length = length,
+		.needed = needed,
+		.done = raw_transfer_done,
+	};
+	aio_submit(io->queue, &io->aio);
+}
+
+static struct image_extent raw_read(struct image_io *io)
+{
+	uint64_t left = io->image->size_bytes - io->offset;
+
+	raw_submit(io, AIO_READ, io->length, (uint32_t)MIN(io->length, left));
+	return (struct image_extent){EXTENT_DATA, io->length >> BLOCK_SHIFT};
+}
+
+static int64_t raw_write(struct image_io *io)
+{
+	uint64_t left = io->image->size_bytes - io->offset;
+	uint32_t length = io->length;
+
+	if (length > left)
+		length = left > BLOCK_SIZE ? (uint32_t)round_down(left, BLOCK_SIZE) : (uint32_t)left;
+	raw_submit(io, AIO_WRITE, length, length);
+	return (int64_t)blocks_of(length);
+}
+
+static int raw_write_zeros(struct raw *raw, uint64_t offset, uint64_t length)
+{
+	static const uint8_t zeros[64 << 10] __attribute__((aligned(4096)));
+
+	for (uint64_t done = 0; done < length;) {
+		size_t n = MIN(sizeof(zeros), length - done);
+		int result = image_file_write(&raw->file, zeros, n, offset + done);
+
+		if (result < 0)
+			return result;
+		done += n;
+	}
+	return 0;
+}
+
+static int raw_zero_work(struct image_op *op)
+{
+	struct raw *raw = raw_of(op->image);
+	uint64_t offset = raw->base_offset + op->offset;
+	uint64_t length = MIN(op->length, op->image->size_bytes - op->offset);
+	int mode = FALLOC_FL_KEEP_SIZE | (op->keep_allocated ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+
+	if (!length || fallocate(raw->file.aio.buffered_fd, mode, (off_t)offset, (off_t)length) == 0)
+		return 0;
+	if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)
+		return -errno;
+	return raw_write_zeros(raw, offset, length);
+}
+
+static void raw_zero(struct image *image, struct image_op *op)
+{
+	(void)image;
+	image_op_offload(op, raw_zero_work);
+}
+
+struct raw_flush {
+	struct aio_request aio;
+	struct image_op *op;
+};
+
+static void raw_flush_done(struct aio_request *request, int result)
+{
+	struct raw_flush *flush = container_of(request, struct raw_flush, aio);
+	struct image_op *op = flush->op;
+
+	if (result < 0)
+		op->image->failed = true;
+	g_free(flush);
+	op->done(op, result);
+}
+
+static void raw_flush(struct image *image, struct image_op *op)
+{
+	struct raw_flush *flush = g_new0(struct raw_flush, 1);
+
+	flush->op = op;
+	flush->aio = (struct aio_request){
+		.op = AIO_DATASYNC,
+		.file = &raw_of(image)->file.aio,
+		.done = raw_flush_done,
+	};
+	aio_submit(op->queue, &flush->aio);
+}
+
+static int raw_resize_work(struct image_op *op)
+{
+	struct raw *raw = raw_of(op->image);
+
+	if (raw->file.block_device)
+		return -EOPNOTSUPP;
+	if (ftruncate(raw->file.aio.buffered_fd, (off_t)(raw->base_offset + op->length)) < 0)
+		return -errno;
+	op->image->size_bytes = op->length;
+	return image_file_sync(&raw->file);
+}
+
+static void raw_resize(struct image *image, struct image_op *op)
+{
+	if (op->length > INT64_MAX - raw_of(image)->base_offset)
+		image_op_complete(op, -EFBIG);
+	else
+		image_op_offload(op, raw_resize_work);
+}
+
+static uint64_t raw_allocated_bytes(struct image *image)
+{
+	return image_file_allocated(&raw_of(image)->file);
+}
+
+static bool raw_read_info(const char *path, struct image_info *info, GError **error)
+{
+	struct image *image = raw_open(path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, 0, error);
+
+	if (!image)
+		return false;
+	info->size_bytes = image->size_bytes;
+	raw_close(image);
+	return true;
+}
+
+static bool raw_create(const char *path, const struct image_create_options *options, GError **error)
+{
+	bool block_device;
+	int fd;
+
+	if (options->parent && options->parent->format != IMAGE_FORMAT_NONE)
+		return error_set(error, EINVAL, "%s: a raw image cannot have a parent; create a .leaf", path);
+	fd = image_file_create(path, options->force, &block_device, error);
+	if (fd < 0)
+		return false;
+	if (!block_device && ftruncate(fd, (off_t)options->size_bytes) < 0) {
+		error_set_errno(error, errno, "%s: cannot be made %" G_GUINT64_FORMAT " bytes long", path,
+				options->size_bytes);
+		close(fd);
+		unlink(path);
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
+static bool raw_check(const char *path, bool repair, image_finding finding, void *opaque,
+		      struct image_check_result *result, GError **error)
+{
+	struct image *image = raw_open(path, IMAGE_NO_LOCK, 0, error);
+
+	(void)repair;
+	(void)finding;
+	(void)opaque;
+	(void)result;
+	if (!image)
+		return false;
+	raw_close(image);
+	return true;
+}
+
+const struct image_ops raw_image_ops = {
+	.name = "raw",
+	.open = raw_open,
+	.close = raw_close,
+	.extent = raw_extent,
+	.read = raw_read,
+	.write = raw_write,
+	.zero = raw_zero,
+	.flush = raw_flush,
+	.resize = raw_resize,
+	.allocated_bytes = raw_allocated_bytes,
+	.read_info = raw_read_info,
+	.create = raw_create,
+	.check = raw_check,
+};
