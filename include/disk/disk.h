@@ -1,0 +1,127 @@
+/* A virtual disk: a chain of layers behind one flat range of bytes.
+ *
+ * Front ends translate a request into a struct disk_io, submit it, and reply
+ * once in its callback; any offset and length is allowed. */
+#ifndef LEAFDISK_DISK_DISK_H
+#define LEAFDISK_DISK_DISK_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "core/bytes.h"
+#include "core/list.h"
+#include "core/loop.h"
+
+/* Longest read or write in one disk_io, in bytes. */
+#define DISK_IO_BYTES_MAX (1u << 20)
+/* A read's buffer: room for the longest read and the blocks at its edges. */
+#define DISK_READ_BUFFER_BYTES (DISK_IO_BYTES_MAX + 2 * (uint32_t)BLOCK_SIZE)
+
+struct disk;
+
+/* What one loop needs to serve disks: its I/O queue and its pools. Created
+ * for a loop before it runs, used on its thread, freed when it has stopped. */
+struct disk_context;
+struct disk_limits {
+	unsigned queue_depth;   /* requests that disks work on at once; others wait */
+	uint64_t io_timeout_ns; /* how long transient errors are retried */
+};
+struct disk_context *disk_context_new(struct loop *loop, const struct disk_limits *limits, GError **error);
+/* No disk_io may be in flight. NULL is allowed. */
+void disk_context_free(struct disk_context *context);
+
+enum disk_op {
+	DISK_READ,
+	DISK_WRITE,
+	DISK_DISCARD, /* reads as zeros, space is given back */
+	DISK_ZERO,    /* reads as zeros, space may stay */
+	DISK_FLUSH,
+	DISK_RESIZE, /* LENGTH is the new size; waits for all others, and they for it */
+};
+
+struct disk_io {
+	/* The submitter's, unchanged until DONE. The disk must be open. */
+	struct disk_context *context;
+	struct disk *disk;
+	enum disk_op op;
+	uint64_t offset; /* bytes */
+	uint64_t length; /* bytes; read and write: up to DISK_IO_BYTES_MAX */
+	/* Read: block-aligned, DISK_READ_BUFFER_BYTES long (or at least what
+	 * the blocks touched take); the byte at OFFSET arrives at
+	 * buffer + OFFSET % BLOCK_SIZE, and the rest of the buffer is scratch.
+	 * Write: the payload; when it, OFFSET and LENGTH are block-aligned
+	 * nothing is copied. */
+	void *buffer;
+	/* RESULT: bytes transferred (0 for the other ops), or -errno. Reads and
+	 * writes are cut at the end of the disk; a write that begins there or
+	 * beyond is -ENOSPC. Comes from the loop, never from disk_submit(). */
+	void (*done)(struct disk_io *io, int64_t result);
+
+	/* The disk's. */
+	struct list link;
+	struct list range_link;
+	uint64_t first_block; /* of the range that is locked */
+	uint64_t blocks;
+	uint64_t next_block; /* where the transfer goes on */
+	uint64_t inner_first; /* zeroing: the whole blocks */
+	uint64_t inner_end;
+	uint8_t *bounce;
+	int64_t result;
+	unsigned pending; /* transfers in flight */
+	uint8_t phase;
+	uint8_t stage; /* within the phase */
+	bool starved;
+	bool submitting;
+	struct loop_task task;
+};
+
+void disk_submit(struct disk_io *io);
+
+/* The functions below take a disk from disk_pool_*() (disk/pool.h). */
+
+/* Opens the chain at the first open. Blocks. 0, or -errno with ERROR set:
+ * -EROFS for WRITE on a read-only disk. Each success is paired with
+ * disk_close(), which commits and closes the chain at the last one and returns
+ * 0 or the -errno of that. */
+int disk_open(struct disk *disk, bool write, GError **error);
+int disk_close(struct disk *disk);
+
+struct disk *disk_ref(struct disk *disk);
+void disk_unref(struct disk *disk);
+
+/* Unique while the disk is in the pool: "web1.img". */
+const char *disk_name(const struct disk *disk);
+/* The file of its leaf image, in the pool. */
+const char *disk_image_path(const struct disk *disk);
+bool disk_is_writable(const struct disk *disk);
+/* Number of opens that have not been closed. */
+unsigned disk_open_count(struct disk *disk);
+
+struct disk_attributes {
+	uint64_t size_bytes;
+	uint64_t allocated_bytes; /* of the leaf on its storage */
+	struct timespec modified;
+	bool writable;
+};
+/* Does not block while the disk is open; otherwise looks at the image. */
+int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes);
+
+/* SEEK_DATA or SEEK_HOLE from OFFSET; blocks. The position, or -ENXIO.
+ * The disk must be open. */
+int64_t disk_seek(struct disk *disk, uint64_t offset, int whence);
+
+/* Which layer a range comes from, for maps: 0 is the leaf, counting down the
+ * chain. */
+struct disk_extent {
+	uint64_t offset; /* bytes */
+	uint64_t length; /* bytes */
+	int layer;       /* -1: no layer has it */
+	bool zero;
+};
+/* The extent at OFFSET; blocks; the disk must be open. False past the end. */
+bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent);
+
+#endif

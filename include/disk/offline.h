@@ -1,0 +1,69 @@
+/* Images without a mount: what leafctl does. All of it blocks.
+ *
+ * LAYERS in each call is DIR[:DIR], where parents may be besides the image's
+ * own directory and what is below it; NULL: nowhere else. FORMAT NONE: told
+ * by name and magic. */
+#ifndef LEAFDISK_DISK_OFFLINE_H
+#define LEAFDISK_DISK_OFFLINE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "disk/disk.h"
+#include "image/image.h"
+
+struct offline_create_options {
+	enum image_format format;        /* NONE: by the new name (.leaf; .raw, .img) */
+	uint64_t size_bytes;             /* 0 with a parent: the parent's size */
+	uint32_t chunk_bytes;            /* 0: the default */
+	const char *parent;              /* path as a shell sees it; NULL: none */
+	enum image_format parent_format; /* NONE: by name and magic */
+	const char *layers;
+	bool force; /* overwrites a block device */
+};
+/* The parent is stored relative to the new image's directory. The parent, and
+ * the chain below it, must open. */
+bool offline_create(const char *path, const struct offline_create_options *options, GError **error);
+
+/* One layer of an image's chain. */
+struct offline_layer {
+	char *path;
+	enum image_format format;
+	uint64_t size_bytes;
+	uint64_t allocated_bytes;
+	uint32_t chunk_bytes; /* 0: none */
+	uint64_t generation;
+	uint8_t uuid[IMAGE_UUID_BYTES];
+	bool has_uuid;
+	char *parent; /* as stored, NULL: none */
+};
+/* Leaf first, base last (GPtrArray of struct offline_layer *, free function
+ * set). When a parent cannot be opened, the layers above it are returned and
+ * ERROR is set too; NULL when the image itself cannot be read. */
+GPtrArray *offline_info(const char *path, enum image_format format, const char *layers, GError **error);
+
+/* Calls EXTENT for each run, in order; adjacent equal runs are joined. */
+bool offline_map(const char *path, enum image_format format, const char *layers,
+		 void (*extent)(void *opaque, const struct disk_extent *extent, const char *layer_path), void *opaque,
+		 GError **error);
+
+/* Checks the image alone (image_check), then that its chain opens (a broken
+ * chain is a finding). */
+bool offline_check(const char *path, enum image_format format, const char *layers, bool repair,
+		   void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
+		   struct image_check_result *result, GError **error);
+
+/* Progress of long work; return false to stop (the destination is removed). */
+typedef bool (*offline_progress)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
+
+/* The chain's merged content into one new image; zeros stay holes. */
+bool offline_convert(const char *source, enum image_format source_format, const char *destination,
+		     enum image_format destination_format, const char *layers, offline_progress progress,
+		     void *opaque, GError **error);
+
+/* Shrinking only when SHRINK. */
+bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,
+		    GError **error);
+
+#endif

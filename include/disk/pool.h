@@ -1,0 +1,65 @@
+/* A pool: a directory of images, and the disks that it makes.
+ *
+ * The directory is looked at again whenever a name is asked for that is not
+ * known, and whenever it is listed, so that an image which appears becomes a
+ * disk without a remount and one that disappears goes. Everything here may
+ * block and runs on any thread, one at a time (the pool locks itself). */
+#ifndef LEAFDISK_DISK_POOL_H
+#define LEAFDISK_DISK_POOL_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "core/config.h"
+#include "disk/disk.h"
+
+struct disk_pool;
+
+struct disk_pool_options {
+	const char *path;       /* the pool's directory */
+	const char *layers;     /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
+	const char *disks;      /* GLOB on the shown names; NULL: all */
+	bool read_only;         /* every disk is read-only */
+	bool quiet;             /* broken images are not logged: see disk_pool_broken() */
+	const char *grow_command; /* words as a shell splits them; run when a block device is full; NULL: none */
+	GKeyFile *config;       /* [disk NAME] groups; NULL: none; borrowed until close */
+};
+
+/* Reads the directory and the headers of its images. A broken image is logged
+ * and left out. NULL and ERROR when the pool itself cannot be used. */
+struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error);
+/* All disks must be closed; references may remain (a disk outlives its pool). */
+void disk_pool_close(struct disk_pool *pool);
+
+const char *disk_pool_path(const struct disk_pool *pool); /* absolute */
+
+/* The disk shown as NAME with a reference, or NULL. Rescans when the directory
+ * has changed. */
+struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name);
+
+/* All disks, sorted by name, each with a reference (array of struct disk *,
+ * free function set). Rescans when the directory has changed. */
+GPtrArray *disk_pool_list(struct disk_pool *pool);
+
+/* Creates an empty disk shown as NAME ("x.img" makes x.leaf) of size 0, to be
+ * given its size by DISK_RESIZE. A reference, or NULL with ERROR. */
+struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error);
+
+/* Refused (EBUSY) while open or while another image depends on it. */
+bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace, GError **error);
+bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error);
+
+/* Owner and times of the pool's directory; its file system's numbers. */
+int disk_pool_stat(struct disk_pool *pool, struct stat *st);
+int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
+
+/* Images that could not be shown: "file: reason" lines. g_free. */
+char *disk_pool_broken(struct disk_pool *pool);
+
+/* The keys of a [disk NAME] group, for the man page's test. */
+extern const struct config_key disk_config_keys[];
+
+#endif

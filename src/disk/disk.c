@@ -1,0 +1,243 @@
+/* Disks: opening and closing their chain, and what is asked of them besides
+ * I/O.
+ *
+ * A disk is closed most of its life: 2,000 idle ones cost their names. The
+ * first open opens the leaf (writable when the disk is) and gets the stack
+ * below it; the last close commits and lets go of both. open_lock is held
+ * meanwhile, so opens and closes of one disk follow each other. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "internal.h"
+
+struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
+		      const char *spelled)
+{
+	struct disk *disk = g_new0(struct disk, 1);
+
+	disk->name = g_strdup(name);
+	disk->writable = writable;
+	disk->id = id;
+	disk->links = links;
+	disk->roots.directories = g_strdupv(roots->directories);
+	disk->spelled = g_strdup(spelled);
+	disk->references = 1;
+	g_mutex_init(&disk->open_lock);
+	g_mutex_init(&disk->lock);
+	range_lock_init(&disk->ranges);
+	return disk;
+}
+
+struct disk *disk_ref(struct disk *disk)
+{
+	disk->references++;
+	return disk;
+}
+
+void disk_unref(struct disk *disk)
+{
+	if (!disk || --disk->references)
+		return;
+	g_ptr_array_unref(disk->links);
+	chain_roots_clear(&disk->roots);
+	g_mutex_clear(&disk->open_lock);
+	g_mutex_clear(&disk->lock);
+	g_free(disk->spelled);
+	g_free(disk->name);
+	g_free(disk);
+}
+
+const char *disk_name(const struct disk *disk)
+{
+	return disk->name;
+}
+
+static const struct chain_link *leaf_link(const struct disk *disk)
+{
+	return disk->links->pdata[0];
+}
+
+const char *disk_image_path(const struct disk *disk)
+{
+	return leaf_link(disk)->path;
+}
+
+bool disk_is_writable(const struct disk *disk)
+{
+	return disk->writable;
+}
+
+unsigned disk_open_count(struct disk *disk)
+{
+	return disk->opens;
+}
+
+/* The headers may have changed since the pool was read. */
+static bool resolve_again(struct disk *disk, GError **error)
+{
+	g_autoptr(GPtrArray) links = chain_links_new();
+	const struct chain_link *leaf = leaf_link(disk);
+	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, &disk->roots, links, error)
+				  : chain_resolve(leaf->path, leaf->format, &disk->roots, NULL, links, error);
+
+	if (!good)
+		return false;
+	g_ptr_array_unref(disk->links);
+	disk->links = g_steal_pointer(&links);
+	return true;
+}
+
+static bool open_chain(struct disk *disk, bool write, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	unsigned flags = (disk->writable ? IMAGE_WRITABLE : 0) | (disk->unlocked ? IMAGE_NO_LOCK : 0);
+	const struct chain_link *leaf;
+
+	if (!resolve_again(disk, error))
+		return false;
+	leaf = leaf_link(disk);
+	if (disk->links->len > 1) {
+		disk->stack = stack_get(disk->links, 1, error);
+		if (!disk->stack)
+			return false;
+	}
+	disk->leaf = image_open(leaf->path, leaf->format, flags, leaf->base_offset, &local);
+	if (!disk->leaf && disk->writable && !write &&
+	    (error_to_errno(local) == -EROFS || error_to_errno(local) == -EACCES)) {
+		g_clear_error(&local);
+		disk->leaf = image_open(leaf->path, leaf->format, 0, leaf->base_offset, &local);
+	}
+	if (disk->leaf) {
+		disk->size_bytes = disk->leaf->size_bytes;
+		return true;
+	}
+	g_propagate_error(error, g_steal_pointer(&local));
+	stack_put(disk->stack);
+	disk->stack = NULL;
+	return false;
+}
+
+static int close_chain(struct disk *disk)
+{
+	int result = image_close(disk->leaf);
+
+	stack_put(disk->stack);
+	disk->leaf = NULL;
+	disk->stack = NULL;
+	return result;
+}
+
+int disk_open(struct disk *disk, bool write, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	int result = 0;
+
+	g_mutex_lock(&disk->open_lock);
+	if (write && !disk->writable)
+		error_set(&local, EROFS,
+			  "%s: is read-only: another image depends on it, or the pool is mounted read-only",
+			  disk->name);
+	else if (disk->opens == 0)
+		open_chain(disk, write, &local);
+	else if (write && !disk->leaf->writable)
+		error_set(&local, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
+	if (local)
+		result = error_to_errno(local);
+	else
+		disk->opens++;
+	g_mutex_unlock(&disk->open_lock);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return result;
+}
+
+int disk_close(struct disk *disk)
+{
+	int result = 0;
+
+	g_mutex_lock(&disk->open_lock);
+	if (disk->opens == 1)
+		result = close_chain(disk);
+	disk->opens--;
+	g_mutex_unlock(&disk->open_lock);
+	return result;
+}
+
+int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
+{
+	const struct chain_link *leaf = leaf_link(disk);
+	struct image_info info;
+	struct stat st;
+
+	if (stat(leaf->path, &st) < 0)
+		return -errno;
+	*attributes = (struct disk_attributes){
+		.allocated_bytes = (uint64_t)st.st_blocks * 512,
+		.modified = st.st_mtim,
+		.writable = disk->writable,
+	};
+	if (disk->opens) {
+		attributes->size_bytes = disk->size_bytes;
+		return 0;
+	}
+	if (!image_read_info(leaf->path, leaf->format, &info, NULL))
+		return -EIO;
+	attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
+	image_info_clear(&info);
+	return 0;
+}
+
+/* The layer that answers for BLOCK, and for how long, asking top down. Past
+ * its end a layer is zero. */
+static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, uint64_t limit, int *layer)
+{
+	unsigned depth = 1 + stack_depth(disk->stack);
+
+	for (unsigned i = 0; i < depth; i++) {
+		struct image *image = i ? stack_layer(disk->stack, i - 1) : disk->leaf;
+		uint64_t blocks = blocks_of(image->size_bytes);
+		struct image_extent extent;
+
+		if (block >= blocks)
+			break;
+		extent = image_extent_blocking(image, block, MIN(limit, blocks - block));
+		limit = extent.blocks;
+		*layer = (int)i;
+		if (extent.state != EXTENT_ABSENT)
+			return extent;
+	}
+	*layer = -1;
+	return (struct image_extent){EXTENT_ABSENT, limit};
+}
+
+bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+{
+	uint64_t size = disk->size_bytes, end;
+	struct image_extent found;
+
+	if (offset >= size)
+		return false;
+	found = extent_of_layers(disk, offset >> BLOCK_SHIFT, blocks_of(size) - (offset >> BLOCK_SHIFT),
+				 &extent->layer);
+	end = MIN(round_down(offset, BLOCK_SIZE) + (found.blocks << BLOCK_SHIFT), size);
+	extent->offset = offset;
+	extent->length = end - offset;
+	extent->zero = found.state != EXTENT_DATA;
+	return true;
+}
+
+int64_t disk_seek(struct disk *disk, uint64_t offset, int whence)
+{
+	struct disk_extent extent;
+
+	if (offset >= disk->size_bytes)
+		return -ENXIO;
+	for (; disk_get_extent(disk, offset, &extent); offset = extent.offset + extent.length)
+		if (extent.zero == (whence == SEEK_HOLE))
+			return (int64_t)extent.offset;
+	return whence == SEEK_HOLE ? (int64_t)disk->size_bytes : -ENXIO;
+}

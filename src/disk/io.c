@@ -1,0 +1,385 @@
+/* A request's way through a disk.
+ *
+ * Each operation is a list of phases; a phase submits what it can and is
+ * called again when all it waits for has come back. Nothing blocks and nothing
+ * is allocated: transfers and bounce buffers come from the context's pools,
+ * and a request that finds them empty waits on the starved list.
+ *
+ *   read     READ
+ *   write    LOCK, EDGES (read the blocks written in part), WRITE
+ *   zero     LOCK, EDGES, EDGES_WRITE, ZERO (the whole blocks)
+ *   resize   LOCK (everything), EDGES, EDGES_WRITE, RESIZE
+ *   flush    FLUSH
+ *
+ * A read looks at the leaf's presence first, then at the merged map; each run
+ * of blocks from one place is one transfer. Reads take no lock: what they find
+ * while a write is under way is the old or the new. */
+#include "io.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/counters.h"
+
+static void io_finish(struct disk_io *io);
+
+enum step io_wait_pending(const struct disk_io *io)
+{
+	return io->pending ? STEP_WAIT : STEP_NEXT;
+}
+
+static void run_finished(struct run *run, int result)
+{
+	struct disk_io *io = run->owner;
+	struct disk_context *context = io->context;
+
+	context_put_run(context, run);
+	if (result < 0 && io->result >= 0)
+		io->result = result;
+	if (--io->pending == 0 && !io->starved)
+		disk_io_step(io);
+	context_resume(context);
+}
+
+static void transfer_done(struct image_io *image_io, int result)
+{
+	run_finished(container_of(image_io, struct run, io), result);
+}
+
+static void op_done(struct image_op *op, int result)
+{
+	run_finished(container_of(op, struct run, op), result);
+}
+
+static void run_set_transfer(struct run *run, struct image *image, uint64_t block, uint64_t blocks, uint8_t *buffer)
+{
+	run->io = (struct image_io){
+		.queue = run->owner->context->queue,
+		.image = image,
+		.offset = block << BLOCK_SHIFT,
+		.length = (uint32_t)(blocks << BLOCK_SHIFT),
+		.buffer = buffer,
+		.done = transfer_done,
+	};
+}
+
+/* What the leaf does not have. */
+static struct image_extent read_below(struct run *run, struct stack *stack, uint64_t block, uint64_t limit,
+				      uint8_t *buffer)
+{
+	struct image_extent extent = {EXTENT_ZERO, limit};
+	unsigned layer;
+
+	if (!stack)
+		return extent;
+	layer = stack_lookup(stack, block, limit, &extent.blocks);
+	if (layer == STACK_NO_LAYER)
+		return extent;
+	run_set_transfer(run, stack_layer(stack, layer), block, extent.blocks, buffer);
+	return image_read(&run->io);
+}
+
+uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+{
+	struct run *run = context_get_run(io->context, io);
+	struct image_extent extent;
+
+	if (!run)
+		return 0;
+	run_set_transfer(run, io->disk->leaf, block, limit, buffer);
+	extent = image_read(&run->io);
+	if (extent.state == EXTENT_ABSENT)
+		extent = read_below(run, io->disk->stack, block, extent.blocks, buffer);
+	if (extent.state == EXTENT_DATA) {
+		io->pending++;
+	} else {
+		memset(buffer, 0, extent.blocks << BLOCK_SHIFT);
+		context_put_run(io->context, run);
+	}
+	return extent.blocks;
+}
+
+static void wait_for_room(struct run *run)
+{
+	struct disk_io *io = run->owner;
+
+	run->op = (struct image_op){.queue = io->context->queue, .done = op_done};
+	io->pending++;
+	image_wait_room(io->disk->leaf, &run->op);
+}
+
+uint64_t io_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+{
+	struct run *run = context_get_run(io->context, io);
+	int64_t written;
+
+	if (!run)
+		return 0;
+	run_set_transfer(run, io->disk->leaf, block, limit, buffer);
+	written = image_write(&run->io);
+	if (written > 0) {
+		io->pending++;
+		return (uint64_t)written;
+	}
+	if (written == -EAGAIN) {
+		wait_for_room(run);
+		return 0;
+	}
+	io->result = written;
+	context_put_run(io->context, run);
+	return 0;
+}
+
+bool io_run_op(struct disk_io *io, void (*submit)(struct image *, struct image_op *), uint64_t offset, uint64_t length,
+	       bool bottom)
+{
+	struct run *run = context_get_run(io->context, io);
+
+	if (!run)
+		return false;
+	run->op = (struct image_op){
+		.queue = io->context->queue,
+		.offset = offset,
+		.length = length,
+		.keep_allocated = io->op == DISK_ZERO,
+		.bottom = bottom,
+		.done = op_done,
+	};
+	io->pending++;
+	submit(io->disk->leaf, &run->op);
+	return true;
+}
+
+static enum step phase_read(struct disk_io *io)
+{
+	uint64_t end = io->first_block + io->blocks;
+
+	while (io->next_block < end && io->result >= 0) {
+		uint8_t *buffer = (uint8_t *)io->buffer + ((io->next_block - io->first_block) << BLOCK_SHIFT);
+		uint64_t n = io_read_blocks(io, io->next_block, end - io->next_block, buffer);
+
+		if (!n)
+			return STEP_WAIT;
+		io->next_block += n;
+	}
+	return io_wait_pending(io);
+}
+
+static enum step phase_lock(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+	bool taken;
+
+	if (io->stage++)
+		return STEP_NEXT; /* granted after a wait */
+	g_mutex_lock(&disk->lock);
+	taken = range_lock_take(&disk->ranges, io);
+	g_mutex_unlock(&disk->lock);
+	return taken ? STEP_NEXT : STEP_WAIT;
+}
+
+static enum step phase_write(struct disk_io *io)
+{
+	uint8_t *data = io->bounce ? io->bounce : io->buffer;
+	uint64_t end = io->first_block + io->blocks;
+
+	while (io->next_block < end && io->result >= 0) {
+		uint64_t done = io->next_block - io->first_block;
+		uint64_t n = io_write_blocks(io, io->next_block, end - io->next_block, data + (done << BLOCK_SHIFT));
+
+		if (!n && io->result >= 0)
+			return STEP_WAIT;
+		io->next_block += n;
+	}
+	return io_wait_pending(io);
+}
+
+static enum step phase_zero(struct disk_io *io)
+{
+	uint64_t offset = io->inner_first << BLOCK_SHIFT;
+	bool bottom = !io->disk->stack;
+
+	if (io->stage == 0 && io->inner_first < io->inner_end && io->result >= 0) {
+		if (!io_run_op(io, image_zero, offset, (io->inner_end << BLOCK_SHIFT) - offset, bottom))
+			return STEP_WAIT;
+		io->stage = 1;
+	}
+	return io_wait_pending(io);
+}
+
+static enum step phase_flush(struct disk_io *io)
+{
+	if (io->stage == 0) {
+		if (!io_run_op(io, image_flush, 0, 0, false))
+			return STEP_WAIT;
+		io->stage = 1;
+	}
+	return io_wait_pending(io);
+}
+
+static enum step phase_resize(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+
+	if (io->stage == 0 && io->result >= 0) {
+		if (!io_run_op(io, image_resize, 0, io->length, stack_size_bytes(disk->stack) <= disk->size_bytes))
+			return STEP_WAIT;
+		io->stage = 1;
+	}
+	if (io->pending)
+		return STEP_WAIT;
+	if (io->result >= 0)
+		disk->size_bytes = io->length;
+	return STEP_NEXT;
+}
+
+typedef enum step (*phase)(struct disk_io *io);
+
+static const phase *const phases[] = {
+	[DISK_READ] = (const phase[]){phase_read, NULL},
+	[DISK_WRITE] = (const phase[]){phase_lock, phase_write_edges_read, phase_write, NULL},
+	[DISK_DISCARD] = (const phase[]){phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero, NULL},
+	[DISK_ZERO] = (const phase[]){phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero, NULL},
+	[DISK_FLUSH] = (const phase[]){phase_flush, NULL},
+	[DISK_RESIZE] = (const phase[]){phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize, NULL},
+};
+
+static bool takes_range(const struct disk_io *io)
+{
+	return phases[io->op][0] == phase_lock;
+}
+
+void disk_io_step(struct disk_io *io)
+{
+	io->starved = false;
+	for (phase p; (p = phases[io->op][io->phase]); io->phase++) {
+		if (p(io) == STEP_WAIT)
+			return;
+		io->stage = 0;
+	}
+	io_finish(io);
+}
+
+static void step_task(struct loop_task *task)
+{
+	disk_io_step(container_of(task, struct disk_io, task));
+}
+
+/* Those that waited for the range, each on its own loop. */
+static void release_range(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+	struct list granted;
+	struct list *node;
+
+	list_init(&granted);
+	g_mutex_lock(&disk->lock);
+	range_unlock(&disk->ranges, io, &granted);
+	g_mutex_unlock(&disk->lock);
+	while ((node = list_pop(&granted))) {
+		struct disk_io *next = container_of(node, struct disk_io, link);
+
+		next->task.run = step_task;
+		loop_post(next->context->loop, &next->task);
+	}
+}
+
+static void count_finished(const struct disk_io *io, int64_t result)
+{
+	if (result < 0)
+		counter_add(errors, 1);
+	else if (io->op == DISK_READ)
+		counter_add(read_bytes, (uint64_t)result);
+	else if (io->op == DISK_WRITE)
+		counter_add(write_bytes, (uint64_t)result);
+}
+
+static void finish_task(struct loop_task *task)
+{
+	struct disk_io *io = container_of(task, struct disk_io, task);
+
+	count_finished(io, io->result);
+	io->done(io, io->result);
+}
+
+static void io_finish(struct disk_io *io)
+{
+	if (io->bounce) {
+		context_put_bounce(io->context, io->bounce);
+		io->bounce = NULL;
+	}
+	if (takes_range(io))
+		release_range(io);
+	if (io->submitting) {
+		io->task.run = finish_task;
+		loop_post(io->context->loop, &io->task);
+	} else {
+		finish_task(&io->task);
+	}
+}
+
+/* Cuts the request at the end of the disk. False: nothing is left of it, and
+ * io->result is what to answer. */
+static bool set_range(struct disk_io *io, uint64_t size)
+{
+	uint64_t end;
+
+	if (io->op == DISK_FLUSH)
+		return true;
+	if (io->op == DISK_RESIZE) {
+		io->blocks = UINT64_MAX >> (BLOCK_SHIFT + 1);
+		return true;
+	}
+	if (io->offset >= size || io->length == 0) {
+		io->result = io->offset >= size && io->length && io->op == DISK_WRITE ? -ENOSPC : 0;
+		return false;
+	}
+	end = io->offset + MIN(io->length, size - io->offset);
+	if (io->op == DISK_READ || io->op == DISK_WRITE)
+		end = MIN(end, io->offset + DISK_IO_BYTES_MAX);
+	io->first_block = io->offset >> BLOCK_SHIFT;
+	io->blocks = blocks_of(end) - io->first_block;
+	io->result = io->op == DISK_READ || io->op == DISK_WRITE ? (int64_t)(end - io->offset) : 0;
+	return true;
+}
+
+static void count_submitted(const struct disk_io *io)
+{
+	if (io->op == DISK_READ)
+		counter_add(read_requests, 1);
+	else if (io->op == DISK_WRITE)
+		counter_add(write_requests, 1);
+	else if (io->op == DISK_FLUSH)
+		counter_add(flush_requests, 1);
+	else
+		counter_add(discard_requests, 1);
+}
+
+void disk_submit(struct disk_io *io)
+{
+	bool good;
+
+	list_init(&io->link);
+	list_init(&io->range_link);
+	io->first_block = io->blocks = io->inner_first = io->inner_end = 0;
+	io->bounce = NULL;
+	io->result = 0;
+	io->pending = 0;
+	io->phase = io->stage = 0;
+	io->starved = io->submitting = false;
+	good = set_range(io, io->disk->size_bytes);
+	io->next_block = io->first_block;
+	count_submitted(io);
+	if (good && io->op != DISK_READ && io->op != DISK_FLUSH && !io->disk->leaf->writable) {
+		io->result = -EROFS;
+		good = false;
+	}
+	if (!good) {
+		io->task.run = finish_task;
+		loop_post(io->context->loop, &io->task);
+		return;
+	}
+	io->submitting = true;
+	disk_io_step(io);
+	io->submitting = false;
+}

@@ -1,0 +1,134 @@
+/* Disks that a tool opens without a mount. */
+#include "offline_disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/error.h"
+
+enum image_format offline_format_of(const char *path, enum image_format format, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+
+	if (format != IMAGE_FORMAT_NONE)
+		return format;
+	format = image_probe(path, &local);
+	if (format == IMAGE_FORMAT_NONE && !local)
+		error_set(&local, EINVAL,
+			  "%s: is no image that this version knows (raw ones are named .raw or .img, or "
+			  "given with -f raw)",
+			  path);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return format;
+}
+
+/* Parents may be in the image's directory, below it, or in LAYERS. */
+static bool roots_for(const char *path, const char *layers, struct chain_roots *roots, GError **error)
+{
+	char *real = realpath(path, NULL);
+	g_autofree char *directory = real ? g_path_get_dirname(real) : NULL;
+	bool good = real ? chain_roots_init(roots, directory, layers, error)
+			 : error_set_errno(error, errno, "%s: cannot be found", path);
+
+	free(real);
+	return good;
+}
+
+GPtrArray *offline_links(const char *path, enum image_format format, const char *layers, GError **error)
+{
+	GPtrArray *links = chain_links_new();
+	struct chain_roots roots = {0};
+	bool good = false;
+
+	format = offline_format_of(path, format, error);
+	if (format != IMAGE_FORMAT_NONE && roots_for(path, layers, &roots, error)) {
+		char *real = realpath(path, NULL);
+
+		good = chain_resolve(real ? real : path, format, &roots, NULL, links, error);
+		free(real);
+	}
+	chain_roots_clear(&roots);
+	if (!good && !links->len)
+		g_clear_pointer(&links, g_ptr_array_unref);
+	return links;
+}
+
+struct disk *offline_open(const char *path, enum image_format format, const char *layers, enum open_mode mode,
+			  GError **error)
+{
+	bool write = mode == OPEN_TO_WRITE;
+	g_autoptr(GError) local = NULL;
+	GPtrArray *links = offline_links(path, format, layers, &local);
+	struct chain_roots roots = {0};
+	struct disk *disk = NULL;
+
+	if (!local && roots_for(path, layers, &roots, &local)) {
+		disk = disk_new(path, write, 0, g_ptr_array_ref(links), &roots, NULL);
+		disk->unlocked = mode == OPEN_TO_LOOK;
+		if (disk_open(disk, write, &local) < 0)
+			g_clear_pointer(&disk, disk_unref);
+	}
+	chain_roots_clear(&roots);
+	g_clear_pointer(&links, g_ptr_array_unref);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return disk;
+}
+
+bool offline_close(struct disk *disk, GError **error)
+{
+	int result = disk_close(disk);
+	bool good = result == 0 || error_set_errno(error, -result, "%s: cannot be written back", disk_name(disk));
+
+	disk_unref(disk);
+	return good;
+}
+
+bool offline_loop_init(struct offline_loop *loop, GError **error)
+{
+	struct disk_limits limits = {.queue_depth = 64};
+
+	loop->loop = loop_new(error);
+	loop->context = loop->loop ? disk_context_new(loop->loop, &limits, error) : NULL;
+	if (loop->context)
+		return true;
+	offline_loop_clear(loop);
+	return false;
+}
+
+void offline_loop_clear(struct offline_loop *loop)
+{
+	disk_context_free(loop->context);
+	loop_free(loop->loop);
+	*loop = (struct offline_loop){0};
+}
+
+struct single {
+	struct disk_io io;
+	bool finished;
+	int64_t result;
+};
+
+static void single_done(struct disk_io *io, int64_t result)
+{
+	struct single *single = container_of(io, struct single, io);
+
+	single->result = result;
+	single->finished = true;
+}
+
+int64_t offline_run(struct disk *disk, enum disk_op op, uint64_t length)
+{
+	struct offline_loop loop;
+	struct single single = {0};
+
+	if (!offline_loop_init(&loop, NULL))
+		return -ENOMEM;
+	single.io = (struct disk_io){
+		.context = loop.context, .disk = disk, .op = op, .length = length, .done = single_done};
+	disk_submit(&single.io);
+	loop_run(loop.loop, &single.finished);
+	offline_loop_clear(&loop);
+	return single.result;
+}

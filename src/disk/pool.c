@@ -1,0 +1,386 @@
+/* A pool's directory, and the disks that it makes.
+ *
+ * What is kept: the disks by shown name, and the headers read so far (the
+ * chain cache, by path and time stamps). A scan builds the set of disks anew
+ * and keeps those objects that are still the same file under the same name;
+ * the others live on while somebody holds them. A scan is due when the
+ * directory's time stamp has moved, or is too fresh to tell. */
+#include "disk/pool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/config.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "scan.h"
+
+/* File systems stamp times no finer than this. */
+#define TIMESTAMP_GRAIN_NS (UINT64_C(20) * 1000 * 1000)
+
+struct disk_pool {
+	struct scan_options options;
+	struct chain_roots roots;
+	GMutex lock;
+	GHashTable *disks; /* name -> struct disk */
+	struct chain_cache *cache;
+	struct timespec scanned; /* the directory's mtime when it was scanned */
+	bool fresh;		 /* it was younger than the grain then */
+	char *broken;		 /* lines, as of the last scan */
+	char *notes;
+	bool quiet;
+	uint64_t next_id;
+};
+
+static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
+{
+	struct disk *disk = g_hash_table_lookup(pool->disks, found->name);
+	const struct chain_link *old, *new = found->links->pdata[0];
+
+	if (!disk || disk->writable != found->writable || g_strcmp0(disk->spelled, found->spelled) != 0)
+		return NULL;
+	old = disk->links->pdata[0];
+	return old->device == new->device && old->inode == new->inode ? disk : NULL;
+}
+
+static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_found *found)
+{
+	struct disk *disk = find_same(pool, found);
+
+	if (disk)
+		disk_ref(disk);
+	else
+		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
+				&pool->roots, found->spelled);
+	g_hash_table_insert(disks, disk->name, disk);
+}
+
+/* Each line once; *KNOWN is what the last scan said. */
+static void log_new_lines(struct disk_pool *pool, const char *text, const char *suffix, char **known)
+{
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+	for (char **line = lines; *line && !pool->quiet; line++)
+		if (**line && (!*known || !strstr(*known, *line)))
+			log_warning("%s%s", *line, suffix);
+	g_free(*known);
+	*known = g_strdup(text);
+}
+
+static bool stamp(struct disk_pool *pool, struct timespec *mtime, bool *fresh, GError **error)
+{
+	struct timespec now;
+	struct stat st;
+	int64_t age;
+
+	if (stat(pool->roots.directories[0], &st) < 0)
+		return error_set_errno(error, errno, "%s: cannot be looked at", pool->roots.directories[0]);
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (now.tv_sec - st.st_mtim.tv_sec) * INT64_C(1000000000) + now.tv_nsec - st.st_mtim.tv_nsec;
+	*mtime = st.st_mtim;
+	*fresh = age < (int64_t)TIMESTAMP_GRAIN_NS;
+	return true;
+}
+
+static bool scan_locked(struct disk_pool *pool, GError **error)
+{
+	GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
+	g_autoptr(GString) broken = g_string_new(NULL), notes = g_string_new(NULL);
+	g_autoptr(GPtrArray) found = NULL;
+
+	if (stamp(pool, &pool->scanned, &pool->fresh, error))
+		found = scan_directory(&pool->options, &pool->roots, pool->cache, broken, notes, error);
+	if (!found) {
+		g_hash_table_destroy(disks);
+		return false;
+	}
+	for (guint i = 0; i < found->len; i++)
+		take_found(pool, disks, found->pdata[i]);
+	g_hash_table_destroy(pool->disks);
+	pool->disks = disks;
+	log_new_lines(pool, broken->str, " (not shown)", &pool->broken);
+	log_new_lines(pool, notes->str, "", &pool->notes);
+	return true;
+}
+
+static void rescan_if_changed_locked(struct disk_pool *pool)
+{
+	g_autoptr(GError) error = NULL;
+	struct timespec mtime;
+	bool fresh;
+
+	if (!stamp(pool, &mtime, &fresh, &error)) {
+		log_warning("%s", error->message);
+		return;
+	}
+	if (!pool->fresh && !*pool->broken && mtime.tv_sec == pool->scanned.tv_sec &&
+	    mtime.tv_nsec == pool->scanned.tv_nsec)
+		return;
+	if (!scan_locked(pool, &error))
+		log_warning("%s", error->message);
+}
+
+static bool set_grow_command(const char *text, GError **error)
+{
+	g_auto(GStrv) argv = NULL;
+	g_autoptr(GError) local = NULL;
+
+	if (!text)
+		return true;
+	if (!g_shell_parse_argv(text, NULL, &argv, &local))
+		return error_set(error, EINVAL, "grow_command \"%s\": %s", text, local->message);
+	image_set_grow_command((const char *const *)argv);
+	return true;
+}
+
+struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
+{
+	struct disk_pool *pool = g_new0(struct disk_pool, 1);
+
+	g_mutex_init(&pool->lock);
+	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
+	pool->cache = chain_cache_new();
+	pool->quiet = options->quiet;
+	pool->options = (struct scan_options){g_strdup(options->disks), options->read_only, options->config};
+	if (set_grow_command(options->grow_command, error) && chain_roots_init(&pool->roots, options->path, options->layers, error) && scan_locked(pool, error))
+		return pool;
+	disk_pool_close(pool);
+	return NULL;
+}
+
+void disk_pool_close(struct disk_pool *pool)
+{
+	if (!pool)
+		return;
+	g_hash_table_destroy(pool->disks);
+	chain_cache_free(pool->cache);
+	chain_roots_clear(&pool->roots);
+	g_free(pool->options.glob);
+	g_mutex_clear(&pool->lock);
+	g_free(pool->broken);
+	g_free(pool->notes);
+	g_free(pool);
+}
+
+const char *disk_pool_path(const struct disk_pool *pool)
+{
+	return pool->roots.directories[0];
+}
+
+/* Known, and still that file. */
+static struct disk *find_locked(struct disk_pool *pool, const char *name)
+{
+	struct disk *disk = g_hash_table_lookup(pool->disks, name);
+	const struct chain_link *leaf = disk ? disk->links->pdata[0] : NULL;
+	struct stat st;
+
+	if (disk && !disk->opens &&
+	    (stat(leaf->path, &st) < 0 || st.st_ino != leaf->inode || st.st_dev != leaf->device))
+		return NULL;
+	return disk;
+}
+
+struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name)
+{
+	struct disk *disk;
+
+	g_mutex_lock(&pool->lock);
+	disk = find_locked(pool, name);
+	if (!disk) {
+		rescan_if_changed_locked(pool);
+		disk = find_locked(pool, name);
+	}
+	if (disk)
+		disk_ref(disk);
+	g_mutex_unlock(&pool->lock);
+	return disk;
+}
+
+static gint compare_names(gconstpointer a, gconstpointer b)
+{
+	const struct disk *const *first = a;
+	const struct disk *const *second = b;
+
+	return strcmp((*first)->name, (*second)->name);
+}
+
+GPtrArray *disk_pool_list(struct disk_pool *pool)
+{
+	GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
+	GHashTableIter iter;
+	gpointer disk;
+
+	g_mutex_lock(&pool->lock);
+	rescan_if_changed_locked(pool);
+	g_hash_table_iter_init(&iter, pool->disks);
+	while (g_hash_table_iter_next(&iter, NULL, &disk))
+		g_ptr_array_add(list, disk_ref(disk));
+	g_mutex_unlock(&pool->lock);
+	g_ptr_array_sort(list, compare_names);
+	return list;
+}
+
+int disk_pool_stat(struct disk_pool *pool, struct stat *st)
+{
+	return stat(disk_pool_path(pool), st) < 0 ? -errno : 0;
+}
+
+int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st)
+{
+	return statvfs(disk_pool_path(pool), st) < 0 ? -errno : 0;
+}
+
+char *disk_pool_broken(struct disk_pool *pool)
+{
+	char *broken;
+
+	g_mutex_lock(&pool->lock);
+	broken = g_strdup(pool->broken);
+	g_mutex_unlock(&pool->lock);
+	return broken;
+}
+
+/* "x.img" -> "x"; ERROR when the name cannot be a disk's. */
+static char *stem_of(const char *name, GError **error)
+{
+	if (g_str_has_suffix(name, ".img") && strlen(name) > 4 && name[0] != '.' && !strchr(name, '/'))
+		return g_strndup(name, strlen(name) - 4);
+	error_set(error, EINVAL, "%s: a disk's name ends in .img and does not begin with a dot", name);
+	return NULL;
+}
+
+static int sync_directory(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error)
+{
+	g_autofree char *stem = stem_of(name, error);
+	struct image_create_options options = {0};
+	struct disk *disk = NULL;
+
+	if (!stem)
+		return NULL;
+	g_mutex_lock(&pool->lock);
+	if (g_hash_table_contains(pool->disks, name)) {
+		error_set(error, EEXIST, "%s: exists", name);
+	} else {
+		g_autofree char *file = g_strconcat(disk_pool_path(pool), "/", stem, ".leaf", NULL);
+
+		if (image_create(file, IMAGE_FORMAT_LEAF, &options, error) && scan_locked(pool, error)) {
+			disk = g_hash_table_lookup(pool->disks, name);
+			if (!disk)
+				error_set(error, EINVAL, "%s: was created, but is not among the disks of this mount",
+					  file);
+		}
+	}
+	if (disk)
+		disk_ref(disk);
+	g_mutex_unlock(&pool->lock);
+	if (disk)
+		sync_directory(disk_pool_path(pool));
+	return disk;
+}
+
+/* A disk that may be moved or removed: its own file in the pool, not open,
+ * nobody's parent. */
+static struct disk *find_free_locked(struct disk_pool *pool, const char *name, GError **error)
+{
+	struct disk *disk = g_hash_table_lookup(pool->disks, name);
+
+	if (!disk)
+		error_set(error, ENOENT, "%s: is not a disk of this pool", name);
+	else if (pool->options.read_only)
+		error_set(error, EROFS, "%s: the pool is mounted read-only", name);
+	else if (disk->spelled)
+		error_set(error, EBUSY, "%s: is made by the configuration", name);
+	else if (disk->opens)
+		error_set(error, EBUSY, "%s: is open", name);
+	else if (!disk->writable)
+		error_set(error, EBUSY, "%s: another image depends on it", name);
+	else
+		return disk;
+	return NULL;
+}
+
+static char *renamed_path(struct disk_pool *pool, struct disk *disk, const char *stem)
+{
+	const char *suffix = strrchr(strrchr(disk_image_path(disk), '/'), '.');
+
+	return g_strconcat(disk_pool_path(pool), "/", stem, suffix ? suffix : "", NULL);
+}
+
+/* A disk of another format under the new name would be left behind. */
+static bool target_gives_way(struct disk_pool *pool, const char *name, const char *file, bool replace, GError **error)
+{
+	struct disk *target = g_hash_table_lookup(pool->disks, name);
+
+	if (!target)
+		return true;
+	if (!replace || strcmp(disk_image_path(target), file) != 0)
+		return error_set(error, EEXIST, "%s: exists; remove it first", name);
+	return find_free_locked(pool, name, error);
+}
+
+static bool move_file(const char *old, const char *file, bool replace, GError **error)
+{
+	if (renameat2(AT_FDCWD, old, AT_FDCWD, file, replace ? 0 : RENAME_NOREPLACE) == 0)
+		return true;
+	return error_set_errno(error, errno, "%s: cannot be renamed to %s", old, file);
+}
+
+static bool remove_file(struct disk *disk, GError **error)
+{
+	if (unlink(disk_image_path(disk)) < 0)
+		return error_set_errno(error, errno, "%s: cannot be removed", disk_image_path(disk));
+	return true;
+}
+
+static bool directory_changed(struct disk_pool *pool, GError **error)
+{
+	int result = sync_directory(disk_pool_path(pool));
+
+	scan_locked(pool, NULL);
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be flushed", disk_pool_path(pool));
+}
+
+bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace, GError **error)
+{
+	g_autofree char *stem = stem_of(new_name, error);
+	g_autofree char *file = NULL;
+	struct disk *disk;
+	bool good;
+
+	if (!stem)
+		return false;
+	g_mutex_lock(&pool->lock);
+	disk = find_free_locked(pool, name, error);
+	if (disk)
+		file = renamed_path(pool, disk, stem);
+	good = disk && target_gives_way(pool, new_name, file, replace, error) &&
+	       move_file(disk_image_path(disk), file, replace, error) && directory_changed(pool, error);
+	g_mutex_unlock(&pool->lock);
+	return good;
+}
+
+bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error)
+{
+	struct disk *disk;
+	bool good;
+
+	g_mutex_lock(&pool->lock);
+	disk = find_free_locked(pool, name, error);
+	good = disk && remove_file(disk, error) && directory_changed(pool, error);
+	g_mutex_unlock(&pool->lock);
+	return good;
+}

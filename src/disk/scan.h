@@ -1,0 +1,27 @@
+/* Reading a pool's directory: which disks it makes, and what is broken. */
+#ifndef LEAFDISK_DISK_SCAN_H
+#define LEAFDISK_DISK_SCAN_H
+
+#include "internal.h"
+
+struct scan_options {
+	char *glob; /* on shown names; NULL: all */
+	bool read_only;
+	GKeyFile *config; /* [disk NAME]; NULL: none */
+};
+
+struct scan_found {
+	char *name;
+	bool writable;
+	char *spelled;	  /* the configured stack, or NULL */
+	GPtrArray *links; /* leaf first */
+};
+
+/* The disks of roots->directories[0] (struct scan_found, free function set).
+ * What cannot be shown adds a line to BROKEN, what
+ * is shown under another name than expected one to NOTES. NULL with ERROR when the
+ * directory cannot be read. */
+GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
+			  struct chain_cache *cache, GString *broken, GString *notes, GError **error);
+
+#endif

@@ -1,0 +1,243 @@
+/* Stacks of read-only layers and their merged maps.
+ *
+ * A stack is a node: its top layer, and the stack below. Nodes are interned by
+ * (file, offset, below), so disks on the same layers share the open images and
+ * the map. The map keeps, per region of 256 blocks, either "all from layer k"
+ * or 256 layer numbers; a region is computed at its first touch by asking the
+ * layers top down. Layers are read-only, so a region never changes.
+ *
+ * The intern table and the reference counts have one lock, each map its own. */
+#include "stack.h"
+
+#include "core/counters.h"
+#include "core/error.h"
+
+#define REGION_BLOCKS 256
+/* Regions in a directory, which is allocated whole: 4 GiB of disk. */
+#define DIRECTORY_REGIONS 4096
+
+/* A region: 0: not computed; odd: all from layer (value >> 1); else a pointer
+ * to REGION_BLOCKS layer numbers. */
+typedef uintptr_t region;
+
+struct directory {
+	uint64_t index;
+	region regions[DIRECTORY_REGIONS];
+};
+
+struct stack {
+	struct image *image;
+	struct stack *below;
+	dev_t device;
+	ino_t inode;
+	uint64_t base_offset;
+	unsigned users;
+	unsigned depth;
+	struct image **layers; /* top first */
+
+	GMutex lock;
+	GHashTable *directories; /* uint64_t index -> struct directory */
+};
+
+static GMutex stacks_lock;
+static GPtrArray *stacks;
+
+static void directory_free(void *data)
+{
+	struct directory *directory = data;
+
+	for (unsigned i = 0; i < DIRECTORY_REGIONS; i++)
+		if (!(directory->regions[i] & 1))
+			g_free((void *)directory->regions[i]);
+	g_free(directory);
+}
+
+static struct stack *find_locked(const struct chain_link *link, const struct stack *below)
+{
+	for (guint i = 0; stacks && i < stacks->len; i++) {
+		struct stack *stack = stacks->pdata[i];
+
+		if (stack->device == link->device && stack->inode == link->inode &&
+		    stack->base_offset == link->base_offset && stack->below == below)
+			return stack;
+	}
+	return NULL;
+}
+
+static struct stack *open_locked(const struct chain_link *link, struct stack *below, GError **error)
+{
+	struct image *image = image_open(link->path, link->format, 0, link->base_offset, error);
+	struct stack *stack;
+
+	if (!image)
+		return NULL;
+	stack = g_new0(struct stack, 1);
+	*stack = (struct stack){
+		.image = image,
+		.below = below,
+		.device = link->device,
+		.inode = link->inode,
+		.base_offset = link->base_offset,
+		.depth = below ? below->depth + 1 : 1,
+	};
+	stack->layers = g_new(struct image *, stack->depth);
+	stack->layers[0] = image;
+	for (unsigned i = 1; i < stack->depth; i++)
+		stack->layers[i] = below->layers[i - 1];
+	g_mutex_init(&stack->lock);
+	stack->directories = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, directory_free);
+	if (!stacks)
+		stacks = g_ptr_array_new();
+	g_ptr_array_add(stacks, stack);
+	return stack;
+}
+
+static void put_locked(struct stack *stack)
+{
+	while (stack && --stack->users == 0) {
+		struct stack *below = stack->below;
+
+		g_ptr_array_remove_fast(stacks, stack);
+		image_close(stack->image);
+		g_hash_table_destroy(stack->directories);
+		g_mutex_clear(&stack->lock);
+		g_free(stack->layers);
+		g_free(stack);
+		stack = below;
+	}
+}
+
+struct stack *stack_get(const GPtrArray *links, guint first, GError **error)
+{
+	struct stack *stack = NULL;
+
+	g_mutex_lock(&stacks_lock);
+	for (guint i = links->len; i-- > first;) {
+		struct stack *below = stack;
+
+		stack = find_locked(links->pdata[i], below);
+		if (stack)
+			put_locked(below); /* the found one has its own hold on it */
+		else
+			stack = open_locked(links->pdata[i], below, error);
+		if (!stack) {
+			put_locked(below);
+			break;
+		}
+		stack->users++;
+	}
+	g_mutex_unlock(&stacks_lock);
+	return stack;
+}
+
+void stack_put(struct stack *stack)
+{
+	g_mutex_lock(&stacks_lock);
+	put_locked(stack);
+	g_mutex_unlock(&stacks_lock);
+}
+
+unsigned stack_depth(const struct stack *stack)
+{
+	return stack ? stack->depth : 0;
+}
+
+struct image *stack_layer(const struct stack *stack, unsigned layer)
+{
+	return stack->layers[layer];
+}
+
+uint64_t stack_size_bytes(const struct stack *stack)
+{
+	return stack ? stack->image->size_bytes : 0;
+}
+
+/* Fills what is open in OWNERS with LAYER where it has data or zeros; returns
+ * how many blocks are open after it. Past its end a layer is zero: what is
+ * longer below it does not show through. */
+static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, uint8_t *owners, uint8_t *open)
+{
+	uint64_t blocks = blocks_of(stack->layers[layer]->size_bytes);
+	unsigned end_of_layer = first < blocks ? (unsigned)MIN(blocks - first, REGION_BLOCKS) : 0;
+	unsigned left = 0;
+
+	for (unsigned block = end_of_layer; block < REGION_BLOCKS; block++)
+		open[block] = 0;
+	for (unsigned block = 0; block < end_of_layer;) {
+		struct image_extent extent;
+
+		if (!open[block]) {
+			block++;
+			continue;
+		}
+		extent = image_extent(stack->layers[layer], first + block, end_of_layer - block);
+		for (uint64_t end = block + extent.blocks; block < end; block++) {
+			if (extent.state != EXTENT_ABSENT && open[block]) {
+				owners[block] = extent.state == EXTENT_DATA ? (uint8_t)layer : STACK_NO_LAYER;
+				open[block] = 0;
+			}
+			left += open[block];
+		}
+	}
+	return left;
+}
+
+static region compute_region(struct stack *stack, uint64_t first)
+{
+	uint8_t owners[REGION_BLOCKS], open[REGION_BLOCKS];
+	unsigned same = 1;
+
+	for (unsigned i = 0; i < REGION_BLOCKS; i++) {
+		owners[i] = STACK_NO_LAYER;
+		open[i] = 1;
+	}
+	for (unsigned layer = 0; layer < stack->depth; layer++)
+		if (ask_layer(stack, layer, first, owners, open) == 0)
+			break;
+	counter_add(map_regions, 1);
+	while (same < REGION_BLOCKS && owners[same] == owners[0])
+		same++;
+	if (same == REGION_BLOCKS)
+		return (region)owners[0] << 1 | 1;
+	return (region)g_memdup2(owners, sizeof(owners));
+}
+
+static region *find_region_locked(struct stack *stack, uint64_t number)
+{
+	uint64_t index = number / DIRECTORY_REGIONS;
+	struct directory *directory = g_hash_table_lookup(stack->directories, &index);
+
+	if (!directory) {
+		directory = g_new0(struct directory, 1);
+		directory->index = index;
+		g_hash_table_insert(stack->directories, &directory->index, directory);
+	}
+	return &directory->regions[number % DIRECTORY_REGIONS];
+}
+
+unsigned stack_lookup(struct stack *stack, uint64_t block, uint64_t limit, uint64_t *run)
+{
+	unsigned in_region = (unsigned)(block % REGION_BLOCKS);
+	uint64_t length = 1;
+	unsigned layer;
+	region *slot;
+
+	limit = MIN(limit, REGION_BLOCKS - in_region);
+	g_mutex_lock(&stack->lock);
+	slot = find_region_locked(stack, block / REGION_BLOCKS);
+	if (!*slot)
+		*slot = compute_region(stack, round_down(block, REGION_BLOCKS));
+	if (*slot & 1) {
+		layer = (unsigned)(*slot >> 1);
+		length = limit;
+	} else {
+		const uint8_t *owners = (const uint8_t *)*slot;
+
+		layer = owners[in_region];
+		while (length < limit && owners[in_region + length] == layer)
+			length++;
+	}
+	g_mutex_unlock(&stack->lock);
+	*run = length;
+	return layer;
+}
