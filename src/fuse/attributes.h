@@ -1,0 +1,17 @@
+/* struct stat of a disk and of the top directory. */
+#ifndef LEAFDISK_FUSE_ATTRIBUTES_H
+#define LEAFDISK_FUSE_ATTRIBUTES_H
+
+#include <sys/stat.h>
+
+#include "session.h"
+
+/* How long the kernel may use an entry, or attributes, without asking. */
+#define ATTRIBUTES_SECONDS 1.0
+
+/* 0 or a negative errno. Blocks, unless the disk is open. */
+int attributes_of_node(struct session *session, struct node *node, struct stat *st);
+/* The same for the top directory. Blocks. */
+int attributes_of_root(struct session *session, struct stat *st);
+
+#endif

@@ -1,0 +1,310 @@
+/* A channel: one loop with its own descriptor of the FUSE connection.
+ *
+ * Receiving. Every turn of the loop takes in a few messages, then the disk gets
+ * them: it works while the next ones are parsed. A message goes to a buffer
+ * whose WRITE payload is page-aligned. The request that wants the payload keeps
+ * the buffer, and the channel takes another.
+ *
+ * Back-pressure. Everything comes from pools of queue_depth objects. With no
+ * request left nothing is received, and the kernel's queue holds the rest. The
+ * descriptor stays readable meanwhile; so before the loop sleeps it is taken
+ * off the loop, and put back with the first request that is given back.
+ *
+ * Descriptors. libfuse knows one descriptor for a session and answers there,
+ * while the kernel wants an answer on the descriptor that the request was read
+ * from. So all of libfuse's I/O goes through channel_io, which uses the
+ * channel of the running thread, and nothing is answered from any other.
+ *
+ * Stopping: running -> stopping (nothing is received) -> stopped (nothing is in
+ * flight; the loop ends). */
+#include "channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "request.h"
+
+/* Taken in before the disk is given what there is; 64 was slower. */
+#define REQUESTS_PER_TURN 2
+
+/* A client that waits for each answer sends the next request this soon, if it
+ * sends one; polling finds it before a sleep would. */
+#define CLIENT_TURNAROUND_NS (100 * UINT64_C(1000))
+
+/* How long memory that a burst of requests touched is kept. */
+#define TRIM_NS (10 * UINT64_C(1000000000))
+
+/* What libfuse 3.14 reads at most, and the kernel demands room for: a payload
+ * and a page of headers. */
+#define RECEIVE_BYTES (CHANNEL_PAYLOAD_BYTES + 4096)
+#define WRITE_HEADERS_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
+_Static_assert(WRITE_HEADERS_BYTES == 80, "the protocol's headers of a write");
+
+static __thread struct channel *self;
+
+struct channel *channel_self(void)
+{
+	return self;
+}
+
+static ssize_t io_read(int fd, void *buffer, size_t length, void *opaque)
+{
+	(void)fd;
+	(void)opaque;
+	return read(self->fd, buffer, MIN(length, RECEIVE_BYTES));
+}
+
+static ssize_t io_writev(int fd, struct iovec *iov, int count, void *opaque)
+{
+	(void)fd;
+	(void)opaque;
+	return writev(self->fd, iov, count);
+}
+
+const struct fuse_custom_io channel_io = {.writev = io_writev, .read = io_read};
+
+static void watch(struct channel *channel, bool on)
+{
+	if (channel->watched == on)
+		return;
+	channel->watched = on;
+	if (on)
+		loop_add_source(channel->loop, &channel->source);
+	else
+		loop_remove_source(channel->loop, &channel->source);
+}
+
+static void trim_later(struct channel *channel)
+{
+	if (channel->trim_set)
+		return;
+	channel->trim_set = true;
+	loop_timer_set(channel->loop, &channel->trim, loop_now_ns() + TRIM_NS);
+}
+
+static void trim_expired(struct loop_timer *timer)
+{
+	struct channel *channel = container_of(timer, struct channel, trim);
+
+	channel->trim_set = false;
+	if (channel->in_flight > 0 || loop_now_ns() - channel->last_reply_ns < TRIM_NS) {
+		trim_later(channel);
+		return;
+	}
+	pool_trim(channel->receives);
+	pool_trim(channel->reads);
+}
+
+/* A request holds at most one buffer of each kind, so while there is a request
+ * there are buffers. */
+static bool has_room(const struct channel *channel)
+{
+	return pool_available(channel->requests) > 0;
+}
+
+/* Takes in one message and has it processed; false when there is none. */
+static bool receive_one(struct channel *channel)
+{
+	struct fuse_session *fuse = channel->session->fuse;
+	struct fuse_buf message = {0};
+	int received;
+
+	if (!channel->receive)
+		channel->receive = pool_get(channel->receives);
+	message.mem = channel->receive;
+	received = fuse_session_receive_buf(fuse, &message);
+	if (received > 0) {
+		fuse_session_process_buf(fuse, &message);
+		return true;
+	}
+	if (received == -EAGAIN || received == -EINTR)
+		return false;
+	if (received < 0)
+		log_error("the FUSE connection failed: %s", g_strerror(-received));
+	session_stop(channel->session);
+	return false;
+}
+
+static int dispatch(struct loop_source *source)
+{
+	struct channel *channel = container_of(source, struct channel, source);
+	int taken = 0;
+
+	if (channel->stopping || atomic_load_explicit(&channel->session->stopping, memory_order_relaxed))
+		return 0;
+	while (taken < REQUESTS_PER_TURN && has_room(channel) && receive_one(channel))
+		taken++;
+	if (taken > 0)
+		trim_later(channel);
+	return taken;
+}
+
+static bool is_busy(struct loop_source *source)
+{
+	struct channel *channel = container_of(source, struct channel, source);
+
+	return channel->in_flight > 0 || loop_now_ns() - channel->last_reply_ns < CLIENT_TURNAROUND_NS;
+}
+
+static bool before_sleep(struct loop_source *source)
+{
+	struct channel *channel = container_of(source, struct channel, source);
+
+	if (!has_room(channel))
+		watch(channel, false);
+	return false;
+}
+
+static void stop_run(struct loop_task *task)
+{
+	struct channel *channel = container_of(task, struct channel, stop_task);
+
+	channel->stopping = true;
+	watch(channel, false);
+	loop_timer_cancel(&channel->trim);
+	channel->stopped = channel->in_flight == 0;
+	if (!channel->stopped)
+		log_info("stopping; %u requests are still in work", channel->in_flight);
+}
+
+void channel_stop(struct channel *channel)
+{
+	loop_post(channel->loop, &channel->stop_task);
+}
+
+void channel_request_done(struct channel *channel)
+{
+	channel->in_flight--;
+	channel->last_reply_ns = loop_now_ns();
+	if (!channel->stopping)
+		watch(channel, true);
+	else if (channel->in_flight == 0)
+		channel->stopped = true;
+}
+
+static bool make_pools(struct channel *channel, unsigned depth, GError **error)
+{
+	channel->requests = pool_new(sizeof(struct request), depth, 64, 0, error);
+	if (!channel->requests)
+		return false;
+	channel->receives = pool_new(RECEIVE_BYTES, depth + 1, 4096, 4096 - WRITE_HEADERS_BYTES, error);
+	if (!channel->receives)
+		return false;
+	channel->reads = pool_new(DISK_READ_BUFFER_BYTES, depth, 4096, 0, error);
+	return channel->reads != NULL;
+}
+
+static bool make_parts(struct channel *channel, GError **error)
+{
+	const struct mount_options *options = channel->session->options;
+	struct disk_limits limits = {
+		.queue_depth = (unsigned)options->queue_depth,
+		.io_timeout_ns = options->io_timeout * UINT64_C(1000000000),
+	};
+
+	channel->loop = loop_new(error);
+	if (!channel->loop || !make_pools(channel, limits.queue_depth, error))
+		return false;
+	channel->disks = disk_context_new(channel->loop, &limits, error);
+	return channel->disks != NULL;
+}
+
+struct channel *channel_new(struct session *session, GError **error)
+{
+	struct channel *channel = g_new0(struct channel, 1);
+
+	channel->session = session;
+	channel->fd = -1;
+	channel->source.dispatch = dispatch;
+	channel->source.busy = is_busy;
+	channel->source.prepare = before_sleep;
+	channel->stop_task.run = stop_run;
+	loop_timer_init(&channel->trim, trim_expired);
+	if (make_parts(channel, error))
+		return channel;
+	channel_free(channel);
+	return NULL;
+}
+
+static int clone_descriptor(int master, GError **error)
+{
+	uint32_t source = (uint32_t)master;
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0) {
+		error_set_errno(error, errno, "cannot open /dev/fuse for another thread");
+	} else if (ioctl(fd, FUSE_DEV_IOC_CLONE, &source) != 0) {
+		error_set_errno(error, errno, "cannot clone the FUSE descriptor; use threads=1");
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+bool channel_attach(struct channel *channel, bool clone, GError **error)
+{
+	int master = fuse_session_fd(channel->session->fuse);
+	int flags;
+
+	channel->fd = clone ? clone_descriptor(master, error) : master;
+	channel->cloned = clone;
+	if (channel->fd < 0)
+		return false;
+	flags = fcntl(channel->fd, F_GETFL);
+	if (flags < 0 || fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) != 0)
+		return error_set_errno(error, errno, "cannot make the FUSE descriptor non-blocking");
+	channel->source.fd = channel->fd;
+	watch(channel, true);
+	return true;
+}
+
+void channel_free(struct channel *channel)
+{
+	if (!channel)
+		return;
+	watch(channel, false);
+	disk_context_free(channel->disks);
+	if (channel->receive)
+		pool_put(channel->receives, channel->receive);
+	pool_free(channel->requests);
+	pool_free(channel->receives);
+	pool_free(channel->reads);
+	loop_free(channel->loop);
+	if (channel->cloned && channel->fd >= 0)
+		close(channel->fd);
+	g_free(channel);
+}
+
+void channel_run(struct channel *channel)
+{
+	self = channel;
+	loop_run(channel->loop, &channel->stopped);
+	self = NULL;
+}
+
+static void *thread_main(void *opaque)
+{
+	channel_run(opaque);
+	return NULL;
+}
+
+bool channel_start_thread(struct channel *channel, GError **error)
+{
+	int result = pthread_create(&channel->thread, NULL, thread_main, channel);
+
+	channel->has_thread = result == 0;
+	return result == 0 || error_set_errno(error, result, "cannot start a thread");
+}
+
+void channel_join(struct channel *channel)
+{
+	if (channel->has_thread)
+		pthread_join(channel->thread, NULL);
+	channel->has_thread = false;
+}

@@ -1,0 +1,70 @@
+/* A channel: one loop with its own descriptor of the FUSE connection and its
+ * own pools. A request is answered on the channel it came in on. */
+#ifndef LEAFDISK_FUSE_CHANNEL_H
+#define LEAFDISK_FUSE_CHANNEL_H
+
+#include <glib.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/loop.h"
+#include "core/pool.h"
+#include "disk/disk.h"
+#include "session.h"
+
+/* Largest WRITE payload and READ answer. */
+#define CHANNEL_PAYLOAD_BYTES DISK_IO_BYTES_MAX
+
+struct channel {
+	struct session *session;
+	struct loop *loop;
+	struct disk_context *disks;
+	int fd;	     /* of this channel; -1 before channel_attach() */
+	bool cloned; /* fd is the channel's to close */
+
+	struct pool *requests;
+	struct pool *receives;
+	struct pool *reads;
+	void *receive; /* the next message goes here; NULL: to be taken from RECEIVES */
+
+	struct loop_source source;
+	bool watched; /* SOURCE is on the loop */
+	unsigned in_flight;
+	uint64_t last_reply_ns;
+	struct loop_timer trim;
+	bool trim_set;
+
+	struct loop_task stop_task;
+	bool stopping;
+	bool stopped;
+	pthread_t thread;
+	bool has_thread;
+};
+
+/* Loop, pools and disk context. NULL and ERROR when they cannot be had. */
+struct channel *channel_new(struct session *session, GError **error);
+/* Gives the channel the session's descriptor, or a clone of it. */
+bool channel_attach(struct channel *channel, bool clone, GError **error);
+/* Its loop must have ended. NULL is allowed. */
+void channel_free(struct channel *channel);
+
+/* Serves requests on this thread until channel_stop() was called and every
+ * request has been answered. */
+void channel_run(struct channel *channel);
+/* The same on a thread of its own. */
+bool channel_start_thread(struct channel *channel, GError **error);
+void channel_join(struct channel *channel);
+/* Any thread, once. */
+void channel_stop(struct channel *channel);
+
+/* The channel whose loop runs on this thread. */
+struct channel *channel_self(void);
+
+/* For request.c: a request has been answered and given back. */
+void channel_request_done(struct channel *channel);
+
+/* libfuse's reads and writes, on the descriptor of this thread's channel. */
+extern const struct fuse_custom_io channel_io;
+
+#endif

@@ -1,0 +1,127 @@
+/* What must hold before anything is mounted.
+ *
+ * The mountpoint may hold a mount whose server is gone or hangs. So its path
+ * is resolved in two steps, the directory above it first, and looked up in the
+ * kernel's table before it is touched.
+ *
+ * Neither may the pool lie below the mountpoint: the daemon would look for its
+ * images through its own mount and wait for itself. */
+#include "checks.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "mounts.h"
+
+static bool resolve_directory(const char *what, char **path, GError **error)
+{
+	char *resolved = realpath(*path, NULL);
+	struct stat st;
+
+	if (!resolved)
+		return error_set_errno(error, errno, "%s %s cannot be used", what, *path);
+	g_free(*path);
+	*path = g_strdup(resolved);
+	free(resolved);
+	if (stat(*path, &st) != 0)
+		return error_set_errno(error, errno, "%s %s cannot be used", what, *path);
+	if (!S_ISDIR(st.st_mode))
+		return error_set(error, ENOTDIR, "%s %s is not a directory", what, *path);
+	return true;
+}
+
+static bool check_pool(struct mount_options *options, GError **error)
+{
+	if (!resolve_directory("pool", &options->pool_path, error))
+		return false;
+	if (access(options->pool_path, R_OK | X_OK) != 0)
+		return error_set_errno(error, errno, "pool %s cannot be read", options->pool_path);
+	return true;
+}
+
+static bool check_layers(struct mount_options *options, GError **error)
+{
+	g_auto(GStrv) directories = NULL;
+
+	if (!options->layers)
+		return true;
+	directories = g_strsplit(options->layers, ":", -1);
+	for (char **directory = directories; *directory; directory++)
+		if (!resolve_directory("layers directory", directory, error))
+			return false;
+	g_free(options->layers);
+	options->layers = g_strjoinv(":", directories);
+	return true;
+}
+
+static bool check_not_mounted(const char *path, GError **error)
+{
+	struct mount_entry entry;
+	bool ok = true;
+
+	if (mounts_find(path, &entry) && strcmp(entry.type, "fuse.leafdisk") == 0)
+		ok = error_set(error, EBUSY,
+			       "mountpoint %s is a leafdisk mount (of %s) already; fusermount3 -u %s ends it", path,
+			       entry.source, path);
+	mount_entry_clear(&entry);
+	return ok;
+}
+
+/* PATH with the links above its last part resolved. */
+static char *resolve_parent(const char *path)
+{
+	g_autofree char *name = g_path_get_basename(path);
+	g_autofree char *parent = g_path_get_dirname(path);
+	char *resolved = realpath(parent, NULL);
+	char *joined = resolved ? g_build_filename(resolved, name, NULL) : NULL;
+
+	free(resolved);
+	return joined;
+}
+
+static bool check_mountpoint(struct mount_options *options, GError **error)
+{
+	g_autofree char *path = resolve_parent(options->mountpoint);
+
+	if (path && !check_not_mounted(path, error))
+		return false;
+	return resolve_directory("mountpoint", &options->mountpoint, error) &&
+	       check_not_mounted(options->mountpoint, error);
+}
+
+static bool is_inside(const char *path, const char *directory)
+{
+	size_t length = strlen(directory);
+
+	if (strcmp(directory, "/") == 0)
+		return true;
+	return strncmp(path, directory, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
+
+static bool check_apart(const struct mount_options *options, GError **error)
+{
+	g_auto(GStrv) directories = g_strsplit(options->layers ? options->layers : "", ":", -1);
+
+	if (is_inside(options->mountpoint, options->pool_path))
+		return error_set(error, EINVAL, "mountpoint %s is inside the pool %s; choose a directory outside of it",
+				 options->mountpoint, options->pool_path);
+	if (is_inside(options->pool_path, options->mountpoint))
+		return error_set(error, EINVAL,
+				 "mountpoint %s would hide the pool %s inside it; choose another directory",
+				 options->mountpoint, options->pool_path);
+	for (char **directory = directories; *directory; directory++)
+		if (is_inside(*directory, options->mountpoint))
+			return error_set(error, EINVAL, "mountpoint %s would hide the layers in %s",
+					 options->mountpoint, *directory);
+	return true;
+}
+
+bool checks_run(struct mount_options *options, GError **error)
+{
+	return check_pool(options, error) && check_layers(options, error) && check_mountpoint(options, error) &&
+	       check_apart(options, error);
+}

@@ -1,0 +1,115 @@
+/* Open files. */
+#include "handle.h"
+
+#include "core/error.h"
+#include "core/log.h"
+
+/* The attributes are read before the open is counted: from then on the loops
+ * believe that asking the disk is quick. */
+static void count_open(struct session *session, struct handle *handle, bool *keep_cache)
+{
+	struct disk_attributes attributes = {0};
+	bool known = disk_get_attributes(handle->disk, &attributes) == 0;
+	bool keep = node_opened(session->nodes, handle->node, handle->write, &attributes);
+
+	if (keep_cache)
+		*keep_cache = known && keep;
+	pthread_mutex_lock(&session->handles_lock);
+	list_append(&session->handles, &handle->link);
+	pthread_mutex_unlock(&session->handles_lock);
+}
+
+int handle_open(struct session *session, struct node *node, bool write, struct handle **handle, bool *keep_cache)
+{
+	g_autoptr(GError) error = NULL;
+	struct disk *disk = node_disk(session->nodes, node);
+	int result = disk_open(disk, write, &error);
+
+	if (result != 0) {
+		if (error)
+			session_log_refusal(session, error);
+		disk_unref(disk);
+		return result;
+	}
+	*handle = g_new0(struct handle, 1);
+	(*handle)->node = node_get(session->nodes, node_ino(node));
+	(*handle)->disk = disk;
+	(*handle)->write = write;
+	count_open(session, *handle, keep_cache);
+	log_debug(LOG_FUSE, "%s: opened for %s", disk_name(disk), write ? "writing" : "reading");
+	return 0;
+}
+
+void handle_begin_close(struct session *session, struct handle *handle)
+{
+	pthread_mutex_lock(&session->handles_lock);
+	handle->closing = ++session->closes_begun;
+	pthread_mutex_unlock(&session->handles_lock);
+}
+
+uint64_t handle_closes_begun(struct session *session)
+{
+	uint64_t last;
+
+	pthread_mutex_lock(&session->handles_lock);
+	last = session->closes_begun;
+	pthread_mutex_unlock(&session->handles_lock);
+	return last;
+}
+
+static bool is_closing_locked(const struct session *session, const struct disk *disk, uint64_t last)
+{
+	list_foreach(link, &session->handles)
+	{
+		const struct handle *handle = container_of(link, struct handle, link);
+
+		if (handle->disk == disk && handle->closing != 0 && handle->closing <= last)
+			return true;
+	}
+	return false;
+}
+
+/* Background work starts in the order it was handed over, so what is waited
+ * for here runs already, or has run, and never waits for this thread. */
+void handle_await_closes(struct session *session, const struct disk *disk, uint64_t last)
+{
+	pthread_mutex_lock(&session->handles_lock);
+	while (is_closing_locked(session, disk, last))
+		pthread_cond_wait(&session->handle_closed, &session->handles_lock);
+	pthread_mutex_unlock(&session->handles_lock);
+}
+
+static void forget_handle(struct session *session, struct handle *handle)
+{
+	pthread_mutex_lock(&session->handles_lock);
+	list_remove(&handle->link);
+	pthread_cond_broadcast(&session->handle_closed);
+	pthread_mutex_unlock(&session->handles_lock);
+}
+
+int handle_close(struct session *session, struct handle *handle)
+{
+	int result;
+
+	node_closing(session->nodes, handle->node, handle->write);
+	result = disk_close(handle->disk);
+	if (result != 0 && atomic_load(&session->stopping))
+		atomic_store(&session->close_failed, true);
+	if (result != 0)
+		log_error("%s: closing failed: %s", disk_name(handle->disk), g_strerror(-result));
+	else
+		log_debug(LOG_FUSE, "%s: closed", disk_name(handle->disk));
+	forget_handle(session, handle);
+	disk_unref(handle->disk);
+	node_put(session->nodes, handle->node);
+	g_free(handle);
+	return result;
+}
+
+void handle_close_all(struct session *session)
+{
+	struct list *link;
+
+	while ((link = list_first(&session->handles)))
+		handle_close(session, container_of(link, struct handle, link));
+}

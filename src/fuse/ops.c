@@ -1,0 +1,65 @@
+/* The table of operations and what is agreed with the kernel at the start. */
+#include "ops.h"
+
+#include "channel.h"
+#include "core/log.h"
+
+/* Asynchronous requests (read-ahead, asynchronous direct I/O) that the kernel
+ * has under way at once. */
+#define MAX_BACKGROUND 512
+
+static const unsigned wanted =
+	FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA;
+
+/* ATOMIC_O_TRUNC is not wanted, so that O_TRUNC arrives as a setattr, which
+ * says no. Splicing a request costs more than reading it into its place. */
+static const unsigned unwanted = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+				 FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
+				 FUSE_CAP_READDIRPLUS_AUTO;
+
+static void op_init(void *opaque, struct fuse_conn_info *conn)
+{
+	const struct session *session = opaque;
+
+	conn->want |= wanted & conn->capable;
+	conn->want &= ~unwanted;
+	conn->max_write = CHANNEL_PAYLOAD_BYTES;
+	conn->max_read = (unsigned)session->options->max_read;
+	conn->max_readahead = MIN(conn->max_readahead, CHANNEL_PAYLOAD_BYTES);
+	conn->max_background = MAX_BACKGROUND;
+	conn->congestion_threshold = MAX_BACKGROUND / 4 * 3;
+	conn->time_gran = 1;
+	log_debug(LOG_FUSE, "kernel protocol %u.%u, capabilities 0x%x of 0x%x", conn->proto_major, conn->proto_minor,
+		  conn->want, conn->capable);
+}
+
+/* What is missing here the kernel does itself (locks), does not need, or
+ * refuses for good after one try (extended attributes). */
+const struct fuse_lowlevel_ops session_ops = {
+	.init = op_init,
+	.lookup = op_lookup,
+	.forget = op_forget,
+	.forget_multi = op_forget_multi,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.access = op_access,
+	.statfs = op_statfs,
+	.open = op_open,
+	.create = op_create,
+	.release = op_release,
+	.read = op_read,
+	.write = op_write,
+	.flush = op_flush,
+	.fsync = op_fsync,
+	.fallocate = op_fallocate,
+	.lseek = op_lseek,
+	.unlink = op_unlink,
+	.rename = op_rename,
+	.mkdir = op_mkdir,
+	.mknod = op_mknod,
+	.symlink = op_symlink,
+	.link = op_link,
+	.opendir = op_opendir,
+	.readdir = op_readdir,
+	.releasedir = op_releasedir,
+};

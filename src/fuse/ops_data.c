@@ -1,0 +1,234 @@
+/* Data: read, write, fsync, flush, fallocate, lseek.
+ *
+ * All but lseek are a disk_io each and never block the loop.
+ *
+ * Durability. A handle is dirty from the end of a change until a flush that
+ * began later. close(2) flushes a dirty handle (op_flush), so it reports what
+ * could not be written, and a mount that can be unmounted is durable. */
+#include "ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "request.h"
+
+static struct request *request_of(struct disk_io *io)
+{
+	return container_of(io, struct request, io);
+}
+
+static void read_done(struct disk_io *io, int64_t result)
+{
+	struct request *request = request_of(io);
+	const char *data = io->buffer;
+
+	if (result < 0) {
+		request_reply(request, (int)result);
+		return;
+	}
+	fuse_reply_buf(request->fuse, data + io->offset % BLOCK_SIZE, (size_t)result);
+	request_free(request);
+}
+
+void op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file)
+{
+	struct handle *handle = handle_of(file);
+	struct request *request;
+
+	(void)ino;
+	if (size > CHANNEL_PAYLOAD_BYTES || offset < 0) {
+		reply_now(fuse, -EINVAL);
+		return;
+	}
+	request = request_new(fuse);
+	request->io.buffer = request_take_read_buffer(request);
+	request_submit(request, handle->disk, DISK_READ, (uint64_t)offset, size, read_done);
+}
+
+static void write_done(struct disk_io *io, int64_t result)
+{
+	struct request *request = request_of(io);
+
+	atomic_store(&request->handle->dirty, true);
+	if (result < 0) {
+		request_reply(request, (int)result);
+		return;
+	}
+	fuse_reply_write(request->fuse, (size_t)result);
+	request_free(request);
+}
+
+static struct request *new_change(fuse_req_t fuse, struct fuse_file_info *file)
+{
+	struct handle *handle = handle_of(file);
+	struct request *request;
+
+	if (!handle->write) {
+		reply_now(fuse, -EBADF);
+		return NULL;
+	}
+	request = request_new(fuse);
+	request->handle = handle;
+	return request;
+}
+
+/* DATA lies in the channel's receive buffer, page-aligned. */
+void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *file)
+{
+	struct request *request;
+
+	(void)ino;
+	if (size > CHANNEL_PAYLOAD_BYTES || offset < 0) {
+		reply_now(fuse, -EINVAL);
+		return;
+	}
+	request = new_change(fuse, file);
+	if (!request)
+		return;
+	request_keep_message(request);
+	request->io.buffer = (char *)data;
+	request_submit(request, request->handle->disk, DISK_WRITE, (uint64_t)offset, size, write_done);
+}
+
+static void flush_done(struct disk_io *io, int64_t result)
+{
+	struct request *request = request_of(io);
+
+	if (result < 0)
+		atomic_store(&request->handle->dirty, true);
+	request_reply(request, (int)result);
+}
+
+static void submit_flush(fuse_req_t fuse, struct handle *handle)
+{
+	struct request *request = request_new(fuse);
+
+	request->handle = handle;
+	atomic_store(&handle->dirty, false);
+	request_submit(request, handle->disk, DISK_FLUSH, 0, 0, flush_done);
+}
+
+void op_flush(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
+{
+	struct handle *handle = handle_of(file);
+
+	(void)ino;
+	if (handle->write && atomic_load(&handle->dirty))
+		submit_flush(fuse, handle);
+	else
+		reply_now(fuse, 0);
+}
+
+/* fsync covers the file, not the handle: one that was opened for reading makes
+ * durable what others wrote. A disk that nobody writes has nothing to flush.
+ * Time stamps are the image file's own, so fdatasync is no different. */
+void op_fsync(fuse_req_t fuse, fuse_ino_t ino, int datasync, struct fuse_file_info *file)
+{
+	struct handle *handle = handle_of(file);
+
+	(void)ino;
+	(void)datasync;
+	if (handle->write || node_is_written(session_of(fuse)->nodes, handle->node))
+		submit_flush(fuse, handle);
+	else
+		reply_now(fuse, 0);
+}
+
+static void fallocate_done(struct disk_io *io, int64_t result)
+{
+	struct request *request = request_of(io);
+
+	atomic_store(&request->handle->dirty, true);
+	request_reply(request, (int)MIN(result, 0));
+}
+
+/* Cuts *LENGTH at the end of the disk. 0, or the errno that MODE earns by
+ * reaching beyond: a disk does not grow by zeroing, as a device does not. */
+static int cut_range(struct disk *disk, int mode, uint64_t offset, uint64_t *length)
+{
+	struct disk_attributes attributes;
+	int result = disk_get_attributes(disk, &attributes);
+	uint64_t left;
+
+	if (result != 0)
+		return result;
+	left = offset < attributes.size_bytes ? attributes.size_bytes - offset : 0;
+	if (*length > left && !(mode & FALLOC_FL_KEEP_SIZE))
+		return -ENOSPC;
+	*length = MIN(*length, left);
+	return 0;
+}
+
+/* Punching and zeroing only. Plain allocation would have to reserve space
+ * that a later write is then sure of; layers cannot promise that, and to say
+ * yes without it would be a lie. EOPNOTSUPP makes posix_fallocate(3) write. */
+static bool choose_op(int mode, enum disk_op *op)
+{
+	switch (mode) {
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+		*op = DISK_DISCARD;
+		return true;
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+		*op = DISK_ZERO;
+		return true;
+	default:
+		return false;
+	}
+}
+
+void op_fallocate(fuse_req_t fuse, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *file)
+{
+	uint64_t bytes = (uint64_t)length;
+	struct request *request;
+	enum disk_op op;
+	int result;
+
+	(void)ino;
+	if (!choose_op(mode, &op) || offset < 0 || length <= 0) {
+		reply_now(fuse, -EOPNOTSUPP);
+		return;
+	}
+	request = new_change(fuse, file);
+	if (!request)
+		return;
+	result = cut_range(request->handle->disk, mode, (uint64_t)offset, &bytes);
+	if (result != 0 || bytes == 0)
+		request_reply(request, result);
+	else
+		request_submit(request, request->handle->disk, op, (uint64_t)offset, bytes, fallocate_done);
+}
+
+static void lseek_run(struct request *request)
+{
+	request->position = disk_seek(request->handle->disk, (uint64_t)request->position, (int)request->flags);
+}
+
+static void lseek_finish(struct request *request)
+{
+	if (request->position < 0) {
+		request_reply(request, (int)request->position);
+		return;
+	}
+	fuse_reply_lseek(request->fuse, request->position);
+	request_free(request);
+}
+
+/* The kernel does the other kinds itself. */
+void op_lseek(fuse_req_t fuse, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *file)
+{
+	struct request *request;
+
+	(void)ino;
+	if ((whence != SEEK_DATA && whence != SEEK_HOLE) || offset < 0) {
+		reply_now(fuse, offset < 0 ? -ENXIO : -EINVAL);
+		return;
+	}
+	request = request_new(fuse);
+	request->handle = handle_of(file);
+	request->position = offset;
+	request->flags = (unsigned)whence;
+	request_offload(request, lseek_run, lseek_finish);
+}

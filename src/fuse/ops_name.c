@@ -1,0 +1,174 @@
+/* Names: lookup, forget, unlink, rename. */
+#include "ops.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "core/error.h"
+#include "entry.h"
+#include "request.h"
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1
+#endif
+
+static void lookup_run(struct request *request)
+{
+	struct disk *disk = disk_pool_lookup(request->session->pool, request->name);
+
+	request->error = -ENOENT;
+	if (!disk)
+		return;
+	entry_prepare(request, disk);
+	disk_unref(disk);
+}
+
+static void lookup_finish(struct request *request)
+{
+	entry_reply(request, NULL);
+}
+
+/* A request about NAME in the top directory, the only one; anything else is
+ * answered here. */
+static struct request *new_for_name(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	struct request *request;
+
+	if (parent != FUSE_ROOT_ID) {
+		reply_now(fuse, -ENOTDIR);
+		return NULL;
+	}
+	request = request_new(fuse);
+	request->last_close = handle_closes_begun(request->session);
+	if (request_set_name(&request->name, name))
+		return request;
+	request_reply(request, -ENAMETOOLONG);
+	return NULL;
+}
+
+void op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	struct request *request = new_for_name(fuse, parent, name);
+
+	if (request)
+		request_offload(request, lookup_run, lookup_finish);
+}
+
+void op_forget(fuse_req_t fuse, fuse_ino_t ino, uint64_t count)
+{
+	node_forget(session_of(fuse)->nodes, ino, count);
+	fuse_reply_none(fuse);
+}
+
+void op_forget_multi(fuse_req_t fuse, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		node_forget(session_of(fuse)->nodes, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(fuse);
+}
+
+static void unlink_run(struct request *request)
+{
+	struct session *session = request->session;
+	g_autoptr(GError) error = NULL;
+	struct disk *disk = disk_pool_lookup(session->pool, request->name);
+
+	handle_await_closes(session, disk, request->last_close);
+	if (!disk)
+		request->error = -ENOENT;
+	else if (!disk_pool_remove(session->pool, request->name, &error))
+		request->error = session_log_refusal(session, error);
+	else
+		node_mark_gone(session->nodes, disk);
+	disk_unref(disk);
+}
+
+void op_unlink(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	struct request *request = new_for_name(fuse, parent, name);
+
+	if (request)
+		request_offload(request, unlink_run, request_reply_result);
+}
+
+/* The kernel goes on using the old number for the new name, so that number
+ * must mean the disk that the pool now has there. */
+static void rename_nodes(struct session *session, struct disk *from, struct disk *replaced, const char *new_name)
+{
+	struct disk *to = disk_pool_lookup(session->pool, new_name);
+
+	if (replaced && replaced != to)
+		node_mark_gone(session->nodes, replaced);
+	if (to)
+		node_move(session->nodes, from, to);
+	disk_unref(to);
+}
+
+static void rename_run(struct request *request)
+{
+	struct session *session = request->session;
+	struct disk *from = disk_pool_lookup(session->pool, request->name);
+	struct disk *replaced = disk_pool_lookup(session->pool, request->new_name);
+	g_autoptr(GError) error = NULL;
+	bool replace = !(request->flags & RENAME_NOREPLACE);
+
+	handle_await_closes(session, from, request->last_close);
+	handle_await_closes(session, replaced, request->last_close);
+	if (!from)
+		request->error = -ENOENT;
+	else if (!disk_pool_rename(session->pool, request->name, request->new_name, replace, &error))
+		request->error = session_log_refusal(session, error);
+	else
+		rename_nodes(session, from, replaced, request->new_name);
+	disk_unref(from);
+	disk_unref(replaced);
+}
+
+void op_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+	       unsigned int flags)
+{
+	struct request *request;
+
+	if (flags & ~(unsigned)RENAME_NOREPLACE) {
+		reply_now(fuse, -EINVAL);
+		return;
+	}
+	request = new_for_name(fuse, parent, name);
+	if (!request)
+		return;
+	request->flags = flags;
+	if (new_parent != FUSE_ROOT_ID)
+		request_reply(request, -ENOTDIR);
+	else if (!request_set_name(&request->new_name, new_name))
+		request_reply(request, -ENAMETOOLONG);
+	else
+		request_offload(request, rename_run, request_reply_result);
+}
+
+/* A pool holds disks and nothing else. Without these the kernel would say
+ * "function not implemented". */
+void op_mkdir(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	(void)parent;
+	(void)name;
+	(void)mode;
+	reply_now(fuse, -EPERM);
+}
+
+void op_mknod(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+	(void)device;
+	op_mkdir(fuse, parent, name, mode);
+}
+
+void op_symlink(fuse_req_t fuse, const char *target, fuse_ino_t parent, const char *name)
+{
+	(void)target;
+	op_mkdir(fuse, parent, name, 0);
+}
+
+void op_link(fuse_req_t fuse, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
+{
+	(void)ino;
+	op_mkdir(fuse, new_parent, new_name, 0);
+}

@@ -1,0 +1,61 @@
+/* What the command line, -o and the configuration file say. */
+#ifndef LEAFDISK_FUSE_OPTIONS_H
+#define LEAFDISK_FUSE_OPTIONS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/config.h"
+
+/* Value of uid, gid and umask that were not given. */
+#define OPTION_UNSET UINT64_MAX
+
+struct mount_options {
+	/* The command line. */
+	char *pool_path;  /* absolute after checks_run() */
+	char *mountpoint; /* absolute after checks_run() */
+	bool foreground;
+	bool debug_all;
+
+	/* -o and [pool] of the configuration. */
+	char *mode;
+	char *conf;
+	char *layers; /* absolute after checks_run() */
+	char *disks;
+	char *grow_command;
+	char *debug;
+	bool read_only;
+	bool create;
+	bool allow_other;
+	uint64_t uid;
+	uint64_t gid;
+	uint64_t umask;
+	uint64_t threads;
+	uint64_t queue_depth;
+	uint64_t io_timeout; /* seconds */
+	uint64_t max_read;   /* bytes, 0: no limit below the protocol's */
+
+	char *library_options; /* what libfuse and mount(2) take, comma-separated; NULL: none */
+	GKeyFile *config;      /* NULL: no file */
+};
+
+enum options_result {
+	OPTIONS_OK,
+	OPTIONS_HELP,
+	OPTIONS_VERSION,
+	OPTIONS_USAGE, /* ERROR set: not the form of a call */
+	OPTIONS_BAD,   /* ERROR set: an option or the configuration is refused */
+};
+
+extern const struct config_key mount_option_keys[];
+
+/* Reads ARGV, then the configuration file that it names (or the default one,
+ * if there is one). Mount options win. OPTIONS is to be cleared in any case. */
+enum options_result options_parse(struct mount_options *options, int argc, char **argv, GError **error);
+void options_clear(struct mount_options *options);
+
+/* The text of --help. g_free. */
+char *options_help(void);
+
+#endif

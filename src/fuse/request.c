@@ -1,0 +1,106 @@
+/* A request of the kernel, from its arrival to its one reply. */
+#include "request.h"
+
+#include <string.h>
+
+struct request *request_new(fuse_req_t fuse)
+{
+	struct channel *channel = channel_self();
+	struct request *request = pool_get(channel->requests);
+
+	/* Not the whole: the names are large and their users set them. */
+	memset(request, 0, offsetof(struct request, name));
+	request->channel = channel;
+	request->session = channel->session;
+	request->fuse = fuse;
+	channel->in_flight++;
+	return request;
+}
+
+void request_free(struct request *request)
+{
+	struct channel *channel = request->channel;
+
+	node_put(request->session->nodes, request->node);
+	if (request->receive_buffer)
+		pool_put(channel->receives, request->receive_buffer);
+	if (request->read_buffer)
+		pool_put(channel->reads, request->read_buffer);
+	pool_put(channel->requests, request);
+	channel_request_done(channel);
+}
+
+bool request_set_name(char (*field)[NAME_MAX + 1], const char *name)
+{
+	size_t length = strlen(name);
+
+	if (length > NAME_MAX)
+		return false;
+	memcpy(*field, name, length + 1);
+	return true;
+}
+
+void request_keep_message(struct request *request)
+{
+	request->receive_buffer = request->channel->receive;
+	request->channel->receive = NULL;
+}
+
+void *request_take_read_buffer(struct request *request)
+{
+	request->read_buffer = pool_get(request->channel->reads);
+	return request->read_buffer;
+}
+
+static void work_run(struct loop_work *work)
+{
+	struct request *request = container_of(work, struct request, work);
+
+	request->run(request);
+}
+
+static void work_done(struct loop_work *work)
+{
+	struct request *request = container_of(work, struct request, work);
+
+	request->finish(request);
+}
+
+void request_offload(struct request *request, void (*run)(struct request *), void (*finish)(struct request *))
+{
+	request->run = run;
+	request->finish = finish;
+	request->work.work = work_run;
+	request->work.done = work_done;
+	loop_offload(request->channel->loop, &request->work);
+}
+
+void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
+		    void (*done)(struct disk_io *io, int64_t result))
+{
+	struct disk_io *io = &request->io;
+
+	io->context = request->channel->disks;
+	io->disk = disk;
+	io->op = op;
+	io->offset = offset;
+	io->length = length;
+	io->done = done;
+	disk_submit(io);
+}
+
+void reply_now(fuse_req_t fuse, int error)
+{
+	fuse_reply_err(fuse, -error);
+}
+
+void request_reply(struct request *request, int error)
+{
+	reply_now(request->fuse, error);
+	request_free(request);
+}
+
+void request_reply_result(struct request *request)
+{
+	request_reply(request, request->error);
+}

@@ -1,0 +1,88 @@
+/* A request of the kernel, from its arrival to its one reply.
+ *
+ * Requests come from their channel's pool and live on that channel's loop. A
+ * request works in one of two ways, or in one after the other: as a disk_io
+ * (data), or with a step that may block, on a background thread (names). Each
+ * ends in a callback on the loop, which goes on or replies. */
+#ifndef LEAFDISK_FUSE_REQUEST_H
+#define LEAFDISK_FUSE_REQUEST_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "channel.h"
+#include "handle.h"
+
+struct request {
+	struct channel *channel;
+	struct session *session;
+	fuse_req_t fuse;
+
+	struct disk_io io;
+	void *receive_buffer; /* given back with the request; NULL: none */
+	void *read_buffer;
+
+	struct loop_work work;
+	void (*run)(struct request *request);
+	void (*finish)(struct request *request);
+
+	/* What a name operation works on and with. */
+	uint64_t ino;
+	struct node *node; /* pinned; unpinned with the request */
+	struct handle *handle;
+	struct fuse_file_info file;
+	bool has_file;
+	bool opened; /* HANDLE is the request's own */
+	bool keep_cache;
+	bool resize;
+	uint64_t last_close; /* handle_closes_begun() when the request came */
+	int to_set;
+	unsigned flags;
+	int64_t position;
+	int error; /* 0 or -errno */
+	union {
+		struct stat attributes;
+		struct statvfs file_system;
+	};
+	void *directory;
+	char name[NAME_MAX + 1];
+	char new_name[NAME_MAX + 1];
+};
+
+/* For the message that is being processed on this thread. Never NULL: nothing
+ * is received while the pool is empty. */
+struct request *request_new(fuse_req_t fuse);
+/* After the reply. */
+void request_free(struct request *request);
+
+/* Copies NAME; false when it is too long. */
+bool request_set_name(char (*field)[NAME_MAX + 1], const char *name);
+
+/* The message's buffer becomes the request's. */
+void request_keep_message(struct request *request);
+/* A buffer for a read (DISK_READ_BUFFER_BYTES). */
+void *request_take_read_buffer(struct request *request);
+
+/* RUN on a background thread, then FINISH on the loop. */
+void request_offload(struct request *request, void (*run)(struct request *), void (*finish)(struct request *));
+/* OP on DISK; DONE on the loop. The buffer, if any, is set before in IO. */
+void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
+		    void (*done)(struct disk_io *io, int64_t result));
+
+/* Replies with ERROR (0 or -errno) and frees the request. */
+void request_reply(struct request *request, int error);
+/* The same as a `finish`: with request->error. */
+void request_reply_result(struct request *request);
+
+/* Replies to a message that needs no request. */
+void reply_now(fuse_req_t fuse, int error);
+
+static inline struct session *session_of(fuse_req_t fuse)
+{
+	return fuse_req_userdata(fuse);
+}
+
+#endif

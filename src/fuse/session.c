@@ -1,0 +1,255 @@
+/* A mount: libfuse's session, the pool behind it and the loops that serve it.
+ *
+ * Order of the start: pool, channels, mount, descriptors, threads. So whatever
+ * can fail fails before the mount, but for the clones of its descriptor.
+ *
+ * Order of the end: every channel stops receiving and answers what it has;
+ * the threads end; every disk that is still open is closed, which commits it;
+ * then the mount is taken down, if that was not how it began, and the rest is
+ * freed. A mount taken down by its user ends the same way: its descriptor says
+ * ENODEV. */
+#include "session.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "channel.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "daemon.h"
+#include "handle.h"
+#include "ops.h"
+
+/* A refusal that repeats is logged again after this time. */
+#define REFUSAL_REPEAT_NS (60 * UINT64_C(1000000000))
+
+int session_log_refusal(struct session *session, const GError *error)
+{
+	uint64_t now = loop_now_ns();
+	bool repeated;
+
+	pthread_mutex_lock(&session->message_lock);
+	repeated = g_strcmp0(session->last_message, error->message) == 0 &&
+		   now - session->last_message_ns < REFUSAL_REPEAT_NS;
+	if (!repeated) {
+		g_free(session->last_message);
+		session->last_message = g_strdup(error->message);
+		session->last_message_ns = now;
+	}
+	pthread_mutex_unlock(&session->message_lock);
+	if (!repeated)
+		log_warning("%s", error->message);
+	return error_to_errno(error);
+}
+
+void session_stop(struct session *session)
+{
+	if (atomic_exchange(&session->stopping, true))
+		return;
+	for (unsigned i = 0; i < session->options->threads; i++)
+		channel_stop(session->channels[i]);
+}
+
+static int dispatch_signals(struct loop_source *source)
+{
+	struct session *session = container_of(source, struct session, signals);
+	const char *name = daemon_next_signal(source->fd);
+
+	if (!name)
+		return 0;
+	log_info("signal %s: ending the mount %s", name, session->options->mountpoint);
+	session_stop(session);
+	return 1;
+}
+
+/* libfuse's own messages, without their line ends. */
+static void log_libfuse(enum fuse_log_level level, const char *format, va_list arguments)
+{
+	g_autofree char *message = g_strchomp(g_strdup_vprintf(format, arguments));
+
+	if (level <= FUSE_LOG_ERR)
+		log_error("%s", message);
+	else if (level == FUSE_LOG_WARNING)
+		log_warning("%s", message);
+	else
+		log_debug(LOG_FUSE, "%s", message);
+}
+
+/* default_permissions: with others let in the kernel must hold them to the
+ * modes; without, libfuse lets in the mount's owner and root only. */
+static char *library_list(const struct session *session)
+{
+	const struct mount_options *options = session->options;
+	const char *given = options->library_options ? options->library_options : "";
+	char *list = NULL;
+
+	if (!strstr(given, "fsname=")) {
+		g_autofree char *name = g_strconcat("fsname=", disk_pool_path(session->pool), NULL);
+
+		fuse_opt_add_opt_escaped(&list, name);
+	}
+	if (!strstr(given, "subtype="))
+		fuse_opt_add_opt(&list, "subtype=leafdisk");
+	if (options->read_only)
+		fuse_opt_add_opt(&list, "ro");
+	if (options->allow_other)
+		fuse_opt_add_opt(&list, "allow_other,default_permissions");
+	if (options->max_read > 0) {
+		g_autofree char *limit = g_strdup_printf("max_read=%u", (unsigned)options->max_read);
+
+		fuse_opt_add_opt(&list, limit);
+	}
+	if (*given)
+		fuse_opt_add_opt(&list, given);
+	return list;
+}
+
+static bool mount_session(struct session *session, GError **error)
+{
+	struct fuse_args arguments = FUSE_ARGS_INIT(0, NULL);
+	char *list = library_list(session);
+
+	fuse_opt_add_arg(&arguments, "leafdisk");
+	fuse_opt_add_arg(&arguments, "-o");
+	fuse_opt_add_arg(&arguments, list);
+	free(list);
+	session->fuse = fuse_session_new(&arguments, &session_ops, sizeof(session_ops), session);
+	fuse_opt_free_args(&arguments);
+	if (!session->fuse)
+		return error_set(error, EINVAL, "libfuse refused the mount options");
+	if (fuse_session_mount(session->fuse, session->options->mountpoint) != 0)
+		return error_set(error, EIO, "%s could not be mounted on %s", disk_pool_path(session->pool),
+				 session->options->mountpoint);
+	session->mounted = true;
+	if (fuse_session_custom_io(session->fuse, &channel_io, fuse_session_fd(session->fuse)) != 0)
+		return error_set(error, ENOMEM, "libfuse refused our input and output");
+	return true;
+}
+
+static bool open_pool(struct session *session, GError **error)
+{
+	const struct mount_options *options = session->options;
+	struct disk_pool_options pool_options = {
+		.path = options->pool_path,
+		.layers = options->layers,
+		.disks = options->disks,
+		.read_only = options->read_only,
+		.grow_command = options->grow_command,
+		.config = options->config,
+	};
+	struct stat st;
+	int result;
+
+	session->pool = disk_pool_open(&pool_options, error);
+	if (!session->pool)
+		return false;
+	result = disk_pool_stat(session->pool, &st);
+	if (result != 0)
+		return error_set_errno(error, -result, "pool %s cannot be used", options->pool_path);
+	session->owner = st.st_uid;
+	session->group = st.st_gid;
+	return true;
+}
+
+static bool make_channels(struct session *session, GError **error)
+{
+	session->channels = g_new0(struct channel *, session->options->threads);
+	for (unsigned i = 0; i < session->options->threads; i++) {
+		session->channels[i] = channel_new(session, error);
+		if (!session->channels[i])
+			return false;
+	}
+	return true;
+}
+
+static bool attach_channels(struct session *session, GError **error)
+{
+	for (unsigned i = 0; i < session->options->threads; i++)
+		if (!channel_attach(session->channels[i], i > 0, error))
+			return false;
+	return true;
+}
+
+static bool start(struct session *session, GError **error)
+{
+	return open_pool(session, error) && make_channels(session, error) && mount_session(session, error) &&
+	       attach_channels(session, error);
+}
+
+struct session *session_new(const struct mount_options *options, int signal_fd, GError **error)
+{
+	struct session *session = g_new0(struct session, 1);
+
+	session->options = options;
+	session->nodes = node_table_new();
+	list_init(&session->handles);
+	pthread_mutex_init(&session->handles_lock, NULL);
+	pthread_cond_init(&session->handle_closed, NULL);
+	pthread_mutex_init(&session->message_lock, NULL);
+	session->signals.fd = signal_fd;
+	session->signals.dispatch = dispatch_signals;
+	fuse_set_log_func(log_libfuse);
+	if (start(session, error))
+		return session;
+	session_free(session);
+	return NULL;
+}
+
+/* A thread that does not start is one less: the kernel hands a request to
+ * whoever reads, so nothing waits at a descriptor that nobody reads from. */
+static void start_threads(struct session *session)
+{
+	for (unsigned i = 1; i < session->options->threads; i++) {
+		g_autoptr(GError) error = NULL;
+
+		if (!channel_start_thread(session->channels[i], &error))
+			log_warning("%s; the mount has fewer loops", error->message);
+	}
+}
+
+bool session_run(struct session *session, void (*ready)(void))
+{
+	struct loop *loop = session->channels[0]->loop;
+
+	loop_add_source(loop, &session->signals);
+	start_threads(session);
+	if (ready)
+		ready();
+	log_info("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
+	channel_run(session->channels[0]);
+	for (unsigned i = 1; i < session->options->threads; i++)
+		channel_join(session->channels[i]);
+	loop_remove_source(loop, &session->signals);
+	handle_close_all(session);
+	log_info("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
+	return !atomic_load(&session->close_failed);
+}
+
+/* Clones first: the connection lives as long as one of its descriptors, and
+ * whoever waits on the mount is let go when it ends. */
+static void free_channels(struct session *session)
+{
+	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
+		channel_free(session->channels[i]);
+	g_free(session->channels);
+}
+
+void session_free(struct session *session)
+{
+	if (!session)
+		return;
+	free_channels(session);
+	/* Does nothing when the connection has ended already. */
+	if (session->mounted)
+		fuse_session_unmount(session->fuse);
+	if (session->fuse)
+		fuse_session_destroy(session->fuse);
+	node_table_free(session->nodes);
+	disk_pool_close(session->pool);
+	pthread_mutex_destroy(&session->handles_lock);
+	pthread_cond_destroy(&session->handle_closed);
+	pthread_mutex_destroy(&session->message_lock);
+	g_free(session->last_message);
+	g_free(session);
+}

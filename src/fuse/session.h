@@ -1,0 +1,65 @@
+/* A mount: libfuse's session, the pool behind it and the loops that serve it. */
+#ifndef LEAFDISK_FUSE_SESSION_H
+#define LEAFDISK_FUSE_SESSION_H
+
+#define FUSE_USE_VERSION 314
+
+#include <fuse3/fuse_lowlevel.h>
+#include <glib.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "core/loop.h"
+#include "disk/pool.h"
+#include "node.h"
+#include "options.h"
+
+struct channel;
+
+struct session {
+	const struct mount_options *options;
+	struct disk_pool *pool;
+	struct node_table *nodes;
+	uid_t owner;
+	gid_t group;
+
+	pthread_mutex_t handles_lock;
+	pthread_cond_t handle_closed;
+	struct list handles; /* every open file */
+	uint64_t closes_begun;
+
+	struct fuse_session *fuse;
+	bool mounted;
+	struct channel **channels; /* options->threads of them; the first runs on the main thread */
+	struct loop_source signals;
+	atomic_bool stopping;
+	atomic_bool close_failed; /* a disk that the end closed; the exit status says so */
+	atomic_bool tuned;	  /* read-ahead has been set */
+
+	pthread_mutex_t message_lock;
+	char *last_message;
+	uint64_t last_message_ns;
+};
+
+/* Opens the pool and mounts it. SIGNAL_FD from daemon_signal_fd(), which stays
+ * the caller's. NULL and ERROR: nothing is mounted. Blocks. */
+struct session *session_new(const struct mount_options *options, int signal_fd, GError **error);
+
+/* Serves the mount until it is unmounted or a signal comes, then closes every
+ * disk. READY (may be NULL) is called when requests can be served. False when
+ * a disk could not be closed well; that has been logged. */
+bool session_run(struct session *session, void (*ready)(void));
+
+/* Unmounts, if that is still to do. NULL is allowed. */
+void session_free(struct session *session);
+
+/* Makes all loops take no more requests, finish those in work, and end. Any
+ * thread, any number of times. */
+void session_stop(struct session *session);
+
+/* Logs a refused request's sentence, once while it repeats, and returns its
+ * negative errno. Any thread. */
+int session_log_refusal(struct session *session, const GError *error);
+
+#endif
