@@ -1,0 +1,100 @@
+/* leafctl create and clone: new images. */
+#include "core/config.h"
+#include "ctl.h"
+#include "mounted.h"
+
+static bool check_chunk(const struct ctl_arguments *arguments, int *status)
+{
+	if (arguments->chunk_bytes <= UINT32_MAX)
+		return true;
+	*status = ctl_usage_error(arguments->verb, "option --chunk: a chunk is at most 16 MiB");
+	return false;
+}
+
+/* Everything but the size, which the verbs take from different places. */
+static struct offline_create_options options_of(const struct ctl_arguments *arguments, const char *parent)
+{
+	return (struct offline_create_options){
+		.format = arguments->output_format,
+		.chunk_bytes = (uint32_t)arguments->chunk_bytes,
+		.parent = parent,
+		.parent_format = arguments->parent_format,
+		.layers = arguments->layers,
+		.force = arguments->force,
+	};
+}
+
+static bool create_image(const char *path, const struct offline_create_options *options, GError **error)
+{
+	return mounted_allow_new(path, error) && offline_create(path, options, error);
+}
+
+static bool parse_create_size(const struct ctl_arguments *arguments, uint64_t *bytes, int *status)
+{
+	const char *text = arguments->names[1];
+
+	*bytes = 0;
+	if (text && (!config_parse_size(text, bytes) || *bytes == 0))
+		*status = ctl_usage_error(arguments->verb, "\"%s\" is not a size above 0 (like 10G)", text);
+	else if (!text && !arguments->parent)
+		*status = ctl_usage_error(arguments->verb, "an image without a parent needs a SIZE");
+	else if (arguments->parent_format != IMAGE_FORMAT_NONE && !arguments->parent)
+		*status = ctl_usage_error(arguments->verb, "option --parent-format needs --parent");
+	else
+		return true;
+	return false;
+}
+
+int ctl_create(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	g_autofree char *parent = NULL;
+	struct offline_create_options options;
+	uint64_t size_bytes;
+	int status;
+
+	if (!parse_create_size(arguments, &size_bytes, &status) || !check_chunk(arguments, &status))
+		return status;
+	if (arguments->parent) {
+		parent = mounted_image_path(arguments->parent, arguments->layers, &error);
+		if (!parent)
+			return ctl_fail_error(NULL, error);
+	}
+	options = options_of(arguments, parent);
+	options.size_bytes = size_bytes;
+	if (!create_image(arguments->names[0], &options, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+/* MADE of the names behind the parent exist now. */
+static int fail_clones(const struct ctl_arguments *arguments, int made, const GError *error)
+{
+	g_autoptr(GString) list = g_string_new(NULL);
+
+	ctl_fail_error(NULL, error);
+	for (int i = 0; i < made; i++)
+		g_string_append_printf(list, "%s%s", i ? ", " : "", arguments->names[1 + i]);
+	if (made > 0)
+		ctl_fail("%d of %d images were made: %s", made, arguments->name_count - 1, list->str);
+	return CTL_FAILED;
+}
+
+int ctl_clone(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	g_autofree char *parent = NULL;
+	struct offline_create_options options;
+	int status;
+
+	if (!check_chunk(arguments, &status))
+		return status;
+	parent = mounted_image_path(arguments->names[0], arguments->layers, &error);
+	if (!parent)
+		return ctl_fail_error(NULL, error);
+	options = options_of(arguments, parent);
+	for (int i = 1; i < arguments->name_count; i++)
+		if (!create_image(arguments->names[i], &options, &error))
+			return fail_clones(arguments, i - 1, error);
+	return CTL_DONE;
+}

@@ -1,0 +1,165 @@
+/* leafctl list: the disks of a pool, mounted or not. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/config.h"
+#include "ctl.h"
+#include "disk/pool.h"
+#include "mounted.h"
+
+struct row {
+	const char *name;
+	const char *path;
+	struct disk_attributes attributes;
+	enum image_format format;
+	unsigned layers;
+	bool read_only;
+};
+
+/* A chain that broke since the pool was read counts as far as it opens. */
+static bool row_fill(struct row *row, struct disk *disk, const char *layers, GError **error)
+{
+	g_autoptr(GPtrArray) chain = NULL;
+	int result = disk_get_attributes(disk, &row->attributes);
+
+	row->name = disk_name(disk);
+	row->path = disk_image_path(disk);
+	row->read_only = !disk_is_writable(disk);
+	if (result != 0) {
+		g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_FAILED, "cannot look at %s: %s", row->path,
+			    g_strerror(-result));
+		return false;
+	}
+	chain = offline_info(row->path, IMAGE_FORMAT_NONE, layers, NULL);
+	if (chain && chain->len > 0)
+		row->format = ((struct offline_layer *)chain->pdata[0])->format;
+	row->layers = chain ? chain->len : 0;
+	return true;
+}
+
+static const char *format_text(enum image_format format)
+{
+	const char *name = image_format_name(format);
+
+	return name ? name : "-";
+}
+
+static void print_row(const struct row *row)
+{
+	g_autofree char *name = ctl_printable(row->name);
+	g_autofree char *size = config_format_size(row->attributes.size_bytes);
+	g_autofree char *allocated = config_format_size(row->attributes.allocated_bytes);
+
+	printf("%-24s %10s %10s  %-6s %6u  %s\n", name, size, allocated, row->read_only ? "ro" : "rw", row->layers,
+	       format_text(row->format));
+}
+
+static void add_row(JsonBuilder *builder, const struct row *row)
+{
+	json_builder_begin_object(builder);
+	ctl_json_add_text(builder, "name", row->name);
+	ctl_json_add_text(builder, "path", row->path);
+	ctl_json_add_text(builder, "format", image_format_name(row->format));
+	ctl_json_add_size(builder, "size_bytes", row->attributes.size_bytes);
+	ctl_json_add_size(builder, "allocated_bytes", row->attributes.allocated_bytes);
+	json_builder_set_member_name(builder, "read_only");
+	json_builder_add_boolean_value(builder, row->read_only);
+	ctl_json_add_size(builder, "layers", row->layers);
+	json_builder_end_object(builder);
+}
+
+/* BUILDER NULL: as text. The disk that cannot be looked at does not hide the others. */
+static int print_rows(const GPtrArray *disks, const char *layers, JsonBuilder *builder)
+{
+	int status = CTL_DONE;
+
+	for (unsigned i = 0; i < disks->len; i++) {
+		g_autoptr(GError) error = NULL;
+		struct row row = {0};
+
+		if (!row_fill(&row, disks->pdata[i], layers, &error))
+			status = ctl_fail_error(NULL, error);
+		else if (builder)
+			add_row(builder, &row);
+		else
+			print_row(&row);
+	}
+	return status;
+}
+
+static void add_broken(JsonBuilder *builder, const char *broken)
+{
+	g_auto(GStrv) lines = g_strsplit(broken, "\n", -1);
+
+	json_builder_set_member_name(builder, "broken");
+	json_builder_begin_array(builder);
+	for (char **line = lines; *line; line++) {
+		g_autofree char *valid = g_utf8_make_valid(*line, -1);
+
+		if (*valid)
+			json_builder_add_string_value(builder, valid);
+	}
+	json_builder_end_array(builder);
+}
+
+static int print_json(const char *path, const GPtrArray *disks, const char *layers, const char *broken)
+{
+	g_autoptr(JsonBuilder) builder = json_builder_new();
+	int status;
+
+	json_builder_begin_object(builder);
+	ctl_json_add_text(builder, "pool", path);
+	json_builder_set_member_name(builder, "disks");
+	json_builder_begin_array(builder);
+	status = print_rows(disks, layers, builder);
+	json_builder_end_array(builder);
+	add_broken(builder, broken);
+	json_builder_end_object(builder);
+	ctl_json_print(builder, true);
+	return status;
+}
+
+static void print_broken(const char *broken)
+{
+	g_auto(GStrv) lines = g_strsplit(broken, "\n", -1);
+
+	for (char **line = lines; *line; line++)
+		if (**line)
+			ctl_fail("broken: %s", *line);
+}
+
+static int print_pool(struct disk_pool *pool, const struct ctl_arguments *arguments)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_list(pool);
+	g_autofree char *found = disk_pool_broken(pool);
+	const char *broken = found ? found : "";
+	int status;
+
+	if (arguments->json) {
+		status = print_json(disk_pool_path(pool), disks, arguments->layers, broken);
+	} else {
+		printf("%-24s %10s %10s  %-6s %6s  %s\n", "name", "size", "allocated", "access", "layers", "format");
+		status = print_rows(disks, arguments->layers, NULL);
+	}
+	print_broken(broken);
+	return status;
+}
+
+int ctl_list(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	g_autoptr(mounted) mount = mounted_find(arguments->names[0]);
+	struct disk_pool_options options = {
+		.path = mount ? mount->pool : arguments->names[0],
+		.layers = arguments->layers,
+		.quiet = true,
+	};
+	struct disk_pool *pool = disk_pool_open(&options, &error);
+	int status;
+
+	if (!pool)
+		return ctl_fail_error(NULL, error);
+	status = print_pool(pool, arguments);
+	disk_pool_close(pool);
+	return status;
+}

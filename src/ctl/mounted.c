@@ -1,0 +1,175 @@
+/* A name that lies in a leafdisk mount, and the image in the pool behind it.
+ *
+ * The kernel tells: /proc/self/mountinfo has one line for each mount, with the
+ * device number that stat() shows for the files in it, the mount point, which
+ * part of the file system is seen there, and the source, which is the pool. */
+#include "mounted.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "core/error.h"
+#include "disk/pool.h"
+
+#define FILE_SYSTEM_TYPE "fuse.leafdisk"
+
+/* One line of mountinfo: see proc_pid_mountinfo(5). */
+typedef struct mount_line {
+	dev_t device;
+	char *root;
+	char *point;
+	char *source;
+} mount_line;
+
+static void mount_line_clear(struct mount_line *line)
+{
+	g_clear_pointer(&line->root, g_free);
+	g_clear_pointer(&line->point, g_free);
+	g_clear_pointer(&line->source, g_free);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(mount_line, mount_line_clear)
+
+void mounted_free(struct mounted *mount)
+{
+	if (!mount)
+		return;
+	g_free(mount->pool);
+	g_free(mount->name);
+	g_free(mount);
+}
+
+/* False for lines of other file systems. Fields after the sixth are optional
+ * up to a "-"; then come type and source. Names are escaped in octal. */
+static bool parse_line(const char *text, struct mount_line *line)
+{
+	g_auto(GStrv) fields = g_strsplit(text, " ", -1);
+	unsigned count = g_strv_length(fields);
+	unsigned major_number;
+	unsigned minor_number;
+	unsigned dash = 6;
+
+	while (dash < count && strcmp(fields[dash], "-") != 0)
+		dash++;
+	if (dash + 2 >= count || strcmp(fields[dash + 1], FILE_SYSTEM_TYPE) != 0 ||
+	    sscanf(fields[2], "%u:%u", &major_number, &minor_number) != 2)
+		return false;
+	line->device = makedev(major_number, minor_number);
+	line->root = g_strcompress(fields[3]);
+	line->point = g_strcompress(fields[4]);
+	line->source = g_strcompress(fields[dash + 2]);
+	return true;
+}
+
+/* What follows the directory PREFIX in PATH, without slashes before it; NULL
+ * when PATH is not below it. */
+static const char *path_below(const char *path, const char *prefix)
+{
+	size_t length = strlen(prefix);
+
+	while (length > 0 && prefix[length - 1] == '/')
+		length--;
+	if (strncmp(path, prefix, length) != 0 || (path[length] != '/' && path[length] != '\0'))
+		return NULL;
+	return path + length + strspn(path + length, "/");
+}
+
+static struct mounted *mounted_new(const struct mount_line *line, const char *rest)
+{
+	struct mounted *mount = g_new0(struct mounted, 1);
+	g_autofree char *inner = g_build_filename(line->root, rest, NULL);
+
+	mount->pool = g_strdup(line->source);
+	mount->name = g_strdup(inner + strspn(inner, "/"));
+	return mount;
+}
+
+/* The mount with the longest mount point counts: it hides the others. */
+static struct mounted *find_mount(const char *table, const char *path, dev_t device)
+{
+	g_auto(GStrv) lines = g_strsplit(table, "\n", -1);
+	struct mounted *found = NULL;
+	size_t longest = 0;
+
+	for (char **text = lines; *text; text++) {
+		g_auto(mount_line) line = {0};
+		const char *rest;
+
+		if (!parse_line(*text, &line) || line.device != device)
+			continue;
+		rest = path_below(path, line.point);
+		if (!rest || strlen(line.point) < longest)
+			continue;
+		longest = strlen(line.point);
+		mounted_free(found);
+		found = mounted_new(&line, rest);
+	}
+	return found;
+}
+
+struct mounted *mounted_find(const char *path)
+{
+	g_autofree char *table = NULL;
+	struct stat st;
+	char *absolute;
+	struct mounted *mount;
+
+	if (stat(path, &st) != 0 || !g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+		return NULL;
+	absolute = realpath(path, NULL);
+	if (!absolute)
+		return NULL;
+	mount = find_mount(table, absolute, st.st_dev);
+	free(absolute);
+	return mount;
+}
+
+/* The pool's own rules make the name, so the pool is asked. */
+static char *pool_image_path(const struct mounted *mount, const char *layers, GError **error)
+{
+	struct disk_pool_options options = {.path = mount->pool, .layers = layers, .read_only = true, .quiet = true};
+	struct disk_pool *pool = disk_pool_open(&options, error);
+	struct disk *disk;
+	char *path = NULL;
+
+	if (!pool)
+		return NULL;
+	disk = disk_pool_lookup(pool, mount->name);
+	if (disk)
+		path = g_strdup(disk_image_path(disk));
+	else
+		error_set(error, ENOENT,
+			  "no image in the pool %s makes the disk %s: it is broken, gone, or put together by a "
+			  "[disk] group of the mount's configuration; name its image instead",
+			  mount->pool, mount->name);
+	if (disk)
+		disk_unref(disk);
+	disk_pool_close(pool);
+	return path;
+}
+
+char *mounted_image_path(const char *path, const char *layers, GError **error)
+{
+	g_autoptr(mounted) mount = mounted_find(path);
+
+	if (!mount)
+		return g_strdup(path);
+	if (*mount->name && !strchr(mount->name, '/'))
+		return pool_image_path(mount, layers, error);
+	error_set(error, EINVAL, "%s is no disk; expected an image or a file in the mount like web1.img", path);
+	return NULL;
+}
+
+bool mounted_allow_new(const char *path, GError **error)
+{
+	g_autofree char *directory = g_path_get_dirname(path);
+	g_autoptr(mounted) mount = mounted_find(directory);
+
+	if (!mount)
+		return true;
+	return error_set(error, EINVAL, "cannot create %s: it is in a mount; create the image in the pool, %s", path,
+			 mount->pool);
+}

@@ -1,0 +1,26 @@
+/* A name that lies in a leafdisk mount, and the image in the pool behind it. */
+#ifndef LEAFDISK_CTL_MOUNTED_H
+#define LEAFDISK_CTL_MOUNTED_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+typedef struct mounted {
+	char *pool; /* its directory, absolute */
+	char *name; /* below the mount: "web1.img"; empty: the mount itself */
+} mounted;
+
+/* NULL when PATH does not exist or lies in no leafdisk mount. Blocks. */
+struct mounted *mounted_find(const char *path);
+void mounted_free(struct mounted *mount);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(mounted, mounted_free)
+
+/* The file of the image that PATH means: PATH itself, or for a file in a mount
+ * the image in the pool, which may have its parents in LAYERS (may be NULL).
+ * NULL and ERROR when the pool has no image for it. g_free. */
+char *mounted_image_path(const char *path, const char *layers, GError **error);
+
+/* Refuses a new file in a mount: images are made in the pool. */
+bool mounted_allow_new(const char *path, GError **error);
+
+#endif

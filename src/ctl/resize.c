@@ -1,0 +1,98 @@
+/* leafctl resize: of an image, or of a file in a mount, whose daemon does it. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/config.h"
+#include "core/error.h"
+#include "ctl.h"
+#include "mounted.h"
+
+/* Of the leaf; its parents need not be there. */
+static bool image_size(const struct ctl_arguments *arguments, uint64_t *bytes, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	g_autoptr(GPtrArray) layers = offline_info(arguments->names[0], arguments->format, arguments->layers, &local);
+
+	if (!layers || layers->len == 0) {
+		g_propagate_error(error, g_steal_pointer(&local));
+		return false;
+	}
+	*bytes = ((struct offline_layer *)layers->pdata[0])->size_bytes;
+	return true;
+}
+
+static bool file_size(const char *path, uint64_t *bytes, GError **error)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return error_set_errno(error, errno, "cannot look at %s", path);
+	if (!S_ISREG(st.st_mode))
+		return error_set(error, EINVAL, "%s is no disk", path);
+	*bytes = (uint64_t)st.st_size;
+	return true;
+}
+
+/* TEXT is "SIZE", "+SIZE" or "-SIZE". False when it is none of these. */
+static bool parse_new_size(const char *text, uint64_t *number, char *sign)
+{
+	*sign = *text == '+' || *text == '-' ? *text : '\0';
+	return config_parse_size(text + (*sign != '\0'), number);
+}
+
+static bool add_size(uint64_t present, char sign, uint64_t number, uint64_t *bytes, GError **error)
+{
+	*bytes = number;
+	if (sign == '+' && __builtin_add_overflow(present, number, bytes))
+		return error_set(error, EFBIG, "the new size is too large");
+	if (sign == '-' && __builtin_sub_overflow(present, number, bytes))
+		return error_set(error, EINVAL, "the disk has %" PRIu64 " bytes, %" PRIu64 " cannot be taken off",
+				 present, number);
+	if (*bytes > INT64_MAX)
+		return error_set(error, EFBIG, "the new size is too large");
+	return true;
+}
+
+static bool resize_file(const char *path, uint64_t present, uint64_t bytes, bool shrink, GError **error)
+{
+	if (bytes < present && !shrink)
+		return error_set(error, EINVAL,
+				 "%s has %" PRIu64 " bytes; making it smaller loses data and needs --shrink", path,
+				 present);
+	if (truncate(path, (off_t)bytes) != 0)
+		return error_set_errno(error, errno, "cannot resize %s", path);
+	return true;
+}
+
+static bool resize(const struct ctl_arguments *arguments, char sign, uint64_t number, GError **error)
+{
+	const char *path = arguments->names[0];
+	g_autoptr(mounted) mount = mounted_find(path);
+	uint64_t present = 0;
+	uint64_t bytes;
+
+	if (mount ? !file_size(path, &present, error) : !image_size(arguments, &present, error))
+		return false;
+	if (!add_size(present, sign, number, &bytes, error))
+		return false;
+	if (mount)
+		return resize_file(path, present, bytes, arguments->shrink, error);
+	return offline_resize(path, arguments->format, arguments->layers, bytes, arguments->shrink, error);
+}
+
+int ctl_resize(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	const char *text = arguments->names[1];
+	uint64_t number;
+	char sign;
+
+	if (!parse_new_size(text, &number, &sign))
+		return ctl_usage_error(arguments->verb, "\"%s\" is not a size (like 10G, +1G or -1G)", text);
+	if (!resize(arguments, sign, number, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}

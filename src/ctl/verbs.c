@@ -1,0 +1,122 @@
+/* The table of verbs: all that --help says and all that is parsed. */
+#include <limits.h>
+
+#include "ctl.h"
+
+#define FIELD(name) offsetof(struct ctl_arguments, name)
+
+#define OPTION_HELP                                                                                                    \
+	{                                                                                                              \
+		'h', "help", CTL_OPTION_FLAG, FIELD(help), NULL, "show this text"                                      \
+	}
+#define OPTION_JSON                                                                                                    \
+	{                                                                                                              \
+		0, "json", CTL_OPTION_FLAG, FIELD(json), NULL, "print JSON"                                            \
+	}
+#define OPTION_LAYERS                                                                                                  \
+	{                                                                                                              \
+		0, "layers", CTL_OPTION_TEXT, FIELD(layers), "DIR[:DIR]",                                              \
+			"where parents may be besides the image's directory"                                           \
+	}
+#define OPTION_FORMAT                                                                                                  \
+	{                                                                                                              \
+		'f', "format", CTL_OPTION_FORMAT, FIELD(format), "FORMAT",                                             \
+			"raw or leaf, instead of what name and magic tell"                                             \
+	}
+#define OPTION_PARENT_FORMAT                                                                                           \
+	{                                                                                                              \
+		'F', "parent-format", CTL_OPTION_FORMAT, FIELD(parent_format), "FORMAT",                               \
+			"the parent's format: raw or leaf"                                                             \
+	}
+#define OPTION_CHUNK                                                                                                   \
+	{                                                                                                              \
+		'c', "chunk", CTL_OPTION_SIZE, FIELD(chunk_bytes), "SIZE",                                             \
+			"allocation unit, a power of two from 64K to 16M; 1M by default"                               \
+	}
+#define OPTION_OUTPUT_FORMAT                                                                                           \
+	{                                                                                                              \
+		'O', "output-format", CTL_OPTION_FORMAT, FIELD(output_format), "FORMAT",                               \
+			"the new image's format, raw or leaf, instead of what its name tells"                          \
+	}
+#define OPTION_END                                                                                                     \
+	{                                                                                                              \
+		0, NULL, CTL_OPTION_FLAG, 0, NULL, NULL                                                                \
+	}
+
+static const struct ctl_option create_options[] = {
+	{'b', "parent", CTL_OPTION_TEXT, FIELD(parent), "PARENT", "the image below the new one"},
+	OPTION_PARENT_FORMAT,
+	OPTION_CHUNK,
+	OPTION_OUTPUT_FORMAT,
+	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "overwrite IMAGE when it is a block device"},
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option clone_options[] = {
+	OPTION_PARENT_FORMAT, OPTION_CHUNK, OPTION_LAYERS, OPTION_HELP, OPTION_END,
+};
+
+static const struct ctl_option report_options[] = {
+	OPTION_JSON, OPTION_FORMAT, OPTION_LAYERS, OPTION_HELP, OPTION_END,
+};
+
+static const struct ctl_option check_options[] = {
+	{'r', "repair", CTL_OPTION_FLAG, FIELD(repair), NULL, "mend what can be mended"},
+	OPTION_JSON,
+	OPTION_FORMAT,
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option convert_options[] = {
+	OPTION_FORMAT, OPTION_OUTPUT_FORMAT, OPTION_LAYERS, OPTION_HELP, OPTION_END,
+};
+
+static const struct ctl_option resize_options[] = {
+	{0, "shrink", CTL_OPTION_FLAG, FIELD(shrink), NULL,
+	 "allow a size below the present one; what lies past it is lost"},
+	OPTION_FORMAT,
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option list_options[] = {
+	OPTION_JSON,
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
+const struct ctl_verb ctl_verbs[] = {
+	{"create", "[-b PARENT [-F FORMAT]] [-c SIZE] [-O FORMAT] [--layers DIR[:DIR]] IMAGE [SIZE]",
+	 "make a new, empty image, or one on top of a parent",
+	 "Makes IMAGE, which must not exist. With a parent SIZE may be left out: the parent's size.", create_options, 1,
+	 2, ctl_create},
+	{"clone", "[-F FORMAT] [-c SIZE] [--layers DIR[:DIR]] PARENT IMAGE...", "make images on top of one parent",
+	 "Makes each IMAGE, of PARENT's size and content. From then on PARENT must not be written.", clone_options, 2,
+	 INT_MAX, ctl_clone},
+	{"info", "[--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "show an image and the chain below it",
+	 "Shows the layers, leaf first.", report_options, 1, 1, ctl_info},
+	{"check", "[--repair] [--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "look for damage, and mend it",
+	 "Checks IMAGE against every rule of its format, and that its chain opens.\n"
+	 "Exit status: 0 no damage or all of it mended, 3 damage is left, 1 the check could not run.",
+	 check_options, 1, 1, ctl_check},
+	{"map", "[--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "show which layer holds what",
+	 "Shows the extents of the disk: what they are and which layer answers for them.", report_options, 1, 1,
+	 ctl_map},
+	{"convert", "[-f FORMAT] [-O FORMAT] [--layers DIR[:DIR]] SRC DST", "copy a disk into one new image",
+	 "Copies what the chain of SRC shows into DST, which must not exist and gets no parent.\n"
+	 "When it is interrupted DST is removed, and it can be run again.",
+	 convert_options, 2, 2, ctl_convert},
+	{"resize", "[--shrink] [-f FORMAT] [--layers DIR[:DIR]] IMAGE|FILE [+|-]SIZE", "change the size of a disk",
+	 "Changes the size of an image, or of a file in a mount. With + or - SIZE is added or taken off.",
+	 resize_options, 2, 2, ctl_resize},
+	{"list", "[--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
+	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
+	 1, 1, ctl_list},
+	{NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
+};
