@@ -38,11 +38,11 @@ enum aio_op { AIO_READ, AIO_WRITE, AIO_DATASYNC };
  * is a write and only one is aligned, not even share a page: the kernel does
  * not keep O_DIRECT and the page cache coherent within it (open(2)). */
 struct aio_file {
-	int direct_fd;       /* O_DIRECT */
+	int direct_fd; /* O_DIRECT */
 	int buffered_fd;
-	uint32_t alignment;  /* of offset, length and memory for direct_fd; power of two */
-	bool try_cache;      /* reads ask the page cache first (RWF_NOWAIT on buffered_fd) */
-	const char *name;    /* for messages and fault points; outlives the file */
+	uint32_t alignment; /* of offset, length and memory for direct_fd; power of two */
+	bool try_cache;	    /* reads ask the page cache first (RWF_NOWAIT on buffered_fd) */
+	const char *name;   /* for messages and fault points; outlives the file */
 };
 
 struct aio_request {
@@ -50,8 +50,8 @@ struct aio_request {
 	enum aio_op op;
 	struct aio_file *file;
 	void *buffer;
-	uint64_t offset;  /* bytes */
-	uint32_t length;  /* bytes; 0 for AIO_DATASYNC */
+	uint64_t offset; /* bytes */
+	uint32_t length; /* bytes; 0 for AIO_DATASYNC */
 	/* A read that meets the end of the file after at least NEEDED bytes
 	 * succeeds and the rest of the buffer is zeroed; before that it is
 	 * -EIO. Usually equal to length. Not used by writes. */
@@ -73,8 +73,8 @@ struct aio_request {
 
 /* Zero: the default. */
 struct aio_limits {
-	unsigned depth;          /* calls under way at once; default 256 */
-	uint64_t io_timeout_ns;  /* default 120 s */
+	unsigned depth;		/* calls under way at once; default 256 */
+	uint64_t io_timeout_ns; /* default 120 s */
 };
 
 /* LIMITS NULL: the defaults. Where io_setup is refused, a warning says what to

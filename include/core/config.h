@@ -19,11 +19,11 @@ enum config_type {
 struct config_key {
 	const char *name;
 	enum config_type type;
-	size_t offset;          /* of the value in the caller's struct */
-	uint64_t min;           /* for numbers */
-	uint64_t max;           /* for numbers; 0: no limit */
-	const char *choices;    /* for strings: "a|b|c", NULL: any */
-	const char *help;       /* one line */
+	size_t offset;	     /* of the value in the caller's struct */
+	uint64_t min;	     /* for numbers */
+	uint64_t max;	     /* for numbers; 0: no limit */
+	const char *choices; /* for strings: "a|b|c", NULL: any */
+	const char *help;    /* one line */
 };
 
 /* KEYS end with a NULL name. VALUE NULL: the key stood alone. ERROR says what

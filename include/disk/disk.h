@@ -26,7 +26,7 @@ struct disk;
  * for a loop before it runs, used on its thread, freed when it has stopped. */
 struct disk_context;
 struct disk_limits {
-	unsigned queue_depth;   /* requests that disks work on at once; others wait */
+	unsigned queue_depth;	/* requests that disks work on at once; others wait */
 	uint64_t io_timeout_ns; /* how long transient errors are retried */
 };
 struct disk_context *disk_context_new(struct loop *loop, const struct disk_limits *limits, GError **error);
@@ -65,7 +65,7 @@ struct disk_io {
 	struct list range_link;
 	uint64_t first_block; /* of the range that is locked */
 	uint64_t blocks;
-	uint64_t next_block; /* where the transfer goes on */
+	uint64_t next_block;  /* where the transfer goes on */
 	uint64_t inner_first; /* zeroing: the whole blocks */
 	uint64_t inner_end;
 	uint8_t *bounce;
@@ -118,7 +118,7 @@ int64_t disk_seek(struct disk *disk, uint64_t offset, int whence);
 struct disk_extent {
 	uint64_t offset; /* bytes */
 	uint64_t length; /* bytes */
-	int layer;       /* -1: no layer has it */
+	int layer;	 /* -1: no layer has it */
 	bool zero;
 };
 /* The extent at OFFSET; blocks; the disk must be open. False past the end. */

@@ -14,10 +14,10 @@
 #include "image/image.h"
 
 struct offline_create_options {
-	enum image_format format;        /* NONE: by the new name (.leaf; .raw, .img) */
-	uint64_t size_bytes;             /* 0 with a parent: the parent's size */
-	uint32_t chunk_bytes;            /* 0: the default */
-	const char *parent;              /* path as a shell sees it; NULL: none */
+	enum image_format format;	 /* NONE: by the new name (.leaf; .raw, .img) */
+	uint64_t size_bytes;		 /* 0 with a parent: the parent's size */
+	uint32_t chunk_bytes;		 /* 0: the default */
+	const char *parent;		 /* path as a shell sees it; NULL: none */
 	enum image_format parent_format; /* NONE: by name and magic */
 	const char *layers;
 	bool force; /* overwrites a block device */
@@ -59,8 +59,8 @@ typedef bool (*offline_progress)(void *opaque, uint64_t done_bytes, uint64_t tot
 
 /* The chain's merged content into one new image; zeros stay holes. */
 bool offline_convert(const char *source, enum image_format source_format, const char *destination,
-		     enum image_format destination_format, const char *layers, offline_progress progress,
-		     void *opaque, GError **error);
+		     enum image_format destination_format, const char *layers, offline_progress progress, void *opaque,
+		     GError **error);
 
 /* Shrinking only when SHRINK. */
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,

@@ -19,13 +19,13 @@
 struct disk_pool;
 
 struct disk_pool_options {
-	const char *path;       /* the pool's directory */
-	const char *layers;     /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
-	const char *disks;      /* GLOB on the shown names; NULL: all */
-	bool read_only;         /* every disk is read-only */
-	bool quiet;             /* broken images are not logged: see disk_pool_broken() */
+	const char *path;	  /* the pool's directory */
+	const char *layers;	  /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
+	const char *disks;	  /* GLOB on the shown names; NULL: all */
+	bool read_only;		  /* every disk is read-only */
+	bool quiet;		  /* broken images are not logged: see disk_pool_broken() */
 	const char *grow_command; /* words as a shell splits them; run when a block device is full; NULL: none */
-	GKeyFile *config;       /* [disk NAME] groups; NULL: none; borrowed until close */
+	GKeyFile *config;	  /* [disk NAME] groups; NULL: none; borrowed until close */
 };
 
 /* Reads the directory and the headers of its images. A broken image is logged

@@ -58,7 +58,8 @@ struct leaf_header_ondisk {
 	le64 parent_size_bytes;
 	uint8_t parent_uuid[16];
 	le64 parent_generation;
-	uint8_t reserved1[56];
+	le64 table_digest; /* of the epochs of the pages that count */
+	uint8_t reserved1[48];
 	char parent_path[LEAF_PARENT_PATH_BYTES];
 	uint8_t reserved2[1792];
 } __attribute__((packed));
@@ -120,11 +121,11 @@ struct leaf_record_ondisk {
 _Static_assert(sizeof(struct leaf_record_ondisk) == 64, "record header");
 
 enum leaf_journal_type {
-	LEAF_JOURNAL_CHUNK = 1,   /* slot, chunk, presence words, zero words */
-	LEAF_JOURNAL_FREE = 2,    /* slot */
-	LEAF_JOURNAL_ZERO = 3,    /* chunk, count: whole chunks read as zeros */
+	LEAF_JOURNAL_CHUNK = 1,	  /* slot, chunk, presence words, zero words */
+	LEAF_JOURNAL_FREE = 2,	  /* slot */
+	LEAF_JOURNAL_ZERO = 3,	  /* chunk, count: whole chunks read as zeros */
 	LEAF_JOURNAL_UNZERO = 4,  /* chunk, count: and now no longer */
-	LEAF_JOURNAL_APPLY = 5,   /* block, blocks, slot, block in slot: copy */
+	LEAF_JOURNAL_APPLY = 5,	  /* block, blocks, slot, block in slot: copy */
 	LEAF_JOURNAL_APPLIED = 6, /* every APPLY before this is done */
 };
 

@@ -59,7 +59,7 @@ struct image_extent {
 
 enum image_flags {
 	IMAGE_WRITABLE = 1 << 0,
-	IMAGE_NO_LOCK = 1 << 1, /* for info, map and check, which only look */
+	IMAGE_NO_LOCK = 1 << 1,	  /* for info, map and check, which only look */
 	IMAGE_NO_DIRECT = 1 << 2, /* page cache only */
 };
 
@@ -69,7 +69,7 @@ struct image {
 	/* Constant while open. */
 	const struct image_ops *ops;
 	enum image_format format;
-	char *path;  /* as given to image_open */
+	char *path;   /* as given to image_open */
 	dev_t device; /* identity of the file */
 	ino_t inode;
 	bool writable;
@@ -87,7 +87,7 @@ struct image_io {
 	struct aio_queue *queue;
 	uint64_t offset; /* bytes, block-aligned */
 	uint32_t length; /* bytes, whole blocks; up to round_up(size, 4 KiB) */
-	bool soft;       /* a copy of what is below: not worth a journal record */
+	bool soft;	 /* a copy of what is below: not worth a journal record */
 	void *buffer;
 	void (*done)(struct image_io *io, int result); /* 0 or -errno */
 
@@ -102,16 +102,16 @@ struct image_io {
 struct image_apply_extent {
 	uint64_t offset; /* bytes, block-aligned */
 	uint64_t length; /* bytes, whole blocks */
-	void *data;      /* block-aligned memory; NULL: zeros */
+	void *data;	 /* block-aligned memory; NULL: zeros */
 };
 
 /* Anything that is not a transfer. The submitter owns it until DONE. */
 struct image_op {
 	struct aio_queue *queue;
-	uint64_t offset; /* zero: bytes, block-aligned */
-	uint64_t length; /* zero: bytes, whole blocks; resize: the new size */
-	bool keep_allocated; /* zero: leave the space allocated where the format can */
-	bool bottom;         /* zero, resize: nothing is below, absent is as good as zero */
+	uint64_t offset;			  /* zero: bytes, block-aligned */
+	uint64_t length;			  /* zero: bytes, whole blocks; resize: the new size */
+	bool keep_allocated;			  /* zero: leave the space allocated where the format can */
+	bool bottom;				  /* zero, resize: nothing is below, absent is as good as zero */
 	const struct image_apply_extent *extents; /* apply */
 	unsigned extent_count;
 	void (*done)(struct image_op *op, int result);
@@ -213,8 +213,8 @@ bool image_set_parent(const char *path, const struct image_parent *parent, GErro
 struct image_check_result {
 	uint64_t damages;
 	uint64_t repaired;
-	uint64_t chunks;        /* allocated */
-	uint64_t leaked_chunks; /* allocated space that no block uses; reused, no damage */
+	uint64_t chunks;	  /* allocated */
+	uint64_t leaked_chunks;	  /* allocated space that no block uses; reused, no damage */
 	uint64_t journal_records; /* not yet in the table */
 };
 bool image_check(const char *path, enum image_format format, bool repair,

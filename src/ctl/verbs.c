@@ -92,7 +92,7 @@ static const struct ctl_option list_options[] = {
 };
 
 const struct ctl_verb ctl_verbs[] = {
-	{"create", "[-b PARENT [-F FORMAT]] [-c SIZE] [-O FORMAT] [--layers DIR[:DIR]] IMAGE [SIZE]",
+	{"create", "[-b PARENT [-F FORMAT]] [-c SIZE] [-O FORMAT] [--force] [--layers DIR[:DIR]] IMAGE [SIZE]",
 	 "make a new, empty image, or one on top of a parent",
 	 "Makes IMAGE, which must not exist. With a parent SIZE may be left out: the parent's size.", create_options, 1,
 	 2, ctl_create},

@@ -65,7 +65,7 @@ void chain_roots_clear(struct chain_roots *roots)
 	g_clear_pointer(&roots->directories, g_strfreev);
 }
 
-static bool is_inside(const char *path, const struct chain_roots *roots)
+bool chain_is_inside(const char *path, const struct chain_roots *roots)
 {
 	for (char **root = roots->directories; *root; root++) {
 		size_t n = strlen(*root);
@@ -175,7 +175,7 @@ static char *parent_path(const struct chain_link *child, const struct chain_root
 
 	if (!resolved) {
 		error_set_errno(error, errno, "%s: its parent %s cannot be found", child->path, joined);
-	} else if (!is_inside(resolved, roots)) {
+	} else if (!chain_is_inside(resolved, roots)) {
 		error_set(error, EPERM,
 			  "%s: its parent %s is outside the pool %s; allow its directory with -o layers=DIR (leafctl: "
 			  "--layers)",
@@ -271,7 +271,7 @@ static struct chain_link *spelled_link(const char *word, const struct chain_root
 		error_set(error, EINVAL, "layer %s: \"%s\" is not an offset in bytes", word, at + 1);
 	else if (!(path = realpath(joined, NULL)))
 		error_set_errno(error, errno, "layer %s: %s cannot be found", word, joined);
-	else if (!is_inside(path, roots))
+	else if (!chain_is_inside(path, roots))
 		error_set(error, EPERM, "layer %s: is outside the pool; allow its directory with -o layers=DIR", path);
 	else if ((format = image_probe(path, error)) != IMAGE_FORMAT_NONE)
 		link = link_new(path, format, NULL, error);

@@ -29,6 +29,9 @@ struct chain_roots {
 bool chain_roots_init(struct chain_roots *roots, const char *first, const char *layers, GError **error);
 void chain_roots_clear(struct chain_roots *roots);
 
+/* PATH is absolute, links followed. */
+bool chain_is_inside(const char *path, const struct chain_roots *roots);
+
 /* Header contents by path and time stamps, so that 2,000 clones read their
  * base's header once. Not locked. */
 struct chain_cache;

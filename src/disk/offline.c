@@ -27,7 +27,23 @@ static char *relative_path(const char *from, const char *to)
 	return g_string_free(result, FALSE);
 }
 
-static char *path_from(const char *image, const char *parent, GError **error)
+/* What the pool would refuse later is refused now. */
+static bool parent_is_allowed(const char *directory, const char *parent, const char *layers, GError **error)
+{
+	struct chain_roots roots = {0};
+	bool inside = false;
+
+	if (!chain_roots_init(&roots, directory, layers, error))
+		return false;
+	inside = chain_is_inside(parent, &roots);
+	chain_roots_clear(&roots);
+	return inside || error_set(error, EPERM,
+				   "%s: is outside %s, where its child would look for it; allow its directory with "
+				   "--layers DIR, and mount with -o layers=DIR",
+				   parent, directory);
+}
+
+static char *path_from(const char *image, const char *parent, const char *layers, GError **error)
 {
 	g_autofree char *directory = g_path_get_dirname(image);
 	char *from = realpath(directory, NULL), *to = realpath(parent, NULL);
@@ -35,7 +51,7 @@ static char *path_from(const char *image, const char *parent, GError **error)
 
 	if (!from || !to)
 		error_set_errno(error, errno, "%s: cannot be found", from ? parent : directory);
-	else
+	else if (parent_is_allowed(from, to, layers, error))
 		relative = relative_path(from, to);
 	free(from);
 	free(to);
@@ -64,7 +80,7 @@ static bool describe_parent(const char *path, const struct offline_create_option
 	top = links->pdata[0];
 	*parent = (struct image_parent){
 		.format = format,
-		.path = path_from(path, options->parent, error),
+		.path = path_from(path, options->parent, options->layers, error),
 		.size_bytes = top->info.size_bytes,
 		.generation = top->info.generation,
 	};

@@ -146,7 +146,8 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	pool->cache = chain_cache_new();
 	pool->quiet = options->quiet;
 	pool->options = (struct scan_options){g_strdup(options->disks), options->read_only, options->config};
-	if (set_grow_command(options->grow_command, error) && chain_roots_init(&pool->roots, options->path, options->layers, error) && scan_locked(pool, error))
+	if (set_grow_command(options->grow_command, error) &&
+	    chain_roots_init(&pool->roots, options->path, options->layers, error) && scan_locked(pool, error))
 		return pool;
 	disk_pool_close(pool);
 	return NULL;
@@ -327,9 +328,11 @@ static bool target_gives_way(struct disk_pool *pool, const char *name, const cha
 
 	if (!target)
 		return true;
-	if (!replace || strcmp(disk_image_path(target), file) != 0)
-		return error_set(error, EEXIST, "%s: exists; remove it first", name);
-	return find_free_locked(pool, name, error);
+	if (!find_free_locked(pool, name, error))
+		return false;
+	if (replace && strcmp(disk_image_path(target), file) == 0)
+		return true;
+	return error_set(error, EEXIST, "%s: exists; remove it first", name);
 }
 
 static bool move_file(const char *old, const char *file, bool replace, GError **error)

@@ -281,22 +281,34 @@ static bool name_is_raw(const char *path)
 	return g_str_has_suffix(path, ".raw") || g_str_has_suffix(path, ".img");
 }
 
-enum image_format image_probe(const char *path, GError **error)
+/* Either copy of the header tells: the other may be damaged. */
+static bool has_leaf_magic(int fd)
 {
 	char magic[sizeof(LEAF_MAGIC) - 1];
-	ssize_t n;
+
+	for (unsigned copy = 0; copy < LEAF_HEADER_COPIES; copy++)
+		if (pread(fd, magic, sizeof(magic), (off_t)copy * LEAF_HEADER_BYTES) == sizeof(magic) &&
+		    memcmp(magic, LEAF_MAGIC, sizeof(magic)) == 0)
+			return true;
+	return false;
+}
+
+enum image_format image_probe(const char *path, GError **error)
+{
+	enum image_format format = IMAGE_FORMAT_NONE;
 	int fd;
 
 	if (name_is_raw(path))
 		return IMAGE_FORMAT_RAW;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	n = fd < 0 ? -1 : pread(fd, magic, sizeof(magic), 0);
-	if (n < 0)
+	if (fd < 0) {
 		error_set_errno(error, errno, "%s: cannot be read", path);
-	if (fd >= 0)
-		close(fd);
-	return n == sizeof(magic) && memcmp(magic, LEAF_MAGIC, sizeof(magic)) == 0 ? IMAGE_FORMAT_LEAF
-										   : IMAGE_FORMAT_NONE;
+		return format;
+	}
+	if (has_leaf_magic(fd))
+		format = IMAGE_FORMAT_LEAF;
+	close(fd);
+	return format;
 }
 
 bool image_read_info(const char *path, enum image_format format, struct image_info *info, GError **error)

@@ -121,6 +121,21 @@ static void add_table_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint
 	leaf_page_seal(out, LEAF_TABLE_MAGIC, position, le64_get(checkpoint->header.epoch), first, leaf->image_id);
 }
 
+static void set_digest(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
+{
+	uint64_t digest = le64_get(leaf->header.table_digest), epoch = le64_get(checkpoint->header.epoch);
+
+	for (guint i = 0; i < checkpoint->pages->len; i++) {
+		uint64_t page = g_array_index(checkpoint->pages, struct page_copy, i).page;
+
+		if (page == UINT64_MAX)
+			continue;
+		digest -= leaf_page_digest(page, g_array_index(leaf->page_epoch, uint64_t, page));
+		digest += leaf_page_digest(page, epoch);
+	}
+	checkpoint->header.table_digest = le64_of(digest);
+}
+
 struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, int *errnum)
 {
 	struct leaf_checkpoint *checkpoint = g_new0(struct leaf_checkpoint, 1);
@@ -139,6 +154,7 @@ struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, int *e
 			add_table_page(leaf, checkpoint, page);
 		leaf->page_dirty->data[page] = 0;
 	}
+	set_digest(leaf, checkpoint);
 	checkpoint->header.slot_count = le64_of(leaf->slots->len);
 	checkpoint->header.zero_list_slots = le64_of(leaf->zero_slots->len);
 	checkpoint->header.journal_sequence = le64_of(leaf->journal_sequence);
@@ -172,8 +188,10 @@ void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *chec
 	for (guint i = 0; i < checkpoint->pages->len; i++) {
 		uint64_t page = g_array_index(checkpoint->pages, struct page_copy, i).page;
 
-		if (page != UINT64_MAX)
-			leaf->page_place->data[page] ^= 1;
+		if (page == UINT64_MAX)
+			continue;
+		leaf->page_place->data[page] ^= 1;
+		g_array_index(leaf->page_epoch, uint64_t, page) = le64_get(checkpoint->header.epoch);
 	}
 	leaf->header = checkpoint->header;
 	leaf->journal_position = le64_get(leaf->header.journal_offset);

@@ -33,18 +33,34 @@ static void add_punch(struct zero_run *run, uint64_t offset, uint64_t length)
 		g_array_append_val(run->punches, punch);
 }
 
-static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
-{
-	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
-	leaf_chunk_remove_locked(run->leaf, chunk);
-}
-
-static void zero_whole_locked(struct zero_run *run, uint64_t first, uint64_t count)
+static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t count)
 {
 	struct leaf *leaf = run->leaf;
 
+	if (run->bottom) {
+		intervals_remove(leaf->zero, first, count);
+		leaf_event_locked(leaf, LEAF_JOURNAL_UNZERO, first, count);
+	} else {
+		intervals_add(leaf->zero, first, count);
+		leaf_event_locked(leaf, LEAF_JOURNAL_ZERO, first, count);
+	}
+}
+
+/* The chunk goes and is zero from the same commit on: never absent between. */
+static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
+{
+	uint64_t index = chunk->index;
+
+	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
+	leaf_chunk_remove_locked(run->leaf, chunk);
+	if (!run->bottom)
+		mark_whole_locked(run, index, 1);
+}
+
+static void drop_chunks_locked(struct zero_run *run, uint64_t first, uint64_t count)
+{
 	for (uint64_t index = first; index < first + count; index++) {
-		struct chunk *chunk = leaf_chunk_find(leaf, index);
+		struct chunk *chunk = leaf_chunk_find(run->leaf, index);
 
 		if (chunk)
 			drop_chunk_locked(run, chunk);
@@ -59,19 +75,6 @@ static void drop_slots_locked(struct zero_run *run, uint64_t first, uint64_t cou
 
 		if (chunk && chunk->index >= first && chunk->index - first < count)
 			drop_chunk_locked(run, chunk);
-	}
-}
-
-static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t count)
-{
-	struct leaf *leaf = run->leaf;
-
-	if (run->bottom) {
-		intervals_remove(leaf->zero, first, count);
-		leaf_event_locked(leaf, LEAF_JOURNAL_UNZERO, first, count);
-	} else {
-		intervals_add(leaf->zero, first, count);
-		leaf_event_locked(leaf, LEAF_JOURNAL_ZERO, first, count);
 	}
 }
 
@@ -106,7 +109,7 @@ static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
 		if (by_slot)
 			drop_slots_locked(run, first, count, done, n);
 		else
-			zero_whole_locked(run, first + done, n);
+			drop_chunks_locked(run, first + done, n);
 		g_mutex_unlock(&leaf->lock);
 		result = punch_all(run);
 		g_mutex_lock(&leaf->lock);
@@ -132,16 +135,9 @@ static void add_block_punches(struct zero_run *run, struct chunk *chunk, uint32_
 static void release_if_void(struct zero_run *run, struct chunk *chunk)
 {
 	struct leaf *leaf = run->leaf;
-	uint64_t index = chunk->index;
 
-	if (chunk->writers)
-		return;
-	if (leaf_chunk_is_empty(leaf, chunk)) {
+	if (!chunk->writers && (leaf_chunk_is_empty(leaf, chunk) || leaf_chunk_is_zero(leaf, chunk)))
 		drop_chunk_locked(run, chunk);
-	} else if (leaf_chunk_is_zero(leaf, chunk)) {
-		drop_chunk_locked(run, chunk);
-		mark_whole_locked(run, index, 1);
-	}
 }
 
 /* The chunk at INDEX, allocated when zero bits have to be kept in it; NULL
@@ -200,9 +196,9 @@ static int zero_blocks(struct zero_run *run, uint64_t first, uint64_t end, uint6
 	int result;
 
 	if (first_whole > end_whole) /* inside one chunk */
-		return zero_part(run, first / per_chunk, (uint32_t)(first % per_chunk), (uint32_t)(end - first));
+		end_whole = first_whole;
 	result = zero_part(run, first / per_chunk, (uint32_t)(first % per_chunk),
-			   (uint32_t)(first_whole * per_chunk - first));
+			   (uint32_t)(MIN(first_whole * per_chunk, end) - first));
 	if (result == 0)
 		result = zero_whole(run, first_whole, end_whole - first_whole);
 	if (result == 0 && end > end_whole * per_chunk)

@@ -179,6 +179,13 @@ bool leaf_page_is_valid(const struct leaf_page_ondisk *page, uint32_t magic, uin
 	       checksum_holds(page, sizeof(*page), offsetof(struct leaf_page_ondisk, checksum));
 }
 
+uint64_t leaf_page_digest(uint64_t page, uint64_t epoch)
+{
+	le64 pair[] = {le64_of(page), le64_of(epoch)};
+
+	return epoch ? XXH64(pair, sizeof(pair), 0) : 0;
+}
+
 void leaf_record_seal(void *data, uint32_t bytes, uint64_t position, uint64_t epoch, uint64_t sequence,
 		      uint64_t image_id, uint32_t entries, uint64_t slot_count)
 {

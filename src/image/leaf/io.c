@@ -23,18 +23,24 @@ static uint32_t cut_to_chunk(const struct leaf *leaf, uint64_t block, uint64_t b
 	return (uint32_t)MIN(blocks, leaf->geometry.chunk_blocks - block_in_chunk(leaf, block));
 }
 
-/* Blocks in no chunk: zero or absent, in whole chunks. */
-static struct image_extent extent_without_chunk(struct leaf *leaf, uint64_t block, uint64_t blocks)
+/* Blocks in no chunk: zero or absent. FAR: as far as it goes, at some cost;
+ * otherwise absent ones only to the end of their chunk. */
+static struct image_extent extent_without_chunk(struct leaf *leaf, uint64_t block, uint64_t blocks, bool far)
 {
 	uint64_t index = chunk_index(leaf, block), run = 1;
 	uint64_t chunks = chunk_index(leaf, block + blocks - 1) - index + 1;
-	struct image_extent extent = {EXTENT_ABSENT, cut_to_chunk(leaf, block, blocks)};
+	bool zero = false;
 
-	if (!intervals_length(leaf->zero) || !intervals_contains(leaf->zero, index, chunks, &run))
-		return extent;
-	extent.state = EXTENT_ZERO;
-	extent.blocks = MIN(blocks, run * leaf->geometry.chunk_blocks - block_in_chunk(leaf, block));
-	return extent;
+	if (intervals_length(leaf->zero))
+		zero = intervals_contains(leaf->zero, index, chunks, &run);
+	else if (far)
+		run = chunks;
+	if (!zero)
+		run = far ? leaf_chunks_without_slot_locked(leaf, index, run) : 1;
+	return (struct image_extent){
+		zero ? EXTENT_ZERO : EXTENT_ABSENT,
+		MIN(blocks, run * leaf->geometry.chunk_blocks - block_in_chunk(leaf, block)),
+	};
 }
 
 static struct image_extent extent_in_chunk(struct leaf *leaf, struct chunk *chunk, uint64_t block, uint64_t blocks)
@@ -56,10 +62,10 @@ struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t bl
 	struct image_extent extent;
 	struct chunk *chunk;
 
-	(void)may_block;
 	g_mutex_lock(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
-	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks) : extent_without_chunk(leaf, block, blocks);
+	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks)
+		       : extent_without_chunk(leaf, block, blocks, may_block);
 	g_mutex_unlock(&leaf->lock);
 	return extent;
 }
@@ -103,7 +109,7 @@ struct image_extent leaf_read(struct image_io *io)
 
 	g_mutex_lock(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
-	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks) : extent_without_chunk(leaf, block, blocks);
+	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks) : extent_without_chunk(leaf, block, blocks, false);
 	if (extent.state == EXTENT_DATA)
 		chunk->users++;
 	g_mutex_unlock(&leaf->lock);

@@ -144,7 +144,10 @@ static bool replay_chunk(struct leaf *leaf, const le64 *value)
 	for (uint32_t i = 0; i < words; i++)
 		if (chunk->bits[words + i] & ~chunk->bits[i])
 			return false;
-	intervals_remove(leaf->zero, index, 1);
+	if (intervals_contains(leaf->zero, index, 1, NULL)) {
+		intervals_remove(leaf->zero, index, 1);
+		leaf->zero_dirty = true;
+	}
 	leaf_page_mark_dirty_locked(leaf, slot);
 	return true;
 }
@@ -254,22 +257,41 @@ static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes
 	return true;
 }
 
+/* After the last record that counts there is none of this epoch: each was
+ * flushed before the next was written. */
+static void check_nothing_follows(struct leaf *leaf, const uint8_t *journal, uint64_t at, uint64_t bytes,
+				  struct leaf_report *report)
+{
+	uint64_t start = le64_get(leaf->header.journal_offset), epoch = le64_get(leaf->header.epoch);
+
+	for (; at < bytes; at += LEAF_PAGE_BYTES) {
+		const struct leaf_record_ondisk *record = (const void *)(journal + at);
+		uint64_t sequence = le64_get(record->sequence);
+
+		if (le64_get(record->epoch) != epoch || sequence <= leaf->journal_sequence ||
+		    !leaf_record_validate(record, bytes - at, start + at, epoch, sequence, leaf->image_id))
+			continue;
+		leaf_damage(report,
+			    "record %" G_GUINT64_FORMAT " of the journal is damaged, record %" G_GUINT64_FORMAT
+			    " behind it is not",
+			    leaf->journal_sequence, sequence);
+		return;
+	}
+}
+
 int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 {
 	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
 	g_autofree uint8_t *journal = g_malloc(bytes);
-	int result = image_file_read(&leaf->file, journal, LEAF_PAGE_BYTES, start);
+	int result = image_file_read(&leaf->file, journal, bytes, start);
 	int64_t records = 0;
+	uint64_t at;
 
-	if (result == 0 && le32_get(((struct leaf_record_ondisk *)(void *)journal)->magic) == LEAF_RECORD_MAGIC)
-		result = image_file_read(&leaf->file, journal, bytes, start);
-	else
-		bytes = 0;
 	if (result < 0) {
 		error_set_errno(report->error, -result, "%s: its journal cannot be read", report->path);
 		return -1;
 	}
-	for (uint64_t at = 0; at < bytes; records++) {
+	for (at = 0; at < bytes; records++) {
 		uint32_t length =
 			leaf_record_validate(journal + at, bytes - at, start + at, le64_get(leaf->header.epoch),
 					     leaf->journal_sequence, leaf->image_id);
@@ -285,5 +307,6 @@ int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 		leaf->journal_position = start + at;
 		leaf->journal_sequence++;
 	}
-	return records;
+	check_nothing_follows(leaf, journal, at, bytes, report);
+	return report->damages && !report->finding ? -1 : records;
 }

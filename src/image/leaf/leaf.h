@@ -87,6 +87,7 @@ struct leaf {
 
 	GHashTable *chunks; /* uint64_t * (chunk->index) -> struct chunk */
 	GPtrArray *slots;   /* slot -> struct chunk, NULL: free */
+	GArray *sorted;	    /* uint64_t indexes of all chunks, for long runs; NULL: out of date */
 	GArray *free;	    /* uint64_t, stack */
 	GArray *freed;	    /* uint64_t: since the last commit began */
 	GArray *freeing;    /* uint64_t: the commit under way frees them */
@@ -97,6 +98,7 @@ struct leaf {
 	GArray *free_events;	/* uint64_t slots: FREE entries */
 	GByteArray *page_dirty; /* per page: differs from the table on disk */
 	GByteArray *page_place; /* per page: place of the current copy, 0 or 1 */
+	GArray *page_epoch;	/* uint64_t, per page: of the current copy, 0: none yet */
 	bool zero_dirty;	/* differs from the zero list on disk */
 	bool checkpoint_due;	/* the next commit must write the table back */
 	GPtrArray *zero_slots;	/* struct chunk: slots of the zero list */
@@ -155,6 +157,9 @@ static inline bool bits_test(const uint64_t *words, uint32_t bit)
 
 /* table.c: chunks, slots and their dirtiness. All _locked. */
 struct chunk *leaf_chunk_find(struct leaf *leaf, uint64_t index);
+/* Chunks, up to LIMIT, from INDEX on that have no slot; INDEX has none. Slow
+ * after a change. */
+uint64_t leaf_chunks_without_slot_locked(struct leaf *leaf, uint64_t index, uint64_t limit);
 /* A new chunk in the lowest free slot: the blocks of a chunk that was in the
  * zero list are zero, others absent. NULL with *ERRNUM (-ENOSPC, -EAGAIN while
  * a block device may grow, -EFBIG). */
@@ -182,7 +187,9 @@ void leaf_table_clear(struct leaf *leaf);
 void leaf_table_assert_locked(struct leaf *leaf);
 /* Page of SLOT. */
 uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot);
-/* Grows page_dirty and page_place to cover all slots. */
+/* What PAGE with EPOCH adds to the header's table_digest; epoch 0: nothing. */
+uint64_t leaf_page_digest(uint64_t page, uint64_t epoch);
+/* Grows page_dirty, page_place and page_epoch to cover all slots. */
 void leaf_pages_cover_locked(struct leaf *leaf);
 
 /* format.c: encode, and validate before use. */

@@ -125,6 +125,7 @@ static void load_page(struct leaf *leaf, uint64_t page, const struct leaf_page_o
 		return;
 	}
 	leaf->page_place->data[page] = (uint8_t)best;
+	g_array_index(leaf->page_epoch, uint64_t, page) = le64_get(places[best].epoch);
 	/* A checkpoint that a crash cut off left its page in the other place:
 	 * the next one has the same epoch and must not make that page count. */
 	leaf->page_dirty->data[page] = leaf_page_is_valid(&places[1 - best], LEAF_TABLE_MAGIC,
@@ -146,6 +147,18 @@ static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, s
 	for (uint64_t i = 0; i < pages && go_on(report); i++)
 		load_page(leaf, first_page + i, &area[2 * i], report);
 	return go_on(report);
+}
+
+/* A place that should count and is damaged lets an older one count. */
+static void check_digest(struct leaf *leaf, struct leaf_report *report)
+{
+	uint64_t digest = 0;
+
+	for (guint page = 0; page < leaf->page_epoch->len; page++)
+		digest += leaf_page_digest(page, g_array_index(leaf->page_epoch, uint64_t, page));
+	if (digest != le64_get(leaf->header.table_digest) && !report->damages)
+		leaf_damage(report, "a page of the chunk table is damaged, what is left of it is out of date");
+	leaf->header.table_digest = le64_of(digest);
 }
 
 static bool load_table(struct leaf *leaf, struct leaf_report *report)
@@ -170,7 +183,8 @@ static bool load_table(struct leaf *leaf, struct leaf_report *report)
 	for (uint64_t page = 0; page < pages; page += g->pages_per_group)
 		if (!load_group(leaf, page, MIN(g->pages_per_group, pages - page), report))
 			return false;
-	return true;
+	check_digest(leaf, report);
+	return go_on(report);
 }
 
 static bool load_interval(struct leaf *leaf, struct interval interval, uint64_t *floor, struct leaf_report *report)
@@ -256,6 +270,7 @@ static void check_zero_overlap(struct leaf *leaf, struct leaf_report *report)
 		leaf_damage(report, "chunk %" G_GUINT64_FORMAT " is in slot %u and in the zero list", chunk->index,
 			    slot);
 		intervals_remove(leaf->zero, chunk->index, 1);
+		leaf->zero_dirty = true;
 	}
 }
 

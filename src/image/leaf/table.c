@@ -28,6 +28,51 @@ struct chunk *leaf_chunk_find(struct leaf *leaf, uint64_t index)
 	return g_hash_table_lookup(leaf->chunks, &index);
 }
 
+static void sorted_drop(struct leaf *leaf)
+{
+	if (leaf->sorted)
+		g_array_free(leaf->sorted, TRUE);
+	leaf->sorted = NULL;
+}
+
+static gint compare_indexes(gconstpointer a, gconstpointer b)
+{
+	uint64_t first = *(const uint64_t *)a, second = *(const uint64_t *)b;
+
+	return first < second ? -1 : first > second;
+}
+
+static void sorted_make(struct leaf *leaf)
+{
+	GHashTableIter iter;
+	gpointer key;
+
+	if (leaf->sorted)
+		return;
+	leaf->sorted = g_array_sized_new(FALSE, FALSE, sizeof(uint64_t), g_hash_table_size(leaf->chunks));
+	g_hash_table_iter_init(&iter, leaf->chunks);
+	while (g_hash_table_iter_next(&iter, &key, NULL))
+		g_array_append_vals(leaf->sorted, key, 1);
+	g_array_sort(leaf->sorted, compare_indexes);
+}
+
+uint64_t leaf_chunks_without_slot_locked(struct leaf *leaf, uint64_t index, uint64_t limit)
+{
+	guint low = 0, high;
+
+	sorted_make(leaf);
+	high = leaf->sorted->len;
+	while (low < high) {
+		guint middle = low + (high - low) / 2;
+
+		if (g_array_index(leaf->sorted, uint64_t, middle) < index)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < leaf->sorted->len ? MIN(limit, g_array_index(leaf->sorted, uint64_t, low) - index) : limit;
+}
+
 uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot)
 {
 	return slot / leaf->geometry.entries_per_page;
@@ -42,6 +87,7 @@ void leaf_pages_cover_locked(struct leaf *leaf)
 		return;
 	g_byte_array_set_size(leaf->page_dirty, pages);
 	g_byte_array_set_size(leaf->page_place, pages);
+	g_array_set_size(leaf->page_epoch, pages);
 	memset(leaf->page_dirty->data + old, 1, pages - old);
 	memset(leaf->page_place->data + old, 1, pages - old);
 }
@@ -121,6 +167,14 @@ struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errn
 	return chunk;
 }
 
+/* Blocks of chunk INDEX that are inside the image. */
+static uint32_t blocks_inside(const struct leaf *leaf, uint64_t index)
+{
+	uint64_t blocks = blocks_of(leaf->image.size_bytes), first = index * leaf->geometry.chunk_blocks;
+
+	return blocks > first ? (uint32_t)MIN(blocks - first, leaf->geometry.chunk_blocks) : 0;
+}
+
 struct chunk *leaf_chunk_allocate_locked(struct leaf *leaf, uint64_t index, int *errnum)
 {
 	struct chunk *chunk = leaf_slot_take_locked(leaf, index, errnum);
@@ -128,10 +182,11 @@ struct chunk *leaf_chunk_allocate_locked(struct leaf *leaf, uint64_t index, int 
 	if (!chunk)
 		return NULL;
 	g_hash_table_insert(leaf->chunks, &chunk->index, chunk);
+	sorted_drop(leaf);
 	counter_add(image_chunks_allocated, 1);
 	if (intervals_contains(leaf->zero, index, 1, NULL)) {
-		bits_set(chunk_present(leaf, chunk), 0, leaf->geometry.chunk_blocks);
-		bits_set(chunk_zero(leaf, chunk), 0, leaf->geometry.chunk_blocks);
+		bits_set(chunk_present(leaf, chunk), 0, blocks_inside(leaf, index));
+		bits_set(chunk_zero(leaf, chunk), 0, blocks_inside(leaf, index));
 		intervals_remove(leaf->zero, index, 1);
 		leaf->zero_dirty = true;
 		leaf_chunk_mark_dirty_locked(leaf, chunk);
@@ -166,6 +221,7 @@ void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
 {
 	if (chunk->index < LEAF_CHUNK_ZERO_LIST)
 		g_hash_table_remove(leaf->chunks, &chunk->index);
+	sorted_drop(leaf);
 	unmark_dirty(leaf, chunk);
 	leaf->slots->pdata[chunk->slot] = NULL;
 	leaf_page_mark_dirty_locked(leaf, chunk->slot);
@@ -194,7 +250,7 @@ bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk)
 
 bool leaf_chunk_is_zero(const struct leaf *leaf, struct chunk *chunk)
 {
-	return bits_all_set(chunk_zero(leaf, chunk), 0, leaf->geometry.chunk_blocks);
+	return bits_all_set(chunk_zero(leaf, chunk), 0, blocks_inside(leaf, chunk->index));
 }
 
 void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_t count)
@@ -230,6 +286,7 @@ void leaf_table_init(struct leaf *leaf)
 	leaf->zero_slots = g_ptr_array_new();
 	leaf->page_dirty = g_byte_array_new();
 	leaf->page_place = g_byte_array_new();
+	leaf->page_epoch = g_array_new(FALSE, TRUE, sizeof(uint64_t));
 	leaf->zero = intervals_new();
 	list_init(&leaf->flushes);
 	list_init(&leaf->applies);
@@ -240,6 +297,7 @@ void leaf_table_clear(struct leaf *leaf)
 {
 	for (guint i = 0; i < leaf->slots->len; i++)
 		g_free(leaf->slots->pdata[i]);
+	sorted_drop(leaf);
 	g_hash_table_destroy(leaf->chunks);
 	g_ptr_array_free(leaf->slots, TRUE);
 	g_ptr_array_free(leaf->dirty, TRUE);
@@ -252,6 +310,7 @@ void leaf_table_clear(struct leaf *leaf)
 	g_array_free(leaf->redo, TRUE);
 	g_byte_array_free(leaf->page_dirty, TRUE);
 	g_byte_array_free(leaf->page_place, TRUE);
+	g_array_free(leaf->page_epoch, TRUE);
 	intervals_free(leaf->zero);
 	g_mutex_clear(&leaf->lock);
 	g_cond_clear(&leaf->grown);
