@@ -216,6 +216,9 @@ struct image_check_result {
 	uint64_t chunks;	  /* allocated */
 	uint64_t leaked_chunks;	  /* allocated space that no block uses; reused, no damage */
 	uint64_t journal_records; /* not yet in the table */
+	/* A crash can leave one of the two; the next writable open mends it,
+	 * no damage. */
+	unsigned bad_header_copies;
 };
 bool image_check(const char *path, enum image_format format, bool repair,
 		 void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,

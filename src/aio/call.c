@@ -21,7 +21,7 @@
 #include "core/counters.h"
 #include "core/fault.h"
 #include "retry.h"
-#include "trace.h"
+#include "core/trace.h"
 
 #define CALL_LOOKBACK 4
 

@@ -13,7 +13,7 @@
 #include "core/counters.h"
 #include "core/fault.h"
 #include "retry.h"
-#include "trace.h"
+#include "core/trace.h"
 
 #define REAP_MAX 64
 

@@ -38,6 +38,8 @@ static void print_summary(const struct report *report, const struct image_check_
 	printf("damages:  %" PRIu64 ", %" PRIu64 " repaired\n", report->found, report->repaired);
 	printf("chunks:   %" PRIu64 ", %" PRIu64 " leaked (no damage: they are used again)\n", result->chunks,
 	       result->leaked_chunks);
+	if (result->bad_header_copies)
+		printf("header:   one of the two copies is damaged (no damage: the next writable open mends it)\n");
 	printf("journal:  %" PRIu64 " records not yet in the chunk table\n", result->journal_records);
 }
 
@@ -50,6 +52,7 @@ static void print_json(const struct report *report, const struct image_check_res
 	ctl_json_add_size(builder, "repaired", report->repaired);
 	ctl_json_add_size(builder, "chunks", result->chunks);
 	ctl_json_add_size(builder, "leaked_chunks", result->leaked_chunks);
+	ctl_json_add_size(builder, "bad_header_copies", result->bad_header_copies);
 	ctl_json_add_size(builder, "journal_records", result->journal_records);
 	json_builder_end_object(builder);
 	ctl_json_print(builder, true);

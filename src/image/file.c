@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/trace.h"
 #include "image/image.h"
 
 /* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
@@ -146,6 +147,7 @@ int image_file_write(const struct image_file *file, const void *data, size_t len
 
 	if (fault)
 		return fault;
+	trace_append(TRACE_WRITE, file->path, offset, data, (uint32_t)length);
 	while (length) {
 		ssize_t n = pwrite(file->aio.buffered_fd, p, length, (off_t)offset);
 
@@ -166,7 +168,11 @@ int image_file_sync(const struct image_file *file)
 
 	if (fault)
 		return fault;
-	return fdatasync(file->aio.buffered_fd) < 0 ? -errno : 0;
+	trace_append(TRACE_BEGIN, file->path, 0, NULL, 0);
+	if (fdatasync(file->aio.buffered_fd) < 0)
+		return -errno;
+	trace_append(TRACE_FLUSHED, file->path, 0, NULL, 0);
+	return 0;
 }
 
 int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length)

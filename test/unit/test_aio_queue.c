@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../src/aio/trace.h"
+#include "core/trace.h"
 #include "core/counters.h"
 #include "core/fault.h"
 
@@ -757,7 +757,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	directory = g_build_filename(base, "leafdisk-aio-XXXXXX", NULL);
 	g_assert_nonnull(g_mkdtemp(directory));
-	g_setenv("LEAFDISK_AIO_TRACE", directory, true);
+	g_setenv("LEAFDISK_TRACE", directory, true);
 
 	g_test_add_data_func("/aio/queue/round-trip", "", test_round_trip);
 	g_test_add_func("/aio/queue/one-submit", test_one_submit);

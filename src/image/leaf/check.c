@@ -80,7 +80,7 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		GError **error)
 {
 	g_autoptr(GError) local = NULL;
-	struct leaf_report report = {finding, opaque, repair, 0, &local, path};
+	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path};
 	struct leaf *leaf = leaf_load(path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
 	bool good = leaf;
 
@@ -90,7 +90,8 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		check_redo(leaf, &report);
 		count_chunks(leaf, result);
 		good = !local;
-		if (good && repair && report.damages)
+		result->bad_header_copies = report.bad_copies;
+		if (good && repair && (report.damages || report.bad_copies))
 			good = write_back(leaf, &local);
 		if (good && repair)
 			result->repaired = report.damages;

@@ -218,6 +218,7 @@ struct leaf_report {
 	void *opaque;
 	bool repairing;
 	uint64_t damages;
+	unsigned bad_copies; /* of the header: a crash can leave one */
 	GError **error;
 	const char *path;
 };

@@ -57,9 +57,8 @@ bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *
 				 damage[0], damage[1]);
 	best = damage[0] || (!damage[1] && le64_get(copies[1].sequence) > le64_get(copies[0].sequence));
 	*header = copies[best];
-	if (report->finding && (damage[0] || damage[1]))
-		leaf_damage(report, "header copy %u %s", damage[0] ? 0 : 1, damage[damage[0] ? 0 : 1]);
-	else if (report->finding && !sequences_fit(copies))
+	report->bad_copies = damage[0] || damage[1];
+	if (!report->bad_copies && report->finding && !sequences_fit(copies))
 		leaf_damage(report, "header copy %u is out of step with the other", 1 - best);
 	return true;
 }

@@ -1,15 +1,16 @@
 /* Write trace for crash tests, in the tests' build (-DLEAFDISK_FAULTS) only.
  *
- * With LEAFDISK_AIO_TRACE=DIR in the environment, DIR/trace.bin gets a record
+ * With LEAFDISK_TRACE=DIR in the environment, DIR/trace.bin gets a record
  *     W  of each piece of data when the kernel has written it,
  *     B  when a datasync begins, before the kernel has it,
  *     F  when that datasync has succeeded.
+ * of every file that is an image, by the queue or by blocking calls.
  * What a W wrote before a B is durable once the F of that B's file follows;
  * anything else may be lost or torn in a crash. A record is the struct below,
  * little endian, then the file's name and, for a W, the data. The last record
  * may be cut off by the end of the process. Any thread. */
-#ifndef LEAFDISK_AIO_TRACE_H
-#define LEAFDISK_AIO_TRACE_H
+#ifndef LEAFDISK_CORE_TRACE_H
+#define LEAFDISK_CORE_TRACE_H
 
 #include <stdint.h>
 

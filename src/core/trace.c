@@ -3,7 +3,7 @@
  * One file per process, opened at the first record. Each record is one writev
  * on an O_APPEND descriptor under a mutex, so records of several queues do not
  * mix. */
-#include "trace.h"
+#include "core/trace.h"
 
 #ifdef LEAFDISK_FAULTS
 
@@ -22,7 +22,7 @@ static int trace_fd = -1;
 
 static void trace_open(void)
 {
-	const char *directory = g_getenv("LEAFDISK_AIO_TRACE");
+	const char *directory = g_getenv("LEAFDISK_TRACE");
 	g_autofree char *path = NULL;
 
 	if (!directory)
@@ -30,7 +30,7 @@ static void trace_open(void)
 	path = g_build_filename(directory, "trace.bin", NULL);
 	trace_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (trace_fd < 0)
-		log_error("aio: %s: cannot open the write trace: %s", path, strerror(errno));
+		log_error("%s: cannot open the write trace: %s", path, strerror(errno));
 }
 
 void trace_append(enum trace_type type, const char *name, uint64_t offset, const void *data, uint32_t length)
@@ -52,7 +52,7 @@ void trace_append(enum trace_type type, const char *name, uint64_t offset, const
 
 	pthread_mutex_lock(&trace_lock);
 	if (writev(trace_fd, vector, 3) != (ssize_t)(sizeof(record) + name_bytes + length))
-		log_error("aio: the write trace is incomplete: %s", strerror(errno));
+		log_error("the write trace is incomplete: %s", strerror(errno));
 	pthread_mutex_unlock(&trace_lock);
 }
 

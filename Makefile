@@ -1,0 +1,189 @@
+# leafdisk
+#
+#   make            build/leafdisk and build/leafctl
+#   make demo       a small pool, mounted, with a file system on it; make demo-stop
+#   make check      every test; check-asan: the same under ASan and UBSan
+#   make torture    the same tests, longer
+#   make bench      speed against a raw file and qemu-storage-daemon (QUICK=1)
+#   make fuzz       hostile images, FUZZ_SECONDS long
+#   make install    PREFIX (/usr/local), DESTDIR; uninstall
+#   make deps       what the above need, through apt-get
+#   make fmt clean
+#
+# V=1 shows the commands. SAN=address|thread|undefined builds into build/asan,
+# build/tsan or build/ubsan. WERROR=1|0 turns warnings into errors or not.
+
+VERSION := 0.1.0
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/leafdisk
+PYTHON ?= /usr/bin/python3
+CC ?= cc
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 60
+INSTALL ?= install
+PYTEST_FLAGS ?=
+
+PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash
+Q := $(if $(V),,@)
+say = $(if $(V),:,printf '  %-5s %s\n')
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+# ---- Sources -----------------------------------------------------------------
+
+LIBRARY_SOURCES := $(sort $(wildcard $(addprefix src/,core/*.c aio/*.c image/*.c image/*/*.c cache/*.c disk/*.c)))
+leafdisk_SOURCES := $(sort $(wildcard src/fuse/*.c))
+leafctl_SOURCES := $(sort $(wildcard src/ctl/*.c))
+UNIT_SOURCES := $(sort $(wildcard test/unit/test_*.c))
+FUZZ_SOURCES := $(sort $(wildcard test/fuzz/fuzz_*.c))
+ALL_SOURCES := $(LIBRARY_SOURCES) $(leafdisk_SOURCES) $(leafctl_SOURCES) $(UNIT_SOURCES) $(FUZZ_SOURCES)
+PROGRAMS := leafdisk leafctl
+UNITS := $(UNIT_SOURCES:test/unit/%.c=%)
+
+# ---- Variants: a folder, a compiler and flags each ---------------------------
+
+BASE_FLAGS := -std=gnu11 -D_GNU_SOURCE -DLEAFDISK_VERSION='"$(VERSION)"' -Iinclude -Wall -Wextra \
+	-Wstrict-prototypes -Wmissing-prototypes -fstack-protector-strong -pthread -g
+werror := $(if $(filter 0,$(WERROR)),,-Werror)
+faults := -DLEAFDISK_FAULTS $(werror)
+sanitizer := -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all
+
+release_DIR := build
+release_FLAGS := -O2 -DNDEBUG -D_FORTIFY_SOURCE=2 $(if $(filter 1,$(WERROR)),-Werror)
+release_LINK := -Wl,-z,relro,-z,now
+check_DIR := build/check
+check_FLAGS := -O2 $(faults)
+asan_DIR := build/asan
+asan_FLAGS := $(sanitizer) $(faults) -fsanitize=address,undefined
+tsan_DIR := build/tsan
+tsan_FLAGS := $(sanitizer) $(faults) -fsanitize=thread
+ubsan_DIR := build/ubsan
+ubsan_FLAGS := $(sanitizer) $(faults) -fsanitize=undefined
+fuzz_DIR := build/fuzz
+fuzz_FLAGS := $(sanitizer) -DLEAFDISK_FAULTS -Wno-macro-redefined -fsanitize=fuzzer-no-link,address,undefined
+fuzz_CC := $(FUZZ_CC)
+VARIANTS := release check asan tsan ubsan fuzz
+
+SAN_VARIANT_address := asan
+SAN_VARIANT_thread := tsan
+SAN_VARIANT_undefined := ubsan
+VARIANT := $(if $(SAN),$(SAN_VARIANT_$(SAN)),release)
+$(if $(VARIANT),,$(error SAN=$(SAN): it is address, thread or undefined))
+
+# Packages are installed before anything is compiled, when the goal asks for it.
+goal_deps = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
+DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz), \
+	$(call goal_deps,check check-asan torture,deps-check),$(call goal_deps,demo,deps-build))
+
+# Expanded when a recipe runs, so after the packages are there.
+package_flags = $(shell pkg-config --cflags $(PACKAGES))
+package_libs = $(shell pkg-config --libs $(PACKAGES)) -laio
+
+# $(call objects,variant,sources)
+objects = $(patsubst %.c,$($(1)_DIR)/obj/%.o,$(2))
+compiler = $(or $($(1)_CC),$(CC))
+link = $(call compiler,$(1)) $(BASE_FLAGS) $($(1)_FLAGS) $($(1)_LINK) $(CFLAGS) $(LDFLAGS)
+
+define variant_rules
+$(1)_PROGRAMS := $(addprefix $($(1)_DIR)/,$(PROGRAMS))
+$(1)_UNITS := $(addprefix $($(1)_DIR)/unit/,$(UNITS))
+$(1)_LIBRARY := $(call objects,$(1),$(LIBRARY_SOURCES))
+
+# Rewritten only when the flags change, so that every object follows them.
+$($(1)_DIR)/flags: FORCE | $(DEPS_FIRST)
+	@pkg-config --exists --print-errors $(PACKAGES) || { echo "run 'make deps' first" >&2; exit 1; }
+	@mkdir -p $$(@D)
+	@printf '%s\n' "$$$$FLAGS" | cmp -s - $$@ || printf '%s\n' "$$$$FLAGS" >$$@
+$($(1)_DIR)/flags: export FLAGS = $(call compiler,$(1)) $(BASE_FLAGS) $($(1)_FLAGS) $(CPPFLAGS) $(CFLAGS)
+
+$($(1)_DIR)/obj/%.o: %.c $($(1)_DIR)/flags
+	@mkdir -p $$(@D)
+	@$$(say) CC $$@
+	$$(Q)$(call compiler,$(1)) $(BASE_FLAGS) $($(1)_FLAGS) $$(CPPFLAGS) $(CFLAGS) $$(package_flags) -MMD -MP -c -o $$@ $$<
+
+$(foreach program,$(PROGRAMS),
+$($(1)_DIR)/$(program): $(call objects,$(1),$(LIBRARY_SOURCES) $($(program)_SOURCES))
+	@$$(say) LD $$@
+	$$(Q)$$(call link,$(1)) -o $$@ $$^ $$(package_libs)
+)
+$($(1)_DIR)/unit/%: $($(1)_DIR)/obj/test/unit/%.o $$($(1)_LIBRARY)
+	@mkdir -p $$(@D)
+	@$$(say) LD $$@
+	$$(Q)$$(call link,$(1)) -o $$@ $$^ $$(package_libs)
+
+$(call objects,$(1),$(UNIT_SOURCES)): private CPPFLAGS += -Isrc
+-include $(patsubst %.o,%.d,$(call objects,$(1),$(ALL_SOURCES)))
+endef
+$(foreach variant,$(VARIANTS),$(eval $(call variant_rules,$(variant))))
+
+build/fuzz/fuzz_%: build/fuzz/obj/test/fuzz/fuzz_%.o $(fuzz_LIBRARY)
+	@$(say) LD $@
+	$(Q)$(call link,fuzz) -fsanitize=fuzzer -o $@ $^ $(package_libs)
+
+# ---- Goals -------------------------------------------------------------------
+
+.PHONY: all demo demo-stop check check-asan torture bench fuzz install uninstall deps fmt clean FORCE
+FORCE:
+.SECONDARY:
+
+all: $($(VARIANT)_PROGRAMS)
+
+demo: $(release_PROGRAMS)
+	@test/demo.sh start
+demo-stop:
+	@test/demo.sh stop
+
+# $(call suite,variant,environment)
+suite = $(2) LEAFDISK_BUILD=$(CURDIR)/$($(1)_DIR) $(PYTHON) -m pytest -q --durations=5 $(PYTEST_FLAGS) test
+check: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
+	$(Q)$(call suite,check)
+check-asan: $(asan_PROGRAMS) $(asan_UNITS)
+	$(Q)$(call suite,asan)
+torture: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
+	$(Q)$(call suite,check,LEAFDISK_TORTURE=1)
+
+bench: $(release_PROGRAMS)
+	$(Q)LEAFDISK_BUILD=$(CURDIR)/build $(PYTHON) test/bench/bench.py --output build/bench.json $(if $(QUICK),--quick)
+
+fuzz: $(FUZZ_SOURCES:test/fuzz/%.c=build/fuzz/%) $(release_PROGRAMS)
+	$(Q)$(foreach target,$(filter build/fuzz/%,$^),test/fuzz/run.sh $(target) $(FUZZ_SECONDS) &&) :
+
+# Packages: see test/deps.sh.
+.PHONY: deps-build deps-check deps-bench deps-fuzz
+deps:
+	@test/deps.sh build check bench fuzz
+deps-build:
+	@test/deps.sh build
+deps-check:
+	@test/deps.sh build check
+deps-bench:
+	@test/deps.sh build bench
+deps-fuzz:
+	@test/deps.sh build fuzz
+
+MAN_PAGES := $(sort $(wildcard man/*.[1-8]))
+man_target = $(MANDIR)/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+DOCUMENTS := README.md LICENSE etc/leafdisk.conf
+
+install: all
+	$(Q)$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR)
+	$(Q)$(INSTALL) -m 755 $($(VARIANT)_PROGRAMS) $(DESTDIR)$(BINDIR)
+	$(Q)$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
+	$(Q)$(foreach page,$(MAN_PAGES),$(INSTALL) -D -m 644 $(page) $(DESTDIR)$(call man_target,$(page)) &&) :
+
+uninstall:
+	$(Q)rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))
+	$(Q)rm -f $(foreach page,$(MAN_PAGES),$(DESTDIR)$(call man_target,$(page)))
+	$(Q)rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCUMENTS)))
+	$(Q)if [ -d $(DESTDIR)$(DOCDIR) ]; then rmdir $(DESTDIR)$(DOCDIR); fi
+
+fmt:
+	$(Q)find include src test -name '*.[ch]' -exec clang-format -i {} +
+
+clean: demo-stop
+	$(Q)rm -rf build

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Checks the direction of dependencies: who may include what.
+
+Each folder of src/, and each of include/, may include the headers of the
+folders named for it in ALLOWED, and a library's headers only where LIBRARIES
+says so. Prints each breach and exits with 1 when there is one.
+
+usage: test/check-deps.py [TREE]
+"""
+import os
+import re
+import sys
+
+BELOW_IMAGE = {"core", "aio"}
+ALLOWED = {
+    "core": set(),
+    "aio": {"core"},
+    "image": BELOW_IMAGE | {"format"},
+    "cache": BELOW_IMAGE | {"format"},
+    "disk": BELOW_IMAGE | {"image", "cache"},
+    "fuse": BELOW_IMAGE | {"disk"},
+    "ctl": BELOW_IMAGE | {"disk"},
+    "format": {"core"},
+}
+# Headers of a library: the folders that may include them.
+LIBRARIES = {
+    re.compile(r"fuse(_.*)?\.h$|fuse3?/"): {"fuse"},
+    re.compile(r"libaio\.h$"): {"aio"},
+    re.compile(r"json-glib/"): {"ctl", "disk", "fuse"},
+    re.compile(r"xxhash\.h$"): {"image", "cache"},
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+def sources(tree):
+    """(folder, path) of each C file below src/ and include/."""
+    for top in ("src", "include"):
+        for directory, _, names in os.walk(os.path.join(tree, top)):
+            relative = os.path.relpath(directory, os.path.join(tree, top))
+            folder = relative.split(os.sep)[0]
+            for name in sorted(names):
+                if name.endswith((".c", ".h")):
+                    yield folder, os.path.join(directory, name)
+
+
+def includes(path):
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            match = INCLUDE.match(line)
+            if match:
+                yield number, match.group(1) == "<", match.group(2)
+
+
+def library_breach(folder, header):
+    for pattern, folders in LIBRARIES.items():
+        if pattern.match(header) and folder not in folders:
+            return f"only {', '.join(sorted(folders))} may include <{header}>"
+    return None
+
+
+def project_breach(tree, folder, path, header):
+    """HEADER is resolved as the compiler does: beside PATH, then in include/."""
+    beside = os.path.normpath(os.path.join(os.path.dirname(path), header))
+    if os.path.exists(beside):
+        top, target = os.path.relpath(beside, tree).split(os.sep)[:2]
+        return None if target == folder else f"reaches into {top}/{target}"
+    if not os.path.exists(os.path.join(tree, "include", header)):
+        return f'"{header}" is neither beside the file nor in include/'
+    target = header.split("/")[0]
+    if target == folder or target in ALLOWED[folder]:
+        return None
+    return f"{folder} may not include {target}/"
+
+
+def breaches(tree):
+    for folder, path in sources(tree):
+        where = os.path.relpath(path, tree)
+        if folder not in ALLOWED:
+            yield f"{where}: {folder}/ has no place in the order of folders"
+            continue
+        for number, is_system, header in includes(path):
+            breach = library_breach(folder, header)
+            if not breach and not is_system:
+                breach = project_breach(tree, folder, path, header)
+            if breach:
+                yield f"{where}:{number}: {breach}"
+
+
+def main():
+    tree = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+    found = list(breaches(os.path.realpath(tree)))
+    for breach in found:
+        print(breach)
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,463 @@
+"""What the tests share: running programs, mounts, loop devices, waiting."""
+import contextlib
+import ctypes
+import errno
+import faulthandler
+import mmap
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cleanup
+
+TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), ".."))
+BUILD = os.path.realpath(os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build", "check")))
+TORTURE = os.environ.get("LEAFDISK_TORTURE") == "1"
+SANITIZED = os.path.basename(BUILD) in ("asan", "tsan", "ubsan")
+MOUNT_VARIABLE = "LEAFDISK_TEST_MOUNT"
+CRASH_STATUS = 77
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+BLOCK = 4096
+
+# A leaking daemon fails its test as a crashing one does.
+os.environ.setdefault("ASAN_OPTIONS", "abort_on_error=0:exitcode=99:detect_leaks=1")
+os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+
+ALLOCATE_KEEP_SIZE = 1
+ALLOCATE_PUNCH_HOLE = 2
+ALLOCATE_ZERO_RANGE = 16
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def scaled(normal, torture):
+    """A number of operations: NORMAL, or TORTURE in `make torture`."""
+    return torture if TORTURE else normal
+
+
+def program(name):
+    return os.path.join(BUILD, name)
+
+
+def run(*command, timeout=120, check=True, env=None, **options):
+    """Runs a program to its end; its output is in the result as text."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    result = subprocess.run([str(word) for word in command], timeout=timeout, check=False, text=True,
+                            errors="replace", env={**os.environ, **(env or {})}, **options)
+    if check and result.returncode != 0:
+        raise AssertionError(f"{command}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
+    return result
+
+
+def leafctl(*arguments, **options):
+    return run(program("leafctl"), *arguments, **options)
+
+
+def check_clean(*images):
+    for image in images:
+        leafctl("check", image)
+
+
+def wait_until(condition, what, timeout=30, interval=0.005):
+    """Waits for CONDITION to be true and returns its value."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {timeout} s for {what}"
+        time.sleep(interval)
+
+
+def fallocate(fd, mode, offset, length):
+    if _libc.fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def discard(fd, offset, length):
+    fallocate(fd, ALLOCATE_PUNCH_HOLE | ALLOCATE_KEEP_SIZE, offset, length)
+
+
+def zero_range(fd, offset, length):
+    fallocate(fd, ALLOCATE_ZERO_RANGE | ALLOCATE_KEEP_SIZE, offset, length)
+
+
+def write_all(fd, data, offset):
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        offset += written
+        view = view[written:]
+
+
+def read_all(fd, length, offset):
+    """LENGTH bytes, or fewer at the end of the file."""
+    parts = []
+    while length:
+        data = os.pread(fd, length, offset)
+        if not data:
+            break
+        parts.append(data)
+        offset += len(data)
+        length -= len(data)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def opened(path, flags=os.O_RDWR):
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class Aligned:
+    """Memory that O_DIRECT takes."""
+
+    def __init__(self, size):
+        self.memory = mmap.mmap(-1, size)
+
+    def write(self, fd, data, offset):
+        self.memory[: len(data)] = data
+        with memoryview(self.memory)[: len(data)] as view:
+            done = 0
+            while done < len(data):
+                done += os.pwritev(fd, [view[done:]], offset + done)
+
+    def read(self, fd, length, offset):
+        with memoryview(self.memory)[:length] as view:
+            done = 0
+            while done < length:
+                count = os.preadv(fd, [view[done:]], offset + done)
+                if count == 0:
+                    break
+                done += count
+        return self.memory[:done]
+
+
+def file_bytes(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def first_difference(left, right):
+    """Where two byte strings part, for a message; None when they are equal."""
+    if left == right:
+        return None
+    shorter = min(len(left), len(right))
+    step = 64 * KIB
+    for start in range(0, shorter, step):
+        if left[start:start + step] != right[start:start + step]:
+            for index in range(start, min(start + step, shorter)):
+                if left[index] != right[index]:
+                    return index
+    return shorter
+
+
+def assert_same(found, expected, what):
+    if found != expected:
+        where = first_difference(found, expected)
+        raise AssertionError(f"{what}: {len(found)} and {len(expected)} bytes, first difference at {where}: "
+                             f"{bytes(found[where:where + 16]).hex()}, expected "
+                             f"{bytes(expected[where:where + 16]).hex()}")
+
+
+def process_ended(pid, timeout):
+    """Waits for any process, not only a child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], timeout)[0])
+    finally:
+        os.close(descriptor)
+
+
+# What finalise_all() and a Deadline end.
+_live_mounts = []
+_live_loops = []
+
+
+def finalise_all():
+    for loop in list(_live_loops):
+        loop.finalise()
+    for live in list(_live_mounts):
+        live.finalise()
+
+
+class Deadline:
+    """Raises TimeoutError in the main thread after SECONDS.
+
+    A system call on a mount whose daemon does not answer cannot be
+    interrupted, so the daemons are killed first: then it returns."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.timer = threading.Timer(seconds, self._expired)
+        self.timer.daemon = True
+
+    def _expired(self):
+        faulthandler.dump_traceback(sys.__stderr__)
+        for live in list(_live_mounts):
+            live.kill()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
+    def _raise(self, _number, _frame):
+        raise TimeoutError(f"the test took more than {self.seconds} s")
+
+    def __enter__(self):
+        self.previous = signal.signal(signal.SIGALRM, self._raise)
+        self.timer.start()
+
+    def __exit__(self, *_):
+        self.timer.cancel()
+        signal.signal(signal.SIGALRM, self.previous)
+
+
+class Mount:
+    """A pool mounted by a daemon of the build under test.
+
+    In the foreground the daemon is a child of the test; otherwise it puts
+    itself into the background as it does for a user."""
+
+    count = 0
+
+    def __init__(self, pool, work, options=(), foreground=True, env=None, wrapper=()):
+        Mount.count += 1
+        self.pool = pool
+        self.path = os.path.join(work, f"mnt{Mount.count}")
+        self.log_path = os.path.join(work, f"daemon{Mount.count}.log")
+        self.options = list(options)
+        self.foreground = foreground
+        self.env = {**os.environ, **(env or {}), MOUNT_VARIABLE: self.path}
+        self.wrapper = list(wrapper)
+        self.pid = None
+        self.child = None
+        self.status = None
+
+    def command(self):
+        words = [*self.wrapper, program("leafdisk"), self.pool, self.path]
+        if self.foreground:
+            words.append("-f")
+        for option in self.options:
+            words += ["-o", option]
+        return words
+
+    def start(self, timeout=60):
+        os.makedirs(self.path, exist_ok=True)
+        _live_mounts.append(self)
+        with open(self.log_path, "wb") as log:
+            self.child = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                          env=self.env)
+        if self.foreground:
+            self.pid = self.child.pid
+            wait_until(lambda: self.is_live() or self.has_ended(), f"{self.path} to be live", timeout)
+        else:
+            self.status = self.child.wait(timeout)
+            self.pid = self.find_daemon()
+        if not self.is_live():
+            status = self.status
+            self.finalise()
+            raise MountError(status, self.messages())
+        return self
+
+    def find_daemon(self):
+        pids = cleanup.processes_with(MOUNT_VARIABLE, self.path)
+        assert len(pids) <= 1, f"{len(pids)} daemons serve {self.path}"
+        return pids[0] if pids else None
+
+    def is_live(self):
+        """The kernel has the mount and the daemon answers on it."""
+        if not any(point == self.path for point, _, _ in cleanup.mounts_below(self.path)):
+            return False
+        try:
+            return os.stat(self.path).st_dev != os.stat(os.path.dirname(self.path)).st_dev
+        except OSError:
+            return False
+
+    def has_ended(self):
+        if self.foreground and self.status is None:
+            self.status = self.child.poll()
+        return self.status is not None if self.foreground else process_ended(self.pid, 0)
+
+    def wait(self, timeout=60):
+        """Waits for the daemon to end; its exit status where it is a child."""
+        if self.foreground:
+            self.status = self.child.wait(timeout)
+        else:
+            assert process_ended(self.pid, timeout), f"the daemon of {self.path} did not end within {timeout} s"
+            self.status = None
+        return self.status
+
+    def stop(self, timeout=60):
+        """An orderly unmount: the daemon ends with 0 and reports nothing bad."""
+        run("fusermount3", "-u", self.path)
+        status = self.wait(timeout)
+        self.finalise()
+        assert status in (0, None), f"the daemon ended with {status}\n{self.messages()}"
+        return status
+
+    def kill(self):
+        if self.pid and not self.has_ended():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def kill9(self):
+        """What a crash of the daemon leaves behind, and nothing of the mount."""
+        self.kill()
+        self.wait()
+        self.finalise()
+
+    def finalise(self):
+        """Nothing stays, whatever state the mount is in."""
+        if self in _live_mounts:
+            _live_mounts.remove(self)
+        while any(point == self.path for point, _, _ in cleanup.mounts_below(self.path)):
+            if not cleanup.quietly("fusermount3", "-uz", self.path):
+                cleanup.quietly("umount", "-l", self.path)
+        if self.pid and not process_ended(self.pid, 20 if self.status is None else 0):
+            self.kill()
+        if self.child:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(20)
+            if self.foreground:
+                self.status = self.child.returncode
+
+    def messages(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+    def names(self):
+        return sorted(name for name in os.listdir(self.path) if name != ".leafdisk")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.stop()
+        else:
+            self.finalise()
+
+
+class MountError(Exception):
+    """leafdisk refused: its exit status and what it said."""
+
+    def __init__(self, status, messages):
+        super().__init__(f"exit status {status}: {messages}")
+        self.status = status
+        self.messages = messages
+
+
+class Loop:
+    """A loop device on a file, with direct I/O."""
+
+    def __init__(self, path):
+        self.path = path
+        self.device = run("losetup", "--direct-io=on", "--show", "-f", path).stdout.strip()
+        _live_loops.append(self)
+        self.mounted = None
+
+    def sectors_written(self):
+        with open(f"/sys/block/{os.path.basename(self.device)}/stat", encoding="ascii") as file:
+            return int(file.read().split()[6])
+
+    def mount(self, directory, *options):
+        os.makedirs(directory, exist_ok=True)
+        run("mount", *options, self.device, directory)
+        self.mounted = directory
+        return directory
+
+    def unmount(self):
+        run("umount", self.mounted)
+        self.mounted = None
+
+    def detach(self):
+        """The device is gone from the file when this returns."""
+        if self.mounted:
+            self.unmount()
+        run("losetup", "-d", self.device)
+        wait_until(lambda: not self.is_attached(), f"{self.device} to let go of {self.path}")
+        _live_loops.remove(self)
+
+    def is_attached(self):
+        backing = f"/sys/block/{os.path.basename(self.device)}/loop/backing_file"
+        try:
+            with open(backing, encoding="utf-8") as file:
+                return file.read().strip().startswith(self.path)
+        except OSError:
+            return False
+
+    def finalise(self):
+        _live_loops.remove(self)
+        if self.mounted:
+            cleanup.quietly("umount", "-l", self.mounted)
+        if self.is_attached():
+            cleanup.quietly("losetup", "-d", self.device)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.detach()
+        elif self in _live_loops:
+            self.finalise()
+
+
+def faults(*rules, gate=None):
+    """The environment that arms fault points; see include/core/fault.h."""
+    env = {"LEAFDISK_FAULTS": ";".join(rules)}
+    if gate:
+        env["LEAFDISK_FAULTS_GATE"] = gate
+    return env
+
+
+def make_image(path, size=None, parent=None, chunk=None):
+    """leafctl create."""
+    words = ["create"]
+    if parent:
+        words += ["-b", parent]
+    if chunk:
+        words += ["-c", chunk]
+    leafctl(*words, path, *([size] if size is not None else []))
+    return path
+
+
+def make_raw(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+    return path
+
+
+def converted(image, work, *options):
+    """The disk's content as leafctl convert tells it."""
+    target = os.path.join(work, "converted.raw")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    leafctl("convert", *options, image, target)
+    return file_bytes(target)
+
+
+def expect_errno(number, function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        assert error.errno == number, f"{errno.errorcode[error.errno]}, expected {errno.errorcode[number]}"
+        return
+    raise AssertionError(f"{function.__name__} succeeded, expected {errno.errorcode[number]}")

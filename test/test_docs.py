@@ -1,0 +1,185 @@
+"""The manual pages and the sample configuration say what the programs do."""
+import os
+import re
+import shutil
+
+import pytest
+
+from harness import TREE, program, run
+
+PAGES = ("leafdisk.8", "leafctl.1", "leafdisk.conf.5", "leafdisk-layer.5")
+SAMPLE = os.path.join(TREE, "etc", "leafdisk.conf")
+
+
+def page_text(name):
+    with open(os.path.join(TREE, "man", name), encoding="utf-8") as file:
+        return file.read()
+
+
+def section(text, kind, title):
+    """The lines of a section (Sh) or subsection (Ss) of a page."""
+    ends = r"\.Sh " if kind == "Sh" else r"\.S[hs] "
+    found = re.search(rf"^\.{kind} {re.escape(title)}\n(.*?)(?=^{ends}|\Z)", text, re.M | re.S)
+    assert found, f"the page has no .{kind} {title}"
+    return found.group(1)
+
+
+def listed_words(text):
+    """What the .It Cm lines of a section explain."""
+    return set(re.findall(r"^\.It Cm (\w+)", text, re.M))
+
+
+def long_options(text):
+    """Every --name that the macros of a section name."""
+    lines = [line for line in text.splitlines() if line.startswith(".") and "Fl" in line]
+    return {name for line in lines for name in re.findall(r"(?<!\S)-([a-z][a-z-]+)", line)}
+
+
+def letters(text):
+    return set(re.findall(r"Fl ([a-zA-Z])\b", text))
+
+
+def help_of(*words):
+    result = run(program(words[0]), *words[1:], "--help")
+    assert result.stderr == ""
+    return result.stdout
+
+
+def mount_keys():
+    return set(re.findall(r"^    (?:\[no\])?([a-z_]+)(?:=\S+)?  ", help_of("leafdisk"), re.M))
+
+
+def verbs():
+    listed = help_of("leafctl").split("Verbs:\n")[1].split("\n\n")[0]
+    return re.findall(r"^    (\w+)", listed, re.M)
+
+
+def documented_verbs():
+    return re.findall(r"^\.Ss (\w+)", section(page_text("leafctl.1"), "Sh", "VERBS"), re.M)
+
+
+def verb_options(verb):
+    """(letter or "", long name) of each option in the verb's --help."""
+    return re.findall(r"^    (?:-(\w), |    )--([\w-]+)", help_of("leafctl", verb), re.M)
+
+
+def test_mount_options_are_documented():
+    keys = mount_keys()
+    assert {"mode", "threads", "ro"} <= keys
+    assert listed_words(section(page_text("leafdisk.8"), "Sh", "OPTIONS")) == keys
+
+
+def test_flags_of_leafdisk_are_documented():
+    text = help_of("leafdisk")
+    options = section(page_text("leafdisk.8"), "Sh", "OPTIONS")
+    items = "\n".join(line for line in options.splitlines() if line.startswith(".It Fl"))
+    assert long_options(items) == set(re.findall(r"^    --([\w-]+)", text, re.M))
+    assert letters(items) - {"o"} == set(re.findall(r"^    -(\w)\b", text, re.M)) - {"o"}
+
+
+def test_options_of_libfuse_are_documented():
+    passed = help_of("leafdisk").split("libfuse (-o only):")[1]
+    names = set(re.findall(r"[a-z_]+", passed))
+    options = section(page_text("leafdisk.8"), "Sh", "OPTIONS").split("handed on to libfuse")[1]
+    documented = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"^\.Cm (.*)$", options, re.M))))
+    assert "default_permissions" in names
+    assert names <= documented, names - documented
+
+
+def test_verbs_are_documented():
+    listed = verbs()
+    assert "create" in listed
+    assert documented_verbs() == listed
+    synopsis = section(page_text("leafctl.1"), "Sh", "SYNOPSIS")
+    assert re.findall(r"^\.Cm (\w+)", synopsis, re.M) == listed
+
+
+def test_global_options_of_leafctl_are_documented():
+    found = re.findall(r"^    -(\w), --([\w-]+)", help_of("leafctl"), re.M)
+    options = section(page_text("leafctl.1"), "Sh", "OPTIONS").split("Every verb has")[0]
+    assert {name for _, name in found} == long_options(options)
+    assert {letter for letter, _ in found} == letters(options)
+
+
+@pytest.mark.parametrize("verb", documented_verbs())
+def test_options_of_a_verb_are_documented(verb):
+    options = verb_options(verb)
+    text = page_text("leafctl.1")
+    part = section(text, "Ss", verb)
+    assert long_options(part) | {"help"} == {name for _, name in options}
+    synopsis = section(text, "Sh", "SYNOPSIS").split(f".Cm {verb}\n")[1].split("\n.Nm")[0]
+    assert letters(synopsis) <= {letter for letter, _ in options if letter}
+    assert long_options(synopsis) <= {name for _, name in options}
+    assert letters(part) <= {letter for letter, _ in options if letter}
+    for letter, name in options:
+        assert not letter or re.search(rf"Fl {letter} , Fl -{name}\b", text), f"-{letter}, --{name}"
+
+
+def test_usage_line_names_every_option():
+    for verb in verbs():
+        usage = help_of("leafctl", verb).splitlines()[0]
+        for letter, name in verb_options(verb):
+            assert name == "help" or f"--{name}" in usage or f"-{letter} " in usage, f"{verb}: --{name}"
+
+
+def test_configuration_keys_are_documented():
+    page = page_text("leafdisk.conf.5")
+    assert listed_words(section(page, "Ss", "Group [pool]")) == mount_keys() - {"conf"}
+
+
+def write_conf(work, text):
+    path = os.path.join(work, "leafdisk.conf")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def test_disk_keys_are_documented(work, pool):
+    """A key that is not known is refused with a list of those that are."""
+    point = os.path.join(work, "mnt")
+    os.mkdir(point)
+    conf = write_conf(work, "[disk a.img]\nsurely_unknown = 1\n")
+    result = run(program("leafdisk"), pool, point, "-o", f"conf={conf}", check=False)
+    if result.returncode == 0:
+        run("fusermount3", "-u", point)
+    assert result.returncode == 1
+    known = re.search(r"surely_unknown\"; known are: (.*)", result.stderr)
+    assert known, result.stderr
+    documented = listed_words(section(page_text("leafdisk.conf.5"), "Ss", "Groups [disk NAME]"))
+    assert documented == set(re.findall(r"\w+", known.group(1)))
+
+
+def assert_valid(conf, work):
+    """With a pool that is not there, that is all leafdisk has to say."""
+    missing = os.path.join(work, "no-such-pool")
+    result = run(program("leafdisk"), missing, work, "-o", f"conf={conf}", check=False)
+    assert result.returncode == 1
+    assert missing in result.stderr, result.stderr
+
+
+def test_sample_configuration_is_valid(work):
+    assert_valid(SAMPLE, work)
+
+
+def test_sample_configuration_is_valid_without_its_comment_signs(work):
+    with open(SAMPLE, encoding="utf-8") as file:
+        text = re.sub(r"^#(?=\[|\w+ = )", "", file.read(), flags=re.M)
+    assert_valid(write_conf(work, text), work)
+
+
+def test_sample_configuration_shows_every_key():
+    with open(SAMPLE, encoding="utf-8") as file:
+        pool = file.read().split("[disk ")[0]
+    assert set(re.findall(r"^#?(\w+) = ", pool, re.M)) == mount_keys() - {"conf"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_clean(name):
+    if not shutil.which("mandoc"):
+        pytest.skip("mandoc is not installed")
+    result = run("mandoc", "-Tlint", "-W", "warning", os.path.join(TREE, "man", name), check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_pages_are_all_here():
+    assert sorted(os.listdir(os.path.join(TREE, "man"))) == sorted(PAGES)

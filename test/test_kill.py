@@ -1,0 +1,204 @@
+"""The daemon is killed, or fails at every one of its operations in turn."""
+import contextlib
+import errno
+import os
+import threading
+
+import pytest
+
+from harness import (BLOCK, CRASH_STATUS, KIB, MIB, SANITIZED, MountError, check_clean, faults, leafctl, make_image,
+                     make_raw, process_ended, scaled)
+from stamps import Ledger, Writer, read_disk
+
+BLOCKS = 16 * MIB // BLOCK
+WRITERS = 3
+KILLS = scaled(20 if SANITIZED else 50, 500)
+
+
+def verify(live, ledger, name, what):
+    ledger.settle_all(read_disk(live.file(name), ledger.blocks), what)
+
+
+def load(path, ledger, rng, count=WRITERS):
+    """Starts writers; returns what stops them and waits."""
+    stop, lock = threading.Event(), threading.Lock()
+    writers = [Writer(ledger, path, type(rng)(rng.random()), number, count, lock) for number in range(count)]
+    threads = [threading.Thread(target=writer.run, args=(stop,), kwargs={"direct": number % 2 == 1})
+               for number, writer in enumerate(writers)]
+    for thread in threads:
+        thread.start()
+
+    def finish():
+        stop.set()
+        for thread in threads:
+            thread.join()
+        return writers
+
+    return finish
+
+
+# Four times KILLS kills: over chunk sizes, parents and loops.
+@pytest.mark.parametrize("chunk,parent,options", [
+    ("64K", False, []), ("1M", False, []), ("64K", True, []), ("256K", True, ["threads=2"]),
+])
+def test_killed_at_random_moments(mount, pool, rng, chunk, parent, options):
+    base = os.path.join(pool, "base.raw")
+    if parent:
+        make_raw(base, bytes(BLOCKS * BLOCK))
+    image = make_image(os.path.join(pool, "web1.leaf"), BLOCKS * BLOCK, parent=base if parent else None, chunk=chunk)
+    ledger = Ledger(BLOCKS)
+    for kill in range(KILLS):
+        live = mount(*options)
+        verify(live, ledger, "web1.img", f"after kill {kill}")
+        finish = load(live.file("web1.img"), ledger, rng)
+        # The moment is what is random here: a wait for nothing but time.
+        process_ended(live.pid, rng.uniform(0.01, 0.25))
+        assert not live.has_ended(), f"the daemon ended by itself\n{live.messages()}"
+        live.kill9()
+        finish()
+        check_clean(image)
+    assert ledger.version > 10 * KILLS, "the writers hardly wrote"
+    with mount() as live:
+        verify(live, ledger, "web1.img", "after the last kill")
+
+
+SMALL_BLOCKS = 2 * MIB // BLOCK
+SMALL_STEPS = 40
+
+
+def small_load(path, ledger, seed, rng_class):
+    """The same few operations each time; the writer, with what it met."""
+    writer = Writer(ledger, path, rng_class(seed))
+    writer.run(threading.Event(), steps=SMALL_STEPS)
+    return writer
+
+
+def stop_quietly(live):
+    """Ends a daemon that may have failed, and says how it ended."""
+    with contextlib.suppress(AssertionError):
+        live.stop()
+    live.finalise()
+    return live.status
+
+
+def numbers(most):
+    """1, 2, 3, ... with growing steps once the first fifty are done."""
+    number = 1
+    while number <= most:
+        yield number
+        number += 1 if number < scaled(50, most) else number // 12
+
+
+def small_image(pool, name="web1.leaf"):
+    path = os.path.join(pool, name)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return make_image(path, SMALL_BLOCKS * BLOCK, chunk="64K")
+
+
+def run_with_faults(mount, pool, seed, rng_class, env):
+    """One small run; what it left is checked and read back. Returns the
+    daemon's exit status and the errors that the guest met."""
+    image = small_image(pool)
+    ledger = Ledger(SMALL_BLOCKS)
+    errors = []
+    try:
+        live = mount(env=env)
+    except MountError as refusal:
+        status = refusal.status
+    else:
+        writer = small_load(live.file("web1.img"), ledger, seed, rng_class)
+        status, errors = stop_quietly(live), writer.errors
+        if status == 0 and not errors:
+            writer.all_durable()
+    check_clean(image)
+    with mount() as live:
+        verify(live, ledger, "web1.img", str(env))
+    return status, errors
+
+
+@pytest.mark.parametrize("point", ["aio.write", "aio.datasync", "image.write", "image.sync"])
+def test_crash_at_every_operation(mount, pool, rng, point):
+    """The process ends at the Nth operation, for every N until none is met."""
+    seed = rng.random()
+    crashes = 0
+    for number in numbers(100_000):
+        status, _ = run_with_faults(mount, pool, seed, type(rng), faults(f"{point}:crash@{number}"))
+        if status == 0:
+            break
+        assert status == CRASH_STATUS, f"{point} {number}: the daemon ended with {status}"
+        crashes += 1
+    assert status == 0, "every run met a crash"
+    assert crashes > 0 or point.startswith("image."), f"{point} was never met"
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("point", ["aio.write", "aio.datasync"])
+def test_error_at_every_operation(mount, pool, rng, point, error):
+    """From the Nth operation on all fail, then the Nth alone: the guest is told
+    by this request or by its next flush, what was durable stays, and nothing
+    is damaged."""
+    seed = rng.random()
+    failures = []
+    for number in numbers(100_000):
+        rule = f"{point}/web1.leaf:{error}@{number}"
+        status, errors = run_with_faults(mount, pool, seed, type(rng), faults(rule))
+        if status == 0 and not errors:
+            break
+        if errors:
+            assert errors[0].errno in (errno.EIO, errno.ENOSPC), errors
+            failures.append(number)
+        alone, _ = run_with_faults(mount, pool, seed, type(rng), faults(rule + "x1"))
+        assert alone in (0, 1), f"{rule}x1: the daemon ended with {alone}"
+    assert status == 0 and not errors, "every run met an error"
+    assert len(failures) >= 3, f"{point} was hardly met: {failures}"
+
+
+def test_reads_fail_and_recover(mount, pool, rng, work):
+    """A read that fails is an error for its request and for nothing else."""
+    content = rng.randbytes(MIB)
+    make_raw(os.path.join(pool, "base.raw"), content)
+    make_image(os.path.join(pool, "web1.leaf"), parent=os.path.join(pool, "base.raw"))
+    gate = os.path.join(work, "gate")
+    with mount(env=faults("aio.read/base.raw:EIOx3", gate=gate)) as live:
+        with open(gate, "w", encoding="ascii"), open(live.file("web1.img"), "rb", buffering=0) as file:
+            met = 0
+            for _ in range(10):
+                try:
+                    assert os.pread(file.fileno(), 64 * KIB, 128 * KIB) == content[128 * KIB:192 * KIB]
+                    break
+                except OSError as failure:
+                    assert failure.errno == errno.EIO
+                    met += 1
+            assert 1 <= met <= 3, f"{met} errors"
+
+
+@pytest.mark.parametrize("error,count", [("EAGAIN", 3), ("EINTR", 2), ("short", 5)])
+def test_transient_errors_are_retried(mount, pool, rng, error, count):
+    """What passes by itself never reaches the guest."""
+    image = small_image(pool)
+    ledger = Ledger(SMALL_BLOCKS)
+    live = mount(env=faults(f"aio.write/web1.leaf:{error}@4x{count}", f"aio.read/web1.leaf:{error}@2x{count}"))
+    writer = small_load(live.file("web1.img"), ledger, rng.random(), type(rng))
+    assert writer.errors == []
+    live.stop()
+    check_clean(image)
+    with mount() as again:
+        verify(again, ledger, "web1.img", error)
+
+
+def test_resize_crashes_at_every_write(pool, work):
+    """leafctl resize is done or not done, whatever it dies at."""
+    for point in ("image.write", "image.sync", "aio.write", "aio.datasync"):
+        for number in numbers(1000):
+            image = small_image(pool)
+            result = leafctl("resize", image, "3M", check=False, env=faults(f"{point}:crash@{number}"))
+            assert result.returncode in (0, CRASH_STATUS), result.stderr
+            check_clean(image)
+            info = leafctl("info", image).stdout
+            old, new = str(2 * MIB) in info, str(3 * MIB) in info
+            assert old != new, f"{point} {number}: neither the old nor the new size\n{info}"
+            if result.returncode == 0:
+                assert new
+                break
+    assert os.listdir(work) == ["pool"]

@@ -1,0 +1,178 @@
+"""States that a loss of power can leave on the storage, made from a trace of
+the daemon's writes: a write is sure once a datasync that began after it has
+finished; any later one is there, missing or torn between sectors."""
+import os
+import shutil
+import struct
+import threading
+
+import pytest
+
+import leaf_format
+
+from harness import BLOCK, MIB, SANITIZED, check_clean, converted, make_image, scaled
+from stamps import SECTOR, Ledger, Writer
+
+RECORD = struct.Struct("<c3xIQII")
+BLOCKS = 8 * MIB // BLOCK
+STATES = scaled(20 if SANITIZED else 60, 1000)
+
+
+def read_trace(path, name):
+    """(position in the trace after the record, type, offset, data)."""
+    records = []
+    with open(path, "rb") as file:
+        data = file.read()
+    at = 0
+    while at + RECORD.size <= len(data):
+        kind, name_bytes, offset, length, _ = RECORD.unpack_from(data, at)
+        end = at + RECORD.size + name_bytes + length
+        if end > len(data):
+            break
+        file_name = data[at + RECORD.size:at + RECORD.size + name_bytes].decode()
+        if os.path.basename(file_name) == name:
+            records.append((end, kind, offset, data[end - length:end]))
+        at = end
+    return records
+
+
+def sure_before(records, cut):
+    """How many of the first CUT records' writes are sure: those before the
+    begin of the last datasync that finished. Where several were under way the
+    earliest is taken for the one that finished, which promises less."""
+    begun, sure = [], 0
+    for index in range(cut):
+        kind = records[index][1]
+        if kind == b"B":
+            begun.append(index)
+        elif kind == b"F":
+            sure = begun.pop(0)
+    return sure
+
+
+def tear(rng, offset, data):
+    """Some of the write's sectors."""
+    for start in range(0, len(data), SECTOR):
+        if rng.random() < 0.5:
+            yield offset + start, data[start:start + SECTOR]
+
+
+def place(image, offset, data):
+    if len(image) < offset + len(data):
+        image.extend(bytes(offset + len(data) - len(image)))
+    image[offset:offset + len(data)] = data
+
+
+def state_at(rng, initial, final_size, records, cut):
+    """The bytes of the file after a loss of power at record CUT."""
+    image = bytearray(initial)
+    image.extend(bytes(max(final_size - len(image), 0)))
+    sure = sure_before(records, cut)
+    kept = rng.choice([0, 0.5, 0.9, 1])
+    for index, (_, kind, offset, data) in enumerate(records[:cut]):
+        if kind != b"W":
+            continue
+        if index < sure or rng.random() < kept:
+            place(image, offset, data)
+        elif rng.random() < 0.5:
+            for piece in tear(rng, offset, data):
+                place(image, *piece)
+    return image
+
+
+class History:
+    """What was durable when: at which length of the trace which versions."""
+
+    def __init__(self, trace):
+        self.trace = trace
+        self.entries = []
+        with open(trace, "wb"):
+            pass
+
+    def note(self, completed):
+        self.entries.append((os.stat(self.trace).st_size, dict(completed)))
+
+    def ledger_at(self, issued, position):
+        """The ledger as of POSITION; any version issued may be there too."""
+        ledger = Ledger(len(issued))
+        ledger.states = [list(states) for states in issued]
+        for end, completed in self.entries:
+            if end <= position:
+                for block, version in completed.items():
+                    ledger.durable(block, version)
+        return ledger
+
+
+class Recorder(Ledger):
+    """A ledger that forgets nothing: the history says what is durable when."""
+
+    def durable(self, block, version):
+        pass
+
+
+def shorten_journal(image):
+    """The least journal that the format allows: a checkpoint every few flushes."""
+    with open(image, "rb") as file:
+        data = file.read()
+    chunk, start, length = leaf_format.field(data, "chunk_bytes"), leaf_format.field(data, "journal_offset"), 64 << 10
+    with open(image, "wb") as file:
+        file.write(leaf_format.forge(data, journal_bytes=length, data_offset=-(-(start + length) // chunk) * chunk))
+
+
+@pytest.fixture(params=["64K", "1M"])
+def traced(request, mount, pool, work, rng):
+    """A traced run: the image before, its end, the records and the history."""
+    image = make_image(os.path.join(pool, "web1.leaf"), BLOCKS * BLOCK, chunk=request.param)
+    shorten_journal(image)
+    os.sync()
+    before = os.path.join(work, "before.leaf")
+    shutil.copyfile(image, before)
+    trace = os.path.join(work, "trace.bin")
+    issued, history, lock = Recorder(BLOCKS), History(trace), threading.Lock()
+    with mount(env={"LEAFDISK_TRACE": work}) as live:
+        writers = [Writer(issued, live.file("web1.img"), type(rng)(rng.random()), number, 2, lock)
+                   for number in range(2)]
+        threads = []
+        for writer in writers:
+            writer.on_durable = history.note
+            threads.append(threading.Thread(target=writer.run, args=(threading.Event(), scaled(300, 1500))))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [error for writer in writers for error in writer.errors] == []
+    records = read_trace(trace, "web1.leaf")
+    assert sum(kind == b"F" for _, kind, _, _ in records) > 20, "the trace has hardly a flush"
+    headers = sum(kind == b"W" and offset == 0 for _, kind, offset, _ in records)
+    assert headers > 2, "the trace has hardly a checkpoint"
+    with open(before, "rb") as file:
+        initial = file.read()
+    return initial, os.stat(image).st_size, records, issued.states, history
+
+
+def test_every_state_recovers(traced, mount, pool, work, rng):
+    initial, final_size, records, issued, history = traced
+    path = os.path.join(pool, "web1.leaf")
+    for number in range(STATES):
+        cut = rng.randrange(len(records) + 1)
+        state = state_at(rng, initial, final_size, records, cut)
+        with open(path, "wb") as file:
+            file.write(state)
+        ledger = history.ledger_at(issued, records[cut - 1][0] if cut else 0)
+        what = f"power lost after record {cut} of {len(records)}"
+        check_clean(path)
+        ledger.settle_all(converted(path, work), what, torn=True)
+        if number % 5 == 0:
+            recover_and_go_on(mount, path, work, ledger, rng, what)
+
+
+def recover_and_go_on(mount, path, work, ledger, rng, what):
+    """The recovered disk takes writes; a second crash and it is still sound."""
+    with mount() as live:
+        # What is written now must be newer than all that the first run issued.
+        ledger.version = 1 << 40
+        writer = Writer(ledger, live.file("web1.img"), rng)
+        writer.run(threading.Event(), steps=20)
+        assert writer.errors == []
+    check_clean(path)
+    ledger.settle_all(converted(path, work), f"{what}, then written again", torn=True)

@@ -1,0 +1,76 @@
+"""How the source is kept: format, headers on their own, dependencies."""
+import os
+import shutil
+
+import pytest
+
+from harness import TREE, run
+
+CHECK_DEPS = os.path.join(TREE, "test", "check-deps.py")
+
+
+def c_files(*tops, suffixes=(".c", ".h")):
+    for top in tops:
+        for directory, _, names in os.walk(os.path.join(TREE, top)):
+            for name in sorted(names):
+                if name.endswith(suffixes):
+                    yield os.path.relpath(os.path.join(directory, name), TREE)
+
+
+def compile_flags():
+    packages = run("pkg-config", "--cflags", "fuse3", "glib-2.0", "json-glib-1.0", "libxxhash").stdout.split()
+    return ["-std=gnu11", "-D_GNU_SOURCE", "-Iinclude", "-Wall", "-Wextra", "-Werror", *packages]
+
+
+def test_format():
+    files = list(c_files("include", "src", "test"))
+    assert files
+    result = run("clang-format", "--dry-run", "--Werror", *files, cwd=TREE, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("header", c_files("include", "src", suffixes=".h"))
+def test_header_compiles_alone(header, work):
+    source = os.path.join(work, "alone.c")
+    with open(source, "w", encoding="ascii") as file:
+        file.write(f'#include "{os.path.join(TREE, header)}"\n'
+                   f'#include "{os.path.join(TREE, header)}"\n')
+    run("cc", *compile_flags(), "-fsyntax-only", source, cwd=TREE)
+
+
+@pytest.fixture
+def copy(work):
+    """A copy of the tree to break."""
+    for top in ("include", "src"):
+        shutil.copytree(os.path.join(TREE, top), os.path.join(work, "tree", top))
+    return os.path.join(work, "tree")
+
+
+def test_dependencies_point_downward():
+    run(CHECK_DEPS, TREE)
+
+
+@pytest.mark.parametrize("file,line", [
+    ("src/core/log.c", '#include "aio/queue.h"'),
+    ("src/aio/queue.c", '#include "image/image.h"'),
+    ("src/image/image.c", '#include "disk/disk.h"'),
+    ("src/image/image.c", '#include "cache/log.h"'),
+    ("src/fuse/broken.c", '#include "image/image.h"'),
+    ("src/ctl/main.c", '#include "image/image.h"'),
+    ("src/ctl/main.c", '#include "../fuse/options.h"'),
+    ("src/disk/broken.c", "#include <fuse_lowlevel.h>"),
+    ("src/image/image.c", "  #  include <libaio.h>"),
+    ("include/aio/queue.h", '#include "disk/disk.h"'),
+    ("include/format/leaf.h", '#include "image/image.h"'),
+    ("src/other/thing.c", '#include "core/log.h"'),
+])
+def test_a_wrong_dependency_is_found(copy, file, line):
+    os.makedirs(os.path.join(copy, "include", "cache"), exist_ok=True)
+    with open(os.path.join(copy, "include", "cache", "log.h"), "a", encoding="ascii"):
+        pass
+    os.makedirs(os.path.dirname(os.path.join(copy, file)), exist_ok=True)
+    with open(os.path.join(copy, file), "a", encoding="utf-8") as source:
+        source.write(line + "\n")
+    result = run(CHECK_DEPS, copy, check=False)
+    assert result.returncode == 1
+    assert result.stdout.startswith(file), result.stdout

@@ -1,0 +1,111 @@
+"""What surrounds the programs: the demonstration, installing, cleaning up."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import cleanup
+import harness
+from harness import TREE, Deadline, Loop, make_raw, process_ended, run, wait_until
+
+
+def test_demo_runs_twice_and_leaves_nothing(work):
+    demo = os.path.join(work, "demo")
+    script = os.path.join(TREE, "test", "demo.sh")
+    env = {"LEAFDISK_DEMO": demo}
+    try:
+        for _ in range(2):
+            said = run(script, "start", env=env).stdout
+            assert "+ build/leafdisk" in said and "make demo-stop" in said
+            points = [point for point, _, _ in cleanup.mounts_below(demo)]
+            assert sorted(points) == [os.path.join(demo, "guest"), os.path.join(demo, "mnt")]
+            assert os.path.exists(os.path.join(demo, "guest", "test"))
+    finally:
+        run(script, "stop", env=env)
+    assert cleanup.mounts_below(demo) == []
+    assert cleanup.loops_below(demo) == []
+    assert not os.path.exists(demo)
+    run(script, "stop", env=env)
+
+
+def files_below(directory):
+    return sorted(os.path.relpath(os.path.join(parent, name), directory)
+                  for parent, _, names in os.walk(directory) for name in names)
+
+
+# The make that runs the tests hands its job slots on; they are not for these.
+NO_JOBSERVER = {"MAKEFLAGS": ""}
+
+
+def test_install_and_uninstall(work):
+    make = ["make", "-C", TREE, f"DESTDIR={work}/root", "PREFIX=/opt/leafdisk"]
+    run(*make, "install", env=NO_JOBSERVER)
+    installed = files_below(os.path.join(work, "root"))
+    for name in ("bin/leafdisk", "bin/leafctl", "share/man/man8/leafdisk.8", "share/doc/leafdisk/leafdisk.conf"):
+        assert f"opt/leafdisk/{name}" in installed
+    run(os.path.join(work, "root/opt/leafdisk/bin/leafctl"), "--version")
+    run(*make, "uninstall", env=NO_JOBSERVER)
+    assert files_below(os.path.join(work, "root")) == []
+
+
+@pytest.fixture
+def stranger():
+    """A process that belongs to no run."""
+    env = {key: value for key, value in os.environ.items() if key != cleanup.RUN_VARIABLE}
+    process = subprocess.Popen(["sleep", "1000"], env=env)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_cleanup_ends_what_belongs_to_the_run(work, stranger):
+    """Another run's directory, with everything left behind in it."""
+    other = os.path.join(work, "other-run")
+    os.mkdir(other)
+    process = subprocess.Popen(["sleep", "1000"], env={**os.environ, cleanup.RUN_VARIABLE: other})
+    run("truncate", "-s", "16M", os.path.join(other, "disk"))
+    run("mke2fs", "-q", os.path.join(other, "disk"))
+    loop = Loop(os.path.join(other, "disk"))
+    loop.mount(os.path.join(other, "guest"))
+    wait_until(lambda: cleanup.processes_with(cleanup.RUN_VARIABLE, other), "the process")
+    run(sys.executable, os.path.join(TREE, "test", "cleanup.py"), other)
+    assert process.wait(10) == -signal.SIGKILL
+    assert cleanup.mounts_below(other) == []
+    wait_until(lambda: not loop.is_attached(), "the loop device to go")
+    loop.mounted = None
+    assert stranger.poll() is None, "a process of no run was killed"
+    assert cleanup.clean(other) == []
+
+
+def test_a_hanging_test_fails(mount, pool):
+    """A daemon that stops answering: the deadline frees the test."""
+    make_raw(os.path.join(pool, "base.raw"), bytes(4096))
+    live = mount()
+    os.kill(live.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        with Deadline(2):
+            with pytest.raises(OSError):
+                os.stat(live.file("unknown.img"))
+            signal.pause()
+    assert process_ended(live.pid, 10)
+
+
+def test_wait_until_gives_up():
+    with pytest.raises(AssertionError, match="for the impossible"):
+        wait_until(lambda: False, "the impossible", timeout=0.05)
+
+
+def test_a_refused_mount_is_told(mount, work):
+    with pytest.raises(harness.MountError):
+        mount(pool=os.path.join(work, "nowhere"))
+
+
+def test_packages_are_listed_once():
+    """Each list names packages, one a line, and no place to get them from."""
+    directory = os.path.join(TREE, "test", "deps")
+    for name in os.listdir(directory):
+        with open(os.path.join(directory, name), encoding="ascii") as file:
+            lines = file.read().splitlines()
+        assert len(lines) == len(set(lines)) and all(line.replace("-", "").replace(".", "").isalnum() for line in lines)
