@@ -25,17 +25,27 @@
 /* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
 #define DEVICE_SIZE_IOCTL _IOR(0x12, 114, size_t)
 
+/* A daemon whose mount has just gone still holds its images for a moment. */
+#define LOCK_PATIENCE_US (G_USEC_PER_SEC)
+#define LOCK_RETRY_US (10 * 1000)
+
 static bool lock_file(struct image_file *file, bool writable, GError **error)
 {
 	struct flock lock = {.l_type = writable ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
+	gint64 patience = LOCK_PATIENCE_US;
 
-	if (fcntl(file->aio.buffered_fd, F_OFD_SETLK, &lock) == 0)
-		return true;
-	if (errno == EAGAIN || errno == EACCES)
-		return error_set(error, EBUSY, "%s: is in use by another program%s; stop that one first", file->path,
-				 writable ? "" : " that writes it");
-	log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it", file->path,
-		    strerror(errno));
+	while (fcntl(file->aio.buffered_fd, F_OFD_SETLK, &lock) < 0) {
+		if (errno != EAGAIN && errno != EACCES) {
+			log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it",
+				    file->path, strerror(errno));
+			return true;
+		}
+		if (patience <= 0)
+			return error_set(error, EBUSY, "%s: is in use by another program%s; stop that one first",
+					 file->path, writable ? "" : " that writes it");
+		g_usleep(LOCK_RETRY_US);
+		patience -= LOCK_RETRY_US;
+	}
 	return true;
 }
 

@@ -6,7 +6,6 @@
  * header is durable the new pages do not count, because their epoch is above
  * its; after it the old journal does not, because its records' is below. */
 #include <errno.h>
-#include <string.h>
 
 #include "core/counters.h"
 #include "leaf.h"
@@ -200,7 +199,8 @@ void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *chec
 
 void leaf_dirty_everything_locked(struct leaf *leaf)
 {
-	memset(leaf->page_dirty->data, 1, leaf->page_dirty->len);
+	for (guint page = 0; page < leaf->page_dirty->len; page++)
+		leaf->page_dirty->data[page] = 1;
 	leaf->zero_dirty = true;
 	leaf->checkpoint_due = true;
 }
