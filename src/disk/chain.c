@@ -254,30 +254,60 @@ bool chain_resolve(const char *path, enum image_format format, const struct chai
 	return true;
 }
 
-static struct chain_link *spelled_link(const char *word, const struct chain_roots *roots, GError **error)
+/* "[FORMAT:]PATH[@OFFSET]". False: malformed. */
+static bool parse_word(const char *word, enum image_format *format, char **path, uint64_t *offset, GError **error)
 {
 	const char *at = strrchr(word, '@');
-	g_autofree char *name = at ? g_strndup(word, (gsize)(at - word)) : g_strdup(word);
-	g_autofree char *joined =
-		g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(roots->directories[0], name, NULL);
-	char *path = NULL;
-	enum image_format format;
-	struct chain_link *link = NULL;
-	uint64_t offset = 0;
+	const char *colon = strchr(word, ':');
+	g_autofree char *prefix = colon ? g_strndup(word, (gsize)(colon - word)) : NULL;
 
+	*offset = 0;
+	*format = prefix ? image_format_from_name(prefix) : IMAGE_FORMAT_NONE;
+	if (*format != IMAGE_FORMAT_NONE)
+		word = colon + 1;
+	*path = at ? g_strndup(word, (gsize)(at - word)) : g_strdup(word);
 	if (strstr(word, "://"))
-		error_set(error, ENOTSUP, "layer %s: remote layers are not in this version; name a file", word);
-	else if (at && !config_parse_size(at + 1, &offset))
-		error_set(error, EINVAL, "layer %s: \"%s\" is not an offset in bytes", word, at + 1);
-	else if (!(path = realpath(joined, NULL)))
+		return error_set(error, ENOTSUP, "layer %s: remote layers are not in this version; name a file", word);
+	if (at && !config_parse_size(at + 1, offset))
+		return error_set(error, EINVAL, "layer %s: \"%s\" is not an offset in bytes", word, at + 1);
+	return true;
+}
+
+/* What the bytes of a file say counts only where nothing else is said. */
+static bool format_of_word(const char *path, enum image_format *format, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+
+	if (*format == IMAGE_FORMAT_NONE)
+		*format = image_probe(path, &local);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	else if (*format == IMAGE_FORMAT_NONE)
+		error_set(error, EINVAL,
+			  "layer %s: is no image that this version knows; a raw one is named .raw or .img, "
+			  "or written raw:%s",
+			  path, path);
+	return *format != IMAGE_FORMAT_NONE;
+}
+
+static struct chain_link *spelled_link(const char *word, const struct chain_roots *roots, GError **error)
+{
+	g_autofree char *name = NULL, *joined = NULL;
+	struct chain_link *link = NULL;
+	enum image_format format;
+	uint64_t offset;
+	char *path;
+
+	if (!parse_word(word, &format, &name, &offset, error))
+		return NULL;
+	joined = g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(roots->directories[0], name, NULL);
+	path = realpath(joined, NULL);
+	if (!path)
 		error_set_errno(error, errno, "layer %s: %s cannot be found", word, joined);
 	else if (!chain_is_inside(path, roots))
 		error_set(error, EPERM, "layer %s: is outside the pool; allow its directory with -o layers=DIR", path);
-	else if ((format = image_probe(path, error)) != IMAGE_FORMAT_NONE)
+	else if (format_of_word(path, &format, error))
 		link = link_new(path, format, NULL, error);
-	else if (error && !*error)
-		error_set(error, EINVAL,
-			  "layer %s: is no image that this version knows (a raw one is named .raw or .img)", path);
 	free(path);
 	if (link)
 		link->base_offset = offset;

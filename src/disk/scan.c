@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -83,17 +84,32 @@ static void note_ancestors(struct scan *scan, const GPtrArray *links)
 		g_hash_table_add(scan->parents, identity(links->pdata[i]));
 }
 
+/* A symbolic link may name an image elsewhere, within the same bounds as a
+ * parent. */
+static bool stays_inside(const struct scan *scan, const char *path, GError **error)
+{
+	char *resolved = realpath(path, NULL);
+	bool inside = resolved && chain_is_inside(resolved, scan->roots);
+
+	if (!inside)
+		error_set(error, EPERM, "%s: leads to %s, outside the pool; allow its directory with -o layers=DIR",
+			  path, resolved ? resolved : "nothing");
+	free(resolved);
+	return inside;
+}
+
 static void scan_file(struct scan *scan, const char *file)
 {
 	g_autofree char *path = g_build_filename(scan->roots->directories[0], file, NULL);
 	g_autoptr(GPtrArray) links = chain_links_new();
 	g_autoptr(GError) error = NULL;
-	enum image_format format;
+	enum image_format format = IMAGE_FORMAT_NONE;
 	struct stat st;
 
 	if (file[0] == '.' || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
 		return;
-	format = image_probe(path, &error);
+	if (stays_inside(scan, path, &error))
+		format = image_probe(path, &error);
 	if (format == IMAGE_FORMAT_NONE && !error && g_str_has_suffix(file, ".leaf"))
 		error_set(&error, EINVAL, "%s: is named .leaf, but is not a leaf image", path);
 	if (format != IMAGE_FORMAT_NONE && !chain_resolve(path, format, scan->roots, scan->cache, links, &error))

@@ -96,6 +96,10 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		if (good && repair)
 			result->repaired = report.damages;
 	}
+	if (!leaf && report.damages && !repair) {
+		finding(opaque, false, local->message);
+		good = true;
+	}
 	result->damages = report.damages;
 	leaf_free(leaf);
 	if (!good)

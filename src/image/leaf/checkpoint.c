@@ -73,7 +73,7 @@ static int take_zero_slots(struct leaf *leaf, uint64_t count, GPtrArray *slots)
 		struct chunk *slot = leaf_slot_take_locked(leaf, LEAF_CHUNK_ZERO_LIST + n, &errnum);
 
 		if (!slot)
-			return errnum;
+			return errnum == -EAGAIN ? -ENOSPC : errnum;
 		leaf_page_mark_dirty_locked(leaf, slot->slot);
 		g_ptr_array_add(slots, slot);
 	}

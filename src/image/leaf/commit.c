@@ -90,8 +90,7 @@ static bool commit_begin_locked(struct leaf *leaf)
 
 static bool is_recoverable(const struct leaf_commit *commit, int result)
 {
-	return (result == -ENOSPC || result == -EDQUOT || result == -EAGAIN || result == -EFBIG) && !commit->plan &&
-	       !commit->header_touched;
+	return (result == -ENOSPC || result == -EDQUOT || result == -EFBIG) && !commit->plan && !commit->header_touched;
 }
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)

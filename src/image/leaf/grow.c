@@ -6,7 +6,7 @@
  * room wait in room_waiters (and discards on the condition `grown`), then try
  * again: with the device's new size, or for -ENOSPC when it did not grow. */
 #include <errno.h>
-#include <string.h>
+#include <signal.h>
 
 #include "core/log.h"
 #include "leaf.h"
@@ -41,6 +41,17 @@ static char **command_for(const char *path)
 	return argv;
 }
 
+/* In the child: the daemon blocks and ignores signals of its own. */
+static void reset_signals(gpointer unused)
+{
+	sigset_t none;
+
+	(void)unused;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+}
+
 static void run_command(const char *path)
 {
 	g_auto(GStrv) argv = command_for(path);
@@ -50,8 +61,8 @@ static void run_command(const char *path)
 	if (!argv)
 		return;
 	log_info("%s: is full, running %s to make it larger", path, argv[0]);
-	if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL, NULL, NULL,
-			  &status, &error) ||
+	if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, reset_signals, NULL, NULL,
+			  NULL, &status, &error) ||
 	    !g_spawn_check_wait_status(status, &error))
 		log_warning("%s: grow_command failed: %s", path, error->message);
 }

@@ -26,10 +26,13 @@ bool leaf_damage(struct leaf_report *report, const char *format, ...)
 	return false;
 }
 
+/* Damages after which a check stops looking for more. */
+#define DAMAGES_MAX 1000
+
 /* In checking, damage is collected; in opening it ends the load. */
 static bool go_on(const struct leaf_report *report)
 {
-	return report->finding || !report->damages;
+	return report->damages < (report->finding ? DAMAGES_MAX : 1);
 }
 
 /* Copy 0 is written first: a crash can leave it one ahead, and nothing else. */
@@ -105,13 +108,15 @@ static void load_entry(struct leaf *leaf, uint64_t slot, const le64 *values, str
 		g_ptr_array_add(leaf->zero_slots, chunk);
 }
 
-/* PLACES holds both places of the page. */
-static void load_page(struct leaf *leaf, uint64_t page, const struct leaf_page_ondisk *places,
+/* PLACES holds both places of the page; the table has SLOTS in all. Memory for
+ * them is taken page by page, never on the word of the header alone. */
+static void load_page(struct leaf *leaf, uint64_t page, uint64_t slots, const struct leaf_page_ondisk *places,
 		      struct leaf_report *report)
 {
 	const struct leaf_geometry *g = &leaf->geometry;
 	uint64_t epoch = le64_get(leaf->header.epoch), first = page * g->entries_per_page;
 	uint64_t position = leaf_page_offset(g, page);
+	uint64_t end = MIN(first + g->entries_per_page, slots);
 	int best = -1;
 
 	for (int i = 0; i < 2; i++)
@@ -119,6 +124,8 @@ static void load_page(struct leaf *leaf, uint64_t page, const struct leaf_page_o
 				       first, leaf->image_id) &&
 		    (best < 0 || le64_get(places[i].epoch) > le64_get(places[best].epoch)))
 			best = i;
+	g_ptr_array_set_size(leaf->slots, (gint)end);
+	leaf_pages_cover_locked(leaf);
 	if (best < 0) {
 		leaf_damage(report, "page %" G_GUINT64_FORMAT " of the chunk table is damaged in both places", page);
 		return;
@@ -131,11 +138,12 @@ static void load_page(struct leaf *leaf, uint64_t page, const struct leaf_page_o
 							  position + (uint64_t)(1 - best) * LEAF_PAGE_BYTES, UINT64_MAX,
 							  first, leaf->image_id) &&
 				       le64_get(places[1 - best].epoch) > epoch;
-	for (uint32_t i = 0; i < g->entries_per_page && first + i < leaf->slots->len; i++)
-		load_entry(leaf, first + i, (const void *)(places[best].body + (size_t)i * g->entry_bytes), report);
+	for (uint64_t slot = first; slot < end; slot++)
+		load_entry(leaf, slot, (const void *)(places[best].body + (slot - first) * g->entry_bytes), report);
 }
 
-static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, struct leaf_report *report)
+static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, uint64_t slots,
+		       struct leaf_report *report)
 {
 	size_t bytes = pages * 2 * LEAF_PAGE_BYTES;
 	g_autofree struct leaf_page_ondisk *area = g_malloc(bytes);
@@ -144,7 +152,7 @@ static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, s
 	if (result < 0)
 		return error_set_errno(report->error, -result, "%s: its chunk table cannot be read", report->path);
 	for (uint64_t i = 0; i < pages && go_on(report); i++)
-		load_page(leaf, first_page + i, &area[2 * i], report);
+		load_page(leaf, first_page + i, slots, &area[2 * i], report);
 	return go_on(report);
 }
 
@@ -176,11 +184,9 @@ static bool load_table(struct leaf *leaf, struct leaf_report *report)
 	}
 	if (!go_on(report) || slots > G_MAXINT)
 		return go_on(report) && error_set(report->error, EFBIG, "%s: has too many chunks", report->path);
-	g_ptr_array_set_size(leaf->slots, (gint)slots);
-	leaf_pages_cover_locked(leaf);
-	pages = leaf->page_dirty->len;
+	pages = (slots + g->entries_per_page - 1) / g->entries_per_page;
 	for (uint64_t page = 0; page < pages; page += g->pages_per_group)
-		if (!load_group(leaf, page, MIN(g->pages_per_group, pages - page), report))
+		if (!load_group(leaf, page, MIN(g->pages_per_group, pages - page), slots, report))
 			return false;
 	check_digest(leaf, report);
 	return go_on(report);
@@ -339,6 +345,8 @@ struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *rep
 	leaf_table_find_free(leaf);
 	return leaf;
 fail:
+	if (!*report->error)
+		error_set(report->error, EIO, "%s: has more damage than is worth listing", path);
 	leaf_free(leaf);
 	return NULL;
 }

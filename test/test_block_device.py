@@ -1,0 +1,130 @@
+"""Layers on block devices: a raw base, a leaf that fills its device, and the
+command that makes the device larger."""
+import errno
+import os
+import stat
+
+import pytest
+
+from harness import BLOCK, MIB, Loop, check_clean, file_bytes, leafctl, opened, read_all, run, wait_until, write_all
+
+DEVICE_BYTES = 12 * MIB
+
+
+@pytest.fixture
+def device(work):
+    """A loop device on a file of 12 MiB."""
+    path = os.path.join(work, "device.bin")
+    run("truncate", "-s", str(DEVICE_BYTES), path)
+    loop = Loop(path)
+    yield loop
+    loop.detach()
+
+
+def write_conf(work, layers, grow_command=None):
+    path = os.path.join(work, "leafdisk.conf")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("[pool]\nlayers = /dev\n")
+        if grow_command:
+            file.write(f"grow_command = {grow_command}\n")
+        file.write(f"[disk big.img]\nlayers = {layers}\n")
+    return f"conf={path}"
+
+
+def grow_script(work, loop, bytes_each):
+    """Makes the file under the device larger, then the device."""
+    path = os.path.join(work, "grow.sh")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f'#!/bin/sh\necho "$@" >> {work}/grown\n'
+                   f"truncate -s +{bytes_each} {loop.path} && exec losetup -c {loop.device}\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def fill(fd, count, rng):
+    """Writes COUNT MiB; the contents, or where ENOSPC came."""
+    written = []
+    for number in range(count):
+        data = rng.randbytes(MIB)
+        try:
+            write_all(fd, data, number * MIB)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            return written
+        written.append(data)
+    return written
+
+
+def test_full_device(mount, work, device, rng):
+    """ENOSPC at the end of the device; what was written stays."""
+    leafctl("create", "--force", device.device, "100M")
+    with mount(write_conf(work, device.device)) as live:
+        with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
+            written = fill(fd, 20, rng)
+            assert 5 <= len(written) < 12
+            for number, data in enumerate(written):
+                assert read_all(fd, MIB, number * MIB) == data
+            os.fsync(fd)
+    check_clean(device.device)
+    with mount(write_conf(work, device.device)) as live:
+        with opened(live.file("big.img"), os.O_RDONLY) as fd:
+            assert read_all(fd, len(written) * MIB, 0) == b"".join(written)
+
+
+def test_grow_command(mount, work, device, rng):
+    """The device grows when it is full, off the data path, as often as needed."""
+    leafctl("create", "--force", device.device, "100M")
+    script = grow_script(work, device, 4 * MIB)
+    with mount(write_conf(work, device.device, f"{script} 'one word'")) as live:
+        with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
+            written = fill(fd, 30, rng)
+            assert len(written) == 30
+            assert read_all(fd, 30 * MIB, 0) == b"".join(written)
+    check_clean(device.device)
+    calls = file_bytes(os.path.join(work, "grown")).decode().splitlines()
+    assert len(calls) >= 5 and set(calls) == {f"one word {device.device}"}
+
+
+def test_grow_command_fails(mount, work, device, rng):
+    """A command that does not help ends in ENOSPC, said once."""
+    leafctl("create", "--force", device.device, "100M")
+    with mount(write_conf(work, device.device, "/bin/false")) as live:
+        with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
+            assert 5 <= len(fill(fd, 20, rng)) < 12
+        wait_until(lambda: "grow_command failed" in live.messages(), "the failure to be logged")
+
+
+def test_raw_device_as_base(mount, pool, work, device, rng):
+    """A raw device at an offset below a leaf of the pool; it is not written."""
+    content = rng.randbytes(DEVICE_BYTES)
+    with open(device.path, "r+b") as file:
+        file.write(content)
+    leafctl("create", os.path.join(pool, "w.leaf"), str(DEVICE_BYTES - MIB))
+    assert stat.S_ISBLK(os.stat(device.device).st_mode)
+    with mount(write_conf(work, f"raw:{device.device}@1M; w.leaf")) as live:
+        assert live.names() == ["big.img"]
+        with opened(live.file("big.img")) as fd:
+            assert read_all(fd, DEVICE_BYTES - MIB, 0) == content[MIB:]
+            write_all(fd, b"x" * BLOCK, 3 * BLOCK)
+            assert read_all(fd, 5 * BLOCK, 2 * BLOCK)[BLOCK:2 * BLOCK] == b"x" * BLOCK
+    assert file_bytes(device.path) == content
+
+
+def test_device_needs_a_format(mount, work, device):
+    """A device whose bytes could be anything is not guessed to be raw."""
+    with mount(write_conf(work, device.device)) as live:
+        assert live.names() == []
+        assert f"raw:{device.device}" in live.messages()
+
+
+def test_link_out_of_the_pool(mount, pool, work):
+    """A link in the pool counts when what it names is allowed."""
+    outside = os.path.join(work, "outside")
+    os.mkdir(outside)
+    run("truncate", "-s", "1M", os.path.join(outside, "far.raw"))
+    os.symlink(os.path.join(outside, "far.raw"), os.path.join(pool, "near.raw"))
+    with mount() as live:
+        assert live.names() == []
+        assert "near.raw: leads to" in live.messages()
+    with mount(f"layers={outside}") as live:
+        assert live.names() == ["near.img"]
