@@ -12,6 +12,7 @@ from harness import BLOCK, Aligned, discard, opened, write_all
 STAMP = struct.Struct("<QQ")
 SECTOR = 512
 RUN_MAX = 24
+FLUSH_EVERY = 8
 
 
 def stamp(block, version):
@@ -151,7 +152,8 @@ class Writer:
             self.write(fd, memory)
 
     def run(self, stop, steps=None, direct=False):
-        """Works until STOP is set, STEPS are done or an error comes."""
+        """Works until STOP is set, STEPS are done or an error comes. Counted
+        steps are few: whatever the seed, every few of them are flushed."""
         flags = os.O_RDWR | (os.O_DIRECT if direct else 0)
         memory = Aligned(RUN_MAX * BLOCK) if direct else None
         try:
@@ -159,6 +161,8 @@ class Writer:
                 while not stop.is_set() and steps != 0:
                     self.step(fd, memory)
                     steps = steps and steps - 1
+                    if steps and steps % FLUSH_EVERY == 0:
+                        self.flush(fd)
         except OSError as error:
             self.errors.append(error)
 

@@ -16,7 +16,7 @@ enum image_format offline_format_of(const char *path, enum image_format format, 
 	if (format == IMAGE_FORMAT_NONE && !local)
 		error_set(&local, EINVAL,
 			  "%s: is no image that this version knows (raw ones are named .raw or .img, or "
-			  "given with -f raw)",
+			  "said to be so with -f or -F)",
 			  path);
 	if (local)
 		g_propagate_error(error, g_steal_pointer(&local));

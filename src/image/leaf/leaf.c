@@ -9,17 +9,20 @@
 #include "core/log.h"
 
 /* A journal that was only reserved would make every commit wait for the file
- * system to convert it: it is written once before its first use. */
+ * system to convert it: it is written once before its first use. A file system
+ * without room for that does not keep the disk from being read. */
 static int write_journal_once(struct leaf *leaf)
 {
 	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
 	off_t hole = lseek(leaf->file.aio.buffered_fd, (off_t)start, SEEK_HOLE);
 	g_autofree uint8_t *zeros = NULL;
+	int result;
 
 	if (leaf->journal_position != start || hole < 0 || (uint64_t)hole >= start + bytes)
 		return 0;
 	zeros = g_malloc0(bytes);
-	return image_file_write(&leaf->file, zeros, bytes, start);
+	result = image_file_write(&leaf->file, zeros, bytes, start);
+	return result == -ENOSPC || result == -EDQUOT ? 0 : result;
 }
 
 /* Copies that a crash left owed, then a checkpoint, so that they are owed no
