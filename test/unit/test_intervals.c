@@ -2,7 +2,7 @@
 #include <glib.h>
 #include <string.h>
 
-#include "../../src/image/leaf/intervals.h"
+#include "core/intervals.h"
 
 #define LIMIT 200
 

@@ -25,7 +25,7 @@
 #include "../driver.h"
 #include "../file.h"
 #include "format/leaf.h"
-#include "intervals.h"
+#include "core/intervals.h"
 
 /* Everything that follows from the chunk size. */
 struct leaf_geometry {

@@ -2,7 +2,7 @@
  *
  * Binary search finds, one splice changes. Invariant: for neighbours a, b:
  * a.first + a.count < b.first. */
-#include "intervals.h"
+#include "core/intervals.h"
 
 #include <glib.h>
 

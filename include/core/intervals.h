@@ -1,6 +1,6 @@
 /* A set of whole numbers kept as sorted, disjoint, non-adjacent intervals. */
-#ifndef LEAFDISK_IMAGE_LEAF_INTERVALS_H
-#define LEAFDISK_IMAGE_LEAF_INTERVALS_H
+#ifndef LEAFDISK_CORE_INTERVALS_H
+#define LEAFDISK_CORE_INTERVALS_H
 
 #include <stdbool.h>
 #include <stdint.h>
