@@ -4,7 +4,7 @@
 #   make demo       a small pool, mounted, with a file system on it; make demo-stop
 #   make check      every test; check-asan: the same under ASan and UBSan
 #   make torture    the same tests, longer
-#   make bench      speed against a raw file and qemu-storage-daemon (QUICK=1)
+#   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS)
 #   make fuzz       hostile images, FUZZ_SECONDS long
 #   make install    PREFIX (/usr/local), DESTDIR; uninstall
 #   make deps       what the above need, through apt-get
@@ -148,7 +148,8 @@ torture: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
 	$(Q)$(call suite,check,LEAFDISK_TORTURE=1)
 
 bench: $(release_PROGRAMS)
-	$(Q)LEAFDISK_BUILD=$(CURDIR)/build $(PYTHON) test/bench/bench.py --output build/bench.json $(if $(QUICK),--quick)
+	$(Q)LEAFDISK_BUILD=$(CURDIR)/build $(PYTHON) test/bench/bench.py --output build/bench.json \
+		$(if $(QUICK),--quick) $(BENCH_FLAGS)
 
 fuzz: $(FUZZ_SOURCES:test/fuzz/%.c=build/fuzz/%) $(release_PROGRAMS)
 	$(Q)$(foreach target,$(filter build/fuzz/%,$^),test/fuzz/run.sh $(target) $(FUZZ_SECONDS) &&) :

@@ -1,185 +1,222 @@
 #!/usr/bin/env python3
-"""Speed of a mounted disk against the raw file below it and against QEMU's
-storage daemon on qcow2: fio on each in turn, medians over the rounds.
-
-The raw file is what the storage can do here and now, so the ratios are the
-result, not the numbers.
+"""Speed of leafdisk against its peers, on the same storage in the same run:
+round by round, job by job, system by system. test/bench/README has the method.
 """
 import argparse
 import contextlib
-import json
+import fnmatch
 import os
+import re
+import resource
 import shutil
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
-import time
+from dataclasses import dataclass
 
-TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-BUILD = os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build"))
-WORKLOADS = {
-    "read, depth 1": ("randread", 1),
-    "read, depth 32": ("randread", 32),
-    "write, depth 1": ("randwrite", 1),
-    "write, depth 32": ("randwrite", 32),
-}
-REFERENCE = "raw file"
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
+import cleanup
+import host
+import report
+from jobs import JOBS
+from programs import Broken
+from results import Results
+from stages import Stages
+from storage import Storage
+from systems import SYSTEMS
 
-def run(*command, timeout=300):
-    result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    if result.returncode != 0:
-        raise SystemExit(f"bench: {' '.join(command)}: {result.stderr.strip()}")
-    return result.stdout
-
-
-def fill(path, size):
-    """Written blocks, not holes: a hole reads faster than any disk."""
-    run("fio", "--name=fill", f"--filename={path}", "--rw=write", "--bs=1M", f"--size={size}", "--direct=1",
-        "--ioengine=libaio", "--iodepth=8", "--end_fsync=1", "--overwrite=0")
+MIB = 1 << 20
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+UNITS = {"M": MIB, "G": MIB << 10}
+SIZE_STEP = 16 * MIB
 
 
-def wait_until(condition, what, timeout=20):
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"bench: waited {timeout} s for {what}")
-        time.sleep(0.02)
+@dataclass(frozen=True)
+class Lengths:
+    """How long and how large; what --quick shortens."""
+    rounds: int = 3
+    seconds: float = 5
+    size: int = 1024 * MIB
+    idle_seconds: float = 5
+    tree_files: int = 6000
 
 
-def is_mount(path):
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        return any(line.split()[4] == path for line in file)
+QUICK = Lengths(rounds=1, seconds=0.25, size=64 * MIB, idle_seconds=1, tree_files=1000)
 
 
-class Raw:
-    name = REFERENCE
+@dataclass(frozen=True)
+class Rig:
+    """What a job measures with."""
+    lengths: Lengths
+    storage: Storage
+    stages: Stages
 
-    def __init__(self, work, size):
-        self.path = os.path.join(work, "raw.raw")
-        fill(self.path, size)
+    @property
+    def size(self):
+        return self.lengths.size
 
-    def is_live(self):
-        return os.path.exists(self.path)
+    @property
+    def seconds(self):
+        return self.lengths.seconds
 
-    def close(self):
-        pass
-
-
-class Leafdisk:
-    """A leaf on a raw base, both written."""
-
-    name = "leafdisk"
-
-    def __init__(self, work, size):
-        pool, self.mount = os.path.join(work, "pool"), os.path.join(work, "mnt")
-        os.mkdir(pool)
-        os.mkdir(self.mount)
-        base = os.path.join(pool, "base.raw")
-        fill(base, size)
-        run(os.path.join(BUILD, "leafctl"), "clone", base, os.path.join(pool, "disk.leaf"))
-        run(os.path.join(BUILD, "leafdisk"), pool, self.mount)
-        self.path = os.path.join(self.mount, "disk.img")
-        fill(self.path, size)
-
-    def is_live(self):
-        return is_mount(self.mount) and os.path.exists(self.path)
-
-    def close(self):
-        run("fusermount3", "-u", self.mount)
+    @property
+    def idle_seconds(self):
+        return self.lengths.idle_seconds
 
 
-class StorageDaemon:
-    """A qcow2 clone of a raw base behind qemu-storage-daemon's FUSE export."""
-
-    name = "qemu-storage-daemon"
-
-    def __init__(self, work, size):
-        base, image = os.path.join(work, "qemu-base.raw"), os.path.join(work, "qemu.qcow2")
-        self.path = os.path.join(work, "qemu.img")
-        fill(base, size)
-        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", image)
-        with open(self.path, "wb"):
-            pass
-        self.process = subprocess.Popen([
-            "qemu-storage-daemon",
-            "--blockdev", f"driver=file,node-name=file,filename={image},cache.direct=on,aio=native",
-            "--blockdev", "driver=qcow2,node-name=disk,file=file",
-            "--export", f"type=fuse,id=export,node-name=disk,mountpoint={self.path},writable=on"])
-        wait_until(self.is_live, "qemu-storage-daemon's export")
-        fill(self.path, size)
-
-    def is_live(self):
-        return self.process.poll() is None and is_mount(self.path)
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait(20)
+def size_argument(text):
+    found = re.fullmatch(r"(\d+)([MG])", text)
+    size = int(found.group(1)) * UNITS[found.group(2)] if found else 0
+    if size < 4 * SIZE_STEP or size % SIZE_STEP:
+        raise argparse.ArgumentTypeError("a multiple of 16M, at least 64M, such as 128M or 1G")
+    return size
 
 
-def measure(target, workload, size, seconds):
-    """Operations per second."""
-    if not target.is_live():
-        raise SystemExit(f"bench: {target.name} is not live; nothing is measured")
-    mode, depth = WORKLOADS[workload]
-    output = run("fio", "--name=bench", f"--filename={target.path}", f"--rw={mode}", "--bs=4k", f"--size={size}",
-                 "--direct=1", "--ioengine=libaio", f"--iodepth={depth}", "--time_based", f"--runtime={seconds}",
-                 "--ramp_time=0.3", "--randrepeat=0", "--output-format=json")
-    job = json.loads(output)["jobs"][0]
-    return job["read" if mode == "randread" else "write"]["iops"]
+def positive(kind):
+    def parse(text):
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError("more than 0")
+        return value
+    return parse
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="Speed of leafdisk against its peers.")
+    parser.add_argument("--rounds", type=positive(int), help="samples of each figure, 3 by default")
+    parser.add_argument("--seconds", type=positive(float), help="of each fio sample, 5 by default")
+    parser.add_argument("--size", type=size_argument, help="of a disk, 1G by default")
+    parser.add_argument("--jobs", metavar="GLOB", action="append", help="only these; can be given more than once")
+    parser.add_argument("--systems", metavar="GLOB", action="append", help="only these, the same way")
+    parser.add_argument("--quick", action="store_true", help="one short round on small disks, for a first look")
+    parser.add_argument("--output", metavar="FILE", help="every sample, as JSON")
+    parser.add_argument("--directory", default="/var/tmp", help="where the images are made: a local file system")
+    parser.add_argument("--list", action="store_true", help="list the jobs and the systems")
+    return parser.parse_args()
+
+
+def lengths_of(arguments):
+    lengths = vars(QUICK if arguments.quick else Lengths()).copy()
+    for name in ("rounds", "seconds", "size"):
+        if getattr(arguments, name):
+            lengths[name] = getattr(arguments, name)
+    return Lengths(**lengths)
+
+
+def chosen(things, globs, what):
+    if not globs:
+        return [thing for thing in things if not getattr(thing, "on_request", False)]
+    found = [thing for thing in things if any(fnmatch.fnmatchcase(thing.name, glob) for glob in globs)]
+    if not found:
+        raise SystemExit(f"bench: no {what} is named {' or '.join(globs)}; --list shows the names")
+    return found
+
+
+def present(systems):
+    for system in systems:
+        why = system.missing()
+        if why:
+            print(f"bench: {system.name} is left out: {why}", file=sys.stderr)
+        else:
+            yield system
 
 
 def progress(text):
     if sys.stderr.isatty():
-        print(f"\r{text:70}\r", end="", file=sys.stderr, flush=True)
+        print(f"\r{text[:100]:100}\r", end="", file=sys.stderr, flush=True)
 
 
-def measure_all(targets, rounds, size, seconds):
-    """samples[workload][target], one number for each round, interleaved."""
-    samples = {workload: {target.name: [] for target in targets} for workload in WORKLOADS}
-    for number in range(rounds):
-        for workload in WORKLOADS:
-            for target in targets:
-                progress(f"round {number + 1} of {rounds}: {workload}, {target.name}")
-                samples[workload][target.name].append(measure(target, workload, size, seconds))
+def sample(rig, number, job, system, results):
+    """A measurement that breaks is reported, and the others go on."""
+    progress(f"round {number} of {rig.lengths.rounds}: {job.name}, {system.name}")
+    try:
+        results.add(number, job.name, system.name, job.measure(rig, system))
+    except (Broken, OSError) as error:
+        print(f"bench: {job.name}, {system.name}: {error}", file=sys.stderr)
+        results.broken.append({"round": number, "job": job.name, "system": system.name, "why": str(error)})
+
+
+def measure_all(rig, jobs, systems, results):
+    """Each round begins with another system, so that none is always the first."""
+    for number in range(1, rig.lengths.rounds + 1):
+        first = (number - 1) % len(systems)
+        for job in jobs:
+            for system in systems[first:] + systems[:first]:
+                why = system.refuses(job)
+                if why:
+                    results.left_out[job.name, system.name] = why
+                else:
+                    sample(rig, number, job, system, results)
     progress("")
-    return samples
 
 
-def report(samples):
-    names = list(next(iter(samples.values())))
-    print(f"4 KiB random, operations per second (and as a multiple of the {REFERENCE})")
-    print(f"{'':18}" + "".join(f"{name:>24}" for name in names))
-    for workload, rows in samples.items():
-        medians = {name: statistics.median(values) for name, values in rows.items()}
-        cells = [f"{medians[name]:>15.0f} ({medians[name] / medians[REFERENCE]:5.2f})" for name in names]
-        print(f"{workload:18}" + "".join(f"{cell:>24}" for cell in cells))
+def end_by_signal(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def clean_up(directory):
+    """Whatever state the run ended in: what it started is known by its
+    environment, its mounts and loop devices by the directory."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    for line in cleanup.clean(directory):
+        print(f"bench: ended by force: {line}", file=sys.stderr)
+    if not cleanup.mounts_below(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+    if os.path.exists(directory):
+        print(f"bench: {directory} could not be removed", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def run_directory(parent):
+    parent = os.path.realpath(parent)
+    if not re.fullmatch(r"[\w/.+-]+", parent):
+        raise SystemExit(f"bench: {parent}: only letters, digits and / . + - _ may be in the directory's name")
+    directory = tempfile.mkdtemp(prefix="leafdisk-bench.", dir=parent)
+    os.environ[cleanup.RUN_VARIABLE] = directory
+    try:
+        yield directory
+    finally:
+        clean_up(directory)
+
+
+def run_bench(arguments, results):
+    lengths = lengths_of(arguments)
+    jobs = [job for job in chosen(JOBS, arguments.jobs, "job") if not (arguments.quick and job.long)]
+    systems = list(present(chosen(SYSTEMS, arguments.systems, "system")))
+    with run_directory(arguments.directory) as directory:
+        facts = host.facts(os.path.dirname(directory), systems)
+        facts["lengths"] = ", ".join(f"{name} {value}" for name, value in vars(lengths).items())
+        storage = Storage(directory, lengths.size, lengths.tree_files)
+        storage.check_room()
+        progress("making the bases")
+        storage.make(any(job.stage.tree for job in jobs))
+        with contextlib.closing(Stages(storage)) as stages:
+            measure_all(Rig(lengths, storage, stages), jobs, systems, results)
+    print(report.text(facts, jobs, results))
+    if arguments.output:
+        report.write_json(arguments.output, facts, jobs, results)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="smaller and shorter, for a first look")
-    parser.add_argument("--output", help="JSON file for every sample")
-    parser.add_argument("--directory", default="/var/tmp", help="where the images are made (a local disk)")
-    arguments = parser.parse_args()
-    size, seconds, rounds = ("128M", 1, 1) if arguments.quick else ("1G", 5, 3)
-    work = os.path.realpath(tempfile.mkdtemp(prefix="leafdisk-bench.", dir=arguments.directory))
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, work, ignore_errors=True)
-        targets = []
-        for kind in (Raw, Leafdisk, StorageDaemon):
-            if kind is StorageDaemon and not shutil.which("qemu-storage-daemon"):
-                print("bench: qemu-storage-daemon is not here and is left out", file=sys.stderr)
-                continue
-            targets.append(kind(work, size))
-            stack.callback(targets[-1].close)
-        samples = measure_all(targets, rounds, size, seconds)
-    report(samples)
-    if arguments.output:
-        with open(arguments.output, "w", encoding="ascii") as file:
-            json.dump({"size": size, "seconds": seconds, "rounds": rounds, "iops": samples}, file, indent=1)
+    arguments = parse_arguments()
+    if arguments.list:
+        print("\n".join(f"{thing.name:24}{getattr(thing, 'title', '')}".rstrip() for thing in (*JOBS, *SYSTEMS)))
+        return 0
+    if os.geteuid() != 0:
+        raise SystemExit("bench: loop devices and mounts need root")
+    for number in SIGNALS:
+        signal.signal(number, end_by_signal)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    results = Results()
+    try:
+        run_bench(arguments, results)
+    except Broken as error:
+        raise SystemExit(f"bench: {error}") from None
+    return 1 if results.broken else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The jobs: what is measured, on which stage, and in which figures."""
+import os
+import time
+from dataclasses import dataclass, replace
+
+import accounting
+import fio
+import source_tree
+import served as served_disks
+from programs import Broken, Daemon, run
+from stages import CACHED, CLONE, EIGHT, EIGHT_WRITTEN, FRESH, TREE, WRITTEN, Stage
+
+MIB = 1 << 20
+WORK_SECONDS = 600
+SETTLE_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Figure:
+    unit: str
+    heading: str
+    better: str
+
+
+FIGURES = {
+    "iops": Figure("iops", "operations per second", "more"),
+    "mib_s": Figure("MiB/s", "throughput, MiB/s", "more"),
+    "seconds": Figure("s", "seconds", "less"),
+    "cpu": Figure("s/GiB", "CPU seconds of the daemon per GiB", "less"),
+    "pss": Figure("MiB", "memory of the daemon, MiB (PSS)", "less"),
+    "rss": Figure("MiB", "memory of the daemon, MiB (RSS)", "less"),
+    "wakeups": Figure("1/s", "wake-ups of the daemon per second, idle", "less"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+    title: str
+    stage: Stage
+    loop: bool = False          # through a loop device on the disk
+    on_overlay: bool = False    # overlayfs can do the same
+    flushes: bool = False       # means nothing where a flush promises nothing
+    daemon: bool = False        # is about the daemon, where there is one
+    long: bool = False          # not with --quick
+
+
+@dataclass(frozen=True)
+class FioJob(Job):
+    pattern: str = "randread"
+    block: str = "4k"
+    depth: int = 1
+    figure: str = "iops"
+    options: tuple = ()
+
+    def fio_options(self):
+        return (f"--rw={self.pattern}", f"--bs={self.block}", f"--iodepth={self.depth}", *fio.DIRECT,
+                *self.options)
+
+    def measure(self, rig, system):
+        with rig.stages.ready(system, self.stage) as served:
+            if not self.loop:
+                return self.measure_paths(rig, served, served.disks)
+            with served_disks.loop_device(served.disks[0]) as device:
+                return self.measure_paths(rig, served, [device])
+
+    def measure_paths(self, rig, served, paths):
+        before = accounting.cpu_seconds(served.pids)
+        result = fio.measure(paths, self.stage.length(rig.size), rig.seconds, self.fio_options())
+        used = accounting.cpu_seconds(served.pids) - before
+        figures = {self.figure: result[self.figure]}
+        if served.pids and self.counts_cpu():
+            figures["cpu"] = used / result["gib"]
+        return figures
+
+    def counts_cpu(self):
+        return True
+
+
+@dataclass(frozen=True)
+class RereadJob(FioJob):
+    """From the page cache of the mount, which a first reading has filled."""
+
+    def fio_options(self):
+        return (f"--rw={self.pattern}", f"--bs={self.block}", "--ioengine=psync", "--invalidate=0", *self.options)
+
+    def measure_paths(self, rig, served, paths):
+        for path in paths:
+            run("dd", "status=none", "bs=1M", f"if={path}", "of=/dev/null", timeout=WORK_SECONDS)
+        return super().measure_paths(rig, served, paths)
+
+    def counts_cpu(self):
+        return False    # what is measured does not reach the daemon
+
+
+@dataclass(frozen=True)
+class UntarJob(Job):
+    """Until it is all on the disk, on a fresh clone."""
+
+    def measure(self, rig, system):
+        with rig.stages.ready(system, self.stage) as served:
+            target = os.path.join(served.file_system(), "unpacked")
+            os.mkdir(target)
+            begin = time.monotonic()
+            run("tar", "-C", target, "-xf", rig.storage.archive, timeout=WORK_SECONDS)
+            run("sync", "-f", target, timeout=WORK_SECONDS)
+            return {"seconds": time.monotonic() - begin}
+
+
+@dataclass(frozen=True)
+class GitStatusJob(Job):
+    """With no page of the file system or of the images in memory."""
+
+    def measure(self, rig, system):
+        with rig.stages.ready(system, self.stage) as served:
+            repository = os.path.join(served.file_system(), source_tree.NAME)
+            begin = time.monotonic()
+            changes = source_tree.git(repository, "status", "--porcelain")
+            seconds = time.monotonic() - begin
+            if changes:
+                raise Broken(f"git status finds changes where there are none: {changes[:100]}")
+            return {"seconds": seconds}
+
+
+@dataclass(frozen=True)
+class MountJob(Job):
+    """From the daemon's start until each disk has been looked at with stat."""
+
+    def measure(self, rig, system):
+        images, directory = rig.stages.images(system, self.stage)
+        begin = time.monotonic()
+        with system.serve(self.stage, rig.storage, images, directory) as served:
+            served.check_live()
+            seconds = time.monotonic() - begin
+            return {"seconds": seconds, "pss": accounting.memory_bytes(served.pids, "Pss") / MIB,
+                    "rss": accounting.memory_bytes(served.pids, "Rss") / MIB}
+
+
+@dataclass(frozen=True)
+class IdleJob(Job):
+    """With the disk open and read from once, as an idle guest has it."""
+
+    def measure(self, rig, system):
+        with rig.stages.ready(system, self.stage) as served:
+            holder = self.hold_open(served)
+            try:
+                time.sleep(SETTLE_SECONDS)
+                before = accounting.wakeups(served.pids)
+                time.sleep(rig.idle_seconds)
+                count = accounting.wakeups(served.pids) - before
+                holder.check_running()
+            finally:
+                holder.end()
+            return {"wakeups": count / rig.idle_seconds}
+
+    @staticmethod
+    def hold_open(served):
+        command = 'exec <"$0" && head -c 4096 >/dev/null && exec sleep 60'
+        return Daemon(["sh", "-c", command, served.disks[0]], os.path.join(served.directory, "holder.log"))
+
+
+STEADY = ("--time_based", "--norandommap")
+
+
+def four_kib_jobs():
+    """What is measured on a file and again through a loop device."""
+    for depth in (1, 32):
+        yield FioJob(f"read-{depth}", f"4 KiB random read, depth {depth}", CLONE, depth=depth, options=STEADY)
+    for depth in (1, 32):
+        yield FioJob(f"first-write-{depth}", f"4 KiB first write, depth {depth}", FRESH, pattern="randwrite",
+                     depth=depth)
+    for depth in (1, 32):
+        yield FioJob(f"overwrite-{depth}", f"4 KiB random overwrite, depth {depth}", WRITTEN, pattern="randwrite",
+                     depth=depth, options=STEADY)
+    yield FioJob("fsync", "4 KiB overwrite, fsync after each", WRITTEN, pattern="randwrite", flushes=True,
+                 options=(*STEADY, "--fsync=1"))
+
+
+def cached_jobs():
+    for depth in (1, 32):
+        yield FioJob(f"cached-read-{depth}", f"4 KiB read, depth {depth}, base in page cache", CACHED, depth=depth,
+                     options=STEADY)
+
+
+def large_jobs():
+    yield FioJob("mixed", "64 KiB 70/30, depth 16", WRITTEN, pattern="randrw", block="64k", depth=16,
+                 options=(*STEADY, "--rwmixread=70"))
+    yield FioJob("sequential-read", "1 MiB sequential read, depth 4", CLONE, pattern="read", block="1M", depth=4,
+                 figure="mib_s", options=("--time_based",))
+    yield FioJob("sequential-write", "1 MiB sequential write, depth 4", WRITTEN, pattern="write", block="1M", depth=4,
+                 figure="mib_s", options=("--time_based",))
+    yield RereadJob("reread", "buffered re-read, 1 MiB", CLONE, on_overlay=True, pattern="read", block="1M",
+                    figure="mib_s", options=("--time_based",))
+
+
+def chain_jobs():
+    for layers in (1, 4, 16, 64):
+        yield FioJob(f"chain-{layers}", f"4 KiB read, depth 32, chain of {layers}", Stage(depth=layers), depth=32,
+                     options=STEADY, long=layers > 16)
+
+
+def eight_jobs():
+    yield FioJob("eight-read", "eight files, 4 KiB read, depth 4 each", EIGHT, depth=4, options=STEADY)
+    yield FioJob("eight-overwrite", "eight files, 4 KiB overwrite, depth 4", EIGHT_WRITTEN, pattern="randwrite",
+                 depth=4, options=STEADY)
+
+
+def loop_jobs():
+    for job in four_kib_jobs():
+        yield replace(job, name=f"loop-{job.name}", title=f"loop: {job.title}", loop=True)
+
+
+def whole_system_jobs():
+    yield UntarJob("untar", "untar onto ext4", TREE, on_overlay=True)
+    yield GitStatusJob("git-status", "git status on ext4, cold", TREE, on_overlay=True)
+    for disks in (1, 100, 2000):
+        yield MountJob(f"mount-{disks}", f"mount, number of disks: {disks}", Stage(disks=disks, unused=True),
+                       daemon=True, long=disks > 100)
+    yield IdleJob("idle", "disk open, no I/O", CLONE, daemon=True)
+
+
+JOBS = (*four_kib_jobs(), *cached_jobs(), *large_jobs(), *chain_jobs(), *eight_jobs(), *loop_jobs(),
+        *whole_system_jobs())

@@ -1,0 +1,127 @@
+"""Stages: what must stand before a job can run, whichever system shows it.
+
+A stage is a number of disks on a common base. Which systems can set which
+stage, and how, is theirs to know (systems.py).
+"""
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+
+import fio
+import pagecache
+from programs import Broken, run
+
+SYNC_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Stage:
+    depth: int = 1          # copy-on-write layers above the base, the top one empty
+    disks: int = 1          # each is used up to its share of the size
+    written: bool = False   # every block is in the top layer
+    fresh: bool = False     # made anew for each sample
+    cached: bool = False    # the base is in the page cache, and may be read from there
+    unused: bool = False    # shown and ended again, nothing is read or written
+    tree: bool = False      # the base is an ext4 file system with a source tree
+
+    def length(self, size):
+        return size // self.disks
+
+
+CLONE = Stage()
+CACHED = Stage(cached=True)
+FRESH = Stage(fresh=True)
+WRITTEN = Stage(written=True)
+EIGHT = Stage(disks=8)
+EIGHT_WRITTEN = Stage(disks=8, written=True)
+TREE = Stage(tree=True, fresh=True)
+
+
+class Stages:
+    """Images and served disks of the stages, made when first asked for."""
+
+    def __init__(self, storage):
+        self.storage = storage
+        self.count = 0
+        self.kept_images = {}   # (system, stage): (images, their directory)
+        self.kept = {}          # (system, stage): what is served
+
+    def new_directory(self, system):
+        self.count += 1
+        path = os.path.join(self.storage.directory, f"{self.count}-{system.name.replace(' ', '-')}")
+        os.mkdir(path)
+        return path
+
+    def images(self, system, stage):
+        """Made once: the images of the stage and the directory they are in."""
+        key = (system.name, stage)
+        if key not in self.kept_images:
+            self.kept_images[key] = self.make_images(system, stage)
+        return self.kept_images[key]
+
+    def make_images(self, system, stage):
+        directory = self.new_directory(system)
+        place = os.path.join(directory, "images")
+        os.mkdir(place)
+        return system.make_images(stage, self.storage, place), directory
+
+    def serve(self, system, stage, images, directory):
+        served = system.serve(stage, self.storage, images, directory)
+        try:
+            served.check_live()
+            self.touch(served, stage)
+        except BaseException:
+            served.close()
+            raise
+        return served
+
+    def touch(self, served, stage):
+        length = stage.length(self.storage.size)
+        if stage.written:
+            fio.fill(served.disks, length)
+        elif not stage.fresh and not served.root:
+            fio.read_through(served.disks, length)
+
+    @contextlib.contextmanager
+    def ready(self, system, stage):
+        """The stage, live, with its pages where the stage says; looked at again
+        when the sample is done."""
+        with self.fresh(system, stage) if stage.fresh else self.lasting(system, stage) as served:
+            for image in dict.fromkeys(served.images):
+                (pagecache.make_warm if stage.cached else pagecache.make_cold)(image)
+            self.settle()
+            served.check_live()
+            yield served
+            served.check_live()
+
+    def settle(self):
+        """What the file system puts off, such as the discards of removed files,
+        is done before a sample and not during one."""
+        run("sync", "--file-system", self.storage.directory, timeout=SYNC_SECONDS)
+
+    @contextlib.contextmanager
+    def fresh(self, system, stage):
+        images, directory = self.make_images(system, stage)
+        with self.serve(system, stage, images, directory) as served:
+            yield served
+        shutil.rmtree(directory)
+
+    @contextlib.contextmanager
+    def lasting(self, system, stage):
+        """Kept for the next sample, unless this one breaks."""
+        key = (system.name, stage)
+        if key not in self.kept:
+            self.kept[key] = self.serve(system, stage, *self.images(system, stage))
+        try:
+            yield self.kept[key]
+        except (Broken, OSError):
+            self.kept.pop(key).close()
+            self.kept_images.pop(key)
+            raise
+
+    def close(self):
+        """What does not end in order is left to the clean-up of the run."""
+        while self.kept:
+            with contextlib.suppress(Broken, OSError):
+                self.kept.popitem()[1].close()

@@ -1,0 +1,300 @@
+"""The systems under test. Each knows how to make the images of a stage, how to
+show them, and which jobs it cannot do.
+
+A new mode of leafdisk is one more entry in SYSTEMS; another system is one more
+class with make_images() and start().
+"""
+import os
+import shutil
+import sys
+
+from programs import run
+from served import Served
+
+TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BUILD = os.path.realpath(os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build")))
+RAW, STORAGE_DAEMON = "raw", "qemu-storage-daemon"
+MIB = 1 << 20
+UPPER_BYTES = 64 * MIB  # of an overlay that nothing is written to
+EXPORTS = 1000  # libfuse takes one thread key of the 1024 of a process for each mount
+COPY_SECONDS = 600
+WRITE_UNITS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "write_units.py")
+
+
+def numbered(directory, count, suffix):
+    return [os.path.join(directory, f"disk{number}{suffix}") for number in range(count)]
+
+
+def copy(source, target):
+    """All blocks written, holes of the source too."""
+    run("cp", "--sparse=never", "--reflink=never", source, target, timeout=COPY_SECONDS)
+
+
+class System:
+    programs = ()           # without them it is left out
+    versions = ()           # commands whose first line of output says the version
+    loops = True            # its disks are also measured through a loop device
+    on_request = False      # only when --systems names it
+
+    def missing(self):
+        absent = [program for program in self.programs if not shutil.which(program)]
+        return f"{', '.join(absent)} not installed" if absent else None
+
+    def refuses(self, job):
+        """Why it cannot do the job, or None."""
+        if job.loop and not self.loops:
+            return "the 4 KiB jobs through a loop device are for raw, leafdisk and qemu-storage-daemon"
+        return None
+
+    def serve(self, stage, storage, images, directory):
+        served = Served(directory)
+        try:
+            served.images = [storage.base(stage), *images]
+            self.start(served, stage, images)
+        except BaseException:
+            served.close()
+            raise
+        return served
+
+
+class Raw(System):
+    """A file on the file system that all the others keep their images on."""
+
+    name = RAW
+
+    def refuses(self, job):
+        return "there is nothing to mount and no daemon" if job.daemon else super().refuses(job)
+
+    def make_images(self, stage, storage, directory):
+        images = numbered(directory, stage.disks, ".raw")
+        for image in images:
+            if stage.tree:
+                copy(storage.base(stage), image)
+            elif stage.fresh or stage.written:
+                run("truncate", f"--size={storage.size}", image)
+            else:
+                self.make_readable(stage, storage, image)
+        return images
+
+    def make_readable(self, stage, storage, image):
+        """One disk is the base itself, whatever the depth: nothing writes it."""
+        if stage.disks == 1:
+            os.symlink(storage.base(stage), image)
+        else:
+            run("dd", "status=none", "bs=1M", f"count={stage.length(storage.size) // MIB}", f"if={storage.base(stage)}",
+                f"of={image}", timeout=COPY_SECONDS)
+
+    def start(self, served, _stage, images):
+        served.disks = [os.path.realpath(image) for image in images]
+
+
+class Layered(System):
+    """What the systems with chains of images have in common."""
+
+    suffix = None
+
+    def make_images(self, stage, storage, directory):
+        parent = self.make_chain(stage, storage, directory)
+        images = numbered(directory, stage.disks, self.suffix)
+        self.clone(parent, images)
+        return images
+
+    def make_chain(self, stage, storage, directory):
+        """Layer k of n holds the units of 64 KiB whose hash is k modulo n; the
+        base answers for those of 0, the top one is left empty."""
+        parent = storage.base(stage)
+        for layer in range(1, stage.depth):
+            image = os.path.join(directory, f"layer{layer}{self.suffix}")
+            self.clone(parent, [image])
+            with Served(os.path.dirname(directory)) as served:
+                self.start(served, stage, [image])
+                served.check_live()
+                run(sys.executable, WRITE_UNITS, served.disks[0], storage.size, stage.depth, layer,
+                    timeout=COPY_SECONDS)
+            parent = image
+        return parent
+
+
+class Leafdisk(Layered):
+    suffix = ".leaf"
+    programs = (os.path.join(BUILD, "leafdisk"), os.path.join(BUILD, "leafctl"))
+    versions = ((programs[0], "--version"),)
+
+    def __init__(self, mode, *options):
+        self.name = f"leafdisk {mode}"
+        self.options = (f"mode={mode}", *options)
+
+    def clone(self, parent, images):
+        run(self.programs[1], "clone", f"--layers={self.layers(images)}", parent, *images, timeout=COPY_SECONDS)
+
+    @staticmethod
+    def layers(images):
+        """The base is two levels above the directory of the images, their pool."""
+        return os.path.normpath(os.path.join(images[0], "..", "..", ".."))
+
+    def start(self, served, _stage, images):
+        pool = os.path.dirname(images[0])
+        point = os.path.join(served.directory, "mnt")
+        os.makedirs(point, exist_ok=True)
+        options = ",".join((*self.options, f"layers={self.layers(images)}"))
+        served.start(self.programs[0], pool, point, "-f", "-o", options)
+        served.wait_for_mounts(point)
+        served.disks = [os.path.join(point, os.path.basename(image).replace(self.suffix, ".img"))
+                        for image in images]
+
+
+class StorageDaemon(Layered):
+    """QEMU's block layer with a FUSE export for each qcow2 image."""
+
+    name = STORAGE_DAEMON
+    suffix = ".qcow2"
+    programs = ("qemu-storage-daemon", "qemu-img")
+    versions = (("qemu-storage-daemon", "--version"),)
+
+    def __init__(self):
+        self.parents = {}
+
+    def clone(self, parent, images):
+        kind = "qcow2" if parent.endswith(self.suffix) else "raw"
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", parent, "-F", kind, images[0])
+        for image in images:
+            self.parents[image] = parent
+            if image != images[0]:
+                shutil.copyfile(images[0], image)
+
+    def chain(self, image):
+        while image:
+            yield image
+            image = self.parents.get(image)
+
+    def nodes(self, images, cached):
+        """Every image of the chains once, parents before children. Each is named
+        here, as the options of a node do not reach a parent that it opens itself."""
+        files = list(dict.fromkeys(file for image in images for file in reversed(list(self.chain(image)))))
+        for number, file in enumerate(files):
+            writable = file in images
+            access = "cache.direct=off,aio=threads" if cached and not writable else "cache.direct=on,aio=native"
+            read_only = f"read-only={'off' if writable else 'on'}"
+            parent = self.parents.get(file)
+            layer = f"driver=qcow2,backing=n{files.index(parent)}" if parent else "driver=raw"
+            yield "--blockdev", f"driver=file,node-name=f{number},filename={file},{access},{read_only}"
+            yield "--blockdev", f"{layer},node-name=n{number},file=f{number},{read_only}"
+            if writable:
+                yield "--export", self.export(number, file)
+
+    def export(self, number, file):
+        return f"type=fuse,id=e{number},node-name=n{number},mountpoint={self.point(file)},writable=on"
+
+    @staticmethod
+    def point(image):
+        """The export is mounted over a regular file, which must be there."""
+        path = f"{image}.img"
+        with open(path, "ab"):
+            return path
+
+    def start(self, served, stage, images):
+        served.disks = [self.point(image) for image in images]
+        for first in range(0, len(images), EXPORTS):
+            nodes = self.nodes(images[first:first + EXPORTS], stage.cached)
+            served.start("qemu-storage-daemon", *(word for node in nodes for word in node))
+        served.wait_for_mounts(*served.disks)
+
+
+class StorageDaemonByName(StorageDaemon):
+    """The same with the parents opened as the images name them, which is what
+    two --blockdev options give: they do not get the options of the image above,
+    and are read through the page cache."""
+
+    name = "qemu by name"
+    on_request = True
+
+    def nodes(self, images, _cached):
+        for number, file in enumerate(images):
+            yield "--blockdev", f"driver=file,node-name=f{number},filename={file},cache.direct=on,aio=native"
+            yield "--blockdev", f"driver=qcow2,node-name=n{number},file=f{number}"
+            yield "--export", self.export(number, file)
+
+
+class NbdFuse(System):
+    """nbdkit's cow filter over its file plugin, and nbdfuse in front of it: two
+    daemons for each disk. What is written goes to an unlinked temporary file."""
+
+    name = "nbdfuse"
+    programs = ("nbdfuse", "nbdkit")
+    versions = (("nbdfuse", "--version"), ("nbdkit", "--version"))
+    loops = False
+
+    def refuses(self, job):
+        if job.stage.depth > 1:
+            return "the cow filter has one layer above the base"
+        if job.flushes:
+            return "the cow filter ignores flushes, its fsync promises nothing"
+        if job.stage.disks > 100:
+            return "two processes and a mount for each disk"
+        return super().refuses(job)
+
+    def make_images(self, stage, storage, directory):
+        """Nothing to make: each disk is named by what its overlay is put on."""
+        return [storage.base(stage)] * stage.disks
+
+    def start(self, served, stage, images):
+        points = [os.path.join(served.directory, f"mnt{number}") for number in range(len(images))]
+        for number, (point, image) in enumerate(zip(points, images)):
+            os.makedirs(point, exist_ok=True)
+            self.start_pair(served, number, point, image, "default" if stage.cached else "none")
+        served.wait_for_mounts(*points)
+        served.disks = [os.path.join(point, "disk.img") for point in points]
+
+    @staticmethod
+    def start_pair(served, number, point, image, cache):
+        """The daemons run in the stage's directory, as a socket's path must be
+        short. The pid file appears when connections are taken."""
+        socket, ready = f"socket{number}", f"ready{number}"
+        for name in (socket, ready):
+            served.stack.callback(served.remove, name)
+        served.start("nbdkit", "-f", "-U", socket, "-P", ready, "--filter=cow", "file", image, f"cache={cache}",
+                     env={"TMPDIR": served.directory})
+        served.wait(lambda: os.path.exists(os.path.join(served.directory, ready)), "nbdkit")
+        served.start("nbdfuse", f"{point}/disk.img", f"nbd+unix:///?socket={socket}")
+
+
+class OverlayOnLoop(System):
+    """Two ext4 file systems on loop devices, one read-only below, one above."""
+
+    name = "overlayfs"
+    loops = False
+
+    def refuses(self, job):
+        if job.on_overlay:
+            return None
+        return "it copies a whole file at its first write and has no block device: not the same job"
+
+    def make_images(self, stage, storage, directory):
+        """The lower file system, when it is not the base itself, and the upper."""
+        lower = storage.base(stage)
+        if not stage.tree:
+            lower = os.path.join(directory, "lower.raw")
+            storage.make_file_system(lower, storage.size + storage.size // 8 + 64 * MIB)
+            with Served(os.path.dirname(directory)) as served:
+                copy(storage.base(stage), os.path.join(self.mount(served, lower, "filling"), "disk.img"))
+        upper = os.path.join(directory, "upper.raw")
+        storage.make_file_system(upper, os.path.getsize(lower) if stage.tree else UPPER_BYTES)
+        return [lower, upper]
+
+    @staticmethod
+    def mount(served, image, name, *access):
+        device = served.loop(image, *(["--read-only"] if access else []))
+        return served.mount(device, os.path.join(served.directory, name), "ext4", *access)
+
+    def start(self, served, stage, images):
+        lower = self.mount(served, images[0], "lower", "ro,noload")
+        upper = self.mount(served, images[1], "upper")
+        for name in ("data", "work"):
+            os.makedirs(os.path.join(upper, name), exist_ok=True)
+        served.root = served.mount("overlay", os.path.join(served.directory, "merged"), "overlay",
+                                   f"lowerdir={lower},upperdir={upper}/data,workdir={upper}/work")
+        served.fronts.add(served.root)
+        served.disks = [] if stage.tree else [os.path.join(served.root, "disk.img")]
+
+
+SYSTEMS = (Raw(), Leafdisk("direct"), StorageDaemon(), StorageDaemonByName(), NbdFuse(), OverlayOnLoop())

@@ -1,0 +1,70 @@
+"""What the project set itself to reach, and whether a run reached it.
+
+Each target is a median of ratios that were formed within one round, of
+leafdisk's direct mode to another system or to another job of its own.
+"""
+from dataclasses import dataclass
+
+from jobs import JOBS, FioJob
+from systems import RAW, STORAGE_DAEMON
+
+SUBJECT = "leafdisk direct"
+
+
+@dataclass(frozen=True)
+class Target:
+    job: str
+    figure: str
+    limit: float
+    system: str = SUBJECT       # compared with this system
+    other_job: str = ""         # in this job; without one, in the same
+    at_most: bool = False
+    absolute: bool = False      # the figure itself, no ratio
+
+    def text(self):
+        bound = "at most" if self.at_most else "at least"
+        if self.absolute:
+            return f"{bound} {self.limit:g}"
+        where = f" in {self.other_job}" if self.other_job else ""
+        return f"{bound} {self.limit:g} times {self.system}{where}"
+
+    def measured(self, results):
+        if self.absolute:
+            return results.median(self.job, self.figure, SUBJECT)
+        return results.ratio(self.job, self.figure, SUBJECT, self.system, self.other_job or self.job)
+
+    def verdict(self, value):
+        if value is None:
+            return "not measured"
+        if value <= self.limit if self.at_most else value >= self.limit:
+            return "met"
+        if not self.limit:
+            return f"missed by {value:g}"
+        return f"missed by {abs(value - self.limit) / self.limit * 100:.0f} %"
+
+
+def both(job, times_storage_daemon, times_raw, figure="iops"):
+    return (Target(job, figure, times_storage_daemon, STORAGE_DAEMON), Target(job, figure, times_raw, RAW))
+
+
+def cpu_targets():
+    for job in JOBS:
+        if isinstance(job, FioJob) and job.counts_cpu():
+            yield Target(job.name, "cpu", 1.0, STORAGE_DAEMON, at_most=True)
+
+
+TARGETS = (
+    *both("read-32", 2.0, 0.6),
+    Target("chain-16", "iops", 3.5, STORAGE_DAEMON),
+    Target("chain-16", "iops", 0.95, other_job="chain-1"),
+    Target("cached-read-32", "iops", 1.2, RAW),
+    *both("read-1", 1.3, 0.75),
+    *both("overwrite-32", 1.25, 0.85),
+    Target("first-write-32", "iops", 2.0, STORAGE_DAEMON),
+    *both("fsync", 1.3, 0.7),
+    *both("sequential-read", 1.7, 0.8, "mib_s"),
+    *both("sequential-write", 1.7, 0.8, "mib_s"),
+    Target("reread", "mib_s", 0.95, RAW),
+    Target("idle", "wakeups", 0, at_most=True, absolute=True),
+    *cpu_targets(),
+)
