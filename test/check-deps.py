@@ -27,7 +27,7 @@ LIBRARIES = {
     re.compile(r"fuse(_.*)?\.h$|fuse3?/"): {"fuse"},
     re.compile(r"libaio\.h$"): {"aio"},
     re.compile(r"json-glib/"): {"ctl", "disk", "fuse"},
-    re.compile(r"xxhash\.h$"): {"image", "cache"},
+    re.compile(r"xxhash\.h$"): {"image", "cache", "disk"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

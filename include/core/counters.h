@@ -30,7 +30,18 @@
 	X(image_checkpoints, "checkpoints", "chunk tables written back")                                               \
 	X(image_chunks_allocated, "chunks", "chunks allocated")                                                        \
 	X(image_chunks_freed, "chunks", "chunks freed and punched")                                                    \
-	X(map_regions, "regions", "merged-map regions computed")
+	X(map_regions, "regions", "merged-map regions computed")                                                       \
+	X(cache_hits, "blocks", "blocks read from the cache")                                                          \
+	X(cache_misses, "blocks", "blocks asked of the cache that it did not have")                                    \
+	X(cache_put_blocks, "blocks", "blocks put into the cache")                                                     \
+	X(cache_waits, "puts", "puts that found no room in the cache's log at the moment")                             \
+	X(cache_records, "records", "records written to the cache's log")                                              \
+	X(cache_record_bytes, "bytes", "bytes of these records")                                                       \
+	X(cache_syncs, "flushes", "flushes of the cache's file")                                                       \
+	X(cache_reclaimed_segments, "segments", "segments of the cache's log that were emptied")                       \
+	X(cache_moved_blocks, "blocks", "blocks appended again when their segment was emptied")                        \
+	X(cache_dropped_blocks, "blocks", "clean blocks dropped when their segment was emptied")                       \
+	X(cache_damaged_blocks, "blocks", "cached blocks found damaged or unreadable")
 
 struct counters {
 #define X(name, unit, help) _Atomic uint64_t name;

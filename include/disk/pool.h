@@ -59,6 +59,11 @@ int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 /* Images that could not be shown: "file: reason" lines. g_free. */
 char *disk_pool_broken(struct disk_pool *pool);
 
+/* Identity of the pool at PATH: the contents of .leafdisk/pool-id when there is
+ * one (made with CREATE when the pool can be written), else a hash of the real
+ * path. */
+bool disk_pool_read_id(const char *path, bool create, uint8_t id[16], GError **error);
+
 /* The keys of a [disk NAME] group, for the man page's test. */
 extern const struct config_key disk_config_keys[];
 

@@ -22,6 +22,11 @@ struct ctl_arguments {
 	bool repair;
 	bool shrink;
 	bool force;
+	bool preallocate;
+	const char *pool;
+	const char *layer;
+	const char *directory;
+	uint64_t size_bytes; /* 0: not given */
 	const char *parent;
 	const char *layers;
 	enum image_format format; /* of the image that is there */
@@ -44,7 +49,7 @@ struct ctl_option {
 };
 
 struct ctl_verb {
-	const char *name;
+	const char *name;		  /* one word, or two */
 	const char *usage;		  /* what follows the verb */
 	const char *summary;		  /* one line */
 	const char *help;		  /* sentences, without a line feed at the end */
@@ -65,8 +70,12 @@ int ctl_map(const struct ctl_arguments *arguments);
 int ctl_convert(const struct ctl_arguments *arguments);
 int ctl_resize(const struct ctl_arguments *arguments);
 int ctl_list(const struct ctl_arguments *arguments);
+int ctl_cache_create(const struct ctl_arguments *arguments);
+int ctl_cache_info(const struct ctl_arguments *arguments);
+int ctl_cache_check(const struct ctl_arguments *arguments);
+int ctl_cache_dump(const struct ctl_arguments *arguments);
 
-/* Fills ARGUMENTS for VERB from ARGV, argv[0] being the verb. The names are
+/* Fills ARGUMENTS for VERB from ARGV, argv[0] being the verb's last word. The names are
  * freed by ctl_arguments_clear(), in any case. False and ERROR on bad usage. */
 bool ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_arguments *arguments, GError **error);
 void ctl_arguments_clear(struct ctl_arguments *arguments);
@@ -86,6 +95,8 @@ char *ctl_printable(const char *text);
 /* Sizes as reports show them: "1.5 GiB (1610612736 bytes)". g_free. */
 char *ctl_size_text(uint64_t bytes);
 void ctl_json_add_size(JsonBuilder *builder, const char *name, uint64_t bytes);
+/* A UUID of 16 bytes in its usual form. g_free. */
+char *ctl_uuid_text(const uint8_t *uuid);
 /* A string, or null where TEXT is NULL. */
 void ctl_json_add_text(JsonBuilder *builder, const char *name, const char *text);
 /* Prints what BUILDER holds: over several lines, or on one without its end. */

@@ -7,12 +7,7 @@
 
 static char *uuid_text(const struct offline_layer *layer)
 {
-	const uint8_t *u = layer->uuid;
-
-	if (!layer->has_uuid)
-		return NULL;
-	return g_strdup_printf("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
-			       u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+	return layer->has_uuid ? ctl_uuid_text(layer->uuid) : NULL;
 }
 
 static void print_size(const char *name, uint64_t bytes)

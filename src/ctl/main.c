@@ -15,7 +15,7 @@ static void print_help(FILE *file)
 	      "Makes, looks at and changes the disk images of leafdisk.\n\nVerbs:\n",
 	      file);
 	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
-		fprintf(file, "    %-10s%s\n", verb->name, verb->summary);
+		fprintf(file, "    %-14s%s\n", verb->name, verb->summary);
 	fputs("\nOptions:\n"
 	      "    -h, --help                    show this text; leafctl VERB --help tells about a verb\n"
 	      "    -V, --version                 show the version\n\n"
@@ -31,11 +31,23 @@ static void print_verb_help(const struct ctl_verb *verb)
 	printf("Usage: leafctl %s %s\n%s\n\nOptions:\n%s", verb->name, verb->usage, verb->help, options->str);
 }
 
-static const struct ctl_verb *find_verb(const char *name)
+/* How many of WORDS the name of VERB is; 0: it is another verb. */
+static int words_matched(const struct ctl_verb *verb, int count, char **words)
 {
-	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
-		if (strcmp(verb->name, name) == 0)
+	g_autofree char *two = count > 1 ? g_strdup_printf("%s %s", words[0], words[1]) : NULL;
+
+	if (strcmp(verb->name, words[0]) == 0)
+		return 1;
+	return two && strcmp(verb->name, two) == 0 ? 2 : 0;
+}
+
+static const struct ctl_verb *find_verb(int count, char **words, int *matched)
+{
+	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++) {
+		*matched = words_matched(verb, count, words);
+		if (*matched)
 			return verb;
+	}
 	return NULL;
 }
 
@@ -75,15 +87,15 @@ static int run_word(const char *word)
 int main(int argc, char **argv)
 {
 	const struct ctl_verb *verb;
-	int status;
+	int status, words;
 
 	log_set_program("leafctl");
 	if (argc < 2) {
 		print_help(stderr);
 		return CTL_USAGE;
 	}
-	verb = find_verb(argv[1]);
-	status = verb ? run_verb(verb, argc - 1, argv + 1) : run_word(argv[1]);
+	verb = find_verb(argc - 1, argv + 1, &words);
+	status = verb ? run_verb(verb, argc - words, argv + words) : run_word(argv[1]);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && status == CTL_DONE)
 		status = ctl_fail("cannot write to standard output");
 	return status;

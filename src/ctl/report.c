@@ -57,6 +57,12 @@ char *ctl_size_text(uint64_t bytes)
 	return g_strdup_printf("%s (%" PRIu64 " bytes)", size, bytes);
 }
 
+char *ctl_uuid_text(const uint8_t *u)
+{
+	return g_strdup_printf("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2],
+			       u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+}
+
 void ctl_json_add_size(JsonBuilder *builder, const char *name, uint64_t bytes)
 {
 	json_builder_set_member_name(builder, name);

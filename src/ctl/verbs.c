@@ -91,6 +91,29 @@ static const struct ctl_option list_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option cache_create_options[] = {
+	{0, "pool", CTL_OPTION_TEXT, FIELD(pool), "POOL", "the pool whose cache it will be"},
+	{0, "size", CTL_OPTION_SIZE, FIELD(size_bytes), "SIZE",
+	 "by default what is there already, or 10G for a new file"},
+	{0, "preallocate", CTL_OPTION_FLAG, FIELD(preallocate), NULL, "write the whole log once"},
+	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "overwrite what CACHE holds"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option cache_report_options[] = {
+	OPTION_JSON,
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option cache_dump_options[] = {
+	{0, "layer", CTL_OPTION_TEXT, FIELD(layer), "NAME", "only this layer"},
+	{'d', "directory", CTL_OPTION_TEXT, FIELD(directory), "DIR", "where the files are made"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
 const struct ctl_verb ctl_verbs[] = {
 	{"create", "[-b PARENT [-F FORMAT]] [-c SIZE] [-O FORMAT] [--force] [--layers DIR[:DIR]] IMAGE [SIZE]",
 	 "make a new, empty image, or one on top of a parent",
@@ -118,5 +141,17 @@ const struct ctl_verb ctl_verbs[] = {
 	{"list", "[--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
 	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
 	 1, 1, ctl_list},
+	{"cache create", "[--size SIZE] [--preallocate] [--force] --pool POOL CACHE", "make an empty cache for a pool",
+	 "Makes an empty cache of CACHE, a new file or what is there.", cache_create_options, 1, 1, ctl_cache_create},
+	{"cache info", "[--json] CACHE", "show what a cache holds",
+	 "Shows the cache and its layers as a mount would find them.", cache_report_options, 1, 1, ctl_cache_info},
+	{"cache check", "[--json] CACHE", "look for damage in a cache",
+	 "Checks CACHE against every rule of its format, with all data.\n"
+	 "Exit status: 0 no damage, 3 damage, 1 the check could not run.",
+	 cache_report_options, 1, 1, ctl_cache_check},
+	{"cache dump", "[--layer NAME] -d DIR CACHE", "write what a cache holds to files",
+	 "Writes a sparse raw file for each layer to DIR, named after it; what the cache does not have is a hole.\n"
+	 "Exit status: 0 done, 3 something was damaged and left out, 1 failed.",
+	 cache_dump_options, 1, 1, ctl_cache_dump},
 	{NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
 };

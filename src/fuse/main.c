@@ -22,7 +22,7 @@ static bool set_debug(const struct mount_options *options, GError **error)
 
 	if (!log_set_debug(options->debug_all ? "all" : modules))
 		return error_set(error, EINVAL,
-				 "option \"debug\": \"%s\" is not a list of core:aio:image:disk:fuse, or all",
+				 "option \"debug\": \"%s\" is not a list of core:aio:image:cache:disk:fuse, or all",
 				 options->debug);
 	return true;
 }

@@ -43,7 +43,7 @@ const struct config_key mount_option_keys[] = {
 	 "program and arguments, run when a leaf's block device is full"},
 	{KEY("max_read", CONFIG_UINT, max_read), 4096, 1 << 20, NULL, "longest read that the kernel asks for, bytes"},
 	{KEY("debug", CONFIG_STRING, debug), 0, 0, NULL,
-	 "debug messages of these modules: core:aio:image:disk:fuse, all"},
+	 "debug messages of these modules: core:aio:image:cache:disk:fuse, all"},
 	{0},
 };
 

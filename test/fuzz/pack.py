@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Packs an image for the fuzz target: its size, then its pages that are not
+"""Packs an image or a cache for a fuzz target: its size, then its pages that are not
 zero, each as far as it is not zero. Guest data is cut to its first bytes.
 
 usage: test/fuzz/pack.py IMAGE PACKED
@@ -9,7 +9,7 @@ import sys
 
 PAGE = 4096
 DATA_BYTES = 16
-MAGICS = (b"LEAF", b"LFTP", b"LFZL", b"LFJR")
+MAGICS = (b"LEAF", b"LFTP", b"LFZL", b"LFJR", b"LFCR")
 
 
 def pack(image):

@@ -1,0 +1,126 @@
+/* On-disk layout of the cache, version 1.
+ *
+ * The byte-by-byte specification, the validity rules and the order of writes
+ * are in leafdisk-cache(5); this file is its C form and nothing else.
+ *
+ * A cache file or device is two superblock copies and a ring of segments from
+ * CACHE_SEGMENTS_OFFSET on. A segment holds records, one behind the other,
+ * none across its end. A record is a header block and the data blocks that its
+ * entries name, in their order. Where less than two blocks are left in a
+ * segment the next record begins the next one. */
+#ifndef LEAFDISK_FORMAT_CACHE_H
+#define LEAFDISK_FORMAT_CACHE_H
+
+#include <stddef.h>
+
+#include "core/bytes.h"
+
+#define CACHE_MAGIC "LEAFCACH"
+#define CACHE_VERSION 1
+#define CACHE_SUPER_BYTES 4096
+#define CACHE_SUPER_COPIES 2
+#define CACHE_SUPER_OFFSET(copy) ((uint64_t)(copy)*65536)
+#define CACHE_SEGMENTS_OFFSET (1 << 20)
+#define CACHE_SEGMENT_BYTES (1 << 20)
+#define CACHE_SEGMENT_BLOCKS (CACHE_SEGMENT_BYTES / 4096)
+#define CACHE_SEGMENTS_MIN 7
+/* Slots are numbered in 32 bits: 16 TiB. */
+#define CACHE_SEGMENTS_MAX ((UINT64_C(1) << 32) / CACHE_SEGMENT_BLOCKS - 1)
+#define CACHE_BYTES_MIN (CACHE_SEGMENTS_OFFSET + (uint64_t)CACHE_SEGMENTS_MIN * CACHE_SEGMENT_BYTES)
+#define CACHE_POOL_PATH_BYTES 2048
+#define CACHE_LAYER_NAME_BYTES 256
+/* Layer ids are in [1, MAX]; blocks in [0, 2^51). */
+#define CACHE_LAYER_MAX ((1u << 24) - 1)
+#define CACHE_BLOCK_END (UINT64_C(1) << 51)
+
+#define CACHE_FEATURES_COMPATIBLE UINT64_C(0)
+#define CACHE_FEATURES_READ_ONLY UINT64_C(0)
+#define CACHE_FEATURES_INCOMPATIBLE UINT64_C(0)
+
+struct cache_super_ondisk {
+	char magic[8];
+	le32 version;
+	le32 super_bytes;
+	le64 position; /* of this copy in the file */
+	le64 checksum; /* xxh64, seed 0, of the 4096 bytes with this field 0 */
+	le64 sequence; /* modulo 2 the number of this copy; the valid copy with the higher one counts */
+	le64 features_compatible;
+	le64 features_read_only;
+	le64 features_incompatible;
+	uint8_t uuid[16];    /* of the cache */
+	uint8_t pool_id[16]; /* of the pool that it belongs to */
+	le32 segment_bytes;
+	le32 reserved0;
+	le64 segments;	    /* in the file */
+	le64 ring_segments; /* in the ring; more join it where the ring wraps */
+	le64 generation;    /* raised before a mount's first append */
+	le64 tail_segment;  /* the oldest record begins it */
+	le64 tail_sequence; /* and has this sequence */
+	le64 tail_previous; /* and this hash of its predecessor */
+	le32 pool_path_bytes;
+	uint8_t reserved1[100];
+	char pool_path[CACHE_POOL_PATH_BYTES]; /* for messages */
+	uint8_t reserved2[1792];
+} __attribute__((packed));
+_Static_assert(sizeof(struct cache_super_ondisk) == CACHE_SUPER_BYTES, "superblock is one block");
+_Static_assert(offsetof(struct cache_super_ondisk, uuid) == 64, "uuid");
+_Static_assert(offsetof(struct cache_super_ondisk, segment_bytes) == 96, "segment_bytes");
+_Static_assert(offsetof(struct cache_super_ondisk, pool_path) == 256, "pool path");
+
+/* A record's header: one block. Entries follow the fixed part. */
+#define CACHE_RECORD_MAGIC 0x5243464c /* "LFCR" */
+#define CACHE_RECORD_BODY_BYTES (4096 - 80)
+struct cache_record_ondisk {
+	le32 magic;
+	le32 blocks;   /* of data behind the header */
+	le64 position; /* of the header in the file */
+	le64 checksum; /* xxh64, seed 0, of the 4096 bytes with this field 0 */
+	le64 cache_id; /* the first 8 bytes of the cache's uuid */
+	le64 generation;
+	le64 sequence;
+	le64 previous; /* checksum of the record before it */
+	le64 durable;  /* every record up to this sequence was durable when this one was built; 0: none known */
+	le32 flags;
+	le32 entries_bytes; /* used in BODY */
+	uint8_t reserved[8];
+	uint8_t body[CACHE_RECORD_BODY_BYTES];
+} __attribute__((packed));
+_Static_assert(sizeof(struct cache_record_ondisk) == 4096, "record header");
+_Static_assert(offsetof(struct cache_record_ondisk, body) == 80, "record body");
+
+/* FLAGS. */
+#define CACHE_RECORD_BARRIER 1u /* an epoch ends with this record */
+
+/* An entry; WORDS le64 follow it. */
+struct cache_entry_ondisk {
+	le32 layer;
+	le16 kind;
+	le16 words;
+	le64 block;
+} __attribute__((packed));
+_Static_assert(sizeof(struct cache_entry_ondisk) == 16, "entry header");
+
+enum cache_entry_kind {
+	/* WORDS blocks of data from BLOCK on, each word the xxh64 of one. */
+	CACHE_ENTRY_CLEAN = 1, /* the layer's image has the same */
+	CACHE_ENTRY_DIRTY = 2, /* it does not have it yet */
+	/* One word: how many blocks from BLOCK on. */
+	CACHE_ENTRY_ZERO = 3,	/* read as zeros, the image does not know yet */
+	CACHE_ENTRY_FORGET = 4, /* the cache has nothing of these any more */
+	/* BLOCK 0; struct cache_layer_ondisk and the name, zero-padded to words. */
+	CACHE_ENTRY_LAYER = 5,
+	/* BLOCK 0, no words: the layer's entries before this one are void. */
+	CACHE_ENTRY_DROP = 6,
+};
+
+/* What CACHE_ENTRY_LAYER says of its layer; a later one replaces it. */
+struct cache_layer_ondisk {
+	uint8_t identity[16];
+	le64 stamp; /* of the image, when its cached blocks were last known good; 0: they are not */
+	le64 size_bytes;
+	le32 name_bytes;
+	le32 reserved;
+} __attribute__((packed));
+_Static_assert(sizeof(struct cache_layer_ondisk) == 40, "layer");
+
+#endif

@@ -1,0 +1,149 @@
+/* Opening, starting and closing a cache, and what it says of itself.
+ *
+ * Opening, in this order: the file and its lock; the superblock, a new one for
+ * a blank file; what the log holds; a durable superblock with a higher
+ * generation, so that nothing that is appended from now on can be taken for an
+ * older record, and so that what was recovered is durable as well. */
+#include "cache/cache.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "log.h"
+#include "open.h"
+#include "reclaim.h"
+#include "writer.h"
+
+/* ---- Open and close ------------------------------------------------------ */
+
+static void cache_free(struct cache *cache)
+{
+	writer_clear(cache);
+	log_clear(cache);
+	layers_free(cache->layers);
+	index_free(cache->index);
+	g_free(cache->segments);
+	cache_storage_close(&cache->storage);
+	pthread_cond_destroy(&cache->reclaim.wanted);
+	pthread_cond_destroy(&cache->changed);
+	pthread_mutex_destroy(&cache->lock);
+	g_free(cache);
+}
+
+static struct cache *cache_new(void)
+{
+	struct cache *cache = g_new0(struct cache, 1);
+
+	pthread_mutex_init(&cache->lock, NULL);
+	pthread_cond_init(&cache->changed, NULL);
+	pthread_cond_init(&cache->reclaim.wanted, NULL);
+	list_init(&cache->waiters);
+	list_init(&cache->writer.timer.link);
+	clock_gettime(CLOCK_REALTIME, &cache->since);
+	return cache;
+}
+
+struct cache *cache_open(const struct cache_options *options, GError **error)
+{
+	struct cache *cache = cache_new();
+
+	if (cache_storage_open(&cache->storage, options->path, error) && open_super(cache, options, error) &&
+	    open_log(cache, error) && open_generation(cache, error)) {
+		log_debug(LOG_CACHE,
+			  "%s: generation %" PRIu64 ", %" PRIu64 " blocks in segments %" PRIu64 " to %" PRIu64,
+			  cache->storage.path, cache->log.generation, cache->live_blocks, cache->tail_segment,
+			  segment_of(cache->log.head_slot));
+		return cache;
+	}
+	if (cache->storage.created)
+		unlink(options->path);
+	cache_free(cache);
+	return NULL;
+}
+
+bool cache_start(struct cache *cache, GError **error)
+{
+	if (!writer_start(cache, error))
+		return false;
+	cache_lock(cache);
+	cache->started = true;
+	cache_unlock(cache);
+	if (!reclaim_start(cache, error)) {
+		writer_stop(cache);
+		cache->started = false;
+		return false;
+	}
+	cache_lock(cache);
+	writer_wake_locked(cache);
+	reclaim_look_locked(cache);
+	cache_unlock(cache);
+	return true;
+}
+
+int cache_sync(struct cache *cache)
+{
+	int result;
+
+	cache_lock(cache);
+	result = log_wait_durable_locked(cache, log_flush_locked(cache));
+	cache_unlock(cache);
+	return result;
+}
+
+static int stop(struct cache *cache)
+{
+	int result;
+
+	reclaim_stop(cache);
+	result = cache_sync(cache);
+	writer_stop(cache);
+	return result;
+}
+
+/* Layers may have been opened and closed without a start: that is recorded too. */
+int cache_close(struct cache *cache)
+{
+	int result = 0;
+
+	if (!cache)
+		return 0;
+	if (!cache->started && cache->log.next_sequence - 1 > cache->log.durable && !cache_start(cache, NULL))
+		result = -EAGAIN;
+	if (cache->started)
+		result = stop(cache);
+	cache_free(cache);
+	return result;
+}
+
+/* ---- Status -------------------------------------------------------------- */
+
+static uint64_t memory_bytes_locked(const struct cache *cache)
+{
+	return sizeof(*cache) + index_memory_bytes(cache->index) + layers_memory_bytes(cache->layers) +
+	       log_memory_bytes(cache) + CACHE_SEGMENT_BYTES + cache->segment_count * sizeof(*cache->segments);
+}
+
+void cache_get_status(struct cache *cache, struct cache_status *status)
+{
+	cache_lock(cache);
+	*status = (struct cache_status){
+		.state = cache->state,
+		.since = cache->since,
+		.size_bytes = cache_segment_offset(cache->segment_count),
+		.segments = cache->ring_segments,
+		.free_segments = cache_free_segments_locked(cache),
+		.head_segment = segment_of(cache->log.head_slot),
+		.tail_segment = cache->tail_segment,
+		.generation = cache->log.generation,
+		.sequence = cache->log.next_sequence - 1,
+		.cached_blocks = cache->live_blocks,
+		.pinned_blocks = cache->pinned_blocks,
+		.pinned_blocks_max = cache_pinned_max_locked(cache),
+		.memory_bytes = memory_bytes_locked(cache),
+	};
+	memcpy(status->reason, cache->reason, sizeof(status->reason));
+	cache_unlock(cache);
+}

@@ -1,0 +1,242 @@
+/* A layer's life in the cache: opened, degraded, healed, closed.
+ *
+ * The log's word on a layer is its last LAYER entry: with a stamp, its clean
+ * blocks are good for an image of that stamp. Opened for writing the stamp is
+ * void. That need not be durable before the image changes, because the image's
+ * own stamp changes first, durably, and the recorded one is not its any more.
+ *
+ * A change that cannot be recorded degrades the layer: it has a new id from
+ * then on, with nothing cached, and what the log has under the old id is void.
+ * Once the log takes a DROP of the old id the layer is active again. */
+#include "internal.h"
+
+#include <string.h>
+
+#include "log.h"
+#include "writer.h"
+
+void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int change)
+{
+	struct cache *cache = layer->cache;
+
+	layer->live_blocks += (uint64_t)change;
+	cache->live_blocks += (uint64_t)change;
+	if (flags & INDEX_PINNED) {
+		layer->pinned_blocks += (uint64_t)change;
+		cache->pinned_blocks += (uint64_t)change;
+	}
+}
+
+/* The cache has none of its blocks; the index finds that out by the id. */
+static void disown_blocks_locked(struct cache_layer *layer)
+{
+	layer->cache->live_blocks -= layer->live_blocks;
+	layer->cache->pinned_blocks -= layer->pinned_blocks;
+	layer->live_blocks = 0;
+	layer->pinned_blocks = 0;
+}
+
+static void remove_locked(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+
+	disown_blocks_locked(layer);
+	if (layer->status.state == CACHE_LAYER_DEGRADED)
+		cache->degraded_layers--;
+	layers_remove(cache->layers, layer);
+}
+
+/* ---- Degraded ------------------------------------------------------------ */
+
+static void change_state_locked(struct cache_layer *layer, enum cache_layer_state state, const char *reason)
+{
+	layer->status.state = state;
+	g_strlcpy(layer->status.reason, reason, sizeof(layer->status.reason));
+	clock_gettime(CLOCK_REALTIME, &layer->status.since);
+	if (state == CACHE_LAYER_DEGRADED)
+		layer->cache->degraded_layers++;
+	else
+		layer->cache->degraded_layers--;
+}
+
+static void ignore_removed(void *opaque, uint32_t slot, const struct index_entry *entry)
+{
+	(void)opaque;
+	(void)slot;
+	(void)entry;
+}
+
+void cache_layer_degrade_locked(struct cache_layer *layer, const char *reason)
+{
+	struct cache *cache = layer->cache;
+	uint32_t old = layer->id;
+
+	if (layer->status.state == CACHE_LAYER_DEGRADED)
+		return;
+	layer->drop_id = layer->declared ? old : 0;
+	disown_blocks_locked(layer);
+	/* Without a new id it stays degraded; the old one must find nothing. */
+	if (!layers_renew(cache->layers, layer))
+		index_remove_range(cache->index, old, 0, CACHE_BLOCK_END, ignore_removed, NULL);
+	change_state_locked(layer, CACHE_LAYER_DEGRADED, reason);
+	writer_wake_locked(cache);
+}
+
+static void heal(void *opaque, struct cache_layer *layer)
+{
+	struct cache *cache = opaque;
+
+	if (layer->status.state != CACHE_LAYER_DEGRADED || layer->id == layer->drop_id)
+		return;
+	if (layer->drop_id && !log_drop_locked(cache, layer->drop_id))
+		return;
+	layer->drop_id = 0;
+	change_state_locked(layer, CACHE_LAYER_ACTIVE, "");
+}
+
+void cache_layers_heal_locked(struct cache *cache)
+{
+	if (cache->state == CACHE_ACTIVE && cache->degraded_layers > 0)
+		layers_foreach(cache->layers, heal, cache);
+}
+
+void cache_layer_degrade(struct cache_layer *layer, const char *reason)
+{
+	struct cache *cache = layer->cache;
+
+	cache_lock(cache);
+	cache_layer_degrade_locked(layer, reason);
+	cache_unlock(cache);
+}
+
+void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status *status)
+{
+	cache_lock(layer->cache);
+	*status = layer->status;
+	cache_unlock(layer->cache);
+}
+
+/* ---- Open ---------------------------------------------------------------- */
+
+/* What is kept of an earlier mount or opening; what is not good goes. */
+static struct cache_layer *find_good_locked(struct cache *cache, const struct cache_layer_key *key)
+{
+	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
+
+	if (!layer || (layer->stamp != 0 && layer->stamp == key->stamp))
+		return layer;
+	if (layer->declared)
+		(void)log_drop_locked(cache, layer->id);
+	remove_locked(layer);
+	return NULL;
+}
+
+static bool is_shareable(const struct cache_layer *layer, const struct cache_layer_key *key, bool writable)
+{
+	return !writable && !layer->writable && layer->stamp == key->stamp;
+}
+
+static void begin_writing_locked(struct cache_layer *layer)
+{
+	layer->writable = true;
+	layer->stamp = 0;
+	if (layer->declared && !log_declare_locked(layer->cache, LOG_ENTRY, layer))
+		cache_layer_degrade_locked(layer, "the cache's log has no room to record that the image is written");
+}
+
+static struct cache_layer *open_locked(struct cache *cache, const struct cache_layer_key *key, bool writable)
+{
+	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
+
+	if (layer && layer->opens > 0) {
+		if (!is_shareable(layer, key, writable))
+			return NULL;
+		layer->opens++;
+		return layer;
+	}
+	layer = find_good_locked(cache, key);
+	if (!layer)
+		layer = layers_add(cache->layers, key->identity, key->name);
+	if (!layer)
+		return NULL;
+	layer->opens = 1;
+	layer->stamp = key->stamp;
+	layer->size_bytes = key->size_bytes;
+	if (writable)
+		begin_writing_locked(layer);
+	return layer;
+}
+
+struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable)
+{
+	struct cache_layer *layer;
+
+	cache_lock(cache);
+	layer = open_locked(cache, key, writable);
+	cache_unlock(cache);
+	return layer;
+}
+
+struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name)
+{
+	struct cache_layer *layer;
+
+	cache_lock(cache);
+	layer = layers_add(cache->layers, NULL, name);
+	if (layer) {
+		layer->opens = 1;
+		layer->writable = true;
+	}
+	cache_unlock(cache);
+	return layer;
+}
+
+/* ---- Close --------------------------------------------------------------- */
+
+/* False: the layer is not to be kept. */
+static bool record_stamp_locked(struct cache_layer *layer, uint64_t stamp)
+{
+	layer->stamp = stamp;
+	return stamp != 0 && log_declare_locked(layer->cache, LOG_ENTRY, layer);
+}
+
+static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
+{
+	bool was_writable = layer->writable;
+
+	layer->writable = false;
+	if (layer->is_volatile || layer->status.state == CACHE_LAYER_DEGRADED || !layer->declared)
+		return false;
+	return !was_writable || record_stamp_locked(layer, stamp);
+}
+
+static void close_locked(struct cache_layer *layer, uint64_t stamp)
+{
+	struct cache *cache = layer->cache;
+	uint32_t drop_id;
+
+	if (--layer->opens > 0 || is_kept_locked(layer, stamp))
+		return;
+	drop_id = layer->status.state == CACHE_LAYER_DEGRADED ? layer->drop_id : layer->declared ? layer->id : 0;
+	if (drop_id && !layer->is_volatile)
+		(void)log_drop_locked(cache, drop_id);
+	remove_locked(layer);
+	pthread_cond_signal(&cache->reclaim.wanted);
+}
+
+void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
+{
+	struct cache *cache;
+
+	if (!layer)
+		return;
+	cache = layer->cache;
+	cache_lock(cache);
+	close_locked(layer, stamp);
+	cache_unlock(cache);
+}
+
+struct cache *cache_layer_cache(const struct cache_layer *layer)
+{
+	return layer->cache;
+}

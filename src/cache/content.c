@@ -1,0 +1,219 @@
+/* What callers change: put, zero, forget.
+ *
+ * A put reserves under the lock, copies without it, and publishes under it: a
+ * block is found at its new slot only when its data is there. Reserved and not
+ * published, it has marked the slot that it will supersede BUSY (invariant 6).
+ * A layer that was dropped meanwhile has a new id or none: nothing is
+ * published then, and what the log has under the old id is void. */
+#include "content.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/counters.h"
+#include "reclaim.h"
+
+void content_copy(const struct log_grant *grant, const uint8_t *data)
+{
+	memcpy(grant->data, data, (size_t)grant->blocks << BLOCK_SHIFT);
+	for (unsigned i = 0; i < grant->blocks; i++)
+		grant->words[i] = le64_of(cache_data_checksum(grant->data + ((size_t)i << BLOCK_SHIFT)));
+}
+
+void content_publish_locked(struct cache *cache, struct cache_layer *layer, const struct log_grant *grant, unsigned at,
+			    unsigned flags)
+{
+	struct index_entry entry = {
+		.layer = grant->layer,
+		.block = grant->block + at,
+		.flags = flags,
+		.checksum = cache_checksum_short(le64_get(grant->words[at])),
+	};
+	uint32_t superseded = index_insert(cache->index, grant->slot + at, &entry);
+
+	if (superseded != INDEX_NO_SLOT) {
+		index_get(cache->index, superseded, &entry);
+		cache_layer_account_locked(layer, entry.flags, -1);
+	}
+	cache_layer_account_locked(layer, flags, 1);
+}
+
+/* ---- Put ----------------------------------------------------------------- */
+
+/* How many of the blocks may be pinned; *NEW of them are not yet. */
+static uint64_t pinnable_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, uint64_t *new_blocks)
+{
+	struct cache *cache = layer->cache;
+	uint64_t most = cache_pinned_max_locked(cache);
+	uint64_t taken = cache->pinned_blocks + cache->pinned_pending;
+	uint64_t i;
+
+	*new_blocks = 0;
+	for (i = 0; i < blocks; i++) {
+		uint32_t slot = index_find(cache->index, layer->id, block + i);
+		struct index_entry entry = {0};
+
+		if (slot != INDEX_NO_SLOT)
+			index_get(cache->index, slot, &entry);
+		if (entry.flags & INDEX_PINNED)
+			continue;
+		if (taken + *new_blocks >= most)
+			break;
+		++*new_blocks;
+	}
+	return i;
+}
+
+static void mark_busy_locked(struct cache *cache, const struct log_grant *grant)
+{
+	for (unsigned i = 0; i < grant->blocks; i++) {
+		uint32_t slot = index_find(cache->index, grant->layer, grant->block + i);
+
+		if (slot != INDEX_NO_SLOT)
+			index_set_flags(cache->index, slot, INDEX_BUSY, 0);
+	}
+}
+
+struct put {
+	struct log_grant grant;
+	bool pinned;
+	uint64_t charged; /* to pinned_pending */
+};
+
+/* 0, or -errno of cache_put(). */
+static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct put *put)
+{
+	enum cache_entry_kind kind = put->pinned ? CACHE_ENTRY_DIRTY : CACHE_ENTRY_CLEAN;
+	struct cache *cache = layer->cache;
+
+	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
+		return -EIO;
+	blocks = MIN(blocks, CACHE_SEGMENT_BLOCKS);
+	if (put->pinned)
+		blocks = pinnable_locked(layer, block, blocks, &put->charged);
+	if (blocks == 0)
+		return -ENOSPC;
+	if (!log_reserve_locked(cache, LOG_PUT, layer, kind, block, blocks, &put->grant)) {
+		reclaim_look_locked(cache);
+		counter_add(cache_waits, 1);
+		return -EAGAIN;
+	}
+	if (put->pinned)
+		(void)pinnable_locked(layer, block, put->grant.blocks, &put->charged);
+	cache->pinned_pending += put->charged;
+	mark_busy_locked(cache, &put->grant);
+	return 0;
+}
+
+/* False: the layer was dropped meanwhile. */
+static bool publish_locked(struct cache_layer *layer, const struct put *put)
+{
+	unsigned flags = INDEX_PROVEN | (put->pinned ? INDEX_PINNED : 0);
+	struct cache *cache = layer->cache;
+	bool wanted = layer->id == put->grant.layer && layer->status.state == CACHE_LAYER_ACTIVE;
+
+	for (unsigned i = 0; wanted && i < put->grant.blocks; i++)
+		content_publish_locked(cache, layer, &put->grant, i, flags);
+	cache->pinned_pending -= put->charged;
+	log_copied_locked(cache, put->grant.record);
+	if (cache->reclaim.waiting)
+		pthread_cond_broadcast(&cache->changed);
+	return wanted;
+}
+
+static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t blocks, const uint8_t *data, bool pinned)
+{
+	struct cache *cache = layer->cache;
+	struct put put = {.pinned = pinned};
+	int result;
+
+	cache_lock(cache);
+	result = reserve_locked(layer, block, blocks, &put);
+	cache_unlock(cache);
+	if (result < 0)
+		return result;
+	content_copy(&put.grant, data);
+	cache_lock(cache);
+	if (!publish_locked(layer, &put))
+		result = -EIO;
+	cache_unlock(cache);
+	if (result < 0)
+		return result;
+	counter_add(cache_put_blocks, put.grant.blocks);
+	return put.grant.blocks;
+}
+
+int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool pinned)
+{
+	const uint8_t *from = data;
+	uint64_t done = 0;
+
+	while (done < blocks) {
+		int64_t count = put_run(layer, block + done, blocks - done, from + (done << BLOCK_SHIFT), pinned);
+
+		if (count < 0)
+			return done ? (int64_t)done : count;
+		done += (uint64_t)count;
+	}
+	return (int64_t)done;
+}
+
+/* ---- Zero and forget ----------------------------------------------------- */
+
+static void removed(void *opaque, uint32_t slot, const struct index_entry *entry)
+{
+	(void)slot;
+	cache_layer_account_locked(opaque, entry->flags, -1);
+}
+
+static void remove_range_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	if (layer->live_blocks > 0)
+		index_remove_range(layer->cache->index, layer->id, block, blocks, removed, layer);
+}
+
+/* One more range is allowed, or this one joins another. */
+static bool zero_range_fits_locked(const struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	uint64_t from = block > 0 ? block - 1 : 0;
+	uint64_t count = block + blocks + 1 - from;
+	uint64_t run;
+
+	return intervals_length(layer->zeros) < LAYER_ZERO_RANGES_MAX ||
+	       intervals_contains(layer->zeros, from, count, &run) || run < count;
+}
+
+int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	struct cache *cache = layer->cache;
+	int result = 0;
+
+	if (!layer->is_volatile)
+		return -EOPNOTSUPP;
+	cache_lock(cache);
+	if (!layer->zeros)
+		layer->zeros = intervals_new();
+	if (zero_range_fits_locked(layer, block, blocks)) {
+		intervals_add(layer->zeros, block, blocks);
+		remove_range_locked(layer, block, blocks);
+	} else {
+		result = -ENOSPC;
+	}
+	cache_unlock(cache);
+	return result;
+}
+
+void cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	struct cache *cache = layer->cache;
+
+	cache_lock(cache);
+	if (layer->status.state == CACHE_LAYER_ACTIVE) {
+		remove_range_locked(layer, block, blocks);
+		if (layer->zeros)
+			intervals_remove(layer->zeros, block, blocks);
+		if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks))
+			cache_layer_degrade_locked(layer, "the cache's log has no room to record a change");
+	}
+	cache_unlock(cache);
+}

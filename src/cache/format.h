@@ -1,0 +1,96 @@
+/* Building, sealing and validating the cache's on-disk blocks. No I/O, no
+ * state; nothing of a block is used before its validation. */
+#ifndef LEAFDISK_CACHE_FORMAT_H
+#define LEAFDISK_CACHE_FORMAT_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "format/cache.h"
+
+/* Byte offset of a segment, and of a slot: slots number the 4 KiB blocks of
+ * the ring, CACHE_SEGMENT_BLOCKS in each segment. */
+static inline uint64_t cache_segment_offset(uint64_t segment)
+{
+	return CACHE_SEGMENTS_OFFSET + segment * CACHE_SEGMENT_BYTES;
+}
+static inline uint64_t cache_slot_offset(uint64_t slot)
+{
+	return CACHE_SEGMENTS_OFFSET + (slot << BLOCK_SHIFT);
+}
+
+/* A superblock of sequence 0 for an empty log; the path is cut to what fits. */
+void cache_super_init(struct cache_super_ondisk *super, const uint8_t uuid[16], const uint8_t pool_id[16],
+		      const char *pool_path, uint64_t segments);
+/* Sets the constants, position and checksum. COPY is the sequence modulo
+ * CACHE_SUPER_COPIES. */
+void cache_super_seal(struct cache_super_ondisk *super, unsigned copy);
+/* Whether SUPER is what a cache wrote as copy COPY, whether or not it can be used. */
+bool cache_super_is_intact(const struct cache_super_ondisk *super, unsigned copy);
+/* Whether SUPER may be copy COPY of a cache of FILE_BYTES bytes; if not, WHY is
+ * the second half of a sentence (g_free), otherwise NULL. */
+bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy, uint64_t file_bytes, char **why);
+
+/* An entry of a record. */
+struct cache_entry {
+	uint32_t layer;
+	enum cache_entry_kind kind;
+	uint64_t block;
+	uint64_t blocks;     /* CLEAN, DIRTY, ZERO, FORGET */
+	unsigned first_data; /* CLEAN, DIRTY: which data block of the record BLOCK is */
+	const le64 *words;
+	unsigned word_count;
+};
+
+/* Building: begin; add until there is no room; seal when the data is in place. */
+void cache_record_begin(struct cache_record_ondisk *record);
+/* Words that a new entry could still have; -1: no entry fits. */
+int cache_record_room(const struct cache_record_ondisk *record);
+/* A new entry's words, to be filled in; NULL when they do not fit. Those of
+ * CLEAN and DIRTY are counted in record->blocks. */
+le64 *cache_record_add(struct cache_record_ondisk *record, uint32_t layer, enum cache_entry_kind kind, uint64_t block,
+		       unsigned words);
+/* One data block: extends the last entry where BLOCK continues it. The word
+ * for its checksum; NULL when it does not fit. Counts it in record->blocks. */
+le64 *cache_record_add_block(struct cache_record_ondisk *record, uint32_t layer, enum cache_entry_kind kind,
+			     uint64_t block);
+struct cache_record_place {
+	uint64_t position;
+	uint64_t cache_id;
+	uint64_t generation;
+	uint64_t sequence;
+	uint64_t previous;
+};
+void cache_record_seal(struct cache_record_ondisk *record, const struct cache_record_place *place, uint64_t durable,
+		       bool barrier);
+
+/* Whether RECORD is a header that this cache once wrote at POSITION. */
+bool cache_record_is_intact(const struct cache_record_ondisk *record, uint64_t position, uint64_t cache_id);
+/* Whether RECORD is a valid header that continues PLACE: position, cache id,
+ * sequence and previous equal, generation not lower, durable below sequence,
+ * inside the segment, and every entry well formed (kinds, ranges, words,
+ * number of data blocks). */
+bool cache_record_validate(const struct cache_record_ondisk *record, const struct cache_record_place *place);
+/* CURSOR starts as 0. False after the last entry. Only on validated records. */
+struct cache_cursor {
+	unsigned offset;
+	unsigned data;
+};
+bool cache_record_next(const struct cache_record_ondisk *record, struct cache_cursor *cursor,
+		       struct cache_entry *entry);
+/* Whether data block INDEX of RECORD is DATA (4096 bytes). */
+bool cache_record_check_data(const struct cache_record_ondisk *record, unsigned index, const void *data);
+
+/* The checksum of one data block, and the half of it that memory keeps. */
+uint64_t cache_data_checksum(const void *data);
+static inline uint32_t cache_checksum_short(uint64_t checksum)
+{
+	return (uint32_t)checksum;
+}
+
+/* Slot of the record after the one at SLOT with BLOCKS data blocks; SEGMENTS
+ * in the ring. */
+uint64_t cache_next_record_slot(uint64_t slot, unsigned blocks, uint64_t ring_segments);
+
+#endif

@@ -1,0 +1,351 @@
+/* The index: an array with an entry for each slot, and hash chains through it.
+ *
+ * Both arrays are anonymous memory, so all of it begins as zeros, and an entry
+ * or bucket of zeros is an empty one: links are slot numbers plus 1.
+ *
+ * Invariants:
+ * 1. A slot is in the chain of its key's bucket if and only if it is LIVE.
+ * 2. No two LIVE slots have the same key.
+ * 3. Slots from `used` on are empty.
+ * 4. regions[r] is the number of LIVE slots whose region hashes to r; a zero
+ *    there says that none of the region's blocks is present. */
+#include "index.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "core/error.h"
+#include "format/cache.h"
+
+/* A region is as many blocks as one counter stands for. */
+#define REGION_SHIFT 8
+#define SLOTS_PER_BUCKET 2
+#define SLOTS_PER_REGION 64
+/* Beyond this share of the slots a walk over all of them is shorter. */
+#define WALK_SHARE 8
+
+struct slot {
+	uint32_t next; /* in the chain: slot + 1, 0 at its end */
+	uint32_t checksum;
+	uint32_t block_low;
+	uint32_t block_high;
+	uint32_t layer : 24;
+	uint32_t flags : 8;
+};
+_Static_assert(sizeof(struct slot) == 20, "20 bytes for each slot");
+_Static_assert(CACHE_LAYER_MAX < 1u << 24, "a layer's id has 24 bits");
+
+struct index {
+	struct slot *slots;
+	uint32_t *buckets; /* slot + 1, 0: empty */
+	uint32_t *regions;
+	uint64_t slot_count;
+	uint64_t bucket_count;
+	uint64_t region_count;
+	uint64_t used;
+};
+
+/* ---- Memory -------------------------------------------------------------- */
+
+static void *map_zeros(uint64_t bytes)
+{
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+static void unmap(void *memory, uint64_t bytes)
+{
+	if (memory)
+		munmap(memory, bytes);
+}
+
+static bool map_chains(struct index *index, uint64_t slots)
+{
+	index->bucket_count = (slots + SLOTS_PER_BUCKET - 1) / SLOTS_PER_BUCKET;
+	index->region_count = (slots + SLOTS_PER_REGION - 1) / SLOTS_PER_REGION;
+	index->buckets = map_zeros(index->bucket_count * sizeof(*index->buckets));
+	index->regions = map_zeros(index->region_count * sizeof(*index->regions));
+	return index->buckets && index->regions;
+}
+
+static void unmap_chains(struct index *index)
+{
+	unmap(index->buckets, index->bucket_count * sizeof(*index->buckets));
+	unmap(index->regions, index->region_count * sizeof(*index->regions));
+}
+
+uint64_t index_memory_bytes(const struct index *index)
+{
+	return index->slot_count * sizeof(*index->slots) + index->bucket_count * sizeof(*index->buckets) +
+	       index->region_count * sizeof(*index->regions);
+}
+
+struct index *index_new(uint64_t slots, GError **error)
+{
+	struct index *index = g_new0(struct index, 1);
+
+	index->slot_count = slots;
+	index->slots = map_zeros(slots * sizeof(*index->slots));
+	if (index->slots && map_chains(index, slots))
+		return index;
+	error_set_errno(error, errno, "no memory for an index of %" G_GUINT64_FORMAT " blocks", slots);
+	index_free(index);
+	return NULL;
+}
+
+void index_free(struct index *index)
+{
+	if (!index)
+		return;
+	unmap_chains(index);
+	unmap(index->slots, index->slot_count * sizeof(*index->slots));
+	g_free(index);
+}
+
+/* ---- Chains -------------------------------------------------------------- */
+
+static uint64_t block_of(const struct slot *slot)
+{
+	return (uint64_t)slot->block_high << 32 | slot->block_low;
+}
+
+static bool is_live(const struct slot *slot)
+{
+	return slot->flags & INDEX_LIVE;
+}
+
+static bool has_key(const struct slot *slot, uint32_t layer, uint64_t block)
+{
+	return slot->layer == layer && block_of(slot) == block;
+}
+
+/* The finaliser of MurmurHash3 by Austin Appleby. */
+static uint64_t mix(uint64_t value)
+{
+	value ^= value >> 33;
+	value *= UINT64_C(0xff51afd7ed558ccd);
+	value ^= value >> 33;
+	value *= UINT64_C(0xc4ceb9fe1a85ec53);
+	return value ^ value >> 33;
+}
+
+/* In [0, COUNT), evenly, of the upper half of the mixed key. */
+static uint64_t place_of(uint32_t layer, uint64_t number, uint64_t count)
+{
+	return (mix(number + ((uint64_t)layer << 40) * 3) >> 32) * count >> 32;
+}
+
+static uint32_t *bucket_of(const struct index *index, uint32_t layer, uint64_t block)
+{
+	return &index->buckets[place_of(layer, block, index->bucket_count)];
+}
+
+static uint32_t *region_of(const struct index *index, uint32_t layer, uint64_t block)
+{
+	return &index->regions[place_of(layer, block >> REGION_SHIFT, index->region_count)];
+}
+
+static void chain(struct index *index, uint32_t number)
+{
+	struct slot *slot = &index->slots[number];
+	uint32_t *bucket = bucket_of(index, slot->layer, block_of(slot));
+
+	slot->next = *bucket;
+	*bucket = number + 1;
+	++*region_of(index, slot->layer, block_of(slot));
+}
+
+/* The link that leads to the block's LIVE slot, or that is 0. */
+static uint32_t *find_link(const struct index *index, uint32_t layer, uint64_t block)
+{
+	uint32_t *link = bucket_of(index, layer, block);
+
+	while (*link && !has_key(&index->slots[*link - 1], layer, block))
+		link = &index->slots[*link - 1].next;
+	return link;
+}
+
+uint32_t index_find(const struct index *index, uint32_t layer, uint64_t block)
+{
+	/* The difference of 0, no slot, is INDEX_NO_SLOT. */
+	return *find_link(index, layer, block) - 1;
+}
+
+uint32_t index_remove(struct index *index, uint32_t layer, uint64_t block)
+{
+	uint32_t *link = find_link(index, layer, block);
+	uint32_t number = *link - 1;
+	struct slot *slot;
+
+	if (number == INDEX_NO_SLOT)
+		return number;
+	slot = &index->slots[number];
+	*link = slot->next;
+	slot->next = 0;
+	slot->flags &= (unsigned)~INDEX_LIVE & 0xff;
+	--*region_of(index, layer, block);
+	return number;
+}
+
+uint32_t index_insert(struct index *index, uint32_t number, const struct index_entry *entry)
+{
+	uint32_t superseded = index_remove(index, entry->layer, entry->block);
+
+	index->slots[number] = (struct slot){
+		.checksum = entry->checksum,
+		.block_low = (uint32_t)entry->block,
+		.block_high = (uint32_t)(entry->block >> 32),
+		.layer = entry->layer & CACHE_LAYER_MAX,
+		.flags = (entry->flags | INDEX_LIVE | INDEX_DATA) & 0xff,
+	};
+	index->used = MAX(index->used, (uint64_t)number + 1);
+	chain(index, number);
+	return superseded;
+}
+
+bool index_grow(struct index *index, uint64_t slots, GError **error)
+{
+	struct index old = *index;
+	struct slot *grown = NULL;
+
+	if (slots <= index->slot_count)
+		return true;
+	if (map_chains(index, slots))
+		grown = mremap(old.slots, old.slot_count * sizeof(*grown), slots * sizeof(*grown), MREMAP_MAYMOVE);
+	if (!grown || grown == MAP_FAILED) {
+		error_set_errno(error, errno, "no memory for an index of %" G_GUINT64_FORMAT " blocks", slots);
+		unmap_chains(index);
+		*index = old;
+		return false;
+	}
+	unmap_chains(&old);
+	index->slots = grown;
+	index->slot_count = slots;
+	for (uint64_t i = 0; i < index->used; i++)
+		if (is_live(&grown[i]))
+			chain(index, (uint32_t)i);
+	return true;
+}
+
+/* ---- Ranges -------------------------------------------------------------- */
+
+/* Blocks from BLOCK to the end of its region, at most LIMIT. */
+static uint64_t left_in_region(uint64_t block, uint64_t limit)
+{
+	return MIN(limit, (UINT64_C(1) << REGION_SHIFT) - (block & ((1u << REGION_SHIFT) - 1)));
+}
+
+struct removal {
+	void (*removed)(void *opaque, uint32_t slot, const struct index_entry *entry);
+	void *opaque;
+};
+
+static void remove_and_tell(struct index *index, uint32_t number, const struct removal *removal)
+{
+	struct index_entry entry;
+
+	index_get(index, number, &entry);
+	index_remove(index, entry.layer, entry.block);
+	removal->removed(removal->opaque, number, &entry);
+}
+
+static void remove_by_walk(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
+			   const struct removal *removal)
+{
+	for (uint64_t i = 0; i < index->used; i++) {
+		const struct slot *slot = &index->slots[i];
+
+		if (slot->layer == layer && is_live(slot) && block_of(slot) - block < blocks)
+			remove_and_tell(index, (uint32_t)i, removal);
+	}
+}
+
+static void remove_by_region(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
+			     const struct removal *removal)
+{
+	for (uint64_t end = block + blocks, next; block < end; block = next) {
+		next = block + left_in_region(block, end - block);
+		for (; block < next && *region_of(index, layer, block); block++) {
+			uint32_t number = index_find(index, layer, block);
+
+			if (number != INDEX_NO_SLOT)
+				remove_and_tell(index, number, removal);
+		}
+	}
+}
+
+void index_remove_range(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
+			void (*removed)(void *opaque, uint32_t slot, const struct index_entry *entry), void *opaque)
+{
+	struct removal removal = {removed, opaque};
+
+	if (blocks > index->used / WALK_SHARE)
+		remove_by_walk(index, layer, block, blocks, &removal);
+	else
+		remove_by_region(index, layer, block, blocks, &removal);
+}
+
+uint64_t index_run(const struct index *index, uint32_t number, uint32_t layer, uint64_t block, uint64_t limit)
+{
+	uint64_t run = 1;
+
+	limit = MIN(limit, CACHE_SEGMENT_BLOCKS - number % CACHE_SEGMENT_BLOCKS);
+	while (run < limit && is_live(&index->slots[number + run]) &&
+	       has_key(&index->slots[number + run], layer, block + run))
+		run++;
+	return MIN(run, limit);
+}
+
+static uint64_t gap_by_walk(const struct index *index, uint32_t layer, uint64_t block, uint64_t limit)
+{
+	for (uint64_t i = 0; i < index->used; i++) {
+		const struct slot *slot = &index->slots[i];
+
+		if (slot->layer == layer && is_live(slot) && block_of(slot) - block < limit)
+			limit = block_of(slot) - block;
+	}
+	return limit;
+}
+
+uint64_t index_gap(const struct index *index, uint32_t layer, uint64_t block, uint64_t limit)
+{
+	uint64_t gap = 0;
+
+	if (limit > MAX(index->used / WALK_SHARE, CACHE_SEGMENT_BLOCKS))
+		return gap_by_walk(index, layer, block, limit);
+	while (gap < limit) {
+		if (!*region_of(index, layer, block + gap))
+			gap += left_in_region(block + gap, limit - gap);
+		else if (index_find(index, layer, block + gap) == INDEX_NO_SLOT)
+			gap++;
+		else
+			break;
+	}
+	return gap;
+}
+
+/* ---- One slot ------------------------------------------------------------ */
+
+void index_get(const struct index *index, uint32_t number, struct index_entry *entry)
+{
+	const struct slot *slot = &index->slots[number];
+
+	*entry = (struct index_entry){slot->layer, block_of(slot), slot->flags, slot->checksum};
+}
+
+void index_set_flags(struct index *index, uint32_t number, unsigned set, unsigned clear)
+{
+	struct slot *slot = &index->slots[number];
+
+	slot->flags = ((slot->flags & ~clear) | set) & 0xff;
+}
+
+void index_clear(struct index *index, uint32_t number)
+{
+	struct slot *slot = &index->slots[number];
+
+	if (is_live(slot))
+		index_remove(index, slot->layer, block_of(slot));
+	*slot = (struct slot){0};
+}

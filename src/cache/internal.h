@@ -1,0 +1,227 @@
+/* The cache in memory, shared by the files of this folder that run in a mount.
+ *
+ * The log's head is one open record in a segment buffer. Who puts reserves
+ * slots in it, copies without the lock, and publishes (content.c). A record
+ * that takes no more is closed; when its copies are done and every record
+ * before it is sealed it is sealed (log.c) and the writer's thread writes and
+ * flushes it (writer.c, writeout.c). A third party, the reclaim thread, empties the oldest
+ * segments and moves the tail (reclaim.c, move.c).
+ *
+ * Invariants:
+ *  1. A LIVE slot's data is valid: in the buffer bound to its segment, or else
+ *     in the file.
+ *  2. A buffer stays bound to its segment while the head, a record that is not
+ *     durable, or a reader needs it. So whatever is not durable is in memory,
+ *     and writing it again repairs a failed write or flush.
+ *  3. Records are sealed in the order of their sequence, which is the order
+ *     of their slots' reservation.
+ *  4. The segments from the tail to the head, in ring order, are in use; the
+ *     others are free, and the durable superblock knows that they are. The
+ *     head never becomes the tail.
+ *  5. A segment is cleared only when it has no LIVE slot, no buffer and no
+ *     readers.
+ *  6. A block that is moved is the newest content of its block that the log
+ *     has or will have before the move's own slot: a put in flight marks the
+ *     slot it will supersede BUSY, and BUSY slots are not moved.
+ *
+ * Locking: LOCK guards everything below it in struct cache, the index, the
+ * layers and segments; never held across I/O. */
+#ifndef LEAFDISK_CACHE_INTERNAL_H
+#define LEAFDISK_CACHE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "cache/cache.h"
+#include "index.h"
+#include "layers.h"
+#include "recover.h"
+#include "storage.h"
+
+#define CACHE_BUFFERS_MAX 16
+#define CACHE_RECORDS 256
+/* Data blocks that fit in a segment. */
+#define SEGMENT_DATA_BLOCKS (CACHE_SEGMENT_BLOCKS - 1)
+#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_S (1000 * NS_PER_MS)
+
+struct cache_buffer {
+	uint8_t *data; /* CACHE_SEGMENT_BYTES, page-aligned */
+	uint64_t segment;
+	unsigned first;	     /* blocks before are in the file only */
+	unsigned references; /* 0: on the list of free ones */
+	struct list link;
+};
+
+struct cache_segment {
+	struct cache_buffer *buffer; /* bound to it, or NULL */
+	uint64_t sequence;	     /* of its first record; 0: none sealed */
+	uint64_t previous;	     /* checksum of the record before that */
+	uint32_t readers;	     /* from the file */
+};
+
+/* A record from its beginning until it is durable. */
+struct log_record {
+	struct cache *cache;
+	struct cache_buffer *buffer;
+	uint64_t slot; /* of the header */
+	uint64_t sequence;
+	unsigned blocks; /* of data */
+	unsigned copies; /* under way */
+	enum { RECORD_UNWRITTEN, RECORD_WRITING, RECORD_WRITTEN } state;
+	struct aio_request aio;
+	struct list link; /* log.free, log.building or log.sealed */
+};
+
+/* log.c */
+struct log {
+	uint64_t generation;
+	uint64_t cache_id;
+	uint64_t head_slot;	/* of the open record, or of the next */
+	uint64_t next_sequence; /* of the next record */
+	uint64_t previous;	/* checksum of the last sealed record */
+	uint64_t durable;	/* every record up to this sequence is */
+	struct log_record *open;
+	struct list free;
+	struct list building; /* not sealed: closed ones, then the open one */
+	struct list sealed;   /* not durable */
+	unsigned free_records;
+	struct list free_buffers;
+	unsigned free_buffer_count;
+	struct log_record records[CACHE_RECORDS];
+	struct cache_buffer buffers[CACHE_BUFFERS_MAX];
+	unsigned buffer_count;
+	void *memory; /* the buffers' */
+};
+
+/* writer.c */
+enum writer_state {
+	WRITER_GOOD,
+	WRITER_FAILED, /* waits for the time to try again, and for what is under way */
+	WRITER_TRYING, /* writes again all that is not durable */
+};
+struct writer {
+	enum writer_state state;
+	bool stop;
+	bool posted;
+	bool syncing;
+	unsigned writes;      /* under way */
+	uint64_t sync_covers; /* what the flush under way will have made durable */
+	uint64_t sync_wanted; /* sequence that somebody waits for */
+	uint64_t seal_at_ns;  /* 0: nothing to seal */
+	uint64_t sync_at_ns;  /* 0: nothing to flush */
+	uint64_t retry_at_ns; /* FAILED */
+	uint64_t retry_ns;    /* between tries */
+	uint64_t progress_ns; /* last answer, while something is under way */
+	struct aio_request sync;
+	/* Constant, or the thread's own. */
+	pthread_t thread;
+	struct loop *loop;
+	struct aio_queue *queue;
+	struct loop_task task;
+	struct loop_timer timer;
+	bool stopped;
+};
+
+/* reclaim.c */
+struct reclaim {
+	pthread_t thread;
+	pthread_cond_t wanted;
+	bool stop;
+	bool waiting; /* for a reader or a put: tell `changed` */
+	bool super_failed;
+	uint64_t segment; /* the next to be emptied; from the tail up to it they are empty */
+	uint8_t *data;	  /* one segment */
+};
+
+struct cache {
+	/* Constant while threads run. */
+	struct cache_storage storage;
+	uint64_t segment_count;
+	bool started;
+
+	/* The reclaim thread's; before it starts and after it ends, cache.c's. */
+	struct cache_super_ondisk super;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* durability, state, buffers; see reclaim.waiting */
+	struct index *index;
+	struct layers *layers;
+	struct cache_segment *segments;
+	uint64_t ring_segments;
+	bool growing; /* a superblock with a longer ring is being written: no wrap now */
+	uint64_t tail_segment;
+	uint64_t live_blocks;
+	uint64_t pinned_blocks;
+	uint64_t pinned_pending; /* reserved by puts that are not published */
+	struct log log;
+	struct writer writer;
+	struct reclaim reclaim;
+	struct list waiters;
+	unsigned degraded_layers;
+
+	enum cache_state state;
+	char reason[256];
+	struct timespec since;
+	int failure;   /* -errno; SUSPENDED */
+	bool announce; /* the last change of state is not in the log yet */
+	bool damage_logged;
+};
+
+static inline void cache_lock(struct cache *cache)
+{
+	pthread_mutex_lock(&cache->lock);
+}
+static inline void cache_unlock(struct cache *cache)
+{
+	pthread_mutex_unlock(&cache->lock);
+}
+
+static inline uint64_t segment_of(uint64_t slot)
+{
+	return slot / CACHE_SEGMENT_BLOCKS;
+}
+static inline unsigned block_in_segment(uint64_t slot)
+{
+	return (unsigned)(slot % CACHE_SEGMENT_BLOCKS);
+}
+/* Where SLOT is in a buffer that holds its segment. */
+static inline uint8_t *slot_data(uint8_t *segment, uint64_t slot)
+{
+	return segment + ((size_t)block_in_segment(slot) << BLOCK_SHIFT);
+}
+
+/* ---- Space (log.c) ---- */
+
+/* Segments that the log has not entered; invariant 4. */
+static inline uint64_t cache_free_segments_locked(const struct cache *cache)
+{
+	uint64_t ring = cache->ring_segments;
+
+	return (cache->tail_segment + ring - segment_of(cache->log.head_slot) - 1) % ring;
+}
+static inline uint64_t cache_pinned_max_locked(const struct cache *cache)
+{
+	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS * 3 / 4;
+}
+
+/* ---- State (state.c) ---- */
+
+/* The file failed with ERROR: SUSPENDED, unless it is already; what cannot be
+ * kept true is degraded. WHAT failed: "cannot be written". */
+void cache_suspend_locked(struct cache *cache, int error, const char *what);
+/* ACTIVE again once nothing fails any more. */
+void cache_resume_locked(struct cache *cache);
+/* Puts the last change of state into the log; without the lock. */
+void cache_announce(struct cache *cache);
+/* Posts the waiters when there is room, or when there will be none. */
+void cache_wake_waiters_locked(struct cache *cache);
+
+/* ---- Layers (cache_layer.c) ---- */
+
+void cache_layer_degrade_locked(struct cache_layer *layer, const char *reason);
+/* Degraded layers begin anew, as far as there is room to say so in the log. */
+void cache_layers_heal_locked(struct cache *cache);
+/* FLAGS of a slot that becomes LIVE (+1) or is LIVE no more (-1). */
+void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int change);
+
+#endif

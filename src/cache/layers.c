@@ -1,0 +1,158 @@
+/* The layer table: layers by id and, unless volatile, by identity. */
+#include "layers.h"
+
+#include <string.h>
+
+struct layers {
+	struct cache *cache;
+	uint32_t last_id; /* the highest that was given or seen */
+	GHashTable *by_id;
+	GHashTable *by_identity; /* keys are in the layers */
+};
+
+static guint identity_hash(gconstpointer key)
+{
+	guint hash;
+
+	memcpy(&hash, key, sizeof(hash));
+	return hash;
+}
+
+static gboolean identity_equal(gconstpointer left, gconstpointer right)
+{
+	return memcmp(left, right, CACHE_ID_BYTES) == 0;
+}
+
+struct layers *layers_new(struct cache *cache)
+{
+	struct layers *layers = g_new0(struct layers, 1);
+
+	layers->cache = cache;
+	layers->by_id = g_hash_table_new(NULL, NULL);
+	layers->by_identity = g_hash_table_new(identity_hash, identity_equal);
+	return layers;
+}
+
+static void layer_free(struct cache_layer *layer)
+{
+	intervals_free(layer->zeros);
+	g_free(layer->name);
+	g_free(layer);
+}
+
+static void free_each(void *opaque, struct cache_layer *layer)
+{
+	(void)opaque;
+	layer_free(layer);
+}
+
+void layers_free(struct layers *layers)
+{
+	if (!layers)
+		return;
+	layers_foreach(layers, free_each, NULL);
+	g_hash_table_destroy(layers->by_identity);
+	g_hash_table_destroy(layers->by_id);
+	g_free(layers);
+}
+
+static void add_memory(void *opaque, struct cache_layer *layer)
+{
+	uint64_t *bytes = opaque;
+
+	*bytes += sizeof(*layer) + strlen(layer->name) + 1;
+	if (layer->zeros)
+		*bytes += intervals_length(layer->zeros) * sizeof(struct interval);
+}
+
+uint64_t layers_memory_bytes(const struct layers *layers)
+{
+	uint64_t bytes = sizeof(*layers);
+
+	layers_foreach((struct layers *)layers, add_memory, &bytes);
+	return bytes;
+}
+
+struct cache_layer *layers_by_id(struct layers *layers, uint32_t id)
+{
+	return g_hash_table_lookup(layers->by_id, GUINT_TO_POINTER(id));
+}
+
+struct cache_layer *layers_by_identity(struct layers *layers, const uint8_t identity[CACHE_ID_BYTES])
+{
+	return g_hash_table_lookup(layers->by_identity, identity);
+}
+
+static struct cache_layer *layer_new(struct layers *layers, uint32_t id, const uint8_t *identity, const char *name)
+{
+	struct cache_layer *layer = g_new0(struct cache_layer, 1);
+
+	layer->cache = layers->cache;
+	layer->name = g_strdup(name);
+	layer->id = id;
+	layer->status.state = CACHE_LAYER_ACTIVE;
+	clock_gettime(CLOCK_REALTIME, &layer->status.since);
+	g_hash_table_insert(layers->by_id, GUINT_TO_POINTER(id), layer);
+	if (identity) {
+		memcpy(layer->identity, identity, CACHE_ID_BYTES);
+		g_hash_table_insert(layers->by_identity, layer->identity, layer);
+	} else {
+		layer->is_volatile = true;
+	}
+	return layer;
+}
+
+struct cache_layer *layers_add(struct layers *layers, const uint8_t *identity, const char *name)
+{
+	if (layers->last_id >= CACHE_LAYER_MAX)
+		return NULL;
+	return layer_new(layers, ++layers->last_id, identity, name);
+}
+
+struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, const struct cache_layer_ondisk *ondisk,
+					 const char *name)
+{
+	struct cache_layer *layer;
+
+	layers_see_id(layers, id);
+	layer = layer_new(layers, id, ondisk->identity, name);
+	layer->stamp = le64_get(ondisk->stamp);
+	layer->size_bytes = le64_get(ondisk->size_bytes);
+	layer->declared = true;
+	return layer;
+}
+
+bool layers_renew(struct layers *layers, struct cache_layer *layer)
+{
+	if (layers->last_id >= CACHE_LAYER_MAX)
+		return false;
+	g_hash_table_remove(layers->by_id, GUINT_TO_POINTER(layer->id));
+	layer->id = ++layers->last_id;
+	g_hash_table_insert(layers->by_id, GUINT_TO_POINTER(layer->id), layer);
+	layer->declared = false;
+	layer->live_blocks = 0;
+	layer->pinned_blocks = 0;
+	g_clear_pointer(&layer->zeros, intervals_free);
+	return true;
+}
+
+void layers_remove(struct layers *layers, struct cache_layer *layer)
+{
+	g_hash_table_remove(layers->by_id, GUINT_TO_POINTER(layer->id));
+	if (!layer->is_volatile)
+		g_hash_table_remove(layers->by_identity, layer->identity);
+	layer_free(layer);
+}
+
+void layers_see_id(struct layers *layers, uint32_t id)
+{
+	layers->last_id = MAX(layers->last_id, id);
+}
+
+void layers_foreach(struct layers *layers, void (*each)(void *opaque, struct cache_layer *layer), void *opaque)
+{
+	g_autoptr(GList) list = g_hash_table_get_values(layers->by_id);
+
+	for (GList *node = list; node; node = node->next)
+		each(opaque, node->data);
+}

@@ -1,0 +1,67 @@
+/* The layer table: ids, identities, stamps, counts and zero ranges.
+ *
+ * An id names a layer in records and in the index, and is never used again
+ * while the log may speak of it. Blocks in the index whose id is not in the
+ * table are garbage; so dropping a layer is forgetting its id.
+ *
+ * Not locked: the cache's lock is held. */
+#ifndef LEAFDISK_CACHE_LAYERS_H
+#define LEAFDISK_CACHE_LAYERS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cache/cache.h"
+#include "core/intervals.h"
+#include "format/cache.h"
+
+/* Separate zero ranges of one layer. */
+#define LAYER_ZERO_RANGES_MAX 32768
+
+struct cache_layer {
+	/* Constant. */
+	struct cache *cache;
+	uint8_t identity[CACHE_ID_BYTES]; /* zeros: volatile */
+	char *name;
+	bool is_volatile;
+
+	uint32_t id; /* a new one each time that the layer is dropped and begins anew */
+	uint64_t size_bytes;
+	uint64_t stamp; /* as recorded or to be recorded; 0: not known good */
+	bool writable;
+	unsigned opens;
+	bool declared;		   /* a LAYER entry of ID is in the log */
+	uint64_t declared_segment; /* and there is the latest */
+	uint64_t live_blocks;	   /* clean and pinned */
+	uint64_t pinned_blocks;
+	struct intervals *zeros; /* pinned, where no LIVE block hides them; NULL: none */
+	uint32_t drop_id;	 /* DEGRADED: the id whose DROP is to be logged; 0: none */
+	struct cache_layer_status status;
+};
+
+struct layers;
+
+struct layers *layers_new(struct cache *cache);
+/* Closes them all; none is open. */
+void layers_free(struct layers *layers);
+uint64_t layers_memory_bytes(const struct layers *layers);
+
+struct cache_layer *layers_by_id(struct layers *layers, uint32_t id);
+struct cache_layer *layers_by_identity(struct layers *layers, const uint8_t identity[CACHE_ID_BYTES]);
+/* A new layer with a new id. IDENTITY NULL: volatile. NULL when ids have run out. */
+struct cache_layer *layers_add(struct layers *layers, const uint8_t *identity, const char *name);
+/* With the id that a record gives it; used by recovery. Neither the id nor the
+ * identity is in the table. */
+struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, const struct cache_layer_ondisk *ondisk,
+					 const char *name);
+/* Gives LAYER a new id and no content. False when ids have run out. */
+bool layers_renew(struct layers *layers, struct cache_layer *layer);
+/* Frees it; its id is forgotten. */
+void layers_remove(struct layers *layers, struct cache_layer *layer);
+/* Ids up to ID are in use or were; recovery tells of each it meets. */
+void layers_see_id(struct layers *layers, uint32_t id);
+/* EACH may remove its layer. */
+void layers_foreach(struct layers *layers, void (*each)(void *opaque, struct cache_layer *layer), void *opaque);
+
+#endif

@@ -1,0 +1,61 @@
+/* The head of the log: reservation of slots, entries, sealing. */
+#ifndef LEAFDISK_CACHE_LOG_H
+#define LEAFDISK_CACHE_LOG_H
+
+#include "internal.h"
+
+/* Who appends: each may use up more of the free segments than the one before. */
+enum log_purpose {
+	LOG_PUT,
+	LOG_ENTRY, /* what a layer or a put needs to be true after a restart */
+	LOG_MOVE,  /* the reclaim thread, which makes room */
+};
+
+/* Consecutive data slots in one record, to be filled and then given to
+ * log_copied_locked(). */
+struct log_grant {
+	struct log_record *record;
+	uint32_t layer; /* its id then */
+	uint64_t block;
+	unsigned blocks;
+	uint32_t slot;
+	uint8_t *data; /* slot's place in the buffer */
+	le64 *words;   /* for the blocks' checksums */
+};
+
+/* Buffers and records. False and ERROR when memory runs out. */
+bool log_init(struct cache *cache, GError **error);
+void log_clear(struct cache *cache);
+uint64_t log_memory_bytes(const struct cache *cache);
+
+/* Reserves slots for up to LIMIT blocks, at least one; declares the layer
+ * first where that is due. False: not now (buffers, records or segments are
+ * used up, or the cache is suspended). */
+bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer,
+			enum cache_entry_kind kind, uint64_t block, uint64_t limit, struct log_grant *grant);
+/* The grant's slots and words are filled. */
+void log_copied_locked(struct cache *cache, struct log_record *record);
+
+/* Entries without data. False: not now. */
+bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer);
+bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks);
+bool log_drop_locked(struct cache *cache, uint32_t layer);
+
+/* Whether a reservation might succeed. */
+bool log_has_room_locked(const struct cache *cache, enum log_purpose purpose);
+
+/* Closes the open record, if any, and seals what can be. */
+void log_close_record_locked(struct cache *cache);
+/* All that was reserved until now is to be written and flushed; the sequence
+ * of its last record. */
+uint64_t log_flush_locked(struct cache *cache);
+/* Waits for that, lock released meanwhile. 0, or -errno when the cache is
+ * suspended. */
+int log_wait_durable_locked(struct cache *cache, uint64_t sequence);
+
+/* RECORD is durable: its memory goes back. */
+void log_release_record_locked(struct cache *cache, struct log_record *record);
+/* One reference less. */
+void log_put_buffer_locked(struct cache *cache, struct cache_buffer *buffer);
+
+#endif

@@ -1,0 +1,261 @@
+/* Emptying one segment: what is dropped, what is appended again.
+ *
+ * A first look, under the lock, drops the clean cold blocks and notes the rest:
+ * pinned blocks always, clean ones that were read since they came as long as
+ * moving takes no more than half of what the segment frees. The segment is
+ * read once, each noted block is checked and appended at the head, and becomes
+ * LIVE there unless it was superseded meanwhile. Layers that were declared here
+ * are declared again. At last, without LIVE slots and readers, the segment is
+ * cleared (invariant 5). */
+#include <string.h>
+
+#include "content.h"
+#include "core/counters.h"
+#include "log.h"
+#include "reclaim.h"
+
+struct victim {
+	struct cache *cache;
+	uint64_t segment;
+	unsigned count; /* of blocks noted to be moved */
+	uint8_t blocks[CACHE_SEGMENT_BLOCKS];
+	bool readable; /* all of it was read */
+	unsigned *moved;
+};
+
+/* Needs the segment's records to be durable, its buffer to be gone. */
+static bool wait_for_buffer_locked(struct cache *cache, uint64_t segment)
+{
+	while (cache->segments[segment].buffer) {
+		log_flush_locked(cache);
+		if (!reclaim_wait_locked(cache))
+			return false;
+	}
+	return true;
+}
+
+/* ---- What moves ---------------------------------------------------------- */
+
+static bool get_live_locked(struct cache *cache, uint32_t slot, struct index_entry *entry)
+{
+	index_get(cache->index, slot, entry);
+	return (entry->flags & INDEX_LIVE) && layers_by_id(cache->layers, entry->layer);
+}
+
+static unsigned count_pinned_locked(struct victim *victim)
+{
+	uint32_t first = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS);
+	struct index_entry entry;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++)
+		count += get_live_locked(victim->cache, first + i, &entry) && (entry.flags & INDEX_PINNED);
+	return count;
+}
+
+static void drop_locked(struct cache *cache, const struct index_entry *entry)
+{
+	index_remove(cache->index, entry->layer, entry->block);
+	cache_layer_account_locked(layers_by_id(cache->layers, entry->layer), entry->flags, -1);
+	counter_add(cache_dropped_blocks, 1);
+}
+
+static void choose_locked(struct victim *victim)
+{
+	uint32_t first = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS);
+	unsigned hot_budget = (CACHE_SEGMENT_BLOCKS - count_pinned_locked(victim)) / 2;
+
+	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++) {
+		struct index_entry entry;
+
+		if (!get_live_locked(victim->cache, first + i, &entry))
+			continue;
+		if (entry.flags & INDEX_PINNED) {
+			victim->blocks[victim->count++] = (uint8_t)i;
+		} else if ((entry.flags & INDEX_HOT) && hot_budget > 0) {
+			hot_budget--;
+			victim->blocks[victim->count++] = (uint8_t)i;
+		} else {
+			drop_locked(victim->cache, &entry);
+		}
+	}
+}
+
+/* ---- Moving -------------------------------------------------------------- */
+
+static uint8_t *data_of(const struct victim *victim, unsigned block)
+{
+	return victim->cache->reclaim.data + ((size_t)block << BLOCK_SHIFT);
+}
+
+/* Only the blocks that move matter: one by one where not all can be read. */
+static void read_segment(struct victim *victim)
+{
+	const struct cache_storage *storage = &victim->cache->storage;
+	uint64_t offset = cache_segment_offset(victim->segment);
+
+	victim->readable = true;
+	if (victim->count > 0)
+		victim->readable = cache_storage_read(storage, data_of(victim, 0), CACHE_SEGMENT_BYTES, offset) == 0;
+}
+
+static bool read_block(const struct victim *victim, unsigned block)
+{
+	uint64_t slot = victim->segment * CACHE_SEGMENT_BLOCKS + block;
+
+	if (victim->readable || cache_storage_read(&victim->cache->storage, data_of(victim, block), BLOCK_SIZE,
+						   cache_slot_offset(slot)) == 0)
+		return true;
+	memset(data_of(victim, block), 0, BLOCK_SIZE);
+	return false;
+}
+
+/* Waits until no put is about to supersede the block (invariant 6) and there is
+ * room for it. False: it need not move, or *STOP: cannot. */
+static bool reserve_move_locked(struct victim *victim, uint32_t slot, struct index_entry *entry,
+				struct log_grant *grant, bool *stop)
+{
+	struct cache *cache = victim->cache;
+
+	while (get_live_locked(cache, slot, entry)) {
+		struct cache_layer *layer = layers_by_id(cache->layers, entry->layer);
+		enum cache_entry_kind kind = entry->flags & INDEX_PINNED ? CACHE_ENTRY_DIRTY : CACHE_ENTRY_CLEAN;
+
+		if (!(entry->flags & INDEX_BUSY) &&
+		    log_reserve_locked(cache, LOG_MOVE, layer, kind, entry->block, 1, grant))
+			return true;
+		*stop = cache_free_segments_locked(cache) == 0 || !reclaim_wait_locked(cache);
+		if (*stop)
+			return false;
+	}
+	return false;
+}
+
+/* LIVE at its new place, unless it was superseded while it was copied. */
+static void publish_move_locked(struct victim *victim, uint32_t slot, bool intact, const struct log_grant *grant)
+{
+	struct cache *cache = victim->cache;
+	struct index_entry now;
+
+	if (get_live_locked(cache, slot, &now)) {
+		struct cache_layer *layer = layers_by_id(cache->layers, now.layer);
+		unsigned kept = now.flags & (INDEX_PINNED | INDEX_LOST | INDEX_BUSY);
+
+		content_publish_locked(cache, layer, grant, 0, kept | INDEX_PROVEN | (intact ? 0 : INDEX_LOST));
+	}
+	log_copied_locked(cache, grant->record);
+	++*victim->moved;
+}
+
+/* A clean block that is damaged is dropped, a pinned one moves as lost. */
+static bool drop_damaged_locked(struct victim *victim, uint32_t slot, bool intact)
+{
+	struct index_entry entry;
+
+	if (intact || !get_live_locked(victim->cache, slot, &entry) || (entry.flags & INDEX_LOST))
+		return false;
+	counter_add(cache_damaged_blocks, 1);
+	if (entry.flags & INDEX_PINNED)
+		return false;
+	drop_locked(victim->cache, &entry);
+	return true;
+}
+
+/* False: the segment cannot be finished. */
+static bool move_block(struct victim *victim, unsigned block)
+{
+	uint32_t slot = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS + block);
+	struct cache *cache = victim->cache;
+	bool intact = read_block(victim, block);
+	uint32_t checksum = cache_checksum_short(cache_data_checksum(data_of(victim, block)));
+	struct index_entry entry;
+	struct log_grant grant;
+	bool reserved = false, stop = false;
+
+	cache_lock(cache);
+	index_get(cache->index, slot, &entry);
+	intact = intact && entry.checksum == checksum;
+	if (!drop_damaged_locked(victim, slot, intact))
+		reserved = reserve_move_locked(victim, slot, &entry, &grant, &stop);
+	cache_unlock(cache);
+	if (!reserved)
+		return !stop;
+	content_copy(&grant, data_of(victim, block));
+	cache_lock(cache);
+	publish_move_locked(victim, slot, intact, &grant);
+	cache_unlock(cache);
+	return true;
+}
+
+static bool move_blocks(struct victim *victim)
+{
+	for (unsigned i = 0; i < victim->count; i++)
+		if (!move_block(victim, victim->blocks[i]))
+			return false;
+	return true;
+}
+
+/* ---- Layers -------------------------------------------------------------- */
+
+struct declared {
+	uint64_t segment;
+	struct cache_layer *found;
+};
+
+static void find_declared(void *opaque, struct cache_layer *layer)
+{
+	struct declared *declared = opaque;
+
+	if (layer->declared && layer->declared_segment == declared->segment)
+		declared->found = layer;
+}
+
+/* A closed layer with nothing cached is forgotten instead. */
+static bool declare_again_locked(struct cache *cache, uint64_t segment)
+{
+	for (;;) {
+		struct declared declared = {.segment = segment};
+
+		layers_foreach(cache->layers, find_declared, &declared);
+		if (!declared.found)
+			return true;
+		if (declared.found->opens == 0 && declared.found->live_blocks == 0 && !declared.found->zeros) {
+			layers_remove(cache->layers, declared.found);
+			continue;
+		}
+		if (!log_declare_locked(cache, LOG_MOVE, declared.found) &&
+		    (cache_free_segments_locked(cache) == 0 || !reclaim_wait_locked(cache)))
+			return false;
+	}
+}
+
+static bool clear_segment_locked(struct cache *cache, uint64_t segment)
+{
+	while (cache->segments[segment].readers > 0)
+		if (!reclaim_wait_locked(cache))
+			return false;
+	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++)
+		index_clear(cache->index, (uint32_t)(segment * CACHE_SEGMENT_BLOCKS + i));
+	return true;
+}
+
+bool reclaim_empty_segment(struct cache *cache, uint64_t segment, unsigned *moved)
+{
+	struct victim victim = {.cache = cache, .segment = segment, .moved = moved};
+	bool done;
+
+	cache_lock(cache);
+	done = wait_for_buffer_locked(cache, segment);
+	if (done)
+		choose_locked(&victim);
+	cache_unlock(cache);
+	if (!done)
+		return false;
+	read_segment(&victim);
+	if (!move_blocks(&victim))
+		return false;
+	cache_lock(cache);
+	done = declare_again_locked(cache, segment) && clear_segment_locked(cache, segment);
+	cache_unlock(cache);
+	return done;
+}

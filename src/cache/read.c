@@ -1,0 +1,302 @@
+/* Lookups and reads.
+ *
+ * A live block answers first, then the layer's zeros: a block that was put
+ * hides the zeros under it. A run of slots is copied from the buffer that is
+ * bound to its segment, or else read from the file on the caller's queue, with
+ * the segment held by its count of readers, so that neither data nor index
+ * entries of the run go away meanwhile; superseded they may be.
+ *
+ * What recovery found is checked against its checksum when it is read first.
+ * Damage of what is still the newest content: a clean block is forgotten, a
+ * pinned one is LOST until it is written again. A read that fails says nothing
+ * about the data: a pinned block may be read the next time. */
+#include <errno.h>
+#include <string.h>
+
+#include "core/counters.h"
+#include "core/log.h"
+#include "log.h"
+
+/* Longer looks cost more than they are worth while the lock is held. */
+#define LOOKUP_BLOCKS_MAX 65536
+#define READ_BLOCKS_MAX 256
+
+/* ---- Lookup -------------------------------------------------------------- */
+
+static struct cache_extent lookup_locked(const struct cache_layer *layer, uint64_t block, uint64_t limit,
+					 uint32_t *slot)
+{
+	struct index *index = layer->cache->index;
+	bool zero = false;
+	uint64_t run;
+
+	*slot = INDEX_NO_SLOT;
+	if (layer->status.state != CACHE_LAYER_ACTIVE)
+		return (struct cache_extent){CACHE_MISS, limit};
+	if (layer->live_blocks > 0)
+		*slot = index_find(index, layer->id, block);
+	if (*slot != INDEX_NO_SLOT)
+		return (struct cache_extent){CACHE_HIT, index_run(index, *slot, layer->id, block, limit)};
+	run = layer->live_blocks > 0 ? index_gap(index, layer->id, block, limit) : limit;
+	if (layer->zeros)
+		zero = intervals_contains(layer->zeros, block, run, &run);
+	return (struct cache_extent){zero ? CACHE_ZERO : CACHE_MISS, run};
+}
+
+struct cache_extent cache_lookup(struct cache_layer *layer, uint64_t block, uint64_t limit)
+{
+	struct cache_extent extent;
+	uint32_t slot;
+
+	cache_lock(layer->cache);
+	extent = lookup_locked(layer, block, MIN(limit, LOOKUP_BLOCKS_MAX), &slot);
+	cache_unlock(layer->cache);
+	return extent;
+}
+
+/* ---- Damage -------------------------------------------------------------- */
+
+/* The result of a read in which SLOT's data was bad, or could not be read
+ * (LOST false). */
+static int give_up_locked(struct cache *cache, uint32_t slot, bool lost)
+{
+	struct index_entry entry;
+	struct cache_layer *layer;
+
+	index_get(cache->index, slot, &entry);
+	layer = layers_by_id(cache->layers, entry.layer);
+	if (!layer || !(entry.flags & INDEX_LIVE))
+		return -EAGAIN;
+	counter_add(cache_damaged_blocks, 1);
+	if (entry.flags & INDEX_PINNED) {
+		if (lost)
+			index_set_flags(cache->index, slot, INDEX_LOST, 0);
+		return -EIO;
+	}
+	index_remove(cache->index, entry.layer, entry.block);
+	cache_layer_account_locked(layer, entry.flags, -1);
+	return -EAGAIN;
+}
+
+/* Whether this is the first damage; the message is not for under the lock. */
+static bool note_damage_locked(struct cache *cache)
+{
+	bool first = !cache->damage_logged;
+
+	cache->damage_logged = true;
+	return first;
+}
+
+static void log_damage(const struct cache *cache, const char *what)
+{
+	log_warning("cache: %s: cached blocks %s; what is damaged is not used, and counted as cache_damaged_blocks",
+		    cache->storage.path, what);
+}
+
+/* ---- Checking ------------------------------------------------------------ */
+
+struct check {
+	uint32_t slots[READ_BLOCKS_MAX];
+	uint32_t checksums[READ_BLOCKS_MAX];
+	unsigned count;
+};
+
+static void collect_unproven_locked(const struct cache_io *io, unsigned blocks, struct check *check)
+{
+	check->count = 0;
+	for (unsigned i = 0; i < blocks; i++) {
+		struct index_entry entry;
+
+		index_get(io->cache->index, io->slot + i, &entry);
+		if (entry.flags & INDEX_PROVEN)
+			continue;
+		check->slots[check->count] = io->slot + i;
+		check->checksums[check->count++] = entry.checksum;
+	}
+}
+
+/* Sets checksums[i] to whether the block is right. */
+static void run_checks(const struct cache_io *io, struct check *check)
+{
+	for (unsigned i = 0; i < check->count; i++) {
+		const uint8_t *data =
+			(const uint8_t *)io->buffer + ((size_t)(check->slots[i] - io->slot) << BLOCK_SHIFT);
+
+		check->checksums[i] = cache_checksum_short(cache_data_checksum(data)) == check->checksums[i];
+	}
+}
+
+static int apply_checks_locked(struct cache *cache, const struct check *check, bool *first)
+{
+	int result = 0;
+
+	for (unsigned i = 0; i < check->count; i++) {
+		int one = 0;
+
+		if (check->checksums[i])
+			index_set_flags(cache->index, check->slots[i], INDEX_PROVEN, 0);
+		else
+			one = give_up_locked(cache, check->slots[i], true);
+		if (one < 0)
+			*first |= note_damage_locked(cache);
+		if (one == -EIO || result == 0)
+			result = one;
+	}
+	return result;
+}
+
+/* ---- Reads from the file ------------------------------------------------- */
+
+static void release_segment_locked(struct cache *cache, uint32_t slot)
+{
+	struct cache_segment *segment = &cache->segments[segment_of(slot)];
+
+	if (--segment->readers == 0 && cache->reclaim.waiting)
+		pthread_cond_broadcast(&cache->changed);
+}
+
+static int settle_failed_locked(struct cache_io *io, unsigned blocks, bool *first)
+{
+	int result = -EAGAIN;
+
+	for (unsigned i = 0; i < blocks; i++)
+		if (give_up_locked(io->cache, io->slot + i, false) == -EIO)
+			result = -EIO;
+	*first = note_damage_locked(io->cache);
+	return result;
+}
+
+static void read_done(struct aio_request *request, int result)
+{
+	struct cache_io *io = container_of(request, struct cache_io, aio);
+	unsigned blocks = request->length >> BLOCK_SHIFT;
+	struct cache *cache = io->cache;
+	bool failed = result < 0, first = false;
+	struct check check;
+
+	cache_lock(cache);
+	check.count = 0;
+	if (failed)
+		result = settle_failed_locked(io, blocks, &first);
+	else
+		collect_unproven_locked(io, blocks, &check);
+	if (check.count > 0) {
+		cache_unlock(cache);
+		run_checks(io, &check);
+		cache_lock(cache);
+		result = apply_checks_locked(cache, &check, &first);
+	}
+	release_segment_locked(cache, io->slot);
+	cache_unlock(cache);
+	if (first)
+		log_damage(cache, failed ? "cannot be read" : "are not what was put");
+	io->done(io, result);
+}
+
+static void submit_read(struct cache_io *io, uint64_t blocks)
+{
+	io->aio = (struct aio_request){
+		.op = AIO_READ,
+		.file = &io->cache->storage.aio,
+		.buffer = io->buffer,
+		.offset = cache_slot_offset(io->slot),
+		.length = (uint32_t)(blocks << BLOCK_SHIFT),
+		.needed = (uint32_t)(blocks << BLOCK_SHIFT),
+		.done = read_done,
+	};
+	aio_submit(io->queue, &io->aio);
+}
+
+/* ---- Reads --------------------------------------------------------------- */
+
+static void answer(struct loop_task *task)
+{
+	struct cache_io *io = container_of(task, struct cache_io, task);
+
+	io->done(io, io->result);
+}
+
+static void answer_later(struct cache_io *io, int result)
+{
+	io->result = result;
+	io->task.run = answer;
+	loop_post(aio_queue_loop(io->queue), &io->task);
+}
+
+/* The part of the run that can be read at once: before the first block that is
+ * lost, or from where its buffer begins. 0: the first one is lost. */
+static uint64_t trim_run_locked(struct cache *cache, uint32_t slot, uint64_t blocks)
+{
+	const struct cache_buffer *buffer = cache->segments[segment_of(slot)].buffer;
+	unsigned first = block_in_segment(slot);
+
+	if (buffer && first < buffer->first)
+		blocks = MIN(blocks, buffer->first - first);
+	for (uint64_t i = 0; i < blocks; i++) {
+		struct index_entry entry;
+
+		index_get(cache->index, slot + (uint32_t)i, &entry);
+		if (entry.flags & INDEX_LOST)
+			return i;
+		if (!(entry.flags & INDEX_HOT))
+			index_set_flags(cache->index, slot + (uint32_t)i, INDEX_HOT, 0);
+	}
+	return blocks;
+}
+
+/* The buffer that has the run, held, or NULL: the file, held. */
+static struct cache_buffer *hold_locked(struct cache *cache, uint32_t slot)
+{
+	struct cache_segment *segment = &cache->segments[segment_of(slot)];
+
+	if (segment->buffer && block_in_segment(slot) >= segment->buffer->first) {
+		segment->buffer->references++;
+		return segment->buffer;
+	}
+	segment->readers++;
+	return NULL;
+}
+
+static void copy_from_buffer(struct cache_io *io, struct cache_buffer *buffer, uint64_t blocks)
+{
+	memcpy(io->buffer, slot_data(buffer->data, io->slot), blocks << BLOCK_SHIFT);
+	cache_lock(io->cache);
+	log_put_buffer_locked(io->cache, buffer);
+	cache_unlock(io->cache);
+	answer_later(io, 0);
+}
+
+static void read_hit(struct cache_io *io, struct cache_buffer *buffer, uint64_t blocks)
+{
+	counter_add(cache_hits, MAX(blocks, 1));
+	if (blocks == 0)
+		answer_later(io, -EIO);
+	else if (buffer)
+		copy_from_buffer(io, buffer, blocks);
+	else
+		submit_read(io, blocks);
+}
+
+struct cache_extent cache_read(struct cache_io *io)
+{
+	struct cache *cache = io->layer->cache;
+	struct cache_buffer *buffer = NULL;
+	struct cache_extent extent;
+	uint64_t blocks = 0;
+
+	io->cache = cache;
+	cache_lock(cache);
+	extent = lookup_locked(io->layer, io->block, MIN(io->blocks, READ_BLOCKS_MAX), &io->slot);
+	if (extent.answer == CACHE_HIT)
+		blocks = trim_run_locked(cache, io->slot, extent.blocks);
+	if (blocks > 0)
+		buffer = hold_locked(cache, io->slot);
+	cache_unlock(cache);
+	if (extent.answer == CACHE_HIT) {
+		extent.blocks = MAX(blocks, 1);
+		read_hit(io, buffer, blocks);
+	} else if (extent.answer == CACHE_MISS) {
+		counter_add(cache_misses, extent.blocks);
+	}
+	return extent;
+}

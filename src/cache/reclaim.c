@@ -1,0 +1,267 @@
+/* The reclaim thread: when segments are emptied, and how the tail follows.
+ *
+ * Below the low-water mark of free segments the oldest ones are emptied, a
+ * batch of them: live blocks are moved or dropped (move.c). Then, in this
+ * order: all that was moved is durable; the superblock with the new tail is
+ * durable; the segments are free. A crash before that finds the old tail, and
+ * the moved blocks twice, of which the later one counts.
+ *
+ * It always frees something: at most three quarters of the segments that puts
+ * may fill hold pinned blocks, and only then it runs at all. Moving a batch
+ * takes no more than what the reserve holds (log.c).
+ *
+ * A longer file joins the ring here too: with a superblock that names the
+ * longer ring, written while the log from tail to head does not wrap. Until it
+ * is known to be durable the head does not go past the old ring's end. */
+#include "reclaim.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "core/counters.h"
+#include "core/error.h"
+#include "log.h"
+#include "writer.h"
+
+#define LOW_WATER_MIN 5
+#define LOW_WATER_MAX 64
+#define LOW_WATER_SHARE 16
+/* Free segments that a batch which goes on must leave for its own moves. */
+#define MOVE_SEGMENTS 2
+#define RETRY_NS (2 * NS_PER_S)
+
+/* ---- When ---------------------------------------------------------------- */
+
+static uint64_t low_water_locked(const struct cache *cache)
+{
+	return CLAMP(cache->ring_segments / LOW_WATER_SHARE, LOW_WATER_MIN, LOW_WATER_MAX);
+}
+
+/* Segments in use and not emptied, without the head. */
+static uint64_t full_segments_locked(const struct cache *cache)
+{
+	uint64_t ring = cache->ring_segments;
+
+	return (segment_of(cache->log.head_slot) + ring - cache->reclaim.segment) % ring;
+}
+
+/* The next one may be emptied: where the tail would then be is known. */
+static bool has_victim_locked(const struct cache *cache)
+{
+	uint64_t next = (cache->reclaim.segment + 1) % cache->ring_segments;
+
+	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0;
+}
+
+static bool is_wanted_locked(const struct cache *cache)
+{
+	uint64_t capacity = full_segments_locked(cache) * SEGMENT_DATA_BLOCKS;
+
+	return cache->state == CACHE_ACTIVE && cache_free_segments_locked(cache) < low_water_locked(cache) &&
+	       cache->pinned_blocks <= capacity * 3 / 4 && has_victim_locked(cache);
+}
+
+void reclaim_look_locked(struct cache *cache)
+{
+	if (is_wanted_locked(cache))
+		pthread_cond_signal(&cache->reclaim.wanted);
+}
+
+bool reclaim_wait_locked(struct cache *cache)
+{
+	cache->reclaim.waiting = true;
+	if (!cache->reclaim.stop)
+		pthread_cond_wait(&cache->changed, &cache->lock);
+	cache->reclaim.waiting = false;
+	return !cache->reclaim.stop;
+}
+
+/* ---- The superblock ------------------------------------------------------ */
+
+static void fill_super_locked(struct cache *cache)
+{
+	struct cache_segment *tail = &cache->segments[cache->reclaim.segment];
+	uint64_t head = segment_of(cache->log.head_slot);
+
+	cache->super.tail_segment = le64_of(cache->reclaim.segment);
+	cache->super.tail_sequence = le64_of(tail->sequence);
+	cache->super.tail_previous = le64_of(tail->previous);
+	if (cache->ring_segments < cache->segment_count && cache->reclaim.segment <= head &&
+	    head < cache->ring_segments - 1)
+		cache->growing = true;
+	if (cache->growing)
+		cache->super.ring_segments = le64_of(cache->segment_count);
+}
+
+/* The superblock says so: the segments before the new tail are free. */
+static void free_segments_locked(struct cache *cache)
+{
+	while (cache->tail_segment != cache->reclaim.segment) {
+		cache->segments[cache->tail_segment].sequence = 0;
+		cache->tail_segment = (cache->tail_segment + 1) % cache->ring_segments;
+	}
+	if (cache->growing) {
+		cache->ring_segments = cache->segment_count;
+		cache->growing = false;
+	}
+	cache->reclaim.super_failed = false;
+	cache_resume_locked(cache);
+	pthread_cond_broadcast(&cache->changed);
+	cache_wake_waiters_locked(cache);
+	if (cache->degraded_layers > 0)
+		writer_wake_locked(cache);
+}
+
+/* False: the thread is to end. */
+static bool pause_locked(struct cache *cache, uint64_t length_ns)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += (time_t)(length_ns / NS_PER_S);
+	if (!cache->reclaim.stop)
+		pthread_cond_timedwait(&cache->reclaim.wanted, &cache->lock, &until);
+	return !cache->reclaim.stop;
+}
+
+/* Until it succeeds; false: the thread is to end. */
+static bool write_super(struct cache *cache)
+{
+	for (;;) {
+		bool go_on;
+		int result;
+
+		cache_lock(cache);
+		fill_super_locked(cache);
+		cache_unlock(cache);
+		result = cache_super_write(cache->storage.aio.buffered_fd, &cache->super);
+		cache_lock(cache);
+		if (result == 0) {
+			free_segments_locked(cache);
+			cache_unlock(cache);
+			cache_announce(cache);
+			return true;
+		}
+		cache->reclaim.super_failed = true;
+		cache_suspend_locked(cache, result, "does not take its superblock");
+		cache_unlock(cache);
+		cache_announce(cache);
+		cache_lock(cache);
+		go_on = pause_locked(cache, RETRY_NS);
+		cache_unlock(cache);
+		if (!go_on)
+			return false;
+	}
+}
+
+/* ---- Batches ------------------------------------------------------------- */
+
+/* Whether the batch, of COUNT segments so far, is to go on. */
+static bool goes_on_locked(const struct cache *cache, unsigned count)
+{
+	uint64_t free_after = cache_free_segments_locked(cache) + count;
+
+	return count == 0 || (has_victim_locked(cache) && cache_free_segments_locked(cache) >= MOVE_SEGMENTS &&
+			      free_after < low_water_locked(cache) + low_water_locked(cache) / 2);
+}
+
+static unsigned empty_segments(struct cache *cache)
+{
+	unsigned count = 0;
+	unsigned moved = 0;
+
+	cache_lock(cache);
+	while (goes_on_locked(cache, count)) {
+		uint64_t segment = cache->reclaim.segment;
+		bool emptied;
+
+		cache_unlock(cache);
+		emptied = reclaim_empty_segment(cache, segment, &moved);
+		cache_lock(cache);
+		if (!emptied)
+			break;
+		cache->reclaim.segment = (segment + 1) % cache->ring_segments;
+		count++;
+	}
+	cache_unlock(cache);
+	counter_add(cache_reclaimed_segments, count);
+	counter_add(cache_moved_blocks, moved);
+	return count;
+}
+
+/* Everything until now is durable; false: the thread is to end. */
+static bool flush(struct cache *cache)
+{
+	bool go_on = true;
+	int result;
+
+	cache_lock(cache);
+	do {
+		uint64_t sequence = log_flush_locked(cache);
+
+		result = log_wait_durable_locked(cache, sequence);
+		while (result < 0 && cache->state != CACHE_ACTIVE && go_on)
+			go_on = reclaim_wait_locked(cache);
+	} while (result < 0 && go_on);
+	cache_unlock(cache);
+	return result == 0;
+}
+
+static void run_batch(struct cache *cache)
+{
+	bool done = empty_segments(cache) > 0;
+
+	if (done && flush(cache))
+		write_super(cache);
+	if (done)
+		return;
+	cache_lock(cache);
+	if (cache->state == CACHE_ACTIVE)
+		pause_locked(cache, NS_PER_S);
+	cache_unlock(cache);
+}
+
+static void *thread_main(void *opaque)
+{
+	struct cache *cache = opaque;
+
+	pthread_setname_np(pthread_self(), "leafdisk-clean");
+	cache_lock(cache);
+	while (!cache->reclaim.stop) {
+		if (!is_wanted_locked(cache)) {
+			pthread_cond_wait(&cache->reclaim.wanted, &cache->lock);
+			continue;
+		}
+		cache_unlock(cache);
+		run_batch(cache);
+		cache_lock(cache);
+	}
+	cache_unlock(cache);
+	return NULL;
+}
+
+bool reclaim_start(struct cache *cache, GError **error)
+{
+	sigset_t all, saved;
+	int result;
+
+	cache->reclaim.data = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	result = pthread_create(&cache->reclaim.thread, NULL, thread_main, cache);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	return result == 0 || error_set_errno(error, result, "cannot start the cache's reclaim thread");
+}
+
+void reclaim_stop(struct cache *cache)
+{
+	cache_lock(cache);
+	cache->reclaim.stop = true;
+	pthread_cond_broadcast(&cache->reclaim.wanted);
+	pthread_cond_broadcast(&cache->changed);
+	cache_unlock(cache);
+	pthread_join(cache->reclaim.thread, NULL);
+	free(cache->reclaim.data);
+}

@@ -1,0 +1,90 @@
+/* The cache's state: ACTIVE, SUSPENDED, and who has to know of a change.
+ *
+ *     ACTIVE -> SUSPENDED   the writer's or the superblock's first failure
+ *     SUSPENDED -> ACTIVE   the writer is good and no superblock write has
+ *                           failed since its last success
+ *
+ * Layers that are written are degraded at once: changes of their images that
+ * come from now on cannot be recorded. */
+#include "internal.h"
+
+#include <string.h>
+
+#include "core/log.h"
+#include "log.h"
+#include "writer.h"
+
+static void change_locked(struct cache *cache, enum cache_state state)
+{
+	cache->state = state;
+	cache->announce = true;
+	clock_gettime(CLOCK_REALTIME, &cache->since);
+	pthread_cond_broadcast(&cache->changed);
+	cache_wake_waiters_locked(cache);
+	writer_wake_locked(cache);
+}
+
+static void degrade_written(void *opaque, struct cache_layer *layer)
+{
+	if (layer->writable && !layer->is_volatile)
+		cache_layer_degrade_locked(layer, opaque);
+}
+
+void cache_suspend_locked(struct cache *cache, int error, const char *what)
+{
+	if (cache->state == CACHE_SUSPENDED)
+		return;
+	g_snprintf(cache->reason, sizeof(cache->reason), "%s %s: %s", cache->storage.path, what, g_strerror(-error));
+	cache->failure = error;
+	change_locked(cache, CACHE_SUSPENDED);
+	layers_foreach(cache->layers, degrade_written, cache->reason);
+}
+
+void cache_resume_locked(struct cache *cache)
+{
+	if (cache->state == CACHE_ACTIVE || cache->writer.state != WRITER_GOOD || cache->reclaim.super_failed)
+		return;
+	cache->reason[0] = '\0';
+	cache->failure = 0;
+	change_locked(cache, CACHE_ACTIVE);
+	pthread_cond_signal(&cache->reclaim.wanted);
+}
+
+void cache_announce(struct cache *cache)
+{
+	char reason[sizeof(cache->reason)] = "";
+	bool announce, suspended;
+
+	cache_lock(cache);
+	announce = cache->announce;
+	suspended = cache->state == CACHE_SUSPENDED;
+	if (announce)
+		memcpy(reason, cache->reason, sizeof(reason));
+	cache->announce = false;
+	cache_unlock(cache);
+	if (announce && suspended)
+		log_warning("cache: %s; nothing more is cached until it works again", reason);
+	else if (announce)
+		log_warning("cache: %s works again", cache->storage.path);
+}
+
+void cache_wake_waiters_locked(struct cache *cache)
+{
+	struct list *node;
+
+	if (cache->state == CACHE_ACTIVE && !log_has_room_locked(cache, LOG_PUT))
+		return;
+	while ((node = list_pop(&cache->waiters))) {
+		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
+
+		loop_post(waiter->loop, &waiter->task);
+	}
+}
+
+void cache_wait(struct cache *cache, struct cache_waiter *waiter)
+{
+	cache_lock(cache);
+	list_append(&cache->waiters, &waiter->link);
+	cache_wake_waiters_locked(cache);
+	cache_unlock(cache);
+}

@@ -1,0 +1,33 @@
+/* The file or block device under a cache: a pair of descriptors (O_DIRECT and
+ * page cache) and its lock. */
+#ifndef LEAFDISK_CACHE_STORAGE_H
+#define LEAFDISK_CACHE_STORAGE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "aio/queue.h"
+
+struct cache_storage {
+	struct aio_file aio;
+	char *path;
+	bool block_device;
+	bool created; /* by this open */
+};
+
+/* Creates a missing file. PATH NULL: a file without a name in /var/tmp.
+ * Anything but a regular file or a block device is refused. Locked against
+ * other processes. On failure STORAGE is closed. */
+bool cache_storage_open(struct cache_storage *storage, const char *path, GError **error);
+void cache_storage_close(struct cache_storage *storage);
+
+/* Bytes; a block device's capacity. -errno on failure. */
+int64_t cache_storage_size(const struct cache_storage *storage);
+/* Makes a file BYTES long. Not for block devices. */
+bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GError **error);
+
+/* Blocking; 0 or -errno; a read past the end is -ENODATA. All three block-aligned. */
+int cache_storage_read(const struct cache_storage *storage, void *data, size_t length, uint64_t offset);
+
+#endif

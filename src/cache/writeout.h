@@ -1,0 +1,23 @@
+/* Writes, flushes and new tries; the writer's thread calls them, NOW being its
+ * time. */
+#ifndef LEAFDISK_CACHE_WRITEOUT_H
+#define LEAFDISK_CACHE_WRITEOUT_H
+
+#include "internal.h"
+
+/* Records that are written at once. */
+#define WRITES_MAX 4
+/* Without an answer for so long the file has failed. */
+#define ANSWER_NS (10 * NS_PER_S)
+
+/* Something is with the kernel. */
+bool writeout_is_under_way(const struct writer *writer);
+/* The last record up to which all are written. */
+uint64_t writeout_written_locked(const struct cache *cache);
+
+void writeout_watch_locked(struct cache *cache, uint64_t now);
+void writeout_retry_locked(struct cache *cache, uint64_t now);
+void writeout_write_locked(struct cache *cache, uint64_t now);
+void writeout_sync_locked(struct cache *cache, uint64_t now);
+
+#endif

@@ -1,0 +1,158 @@
+/* The writer's thread: a loop with a queue of its own.
+ *
+ * Whatever happens, a put, an answer of the file or the timer, the thread looks
+ * at everything once (writer_look()): what is to be sealed, tried again,
+ * written, flushed (writeout.c), and when to look next. With nothing to do
+ * there is no timer. */
+#include "writer.h"
+
+#include <signal.h>
+
+#include "core/error.h"
+#include "log.h"
+#include "writeout.h"
+
+#define SEAL_NS (200 * NS_PER_MS)
+
+static void seal_due_locked(struct cache *cache, uint64_t now)
+{
+	struct writer *writer = &cache->writer;
+
+	if (!cache->log.open)
+		writer->seal_at_ns = 0;
+	else if (writer->seal_at_ns && now >= writer->seal_at_ns)
+		log_close_record_locked(cache);
+}
+
+/* When to look again; UINT64_MAX: never. */
+static uint64_t next_look_locked(const struct cache *cache)
+{
+	const struct writer *writer = &cache->writer;
+	uint64_t next = UINT64_MAX;
+
+	if (cache->log.open && writer->seal_at_ns)
+		next = writer->seal_at_ns;
+	if (writer->state == WRITER_GOOD && !writer->syncing && writeout_written_locked(cache) > cache->log.durable)
+		next = MIN(next, writer->sync_at_ns);
+	if (writer->state == WRITER_FAILED)
+		next = writeout_is_under_way(writer) ? next : MIN(next, writer->retry_at_ns);
+	else if (writeout_is_under_way(writer))
+		next = MIN(next, writer->progress_ns + ANSWER_NS);
+	return next;
+}
+
+void writer_look(struct cache *cache)
+{
+	struct writer *writer = &cache->writer;
+	uint64_t now = loop_now_ns();
+	uint64_t next = UINT64_MAX;
+
+	cache_lock(cache);
+	if (!writer->stop) {
+		seal_due_locked(cache, now);
+		writeout_watch_locked(cache, now);
+		writeout_retry_locked(cache, now);
+		cache_layers_heal_locked(cache);
+		writeout_write_locked(cache, now);
+		writeout_sync_locked(cache, now);
+		next = next_look_locked(cache);
+	}
+	cache_unlock(cache);
+	cache_announce(cache);
+	if (next == UINT64_MAX)
+		loop_timer_cancel(&writer->timer);
+	else
+		loop_timer_set(writer->loop, &writer->timer, next);
+}
+
+static void timer_expired(struct loop_timer *timer)
+{
+	writer_look(container_of(timer, struct cache, writer.timer));
+}
+
+static void task_run(struct loop_task *task)
+{
+	struct cache *cache = container_of(task, struct cache, writer.task);
+
+	cache_lock(cache);
+	cache->writer.posted = false;
+	cache->writer.stopped = cache->writer.stop;
+	cache_unlock(cache);
+	writer_look(cache);
+}
+
+static void *thread_main(void *opaque)
+{
+	struct cache *cache = opaque;
+
+	pthread_setname_np(pthread_self(), "leafdisk-cache");
+	loop_run(cache->writer.loop, &cache->writer.stopped);
+	aio_drain(cache->writer.queue);
+	return NULL;
+}
+
+void writer_wake_locked(struct cache *cache)
+{
+	struct writer *writer = &cache->writer;
+
+	if (writer->posted || !cache->started)
+		return;
+	writer->posted = true;
+	loop_post(writer->loop, &writer->task);
+}
+
+void writer_begun_locked(struct cache *cache)
+{
+	cache->writer.seal_at_ns = loop_now_ns() + SEAL_NS;
+	writer_wake_locked(cache);
+}
+
+void writer_sync_locked(struct cache *cache, uint64_t sequence)
+{
+	cache->writer.sync_wanted = MAX(cache->writer.sync_wanted, sequence);
+	writer_wake_locked(cache);
+}
+
+bool writer_init(struct cache *cache, GError **error)
+{
+	struct writer *writer = &cache->writer;
+	struct aio_limits limits = {.depth = 2 * WRITES_MAX, .io_timeout_ns = ANSWER_NS};
+
+	writer->task.run = task_run;
+	loop_timer_init(&writer->timer, timer_expired);
+	writer->loop = loop_new(error);
+	if (!writer->loop)
+		return false;
+	loop_set_poll(writer->loop, 0);
+	writer->queue = aio_queue_new(writer->loop, &limits, error);
+	return writer->queue;
+}
+
+/* The threads of the cache take no signals: those belong to the main thread. */
+bool writer_start(struct cache *cache, GError **error)
+{
+	sigset_t all, saved;
+	int result;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	result = pthread_create(&cache->writer.thread, NULL, thread_main, cache);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	return result == 0 || error_set_errno(error, result, "cannot start the cache's writing thread");
+}
+
+void writer_stop(struct cache *cache)
+{
+	cache_lock(cache);
+	cache->writer.stop = true;
+	writer_wake_locked(cache);
+	cache_unlock(cache);
+	pthread_join(cache->writer.thread, NULL);
+}
+
+void writer_clear(struct cache *cache)
+{
+	loop_timer_cancel(&cache->writer.timer);
+	aio_queue_free(cache->writer.queue);
+	loop_free(cache->writer.loop);
+}

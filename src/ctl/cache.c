@@ -1,0 +1,217 @@
+/* leafctl cache: a cache without a mount. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "ctl.h"
+#include "disk/cache_offline.h"
+
+int ctl_cache_create(const struct ctl_arguments *arguments)
+{
+	struct offline_cache_options options = {
+		.path = arguments->names[0],
+		.pool = arguments->pool,
+		.size_bytes = arguments->size_bytes,
+		.force = arguments->force,
+		.preallocate = arguments->preallocate,
+	};
+	g_autoptr(GError) error = NULL;
+
+	if (!options.pool)
+		return ctl_usage_error(arguments->verb, "option --pool is needed: a cache belongs to one pool");
+	if (!offline_cache_create(&options, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+/* ---- info ---------------------------------------------------------------- */
+
+static void print_size(const char *name, uint64_t bytes)
+{
+	g_autofree char *size = ctl_size_text(bytes);
+
+	printf("%-14s%s\n", name, size);
+}
+
+static void print_number(const char *name, uint64_t number)
+{
+	printf("%-14s%" PRIu64 "\n", name, number);
+}
+
+static void print_cache_layer(const struct cache_layer_info *layer)
+{
+	g_autofree char *name = ctl_printable(layer->name);
+	g_autofree char *identity = ctl_uuid_text(layer->identity);
+	g_autofree char *size = ctl_size_text(layer->size_bytes);
+
+	printf("layer %" PRIu32 ": %s\n", layer->id, name);
+	printf("    %-10s%s\n    %-10s%s\n", "identity:", identity, "size:", size);
+	printf("    %-10s0x%" PRIx64 "%s\n", "stamp:", layer->stamp, layer->stamp ? "" : " (not known good)");
+	printf("    %-10s%" PRIu64 " clean, %" PRIu64 " dirty, %" PRIu64 " zero\n", "blocks:", layer->clean_blocks,
+	       layer->dirty_blocks, layer->zero_blocks);
+}
+
+static void print_info(const struct cache_info *info)
+{
+	g_autofree char *uuid = ctl_uuid_text(info->uuid);
+	g_autofree char *pool_id = ctl_uuid_text(info->pool_id);
+	g_autofree char *pool = ctl_printable(info->pool_path);
+
+	printf("%-14s%s\n%-14s%s\n%-14s%s\n", "uuid:", uuid, "pool:", pool, "pool id:", pool_id);
+	print_size("size:", info->size_bytes);
+	print_number("segments:", info->segments);
+	print_number("generation:", info->generation);
+	printf("%-14ssegments %" PRIu64 " to %" PRIu64 ", %" PRIu64 " records\n", "log:", info->tail_segment,
+	       info->head_segment, info->records);
+	for (unsigned i = 0; i < info->layers->len; i++)
+		print_cache_layer(info->layers->pdata[i]);
+}
+
+static void add_cache_layer(JsonBuilder *builder, const struct cache_layer_info *layer)
+{
+	g_autofree char *identity = ctl_uuid_text(layer->identity);
+	g_autofree char *stamp = g_strdup_printf("0x%" PRIx64, layer->stamp);
+
+	json_builder_begin_object(builder);
+	ctl_json_add_size(builder, "id", layer->id);
+	ctl_json_add_text(builder, "name", layer->name);
+	ctl_json_add_text(builder, "identity", identity);
+	ctl_json_add_text(builder, "stamp", stamp);
+	ctl_json_add_size(builder, "size_bytes", layer->size_bytes);
+	ctl_json_add_size(builder, "clean_blocks", layer->clean_blocks);
+	ctl_json_add_size(builder, "dirty_blocks", layer->dirty_blocks);
+	ctl_json_add_size(builder, "zero_blocks", layer->zero_blocks);
+	json_builder_end_object(builder);
+}
+
+static void add_numbers(JsonBuilder *builder, const struct cache_info *info)
+{
+	ctl_json_add_size(builder, "size_bytes", info->size_bytes);
+	ctl_json_add_size(builder, "segments", info->segments);
+	ctl_json_add_size(builder, "generation", info->generation);
+	ctl_json_add_size(builder, "tail_segment", info->tail_segment);
+	ctl_json_add_size(builder, "head_segment", info->head_segment);
+	ctl_json_add_size(builder, "records", info->records);
+	ctl_json_add_size(builder, "first_sequence", info->first_sequence);
+	ctl_json_add_size(builder, "last_sequence", info->last_sequence);
+}
+
+static void print_info_json(const char *path, const struct cache_info *info)
+{
+	g_autoptr(JsonBuilder) builder = json_builder_new();
+	g_autofree char *uuid = ctl_uuid_text(info->uuid);
+	g_autofree char *pool_id = ctl_uuid_text(info->pool_id);
+
+	json_builder_begin_object(builder);
+	ctl_json_add_text(builder, "path", path);
+	ctl_json_add_text(builder, "uuid", uuid);
+	ctl_json_add_text(builder, "pool", info->pool_path);
+	ctl_json_add_text(builder, "pool_id", pool_id);
+	add_numbers(builder, info);
+	json_builder_set_member_name(builder, "layers");
+	json_builder_begin_array(builder);
+	for (unsigned i = 0; i < info->layers->len; i++)
+		add_cache_layer(builder, info->layers->pdata[i]);
+	json_builder_end_array(builder);
+	json_builder_end_object(builder);
+	ctl_json_print(builder, true);
+}
+
+int ctl_cache_info(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	struct cache_info *info = cache_read_info(arguments->names[0], &error);
+
+	if (!info)
+		return ctl_fail_error(NULL, error);
+	if (arguments->json)
+		print_info_json(arguments->names[0], info);
+	else
+		print_info(info);
+	cache_info_free(info);
+	return CTL_DONE;
+}
+
+/* ---- check --------------------------------------------------------------- */
+
+static void print_finding(void *opaque, const char *sentence)
+{
+	g_autofree char *printable = ctl_printable(sentence);
+
+	(void)opaque;
+	printf("damage: %s\n", printable);
+}
+
+static void add_finding(void *opaque, const char *sentence)
+{
+	g_autofree char *valid = g_utf8_make_valid(sentence, -1);
+
+	json_builder_add_string_value(opaque, valid);
+}
+
+static void print_result(const struct cache_check_result *result)
+{
+	printf("damages:  %" PRIu64 "\n", result->damages);
+	printf("log:      %" PRIu64 " records, %" PRIu64 " blocks\n", result->records, result->blocks);
+	if (result->bad_super_copies)
+		printf("super:    one of the two copies is damaged (no damage: the next mount mends it)\n");
+}
+
+static void end_json(JsonBuilder *builder, const struct cache_check_result *result)
+{
+	json_builder_end_array(builder);
+	ctl_json_add_size(builder, "damages", result->damages);
+	ctl_json_add_size(builder, "records", result->records);
+	ctl_json_add_size(builder, "blocks", result->blocks);
+	ctl_json_add_size(builder, "bad_super_copies", result->bad_super_copies);
+	json_builder_end_object(builder);
+	ctl_json_print(builder, true);
+}
+
+static JsonBuilder *begin_json(const char *path)
+{
+	JsonBuilder *builder = json_builder_new();
+
+	json_builder_begin_object(builder);
+	ctl_json_add_text(builder, "path", path);
+	json_builder_set_member_name(builder, "findings");
+	json_builder_begin_array(builder);
+	return builder;
+}
+
+int ctl_cache_check(const struct ctl_arguments *arguments)
+{
+	g_autoptr(JsonBuilder) builder = arguments->json ? begin_json(arguments->names[0]) : NULL;
+	g_autoptr(GError) error = NULL;
+	struct cache_check_result result;
+
+	if (!cache_check(arguments->names[0], builder ? add_finding : print_finding, builder, &result, &error))
+		return ctl_fail_error(NULL, error);
+	if (builder)
+		end_json(builder, &result);
+	else
+		print_result(&result);
+	return result.damages ? CTL_DAMAGE : CTL_DONE;
+}
+
+/* ---- dump ---------------------------------------------------------------- */
+
+static void warn_finding(void *opaque, const char *sentence)
+{
+	uint64_t *damages = opaque;
+
+	++*damages;
+	ctl_fail("%s", sentence);
+}
+
+int ctl_cache_dump(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	uint64_t damages = 0;
+
+	if (!arguments->directory)
+		return ctl_usage_error(arguments->verb, "option --directory is needed");
+	if (!offline_cache_dump(arguments->names[0], arguments->layer, arguments->directory, warn_finding, &damages,
+				&error))
+		return ctl_fail_error(NULL, error);
+	return damages ? CTL_DAMAGE : CTL_DONE;
+}

@@ -1,0 +1,151 @@
+/* Caches without a mount: bound to a pool, dumped to files. */
+#include "disk/cache_offline.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/bytes.h"
+#include "core/error.h"
+#include "disk/pool.h"
+
+bool offline_cache_create(const struct offline_cache_options *options, GError **error)
+{
+	char *pool = realpath(options->pool, NULL);
+	struct cache_options cache = {.path = options->path, .size_bytes = options->size_bytes, .pool_path = pool};
+	bool done;
+
+	if (!pool || !g_file_test(pool, G_FILE_TEST_IS_DIR)) {
+		free(pool);
+		return error_set(error, ENOENT, "%s: is no directory, so no pool", options->pool);
+	}
+	done = disk_pool_read_id(pool, true, cache.pool_id, error) &&
+	       cache_create(&cache, options->force, options->preallocate, error);
+	free(pool);
+	return done;
+}
+
+/* One layer is written at a time. */
+struct dump {
+	const char *directory;
+	uint32_t layer; /* 0: none yet */
+	char *path;
+	int fd;
+	void (*finding)(void *opaque, const char *sentence);
+	void *opaque;
+	GError *error;
+};
+
+/* Names come from the cache: nothing outside the directory, nothing hidden. */
+static char *file_name_of(const struct cache_layer_info *layer)
+{
+	char *name = *layer->name ? g_strdup(layer->name) : g_strdup_printf("layer-%u", layer->id);
+
+	for (char *p = name; *p; p++)
+		if (*p == '/' || g_ascii_iscntrl(*p))
+			*p = '_';
+	if (*name == '.')
+		*name = '_';
+	return name;
+}
+
+static bool dump_failed(struct dump *dump, int errnum, const char *what)
+{
+	return error_set_errno(&dump->error, errnum, "%s: %s", dump->path, what);
+}
+
+static bool finish_file(struct dump *dump)
+{
+	bool good = dump->fd < 0 || fsync(dump->fd) == 0 || dump_failed(dump, errno, "cannot be written");
+
+	if (dump->fd >= 0)
+		close(dump->fd);
+	dump->fd = -1;
+	return good;
+}
+
+static bool begin_file(struct dump *dump, const struct cache_layer_info *layer)
+{
+	g_autofree char *name = file_name_of(layer);
+
+	g_free(dump->path);
+	dump->layer = layer->id;
+	dump->path = g_build_filename(dump->directory, name, NULL);
+	dump->fd = open(dump->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (dump->fd < 0 && errno == EEXIST) {
+		g_autofree char *numbered = g_strdup_printf("%s.%u", dump->path, layer->id);
+
+		g_free(dump->path);
+		dump->path = g_steal_pointer(&numbered);
+		dump->fd = open(dump->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	}
+	if (dump->fd < 0)
+		return dump_failed(dump, errno, "cannot be created");
+	if (ftruncate(dump->fd, (off_t)MIN(layer->size_bytes, (uint64_t)INT64_MAX)) < 0)
+		return dump_failed(dump, errno, "cannot be given the layer's size");
+	return true;
+}
+
+static bool write_data(struct dump *dump, const char *data, size_t length, uint64_t offset)
+{
+	while (length) {
+		ssize_t n = pwrite(dump->fd, data, length, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return dump_failed(dump, n < 0 ? errno : EIO, "cannot be written");
+		data += n;
+		offset += (uint64_t)n;
+		length -= (size_t)n;
+	}
+	return true;
+}
+
+static void report_beyond(struct dump *dump, const struct cache_layer_info *layer, uint64_t block)
+{
+	g_autofree char *sentence =
+		g_strdup_printf("block %" G_GUINT64_FORMAT " of layer %s is past its end", block, layer->name);
+
+	dump->finding(dump->opaque, sentence);
+}
+
+static bool block_cb(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
+		     const void *data)
+{
+	struct dump *dump = opaque;
+	uint64_t offset = block << BLOCK_SHIFT;
+
+	if (dump->layer != layer->id && (!finish_file(dump) || !begin_file(dump, layer)))
+		return false;
+	if (!data)
+		return true;
+	if (offset < layer->size_bytes)
+		return write_data(dump, data, MIN(blocks << BLOCK_SHIFT, layer->size_bytes - offset), offset);
+	report_beyond(dump, layer, block);
+	return true;
+}
+
+static void finding_cb(void *opaque, const char *sentence)
+{
+	struct dump *dump = opaque;
+
+	dump->finding(dump->opaque, sentence);
+}
+
+bool offline_cache_dump(const char *path, const char *layer, const char *directory,
+			void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error)
+{
+	struct dump dump = {.directory = directory, .fd = -1, .finding = finding, .opaque = opaque};
+	bool done = cache_dump(path, layer, block_cb, finding_cb, &dump, error);
+
+	if (!finish_file(&dump) || dump.error) {
+		g_clear_error(error);
+		g_propagate_error(error, dump.error);
+		done = false;
+	}
+	g_free(dump.path);
+	return done;
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Writes small caches to begin fuzzing with.
+
+usage: test/fuzz/seed_cache.py DIRECTORY
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import cache_format as form  # noqa: E402
+
+DATA = [bytes([number]) * form.BLOCK for number in range(1, 4)]
+
+
+def layers():
+    cache = form.Cache()
+    cache.append(form.layer_entry(1, bytes(range(1, 17)), 7, 1 << 20, "base.raw"),
+                 form.layer_entry(2, bytes(range(2, 18)), 0, 1 << 20, "web1.leaf"))
+    cache.append(form.data_entry(1, form.CLEAN, 10, DATA), form.data_entry(2, form.DIRTY, 5, DATA[:1]))
+    cache.durable = 2
+    cache.append(form.range_entry(2, form.ZERO, 4, 100), form.range_entry(1, form.FORGET, 11, 1), barrier=True)
+    cache.append(form.drop_entry(2))
+    return cache
+
+
+def wrapped():
+    """Round the ring: the tail is behind the head."""
+    cache = form.Cache()
+    cache.slot = 6 * form.SEGMENT_BLOCKS
+    cache.tail = (6, 1, 0)
+    cache.write_super()
+    for number in range(20):
+        cache.append(form.layer_entry(1, bytes(range(1, 17)), 7, 1 << 20, "base.raw"),
+                     form.data_entry(1, form.CLEAN, number * 5, DATA * 5))
+        cache.durable = number
+    return cache
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit("usage: test/fuzz/seed_cache.py DIRECTORY")
+    for make in (form.Cache, layers, wrapped):
+        make().write(os.path.join(sys.argv[1], f"{make.__name__.lower()}.cache"))
+
+
+if __name__ == "__main__":
+    main()
