@@ -4,7 +4,8 @@
  * A disk is closed most of its life: 2,000 idle ones cost their names. The
  * first open opens the leaf (writable when the disk is) and gets the stack
  * below it; the last close commits and lets go of both. open_lock is held
- * meanwhile, so opens and closes of one disk follow each other. */
+ * meanwhile, so opens and closes of one disk follow each other. Whoever only
+ * looks at a disk does not wait for them. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,18 +77,40 @@ unsigned disk_open_count(struct disk *disk)
 	return disk->opens;
 }
 
-/* The headers may have changed since the pool was read. */
-static bool resolve_again(struct disk *disk, GError **error)
+GPtrArray *disk_get_links(struct disk *disk)
 {
+	GPtrArray *links;
+
+	g_mutex_lock(&disk->lock);
+	links = g_ptr_array_ref(disk->links);
+	g_mutex_unlock(&disk->lock);
+	return links;
+}
+
+/* The headers may have changed since the pool was read. */
+static GPtrArray *resolve(struct disk *disk, GError **error)
+{
+	g_autoptr(GPtrArray) known = disk_get_links(disk);
 	g_autoptr(GPtrArray) links = chain_links_new();
-	const struct chain_link *leaf = leaf_link(disk);
+	const struct chain_link *leaf = known->pdata[0];
 	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, &disk->roots, links, error)
 				  : chain_resolve(leaf->path, leaf->format, &disk->roots, NULL, links, error);
 
-	if (!good)
+	return good ? g_steal_pointer(&links) : NULL;
+}
+
+static bool resolve_again(struct disk *disk, GError **error)
+{
+	GPtrArray *links = resolve(disk, error);
+	GPtrArray *old;
+
+	if (!links)
 		return false;
-	g_ptr_array_unref(disk->links);
-	disk->links = g_steal_pointer(&links);
+	g_mutex_lock(&disk->lock);
+	old = disk->links;
+	disk->links = links;
+	g_mutex_unlock(&disk->lock);
+	g_ptr_array_unref(old);
 	return true;
 }
 
@@ -169,7 +192,8 @@ int disk_close(struct disk *disk)
 
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 {
-	const struct chain_link *leaf = leaf_link(disk);
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
 	struct image_info info;
 	struct stat st;
 
