@@ -65,6 +65,7 @@ int ctl_map(const struct ctl_arguments *arguments);
 int ctl_convert(const struct ctl_arguments *arguments);
 int ctl_resize(const struct ctl_arguments *arguments);
 int ctl_list(const struct ctl_arguments *arguments);
+int ctl_status(const struct ctl_arguments *arguments);
 
 /* Fills ARGUMENTS for VERB from ARGV, argv[0] being the verb. The names are
  * freed by ctl_arguments_clear(), in any case. False and ERROR on bad usage. */

@@ -91,6 +91,12 @@ static const struct ctl_option list_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option status_options[] = {
+	OPTION_JSON,
+	OPTION_HELP,
+	OPTION_END,
+};
+
 const struct ctl_verb ctl_verbs[] = {
 	{"create", "[-b PARENT [-F FORMAT]] [-c SIZE] [-O FORMAT] [--force] [--layers DIR[:DIR]] IMAGE [SIZE]",
 	 "make a new, empty image, or one on top of a parent",
@@ -118,5 +124,9 @@ const struct ctl_verb ctl_verbs[] = {
 	{"list", "[--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
 	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
 	 1, 1, ctl_list},
+	{"status", "[--json] MOUNT|FILE", "show how a mount, or a disk in it, fares",
+	 "Asks the daemon of a mount: its version, its disks and their state, and what it has counted; or, of a\n"
+	 "file in the mount, what the disk is and its state. For the owner of the mount, and root.",
+	 status_options, 1, 1, ctl_status},
 	{NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
 };

@@ -215,6 +215,42 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 	return 0;
 }
 
+static void layer_free(void *data)
+{
+	struct disk_layer *layer = data;
+
+	g_free(layer->path);
+	g_free(layer);
+}
+
+static struct disk_layer *layer_of(const struct chain_link *link)
+{
+	struct disk_layer *layer = g_new0(struct disk_layer, 1);
+
+	layer->path = g_strdup(link->path);
+	layer->format = image_format_name(link->format);
+	layer->size_bytes = link->info.size_bytes - MIN(link->info.size_bytes, link->base_offset);
+	return layer;
+}
+
+/* The headers of an open disk were read when it was opened; its own size may
+ * have changed since. */
+GPtrArray *disk_get_layers(struct disk *disk, GError **error)
+{
+	bool open = disk->opens > 0;
+	g_autoptr(GPtrArray) links = open ? disk_get_links(disk) : resolve(disk, error);
+	GPtrArray *layers;
+
+	if (!links)
+		return NULL;
+	layers = g_ptr_array_new_with_free_func(layer_free);
+	for (guint i = 0; i < links->len; i++)
+		g_ptr_array_add(layers, layer_of(links->pdata[i]));
+	if (open)
+		((struct disk_layer *)layers->pdata[0])->size_bytes = disk->size_bytes;
+	return layers;
+}
+
 /* The layer that answers for BLOCK, and for how long, asking top down. Past
  * its end a layer is zero. */
 static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, uint64_t limit, int *layer)
