@@ -20,6 +20,7 @@ TORTURE = os.environ.get("LEAFDISK_TORTURE") == "1"
 SANITIZED = os.path.basename(BUILD) in ("asan", "tsan", "ubsan")
 MOUNT_VARIABLE = "LEAFDISK_TEST_MOUNT"
 CRASH_STATUS = 77
+CONTROL = ".leafdisk"
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -342,8 +343,12 @@ class Mount:
     def file(self, name):
         return os.path.join(self.path, name)
 
+    def control(self, *names):
+        """A path in the control tree."""
+        return os.path.join(self.path, CONTROL, *names)
+
     def names(self):
-        return sorted(name for name in os.listdir(self.path) if name != ".leafdisk")
+        return sorted(name for name in os.listdir(self.path) if name != CONTROL)
 
     def __enter__(self):
         return self

@@ -1,11 +1,12 @@
 """The manual pages and the sample configuration say what the programs do."""
+import json
 import os
 import re
 import shutil
 
 import pytest
 
-from harness import TREE, program, run
+from harness import TREE, make_image, program, run
 
 PAGES = ("leafdisk.8", "leafctl.1", "leafdisk.conf.5", "leafdisk-layer.5", "leafdisk-cache.5")
 SAMPLE = os.path.join(TREE, "etc", "leafdisk.conf")
@@ -125,6 +126,35 @@ def test_usage_line_names_every_option():
 def test_configuration_keys_are_documented():
     page = page_text("leafdisk.conf.5")
     assert listed_words(section(page, "Ss", "Group [pool]")) == mount_keys() - {"conf"}
+
+
+def items_of(text):
+    return {re.sub(r" Ns | ", "", item) for item in re.findall(r"^\.It Pa (.*)", text, re.M)}
+
+
+def below(directory):
+    for parent, directories, files in os.walk(directory):
+        for name in directories + files:
+            yield os.path.relpath(os.path.join(parent, name), directory)
+
+
+def test_control_tree_is_documented(mount, pool):
+    """All of it is in the page; the page has besides what this mount lacks."""
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    with mount() as live:
+        there = set(below(live.control())) - {"disks/web1.img"}
+    there = {path.replace("web1.img", "NAME") for path in there}
+    assert {"stats", "disks", "disks/NAME/info"} <= there
+    documented = items_of(section(page_text("leafdisk.8"), "Sh", "THE CONTROL TREE"))
+    assert there <= documented, there - documented
+    assert documented - there <= {"cache", "cache/info"}
+
+
+def test_counters_are_documented(mount, pool):
+    with mount() as live, open(live.control("stats"), encoding="ascii") as file:
+        counters = set(json.load(file))
+    assert "read_bytes" in counters
+    assert listed_words(section(page_text("leafdisk.8"), "Ss", "Counters")) == counters
 
 
 def write_conf(work, text):

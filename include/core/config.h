@@ -50,6 +50,10 @@ bool config_parse_size(const char *text, uint64_t *bytes);
 /* Bytes as a person reads them: "1.5 GiB". g_free. */
 char *config_format_size(uint64_t bytes);
 
+/* The value of KEY as config_set() takes it; empty for a string that is NULL
+ * and for a number beyond its max, which both mean "not given". g_free. */
+char *config_format(const struct config_key *key, const void *values);
+
 /* Appends "    name=TYPE   help" lines for --help. */
 void config_help(const struct config_key *keys, GString *text);
 

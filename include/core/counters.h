@@ -61,6 +61,8 @@ extern const struct counter_info counter_table[];
 /* The process's counters. */
 extern struct counters counters;
 
+uint64_t counter_value(const struct counter_info *info);
+
 #define counter_add(name, n) atomic_fetch_add_explicit(&counters.name, (n), memory_order_relaxed)
 
 #endif

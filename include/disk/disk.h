@@ -109,6 +109,26 @@ struct disk_attributes {
 /* Does not block while the disk is open; otherwise looks at the image. */
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes);
 
+/* What the disk does with writes, and how it fares. */
+struct disk_status {
+	const char *mode;      /* "direct" */
+	const char *state;     /* "active" */
+	char reason[256];      /* a sentence; empty: there is none */
+	struct timespec since; /* when the state began; zero: with the mount */
+};
+/* Does not block. */
+void disk_get_status(struct disk *disk, struct disk_status *status);
+
+struct disk_layer {
+	char *path; /* absolute, links followed */
+	const char *format;
+	uint64_t size_bytes;
+};
+/* Leaf first, base last (GPtrArray of struct disk_layer *, free function set).
+ * Of a disk that is not open the headers are read. NULL with ERROR when the
+ * chain is broken. Blocks. */
+GPtrArray *disk_get_layers(struct disk *disk, GError **error);
+
 /* SEEK_DATA or SEEK_HOLE from OFFSET; blocks. The position, or -ENXIO.
  * The disk must be open. */
 int64_t disk_seek(struct disk *disk, uint64_t offset, int whence);

@@ -56,6 +56,10 @@ bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error);
 int disk_pool_stat(struct disk_pool *pool, struct stat *st);
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 
+/* What there is to know of the pool's cache, "key: value" lines; NULL: the pool
+ * has none. g_free. */
+char *disk_pool_cache_text(struct disk_pool *pool);
+
 /* Images that could not be shown: "file: reason" lines. g_free. */
 char *disk_pool_broken(struct disk_pool *pool);
 

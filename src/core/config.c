@@ -1,7 +1,7 @@
 /* Typed options from one table.
  *
- * Each type has one row: how a text becomes its value, and how --help and
- * error messages call it. A value that is refused leaves the old one. */
+ * Each type has one row: how a text becomes its value and a value text, and how
+ * --help and error messages call it. A value that is refused leaves the old one. */
 #include "core/config.h"
 
 #include <errno.h>
@@ -15,6 +15,7 @@ struct type_ops {
 	bool (*parse)(const struct config_key *key, void *field, const char *value);
 	/* What is allowed, to follow "is not". */
 	char *(*describe)(const struct config_key *key);
+	char *(*format)(const struct config_key *key, const void *field);
 };
 
 /* Digits of BASE only: no sign, space or prefix. *END is behind them. */
@@ -102,6 +103,12 @@ static char *describe_bool(const struct config_key *key)
 	return g_strdup("yes or no (or 1, true, on, 0, false, off)");
 }
 
+static char *format_bool(const struct config_key *key, const void *field)
+{
+	(void)key;
+	return g_strdup(*(const bool *)field ? "yes" : "no");
+}
+
 static bool store_number(const struct config_key *key, void *field, uint64_t number)
 {
 	if (number < key->min || (key->max != 0 && number > key->max))
@@ -123,6 +130,15 @@ static char *describe_uint(const struct config_key *key)
 	if (key->max == 0)
 		return g_strdup_printf("a number of %" PRIu64 " or more", key->min);
 	return g_strdup_printf("a number from %" PRIu64 " to %" PRIu64, key->min, key->max);
+}
+
+static char *format_decimal(const struct config_key *key, const void *field)
+{
+	uint64_t number = *(const uint64_t *)field;
+
+	if (key->max != 0 && number > key->max)
+		return g_strdup("");
+	return g_strdup_printf("%" PRIu64, number);
 }
 
 static bool parse_size(const struct config_key *key, void *field, const char *value)
@@ -157,6 +173,15 @@ static char *describe_octal(const struct config_key *key)
 	return g_strdup_printf("an octal number from %" PRIo64 " to %" PRIo64, key->min, key->max);
 }
 
+static char *format_octal(const struct config_key *key, const void *field)
+{
+	uint64_t number = *(const uint64_t *)field;
+
+	if (key->max != 0 && number > key->max)
+		return g_strdup("");
+	return g_strdup_printf("%" PRIo64, number);
+}
+
 static bool is_choice(const char *choices, const char *value)
 {
 	g_auto(GStrv) list = g_strsplit(choices, "|", -1);
@@ -187,12 +212,20 @@ static char *describe_string(const struct config_key *key)
 	return g_strdup_printf("one of: %s", joined);
 }
 
+static char *format_string(const struct config_key *key, const void *field)
+{
+	const char *text = *(char *const *)field;
+
+	(void)key;
+	return g_strdup(text ? text : "");
+}
+
 static const struct type_ops types[] = {
-	[CONFIG_BOOL] = {NULL, parse_bool, describe_bool},
-	[CONFIG_UINT] = {"NUMBER", parse_uint, describe_uint},
-	[CONFIG_SIZE] = {"SIZE", parse_size, describe_size},
-	[CONFIG_OCTAL] = {"OCTAL", parse_octal, describe_octal},
-	[CONFIG_STRING] = {"TEXT", parse_string, describe_string},
+	[CONFIG_BOOL] = {NULL, parse_bool, describe_bool, format_bool},
+	[CONFIG_UINT] = {"NUMBER", parse_uint, describe_uint, format_decimal},
+	[CONFIG_SIZE] = {"SIZE", parse_size, describe_size, format_decimal},
+	[CONFIG_OCTAL] = {"OCTAL", parse_octal, describe_octal, format_octal},
+	[CONFIG_STRING] = {"TEXT", parse_string, describe_string, format_string},
 };
 
 static const struct config_key *find_key(const struct config_key *keys, const char *name)
@@ -415,6 +448,11 @@ void config_clear(const struct config_key *keys, void *values)
 	for (; keys->name; keys++)
 		if (keys->type == CONFIG_STRING)
 			g_clear_pointer((char **)((char *)values + keys->offset), g_free);
+}
+
+char *config_format(const struct config_key *key, const void *values)
+{
+	return types[key->type].format(key, (const char *)values + key->offset);
 }
 
 void config_help(const struct config_key *keys, GString *text)

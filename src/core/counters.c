@@ -9,3 +9,10 @@ const struct counter_info counter_table[] = {
 #undef X
 		{NULL, NULL, NULL, 0},
 };
+
+uint64_t counter_value(const struct counter_info *info)
+{
+	const _Atomic uint64_t *value = (const void *)((const char *)&counters + info->offset);
+
+	return atomic_load_explicit(value, memory_order_relaxed);
+}

@@ -39,6 +39,7 @@ void mounted_free(struct mounted *mount)
 		return;
 	g_free(mount->pool);
 	g_free(mount->name);
+	g_free(mount->top);
 	g_free(mount);
 }
 
@@ -87,10 +88,12 @@ static struct mounted *mounted_new(const struct mount_line *line, const char *re
 	return mount;
 }
 
-/* The mount with the longest mount point counts: it hides the others. */
+/* The mount with the longest mount point counts: it hides the others. What is
+ * mounted there may be a part (mount --bind); the whole is then elsewhere. */
 static struct mounted *find_mount(const char *table, const char *path, dev_t device)
 {
 	g_auto(GStrv) lines = g_strsplit(table, "\n", -1);
+	g_autofree char *top = NULL;
 	struct mounted *found = NULL;
 	size_t longest = 0;
 
@@ -100,6 +103,8 @@ static struct mounted *find_mount(const char *table, const char *path, dev_t dev
 
 		if (!parse_line(*text, &line) || line.device != device)
 			continue;
+		if (!top && strcmp(line.root, "/") == 0)
+			top = g_strdup(line.point);
 		rest = path_below(path, line.point);
 		if (!rest || strlen(line.point) < longest)
 			continue;
@@ -107,6 +112,8 @@ static struct mounted *find_mount(const char *table, const char *path, dev_t dev
 		mounted_free(found);
 		found = mounted_new(&line, rest);
 	}
+	if (found)
+		found->top = g_steal_pointer(&top);
 	return found;
 }
 

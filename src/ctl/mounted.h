@@ -8,6 +8,7 @@
 typedef struct mounted {
 	char *pool; /* its directory, absolute */
 	char *name; /* below the mount: "web1.img"; empty: the mount itself */
+	char *top;  /* a directory that shows the whole mount; NULL: there is none */
 } mounted;
 
 /* NULL when PATH does not exist or lies in no leafdisk mount. Blocks. */

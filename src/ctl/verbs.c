@@ -91,6 +91,12 @@ static const struct ctl_option list_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option status_options[] = {
+	OPTION_JSON,
+	OPTION_HELP,
+	OPTION_END,
+};
+
 static const struct ctl_option cache_create_options[] = {
 	{0, "pool", CTL_OPTION_TEXT, FIELD(pool), "POOL", "the pool whose cache it will be"},
 	{0, "size", CTL_OPTION_SIZE, FIELD(size_bytes), "SIZE",
@@ -153,5 +159,9 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Writes a sparse raw file for each layer to DIR, named after it; what the cache does not have is a hole.\n"
 	 "Exit status: 0 done, 3 something was damaged and left out, 1 failed.",
 	 cache_dump_options, 1, 1, ctl_cache_dump},
+	{"status", "[--json] MOUNT|FILE", "show how a mount, or a disk in it, fares",
+	 "Asks the daemon of a mount: its version, its disks and their state, and what it has counted; or, of a\n"
+	 "file in the mount, what the disk is and its state. For the owner of the mount, and root.",
+	 status_options, 1, 1, ctl_status},
 	{NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
 };

@@ -4,7 +4,8 @@
  * A disk is closed most of its life: 2,000 idle ones cost their names. The
  * first open opens the leaf (writable when the disk is) and gets the stack
  * below it; the last close commits and lets go of both. open_lock is held
- * meanwhile, so opens and closes of one disk follow each other. */
+ * meanwhile, so opens and closes of one disk follow each other. Whoever only
+ * looks at a disk does not wait for them. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,18 +77,40 @@ unsigned disk_open_count(struct disk *disk)
 	return disk->opens;
 }
 
-/* The headers may have changed since the pool was read. */
-static bool resolve_again(struct disk *disk, GError **error)
+GPtrArray *disk_get_links(struct disk *disk)
 {
+	GPtrArray *links;
+
+	g_mutex_lock(&disk->lock);
+	links = g_ptr_array_ref(disk->links);
+	g_mutex_unlock(&disk->lock);
+	return links;
+}
+
+/* The headers may have changed since the pool was read. */
+static GPtrArray *resolve(struct disk *disk, GError **error)
+{
+	g_autoptr(GPtrArray) known = disk_get_links(disk);
 	g_autoptr(GPtrArray) links = chain_links_new();
-	const struct chain_link *leaf = leaf_link(disk);
+	const struct chain_link *leaf = known->pdata[0];
 	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, &disk->roots, links, error)
 				  : chain_resolve(leaf->path, leaf->format, &disk->roots, NULL, links, error);
 
-	if (!good)
+	return good ? g_steal_pointer(&links) : NULL;
+}
+
+static bool resolve_again(struct disk *disk, GError **error)
+{
+	GPtrArray *links = resolve(disk, error);
+	GPtrArray *old;
+
+	if (!links)
 		return false;
-	g_ptr_array_unref(disk->links);
-	disk->links = g_steal_pointer(&links);
+	g_mutex_lock(&disk->lock);
+	old = disk->links;
+	disk->links = links;
+	g_mutex_unlock(&disk->lock);
+	g_ptr_array_unref(old);
 	return true;
 }
 
@@ -169,7 +192,8 @@ int disk_close(struct disk *disk)
 
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 {
-	const struct chain_link *leaf = leaf_link(disk);
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
 	struct image_info info;
 	struct stat st;
 
@@ -189,6 +213,42 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 	attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
 	image_info_clear(&info);
 	return 0;
+}
+
+static void layer_free(void *data)
+{
+	struct disk_layer *layer = data;
+
+	g_free(layer->path);
+	g_free(layer);
+}
+
+static struct disk_layer *layer_of(const struct chain_link *link)
+{
+	struct disk_layer *layer = g_new0(struct disk_layer, 1);
+
+	layer->path = g_strdup(link->path);
+	layer->format = image_format_name(link->format);
+	layer->size_bytes = link->info.size_bytes - MIN(link->info.size_bytes, link->base_offset);
+	return layer;
+}
+
+/* The headers of an open disk were read when it was opened; its own size may
+ * have changed since. */
+GPtrArray *disk_get_layers(struct disk *disk, GError **error)
+{
+	bool open = disk->opens > 0;
+	g_autoptr(GPtrArray) links = open ? disk_get_links(disk) : resolve(disk, error);
+	GPtrArray *layers;
+
+	if (!links)
+		return NULL;
+	layers = g_ptr_array_new_with_free_func(layer_free);
+	for (guint i = 0; i < links->len; i++)
+		g_ptr_array_add(layers, layer_of(links->pdata[i]));
+	if (open)
+		((struct disk_layer *)layers->pdata[0])->size_bytes = disk->size_bytes;
+	return layers;
 }
 
 /* The layer that answers for BLOCK, and for how long, asking top down. Past

@@ -21,7 +21,7 @@ struct disk {
 
 	/* Opening and closing; held while that blocks. */
 	GMutex open_lock;
-	GPtrArray *links; /* struct chain_link, leaf first; replaced by the pool while closed */
+	GPtrArray *links; /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
 	struct chain_roots roots;
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */
@@ -40,6 +40,10 @@ struct disk {
 /* LINKS is taken over. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled);
+
+/* The chain as it is now, with a reference; whoever opens the disk meanwhile
+ * does not change what is returned. Any thread. */
+GPtrArray *disk_get_links(struct disk *disk);
 
 /* One transfer or operation on an image, out of the context's pool. */
 struct run {

@@ -39,11 +39,13 @@ struct disk_pool {
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
 {
 	struct disk *disk = g_hash_table_lookup(pool->disks, found->name);
+	g_autoptr(GPtrArray) links = NULL;
 	const struct chain_link *old, *new = found->links->pdata[0];
 
 	if (!disk || disk->writable != found->writable || g_strcmp0(disk->spelled, found->spelled) != 0)
 		return NULL;
-	old = disk->links->pdata[0];
+	links = disk_get_links(disk);
+	old = links->pdata[0];
 	return old->device == new->device && old->inode == new->inode ? disk : NULL;
 }
 
@@ -176,7 +178,8 @@ const char *disk_pool_path(const struct disk_pool *pool)
 static struct disk *find_locked(struct disk_pool *pool, const char *name)
 {
 	struct disk *disk = g_hash_table_lookup(pool->disks, name);
-	const struct chain_link *leaf = disk ? disk->links->pdata[0] : NULL;
+	g_autoptr(GPtrArray) links = disk ? disk_get_links(disk) : NULL;
+	const struct chain_link *leaf = links ? links->pdata[0] : NULL;
 	struct stat st;
 
 	if (disk && !disk->opens &&

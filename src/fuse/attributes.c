@@ -61,7 +61,7 @@ int attributes_of_root(struct session *session, struct stat *st)
 	if (umask != OPTION_UNSET)
 		st->st_mode = S_IFDIR | (SHARED_DIRECTORY_MODE & ~(mode_t)umask);
 	st->st_ino = FUSE_ROOT_ID;
-	st->st_nlink = 2;
+	st->st_nlink = 3; /* with the control tree */
 	fill_owner(session, st);
 	return 0;
 }

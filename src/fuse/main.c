@@ -10,10 +10,6 @@
 #include "options.h"
 #include "session.h"
 
-#ifndef LEAFDISK_VERSION
-#define LEAFDISK_VERSION "unknown"
-#endif
-
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static bool set_debug(const struct mount_options *options, GError **error)
@@ -73,7 +69,9 @@ static int show_help(void)
 
 static int show_version(void)
 {
-	printf("leafdisk %s\nlibfuse %s\n", LEAFDISK_VERSION, fuse_pkgversion());
+	g_autofree char *text = options_version();
+
+	fputs(text, stdout);
 	return EXIT_DONE;
 }
 

@@ -55,6 +55,7 @@ const struct fuse_lowlevel_ops session_ops = {
 	.lseek = op_lseek,
 	.unlink = op_unlink,
 	.rename = op_rename,
+	.rmdir = op_rmdir,
 	.mkdir = op_mkdir,
 	.mknod = op_mknod,
 	.symlink = op_symlink,

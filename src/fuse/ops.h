@@ -33,6 +33,7 @@ void op_forget_multi(fuse_req_t fuse, size_t count, struct fuse_forget_data *for
 void op_unlink(fuse_req_t fuse, fuse_ino_t parent, const char *name);
 void op_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 	       unsigned int flags);
+void op_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name);
 void op_mkdir(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode);
 void op_mknod(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, dev_t device);
 void op_symlink(fuse_req_t fuse, const char *target, fuse_ino_t parent, const char *name);

@@ -18,6 +18,7 @@
 
 #include "attributes.h"
 #include "core/error.h"
+#include "ops_control.h"
 #include "request.h"
 
 #define MODE_BITS 07777
@@ -59,9 +60,14 @@ static struct request *new_for_node(fuse_req_t fuse, fuse_ino_t ino)
 
 void op_getattr(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
-	struct request *request = new_for_node(fuse, ino);
+	struct request *request;
 
 	(void)file;
+	if (control_owns(ino)) {
+		control_op_getattr(fuse, ino);
+		return;
+	}
+	request = new_for_node(fuse, ino);
 	if (!request)
 		return;
 	if (!request->node || !node_is_open(request->session->nodes, request->node)) {
@@ -183,8 +189,13 @@ static void setattr_prepared(struct request *request)
  * touch(1) and cp -p work. */
 void op_setattr(fuse_req_t fuse, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *file)
 {
-	struct request *request = new_for_node(fuse, ino);
+	struct request *request;
 
+	if (control_owns(ino)) {
+		reply_now(fuse, to_set & FUSE_SET_ATTR_SIZE ? -EACCES : -EPERM);
+		return;
+	}
+	request = new_for_node(fuse, ino);
 	if (!request)
 		return;
 	if (to_set & FUSE_SET_ATTR_SIZE && (ino == FUSE_ROOT_ID || st->st_size < 0)) {
@@ -248,6 +259,10 @@ void op_access(fuse_req_t fuse, fuse_ino_t ino, int mask)
 	struct disk *disk;
 	int result = 0;
 
+	if (control_owns(ino)) {
+		control_op_access(fuse, ino, mask);
+		return;
+	}
 	if (ino == FUSE_ROOT_ID) {
 		reply_now(fuse, 0);
 		return;

@@ -1,6 +1,8 @@
 /* Data: read, write, fsync, flush, fallocate, lseek.
  *
- * All but lseek are a disk_io each and never block the loop.
+ * All but lseek are a disk_io each and never block the loop. Of the control
+ * tree only reads, flush, fsync and lseek come here: its files are open for
+ * nothing else.
  *
  * Durability. A handle is dirty from the end of a change until a flush that
  * began later. close(2) flushes a dirty handle (op_flush), so it reports what
@@ -12,6 +14,7 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include "ops_control.h"
 #include "request.h"
 
 static struct request *request_of(struct disk_io *io)
@@ -34,17 +37,19 @@ static void read_done(struct disk_io *io, int64_t result)
 
 void op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file)
 {
-	struct handle *handle = handle_of(file);
 	struct request *request;
 
-	(void)ino;
+	if (control_owns(ino)) {
+		control_op_read(fuse, size, offset, file);
+		return;
+	}
 	if (size > CHANNEL_PAYLOAD_BYTES || offset < 0) {
 		reply_now(fuse, -EINVAL);
 		return;
 	}
 	request = request_new(fuse);
 	request->io.buffer = request_take_read_buffer(request);
-	request_submit(request, handle->disk, DISK_READ, (uint64_t)offset, size, read_done);
+	request_submit(request, handle_of(file)->disk, DISK_READ, (uint64_t)offset, size, read_done);
 }
 
 static void write_done(struct disk_io *io, int64_t result)
@@ -112,10 +117,9 @@ static void submit_flush(fuse_req_t fuse, struct handle *handle)
 
 void op_flush(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
-	struct handle *handle = handle_of(file);
+	struct handle *handle = control_owns(ino) ? NULL : handle_of(file);
 
-	(void)ino;
-	if (handle->write && atomic_load(&handle->dirty))
+	if (handle && handle->write && atomic_load(&handle->dirty))
 		submit_flush(fuse, handle);
 	else
 		reply_now(fuse, 0);
@@ -126,11 +130,10 @@ void op_flush(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
  * Time stamps are the image file's own, so fdatasync is no different. */
 void op_fsync(fuse_req_t fuse, fuse_ino_t ino, int datasync, struct fuse_file_info *file)
 {
-	struct handle *handle = handle_of(file);
+	struct handle *handle = control_owns(ino) ? NULL : handle_of(file);
 
-	(void)ino;
 	(void)datasync;
-	if (handle->write || node_is_written(session_of(fuse)->nodes, handle->node))
+	if (handle && (handle->write || node_is_written(session_of(fuse)->nodes, handle->node)))
 		submit_flush(fuse, handle);
 	else
 		reply_now(fuse, 0);
@@ -221,8 +224,7 @@ void op_lseek(fuse_req_t fuse, fuse_ino_t ino, off_t offset, int whence, struct 
 {
 	struct request *request;
 
-	(void)ino;
-	if ((whence != SEEK_DATA && whence != SEEK_HOLE) || offset < 0) {
+	if ((whence != SEEK_DATA && whence != SEEK_HOLE) || offset < 0 || control_owns(ino)) {
 		reply_now(fuse, offset < 0 ? -ENXIO : -EINVAL);
 		return;
 	}

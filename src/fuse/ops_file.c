@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "entry.h"
 #include "mounts.h"
+#include "ops_control.h"
 #include "request.h"
 
 #define READ_AHEAD_KIB (CHANNEL_PAYLOAD_BYTES / 1024)
@@ -93,8 +94,13 @@ static void open_finish(struct request *request)
 
 void op_open(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
-	struct request *request = request_new(fuse);
+	struct request *request;
 
+	if (control_owns(ino)) {
+		control_op_open(fuse, ino, file);
+		return;
+	}
+	request = request_new(fuse);
 	request->file = *file;
 	request->node = node_get(request->session->nodes, ino);
 	if (request->node)
@@ -169,7 +175,7 @@ void op_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 
 	(void)mode;
 	if (parent != FUSE_ROOT_ID) {
-		reply_now(fuse, -ENOTDIR);
+		reply_now(fuse, control_owns(parent) ? -EPERM : -ENOTDIR);
 		return;
 	}
 	request = request_new(fuse);
@@ -183,9 +189,13 @@ void op_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 /* Nobody waits for the result; handle_close() has logged an error. */
 void op_release(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
-	struct request *request = request_new(fuse);
+	struct request *request;
 
-	(void)ino;
+	if (control_owns(ino)) {
+		control_op_release(fuse, file);
+		return;
+	}
+	request = request_new(fuse);
 	request->handle = handle_of(file);
 	handle_begin_close(request->session, request->handle);
 	request_offload(request, close_run, request_reply_result);

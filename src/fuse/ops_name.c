@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "entry.h"
+#include "ops_control.h"
 #include "request.h"
 
 #ifndef RENAME_NOREPLACE
@@ -28,14 +30,19 @@ static void lookup_finish(struct request *request)
 	entry_reply(request, NULL);
 }
 
-/* A request about NAME in the top directory, the only one; anything else is
- * answered here. */
+static bool is_control_tree(fuse_ino_t parent, const char *name)
+{
+	return control_owns(parent) || (parent == FUSE_ROOT_ID && strcmp(name, CONTROL_NAME) == 0);
+}
+
+/* A request about a disk's NAME in the top directory; anything else is
+ * answered here: names of the control tree stay as they are. */
 static struct request *new_for_name(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 {
 	struct request *request;
 
-	if (parent != FUSE_ROOT_ID) {
-		reply_now(fuse, -ENOTDIR);
+	if (parent != FUSE_ROOT_ID || is_control_tree(parent, name)) {
+		reply_now(fuse, is_control_tree(parent, name) ? -EPERM : -ENOTDIR);
 		return NULL;
 	}
 	request = request_new(fuse);
@@ -48,8 +55,13 @@ static struct request *new_for_name(fuse_req_t fuse, fuse_ino_t parent, const ch
 
 void op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 {
-	struct request *request = new_for_name(fuse, parent, name);
+	struct request *request;
 
+	if (is_control_tree(parent, name)) {
+		control_op_lookup(fuse, parent, name);
+		return;
+	}
+	request = new_for_name(fuse, parent, name);
 	if (request)
 		request_offload(request, lookup_run, lookup_finish);
 }
@@ -137,7 +149,9 @@ void op_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 	if (!request)
 		return;
 	request->flags = flags;
-	if (new_parent != FUSE_ROOT_ID)
+	if (is_control_tree(new_parent, new_name))
+		request_reply(request, -EPERM);
+	else if (new_parent != FUSE_ROOT_ID)
 		request_reply(request, -ENOTDIR);
 	else if (!request_set_name(&request->new_name, new_name))
 		request_reply(request, -ENAMETOOLONG);
@@ -145,8 +159,13 @@ void op_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 		request_offload(request, rename_run, request_reply_result);
 }
 
-/* A pool holds disks and nothing else. Without these the kernel would say
- * "function not implemented". */
+/* A pool holds disks and nothing else, and the control tree is what it is.
+ * Without these the kernel would say "function not implemented". */
+void op_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	op_mkdir(fuse, parent, name, 0);
+}
+
 void op_mkdir(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	(void)parent;

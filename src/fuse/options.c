@@ -17,6 +17,11 @@
 
 #include "core/error.h"
 #include "foreign.h"
+#include "session.h"
+
+#ifndef LEAFDISK_VERSION
+#define LEAFDISK_VERSION "unknown"
+#endif
 
 #define DEFAULT_CONF "/etc/leafdisk.conf"
 #define ID_MAX (UINT64_C(0xffffffff) - 1)
@@ -50,6 +55,7 @@ const struct config_key mount_option_keys[] = {
 static void set_defaults(struct mount_options *options)
 {
 	*options = (struct mount_options){
+		.mode = g_strdup("direct"),
 		.uid = OPTION_UNSET,
 		.gid = OPTION_UNSET,
 		.umask = OPTION_UNSET,
@@ -90,16 +96,16 @@ static bool check_groups(GKeyFile *file, const char *path, GError **error)
 /* The default file need not exist; one that was named must. */
 static bool load_config(struct mount_options *options, GError **error)
 {
-	const char *path = options->conf ? options->conf : DEFAULT_CONF;
-
-	if (!options->conf && access(path, F_OK) != 0)
+	if (!options->conf && access(DEFAULT_CONF, F_OK) != 0)
 		return true;
-	options->config = config_load(path, error);
-	if (!options->config || !check_groups(options->config, path, error))
+	if (!options->conf)
+		options->conf = g_strdup(DEFAULT_CONF);
+	options->config = config_load(options->conf, error);
+	if (!options->config || !check_groups(options->config, options->conf, error))
 		return false;
 	if (config_set_group(mount_option_keys, options, options->config, "pool", error))
 		return true;
-	g_prefix_error(error, "%s: ", path);
+	g_prefix_error(error, "%s: ", options->conf);
 	return false;
 }
 
@@ -200,4 +206,9 @@ char *options_help(void)
 	foreign_help(text);
 	g_string_append_c(text, '\n');
 	return g_string_free(text, FALSE);
+}
+
+char *options_version(void)
+{
+	return g_strdup_printf("leafdisk %s\nlibfuse %s\n", LEAFDISK_VERSION, fuse_pkgversion());
 }

@@ -20,7 +20,7 @@ struct mount_options {
 
 	/* -o and [pool] of the configuration. */
 	char *mode;
-	char *conf;
+	char *conf;   /* what was read; NULL: there was none */
 	char *layers; /* absolute after checks_run() */
 	char *disks;
 	char *grow_command;
@@ -55,7 +55,8 @@ extern const struct config_key mount_option_keys[];
 enum options_result options_parse(struct mount_options *options, int argc, char **argv, GError **error);
 void options_clear(struct mount_options *options);
 
-/* The text of --help. g_free. */
+/* The texts of --help and --version. g_free. */
 char *options_help(void);
+char *options_version(void);
 
 #endif

@@ -47,7 +47,8 @@ struct request {
 		struct stat attributes;
 		struct statvfs file_system;
 	};
-	void *directory;
+	struct directory *directory;
+	struct control_file *control;
 	char name[NAME_MAX + 1];
 	char new_name[NAME_MAX + 1];
 };

@@ -20,6 +20,7 @@
 #include "daemon.h"
 #include "handle.h"
 #include "ops.h"
+#include "ops_control.h"
 
 /* A refusal that repeats is logged again after this time. */
 #define REFUSAL_REPEAT_NS (60 * UINT64_C(1000000000))
@@ -183,7 +184,9 @@ struct session *session_new(const struct mount_options *options, int signal_fd, 
 
 	session->options = options;
 	session->nodes = node_table_new();
+	clock_gettime(CLOCK_REALTIME, &session->started);
 	list_init(&session->handles);
+	list_init(&session->control_files);
 	pthread_mutex_init(&session->handles_lock, NULL);
 	pthread_cond_init(&session->handle_closed, NULL);
 	pthread_mutex_init(&session->message_lock, NULL);
@@ -222,6 +225,7 @@ bool session_run(struct session *session, void (*ready)(void))
 		channel_join(session->channels[i]);
 	loop_remove_source(loop, &session->signals);
 	handle_close_all(session);
+	control_close_all(session);
 	log_info("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
 	return !atomic_load(&session->close_failed);
 }

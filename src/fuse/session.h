@@ -23,10 +23,12 @@ struct session {
 	struct node_table *nodes;
 	uid_t owner;
 	gid_t group;
+	struct timespec started;
 
 	pthread_mutex_t handles_lock;
 	pthread_cond_t handle_closed;
-	struct list handles; /* every open file */
+	struct list handles;	   /* every open disk file */
+	struct list control_files; /* every open file of the control tree */
 	uint64_t closes_begun;
 
 	struct fuse_session *fuse;

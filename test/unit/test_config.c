@@ -325,6 +325,41 @@ static void test_help(void)
 	g_assert_nonnull(strstr(text->str, "    cache=TEXT                    path of the cache\n"));
 }
 
+static const struct config_key *key_of(const char *name)
+{
+	const struct config_key *key = keys;
+
+	while (strcmp(key->name, name) != 0)
+		key++;
+	return key;
+}
+
+/* What is formatted is what config_set() takes. */
+static void test_format(void)
+{
+	static const struct {
+		const char *name, *text, *unset;
+	} cases[] = {
+		{"create", "yes", "no"},	{"queue_depth", "4096", ""}, {"any", "17", "0"},
+		{"cache_size", "67108864", ""}, {"umask", "77", ""},	     {"mode", "direct", ""},
+		{"cache", "/a,b = \\c", ""},
+	};
+	struct values unset = {.queue_depth = UINT64_MAX, .cache_size = UINT64_MAX, .umask = UINT64_MAX};
+	struct values set = {0};
+
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		const struct config_key *key = key_of(cases[i].name);
+		g_autofree char *text = NULL;
+		g_autofree char *nothing = config_format(key, &unset);
+
+		g_assert_true(config_set(keys, &set, cases[i].name, cases[i].text, NULL));
+		text = config_format(key, &set);
+		g_assert_cmpstr(text, ==, cases[i].text);
+		g_assert_cmpstr(nothing, ==, cases[i].unset);
+	}
+	config_clear(keys, &set);
+}
+
 static void test_error_to_errno(void)
 {
 	g_autoptr(GError) foreign = g_error_new(G_FILE_ERROR, G_FILE_ERROR_NOENT, "foreign");
@@ -353,6 +388,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/config/bad-line", test_bad_line);
 	g_test_add_func("/config/load-errors", test_load_errors);
 	g_test_add_func("/config/help", test_help);
+	g_test_add_func("/config/format", test_format);
 	g_test_add_func("/error/to-errno", test_error_to_errno);
 	return g_test_run();
 }

@@ -1,0 +1,117 @@
+/* What a running mount tells in its control tree. */
+#include "control.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+#define TREE ".leafdisk"
+
+void control_status_clear(struct control_status *status)
+{
+	g_clear_pointer(&status->mode, g_free);
+	g_clear_pointer(&status->state, g_free);
+	g_clear_pointer(&status->reason, g_free);
+	g_clear_pointer(&status->since, g_free);
+}
+
+static bool check_tree(const struct mounted *mount, const char *path, GError **error)
+{
+	g_autofree char *tree = mount->top ? g_build_filename(mount->top, TREE, NULL) : NULL;
+
+	if (!tree)
+		return error_set(error, ENOENT, "%s: its mount is seen here in part only; name it where it is whole",
+				 path);
+	if (access(tree, R_OK | X_OK) == 0)
+		return true;
+	if (errno == EACCES)
+		return error_set(error, EACCES,
+				 "%s: the mount answers only the user who mounted it, and root; be one of them", path);
+	return error_set_errno(error, errno, "%s cannot be read", tree);
+}
+
+struct mounted *control_find_mount(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = mounted_find(path);
+
+	if (!mount && access(path, F_OK) != 0)
+		error_set_errno(error, errno, "%s cannot be looked at", path);
+	else if (!mount)
+		error_set(error, EINVAL, "%s is neither a leafdisk mount nor a file in one", path);
+	else if (check_tree(mount, path, error))
+		return g_steal_pointer(&mount);
+	return NULL;
+}
+
+char *control_read(const struct mounted *mount, const char *name, GError **error)
+{
+	g_autofree char *path = g_build_filename(mount->top, TREE, name, NULL);
+	char *text = NULL;
+
+	g_file_get_contents(path, &text, NULL, error);
+	return text;
+}
+
+char *control_value(const char *text, const char *key)
+{
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+	size_t length = strlen(key);
+
+	for (char **line = lines; *line; line++)
+		if (strncmp(*line, key, length) == 0 && g_str_has_prefix(*line + length, ": "))
+			return g_strcompress(*line + length + 2);
+	return NULL;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+GPtrArray *control_disks(const struct mounted *mount, GError **error)
+{
+	g_autofree char *path = g_build_filename(mount->top, TREE, "disks", NULL);
+	g_autoptr(GDir) directory = g_dir_open(path, 0, error);
+	GPtrArray *names;
+	const char *name;
+
+	if (!directory)
+		return NULL;
+	names = g_ptr_array_new_with_free_func(g_free);
+	while ((name = g_dir_read_name(directory)))
+		g_ptr_array_add(names, g_strdup(name));
+	g_ptr_array_sort(names, compare_names);
+	return names;
+}
+
+bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error)
+{
+	g_autofree char *mode_name = g_build_filename("disks", disk, "mode", NULL);
+	g_autofree char *state_name = g_build_filename("disks", disk, "state", NULL);
+	g_autofree char *state = control_read(mount, state_name, error);
+
+	if (!state)
+		return false;
+	status->mode = control_read(mount, mode_name, error);
+	if (!status->mode)
+		return false;
+	g_strchomp(status->mode);
+	status->state = control_value(state, "state");
+	status->reason = control_value(state, "reason");
+	status->since = control_value(state, "since");
+	return true;
+}
+
+JsonObject *control_counters(const struct mounted *mount, GError **error)
+{
+	g_autofree char *text = control_read(mount, "stats", error);
+	g_autoptr(JsonNode) root = text ? json_from_string(text, error) : NULL;
+
+	if (root && JSON_NODE_HOLDS_OBJECT(root))
+		return json_object_ref(json_node_get_object(root));
+	if (root)
+		error_set(error, EIO, "the mount on %s does not tell its counters as JSON", mount->top);
+	return NULL;
+}

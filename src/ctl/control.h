@@ -1,0 +1,37 @@
+/* What a running mount tells in its control tree. All of it blocks. */
+#ifndef LEAFDISK_CTL_CONTROL_H
+#define LEAFDISK_CTL_CONTROL_H
+
+#include <glib.h>
+#include <json-glib/json-glib.h>
+#include <stdbool.h>
+
+#include "mounted.h"
+
+/* How a disk fares. Texts that are not told are NULL. */
+typedef struct control_status {
+	char *mode;
+	char *state;
+	char *reason;
+	char *since;
+} control_status;
+void control_status_clear(struct control_status *status);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)
+
+/* The mount that PATH is, or lies in. NULL and ERROR when there is none, or
+ * when the caller may not ask it. */
+struct mounted *control_find_mount(const char *path, GError **error);
+
+/* The text of NAME below MOUNT's control tree. NULL and ERROR; g_free. */
+char *control_read(const struct mounted *mount, const char *name, GError **error);
+/* The value of KEY in "key: value" lines, its escapes undone; NULL when there
+ * is none. g_free. */
+char *control_value(const char *text, const char *key);
+
+/* The names of the disks, sorted. NULL and ERROR. */
+GPtrArray *control_disks(const struct mounted *mount, GError **error);
+bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error);
+/* The counters, by name. NULL and ERROR. */
+JsonObject *control_counters(const struct mounted *mount, GError **error);
+
+#endif

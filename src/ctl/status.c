@@ -1,0 +1,226 @@
+/* leafctl status: what a running mount, or a disk in it, tells. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control.h"
+#include "ctl.h"
+
+/* What a person wants to see first; --json has all. */
+static const char *const main_counters[] = {
+	"read_requests", "read_bytes", "write_requests", "write_bytes", "flush_requests", "discard_requests", "errors",
+};
+
+static const char *or_dash(const char *text)
+{
+	return text ? text : "-";
+}
+
+static void print_field(const char *name, const char *value)
+{
+	g_autofree char *printable = ctl_printable(value);
+
+	printf("%-18s%s\n", name, printable);
+}
+
+static void print_disk(const char *name, const struct control_status *status)
+{
+	g_autofree char *printable = ctl_printable(name);
+	g_autofree char *reason = ctl_printable(or_dash(status->reason));
+
+	printf("%-24s %-12s %-10s %-20s %s\n", printable, status->mode, or_dash(status->state), or_dash(status->since),
+	       reason);
+}
+
+static void add_status(JsonBuilder *builder, const char *name, const struct control_status *status)
+{
+	ctl_json_add_text(builder, "name", name);
+	ctl_json_add_text(builder, "mode", status->mode);
+	ctl_json_add_text(builder, "state", status->state);
+	ctl_json_add_text(builder, "reason", status->reason);
+	ctl_json_add_text(builder, "since", status->since);
+}
+
+/* BUILDER NULL: as text. A disk that went away meanwhile is none. */
+static int show_disks(const struct mounted *mount, const GPtrArray *names, JsonBuilder *builder)
+{
+	int status = CTL_DONE;
+
+	for (unsigned i = 0; i < names->len; i++) {
+		g_autoptr(GError) error = NULL;
+		g_auto(control_status) disk = {0};
+		const char *name = names->pdata[i];
+
+		if (!control_read_status(mount, name, &disk, &error)) {
+			if (!g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT))
+				status = ctl_fail_error(NULL, error);
+			continue;
+		}
+		if (!builder) {
+			print_disk(name, &disk);
+			continue;
+		}
+		json_builder_begin_object(builder);
+		add_status(builder, name, &disk);
+		json_builder_end_object(builder);
+	}
+	return status;
+}
+
+static int print_mount(const struct mounted *mount, const char *version, const GPtrArray *names, JsonObject *counters)
+{
+	int status;
+
+	print_field("version:", version);
+	print_field("pool:", mount->pool);
+	print_field("mount:", mount->top);
+	printf("\n%-24s %-12s %-10s %-20s %s\n", "name", "mode", "state", "since", "reason");
+	status = show_disks(mount, names, NULL);
+	putchar('\n');
+	for (unsigned i = 0; i < G_N_ELEMENTS(main_counters); i++)
+		printf("%-24s %20" PRId64 "\n", main_counters[i],
+		       (int64_t)json_object_get_int_member_with_default(counters, main_counters[i], 0));
+	return status;
+}
+
+static int print_mount_json(const struct mounted *mount, const char *version, const GPtrArray *names,
+			    JsonObject *counters)
+{
+	g_autoptr(JsonBuilder) builder = json_builder_new();
+	JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+	int status;
+
+	json_builder_begin_object(builder);
+	ctl_json_add_text(builder, "version", version);
+	ctl_json_add_text(builder, "pool", mount->pool);
+	ctl_json_add_text(builder, "mount", mount->top);
+	json_builder_set_member_name(builder, "disks");
+	json_builder_begin_array(builder);
+	status = show_disks(mount, names, builder);
+	json_builder_end_array(builder);
+	json_builder_set_member_name(builder, "counters");
+	json_node_set_object(node, counters);
+	json_builder_add_value(builder, node);
+	json_builder_end_object(builder);
+	ctl_json_print(builder, true);
+	return status;
+}
+
+/* "leafdisk 0.1.0", the first line of `version`. */
+static char *daemon_version(const struct mounted *mount, GError **error)
+{
+	char *text = control_read(mount, "version", error);
+
+	if (text)
+		text[strcspn(text, "\n")] = '\0';
+	return text;
+}
+
+static int show_mount(const struct mounted *mount, bool json)
+{
+	g_autoptr(GError) error = NULL;
+	g_autofree char *version = daemon_version(mount, &error);
+	g_autoptr(GPtrArray) names = version ? control_disks(mount, &error) : NULL;
+	g_autoptr(JsonObject) counters = names ? control_counters(mount, &error) : NULL;
+
+	if (!counters)
+		return ctl_fail_error(NULL, error);
+	return json ? print_mount_json(mount, version, names, counters) : print_mount(mount, version, names, counters);
+}
+
+/* Escapes stay: the line is for a terminal. */
+static void print_info(const char *info)
+{
+	g_auto(GStrv) lines = g_strsplit(info, "\n", -1);
+
+	for (char **line = lines; *line; line++) {
+		const char *colon = strstr(*line, ": ");
+		g_autofree char *key = colon ? g_strndup(*line, (gsize)(colon + 1 - *line)) : NULL;
+
+		if (key)
+			print_field(key, colon + 2);
+	}
+}
+
+static void print_file(const struct mounted *mount, const char *info, const struct control_status *status)
+{
+	print_field("disk:", mount->name);
+	print_field("mode:", status->mode);
+	print_field("state:", or_dash(status->state));
+	if (status->reason)
+		print_field("reason:", status->reason);
+	if (status->since)
+		print_field("since:", status->since);
+	print_info(info);
+}
+
+/* Numbers and yes and no are told as what they are. No text is either: those
+ * are paths and words of ours. */
+static void add_info_value(JsonBuilder *builder, const char *key, const char *value)
+{
+	if (g_ascii_isdigit(*value))
+		ctl_json_add_size(builder, key, g_ascii_strtoull(value, NULL, 10));
+	else if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+		ctl_json_add_text(builder, key, value);
+	else {
+		json_builder_set_member_name(builder, key);
+		json_builder_add_boolean_value(builder, *value == 'y');
+	}
+}
+
+static void add_info(JsonBuilder *builder, const char *info)
+{
+	g_auto(GStrv) lines = g_strsplit(info, "\n", -1);
+
+	for (char **line = lines; *line; line++) {
+		char *colon = strstr(*line, ": ");
+		g_autofree char *value = colon ? g_strcompress(colon + 2) : NULL;
+
+		if (!value)
+			continue;
+		*colon = '\0';
+		add_info_value(builder, *line, value);
+	}
+}
+
+static void print_file_json(const struct mounted *mount, const char *info, const struct control_status *status)
+{
+	g_autoptr(JsonBuilder) builder = json_builder_new();
+
+	json_builder_begin_object(builder);
+	add_status(builder, mount->name, status);
+	add_info(builder, info);
+	json_builder_end_object(builder);
+	ctl_json_print(builder, true);
+}
+
+static int show_file(const struct mounted *mount, bool json)
+{
+	g_autoptr(GError) error = NULL;
+	g_auto(control_status) status = {0};
+	g_autofree char *name = g_build_filename("disks", mount->name, "info", NULL);
+	g_autofree char *info = control_read(mount, name, &error);
+
+	if (!info || !control_read_status(mount, mount->name, &status, &error))
+		return ctl_fail_error(NULL, error);
+	if (json)
+		print_file_json(mount, info, &status);
+	else
+		print_file(mount, info, &status);
+	return CTL_DONE;
+}
+
+int ctl_status(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	const char *path = arguments->names[0];
+	g_autoptr(mounted) mount = control_find_mount(path, &error);
+
+	if (!mount)
+		return ctl_fail_error(NULL, error);
+	if (!*mount->name)
+		return show_mount(mount, arguments->json);
+	if (g_str_has_suffix(mount->name, ".img") && !strchr(mount->name, '/'))
+		return show_file(mount, arguments->json);
+	return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
+}

@@ -1,0 +1,36 @@
+/* The control tree, MOUNTPOINT/.leafdisk: what is in it. */
+#ifndef LEAFDISK_FUSE_CONTROL_H
+#define LEAFDISK_FUSE_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "directory.h"
+#include "session.h"
+
+/* In the top directory. The name of a disk ends in ".img", so none has it. */
+#define CONTROL_NAME ".leafdisk"
+
+/* Inode numbers from here on are the tree's; nodes begin at 2 and count up. */
+#define CONTROL_INO (UINT64_C(1) << 48)
+
+static inline bool control_owns(uint64_t ino)
+{
+	return ino >= CONTROL_INO;
+}
+
+bool control_is_directory(uint64_t ino);
+
+/* The number of NAME in directory PARENT, or of the tree itself in the top
+ * directory. 0 or -ENOENT, -ESTALE. Blocks. */
+int control_find(struct session *session, uint64_t parent, const char *name, uint64_t *ino);
+/* 0, or -ESTALE when the disk that INO is about is no longer there. */
+int control_get_attributes(struct session *session, uint64_t ino, struct stat *st);
+/* What is in directory INO. 0 or a negative errno. Blocks. */
+int control_list(struct session *session, uint64_t ino, struct directory **directory);
+/* Appends what file INO says now. 0, or a negative errno that has been logged
+ * where there is more to say. Blocks. */
+int control_make(struct session *session, uint64_t ino, GString *text);
+
+#endif

@@ -1,0 +1,193 @@
+/* The files of the control tree: what each says.
+ *
+ * Values come from image files and from whoever names files in the pool. So
+ * that none can pretend to be a line of its own, control characters and
+ * backslashes are octal escapes, as in /proc/mounts. */
+#include "control_files.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "core/counters.h"
+
+/* Escapes the bytes in ALSO too. */
+static void append_escaped(GString *text, const char *value, const char *also)
+{
+	for (; *value; value++) {
+		if (g_ascii_iscntrl(*value) || *value == '\\' || strchr(also, *value))
+			g_string_append_printf(text, "\\%03o", (unsigned char)*value);
+		else
+			g_string_append_c(text, *value);
+	}
+}
+
+static void append_text(GString *text, const char *key, const char *value)
+{
+	g_string_append_printf(text, "%s: ", key);
+	append_escaped(text, value, "");
+	g_string_append_c(text, '\n');
+}
+
+static void append_number(GString *text, const char *key, uint64_t number)
+{
+	g_string_append_printf(text, "%s: %" PRIu64 "\n", key, number);
+}
+
+static void append_time(GString *text, const char *key, const struct timespec *time)
+{
+	g_autoptr(GDateTime) date = g_date_time_new_from_unix_utc(time->tv_sec);
+	g_autofree char *value = date ? g_date_time_format_iso8601(date) : NULL;
+
+	append_text(text, key, value ? value : "");
+}
+
+int control_make_version(struct session *session, struct disk *disk, GString *text)
+{
+	g_autofree char *version = options_version();
+
+	(void)session;
+	(void)disk;
+	g_string_append(text, version);
+	return 0;
+}
+
+/* The options as they work: what was not given, but follows from something
+ * else, is filled in. Strings in *EFFECTIVE are borrowed. */
+static void fill_effective(const struct session *session, struct mount_options *effective)
+{
+	*effective = *session->options;
+	if (effective->uid == OPTION_UNSET)
+		effective->uid = session->owner;
+	if (effective->gid == OPTION_UNSET)
+		effective->gid = session->group;
+	if (effective->debug_all)
+		effective->debug = (char *)"all";
+}
+
+int control_make_config(struct session *session, struct disk *disk, GString *text)
+{
+	struct mount_options effective;
+
+	(void)disk;
+	fill_effective(session, &effective);
+	for (const struct config_key *key = mount_option_keys; key->name; key++) {
+		g_autofree char *value = config_format(key, &effective);
+
+		append_text(text, key->name, value);
+	}
+	return 0;
+}
+
+int control_make_stats(struct session *session, struct disk *disk, GString *text)
+{
+	const char *separator = "{";
+
+	(void)session;
+	(void)disk;
+	for (const struct counter_info *info = counter_table; info->name; info++) {
+		g_string_append_printf(text, "%s\n  \"%s\": %" PRIu64, separator, info->name, counter_value(info));
+		separator = ",";
+	}
+	g_string_append(text, "\n}\n");
+	return 0;
+}
+
+/* The text format of Prometheus, version 0.0.4. */
+int control_make_metrics(struct session *session, struct disk *disk, GString *text)
+{
+	(void)session;
+	(void)disk;
+	for (const struct counter_info *info = counter_table; info->name; info++) {
+		g_string_append_printf(text, "# HELP leafdisk_%s_total %s\n", info->name, info->help);
+		g_string_append_printf(text, "# TYPE leafdisk_%s_total counter\n", info->name);
+		g_string_append_printf(text, "leafdisk_%s_total %" PRIu64 "\n", info->name, counter_value(info));
+	}
+	return 0;
+}
+
+bool control_has_cache(struct session *session)
+{
+	g_autofree char *cache = disk_pool_cache_text(session->pool);
+
+	return cache != NULL;
+}
+
+int control_make_cache_info(struct session *session, struct disk *disk, GString *text)
+{
+	g_autofree char *cache = disk_pool_cache_text(session->pool);
+
+	(void)disk;
+	if (!cache)
+		return -ENOENT;
+	g_string_append(text, cache);
+	return 0;
+}
+
+/* NULL: the chain is broken, *RESULT says how. */
+static GPtrArray *get_layers(struct session *session, struct disk *disk, int *result)
+{
+	g_autoptr(GError) error = NULL;
+	GPtrArray *layers = disk_get_layers(disk, &error);
+
+	*result = layers ? 0 : session_log_refusal(session, error);
+	return layers;
+}
+
+int control_make_disk_info(struct session *session, struct disk *disk, GString *text)
+{
+	struct disk_attributes attributes;
+	int result = disk_get_attributes(disk, &attributes);
+	g_autoptr(GPtrArray) layers = result == 0 ? get_layers(session, disk, &result) : NULL;
+	const struct disk_layer *leaf;
+
+	if (!layers)
+		return result;
+	leaf = layers->pdata[0];
+	append_text(text, "image", leaf->path);
+	append_text(text, "format", leaf->format);
+	append_number(text, "size_bytes", attributes.size_bytes);
+	append_number(text, "allocated_bytes", attributes.allocated_bytes);
+	append_text(text, "writable", attributes.writable ? "yes" : "no");
+	append_number(text, "opens", disk_open_count(disk));
+	append_number(text, "layers", layers->len);
+	return 0;
+}
+
+/* A line for each layer, its words apart by one blank. */
+int control_make_disk_chain(struct session *session, struct disk *disk, GString *text)
+{
+	int result;
+	g_autoptr(GPtrArray) layers = get_layers(session, disk, &result);
+
+	for (unsigned i = 0; layers && i < layers->len; i++) {
+		const struct disk_layer *layer = layers->pdata[i];
+
+		append_escaped(text, layer->path, " ");
+		g_string_append_printf(text, " %s %" PRIu64 "\n", layer->format, layer->size_bytes);
+	}
+	return result;
+}
+
+int control_make_disk_state(struct session *session, struct disk *disk, GString *text)
+{
+	struct disk_status status;
+
+	(void)session;
+	disk_get_status(disk, &status);
+	append_text(text, "state", status.state);
+	if (status.reason[0])
+		append_text(text, "reason", status.reason);
+	if (status.since.tv_sec)
+		append_time(text, "since", &status.since);
+	return 0;
+}
+
+int control_make_disk_mode(struct session *session, struct disk *disk, GString *text)
+{
+	struct disk_status status;
+
+	(void)session;
+	disk_get_status(disk, &status);
+	g_string_append_printf(text, "%s\n", status.mode);
+	return 0;
+}

@@ -1,0 +1,165 @@
+/* Requests about the control tree.
+ *
+ * An open makes the file's whole content, on a background thread as names and
+ * headers are looked at for it; reads are served from that, so that they fit
+ * together at any offset. Nothing is held of a disk meanwhile. The size shown
+ * is 0, as in procfs, so the kernel must not cut reads there: direct I/O.
+ *
+ * The kernel keeps no entry and no attributes: a name may mean another disk
+ * the next time. */
+#include "ops_control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "request.h"
+
+/* What fuse_file_info.fh points to. */
+struct control_file {
+	struct list link; /* on session->control_files */
+	GBytes *text;
+};
+
+static void file_free(struct session *session, struct control_file *file)
+{
+	pthread_mutex_lock(&session->handles_lock);
+	list_remove(&file->link);
+	pthread_mutex_unlock(&session->handles_lock);
+	g_bytes_unref(file->text);
+	g_free(file);
+}
+
+/* TEXT is taken over. */
+static struct control_file *file_new(struct session *session, GString *text)
+{
+	struct control_file *file = g_new0(struct control_file, 1);
+
+	file->text = g_string_free_to_bytes(text);
+	pthread_mutex_lock(&session->handles_lock);
+	list_append(&session->control_files, &file->link);
+	pthread_mutex_unlock(&session->handles_lock);
+	return file;
+}
+
+void control_close_all(struct session *session)
+{
+	struct list *link;
+
+	while ((link = list_first(&session->control_files)))
+		file_free(session, container_of(link, struct control_file, link));
+}
+
+static void lookup_run(struct request *request)
+{
+	struct session *session = request->session;
+
+	request->error = control_find(session, request->ino, request->name, &request->ino);
+	if (request->error == 0)
+		request->error = control_get_attributes(session, request->ino, &request->attributes);
+}
+
+static void lookup_finish(struct request *request)
+{
+	struct fuse_entry_param entry = {.ino = request->ino, .attr = request->attributes};
+
+	if (request->error) {
+		request_reply(request, request->error);
+		return;
+	}
+	fuse_reply_entry(request->fuse, &entry);
+	request_free(request);
+}
+
+void control_op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	struct request *request = request_new(fuse);
+
+	request->ino = parent;
+	if (request_set_name(&request->name, name))
+		request_offload(request, lookup_run, lookup_finish);
+	else
+		request_reply(request, -ENAMETOOLONG);
+}
+
+void control_op_getattr(fuse_req_t fuse, fuse_ino_t ino)
+{
+	struct stat st;
+	int result = control_get_attributes(session_of(fuse), ino, &st);
+
+	if (result == 0)
+		fuse_reply_attr(fuse, &st, 0);
+	else
+		reply_now(fuse, result);
+}
+
+void control_op_access(fuse_req_t fuse, fuse_ino_t ino, int mask)
+{
+	bool refused = (mask & W_OK) || ((mask & X_OK) && !control_is_directory(ino));
+
+	reply_now(fuse, refused ? -EACCES : 0);
+}
+
+static void open_run(struct request *request)
+{
+	GString *text = g_string_new(NULL);
+
+	request->error = control_make(request->session, request->ino, text);
+	if (request->error == 0)
+		request->control = file_new(request->session, text);
+	else
+		g_string_free(text, TRUE);
+}
+
+/* When the caller is gone (ENOENT) no release will come. */
+static void open_finish(struct request *request)
+{
+	if (request->error) {
+		request_reply(request, request->error);
+		return;
+	}
+	request->file.fh = (uint64_t)(uintptr_t)request->control;
+	request->file.direct_io = 1;
+	if (fuse_reply_open(request->fuse, &request->file) != 0)
+		file_free(request->session, request->control);
+	request_free(request);
+}
+
+/* The modes alone do not keep root out, nor the owner of a mount that is
+ * without default_permissions. */
+void control_op_open(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
+{
+	struct request *request;
+
+	if ((file->flags & O_ACCMODE) != O_RDONLY) {
+		reply_now(fuse, -EACCES);
+		return;
+	}
+	request = request_new(fuse);
+	request->ino = ino;
+	request->file = *file;
+	request_offload(request, open_run, open_finish);
+}
+
+static struct control_file *file_of(const struct fuse_file_info *file)
+{
+	return (struct control_file *)(uintptr_t)file->fh;
+}
+
+/* As soon as the kernel has the answer, and before the reply's call returns,
+ * another loop may get the release. */
+void control_op_read(fuse_req_t fuse, size_t size, off_t offset, struct fuse_file_info *file)
+{
+	g_autoptr(GBytes) text = g_bytes_ref(file_of(file)->text);
+	size_t length;
+	const char *data = g_bytes_get_data(text, &length);
+	size_t from = MIN((size_t)MAX(offset, 0), length);
+
+	fuse_reply_buf(fuse, data + from, MIN(size, length - from));
+}
+
+void control_op_release(fuse_req_t fuse, struct fuse_file_info *file)
+{
+	file_free(session_of(fuse), file_of(file));
+	reply_now(fuse, 0);
+}

@@ -1,0 +1,17 @@
+/* Requests about the control tree; ops_*.c hand over what control_owns(). */
+#ifndef LEAFDISK_FUSE_OPS_CONTROL_H
+#define LEAFDISK_FUSE_OPS_CONTROL_H
+
+#include "control.h"
+
+void control_op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name);
+void control_op_getattr(fuse_req_t fuse, fuse_ino_t ino);
+void control_op_access(fuse_req_t fuse, fuse_ino_t ino, int mask);
+void control_op_open(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file);
+void control_op_read(fuse_req_t fuse, size_t size, off_t offset, struct fuse_file_info *file);
+void control_op_release(fuse_req_t fuse, struct fuse_file_info *file);
+
+/* Frees what is open, at the end, when no loop runs any more. */
+void control_close_all(struct session *session);
+
+#endif
