@@ -5,9 +5,10 @@
  * Everything but loop_post() and loop_offload()'s hand-back happens on that
  * thread. Callbacks never nest: each is called from loop_run() directly.
  *
- * Before it sleeps, a loop with a busy source polls its sources for a short,
- * adaptive time, yielding the processor between rounds; an idle loop sleeps in
- * epoll_wait() without a timeout and wakes up for nothing. */
+ * Before it sleeps, a loop with a busy source may poll its sources for a short,
+ * adaptive time, yielding the processor between rounds, if trials show that
+ * this pays; an idle loop sleeps in epoll_wait() without a timeout and wakes up
+ * for nothing. */
 #ifndef LEAFDISK_CORE_LOOP_H
 #define LEAFDISK_CORE_LOOP_H
 
@@ -69,7 +70,8 @@ void loop_add_source(struct loop *loop, struct loop_source *source);
 void loop_remove_source(struct loop *loop, struct loop_source *source);
 
 /* Longest time to poll before sleeping, in nanoseconds; 0 turns polling off.
- * Default 50 us. The loop shortens it by itself while polling finds nothing. */
+ * The loop shortens it by itself while polling finds nothing. Without this call
+ * it is 200 us, and only while trials show that polling pays. */
 void loop_set_poll(struct loop *loop, uint64_t longest_ns);
 
 /* Runs until *STOP is true, which is checked after every turn. To stop from

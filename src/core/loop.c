@@ -15,8 +15,9 @@
  *      loop_post(); `posters` counts those, and loop_free() waits for them.
  * The eventfd is edge triggered and never read: each write is an edge.
  *
- * Polling. The window starts at the longest and doubles whenever an event came
- * within the longest time, whether the loop still polled or slept already;
+ * Polling. Whether it pays is on trial (poll_trial.c), unless the loop's owner
+ * has set it. The window starts at the longest and doubles whenever an event
+ * came within the longest time, whether the loop still polled or slept already;
  * it halves when nothing came that early. */
 #include "core/loop.h"
 
@@ -31,10 +32,11 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "poll_trial.h"
 #include "workers.h"
 
 #define NS_PER_MS 1000000
-#define LONGEST_POLL_NS 50000
+#define LONGEST_POLL_NS 200000
 #define SHORTEST_POLL_NS 2000
 
 struct loop {
@@ -43,6 +45,9 @@ struct loop {
 	struct list timers;   /* soonest first */
 	uint64_t longest_ns;
 	uint64_t window_ns;
+	bool on_trial; /* polling */
+	struct poll_trial trial;
+	unsigned events; /* handled since the trial's last step */
 	int epoll_fd;
 	int wake_fd;
 	bool unwatched; /* the kernel refused to watch a source: sleep in short naps */
@@ -90,6 +95,7 @@ struct loop *loop_new(GError **error)
 	list_init(&loop->sources);
 	list_init(&loop->timers);
 	loop_set_poll(loop, LONGEST_POLL_NS);
+	loop->on_trial = true;
 	if (!open_descriptors(loop, error)) {
 		loop_free(loop);
 		return NULL;
@@ -138,6 +144,7 @@ void loop_set_poll(struct loop *loop, uint64_t longest_ns)
 {
 	loop->longest_ns = longest_ns;
 	loop->window_ns = longest_ns;
+	loop->on_trial = false;
 }
 
 void loop_post(struct loop *loop, struct loop_task *task)
@@ -285,6 +292,7 @@ static unsigned run_turn(struct loop *loop)
 
 	events += run_tasks(loop);
 	events += run_timers(loop);
+	loop->events += events;
 	return events;
 }
 
@@ -368,15 +376,22 @@ static void adapt_window(struct loop *loop, bool came_early)
 	loop->window_ns = MIN(MAX(loop->window_ns, SHORTEST_POLL_NS), loop->longest_ns);
 }
 
+static bool may_poll(struct loop *loop, uint64_t now)
+{
+	bool pays = !loop->on_trial || poll_trial_step(&loop->trial, now, loop->events);
+
+	loop->events = 0;
+	return pays && loop->longest_ns > 0 && is_busy(loop);
+}
+
 static void wait_for_event(struct loop *loop, const bool *stop)
 {
-	uint64_t start;
+	uint64_t start = loop_now_ns();
 
-	if (loop->longest_ns == 0 || !is_busy(loop)) {
+	if (!may_poll(loop, start)) {
 		sleep_until_event(loop);
 		return;
 	}
-	start = loop_now_ns();
 	if (!poll_for_event(loop, stop, start))
 		sleep_until_event(loop);
 	adapt_window(loop, loop_now_ns() - start <= loop->longest_ns);
