@@ -200,6 +200,38 @@ def test_counters_move_by_what_is_done(mount, web1):
         assert (moved["flush_requests"], moved["discard_requests"], moved["errors"]) == (1, 1, 1)
 
 
+def evict(path):
+    with opened(path) as fd:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def test_a_cached_base_is_read_from_memory(mount, base, web1):
+    content = file_bytes(base)
+    memory = Aligned(2 * MIB)
+    with mount() as live, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        before = counters_of(live)
+        assert memory.read(fd, 2 * MIB, 0) == content
+        moved = change(before, counters_of(live))
+        assert moved["aio_cached"] >= 2 and "aio_cache_misses" not in moved and "aio_submits" not in moved
+        memory.write(fd, b"w" * BLOCK, MIB)
+        content = content[:MIB] + b"w" * BLOCK + content[MIB + BLOCK:]
+        for offset in (0, MIB, MIB + BLOCK, 2 * MIB - BLOCK):
+            evict(base)
+            assert memory.read(fd, BLOCK, offset) == content[offset:offset + BLOCK]
+        evict(base)
+        assert memory.read(fd, 2 * MIB, 0) == content
+
+
+def test_what_is_written_is_not_read_from_memory(mount, pool, base):
+    content = file_bytes(base)
+    memory = Aligned(BLOCK)
+    with mount() as live, opened(live.file("base.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        before = counters_of(live)
+        assert memory.read(fd, BLOCK, 0) == content[:BLOCK]
+        assert "aio_cached" not in change(before, counters_of(live))
+
+
 def test_the_tree_itself_counts_nothing(mount, web1):
     with mount() as live:
         before = counters_of(live)

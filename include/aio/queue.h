@@ -30,6 +30,12 @@ struct aio_queue;
 
 enum aio_op { AIO_READ, AIO_WRITE, AIO_DATASYNC };
 
+/* How reads from the page cache have gone of late; all zero is a good start. */
+struct cache_estimate {
+	_Atomic int credit;
+	_Atomic unsigned pause; /* reads that go by before the next try */
+};
+
 /* An open file as the queue sees it. Either descriptor may be -1: without
  * DIRECT every request goes through the page cache; without BUFFERED every
  * request must be aligned. Descriptors belong to the caller and stay open
@@ -40,9 +46,10 @@ enum aio_op { AIO_READ, AIO_WRITE, AIO_DATASYNC };
 struct aio_file {
 	int direct_fd; /* O_DIRECT */
 	int buffered_fd;
-	uint32_t alignment; /* of offset, length and memory for direct_fd; power of two */
-	bool try_cache;	    /* reads ask the page cache first (RWF_NOWAIT on buffered_fd) */
-	const char *name;   /* for messages and fault points; outlives the file */
+	uint32_t alignment;	     /* of offset, length and memory for direct_fd; power of two */
+	bool try_cache;		     /* reads ask the page cache first (RWF_NOWAIT on buffered_fd), while it has most */
+	struct cache_estimate cache; /* the queue's */
+	const char *name;	     /* for messages and fault points; outlives the file */
 };
 
 struct aio_request {

@@ -25,6 +25,7 @@
 	X(aio_retries, "requests", "requests tried again after a transient error")                                     \
 	X(aio_continued, "requests", "requests continued after a short result")                                        \
 	X(aio_cached, "requests", "requests served from the page cache at once")                                       \
+	X(aio_cache_misses, "requests", "requests that the page cache was asked for in vain")                          \
 	X(aio_offloaded, "requests", "requests served by a background thread")                                         \
 	X(image_commits, "commits", "journal records written")                                                         \
 	X(image_checkpoints, "checkpoints", "chunk tables written back")                                               \

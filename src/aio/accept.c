@@ -3,12 +3,17 @@
  * Reads that the page cache may hold are tried inline (RWF_NOWAIT): a hit never
  * leaves the loop, a partial hit is continued like any short result. Linux 5.9
  * and 5.10 could answer 0 before the end of the file, so 0 is a miss as well,
- * and so is an error: the try that follows will name it. */
+ * and so is an error: the try that follows will name it.
+ *
+ * A miss costs more than a system call: the kernel begins to read the pages,
+ * which direct_fd then reads as well. So the tries on a file with both
+ * descriptors go by an estimate (estimate.h). */
 #include <errno.h>
 #include <sys/uio.h>
 
 #include "call.h"
 #include "core/counters.h"
+#include "estimate.h"
 
 static bool is_valid(const struct aio_request *request)
 {
@@ -23,13 +28,13 @@ static bool is_valid(const struct aio_request *request)
 
 static bool may_be_cached(const struct aio_request *request)
 {
-	const struct aio_file *file = request->file;
+	struct aio_file *file = request->file;
 
 	if (request->op != AIO_READ || file->buffered_fd < 0)
 		return false;
 	if (request->tries > 0 || request->transferred > 0 || request->alone)
 		return false;
-	return file->try_cache || !merge_is_direct(request);
+	return !merge_is_direct(request) || (file->try_cache && estimate_says_try(&file->cache));
 }
 
 /* True when the page cache had all of it. */
@@ -37,16 +42,16 @@ static bool read_cached(struct aio_queue *queue, struct aio_request *request)
 {
 	struct iovec vector = {request->buffer, request->length};
 	ssize_t got = preadv2(request->file->buffered_fd, &vector, 1, (off_t)request->offset, RWF_NOWAIT);
-	uint64_t left;
+	bool all = got > 0 && (uint64_t)got == request->length;
+	uint64_t left = request->length;
 
-	if (got <= 0)
-		return false;
-	if ((uint64_t)got < request->length) {
-		request->transferred = (uint32_t)got;
+	estimate_note(&request->file->cache, all);
+	if (!all) {
+		counter_add(aio_cache_misses, 1);
+		request->transferred = got > 0 ? (uint32_t)got : 0;
 		return false;
 	}
 	counter_add(aio_cached, 1);
-	left = request->length;
 	settle_member(queue, request, false, true, &left);
 	return true;
 }

@@ -1,7 +1,9 @@
 /* The file under an image: descriptors, lock, blocking transfers.
  *
  * Both descriptors are of one file: O_DIRECT for whole aligned blocks, the
- * page cache for the rest. The kernel keeps them coherent.
+ * page cache for the rest. The kernel keeps them coherent. What nobody writes is
+ * read from the page cache where it is there: a base that many disks share, or
+ * that was just copied, comes faster from memory than from any disk.
  *
  * The lock is an open-file-description lock on byte 0: exclusive for a
  * writable image, shared for one that is read. Only one byte, because other
@@ -97,6 +99,7 @@ bool image_file_open(struct image_file *file, const char *path, unsigned flags, 
 		goto fail;
 	if (!(flags & IMAGE_NO_DIRECT))
 		open_direct(file, open_flags);
+	file->aio.try_cache = !writable;
 	return true;
 fail:
 	image_file_close(file);

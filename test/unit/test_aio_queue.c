@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "core/trace.h"
@@ -205,6 +206,97 @@ static void test_round_trip(const void *faults)
 	close(f.file.direct_fd);
 	f.file.direct_fd = -1;
 	round_trip(&f);
+	fixture_close(&f);
+}
+
+/* Whether the first page is not in memory; asking may bring it back. */
+static bool is_cold(const struct fixture *f)
+{
+	char byte;
+	struct iovec vector = {&byte, 1};
+
+	return preadv2(f->file.buffered_fd, &vector, 1, 0, RWF_NOWAIT) < 0;
+}
+
+static void forget_pages(const struct fixture *f)
+{
+	g_assert_cmpint(fdatasync(f->file.buffered_fd), ==, 0);
+	g_assert_cmpint(posix_fadvise(f->file.buffered_fd, 0, 0, POSIX_FADV_DONTNEED), ==, 0);
+}
+
+static void fixture_open_cached(struct fixture *f, unsigned char **copy)
+{
+	fixture_open(f, NULL, "");
+	f->file.try_cache = true;
+	fill_random(f);
+	*copy = g_memdup2(f->memory, FILE_BYTES);
+	g_assert_cmpint(pwrite(f->file.buffered_fd, *copy, FILE_BYTES, 0), ==, FILE_BYTES);
+	memset(f->memory, 0, FILE_BYTES);
+}
+
+static void test_cached(void)
+{
+	g_autofree unsigned char *copy = NULL;
+	struct fixture f;
+	uint64_t submits, cached;
+
+	fixture_open_cached(&f, &copy);
+	submits = counters.aio_submits;
+	cached = counters.aio_cached;
+	for (unsigned i = 0; i < FILE_BYTES / PAGE; i++)
+		submit(&f, i, AIO_READ, (uint64_t)i * PAGE, PAGE);
+	aio_drain(f.queue);
+	expect_all(&f, FILE_BYTES / PAGE, 0);
+	g_assert_true(memcmp(f.memory, copy, FILE_BYTES) == 0);
+	g_assert_cmpuint(counters.aio_submits, ==, submits);
+	g_assert_cmpuint(counters.aio_cached, ==, cached + FILE_BYTES / PAGE);
+	fixture_close(&f);
+}
+
+/* A read across the end of what is cached gets the rest from the file. */
+static void test_half_cached(void)
+{
+	g_autofree unsigned char *copy = NULL;
+	struct fixture f;
+	uint64_t misses;
+
+	fixture_open_cached(&f, &copy);
+	forget_pages(&f);
+	g_assert_cmpint(posix_fadvise(f.file.buffered_fd, 0, 0, POSIX_FADV_RANDOM), ==, 0);
+	g_assert_cmpint(pread(f.file.buffered_fd, f.memory, FILE_BYTES / 2, 0), ==, FILE_BYTES / 2);
+	memset(f.memory, 0, FILE_BYTES);
+	misses = counters.aio_cache_misses;
+	g_assert_cmpint(run_one(&f, AIO_READ, 0, FILE_BYTES), ==, 0);
+	g_assert_true(memcmp(f.memory, copy, FILE_BYTES) == 0);
+	misses = counters.aio_cache_misses - misses;
+	forget_pages(&f);
+	if (is_cold(&f))
+		g_assert_cmpuint(misses, ==, 1);
+	else
+		g_test_message("the pages stay in memory in %s", directory);
+	fixture_close(&f);
+}
+
+/* A cold file is tried once in a while only. */
+static void test_not_cached(void)
+{
+	g_autofree unsigned char *copy = NULL;
+	struct fixture f;
+	uint64_t misses, cached;
+
+	fixture_open_cached(&f, &copy);
+	misses = counters.aio_cache_misses;
+	cached = counters.aio_cached;
+	for (unsigned i = 0; i < FILE_BYTES / PAGE; i++) {
+		forget_pages(&f);
+		g_assert_cmpint(run_one(&f, AIO_READ, (uint64_t)i * PAGE, PAGE), ==, 0);
+	}
+	g_assert_true(memcmp(f.memory, copy, FILE_BYTES) == 0);
+	forget_pages(&f);
+	if (f.file.direct_fd >= 0 && is_cold(&f)) {
+		g_assert_cmpuint(counters.aio_cached, ==, cached);
+		g_assert_cmpuint(counters.aio_cache_misses - misses, <=, 4);
+	}
 	fixture_close(&f);
 }
 
@@ -760,6 +852,9 @@ int main(int argc, char **argv)
 	g_setenv("LEAFDISK_TRACE", directory, true);
 
 	g_test_add_data_func("/aio/queue/round-trip", "", test_round_trip);
+	g_test_add_func("/aio/queue/cached", test_cached);
+	g_test_add_func("/aio/queue/half-cached", test_half_cached);
+	g_test_add_func("/aio/queue/not-cached", test_not_cached);
 	g_test_add_func("/aio/queue/one-submit", test_one_submit);
 	g_test_add_func("/aio/queue/full-context", test_full_context);
 	g_test_add_func("/aio/queue/unaligned", test_unaligned);
