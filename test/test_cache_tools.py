@@ -209,38 +209,15 @@ def test_create_on_a_device(work, pool):
 # ---- the pool's identity -----------------------------------------------------
 
 def test_pool_identity(work, pool):
-    paths = [os.path.join(work, name) for name in ("one", "two")]
-    for path in paths:
-        create(path, pool, "--size", "8M")
-    assert info(paths[0])["pool_id"] == info(paths[1])["pool_id"]
-    identity = os.path.join(pool, ".leafdisk", "pool-id")
-    assert file_bytes(identity).decode() == info(paths[0])["pool_id"].replace("-", "") + "\n"
-    assert os.stat(os.path.dirname(identity)).st_mode & 0o777 == 0o700
-    assert os.listdir(os.path.dirname(identity)) == ["pool-id"]
-
-
-def test_identity_of_a_read_only_pool(work, pool):
-    run("mount", "--bind", pool, pool)
-    try:
-        run("mount", "-o", "remount,bind,ro", pool)
-        paths = [os.path.join(work, name) for name in ("one", "two")]
-        for path in paths:
-            create(path, pool, "--size", "8M")
-        assert info(paths[0])["pool_id"] == info(paths[1])["pool_id"]
-    finally:
-        run("umount", pool)
+    """Two caches of one pool agree, two pools do not, and nothing is written."""
+    other = os.path.join(work, "other")
+    os.mkdir(other)
+    paths = [os.path.join(work, name) for name in ("one", "two", "three")]
+    for path, owner in zip(paths, (pool, os.path.join(pool, "..", "pool"), other)):
+        create(path, owner, "--size", "8M")
+    ids = [info(path)["pool_id"] for path in paths]
+    assert ids[0] == ids[1] != ids[2]
     assert os.listdir(pool) == []
-
-
-def test_damaged_identity(cache_path, pool):
-    os.mkdir(os.path.join(pool, ".leafdisk"))
-    identity = os.path.join(pool, ".leafdisk", "pool-id")
-    for content in (b"", b"12\n", b"x" * 32 + b"\n", b"0" * 34):
-        with open(identity, "wb") as file:
-            file.write(content)
-        result = create(cache_path, pool, "--size", "8M", check=False)
-        assert result.returncode == 1 and identity in result.stderr
-        assert file_bytes(identity) == content
 
 
 # ---- info, check, dump -------------------------------------------------------

@@ -31,6 +31,10 @@
 	X(image_checkpoints, "checkpoints", "chunk tables written back")                                               \
 	X(image_chunks_allocated, "chunks", "chunks allocated")                                                        \
 	X(image_chunks_freed, "chunks", "chunks freed and punched")                                                    \
+	X(cache_saved_bytes, "bytes", "bytes read from the cache and not from the pool")                               \
+	X(cache_fetched_blocks, "blocks", "blocks read from a layer on their way into the cache")                      \
+	X(cache_fetches_shared, "fetches", "reads that waited for another's fetch of the same block")                  \
+	X(cache_bypasses, "reads", "reads of long sequential runs that did not fill the cache")                        \
 	X(map_regions, "regions", "merged-map regions computed")                                                       \
 	X(cache_hits, "blocks", "blocks read from the cache")                                                          \
 	X(cache_misses, "blocks", "blocks asked of the cache that it did not have")                                    \

@@ -22,6 +22,18 @@
 
 struct disk;
 
+/* Where a disk's writes go; see leafdisk(8). */
+enum disk_mode {
+	DISK_MODE_DIRECT,     /* to the shared leaf */
+	DISK_MODE_PERSISTENT, /* to the shared leaf and the cache */
+	DISK_MODE_EPHEMERAL,  /* to the cache, and what does not fit to an overflow layer; gone with the mount */
+};
+/* "direct|persistent|ephemeral" */
+extern const char disk_mode_names[];
+const char *disk_mode_name(enum disk_mode mode);
+/* False when TEXT is none of the names. */
+bool disk_mode_from_name(const char *text, enum disk_mode *mode);
+
 /* What one loop needs to serve disks: its I/O queue and its pools. Created
  * for a loop before it runs, used on its thread, freed when it has stopped. */
 struct disk_context;
@@ -68,6 +80,7 @@ struct disk_io {
 	uint64_t next_block;  /* where the transfer goes on */
 	uint64_t inner_first; /* zeroing: the whole blocks */
 	uint64_t inner_end;
+	uint64_t old_size; /* resize: before it, bytes */
 	uint8_t *bounce;
 	int64_t result;
 	unsigned pending; /* transfers in flight */
@@ -75,6 +88,7 @@ struct disk_io {
 	uint8_t stage; /* within the phase */
 	bool starved;
 	bool submitting;
+	bool bypass; /* part of a long sequential run: what it reads is not copied */
 	struct loop_task task;
 };
 
@@ -109,14 +123,13 @@ struct disk_attributes {
 /* Does not block while the disk is open; otherwise looks at the image. */
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes);
 
-/* What the disk does with writes, and how it fares. */
 struct disk_status {
-	const char *mode;      /* "direct" */
-	const char *state;     /* "active" */
-	char reason[256];      /* a sentence; empty: there is none */
-	struct timespec since; /* when the state began; zero: with the mount */
+	const char *mode;
+	const char *state;     /* "active" or "degraded" */
+	char reason[256];      /* degraded: a sentence */
+	struct timespec since; /* of the last change of state; realtime; zeros: none so far */
 };
-/* Does not block. */
+/* Any thread; does not block for long. */
 void disk_get_status(struct disk *disk, struct disk_status *status);
 
 struct disk_layer {

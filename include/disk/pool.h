@@ -26,12 +26,20 @@ struct disk_pool_options {
 	bool quiet;		  /* broken images are not logged: see disk_pool_broken() */
 	const char *grow_command; /* words as a shell splits them; run when a block device is full; NULL: none */
 	GKeyFile *config;	  /* [disk NAME] groups; NULL: none; borrowed until close */
+	enum disk_mode mode;	  /* of disks whose group names none */
+	const char *cache;	  /* file or device; NULL: an unlinked file, where a disk is ephemeral */
+	uint64_t cache_size;	  /* bytes; 0: as it is, or the default */
+	bool no_copy_on_read;	  /* reads do not fill the cache */
+	uint64_t read_run_bypass; /* bytes; longer sequential runs do not fill it */
 };
 
 /* Reads the directory and the headers of its images. A broken image is logged
- * and left out. NULL and ERROR when the pool itself cannot be used. */
+ * and left out. Opens the cache when a disk's mode needs one, and starts its
+ * threads: after any fork. NULL and ERROR when the pool or the cache cannot be
+ * used. */
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error);
-/* All disks must be closed; references may remain (a disk outlives its pool). */
+/* All disks must be closed. References may remain (a disk outlives its pool),
+ * but for a pool with a cache. */
 void disk_pool_close(struct disk_pool *pool);
 
 const char *disk_pool_path(const struct disk_pool *pool); /* absolute */
@@ -52,21 +60,18 @@ struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError *
 bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace, GError **error);
 bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error);
 
+/* Identity of the pool at PATH, by which a cache knows it. Blocks. */
+bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error);
+
 /* Owner and times of the pool's directory; its file system's numbers. */
 int disk_pool_stat(struct disk_pool *pool, struct stat *st);
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 
-/* What there is to know of the pool's cache, "key: value" lines; NULL: the pool
- * has none. g_free. */
+/* The cache as "key: value" lines; NULL: there is none. g_free. */
 char *disk_pool_cache_text(struct disk_pool *pool);
 
 /* Images that could not be shown: "file: reason" lines. g_free. */
 char *disk_pool_broken(struct disk_pool *pool);
-
-/* Identity of the pool at PATH: the contents of .leafdisk/pool-id when there is
- * one (made with CREATE when the pool can be written), else a hash of the real
- * path. */
-bool disk_pool_read_id(const char *path, bool create, uint8_t id[16], GError **error);
 
 /* The keys of a [disk NAME] group, for the man page's test. */
 extern const struct config_key disk_config_keys[];

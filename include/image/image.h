@@ -59,8 +59,9 @@ struct image_extent {
 
 enum image_flags {
 	IMAGE_WRITABLE = 1 << 0,
-	IMAGE_NO_LOCK = 1 << 1,	  /* for info, map and check, which only look */
-	IMAGE_NO_DIRECT = 1 << 2, /* page cache only */
+	IMAGE_NO_LOCK = 1 << 1,	    /* for info, map and check, which only look */
+	IMAGE_NO_DIRECT = 1 << 2,   /* page cache only */
+	IMAGE_BEGIN_LATER = 1 << 3, /* nothing is written before image_begin_writing() */
 };
 
 struct image_ops;
@@ -78,6 +79,7 @@ struct image {
 	struct image_parent parent;
 	uint32_t chunk_bytes; /* 0: the format has no chunks */
 
+	bool begun; /* image_begin_writing() has succeeded */
 	_Atomic uint64_t size_bytes;
 	_Atomic bool failed;
 };
@@ -132,6 +134,12 @@ struct image_op {
  * BASE_OFFSET is for raw only: bytes of the file before the layer. */
 struct image *image_open(const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
 			 GError **error);
+/* Marks a writable image as written from now on: its generation, or its time
+ * stamp, is another one, durably. A part of image_open() without
+ * IMAGE_BEGIN_LATER; so an image that is only read stays as it is. Before the
+ * first write, once it has returned 0 without effect; not while another thread
+ * calls it. Blocks. 0 or -errno. */
+int image_begin_writing(struct image *image);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);

@@ -21,7 +21,7 @@ bool offline_cache_create(const struct offline_cache_options *options, GError **
 		free(pool);
 		return error_set(error, ENOENT, "%s: is no directory, so no pool", options->pool);
 	}
-	done = disk_pool_read_id(pool, true, cache.pool_id, error) &&
+	done = disk_pool_read_id(pool, cache.pool_id, error) &&
 	       cache_create(&cache, options->force, options->preallocate, error);
 	free(pool);
 	return done;

@@ -14,9 +14,11 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "internal.h"
+#include "layer_key.h"
+#include "overflow.h"
 
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
-		      const char *spelled)
+		      const char *spelled, enum disk_mode mode, struct local *local)
 {
 	struct disk *disk = g_new0(struct disk, 1);
 
@@ -26,6 +28,8 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->links = links;
 	disk->roots.directories = g_strdupv(roots->directories);
 	disk->spelled = g_strdup(spelled);
+	disk->mode = mode;
+	disk->local = local;
 	disk->references = 1;
 	g_mutex_init(&disk->open_lock);
 	g_mutex_init(&disk->lock);
@@ -43,6 +47,9 @@ void disk_unref(struct disk *disk)
 {
 	if (!disk || --disk->references)
 		return;
+	/* An ephemeral disk's; the others' went with their last close. */
+	cache_layer_close(disk->cached, 0);
+	overflow_free(disk);
 	g_ptr_array_unref(disk->links);
 	chain_roots_clear(&disk->roots);
 	g_mutex_clear(&disk->open_lock);
@@ -114,44 +121,104 @@ static bool resolve_again(struct disk *disk, GError **error)
 	return true;
 }
 
-static bool open_chain(struct disk *disk, bool write, GError **error)
+static bool open_stack(struct disk *disk, guint first, GError **error)
+{
+	if (disk->links->len <= first)
+		return true;
+	disk->stack = stack_get(disk->links, first, disk->local ? disk->local->cache : NULL, error);
+	return disk->stack;
+}
+
+/* Every image is below the local leaf, and none is written. */
+static bool open_ephemeral(struct disk *disk, GError **error)
+{
+	if (!open_stack(disk, 0, error))
+		return false;
+	if (!disk->cached) {
+		disk->cached = cache_layer_new_volatile(disk->local->cache, disk->name);
+		disk->size_bytes = stack_size_bytes(disk->stack);
+	}
+	if (disk->cached)
+		return true;
+	stack_put(disk->stack);
+	disk->stack = NULL;
+	return error_set(error, ENOSPC, "%s: the cache has no layer number left; make it anew", disk->name);
+}
+
+static bool open_leaf(struct disk *disk, bool write, GError **error)
 {
 	g_autoptr(GError) local = NULL;
-	unsigned flags = (disk->writable ? IMAGE_WRITABLE : 0) | (disk->unlocked ? IMAGE_NO_LOCK : 0);
-	const struct chain_link *leaf;
+	unsigned flags =
+		(disk->writable ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) | (disk->unlocked ? IMAGE_NO_LOCK : 0);
+	const struct chain_link *leaf = leaf_link(disk);
 
-	if (!resolve_again(disk, error))
-		return false;
-	leaf = leaf_link(disk);
-	if (disk->links->len > 1) {
-		disk->stack = stack_get(disk->links, 1, error);
-		if (!disk->stack)
-			return false;
-	}
 	disk->leaf = image_open(leaf->path, leaf->format, flags, leaf->base_offset, &local);
 	if (!disk->leaf && disk->writable && !write &&
 	    (error_to_errno(local) == -EROFS || error_to_errno(local) == -EACCES)) {
 		g_clear_error(&local);
 		disk->leaf = image_open(leaf->path, leaf->format, 0, leaf->base_offset, &local);
 	}
-	if (disk->leaf) {
-		disk->size_bytes = disk->leaf->size_bytes;
-		return true;
-	}
-	g_propagate_error(error, g_steal_pointer(&local));
-	stack_put(disk->stack);
-	disk->stack = NULL;
-	return false;
+	if (!disk->leaf)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return disk->leaf;
 }
 
+/* The key is taken before the image is opened for writing, which changes it. */
+static bool open_shared(struct disk *disk, bool write, GError **error)
+{
+	struct cache_layer_key key;
+	bool known = disk->mode == DISK_MODE_PERSISTENT && layer_key_of(leaf_link(disk), &key);
+
+	if (!open_stack(disk, 1, error))
+		return false;
+	if (!open_leaf(disk, write, error)) {
+		stack_put(disk->stack);
+		disk->stack = NULL;
+		return false;
+	}
+	disk->size_bytes = disk->leaf->size_bytes;
+	if (known)
+		disk->cached = cache_layer_open(disk->local->cache, &key, disk->leaf->writable);
+	disk->route = disk->cached ? ROUTE_MIRRORED : ROUTE_SHARED;
+	return true;
+}
+
+static bool open_chain(struct disk *disk, bool write, GError **error)
+{
+	if (!resolve_again(disk, error))
+		return false;
+	if (disk->mode != DISK_MODE_EPHEMERAL)
+		return open_shared(disk, write, error);
+	disk->route = ROUTE_LOCAL;
+	return open_ephemeral(disk, error);
+}
+
+/* What an ephemeral disk was given stays until the unmount. */
 static int close_chain(struct disk *disk)
 {
-	int result = image_close(disk->leaf);
+	int result = 0;
 
+	if (disk->route != ROUTE_LOCAL) {
+		struct cache_layer_key key = {0};
+		bool good =
+			(result = image_close(disk->leaf)) == 0 && disk->cached && layer_key_of(leaf_link(disk), &key);
+
+		cache_layer_close(disk->cached, good ? key.stamp : 0);
+		disk->cached = NULL;
+	}
 	stack_put(disk->stack);
 	disk->leaf = NULL;
 	disk->stack = NULL;
 	return result;
+}
+
+/* The leaf counts as written from the first open for writing on. */
+static bool begin_writing(struct disk *disk, GError **error)
+{
+	int result = disk->route == ROUTE_LOCAL ? 0 : image_begin_writing(disk->leaf);
+
+	return result == 0 ||
+	       error_set_errno(error, -result, "%s: its image cannot be made ready for writing", disk->name);
 }
 
 int disk_open(struct disk *disk, bool write, GError **error)
@@ -166,8 +233,10 @@ int disk_open(struct disk *disk, bool write, GError **error)
 			  disk->name);
 	else if (disk->opens == 0)
 		open_chain(disk, write, &local);
-	else if (write && !disk->leaf->writable)
+	else if (write && !disk_takes_writes(disk))
 		error_set(&local, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
+	if (!local && write && !begin_writing(disk, &local) && disk->opens == 0)
+		(void)close_chain(disk);
 	if (local)
 		result = error_to_errno(local);
 	else
@@ -204,7 +273,7 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 		.modified = st.st_mtim,
 		.writable = disk->writable,
 	};
-	if (disk->opens) {
+	if (disk->opens || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached)) {
 		attributes->size_bytes = disk->size_bytes;
 		return 0;
 	}
@@ -251,6 +320,33 @@ GPtrArray *disk_get_layers(struct disk *disk, GError **error)
 	return layers;
 }
 
+/* What the local leaf of an ephemeral disk has. */
+static struct image_extent extent_of_local(struct disk *disk, uint64_t block, uint64_t limit)
+{
+	struct cache_extent cached = cache_lookup(disk->cached, block, limit);
+	struct image *overflow = disk->overflow;
+
+	if (cached.answer != CACHE_MISS)
+		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	if (!overflow)
+		return (struct image_extent){EXTENT_ABSENT, cached.blocks};
+	return image_extent(overflow, block, cached.blocks);
+}
+
+static uint64_t blocks_of_layer(struct disk *disk, unsigned layer)
+{
+	struct image *image = layer ? stack_layer(disk->stack, layer - 1) : disk->leaf;
+
+	return blocks_of(image ? image->size_bytes : disk->size_bytes);
+}
+
+static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, uint64_t block, uint64_t limit)
+{
+	if (layer == 0 && disk->route == ROUTE_LOCAL)
+		return extent_of_local(disk, block, limit);
+	return image_extent_blocking(layer ? stack_layer(disk->stack, layer - 1) : disk->leaf, block, limit);
+}
+
 /* The layer that answers for BLOCK, and for how long, asking top down. Past
  * its end a layer is zero. */
 static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, uint64_t limit, int *layer)
@@ -258,13 +354,12 @@ static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, u
 	unsigned depth = 1 + stack_depth(disk->stack);
 
 	for (unsigned i = 0; i < depth; i++) {
-		struct image *image = i ? stack_layer(disk->stack, i - 1) : disk->leaf;
-		uint64_t blocks = blocks_of(image->size_bytes);
+		uint64_t blocks = blocks_of_layer(disk, i);
 		struct image_extent extent;
 
 		if (block >= blocks)
 			break;
-		extent = image_extent_blocking(image, block, MIN(limit, blocks - block));
+		extent = extent_of_layer(disk, i, block, MIN(limit, blocks - block));
 		limit = extent.blocks;
 		*layer = (int)i;
 		if (extent.state != EXTENT_ABSENT)

@@ -5,18 +5,42 @@
 #include <glib.h>
 
 #include "aio/queue.h"
+#include "cache/cache.h"
 #include "chain.h"
 #include "core/pool.h"
 #include "disk/disk.h"
+#include "fetch.h"
 #include "image/image.h"
 #include "range_lock.h"
 #include "stack.h"
+#include "streams.h"
+
+/* What the disks of a pool share to use its cache. */
+struct local {
+	struct cache *cache;
+	struct fetches fetches;
+	bool copy_on_read;
+	uint64_t read_run_bypass; /* bytes */
+	char *pool_path;
+};
+/* NULL: the pool has none. */
+struct disk_pool;
+struct local *disk_pool_local(struct disk_pool *pool);
+
+/* Where a disk's writes go while it is open. */
+enum route {
+	ROUTE_SHARED,	/* to the leaf in the pool */
+	ROUTE_MIRRORED, /* there, then into the cache */
+	ROUTE_LOCAL,	/* to the cache and the overflow layer */
+};
 
 struct disk {
 	/* Constant. */
 	char *name;
 	bool writable;
 	uint64_t id;
+	enum disk_mode mode;
+	struct local *local; /* NULL: no cache; the pool's */
 	_Atomic unsigned references;
 
 	/* Opening and closing; held while that blocks. */
@@ -28,31 +52,57 @@ struct disk {
 	_Atomic unsigned opens;
 
 	/* Constant while open. */
-	struct image *leaf;
+	enum route route;
+	struct image *leaf;  /* NULL: ephemeral */
 	struct stack *stack; /* what is below the leaf, or NULL */
 	_Atomic uint64_t size_bytes;
+
+	/* Persistent: the leaf's blocks in the cache; constant while open; NULL:
+	 * not cached. Ephemeral: what was written, from the first open on for
+	 * as long as the disk lives, and the layer for what the cache does not
+	 * take, from its first use on. */
+	struct cache_layer *cached;
+	_Atomic(struct image *) overflow;
 
 	/* The data path. */
 	GMutex lock;
 	struct range_lock ranges;
+	struct streams streams;
 };
 
-/* LINKS is taken over. */
+/* LINKS is taken over. LOCAL may be NULL. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
-		      const char *spelled);
+		      const char *spelled, enum disk_mode mode, struct local *local);
 
 /* The chain as it is now, with a reference; whoever opens the disk meanwhile
  * does not change what is returned. Any thread. */
 GPtrArray *disk_get_links(struct disk *disk);
 
-/* One transfer or operation on an image, out of the context's pool. */
+/* One thing that a disk_io waits for, out of the context's pool. */
 struct run {
 	union {
 		struct image_io io;
 		struct image_op op;
+		struct cache_io cached;
+		struct cache_waiter room;
+		struct loop_work work;
 	};
 	struct disk_io *owner;
+
+	/* Reads. */
+	struct image *image; /* where to read what the cache cannot give after all */
+	struct fetch fetch;
+	/* What is still to be read, or was written and is to be forgotten. */
+	uint64_t block;
+	uint64_t blocks;
+	uint8_t *buffer;
+	int result;
 };
+
+static inline bool disk_takes_writes(const struct disk *disk)
+{
+	return disk->route == ROUTE_LOCAL ? disk->writable : disk->leaf->writable;
+}
 
 struct disk_context {
 	struct loop *loop;

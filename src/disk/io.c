@@ -11,15 +11,17 @@
  *   resize   LOCK (everything), EDGES, EDGES_WRITE, RESIZE
  *   flush    FLUSH
  *
- * A read looks at the leaf's presence first, then at the merged map; each run
- * of blocks from one place is one transfer. Reads take no lock: what they find
- * while a write is under way is the old or the new. */
+ * A disk's mode is its route through these tables. Persistent adds MIRROR or
+ * FORGET behind the shared leaf, ephemeral replaces what goes there (local.c).
+ *
+ * Each run of blocks from one place is one transfer (read.c). Reads take no
+ * lock: what they find while a write is under way is the old or the new. */
 #include "io.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "core/counters.h"
+#include "local.h"
 
 static void io_finish(struct disk_io *io);
 
@@ -28,7 +30,7 @@ enum step io_wait_pending(const struct disk_io *io)
 	return io->pending ? STEP_WAIT : STEP_NEXT;
 }
 
-static void run_finished(struct run *run, int result)
+void io_run_finished(struct run *run, int result)
 {
 	struct disk_io *io = run->owner;
 	struct disk_context *context = io->context;
@@ -41,93 +43,58 @@ static void run_finished(struct run *run, int result)
 	context_resume(context);
 }
 
-static void transfer_done(struct image_io *image_io, int result)
+void io_transfer_done(struct image_io *image_io, int result)
 {
-	run_finished(container_of(image_io, struct run, io), result);
+	io_run_finished(container_of(image_io, struct run, io), result);
 }
 
-static void op_done(struct image_op *op, int result)
+void io_op_done(struct image_op *op, int result)
 {
-	run_finished(container_of(op, struct run, op), result);
+	io_run_finished(container_of(op, struct run, op), result);
 }
 
-static void run_set_transfer(struct run *run, struct image *image, uint64_t block, uint64_t blocks, uint8_t *buffer)
-{
-	run->io = (struct image_io){
-		.queue = run->owner->context->queue,
-		.image = image,
-		.offset = block << BLOCK_SHIFT,
-		.length = (uint32_t)(blocks << BLOCK_SHIFT),
-		.buffer = buffer,
-		.done = transfer_done,
-	};
-}
-
-/* What the leaf does not have. */
-static struct image_extent read_below(struct run *run, struct stack *stack, uint64_t block, uint64_t limit,
-				      uint8_t *buffer)
-{
-	struct image_extent extent = {EXTENT_ZERO, limit};
-	unsigned layer;
-
-	if (!stack)
-		return extent;
-	layer = stack_lookup(stack, block, limit, &extent.blocks);
-	if (layer == STACK_NO_LAYER)
-		return extent;
-	run_set_transfer(run, stack_layer(stack, layer), block, extent.blocks, buffer);
-	return image_read(&run->io);
-}
-
-uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
-{
-	struct run *run = context_get_run(io->context, io);
-	struct image_extent extent;
-
-	if (!run)
-		return 0;
-	run_set_transfer(run, io->disk->leaf, block, limit, buffer);
-	extent = image_read(&run->io);
-	if (extent.state == EXTENT_ABSENT)
-		extent = read_below(run, io->disk->stack, block, extent.blocks, buffer);
-	if (extent.state == EXTENT_DATA) {
-		io->pending++;
-	} else {
-		memset(buffer, 0, extent.blocks << BLOCK_SHIFT);
-		context_put_run(io->context, run);
-	}
-	return extent.blocks;
-}
-
-static void wait_for_room(struct run *run)
+void io_wait_for_room(struct run *run, struct image *image)
 {
 	struct disk_io *io = run->owner;
 
-	run->op = (struct image_op){.queue = io->context->queue, .done = op_done};
+	run->op = (struct image_op){.queue = io->context->queue, .done = io_op_done};
 	io->pending++;
-	image_wait_room(io->disk->leaf, &run->op);
+	image_wait_room(image, &run->op);
 }
 
-uint64_t io_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+static uint64_t write_shared(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct run *run = context_get_run(io->context, io);
 	int64_t written;
 
 	if (!run)
 		return 0;
-	run_set_transfer(run, io->disk->leaf, block, limit, buffer);
+	run->io = (struct image_io){
+		.queue = io->context->queue,
+		.image = io->disk->leaf,
+		.offset = block << BLOCK_SHIFT,
+		.length = (uint32_t)(limit << BLOCK_SHIFT),
+		.buffer = buffer,
+		.done = io_transfer_done,
+	};
 	written = image_write(&run->io);
 	if (written > 0) {
 		io->pending++;
 		return (uint64_t)written;
 	}
 	if (written == -EAGAIN) {
-		wait_for_room(run);
+		io_wait_for_room(run, io->disk->leaf);
 		return 0;
 	}
 	io->result = written;
 	context_put_run(io->context, run);
 	return 0;
+}
+
+uint64_t io_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+{
+	return io->disk->route == ROUTE_LOCAL ? local_write_blocks(io, block, limit, buffer)
+					      : write_shared(io, block, limit, buffer);
 }
 
 bool io_run_op(struct disk_io *io, void (*submit)(struct image *, struct image_op *), uint64_t offset, uint64_t length,
@@ -143,7 +110,7 @@ bool io_run_op(struct disk_io *io, void (*submit)(struct image *, struct image_o
 		.length = length,
 		.keep_allocated = io->op == DISK_ZERO,
 		.bottom = bottom,
-		.done = op_done,
+		.done = io_op_done,
 	};
 	io->pending++;
 	submit(io->disk->leaf, &run->op);
@@ -228,6 +195,7 @@ static enum step phase_resize(struct disk_io *io)
 	}
 	if (io->pending)
 		return STEP_WAIT;
+	io->old_size = disk->size_bytes;
 	if (io->result >= 0)
 		disk->size_bytes = io->length;
 	return STEP_NEXT;
@@ -235,24 +203,60 @@ static enum step phase_resize(struct disk_io *io)
 
 typedef enum step (*phase)(struct disk_io *io);
 
-static const phase *const phases[] = {
-	[DISK_READ] = (const phase[]){phase_read, NULL},
-	[DISK_WRITE] = (const phase[]){phase_lock, phase_write_edges_read, phase_write, NULL},
-	[DISK_DISCARD] = (const phase[]){phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero, NULL},
-	[DISK_ZERO] = (const phase[]){phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero, NULL},
-	[DISK_FLUSH] = (const phase[]){phase_flush, NULL},
-	[DISK_RESIZE] = (const phase[]){phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize, NULL},
+#define PHASES(...) ((const phase[]){__VA_ARGS__, NULL})
+#define PHASES_NONE ((const phase[]){NULL})
+
+/* By route and operation. */
+static const phase *const phases[][DISK_RESIZE + 1] = {
+	[ROUTE_SHARED] =
+		{
+			[DISK_READ] = PHASES(phase_read),
+			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write),
+			[DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero),
+			[DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero),
+			[DISK_FLUSH] = PHASES(phase_flush),
+			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize),
+		},
+	[ROUTE_MIRRORED] =
+		{
+			[DISK_READ] = PHASES(phase_read),
+			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write, phase_mirror),
+			[DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero,
+						phase_forget),
+			[DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero,
+					     phase_forget),
+			[DISK_FLUSH] = PHASES(phase_flush),
+			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize,
+					       phase_forget),
+		},
+	[ROUTE_LOCAL] =
+		{
+			[DISK_READ] = PHASES(phase_read),
+			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write),
+			[DISK_DISCARD] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
+			[DISK_ZERO] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
+			[DISK_FLUSH] = PHASES_NONE,
+			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write,
+					       phase_resize_local),
+		},
 };
+
+static const phase *phases_of(const struct disk_io *io)
+{
+	return phases[io->disk->route][io->op];
+}
 
 static bool takes_range(const struct disk_io *io)
 {
-	return phases[io->op][0] == phase_lock;
+	return phases_of(io)[0] == phase_lock;
 }
 
 void disk_io_step(struct disk_io *io)
 {
 	io->starved = false;
-	for (phase p; (p = phases[io->op][io->phase]); io->phase++) {
+	for (phase p; (p = phases_of(io)[io->phase]); io->phase++) {
 		if (p(io) == STEP_WAIT)
 			return;
 		io->stage = 0;
@@ -355,6 +359,17 @@ static void count_submitted(const struct disk_io *io)
 		counter_add(discard_requests, 1);
 }
 
+static bool is_long_run(const struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+	uint64_t bytes;
+
+	g_mutex_lock(&disk->lock);
+	bytes = streams_note(&disk->streams, io->offset, io->length);
+	g_mutex_unlock(&disk->lock);
+	return bytes > disk->local->read_run_bypass;
+}
+
 void disk_submit(struct disk_io *io)
 {
 	bool good;
@@ -367,10 +382,11 @@ void disk_submit(struct disk_io *io)
 	io->pending = 0;
 	io->phase = io->stage = 0;
 	io->starved = io->submitting = false;
+	io->bypass = io->op == DISK_READ && io->disk->local && is_long_run(io);
 	good = set_range(io, io->disk->size_bytes);
 	io->next_block = io->first_block;
 	count_submitted(io);
-	if (good && io->op != DISK_READ && io->op != DISK_FLUSH && !io->disk->leaf->writable) {
+	if (good && io->op != DISK_READ && io->op != DISK_FLUSH && !disk_takes_writes(io->disk)) {
 		io->result = -EROFS;
 		good = false;
 	}

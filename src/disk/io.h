@@ -17,6 +17,12 @@ uint64_t io_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uin
  * starved. */
 bool io_run_op(struct disk_io *io, void (*submit)(struct image *, struct image_op *), uint64_t offset, uint64_t length,
 	       bool bottom);
+/* RUN, counted in its owner's pending, is over. */
+void io_run_finished(struct run *run, int result);
+void io_transfer_done(struct image_io *image_io, int result);
+void io_op_done(struct image_op *op, int result);
+/* RUN waits until IMAGE may take a write that it had no room for. */
+void io_wait_for_room(struct run *run, struct image *image);
 /* What a phase returns when it has nothing left to submit. */
 enum step io_wait_pending(const struct disk_io *io);
 

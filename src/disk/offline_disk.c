@@ -64,7 +64,7 @@ struct disk *offline_open(const char *path, enum image_format format, const char
 	struct disk *disk = NULL;
 
 	if (!local && roots_for(path, layers, &roots, &local)) {
-		disk = disk_new(path, write, 0, g_ptr_array_ref(links), &roots, NULL);
+		disk = disk_new(path, write, 0, g_ptr_array_ref(links), &roots, NULL, DISK_MODE_DIRECT, NULL);
 		disk->unlocked = mode == OPEN_TO_LOOK;
 		if (disk_open(disk, write, &local) < 0)
 			g_clear_pointer(&disk, disk_unref);

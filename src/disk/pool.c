@@ -17,6 +17,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "modes.h"
 #include "scan.h"
 
 /* File systems stamp times no finer than this. */
@@ -34,6 +35,7 @@ struct disk_pool {
 	char *notes;
 	bool quiet;
 	uint64_t next_id;
+	struct local *local; /* NULL: no disk's mode has a cache */
 };
 
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
@@ -42,7 +44,8 @@ static struct disk *find_same(struct disk_pool *pool, const struct scan_found *f
 	g_autoptr(GPtrArray) links = NULL;
 	const struct chain_link *old, *new = found->links->pdata[0];
 
-	if (!disk || disk->writable != found->writable || g_strcmp0(disk->spelled, found->spelled) != 0)
+	if (!disk || disk->writable != found->writable || disk->mode != found->mode ||
+	    g_strcmp0(disk->spelled, found->spelled) != 0)
 		return NULL;
 	links = disk_get_links(disk);
 	old = links->pdata[0];
@@ -57,7 +60,8 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 		disk_ref(disk);
 	else
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
-				&pool->roots, found->spelled);
+				&pool->roots, found->spelled, found->mode,
+				found->mode == DISK_MODE_DIRECT ? NULL : pool->local);
 	g_hash_table_insert(disks, disk->name, disk);
 }
 
@@ -139,6 +143,44 @@ static bool set_grow_command(const char *text, GError **error)
 	return true;
 }
 
+/* Bit 1 << MODE for each mode that a disk may have. */
+static unsigned modes_used(const struct disk_pool_options *options)
+{
+	g_auto(GStrv) groups = options->config ? g_key_file_get_groups(options->config, NULL) : NULL;
+	unsigned used = 1u << options->mode;
+
+	for (char **group = groups; group && *group; group++) {
+		g_autofree char *text = g_key_file_get_string(options->config, *group, "mode", NULL);
+		enum disk_mode mode;
+
+		if (g_str_has_prefix(*group, "disk ") && text && disk_mode_from_name(text, &mode))
+			used |= 1u << mode;
+	}
+	return used;
+}
+
+static bool open_local(struct disk_pool *pool, const struct disk_pool_options *options, GError **error)
+{
+	unsigned used = modes_used(options);
+	struct local_options local = {
+		.pool_path = pool->roots.directories[0],
+		.cache = options->cache,
+		.cache_size = options->cache_size,
+		.copy_on_read = !options->no_copy_on_read,
+		.read_run_bypass = options->read_run_bypass,
+	};
+
+	if (used == 1u << DISK_MODE_DIRECT)
+		return !options->cache || error_set(error, EINVAL,
+						    "no disk uses the cache %s in mode direct; leave cache= or "
+						    "mode=direct out",
+						    options->cache);
+	if (used & 1u << DISK_MODE_PERSISTENT && !options->cache)
+		return error_set(error, EINVAL, "mode persistent needs a cache: -o cache=FILE, on fast local storage");
+	pool->local = local_new(&local, error);
+	return pool->local;
+}
+
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
 {
 	struct disk_pool *pool = g_new0(struct disk_pool, 1);
@@ -147,9 +189,15 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->cache = chain_cache_new();
 	pool->quiet = options->quiet;
-	pool->options = (struct scan_options){g_strdup(options->disks), options->read_only, options->config};
+	pool->options = (struct scan_options){
+		.glob = g_strdup(options->disks),
+		.read_only = options->read_only,
+		.config = options->config,
+		.mode = options->mode,
+	};
 	if (set_grow_command(options->grow_command, error) &&
-	    chain_roots_init(&pool->roots, options->path, options->layers, error) && scan_locked(pool, error))
+	    chain_roots_init(&pool->roots, options->path, options->layers, error) && open_local(pool, options, error) &&
+	    scan_locked(pool, error))
 		return pool;
 	disk_pool_close(pool);
 	return NULL;
@@ -160,6 +208,7 @@ void disk_pool_close(struct disk_pool *pool)
 	if (!pool)
 		return;
 	g_hash_table_destroy(pool->disks);
+	local_free(pool->local);
 	chain_cache_free(pool->cache);
 	chain_roots_clear(&pool->roots);
 	g_free(pool->options.glob);
@@ -167,6 +216,11 @@ void disk_pool_close(struct disk_pool *pool)
 	g_free(pool->broken);
 	g_free(pool->notes);
 	g_free(pool);
+}
+
+struct local *disk_pool_local(struct disk_pool *pool)
+{
+	return pool->local;
 }
 
 const char *disk_pool_path(const struct disk_pool *pool)

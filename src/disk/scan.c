@@ -19,11 +19,14 @@
 
 struct disk_config {
 	char *layers;
+	char *mode;
 };
 
 const struct config_key disk_config_keys[] = {
 	{"layers", CONFIG_STRING, offsetof(struct disk_config, layers), 0, 0, NULL,
 	 "the disk's stack, base first: FILE[@OFFSET]; FILE; ..."},
+	{"mode", CONFIG_STRING, offsetof(struct disk_config, mode), 0, 0, disk_mode_names,
+	 "where this disk's writes go (default: the mount's mode)"},
 	{NULL, 0, 0, 0, 0, NULL, NULL},
 };
 
@@ -38,6 +41,7 @@ struct scan {
 	GPtrArray *found;    /* struct scan_found */
 	GHashTable *parents; /* "device:inode" of every layer that is not a leaf */
 	GHashTable *leaves;  /* the same of leaves of configured stacks */
+	GHashTable *modes;   /* shown name -> enum disk_mode, of those that name one */
 };
 
 static void found_free(void *data)
@@ -139,11 +143,14 @@ static bool scan_group(struct scan *scan, const char *group, GError **error)
 {
 	struct disk_config config = {0};
 	g_autoptr(GPtrArray) links = chain_links_new();
+	enum disk_mode mode;
 	const char *name = group + strlen(DISK_GROUP);
 	bool good = g_str_has_suffix(name, ".img") && !strchr(name, '/')
 			    ? config_set_group(disk_config_keys, &config, scan->options->config, group, error)
 			    : error_set(error, EINVAL, "[%s]: names no disk; a disk's name ends in .img", group);
 
+	if (good && config.mode && disk_mode_from_name(config.mode, &mode))
+		g_hash_table_insert(scan->modes, g_strdup(name), GINT_TO_POINTER(mode));
 	if (good && config.layers && chain_resolve_spelled(config.layers, scan->roots, links, error)) {
 		g_hash_table_add(scan->leaves, identity(links->pdata[0]));
 		add_found(scan, name, config.layers, g_steal_pointer(&links));
@@ -238,12 +245,24 @@ static void name_disks(struct scan *scan)
 	}
 }
 
+static enum disk_mode mode_of(const struct scan *scan, const struct scan_found *found)
+{
+	gpointer mode;
+
+	if (g_hash_table_lookup_extended(scan->modes, found->name, NULL, &mode))
+		return GPOINTER_TO_INT(mode);
+	return scan->options->mode;
+}
+
+/* An ephemeral disk writes no image, so its image may have children. */
 static void set_rights(struct scan *scan)
 {
 	for (guint i = 0; i < scan->found->len; i++) {
 		struct scan_found *found = scan->found->pdata[i];
 
-		found->writable = !scan->options->read_only && !is_in(scan->parents, found);
+		found->mode = mode_of(scan, found);
+		found->writable = !scan->options->read_only &&
+				  (found->mode == DISK_MODE_EPHEMERAL || !is_in(scan->parents, found));
 	}
 }
 
@@ -260,12 +279,13 @@ static void apply_glob(struct scan *scan)
 GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
 			  struct chain_cache *cache, GString *broken, GString *notes, GError **error)
 {
-	struct scan scan = {options, roots, cache, broken, notes, NULL, NULL, NULL};
+	struct scan scan = {options, roots, cache, broken, notes, NULL, NULL, NULL, NULL};
 	bool good;
 
 	scan.found = g_ptr_array_new_with_free_func(found_free);
 	scan.parents = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan.leaves = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	scan.modes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	good = scan_config(&scan, error) && scan_files(&scan, error);
 	if (good) {
 		drop_configured_leaves(&scan);
@@ -277,5 +297,6 @@ GPtrArray *scan_directory(const struct scan_options *options, const struct chain
 	}
 	g_hash_table_destroy(scan.parents);
 	g_hash_table_destroy(scan.leaves);
+	g_hash_table_destroy(scan.modes);
 	return scan.found;
 }

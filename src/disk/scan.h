@@ -8,11 +8,13 @@ struct scan_options {
 	char *glob; /* on shown names; NULL: all */
 	bool read_only;
 	GKeyFile *config; /* [disk NAME]; NULL: none */
+	enum disk_mode mode;
 };
 
 struct scan_found {
 	char *name;
 	bool writable;
+	enum disk_mode mode;
 	char *spelled;	  /* the configured stack, or NULL */
 	GPtrArray *links; /* leaf first */
 };

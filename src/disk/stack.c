@@ -11,6 +11,7 @@
 
 #include "core/counters.h"
 #include "core/error.h"
+#include "layer_key.h"
 
 #define REGION_BLOCKS 256
 /* Regions in a directory, which is allocated whole: 4 GiB of disk. */
@@ -25,15 +26,21 @@ struct directory {
 	region regions[DIRECTORY_REGIONS];
 };
 
-struct stack {
+/* A layer as reads use it. */
+struct layer {
 	struct image *image;
+	struct cache_layer *cached; /* NULL: not cached */
+};
+
+struct stack {
+	struct layer top;
 	struct stack *below;
 	dev_t device;
 	ino_t inode;
 	uint64_t base_offset;
 	unsigned users;
 	unsigned depth;
-	struct image **layers; /* top first */
+	struct layer *layers; /* top first */
 
 	GMutex lock;
 	GHashTable *directories; /* uint64_t index -> struct directory */
@@ -64,24 +71,35 @@ static struct stack *find_locked(const struct chain_link *link, const struct sta
 	return NULL;
 }
 
-static struct stack *open_locked(const struct chain_link *link, struct stack *below, GError **error)
+static bool open_layer(struct layer *layer, const struct chain_link *link, struct cache *cache, GError **error)
 {
-	struct image *image = image_open(link->path, link->format, 0, link->base_offset, error);
-	struct stack *stack;
+	struct cache_layer_key key;
+	bool known = cache && layer_key_of(link, &key);
 
-	if (!image)
+	layer->image = image_open(link->path, link->format, 0, link->base_offset, error);
+	layer->cached = layer->image && known ? cache_layer_open(cache, &key, false) : NULL;
+	return layer->image;
+}
+
+static struct stack *open_locked(const struct chain_link *link, struct stack *below, struct cache *cache,
+				 GError **error)
+{
+	struct stack *stack;
+	struct layer top;
+
+	if (!open_layer(&top, link, cache, error))
 		return NULL;
 	stack = g_new0(struct stack, 1);
 	*stack = (struct stack){
-		.image = image,
+		.top = top,
 		.below = below,
 		.device = link->device,
 		.inode = link->inode,
 		.base_offset = link->base_offset,
 		.depth = below ? below->depth + 1 : 1,
 	};
-	stack->layers = g_new(struct image *, stack->depth);
-	stack->layers[0] = image;
+	stack->layers = g_new(struct layer, stack->depth);
+	stack->layers[0] = top;
 	for (unsigned i = 1; i < stack->depth; i++)
 		stack->layers[i] = below->layers[i - 1];
 	g_mutex_init(&stack->lock);
@@ -98,7 +116,8 @@ static void put_locked(struct stack *stack)
 		struct stack *below = stack->below;
 
 		g_ptr_array_remove_fast(stacks, stack);
-		image_close(stack->image);
+		cache_layer_close(stack->top.cached, 0);
+		image_close(stack->top.image);
 		g_hash_table_destroy(stack->directories);
 		g_mutex_clear(&stack->lock);
 		g_free(stack->layers);
@@ -107,7 +126,7 @@ static void put_locked(struct stack *stack)
 	}
 }
 
-struct stack *stack_get(const GPtrArray *links, guint first, GError **error)
+struct stack *stack_get(const GPtrArray *links, guint first, struct cache *cache, GError **error)
 {
 	struct stack *stack = NULL;
 
@@ -119,7 +138,7 @@ struct stack *stack_get(const GPtrArray *links, guint first, GError **error)
 		if (stack)
 			put_locked(below); /* the found one has its own hold on it */
 		else
-			stack = open_locked(links->pdata[i], below, error);
+			stack = open_locked(links->pdata[i], below, cache, error);
 		if (!stack) {
 			put_locked(below);
 			break;
@@ -144,12 +163,17 @@ unsigned stack_depth(const struct stack *stack)
 
 struct image *stack_layer(const struct stack *stack, unsigned layer)
 {
-	return stack->layers[layer];
+	return stack->layers[layer].image;
+}
+
+struct cache_layer *stack_cached(const struct stack *stack, unsigned layer)
+{
+	return stack->layers[layer].cached;
 }
 
 uint64_t stack_size_bytes(const struct stack *stack)
 {
-	return stack ? stack->image->size_bytes : 0;
+	return stack ? stack->top.image->size_bytes : 0;
 }
 
 /* Fills what is open in OWNERS with LAYER where it has data or zeros; returns
@@ -157,7 +181,7 @@ uint64_t stack_size_bytes(const struct stack *stack)
  * longer below it does not show through. */
 static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, uint8_t *owners, uint8_t *open)
 {
-	uint64_t blocks = blocks_of(stack->layers[layer]->size_bytes);
+	uint64_t blocks = blocks_of(stack->layers[layer].image->size_bytes);
 	unsigned end_of_layer = first < blocks ? (unsigned)MIN(blocks - first, REGION_BLOCKS) : 0;
 	unsigned left = 0;
 
@@ -170,7 +194,7 @@ static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, u
 			block++;
 			continue;
 		}
-		extent = image_extent(stack->layers[layer], first + block, end_of_layer - block);
+		extent = image_extent(stack->layers[layer].image, first + block, end_of_layer - block);
 		for (uint64_t end = block + extent.blocks; block < end; block++) {
 			if (extent.state != EXTENT_ABSENT && open[block]) {
 				owners[block] = extent.state == EXTENT_DATA ? (uint8_t)layer : STACK_NO_LAYER;

@@ -58,6 +58,25 @@ static bool check_layers(struct mount_options *options, GError **error)
 	return true;
 }
 
+/* The file need not exist yet; its directory must. */
+static bool check_cache(struct mount_options *options, GError **error)
+{
+	g_autofree char *directory = NULL, *name = NULL;
+	char *path;
+
+	if (!options->cache)
+		return true;
+	directory = g_path_get_dirname(options->cache);
+	name = g_path_get_basename(options->cache);
+	path = realpath(directory, NULL);
+	if (!path)
+		return error_set_errno(error, errno, "cache %s cannot be used: %s", options->cache, directory);
+	g_free(options->cache);
+	options->cache = g_build_filename(path, name, NULL);
+	free(path);
+	return true;
+}
+
 static bool check_not_mounted(const char *path, GError **error)
 {
 	struct mount_entry entry;
@@ -122,6 +141,6 @@ static bool check_apart(const struct mount_options *options, GError **error)
 
 bool checks_run(struct mount_options *options, GError **error)
 {
-	return check_pool(options, error) && check_layers(options, error) && check_mountpoint(options, error) &&
-	       check_apart(options, error);
+	return check_pool(options, error) && check_layers(options, error) && check_cache(options, error) &&
+	       check_mountpoint(options, error) && check_apart(options, error);
 }

@@ -24,12 +24,20 @@
 #endif
 
 #define DEFAULT_CONF "/etc/leafdisk.conf"
+#define CACHE_SIZE_MIN (8 << 20)
 #define ID_MAX (UINT64_C(0xffffffff) - 1)
 
 #define KEY(name, type, field) name, type, offsetof(struct mount_options, field)
 
 const struct config_key mount_option_keys[] = {
-	{KEY("mode", CONFIG_STRING, mode), 0, 0, "direct", "where writes go; this version knows direct only"},
+	{KEY("mode", CONFIG_STRING, mode), 0, 0, disk_mode_names,
+	 "where writes go (default: persistent with cache=, direct without)"},
+	{KEY("cache", CONFIG_STRING, cache), 0, 0, NULL, "file or block device on fast local storage"},
+	{KEY("cache_size", CONFIG_SIZE, cache_size), CACHE_SIZE_MIN, 0, NULL,
+	 "of a new cache file, or what an old one grows to (default 10G for a new one)"},
+	{KEY("copy_on_read", CONFIG_BOOL, copy_on_read), 0, 0, NULL, "reads fill the cache (default)"},
+	{KEY("read_run_bypass", CONFIG_SIZE, read_run_bypass), 0, 0, NULL,
+	 "sequential reads longer than this do not fill the cache (default 4M)"},
 	{KEY("conf", CONFIG_STRING, conf), 0, 0, NULL, "configuration file (default " DEFAULT_CONF ", if it exists)"},
 	{KEY("layers", CONFIG_STRING, layers), 0, 0, NULL, "DIR[:DIR]: where parents may be, besides the pool"},
 	{KEY("disks", CONFIG_STRING, disks), 0, 0, NULL, "glob on the shown names (default: all)"},
@@ -55,13 +63,14 @@ const struct config_key mount_option_keys[] = {
 static void set_defaults(struct mount_options *options)
 {
 	*options = (struct mount_options){
-		.mode = g_strdup("direct"),
 		.uid = OPTION_UNSET,
 		.gid = OPTION_UNSET,
 		.umask = OPTION_UNSET,
 		.threads = 1,
 		.queue_depth = 128,
 		.io_timeout = 120,
+		.copy_on_read = true,
+		.read_run_bypass = 4 << 20,
 	};
 }
 
@@ -113,6 +122,8 @@ static enum options_result apply_all(struct mount_options *options, const char *
 {
 	bool ok = apply_list(options, list, error) && load_config(options, error) && apply_list(options, list, error);
 
+	if (!options->mode)
+		options->mode = g_strdup(disk_mode_name(options->cache ? DISK_MODE_PERSISTENT : DISK_MODE_DIRECT));
 	return ok ? OPTIONS_OK : OPTIONS_BAD;
 }
 
@@ -176,6 +187,14 @@ enum options_result options_parse(struct mount_options *options, int argc, char 
 	if (result == OPTIONS_OK)
 		result = apply_all(options, list->str, error);
 	return result;
+}
+
+enum disk_mode options_mode(const struct mount_options *options)
+{
+	enum disk_mode mode = DISK_MODE_DIRECT;
+
+	(void)disk_mode_from_name(options->mode, &mode);
+	return mode;
 }
 
 void options_clear(struct mount_options *options)

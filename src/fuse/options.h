@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "core/config.h"
+#include "disk/disk.h"
 
 /* Value of uid, gid and umask that were not given. */
 #define OPTION_UNSET UINT64_MAX
@@ -20,6 +21,7 @@ struct mount_options {
 
 	/* -o and [pool] of the configuration. */
 	char *mode;
+	char *cache;  /* absolute after checks_run() */
 	char *conf;   /* what was read; NULL: there was none */
 	char *layers; /* absolute after checks_run() */
 	char *disks;
@@ -27,14 +29,17 @@ struct mount_options {
 	char *debug;
 	bool read_only;
 	bool create;
+	bool copy_on_read;
 	bool allow_other;
 	uint64_t uid;
 	uint64_t gid;
 	uint64_t umask;
 	uint64_t threads;
 	uint64_t queue_depth;
-	uint64_t io_timeout; /* seconds */
-	uint64_t max_read;   /* bytes, 0: no limit below the protocol's */
+	uint64_t io_timeout;	  /* seconds */
+	uint64_t cache_size;	  /* bytes, 0: as it is, or the default */
+	uint64_t read_run_bypass; /* bytes */
+	uint64_t max_read;	  /* bytes, 0: no limit below the protocol's */
 
 	char *library_options; /* what libfuse and mount(2) take, comma-separated; NULL: none */
 	GKeyFile *config;      /* NULL: no file */
@@ -54,6 +59,9 @@ extern const struct config_key mount_option_keys[];
  * if there is one). Mount options win. OPTIONS is to be cleared in any case. */
 enum options_result options_parse(struct mount_options *options, int argc, char **argv, GError **error);
 void options_clear(struct mount_options *options);
+
+/* Of options that were parsed. */
+enum disk_mode options_mode(const struct mount_options *options);
 
 /* The texts of --help and --version. g_free. */
 char *options_help(void);

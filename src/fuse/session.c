@@ -138,6 +138,11 @@ static bool open_pool(struct session *session, GError **error)
 		.read_only = options->read_only,
 		.grow_command = options->grow_command,
 		.config = options->config,
+		.mode = options_mode(options),
+		.cache = options->cache,
+		.cache_size = options->cache_size,
+		.no_copy_on_read = !options->copy_on_read,
+		.read_run_bypass = options->read_run_bypass,
 	};
 	struct stat st;
 	int result;

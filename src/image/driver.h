@@ -10,6 +10,7 @@ typedef void (*image_finding)(void *opaque, bool repaired, const char *sentence)
 struct image_ops {
 	const char *name;
 	struct image *(*open)(const char *path, unsigned flags, uint64_t base_offset, GError **error);
+	int (*begin_writing)(struct image *image);
 	int (*close)(struct image *image);
 	struct image_extent (*extent)(struct image *image, uint64_t block, uint64_t blocks, bool may_block);
 	struct image_extent (*read)(struct image_io *io);

@@ -56,8 +56,24 @@ struct image *image_open(const char *path, enum image_format format, unsigned fl
 			 GError **error)
 {
 	const struct image_ops *ops = driver_of(path, format, error);
+	struct image *image = ops ? ops->open(path, flags, base_offset, error) : NULL;
+	int result = image && image->writable && !(flags & IMAGE_BEGIN_LATER) ? image_begin_writing(image) : 0;
 
-	return ops ? ops->open(path, flags, base_offset, error) : NULL;
+	if (result == 0)
+		return image;
+	error_set_errno(error, -result, "%s: cannot be made ready for writing", path);
+	image_close(image);
+	return NULL;
+}
+
+int image_begin_writing(struct image *image)
+{
+	int result = 0;
+
+	if (!image->begun)
+		result = image->ops->begin_writing(image);
+	image->begun = result == 0;
+	return result;
 }
 
 int image_close(struct image *image)

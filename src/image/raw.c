@@ -13,6 +13,10 @@
 #include "driver.h"
 #include "file.h"
 
+/* 1.2 s: a second is the coarsest clock of a file system. */
+#define MARK_TRIES 240
+#define MARK_WAIT_US 5000
+
 struct raw {
 	struct image image;
 	struct image_file file;
@@ -29,7 +33,7 @@ static int raw_close(struct image *image)
 	struct raw *raw = raw_of(image);
 	int result = 0;
 
-	if (image->writable && raw->file.aio.buffered_fd >= 0)
+	if (image->begun && raw->file.aio.buffered_fd >= 0)
 		result = image_file_sync(&raw->file);
 	image_file_close(&raw->file);
 	g_free(image->path);
@@ -49,6 +53,29 @@ static bool raw_measure(struct raw *raw, GError **error)
 				 raw->image.path, raw->base_offset, bytes);
 	raw->image.size_bytes = (uint64_t)bytes - raw->base_offset;
 	return true;
+}
+
+/* Whoever knows the file by its time stamp is to see that it was written, even
+ * when a loss of power takes the time stamps of the writes: it moves before the
+ * first of them, durably. Coarse clocks need a moment for that. */
+static int raw_begin_writing(struct image *image)
+{
+	const struct raw *raw = raw_of(image);
+	int fd = raw->file.aio.buffered_fd;
+	struct stat before, after;
+
+	if (raw->file.block_device)
+		return 0;
+	if (fstat(fd, &before) < 0)
+		return -errno;
+	for (unsigned i = 0; i < MARK_TRIES; i++) {
+		if (futimens(fd, NULL) < 0 || fstat(fd, &after) < 0)
+			return -errno;
+		if (after.st_mtim.tv_sec != before.st_mtim.tv_sec || after.st_mtim.tv_nsec != before.st_mtim.tv_nsec)
+			break;
+		g_usleep(MARK_WAIT_US);
+	}
+	return fsync(fd) < 0 ? -errno : 0;
 }
 
 static struct image *raw_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)
@@ -277,6 +304,7 @@ static bool raw_check(const char *path, bool repair, image_finding finding, void
 const struct image_ops raw_image_ops = {
 	.name = "raw",
 	.open = raw_open,
+	.begin_writing = raw_begin_writing,
 	.close = raw_close,
 	.extent = raw_extent,
 	.read = raw_read,

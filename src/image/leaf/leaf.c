@@ -48,18 +48,16 @@ static int finish_redo(struct leaf *leaf)
 	return result;
 }
 
-static int make_writable(struct leaf *leaf)
+static int leaf_begin_writing(struct image *image)
 {
-	int result = finish_redo(leaf);
+	struct leaf *leaf = leaf_of(image);
+	int result = write_journal_once(leaf);
 
-	if (result == 0)
-		result = write_journal_once(leaf);
-	if (result == 0) {
-		leaf->header.generation = le64_of(le64_get(leaf->header.generation) + 1);
-		leaf->image.generation++;
-		result = leaf_header_write(&leaf->file, &leaf->header);
-	}
-	return result;
+	if (result < 0)
+		return result;
+	leaf->header.generation = le64_of(le64_get(leaf->header.generation) + 1);
+	image->generation++;
+	return leaf_header_write(&leaf->file, &leaf->header);
 }
 
 static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)
@@ -78,8 +76,8 @@ static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_o
 			  "%s: was interrupted while a batch was applied; 'leafctl check --repair' finishes it", path);
 		g_clear_pointer(&leaf, leaf_free);
 	}
-	if (leaf && leaf->image.writable && (result = make_writable(leaf)) < 0) {
-		error_set_errno(&local, -result, "%s: cannot be made ready for writing", path);
+	if (leaf && leaf->image.writable && (result = finish_redo(leaf)) < 0) {
+		error_set_errno(&local, -result, "%s: a batch that was interrupted cannot be finished", path);
 		g_clear_pointer(&leaf, leaf_free);
 	}
 	if (!leaf)
@@ -93,7 +91,7 @@ static int leaf_close(struct image *image)
 	struct image_op flush = {0};
 	int result = image->failed ? -EIO : 0;
 
-	if (image->writable && !image->failed)
+	if (image->begun && !image->failed)
 		result = image_run_blocking(image, &flush, image_flush);
 	leaf_table_assert_locked(leaf);
 	leaf_free(leaf);
@@ -108,6 +106,7 @@ static uint64_t leaf_allocated_bytes(struct image *image)
 const struct image_ops leaf_image_ops = {
 	.name = "leaf",
 	.open = leaf_open,
+	.begin_writing = leaf_begin_writing,
 	.close = leaf_close,
 	.extent = leaf_extent,
 	.read = leaf_read,

@@ -1,0 +1,107 @@
+/* Fetches: one list, scanned; it is as long as the queues are deep.
+ *
+ *   1. Of the fetches under way for a layer no two overlap.
+ *   2. Publishing and looking whether it was cancelled are one step under the
+ *      lock. A writer cancels first and changes the cache then: so either its
+ *      change comes after what was published, or nothing was. */
+#include "fetch.h"
+
+#include "core/counters.h"
+
+void fetches_init(struct fetches *fetches)
+{
+	g_mutex_init(&fetches->lock);
+	list_init(&fetches->under_way);
+}
+
+void fetches_clear(struct fetches *fetches)
+{
+	g_mutex_clear(&fetches->lock);
+}
+
+static bool overlaps(const struct fetch *fetch, const struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	return fetch->layer == layer && fetch->block < block + blocks && block < fetch->block + fetch->blocks;
+}
+
+/* Cuts FETCH short of what is under way, or returns who has its first block. */
+static struct fetch *find_overlap_locked(struct fetches *fetches, struct fetch *fetch)
+{
+	list_foreach(node, &fetches->under_way)
+	{
+		struct fetch *other = container_of(node, struct fetch, link);
+
+		if (!overlaps(other, fetch->layer, fetch->block, fetch->blocks))
+			continue;
+		if (other->block <= fetch->block)
+			return other;
+		fetch->blocks = other->block - fetch->block;
+	}
+	return NULL;
+}
+
+bool fetch_begin(struct fetches *fetches, struct fetch *fetch)
+{
+	struct fetch *other;
+
+	list_init(&fetch->waiting);
+	fetch->cancelled = false;
+	g_mutex_lock(&fetches->lock);
+	other = find_overlap_locked(fetches, fetch);
+	list_append(other ? &other->waiting : &fetches->under_way, &fetch->link);
+	g_mutex_unlock(&fetches->lock);
+	if (other)
+		counter_add(cache_fetches_shared, 1);
+	return !other;
+}
+
+void fetch_shorten(struct fetches *fetches, struct fetch *fetch, uint64_t blocks)
+{
+	g_mutex_lock(&fetches->lock);
+	fetch->blocks = blocks;
+	g_mutex_unlock(&fetches->lock);
+}
+
+/* What finds no room in the cache at the moment is not worth waiting for. */
+static void publish(const struct fetch *fetch, const uint8_t *data)
+{
+	uint64_t done = 0;
+	int64_t n = 1;
+
+	while (done < fetch->blocks && n > 0) {
+		n = cache_put(fetch->layer, fetch->block + done, fetch->blocks - done, data + (done << BLOCK_SHIFT),
+			      false);
+		if (n > 0)
+			done += (uint64_t)n;
+	}
+	counter_add(cache_fetched_blocks, fetch->blocks);
+}
+
+void fetch_end(struct fetches *fetches, struct fetch *fetch, const uint8_t *data)
+{
+	struct list *node;
+
+	g_mutex_lock(&fetches->lock);
+	if (data && !fetch->cancelled)
+		publish(fetch, data);
+	list_remove(&fetch->link);
+	while ((node = list_pop(&fetch->waiting))) {
+		struct fetch *waiter = container_of(node, struct fetch, link);
+
+		loop_post(waiter->loop, &waiter->ended);
+	}
+	g_mutex_unlock(&fetches->lock);
+}
+
+void fetch_cancel(struct fetches *fetches, const struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	g_mutex_lock(&fetches->lock);
+	list_foreach(node, &fetches->under_way)
+	{
+		struct fetch *fetch = container_of(node, struct fetch, link);
+
+		if (overlaps(fetch, layer, block, blocks))
+			fetch->cancelled = true;
+	}
+	g_mutex_unlock(&fetches->lock);
+}

@@ -1,0 +1,16 @@
+/* The local leaf: what the modes with a cache add to a request's phases. */
+#ifndef LEAFDISK_DISK_LOCAL_H
+#define LEAFDISK_DISK_LOCAL_H
+
+#include "io.h"
+
+/* Persistent, after the shared leaf: the cache gets the same, or forgets. */
+enum step phase_mirror(struct disk_io *io);
+enum step phase_forget(struct disk_io *io);
+
+/* Ephemeral. As io_write_blocks(). */
+uint64_t local_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer);
+enum step phase_zero_local(struct disk_io *io);
+enum step phase_resize_local(struct disk_io *io);
+
+#endif

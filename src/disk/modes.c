@@ -1,0 +1,146 @@
+/* Modes: their names, what they share, and what they show of themselves. */
+#include "modes.h"
+
+#include <string.h>
+
+#include "core/config.h"
+#include "core/log.h"
+#include "disk/pool.h"
+#include "overflow.h"
+
+const char disk_mode_names[] = "direct|persistent|ephemeral";
+
+const char *disk_mode_name(enum disk_mode mode)
+{
+	static const char *const names[] = {"direct", "persistent", "ephemeral"};
+
+	return names[mode];
+}
+
+bool disk_mode_from_name(const char *text, enum disk_mode *mode)
+{
+	for (*mode = DISK_MODE_DIRECT; *mode <= DISK_MODE_EPHEMERAL; (*mode)++)
+		if (strcmp(text, disk_mode_name(*mode)) == 0)
+			return true;
+	return false;
+}
+
+static bool open_cache(struct local *local, const struct local_options *options, GError **error)
+{
+	struct cache_options cache = {
+		.path = options->cache,
+		.size_bytes = options->cache_size,
+		.pool_path = options->pool_path,
+	};
+
+	if (!disk_pool_read_id(options->pool_path, cache.pool_id, error))
+		return false;
+	local->cache = cache_open(&cache, error);
+	return local->cache && cache_start(local->cache, error);
+}
+
+struct local *local_new(const struct local_options *options, GError **error)
+{
+	struct local *local = g_new0(struct local, 1);
+
+	fetches_init(&local->fetches);
+	local->copy_on_read = options->copy_on_read;
+	local->read_run_bypass = options->read_run_bypass;
+	local->pool_path = g_strdup(options->pool_path);
+	if (open_cache(local, options, error)) {
+		overflow_sweep(local->pool_path);
+		return local;
+	}
+	local_free(local);
+	return NULL;
+}
+
+void local_free(struct local *local)
+{
+	int result;
+
+	if (!local)
+		return;
+	result = cache_close(local->cache);
+	if (result < 0)
+		log_warning("the cache could not be written at the end (%s); what it lost will be read again",
+			    g_strerror(-result));
+	overflow_sweep(local->pool_path);
+	fetches_clear(&local->fetches);
+	g_free(local->pool_path);
+	g_free(local);
+}
+
+static void set_degraded(struct disk_status *status, const char *reason, struct timespec since)
+{
+	status->state = "degraded";
+	status->since = since;
+	g_strlcpy(status->reason, reason, sizeof(status->reason));
+}
+
+void disk_get_status(struct disk *disk, struct disk_status *status)
+{
+	struct cache_layer_status layer;
+	struct cache_status cache;
+
+	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
+	if (disk->mode == DISK_MODE_DIRECT)
+		return;
+	cache_get_status(disk->local->cache, &cache);
+	if (cache.state == CACHE_SUSPENDED)
+		set_degraded(status, cache.reason, cache.since);
+	g_mutex_lock(&disk->open_lock);
+	if (disk->cached) {
+		cache_layer_get_status(disk->cached, &layer);
+		status->since = layer.since;
+		if (layer.state == CACHE_LAYER_DEGRADED)
+			set_degraded(status, layer.reason, layer.since);
+	} else if (disk->opens && disk->mode == DISK_MODE_PERSISTENT) {
+		set_degraded(status,
+			     "the cache does not take its leaf: another image has the same UUID, or its "
+			     "changes could not be told",
+			     (struct timespec){0});
+	}
+	g_mutex_unlock(&disk->open_lock);
+}
+
+static void add_size(GString *text, const char *key, uint64_t bytes)
+{
+	g_string_append_printf(text, "%s: %" G_GUINT64_FORMAT "\n", key, bytes);
+}
+
+static void add_state(GString *text, const struct cache_status *status)
+{
+	g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(status->since.tv_sec);
+	g_autofree char *when = since ? g_date_time_format_iso8601(since) : NULL;
+
+	g_string_append_printf(text, "state: %s\n", status->state == CACHE_ACTIVE ? "active" : "suspended");
+	if (status->since.tv_sec)
+		g_string_append_printf(text, "since: %s\n", when);
+	if (status->state == CACHE_SUSPENDED)
+		g_string_append_printf(text, "reason: %s\n", status->reason);
+}
+
+char *disk_pool_cache_text(struct disk_pool *pool)
+{
+	struct local *local = disk_pool_local(pool);
+	GString *text = local ? g_string_new(NULL) : NULL;
+	struct cache_status status;
+
+	if (!local)
+		return NULL;
+	cache_get_status(local->cache, &status);
+	add_state(text, &status);
+	add_size(text, "size_bytes", status.size_bytes);
+	add_size(text, "segments", status.segments);
+	add_size(text, "free_segments", status.free_segments);
+	add_size(text, "head_segment", status.head_segment);
+	add_size(text, "tail_segment", status.tail_segment);
+	add_size(text, "generation", status.generation);
+	add_size(text, "sequence", status.sequence);
+	add_size(text, "cached_bytes", status.cached_blocks << BLOCK_SHIFT);
+	add_size(text, "pinned_bytes", status.pinned_blocks << BLOCK_SHIFT);
+	add_size(text, "pinned_bytes_max", status.pinned_blocks_max << BLOCK_SHIFT);
+	add_size(text, "memory_bytes", status.memory_bytes);
+	return g_string_free(text, FALSE);
+}

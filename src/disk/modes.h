@@ -1,0 +1,19 @@
+/* What the disks of a pool share to use its cache. */
+#ifndef LEAFDISK_DISK_MODES_H
+#define LEAFDISK_DISK_MODES_H
+
+#include "internal.h"
+
+struct local_options {
+	const char *pool_path;
+	const char *cache; /* NULL: an unlinked file */
+	uint64_t cache_size;
+	bool copy_on_read;
+	uint64_t read_run_bypass;
+};
+/* Opens the cache and starts its threads. NULL and ERROR. Blocks. */
+struct local *local_new(const struct local_options *options, GError **error);
+/* Closes the cache; every disk that used it is gone. NULL is allowed. Blocks. */
+void local_free(struct local *local);
+
+#endif

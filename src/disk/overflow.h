@@ -1,0 +1,19 @@
+/* Overflow layers: what an ephemeral disk writes and the cache does not take.
+ *
+ * A leaf image in POOL/.leafdisk/overflow, whose name is removed as soon as it
+ * is open: it goes with the process. */
+#ifndef LEAFDISK_DISK_OVERFLOW_H
+#define LEAFDISK_DISK_OVERFLOW_H
+
+#include "internal.h"
+
+/* Makes disk->overflow if there is none. 0, or -errno which has been logged.
+ * Blocks; any thread. */
+int overflow_make(struct disk *disk);
+void overflow_free(struct disk *disk);
+
+/* Removes what a crash between making and opening one left, and the directory
+ * when it is empty. Blocks. */
+void overflow_sweep(const char *pool_path);
+
+#endif
