@@ -232,6 +232,29 @@ def test_what_is_written_is_not_read_from_memory(mount, pool, base):
         assert "aio_cached" not in change(before, counters_of(live))
 
 
+def test_pages_are_kept_from_one_reader_to_the_next(mount, web1):
+    with mount() as live:
+        disk = live.file("web1.img")
+        content, modified = file_bytes(disk), os.stat(disk).st_mtime_ns
+        before = counters_of(live)
+        assert file_bytes(disk) == content
+        assert os.stat(disk).st_mtime_ns == modified
+        assert "read_requests" not in change(before, counters_of(live))
+
+
+def test_pages_go_when_somebody_changes_the_image(mount, web1):
+    with mount() as live:
+        disk = live.file("web1.img")
+        content = file_bytes(disk)
+        with opened(disk, os.O_RDWR) as fd:
+            write_all(fd, b"here", 0)
+        content = b"here" + content[4:]
+        assert file_bytes(disk) == content
+        with mount() as other, opened(other.file("web1.img"), os.O_RDWR) as fd:
+            write_all(fd, b"else", 0)
+        assert file_bytes(disk) == b"else" + content[4:]
+
+
 def test_the_tree_itself_counts_nothing(mount, web1):
     with mount() as live:
         before = counters_of(live)

@@ -4,16 +4,8 @@
 #include "core/error.h"
 #include "core/log.h"
 
-/* The attributes are read before the open is counted: from then on the loops
- * believe that asking the disk is quick. */
-static void count_open(struct session *session, struct handle *handle, bool *keep_cache)
+static void add_handle(struct session *session, struct handle *handle)
 {
-	struct disk_attributes attributes = {0};
-	bool known = disk_get_attributes(handle->disk, &attributes) == 0;
-	bool keep = node_opened(session->nodes, handle->node, handle->write, &attributes);
-
-	if (keep_cache)
-		*keep_cache = known && keep;
 	pthread_mutex_lock(&session->handles_lock);
 	list_append(&session->handles, &handle->link);
 	pthread_mutex_unlock(&session->handles_lock);
@@ -23,7 +15,10 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 {
 	g_autoptr(GError) error = NULL;
 	struct disk *disk = node_disk(session->nodes, node);
+	struct disk_attributes before = {0};
+	bool known = disk_get_attributes(disk, &before) == 0;
 	int result = disk_open(disk, write, &error);
+	bool keep;
 
 	if (result != 0) {
 		if (error)
@@ -35,7 +30,10 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 	(*handle)->node = node_get(session->nodes, node_ino(node));
 	(*handle)->disk = disk;
 	(*handle)->write = write;
-	count_open(session, *handle, keep_cache);
+	keep = node_opened(session->nodes, node, write, &before);
+	if (keep_cache)
+		*keep_cache = known && keep;
+	add_handle(session, *handle);
 	log_debug(LOG_FUSE, "%s: opened for %s", disk_name(disk), write ? "writing" : "reading");
 	return 0;
 }
@@ -89,9 +87,11 @@ static void forget_handle(struct session *session, struct handle *handle)
 
 int handle_close(struct session *session, struct handle *handle)
 {
+	struct disk_attributes now;
+	bool known = disk_get_attributes(handle->disk, &now) == 0;
 	int result;
 
-	node_closing(session->nodes, handle->node, handle->write);
+	node_closing(session->nodes, handle->node, handle->write, known ? &now : NULL);
 	result = disk_close(handle->disk);
 	if (result != 0 && atomic_load(&session->stopping))
 		atomic_store(&session->close_failed, true);
