@@ -4,8 +4,16 @@
 #include "core/error.h"
 #include "core/log.h"
 
-static void add_handle(struct session *session, struct handle *handle)
+/* The attributes are read before the open is counted: from then on the loops
+ * believe that asking the disk is quick. */
+static void count_open(struct session *session, struct handle *handle, bool *keep_cache)
 {
+	struct disk_attributes attributes = {0};
+	bool known = disk_get_attributes(handle->disk, &attributes) == 0;
+	bool keep = node_opened(session->nodes, handle->node, handle->write, &attributes);
+
+	if (keep_cache)
+		*keep_cache = known && keep;
 	pthread_mutex_lock(&session->handles_lock);
 	list_append(&session->handles, &handle->link);
 	pthread_mutex_unlock(&session->handles_lock);
@@ -15,10 +23,7 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 {
 	g_autoptr(GError) error = NULL;
 	struct disk *disk = node_disk(session->nodes, node);
-	struct disk_attributes before = {0};
-	bool known = disk_get_attributes(disk, &before) == 0;
 	int result = disk_open(disk, write, &error);
-	bool keep;
 
 	if (result != 0) {
 		if (error)
@@ -30,10 +35,7 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 	(*handle)->node = node_get(session->nodes, node_ino(node));
 	(*handle)->disk = disk;
 	(*handle)->write = write;
-	keep = node_opened(session->nodes, node, write, &before);
-	if (keep_cache)
-		*keep_cache = known && keep;
-	add_handle(session, *handle);
+	count_open(session, *handle, keep_cache);
 	log_debug(LOG_FUSE, "%s: opened for %s", disk_name(disk), write ? "writing" : "reading");
 	return 0;
 }
@@ -87,11 +89,9 @@ static void forget_handle(struct session *session, struct handle *handle)
 
 int handle_close(struct session *session, struct handle *handle)
 {
-	struct disk_attributes now;
-	bool known = disk_get_attributes(handle->disk, &now) == 0;
 	int result;
 
-	node_closing(session->nodes, handle->node, handle->write, known ? &now : NULL);
+	node_closing(session->nodes, handle->node, handle->write);
 	result = disk_close(handle->disk);
 	if (result != 0 && atomic_load(&session->stopping))
 		atomic_store(&session->close_failed, true);

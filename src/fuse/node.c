@@ -6,15 +6,12 @@
  * that the kernel forgets and looks up again has the same number as before.
  *
  * Time of modification. The kernel drops a file's cached pages when it sees the
- * time change (FUSE_CAP_AUTO_INVAL_DATA), which is right for an image that
- * somebody changes in the pool. While a writable disk is open here it is ours
- * alone, every change goes through the kernel, and a moving time would throw the
- * page cache away once a second. So the time shown stands still from the first
- * open to the last close. To open an image for writing changes its file, whether
- * the disk is then written or not; so when nobody had the disk open for writing,
- * the time that the image is left with is shown as the old one, until somebody
- * else changes it. Pages are kept across opens when size and time are what they
- * were at the last open. */
+ * time change (FUSE_CAP_AUTO_INVAL_DATA), which is right for a read-only image
+ * that somebody changes in the pool. While a disk is open for writing here it
+ * is ours alone, every change goes through the kernel, and a moving time would
+ * throw the page cache away once a second. So the time shown stands still from
+ * the first open for writing to the last close. For the same reason pages are
+ * kept across opens when size and time are what they were at the last open. */
 #include "node.h"
 
 #include <pthread.h>
@@ -27,12 +24,8 @@ struct node {
 	unsigned opens;
 	unsigned writers;
 	bool gone;
-	bool is_frozen;
-	bool written; /* open for writing at some time since it is frozen */
-	struct timespec frozen;
-	struct timespec left; /* at the last close: shown as `frozen` */
-	bool has_left;
-	bool seen; /* opened before: the two below are valid */
+	struct timespec frozen; /* valid while there are writers */
+	bool seen;		/* opened before: the two below are valid */
 	uint64_t seen_bytes;
 	struct timespec seen_modified;
 };
@@ -254,30 +247,21 @@ static bool is_as_seen_locked(const struct node *node, const struct disk_attribu
 
 static void adjust_locked(const struct node *node, struct disk_attributes *attributes)
 {
-	if (node->is_frozen || (node->has_left && is_same_time(node->left, attributes->modified)))
+	if (node->writers > 0)
 		attributes->modified = node->frozen;
 }
 
-static void freeze_locked(struct node *node, const struct disk_attributes *shown)
+bool node_opened(struct node_table *table, struct node *node, bool write, const struct disk_attributes *attributes)
 {
-	node->is_frozen = true;
-	node->has_left = false;
-	node->written = false;
-	node->frozen = shown->modified;
-}
-
-bool node_opened(struct node_table *table, struct node *node, bool write, const struct disk_attributes *before)
-{
-	struct disk_attributes shown = *before;
+	struct disk_attributes shown = *attributes;
 	bool keep;
 
 	pthread_mutex_lock(&table->lock);
-	adjust_locked(node, &shown);
-	if (!node->is_frozen && shown.writable)
-		freeze_locked(node, &shown);
+	if (write && node->writers == 0)
+		node->frozen = attributes->modified;
 	node->opens++;
 	node->writers += write;
-	node->written |= write;
+	adjust_locked(node, &shown);
 	keep = is_as_seen_locked(node, &shown);
 	node->seen = true;
 	node->seen_bytes = shown.size_bytes;
@@ -286,17 +270,11 @@ bool node_opened(struct node_table *table, struct node *node, bool write, const 
 	return keep;
 }
 
-void node_closing(struct node_table *table, struct node *node, bool write, const struct disk_attributes *now)
+void node_closing(struct node_table *table, struct node *node, bool write)
 {
 	pthread_mutex_lock(&table->lock);
 	node->opens--;
 	node->writers -= write;
-	if (node->opens == 0 && node->is_frozen) {
-		node->is_frozen = false;
-		node->has_left = now && !node->written;
-		if (node->has_left)
-			node->left = now->modified;
-	}
 	pthread_mutex_unlock(&table->lock);
 }
 

@@ -41,12 +41,10 @@ void node_sweep(struct node_table *table, GPtrArray *disks);
 void node_move(struct node_table *table, struct disk *from, struct disk *to);
 
 /* An open by this front end, counted before the disk can be used and until the
- * kernel has given it back. BEFORE are the disk's attributes from before the
- * open. Returns whether pages that the kernel has of the disk are still good. */
-bool node_opened(struct node_table *table, struct node *node, bool write, const struct disk_attributes *before);
-/* NOW are the attributes while the disk is still open, so that nobody else can
- * have changed the image; NULL when they are not known. */
-void node_closing(struct node_table *table, struct node *node, bool write, const struct disk_attributes *now);
+ * kernel has given it back. ATTRIBUTES are the disk's, read while it is open.
+ * Returns whether pages that the kernel has of the disk are still good. */
+bool node_opened(struct node_table *table, struct node *node, bool write, const struct disk_attributes *attributes);
+void node_closing(struct node_table *table, struct node *node, bool write);
 /* Whether the disk is open, so that asking it for its attributes is quick. */
 bool node_is_open(struct node_table *table, struct node *node);
 bool node_is_written(struct node_table *table, struct node *node);
