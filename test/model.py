@@ -1,9 +1,10 @@
 """A mounted disk with a byte-exact model beside it, and chains to try it on."""
+import errno
 import os
 import threading
 
 from harness import (BLOCK, KIB, MIB, Aligned, assert_same, check_clean, discard, make_image, make_raw, opened,
-                     read_all, write_all, zero_range)
+                     read_all, wait_until, write_all, zero_range)
 
 SECTOR = 512
 LENGTH_MAX = 4 * MIB
@@ -26,6 +27,7 @@ class Model:
         self.content[offset:end] = bytes(end - offset)
 
     def resize(self, size):
+        del self.content[size:]
         self.content.extend(bytes(size - len(self.content)))
 
     def read(self, offset, length):
@@ -49,12 +51,18 @@ class Disk:
     def open(self):
         self.mount = self.mount_pool()
         self.path = self.mount.file(self.name)
+        self.open_files()
+
+    def open_files(self):
         self.buffered = os.open(self.path, os.O_RDWR)
         self.direct = os.open(self.path, os.O_RDWR | os.O_DIRECT)
 
-    def close(self):
+    def close_files(self):
         os.close(self.buffered)
         os.close(self.direct)
+
+    def close(self):
+        self.close_files()
         self.mount.stop()
 
     def data(self, length):
@@ -123,6 +131,27 @@ class Disk:
             os.truncate(self.path, size)
             self.model.resize(size)
 
+    def truncate(self, size):
+        """False while the kernel has not told of a last close yet."""
+        try:
+            os.truncate(self.path, size)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
+
+    def shrink(self):
+        """What is cut off does not come back when the disk grows again."""
+        size = len(self.model) - self.rng.randint(1, 64 * KIB)
+        self.close_files()
+        wait_until(lambda: self.truncate(size), "the disk to be closed")
+        self.model.resize(size)
+        if self.rng.random() < 0.5:
+            os.truncate(self.path, size + 96 * KIB)
+            self.model.resize(size + 96 * KIB)
+        self.open_files()
+
     def remount(self):
         self.close()
         check_clean(self.image)
@@ -140,7 +169,8 @@ class Disk:
     def step(self):
         weights = {
             self.read_buffered: 18, self.read_direct: 14, self.write_buffered: 18, self.write_direct: 16,
-            self.write_zeros: 3, self.discard: 12, self.zero_range: 8, self.flush: 8, self.grow: 2, self.remount: 1,
+            self.write_zeros: 3, self.discard: 12, self.zero_range: 8, self.flush: 8, self.grow: 2, self.shrink: 1,
+            self.remount: 1,
         }
         self.rng.choices(list(weights), list(weights.values()))[0]()
 

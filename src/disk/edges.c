@@ -77,6 +77,13 @@ enum step phase_write_edges_read(struct disk_io *io)
 	return STEP_NEXT;
 }
 
+/* Whether something can stand behind the end of the disk, in its last block. The
+ * shared leaf clears that when it is made smaller, the local one does not. */
+static bool hides_past_end(const struct disk *disk)
+{
+	return disk->route == ROUTE_LOCAL || stack_size_bytes(disk->stack) > disk->size_bytes;
+}
+
 /* The bytes that are to be zero. Growing makes those between the old end and
  * the end of its block so; shrinking none. */
 static void zero_range(const struct disk_io *io, uint64_t *start, uint64_t *end)
@@ -87,8 +94,7 @@ static void zero_range(const struct disk_io *io, uint64_t *start, uint64_t *end)
 	*end = MIN(io->offset + io->length, size);
 	if (io->op == DISK_RESIZE) {
 		*start = size;
-		*end = io->length > size && stack_size_bytes(io->disk->stack) > size ? round_up(size, BLOCK_SIZE)
-										     : size;
+		*end = io->length > size && hides_past_end(io->disk) ? round_up(size, BLOCK_SIZE) : size;
 	} else if (io->length > size - io->offset) {
 		*end = size;
 	}
