@@ -9,6 +9,7 @@ demo=${LEAFDISK_DEMO:-$top/build/demo}
 pool=$demo/pool
 mnt=$demo/mnt
 guest=$demo/guest
+cache=$demo/leaf.cache
 
 say() { printf '\n# %s\n' "$*"; }
 run() {
@@ -27,7 +28,7 @@ daemon_runs() {
 	local file
 
 	for file in /proc/[0-9]*/cmdline; do
-		if [ "$(tr '\0' ' ' 2>/dev/null <"$file")" = "build/leafdisk $pool $mnt " ]; then
+		if [ "$(tr '\0' ' ' 2>/dev/null <"$file")" = "build/leafdisk $pool $mnt -o cache=$cache,cache_size=256M " ]; then
 			return 0
 		fi
 	done 2>/dev/null
@@ -60,8 +61,8 @@ make_pool() {
 	say "Two thin clones of it"
 	run build/leafctl clone "$pool/base.raw" "$pool/web1.leaf" "$pool/web2.leaf"
 	run ls -ls "$pool"
-	say "The pool, mounted: every image is a raw disk"
-	run build/leafdisk "$pool" "$mnt"
+	say "The pool, mounted with a cache: every image is a raw disk"
+	run build/leafdisk "$pool" "$mnt" -o "cache=$cache,cache_size=256M"
 	run ls -l "$mnt"
 }
 
@@ -88,6 +89,8 @@ show() {
 	run ls -ls "$pool"
 	run build/leafctl info "$pool/web1.leaf"
 	run build/leafctl map "$pool/web1.leaf"
+	say "How the mount fares"
+	run build/leafctl status "$mnt"
 }
 
 start() {

@@ -8,7 +8,8 @@
 
 /* What a person wants to see first; --json has all. */
 static const char *const main_counters[] = {
-	"read_requests", "read_bytes", "write_requests", "write_bytes", "flush_requests", "discard_requests", "errors",
+	"read_requests",    "read_bytes", "write_requests", "write_bytes",  "flush_requests",
+	"discard_requests", "errors",	  "cache_hits",	    "cache_misses", "cache_saved_bytes",
 };
 
 static const char *or_dash(const char *text)
