@@ -107,8 +107,6 @@ struct cache_layer_status {
 	struct timespec since;
 };
 void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status *status);
-/* Drops all that the cache has of LAYER, now and for after a restart. */
-void cache_layer_degrade(struct cache_layer *layer, const char *reason);
 
 enum cache_answer { CACHE_MISS, CACHE_HIT, CACHE_ZERO };
 struct cache_extent {
@@ -148,12 +146,14 @@ struct cache_extent cache_read(struct cache_io *io);
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool pinned);
 /* Zeros from now on, pinned; of a volatile layer. -ENOSPC: too many separate ranges; nothing is changed. */
 int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks);
-/* The cache has nothing of these from now on, also after a restart: where that
- * cannot be recorded the layer is degraded. */
-void cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks);
+/* 0: the cache has nothing of these from now on, also after a restart; where it
+ * is suspended and cannot record that, the layer is degraded. -EAGAIN: no room
+ * to record it at the moment (cache_wait), nothing is changed; never of a
+ * volatile layer. */
+int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks);
 
-/* TASK is posted to LOOP once a put that got -EAGAIN may succeed or fail for
- * good. Each wait is answered once. */
+/* TASK is posted to LOOP once what got -EAGAIN may succeed or fail for good.
+ * Each wait is answered once. */
 struct cache_waiter {
 	struct loop *loop;
 	struct loop_task task;

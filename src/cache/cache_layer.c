@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "reclaim.h"
 #include "writer.h"
 
 void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int change)
@@ -100,15 +101,6 @@ void cache_layers_heal_locked(struct cache *cache)
 		layers_foreach(cache->layers, heal, cache);
 }
 
-void cache_layer_degrade(struct cache_layer *layer, const char *reason)
-{
-	struct cache *cache = layer->cache;
-
-	cache_lock(cache);
-	cache_layer_degrade_locked(layer, reason);
-	cache_unlock(cache);
-}
-
 void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status *status)
 {
 	cache_lock(layer->cache);
@@ -117,6 +109,16 @@ void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status
 }
 
 /* ---- Open ---------------------------------------------------------------- */
+
+/* What opening and closing record keeps a layer's blocks: worth to wait for
+ * while the log has no room. */
+static void wait_for_room_locked(struct cache *cache)
+{
+	while (cache->started && cache->state == CACHE_ACTIVE && !log_has_room_locked(cache, LOG_ENTRY)) {
+		reclaim_look_locked(cache);
+		pthread_cond_wait(&cache->changed, &cache->lock);
+	}
+}
 
 /* What is kept of an earlier mount or opening; what is not good goes. */
 static struct cache_layer *find_good_locked(struct cache *cache, const struct cache_layer_key *key)
@@ -172,6 +174,7 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	struct cache_layer *layer;
 
 	cache_lock(cache);
+	wait_for_room_locked(cache);
 	layer = open_locked(cache, key, writable);
 	cache_unlock(cache);
 	return layer;
@@ -232,6 +235,8 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 		return;
 	cache = layer->cache;
 	cache_lock(cache);
+	if (stamp != 0)
+		wait_for_room_locked(cache);
 	close_locked(layer, stamp);
 	cache_unlock(cache);
 }

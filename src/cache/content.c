@@ -203,17 +203,32 @@ int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 	return result;
 }
 
-void cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
 	struct cache *cache = layer->cache;
 
-	cache_lock(cache);
-	if (layer->status.state == CACHE_LAYER_ACTIVE) {
-		remove_range_locked(layer, block, blocks);
-		if (layer->zeros)
-			intervals_remove(layer->zeros, block, blocks);
-		if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks))
-			cache_layer_degrade_locked(layer, "the cache's log has no room to record a change");
+	if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks)) {
+		if (cache->state != CACHE_ACTIVE) {
+			cache_layer_degrade_locked(layer, cache->reason);
+			return 0;
+		}
+		reclaim_look_locked(cache);
+		counter_add(cache_waits, 1);
+		return -EAGAIN;
 	}
-	cache_unlock(cache);
+	remove_range_locked(layer, block, blocks);
+	if (layer->zeros)
+		intervals_remove(layer->zeros, block, blocks);
+	return 0;
+}
+
+int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	int result = 0;
+
+	cache_lock(layer->cache);
+	if (layer->status.state == CACHE_LAYER_ACTIVE)
+		result = forget_locked(layer, block, blocks);
+	cache_unlock(layer->cache);
+	return result;
 }

@@ -3,9 +3,9 @@
  * Persistent. The shared leaf comes first and decides: an error there goes to
  * the guest, and the cache forgets the blocks, because nobody knows what the
  * image has now. What succeeded is put into the cache, or forgotten where the
- * cache does not take it; a cache that cannot even forget gives the whole layer
- * up (degraded). So at every answer to the guest the cache has of these blocks
- * what the image has, or nothing.
+ * cache does not take it; a cache that fails and cannot even record that it
+ * forgets gives the whole layer up (degraded). So at every answer to the guest
+ * the cache has of these blocks what the image has, or nothing.
  *   1. Fetches under way are cancelled before the cache is changed (fetch.c).
  *
  * Ephemeral. The cache takes what it has room for; the rest goes to the
@@ -22,20 +22,17 @@ static void room_found(struct loop_task *task)
 	io_run_finished(container_of(task, struct run, room.task), 0);
 }
 
-static void wait_for_cache(struct run *run)
+static enum step wait_for_cache(struct disk_io *io)
 {
-	struct disk_io *io = run->owner;
+	struct run *run = context_get_run(io->context, io);
 
+	if (!run)
+		return STEP_WAIT;
 	run->room.loop = io->context->loop;
 	run->room.task.run = room_found;
 	io->pending++;
 	cache_wait(io->disk->local->cache, &run->room);
-}
-
-static void forget(struct disk *disk, uint64_t block, uint64_t blocks)
-{
-	fetch_cancel(&disk->local->fetches, disk->cached, block, blocks);
-	cache_forget(disk->cached, block, blocks);
+	return STEP_WAIT;
 }
 
 /* ---- Persistent ----------------------------------------------------------- */
@@ -48,9 +45,10 @@ enum step phase_forget(struct disk_io *io)
 		first = MIN(io->length, io->old_size) >> BLOCK_SHIFT;
 		blocks = blocks_of(MAX(io->length, io->old_size)) - first;
 	}
-	if (blocks > 0)
-		forget(io->disk, first, blocks);
-	return STEP_NEXT;
+	if (blocks == 0)
+		return STEP_NEXT;
+	fetch_cancel(&io->disk->local->fetches, io->disk->cached, first, blocks);
+	return cache_forget(io->disk->cached, first, blocks) == -EAGAIN ? wait_for_cache(io) : STEP_NEXT;
 }
 
 enum step phase_mirror(struct disk_io *io)
@@ -68,16 +66,11 @@ enum step phase_mirror(struct disk_io *io)
 	while (io->next_block < end) {
 		int64_t n = cache_put(io->disk->cached, io->next_block, end - io->next_block,
 				      data + ((io->next_block - io->first_block) << BLOCK_SHIFT), false);
-		struct run *run = n == -EAGAIN ? context_get_run(io->context, io) : NULL;
 
-		if (run)
-			wait_for_cache(run);
 		if (n == -EAGAIN)
-			return STEP_WAIT;
-		if (n < 0) {
-			cache_forget(io->disk->cached, io->next_block, end - io->next_block);
-			break;
-		}
+			return wait_for_cache(io);
+		if (n < 0)
+			return phase_forget(io);
 		io->next_block += (uint64_t)n;
 	}
 	return STEP_NEXT;
@@ -112,7 +105,7 @@ static void start_overflow(struct run *run)
 static void overflow_written(struct run *run, int result)
 {
 	if (result == 0)
-		forget(run->owner->disk, run->block, run->blocks);
+		(void)cache_forget(run->owner->disk->cached, run->block, run->blocks);
 	io_run_finished(run, result);
 }
 
@@ -150,21 +143,20 @@ static int64_t write_overflow(struct run *run, struct image *overflow, uint64_t 
 
 uint64_t local_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
-	struct run *run = context_get_run(io->context, io);
 	struct image *overflow = io->disk->overflow;
+	struct run *run;
 	int64_t n;
 
+	n = cache_put(io->disk->cached, block, limit, buffer, true);
+	if (n > 0)
+		return (uint64_t)n;
+	if (n == -EAGAIN) {
+		(void)wait_for_cache(io);
+		return 0;
+	}
+	run = context_get_run(io->context, io);
 	if (!run)
 		return 0;
-	n = cache_put(io->disk->cached, block, limit, buffer, true);
-	if (n > 0) {
-		context_put_run(io->context, run);
-		return (uint64_t)n;
-	}
-	if (n == -EAGAIN) {
-		wait_for_cache(run);
-		return 0;
-	}
 	if (!overflow) {
 		start_overflow(run);
 		return 0;

@@ -156,6 +156,12 @@ static int put(struct user *user, struct cache_layer *layer, uint64_t tag, uint6
 	return 0;
 }
 
+static void forget(struct user *user, struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	while (cache_forget(layer, block, blocks) == -EAGAIN)
+		wait_for_room(user, cache_layer_cache(layer));
+}
+
 struct reading {
 	struct cache_io io;
 	struct user *user;
@@ -259,7 +265,7 @@ static void test_basic(void)
 	assert_answer(layer, 10, CACHE_ZERO);
 	g_assert_cmpint(cache_sync(cache), ==, 0);
 	assert_block(&user, layer, 1, 15, 1);
-	cache_forget(layer, 0, 1000);
+	g_assert_cmpint(cache_forget(layer, 0, 1000), ==, 0);
 	g_assert_cmpuint(cache_lookup(layer, 0, 1000).blocks, ==, 1000);
 	cache_get_status(cache, &status);
 	g_assert_cmpuint(status.pinned_blocks, ==, 0);
@@ -320,7 +326,7 @@ static void model_step(struct user *user, struct cache_layer *layer, uint64_t ta
 		for (unsigned i = 0; i < count; i++)
 			model[first + i] = 1;
 	} else {
-		cache_forget(layer, first, count);
+		g_assert_cmpint(cache_forget(layer, first, count), ==, 0);
 		memset(model + first, 0, count * sizeof(*model));
 	}
 }
@@ -423,12 +429,58 @@ static void test_pinned_limit(void)
 	g_assert_cmpint(put(&user, layer, 3, 1, 1, 1, true), ==, -ENOSPC);
 	for (uint64_t i = 0; i < count; i++)
 		assert_block(&user, layer, 3, i * 2, 1);
-	cache_forget(layer, 0, 2);
+	g_assert_cmpint(cache_forget(layer, 0, 2), ==, 0);
 	g_assert_cmpint(put(&user, layer, 3, 1, 1, 1, true), ==, 0);
 	cache_layer_close(layer, 0);
 	layer = cache_layer_new_volatile(cache, "disk");
 	g_assert_cmpint(put(&user, layer, 3, 0, 200, 1, true), ==, 0);
 	cache_layer_close(layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
+}
+
+/* A log that takes nothing more at the moment: forgetting and closing wait, and
+ * the layer keeps what it has. */
+static void test_no_room(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache = try_open(path, SMALL, 1, NULL);
+	struct cache_layer *leaf = open_layer(cache, 1, 11, true);
+	struct cache_layer *other = open_layer(cache, 2, 21, true);
+	struct cache_layer_status status;
+	struct user user;
+	uint64_t next = 100;
+
+	user_init(&user);
+	fill(user.buffer, 1, 7, 0);
+	g_assert_cmpint(cache_put(leaf, 7, 1, user.buffer, false), ==, 1);
+	g_assert_cmpint(cache_put(other, 7, 1, user.buffer, false), ==, 1);
+	while (cache_put(leaf, next, 1, user.buffer, false) == 1)
+		next++;
+	g_assert_cmpint(cache_put(leaf, next, 1, user.buffer, false), ==, -EAGAIN);
+	while (cache_forget(leaf, 50, 1) == 0)
+		;
+	g_assert_cmpint(cache_forget(leaf, 7, 1), ==, -EAGAIN);
+	cache_layer_get_status(leaf, &status);
+	g_assert_cmpint(status.state, ==, CACHE_LAYER_ACTIVE);
+	assert_block(&user, leaf, 1, 7, 0); /* which makes it hot */
+	assert_block(&user, other, 1, 7, 0);
+	g_assert_true(cache_start(cache, NULL));
+	cache_layer_close(other, 22);
+	forget(&user, leaf, 100, next - 100);
+	assert_answer(leaf, 100, CACHE_MISS);
+	assert_block(&user, leaf, 1, 7, 0);
+	cache_layer_close(leaf, 12);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+
+	cache = open_cache(path, 0);
+	leaf = open_layer(cache, 1, 12, false);
+	other = open_layer(cache, 2, 22, false);
+	assert_block(&user, leaf, 1, 7, 0);
+	assert_block(&user, other, 1, 7, 0);
+	assert_answer(leaf, 100, CACHE_MISS);
+	cache_layer_close(leaf, 0);
+	cache_layer_close(other, 0);
 	g_assert_cmpint(cache_close(cache), ==, 0);
 	user_clear(&user);
 }
@@ -511,7 +563,7 @@ static void test_restart(void)
 	g_assert_cmpint(put(&user, base, 1, 0, 100, 0, false), ==, 0);
 	g_assert_cmpint(put(&user, leaf, 2, 0, 100, 0, false), ==, 0);
 	g_assert_cmpint(put(&user, leaf, 2, 50, 10, 1, false), ==, 0);
-	cache_forget(leaf, 80, 10);
+	g_assert_cmpint(cache_forget(leaf, 80, 10), ==, 0);
 	g_assert_cmpint(put(&user, other, 3, 0, 100, 0, false), ==, 0);
 	g_assert_cmpint(put(&user, scratch, 4, 0, 100, 0, true), ==, 0);
 	cache_layer_close(scratch, 0);
@@ -710,7 +762,7 @@ static void G_GNUC_NORETURN run_until_killed(const char *path)
 		if (put(&user, base, 1, block, 8, 0, false) < 0 || put(&user, leaf, 2, block, 1, i, false) < 0)
 			_exit(3);
 		if (i % 16 == 0)
-			cache_forget(leaf, block, 100);
+			forget(&user, leaf, block, 100);
 		if (i % 64 == 0)
 			(void)cache_sync(cache);
 	}
@@ -951,6 +1003,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache/model", test_model);
 	g_test_add_func("/cache/threads", test_threads);
 	g_test_add_func("/cache/pinned-limit", test_pinned_limit);
+	g_test_add_func("/cache/no-room", test_no_room);
 	g_test_add_func("/cache/hot", test_hot);
 	g_test_add_func("/cache/grow", test_grow);
 	g_test_add_func("/cache/restart", test_restart);
