@@ -3,6 +3,7 @@ import contextlib
 import ctypes
 import errno
 import faulthandler
+import json
 import mmap
 import os
 import select
@@ -358,6 +359,12 @@ class Mount:
             self.stop()
         else:
             self.finalise()
+
+
+def stats(live):
+    """A mount's counters."""
+    with open(live.control("stats"), encoding="ascii") as file:
+        return json.load(file)
 
 
 class MountError(Exception):

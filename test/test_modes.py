@@ -1,7 +1,6 @@
 """Persistent and ephemeral mode: the local leaf in front of the shared one."""
 import errno
 import functools
-import json
 import os
 import threading
 
@@ -9,7 +8,7 @@ import pytest
 
 from harness import (BLOCK, KIB, MIB, SANITIZED, Aligned, Loop, MountError, assert_same, check_clean, converted,
                      discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened, process_ended,
-                     read_all, run, scaled, wait_until, write_all)
+                     read_all, run, scaled, stats, wait_until, write_all)
 from model import Disk, Model, build_chain, in_threads
 from stamps import Ledger, Writer, read_disk
 
@@ -32,11 +31,6 @@ def persistent(mount, cache):
 @pytest.fixture
 def ephemeral(mount, cache):
     return functools.partial(mount, f"cache={cache}", "mode=ephemeral", "cache_size=8M", "read_run_bypass=1G")
-
-
-def stats(live):
-    with open(live.file(".leafdisk/stats"), encoding="ascii") as file:
-        return json.load(file)
 
 
 def text_of(live, name):
@@ -153,7 +147,7 @@ def load(path, ledger, rng, count=3):
 
 # Three times KILLS kills.
 @pytest.mark.parametrize("leaf,parent", [("web1.leaf", False), ("web1.leaf", True), ("web1.raw", False)])
-def test_persistent_killed_at_random_moments(mount, persistent, pool, rng, leaf, parent):
+def test_persistent_killed_at_random_moments(mount, persistent, pool, cache, rng, leaf, parent):
     """Every fsynced write is there, and in the shared leaf alone too."""
     image = os.path.join(pool, leaf)
     if leaf.endswith(".raw"):
@@ -171,6 +165,7 @@ def test_persistent_killed_at_random_moments(mount, persistent, pool, rng, leaf,
         live.kill9()
         finish()
         check_clean(image)
+        leafctl("cache", "check", cache)
         if kill % 3 == 0:
             with mount() as alone:
                 ledger.settle_all(read_disk(alone.file("web1.img"), BLOCKS), f"the shared leaf alone, kill {kill}")

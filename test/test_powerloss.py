@@ -10,8 +10,9 @@ import pytest
 
 import leaf_format
 
-from harness import BLOCK, MIB, SANITIZED, check_clean, converted, make_image, scaled
-from stamps import SECTOR, Ledger, Writer
+from harness import (BLOCK, MIB, SANITIZED, Loop, assert_same, check_clean, converted, leafctl, make_image, run, scaled,
+                     stats)
+from stamps import SECTOR, Ledger, Writer, read_disk
 
 RECORD = struct.Struct("<c3xIQII")
 BLOCKS = 8 * MIB // BLOCK
@@ -176,3 +177,84 @@ def recover_and_go_on(mount, path, work, ledger, rng, what):
         assert writer.errors == []
     check_clean(path)
     ledger.settle_all(converted(path, work), f"{what}, then written again", torn=True)
+
+
+# ---- The cache ------------------------------------------------------------------
+
+MOUNTS = 3
+SESSIONS = 2
+CACHE_STATES = scaled(10 if SANITIZED else 24, 600)
+
+
+class Traced:
+    """A file, as it was first, and what a trace says of it."""
+
+    def __init__(self, path, trace, name):
+        self.path = path
+        with open(path, "rb") as file:
+            self.initial = file.read()
+        self.size = len(self.initial)
+        self.trace = trace
+        self.name = name
+        self.records = []
+
+    def load(self):
+        self.records = read_trace(self.trace, self.name)
+
+    def write_state_at(self, rng, position):
+        """The loss of power was when the trace had this length."""
+        cut = sum(end <= position for end, _, _, _ in self.records)
+        state = state_at(rng, self.initial, self.size, self.records, cut)
+        with open(self.path, "r+b") as file:
+            file.write(state[:self.size])
+            os.fsync(file.fileno())
+
+
+def use_disk(live, rng, ledger):
+    """A session: what is read is cached, what is written too, now and then more
+    than the cache holds."""
+    path = live.file("web1.img")
+    writer = Writer(ledger, path, rng)
+    read_disk(path, BLOCKS)
+    writer.run(threading.Event(), scaled(60, 300), direct=True)
+    assert writer.errors == []
+
+
+def test_cache_has_nothing_that_the_leaf_has_not(mount, pool, work, rng):
+    """The power goes for both the leaf and the cache, and each loses other
+    writes. The leaf is on a device, where nothing but its generation tells the
+    cache whether it was changed. What is read is what the leaf alone has."""
+    device, cache, trace = (os.path.join(work, name) for name in ("web1.bin", "leaf.cache", "trace.bin"))
+    conf = os.path.join(work, "leafdisk.conf")
+    run("truncate", "-s", 3 * BLOCKS * BLOCK, device)
+    with Loop(device) as loop:
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = {loop.device}\n")
+        leafctl("create", "--force", "-c", "64K", loop.device, BLOCKS * BLOCK)
+        leafctl("cache", "create", "--pool", pool, "--size", "8M", cache)
+        os.sync()
+        traced = [Traced(device, trace, os.path.basename(loop.device)), Traced(cache, trace, "leaf.cache")]
+        options = [f"conf={conf}", f"cache={cache}", "mode=persistent", "read_run_bypass=1G"]
+        ledger, unmounts = Recorder(BLOCKS), []
+        for _ in range(MOUNTS):
+            with mount(*options, env={"LEAFDISK_TRACE": work}) as live:
+                for _ in range(SESSIONS):
+                    use_disk(live, rng, ledger)
+            unmounts.append(os.stat(trace).st_size)
+        for one in traced:
+            one.load()
+            assert sum(kind == b"F" for _, kind, _, _ in one.records) > MOUNTS * SESSIONS
+        hits = 0
+        near = [rng.choice(unmounts) + rng.randint(-MIB, 64 * BLOCK) for _ in range(CACHE_STATES // 2)]
+        anywhere = [rng.randrange(unmounts[-1]) for _ in range(CACHE_STATES // 2)]
+        for position in [unmounts[-1], *near, *anywhere]:
+            for one in traced:
+                one.write_state_at(rng, position)
+            run("blockdev", "--flushbufs", loop.device)
+            check_clean(loop.device)
+            leafctl("cache", "check", cache)
+            alone = converted(loop.device, work)
+            with mount(*options) as live:
+                assert_same(read_disk(live.file("web1.img"), BLOCKS), alone, f"power lost at byte {position}")
+                hits += stats(live)["cache_hits"]
+        assert hits > 0, "nothing was ever found in the cache"

@@ -4,7 +4,7 @@
  *     W  of each piece of data when the kernel has written it,
  *     B  when a datasync begins, before the kernel has it,
  *     F  when that datasync has succeeded.
- * of every file that is an image, by the queue or by blocking calls.
+ * of every image and cache, by the queue or by blocking calls.
  * What a W wrote before a B is durable once the F of that B's file follows;
  * anything else may be lost or torn in a crash. A record is the struct below,
  * little endian, then the file's name and, for a W, the data. The last record

@@ -108,7 +108,7 @@ static bool write_super(const struct creation *creation, GError **error)
 	uuid[6] = (uuid[6] & 0x0f) | 0x40; /* RFC 9562, version 4 */
 	uuid[8] = (uuid[8] & 0x3f) | 0x80;
 	cache_super_init(&super, uuid, creation->options->pool_id, creation->options->pool_path, creation->segments);
-	result = cache_super_write(creation->fd, &super);
+	result = cache_super_write(creation->fd, creation->path, &super);
 	return result == 0 || error_set_errno(error, -result, "%s: its superblock cannot be written", creation->path);
 }
 

@@ -179,7 +179,7 @@ bool open_generation(struct cache *cache, GError **error)
 	cache->super.segments = le64_of(cache->segment_count);
 	cache->super.ring_segments = le64_of(cache->ring_segments);
 	cache->super.generation = le64_of(cache->log.generation);
-	result = cache_super_write(cache->storage.aio.buffered_fd, &cache->super);
+	result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
 	return result == 0 ||
 	       error_set_errno(error, -result, "%s: its superblock cannot be written", cache->storage.path);
 }

@@ -136,7 +136,7 @@ static bool write_super(struct cache *cache)
 		cache_lock(cache);
 		fill_super_locked(cache);
 		cache_unlock(cache);
-		result = cache_super_write(cache->storage.aio.buffered_fd, &cache->super);
+		result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
 		cache_lock(cache);
 		if (result == 0) {
 			free_segments_locked(cache);

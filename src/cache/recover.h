@@ -19,7 +19,7 @@ enum cache_super_result cache_super_read(int fd, const char *path, uint64_t file
 					 struct cache_super_ondisk *super, unsigned *bad_copies, GError **error);
 /* Both copies, the older one first, each made durable before the next; SUPER's
  * sequence rises with each. 0 or -errno: then call it again to try again. */
-int cache_super_write(int fd, struct cache_super_ondisk *super);
+int cache_super_write(int fd, const char *path, struct cache_super_ondisk *super);
 
 /* Where the log ends. */
 struct cache_log_end {

@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/trace.h"
 #include "recover.h"
 #include "transfer.h"
 
@@ -86,31 +87,35 @@ enum cache_super_result cache_super_read(int fd, const char *path, uint64_t file
 
 /* A copy that may not be there is not counted, so that trying again hits the
  * same place. */
-static int write_copy(int fd, struct cache_super_ondisk *super, struct cache_super_ondisk *buffer)
+static int write_copy(int fd, const char *path, struct cache_super_ondisk *super, struct cache_super_ondisk *buffer)
 {
 	uint64_t sequence = le64_get(super->sequence) + 1;
 	unsigned copy = sequence % CACHE_SUPER_COPIES;
-	int result = fault_hit("cache.super", NULL);
+	int result = fault_hit("cache.super", path);
 
 	*buffer = *super;
 	buffer->sequence = le64_of(sequence);
 	cache_super_seal(buffer, copy);
 	if (result == 0)
 		result = cache_transfer_write(fd, buffer, sizeof(*buffer), CACHE_SUPER_OFFSET(copy));
-	if (result == 0 && fdatasync(fd) < 0)
-		result = -errno;
-	if (result == 0)
-		*super = *buffer;
-	return result;
+	if (result < 0)
+		return result;
+	trace_append(TRACE_WRITE, path, CACHE_SUPER_OFFSET(copy), buffer, sizeof(*buffer));
+	trace_append(TRACE_BEGIN, path, 0, NULL, 0);
+	if (fdatasync(fd) < 0)
+		return -errno;
+	trace_append(TRACE_FLUSHED, path, 0, NULL, 0);
+	*super = *buffer;
+	return 0;
 }
 
-int cache_super_write(int fd, struct cache_super_ondisk *super)
+int cache_super_write(int fd, const char *path, struct cache_super_ondisk *super)
 {
 	struct cache_super_ondisk *buffer = aligned_alloc(BLOCK_SIZE, sizeof(*buffer));
 	int result = 0;
 
 	for (unsigned copy = 0; copy < CACHE_SUPER_COPIES && result == 0; copy++)
-		result = write_copy(fd, super, buffer);
+		result = write_copy(fd, path, super, buffer);
 	free(buffer);
 	return result;
 }

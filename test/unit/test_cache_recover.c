@@ -66,7 +66,7 @@ static struct op *op_at(const struct log *log, unsigned position)
 
 static void write_super(struct log *log)
 {
-	g_assert_cmpint(cache_super_write(log->fd, &log->super), ==, 0);
+	g_assert_cmpint(cache_super_write(log->fd, log->path, &log->super), ==, 0);
 }
 
 static struct log *log_new(void)
@@ -439,7 +439,7 @@ static void test_super_torn(void)
 		uint64_t sequence = le64_get(super.sequence) + 1 + torn;
 
 		super.generation = le64_of(50);
-		g_assert_cmpint(cache_super_write(log->fd, &super), ==, 0);
+		g_assert_cmpint(cache_super_write(log->fd, log->path, &super), ==, 0);
 		spoil(log, CACHE_SUPER_OFFSET(sequence % 2) + 9);
 		if (torn == 0) { /* the second copy was not written yet */
 			struct cache_super_ondisk old = log->super;
@@ -450,7 +450,7 @@ static void test_super_torn(void)
 		g_assert_cmpint(read_super(log, &super, NULL), ==, CACHE_SUPER_GOOD);
 		g_assert_cmpuint(le64_get(super.generation), ==, torn ? 50 : 3);
 		super.generation = le64_of(60);
-		g_assert_cmpint(cache_super_write(log->fd, &super), ==, 0);
+		g_assert_cmpint(cache_super_write(log->fd, log->path, &super), ==, 0);
 		spoil(log, CACHE_SUPER_OFFSET(torn));
 		g_assert_cmpint(read_super(log, &super, NULL), ==, CACHE_SUPER_GOOD);
 		g_assert_cmpuint(le64_get(super.generation), ==, 60);
