@@ -19,6 +19,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 import cleanup
 import host
 import report
+import store
 from jobs import JOBS
 from programs import Broken
 from results import Results
@@ -113,6 +114,13 @@ def chosen(things, globs, what):
     return found
 
 
+def possible(jobs):
+    why = store.missing()
+    if why and any(job.stage.delay_ms for job in jobs):
+        print(f"bench: the jobs over a slow store are left out: {why}", file=sys.stderr)
+    return [job for job in jobs if not (why and job.stage.delay_ms)]
+
+
 def present(systems):
     for system in systems:
         why = system.missing()
@@ -127,6 +135,12 @@ def progress(text):
         print(f"\r{text[:100]:100}\r", end="", file=sys.stderr, flush=True)
 
 
+def refusal(job, system, quick):
+    if quick and system.cached and job.with_cache and not job.quick_cache:
+        return "not with --quick"
+    return system.refuses(job)
+
+
 def sample(rig, number, job, system, results):
     """A measurement that breaks is reported, and the others go on."""
     progress(f"round {number} of {rig.lengths.rounds}: {job.name}, {system.name}")
@@ -137,13 +151,13 @@ def sample(rig, number, job, system, results):
         results.broken.append({"round": number, "job": job.name, "system": system.name, "why": str(error)})
 
 
-def measure_all(rig, jobs, systems, results):
+def measure_all(rig, jobs, systems, results, quick):
     """Each round begins with another system, so that none is always the first."""
     for number in range(1, rig.lengths.rounds + 1):
         first = (number - 1) % len(systems)
         for job in jobs:
             for system in systems[first:] + systems[:first]:
-                why = system.refuses(job)
+                why = refusal(job, system, quick)
                 if why:
                     results.left_out[job.name, system.name] = why
                 else:
@@ -183,7 +197,7 @@ def run_directory(parent):
 
 def run_bench(arguments, results):
     lengths = lengths_of(arguments)
-    jobs = [job for job in chosen(JOBS, arguments.jobs, "job") if not (arguments.quick and job.long)]
+    jobs = possible([job for job in chosen(JOBS, arguments.jobs, "job") if not (arguments.quick and job.long)])
     systems = list(present(chosen(SYSTEMS, arguments.systems, "system")))
     with run_directory(arguments.directory) as directory:
         facts = host.facts(os.path.dirname(directory), systems)
@@ -192,8 +206,8 @@ def run_bench(arguments, results):
         storage.check_room()
         progress("making the bases")
         storage.make(any(job.stage.tree for job in jobs))
-        with contextlib.closing(Stages(storage)) as stages:
-            measure_all(Rig(lengths, storage, stages), jobs, systems, results)
+        with contextlib.closing(storage), contextlib.closing(Stages(storage)) as stages:
+            measure_all(Rig(lengths, storage, stages), jobs, systems, results, arguments.quick)
     print(report.text(facts, jobs, results))
     if arguments.output:
         report.write_json(arguments.output, facts, jobs, results)

@@ -1,5 +1,6 @@
 """The jobs: what is measured, on which stage, and in which figures."""
 import os
+import statistics
 import time
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,10 @@ from stages import CACHED, CLONE, EIGHT, EIGHT_WRITTEN, FRESH, TREE, WRITTEN, St
 MIB = 1 << 20
 WORK_SECONDS = 600
 SETTLE_SECONDS = 1
+BLOCK = 4096
+DELAYS_MS = (1, 10)
+CLONES = 20
+PARTS = 8   # of the size: over a slow store it would take long to make all of it warm
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,9 @@ FIGURES = {
     "cpu": Figure("s/GiB", "CPU seconds of the daemon per GiB", "less"),
     "pss": Figure("MiB", "memory of the daemon, MiB (PSS)", "less"),
     "rss": Figure("MiB", "memory of the daemon, MiB (RSS)", "less"),
+    "first": Figure("s", "seconds for the first clone", "less"),
+    "others": Figure("s", "seconds for each other clone, median", "less"),
+    "gain": Figure("times", "the first clone's time over that of the others", "more"),
     "wakeups": Figure("1/s", "wake-ups of the daemon per second, idle", "less"),
 }
 
@@ -43,6 +51,12 @@ class Job:
     flushes: bool = False       # means nothing where a flush promises nothing
     daemon: bool = False        # is about the daemon, where there is one
     long: bool = False          # not with --quick
+    over_store: bool = False    # is about a slow store, with it or for comparison
+    with_cache: bool = False    # is also for what has a cache of its own
+    quick_cache: bool = False   # with --quick too
+
+    def writes(self):
+        return False
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,48 @@ class FioJob(Job):
 
     def counts_cpu(self):
         return True
+
+    def writes(self):
+        return "read" not in self.pattern
+
+
+@dataclass(frozen=True)
+class StoreReadJob(FioJob):
+    """Random reads of a part of the disk. Either all of it is in the cache, and
+    the sample counts only if nothing came from the layers; or nothing is, as the
+    cache is new and no block is read twice."""
+
+    def measure_paths(self, rig, served, paths):
+        before = served.counters()
+        figures = super().measure_paths(rig, served, paths)
+        after = served.counters()
+        which = "cache_hits" if self.stage.fresh else "cache_fetched_blocks"
+        if after.get(which, 0) != before.get(which, 0):
+            raise Broken(f"the cache is not {'cold' if self.stage.fresh else 'warm'}: {which} went from "
+                         f"{before[which]} to {after[which]}")
+        return figures
+
+
+@dataclass(frozen=True)
+class ClonesJob(Job):
+    """Clones of one base, read one after the other. With a cache each block of
+    the base is fetched once."""
+
+    def measure(self, rig, system):
+        with rig.stages.ready(system, self.stage) as served:
+            length = self.stage.length(rig.size)
+            seconds = [self.read(disk, length) for disk in served.disks]
+            if system.cached and served.counters()["cache_fetched_blocks"] != length // BLOCK:
+                raise Broken(f"{served.counters()['cache_fetched_blocks']} blocks were fetched for {length // BLOCK}")
+            others = statistics.median(seconds[1:])
+            return {"first": seconds[0], "others": others, "gain": seconds[0] / others}
+
+    @staticmethod
+    def read(disk, length):
+        begin = time.monotonic()
+        run("dd", "status=none", "iflag=direct", "bs=1M", f"count={length // MIB}", f"if={disk}", "of=/dev/null",
+            timeout=WORK_SECONDS)
+        return time.monotonic() - begin
 
 
 @dataclass(frozen=True)
@@ -165,15 +221,16 @@ STEADY = ("--time_based", "--norandommap")
 def four_kib_jobs():
     """What is measured on a file and again through a loop device."""
     for depth in (1, 32):
-        yield FioJob(f"read-{depth}", f"4 KiB random read, depth {depth}", CLONE, depth=depth, options=STEADY)
+        yield FioJob(f"read-{depth}", f"4 KiB random read, depth {depth}", CLONE, with_cache=True, depth=depth,
+                     options=STEADY)
     for depth in (1, 32):
-        yield FioJob(f"first-write-{depth}", f"4 KiB first write, depth {depth}", FRESH, pattern="randwrite",
-                     depth=depth)
+        yield FioJob(f"first-write-{depth}", f"4 KiB first write, depth {depth}", FRESH, with_cache=True,
+                     pattern="randwrite", depth=depth)
     for depth in (1, 32):
-        yield FioJob(f"overwrite-{depth}", f"4 KiB random overwrite, depth {depth}", WRITTEN, pattern="randwrite",
-                     depth=depth, options=STEADY)
-    yield FioJob("fsync", "4 KiB overwrite, fsync after each", WRITTEN, pattern="randwrite", flushes=True,
-                 options=(*STEADY, "--fsync=1"))
+        yield FioJob(f"overwrite-{depth}", f"4 KiB random overwrite, depth {depth}", WRITTEN, with_cache=True,
+                     pattern="randwrite", depth=depth, options=STEADY)
+    yield FioJob("fsync", "4 KiB overwrite, fsync after each", WRITTEN, with_cache=True, pattern="randwrite",
+                 flushes=True, options=(*STEADY, "--fsync=1"))
 
 
 def cached_jobs():
@@ -185,10 +242,10 @@ def cached_jobs():
 def large_jobs():
     yield FioJob("mixed", "64 KiB 70/30, depth 16", WRITTEN, pattern="randrw", block="64k", depth=16,
                  options=(*STEADY, "--rwmixread=70"))
-    yield FioJob("sequential-read", "1 MiB sequential read, depth 4", CLONE, pattern="read", block="1M", depth=4,
-                 figure="mib_s", options=("--time_based",))
-    yield FioJob("sequential-write", "1 MiB sequential write, depth 4", WRITTEN, pattern="write", block="1M", depth=4,
-                 figure="mib_s", options=("--time_based",))
+    yield FioJob("sequential-read", "1 MiB sequential read, depth 4", CLONE, with_cache=True, pattern="read",
+                 block="1M", depth=4, figure="mib_s", options=("--time_based",))
+    yield FioJob("sequential-write", "1 MiB sequential write, depth 4", WRITTEN, with_cache=True, pattern="write",
+                 block="1M", depth=4, figure="mib_s", options=("--time_based",))
     yield RereadJob("reread", "buffered re-read, 1 MiB", CLONE, on_overlay=True, pattern="read", block="1M",
                     figure="mib_s", options=("--time_based",))
 
@@ -210,14 +267,37 @@ def loop_jobs():
         yield replace(job, name=f"loop-{job.name}", title=f"loop: {job.title}", loop=True)
 
 
+def store_jobs():
+    """The same reads of a base on the local disk stand next to those of the
+    store, so that both are measured within seconds."""
+    for depth in (1, 32):
+        yield StoreReadJob(f"near-{depth}", f"an eighth of it: 4 KiB read, depth {depth}", Stage(parts=PARTS),
+                           over_store=True, with_cache=True, quick_cache=depth > 1, long=depth == 1, depth=depth,
+                           options=STEADY)
+        for delay in DELAYS_MS:
+            quick = depth > 1 and delay == DELAYS_MS[0]
+            yield StoreReadJob(f"store-{delay}-warm-{depth}", f"store + {delay} ms: warm read, depth {depth}",
+                               Stage(parts=PARTS, delay_ms=delay), over_store=True, with_cache=True,
+                               quick_cache=quick, long=not quick, depth=depth, options=STEADY)
+            yield StoreReadJob(f"store-{delay}-cold-{depth}", f"store + {delay} ms: cold read, depth {depth}",
+                               Stage(parts=PARTS, delay_ms=delay, fresh=True), over_store=True, with_cache=True,
+                               long=True, depth=depth)
+    for delay in DELAYS_MS:
+        stage = Stage(parts=PARTS, delay_ms=delay, fresh=True)
+        yield FioJob(f"store-{delay}-write", f"store + {delay} ms: 4 KiB write, depth 1", stage, over_store=True,
+                     with_cache=True, long=True, pattern="randwrite")
+        yield ClonesJob(f"store-{delay}-clones", f"store + {delay} ms: {CLONES} clones, read in turn",
+                        replace(stage, disks=CLONES), over_store=True, with_cache=True, long=True)
+
+
 def whole_system_jobs():
     yield UntarJob("untar", "untar onto ext4", TREE, on_overlay=True)
     yield GitStatusJob("git-status", "git status on ext4, cold", TREE, on_overlay=True)
     for disks in (1, 100, 2000):
         yield MountJob(f"mount-{disks}", f"mount, number of disks: {disks}", Stage(disks=disks, unused=True),
                        daemon=True, long=disks > 100)
-    yield IdleJob("idle", "disk open, no I/O", CLONE, daemon=True)
+    yield IdleJob("idle", "disk open, no I/O", CLONE, daemon=True, with_cache=True)
 
 
 JOBS = (*four_kib_jobs(), *cached_jobs(), *large_jobs(), *chain_jobs(), *eight_jobs(), *loop_jobs(),
-        *whole_system_jobs())
+        *store_jobs(), *whole_system_jobs())

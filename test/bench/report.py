@@ -64,10 +64,10 @@ def judged(results):
 
 
 def target_lines(results):
-    lines = [f"  {target.job:22} {FIGURES[target.figure].unit:6} {target.text():48} {number(value):>7}  "
-             f"{target.verdict(value)}" for target, value in judged(results)]
+    lines = [f"  {target.subject:20} {target.job:22} {FIGURES[target.figure].unit:6} {target.text():48} "
+             f"{number(value):>7}  {target.verdict(value)}" for target, value in judged(results)]
     if lines:
-        yield "Targets for leafdisk direct, and what this run measured:"
+        yield "Targets, and what this run measured:"
         yield from lines
 
 
@@ -92,8 +92,9 @@ def medians(results):
 
 def as_json(facts, jobs, results):
     return {"facts": facts, "jobs": {job.name: job.title for job in jobs}, "medians": list(medians(results)),
-            "targets": [{"job": target.job, "figure": target.figure, "target": target.text(), "measured": value,
-                         "verdict": target.verdict(value)} for target, value in judged(results)],
+            "targets": [{"job": target.job, "figure": target.figure, "system": target.subject,
+                         "target": target.text(), "measured": value, "verdict": target.verdict(value)}
+                        for target, value in judged(results)],
             "left_out": [{"job": job, "system": system, "why": why}
                          for (job, system), why in results.left_out.items()],
             "broken": results.broken, "samples": results.samples}

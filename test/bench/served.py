@@ -5,6 +5,7 @@ Everything started here is ended by close(), the newest first; leaving a `with`
 block by an exception does the same, keep() makes it stay.
 """
 import contextlib
+import json
 import os
 
 import cleanup
@@ -66,6 +67,7 @@ class Served:
         self.directory = directory
         self.disks = []     # files to measure
         self.images = []    # files whose pages in the page cache matter
+        self.size = 0       # of a disk
         self.daemons = []
         self.mounts = {}    # mount point: type
         self.fronts = set()  # those of the mounts that show the disks
@@ -107,6 +109,14 @@ class Served:
                 daemon.check_running()
             return condition()
         wait_until(ready, what, timeout)
+
+    def counters(self):
+        """What leafdisk has counted; nothing for another system."""
+        for point in self.fronts:
+            if os.path.isdir(f"{point}/.leafdisk"):
+                with open(f"{point}/.leafdisk/stats", encoding="ascii") as file:
+                    return json.load(file)
+        return {}
 
     def wait_for_mounts(self, *points):
         """FUSE mounts, which a daemon that is killed leaves behind."""

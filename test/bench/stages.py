@@ -13,28 +13,31 @@ import pagecache
 from programs import Broken, run
 
 SYNC_SECONDS = 300
+WARM_PASSES = 20
 
 
 @dataclass(frozen=True)
 class Stage:
     depth: int = 1          # copy-on-write layers above the base, the top one empty
-    disks: int = 1          # each is used up to its share of the size
+    disks: int = 1
+    parts: int = 1          # of the size: each disk is used up to the end of the first one
     written: bool = False   # every block is in the top layer
     fresh: bool = False     # made anew for each sample
     cached: bool = False    # the base is in the page cache, and may be read from there
     unused: bool = False    # shown and ended again, nothing is read or written
     tree: bool = False      # the base is an ext4 file system with a source tree
+    delay_ms: int = 0       # the base is in a slow store, which adds this to each request
 
     def length(self, size):
-        return size // self.disks
+        return size // self.parts
 
 
 CLONE = Stage()
 CACHED = Stage(cached=True)
 FRESH = Stage(fresh=True)
 WRITTEN = Stage(written=True)
-EIGHT = Stage(disks=8)
-EIGHT_WRITTEN = Stage(disks=8, written=True)
+EIGHT = Stage(disks=8, parts=8)
+EIGHT_WRITTEN = Stage(disks=8, parts=8, written=True)
 TREE = Stage(tree=True, fresh=True)
 
 
@@ -81,7 +84,19 @@ class Stages:
         if stage.written:
             fio.fill(served.disks, length)
         elif not stage.fresh and not served.root:
+            self.read_through(served, length)
+
+    @staticmethod
+    def read_through(served, length):
+        """Tables are in memory then; and a cache, which does not keep what comes
+        faster than it can write, is read through until nothing is left to fetch."""
+        fetched = None
+        for _ in range(WARM_PASSES):
             fio.read_through(served.disks, length)
+            before, fetched = fetched, served.counters().get("cache_fetched_blocks", 0)
+            if fetched in (0, before):
+                return
+        raise Broken(f"the cache of {served.directory} does not get warm in {WARM_PASSES} passes")
 
     @contextlib.contextmanager
     def ready(self, system, stage):
@@ -91,9 +106,13 @@ class Stages:
             for image in dict.fromkeys(served.images):
                 (pagecache.make_warm if stage.cached else pagecache.make_cold)(image)
             self.settle()
-            served.check_live()
+            self.check_live(served, stage)
             yield served
-            served.check_live()
+            self.check_live(served, stage)
+
+    def check_live(self, served, stage):
+        self.storage.check_live(stage)
+        served.check_live()
 
     def settle(self):
         """What the file system puts off, such as the discards of removed files,

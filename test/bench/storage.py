@@ -1,13 +1,16 @@
-"""The directory of a run and the two bases in it that every system shares."""
+"""The directory of a run and the bases in it that every system shares: one with
+data, the same in slow stores, and one with a file system."""
+import contextlib
 import os
 import shutil
 
 import fio
 import source_tree
+import store
 from programs import Broken, run
 
 MKFS_SECONDS = 120
-ROOM = 24   # times the size: the disks of all stages and systems together
+ROOM = 32   # times the size: the disks of all stages and systems together
 
 
 class Storage:
@@ -18,9 +21,38 @@ class Storage:
         self.data = os.path.join(directory, "base.raw")
         self.tree = os.path.join(directory, "tree.raw")
         self.archive = os.path.join(directory, "tree.tar")
+        self.stores = {}    # delay: what shows the base with it
 
     def base(self, stage):
+        if stage.delay_ms:
+            return self.store(stage.delay_ms).disks[0]
         return self.tree if stage.tree else self.data
+
+    def files(self, stage):
+        """The base, and what is behind it: pages of both can be in memory."""
+        return [self.base(stage), self.data] if stage.delay_ms else [self.base(stage)]
+
+    def store(self, delay_ms):
+        """Started when first asked for, and anew when it has died."""
+        if delay_ms not in self.stores:
+            directory = os.path.join(self.directory, f"store-{delay_ms}ms")
+            shutil.rmtree(directory, ignore_errors=True)
+            self.stores[delay_ms] = store.show(self.data, delay_ms, directory)
+        return self.stores[delay_ms]
+
+    def check_live(self, stage):
+        if stage.delay_ms:
+            try:
+                self.store(stage.delay_ms).check_live()
+            except (Broken, OSError):
+                self.stores.pop(stage.delay_ms).close()
+                raise
+
+    def close(self):
+        """What does not end in order is left to the clean-up of the run."""
+        while self.stores:
+            with contextlib.suppress(Broken, OSError):
+                self.stores.popitem()[1].close()
 
     def check_room(self):
         free = shutil.disk_usage(self.directory).free

@@ -33,6 +33,8 @@ def copy(source, target):
 class System:
     programs = ()           # without them it is left out
     versions = ()           # commands whose first line of output says the version
+    cached = False          # has a cache of its own in front of the images
+    over_store = False      # can be put over a slow store
     loops = True            # its disks are also measured through a loop device
     on_request = False      # only when --systems names it
 
@@ -44,12 +46,15 @@ class System:
         """Why it cannot do the job, or None."""
         if job.loop and not self.loops:
             return "the 4 KiB jobs through a loop device are for raw, leafdisk and qemu-storage-daemon"
+        if job.over_store and not self.over_store:
+            return "the jobs about a slow store are for the store itself and leafdisk"
         return None
 
     def serve(self, stage, storage, images, directory):
         served = Served(directory)
         try:
-            served.images = [storage.base(stage), *images]
+            served.size = storage.size
+            served.images = [*storage.files(stage), *images]
             self.start(served, stage, images)
         except BaseException:
             served.close()
@@ -58,17 +63,23 @@ class System:
 
 
 class Raw(System):
-    """A file on the file system that all the others keep their images on."""
+    """A file on the file system that all the others keep their images on, or the
+    file that is the slow store."""
 
     name = RAW
+    over_store = True
 
     def refuses(self, job):
+        if job.stage.delay_ms and job.writes():
+            return "nothing writes the shared store"
         return "there is nothing to mount and no daemon" if job.daemon else super().refuses(job)
 
     def make_images(self, stage, storage, directory):
         images = numbered(directory, stage.disks, ".raw")
         for image in images:
-            if stage.tree:
+            if stage.delay_ms:
+                os.symlink(storage.base(stage), image)
+            elif stage.tree:
                 copy(storage.base(stage), image)
             elif stage.fresh or stage.written:
                 run("truncate", f"--size={storage.size}", image)
@@ -116,13 +127,22 @@ class Layered(System):
 
 
 class Leafdisk(Layered):
+    """With its leaf and the base in the pool, and no cache."""
+
     suffix = ".leaf"
+    over_store = True
+    writes_leaf = True
     programs = (os.path.join(BUILD, "leafdisk"), os.path.join(BUILD, "leafctl"))
     versions = ((programs[0], "--version"),)
 
     def __init__(self, mode, *options):
         self.name = f"leafdisk {mode}"
         self.options = (f"mode={mode}", *options)
+
+    def refuses(self, job):
+        if job.stage.delay_ms and job.writes() and self.writes_leaf:
+            return "the leaf is on the local disk: first-write-1 is the same job"
+        return super().refuses(job)
 
     def clone(self, parent, images):
         run(self.programs[1], "clone", f"--layers={self.layers(images)}", parent, *images, timeout=COPY_SECONDS)
@@ -136,11 +156,40 @@ class Leafdisk(Layered):
         pool = os.path.dirname(images[0])
         point = os.path.join(served.directory, "mnt")
         os.makedirs(point, exist_ok=True)
-        options = ",".join((*self.options, f"layers={self.layers(images)}"))
+        options = ",".join((*self.options, *self.more_options(served), f"layers={self.layers(images)}"))
         served.start(self.programs[0], pool, point, "-f", "-o", options)
         served.wait_for_mounts(point)
         served.disks = [os.path.join(point, os.path.basename(image).replace(self.suffix, ".img"))
                         for image in images]
+
+    def more_options(self, _served):
+        return ()
+
+
+class CachedLeafdisk(Leafdisk):
+    """With a local leaf: a cache file on the same disk, twice the size of a disk.
+    Sequential reads fill it too, as that is how a stage warms it."""
+
+    cached = True
+
+    def refuses(self, job):
+        if not job.with_cache:
+            return "the modes with a cache do the 4 KiB and the sequential jobs, idle, and those over a slow store"
+        return super().refuses(job)
+
+    def more_options(self, served):
+        cache = os.path.join(served.directory, "cache")
+        served.images.append(cache)
+        return f"cache={cache}", f"cache_size={2 * served.size}", f"read_run_bypass={2 * served.size}"
+
+
+class Ephemeral(CachedLeafdisk):
+    """Writes stay in the cache, and are forgotten at the end."""
+
+    writes_leaf = False
+
+    def refuses(self, job):
+        return "its fsync promises nothing" if job.flushes else super().refuses(job)
 
 
 class StorageDaemon(Layered):
@@ -297,4 +346,5 @@ class OverlayOnLoop(System):
         served.disks = [] if stage.tree else [os.path.join(served.root, "disk.img")]
 
 
-SYSTEMS = (Raw(), Leafdisk("direct"), StorageDaemon(), StorageDaemonByName(), NbdFuse(), OverlayOnLoop())
+SYSTEMS = (Raw(), Leafdisk("direct"), CachedLeafdisk("persistent"), Ephemeral("ephemeral"), StorageDaemon(),
+           StorageDaemonByName(), NbdFuse(), OverlayOnLoop())

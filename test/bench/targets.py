@@ -1,7 +1,7 @@
 """What the project set itself to reach, and whether a run reached it.
 
-Each target is a median of ratios that were formed within one round, of
-leafdisk's direct mode to another system or to another job of its own.
+Each target is a median of ratios that were formed within one round, of one of
+leafdisk's modes to another system, in the same job or another.
 """
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from jobs import JOBS, FioJob
 from systems import RAW, STORAGE_DAEMON
 
 SUBJECT = "leafdisk direct"
+CACHED = ("leafdisk persistent", "leafdisk ephemeral")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Target:
     other_job: str = ""         # in this job; without one, in the same
     at_most: bool = False
     absolute: bool = False      # the figure itself, no ratio
+    subject: str = SUBJECT      # whose figure it is
 
     def text(self):
         bound = "at most" if self.at_most else "at least"
@@ -30,8 +32,8 @@ class Target:
 
     def measured(self, results):
         if self.absolute:
-            return results.median(self.job, self.figure, SUBJECT)
-        return results.ratio(self.job, self.figure, SUBJECT, self.system, self.other_job or self.job)
+            return results.median(self.job, self.figure, self.subject)
+        return results.ratio(self.job, self.figure, self.subject, self.system, self.other_job or self.job)
 
     def verdict(self, value):
         if value is None:
@@ -45,6 +47,15 @@ class Target:
 
 def both(job, times_storage_daemon, times_raw, figure="iops"):
     return (Target(job, figure, times_storage_daemon, STORAGE_DAEMON), Target(job, figure, times_raw, RAW))
+
+
+def warm_targets():
+    """A warm cache over a store with 1 ms added: against the store itself, and
+    against direct mode with the base on the local disk."""
+    for subject in CACHED:
+        for depth in (1, 32):
+            yield Target(f"store-1-warm-{depth}", "iops", 50, RAW, subject=subject)
+            yield Target(f"store-1-warm-{depth}", "iops", 0.9, other_job=f"near-{depth}", subject=subject)
 
 
 def cpu_targets():
@@ -66,5 +77,6 @@ TARGETS = (
     *both("sequential-write", 1.7, 0.8, "mib_s"),
     Target("reread", "mib_s", 0.95, RAW),
     Target("idle", "wakeups", 0, at_most=True, absolute=True),
+    *warm_targets(),
     *cpu_targets(),
 )
