@@ -41,6 +41,11 @@ def data_entry(layer, kind, block, contents):
     return ENTRY.pack(layer, kind, len(words), block) + struct.pack(f"<{len(words)}Q", *words), contents
 
 
+def zeros_entry(layer, kind, block, blocks):
+    """Data blocks of zeros."""
+    return data_entry(layer, kind, block, [bytes(BLOCK)] * blocks)
+
+
 def range_entry(layer, kind, block, blocks):
     return ENTRY.pack(layer, kind, 1, block) + struct.pack("<Q", blocks), []
 
@@ -65,7 +70,7 @@ class Cache:
         self.uuid = uuid
         self.pool_id = pool_id
         self.pool = pool.encode()
-        self.image = bytearray(SEGMENTS_OFFSET + segments * SEGMENT_BLOCKS * BLOCK)
+        self.image = self.blank(SEGMENTS_OFFSET + segments * SEGMENT_BLOCKS * BLOCK)
         self.generation = 1
         self.tail = (0, 1, 0)
         self.super_sequence = 0
@@ -75,6 +80,9 @@ class Cache:
         self.durable = 0
         self.records = []  # slot of each
         self.write_super()
+
+    def blank(self, size):
+        return bytearray(size)
 
     def super_block(self, sequence):
         place = SUPER_PLACES[sequence % 2]
@@ -88,7 +96,7 @@ class Cache:
         for _ in SUPER_PLACES:
             self.super_sequence += 1
             place, block = self.super_block(self.super_sequence)
-            self.image[place:place + BLOCK] = block
+            self.place(place, block, b"")
 
     def next_slot(self, blocks):
         following = self.slot + 1 + blocks
@@ -98,6 +106,13 @@ class Cache:
 
     def append(self, *entries, barrier=False, **fields):
         """One record; FIELDS replace what belongs there."""
+        self.place(slot_offset(self.slot), *self.record(entries, barrier, fields))
+
+    def place(self, offset, header, data):
+        self.image[offset:offset + BLOCK + len(data)] = header + data
+
+    def record(self, entries, barrier, fields):
+        """The next record's header and data."""
         body = b"".join(entry for entry, _ in entries)
         data = b"".join(content for _, contents in entries for content in contents)
         values = {
@@ -106,12 +121,11 @@ class Cache:
             "sequence": self.sequence, "previous": self.previous, "durable": self.durable, "flags": int(barrier),
             "entries_bytes": len(body), **fields}
         header = sealed(RECORD.pack(*values.values()) + body.ljust(BODY_BYTES, b"\0"), RECORD_CHECKSUM)
-        offset = slot_offset(self.slot)
-        self.image[offset:offset + BLOCK + len(data)] = header + data
         self.records.append(self.slot)
         self.slot = self.next_slot(len(data) // BLOCK)
         self.sequence += 1
         self.previous = struct.unpack_from("<Q", header, RECORD_CHECKSUM)[0]
+        return header, data
 
     def write(self, path):
         with open(path, "wb") as file:
@@ -122,3 +136,18 @@ class Cache:
                     file.seek(offset)
                     file.write(block)
         return path
+
+
+class SparseCache(Cache):
+    """A cache in FILE, whose data blocks are all zeros and left out."""
+
+    def __init__(self, file, *arguments, **settings):
+        self.file = file
+        super().__init__(*arguments, **settings)
+
+    def blank(self, size):
+        self.file.truncate(size)
+
+    def place(self, offset, header, _data):
+        self.file.seek(offset)
+        self.file.write(header)

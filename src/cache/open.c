@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "log.h"
+#include "transfer.h"
 #include "writer.h"
 
 /* ---- Size and superblock ------------------------------------------------- */
@@ -51,15 +52,10 @@ static void format(struct cache *cache, const struct cache_options *options)
 
 static bool is_of_pool(const struct cache *cache, const struct cache_options *options, GError **error)
 {
-	const char *path = cache->storage.path;
+	g_autofree char *why = g_strdup_printf("is the cache of another pool, %s", cache->super.pool_path);
 
-	if (memcmp(cache->super.pool_id, options->pool_id, CACHE_ID_BYTES) == 0)
-		return true;
-	return error_set(
-		error, EINVAL,
-		"%s: is the cache of another pool, %s; \"leafctl cache create --force --pool POOL %s\" makes an "
-		"empty cache of it, what it holds is lost",
-		path, cache->super.pool_path, path);
+	return memcmp(cache->super.pool_id, options->pool_id, CACHE_ID_BYTES) == 0 ||
+	       cache_refuse(error, cache->storage.path, why);
 }
 
 /* The file has its size and cache->super what is, or is to be, in it. */
@@ -103,20 +99,20 @@ static bool allocate(struct cache *cache, GError **error)
 	return log_init(cache, error) && writer_init(cache, error);
 }
 
-/* What the tail will need to know of SEGMENT, which holds records. */
+/* What the tail will need to know of SEGMENT, which holds records. Recovery has
+ * read the header a moment ago: the page cache has it. */
 static bool load_segment(struct cache *cache, uint64_t segment, GError **error)
 {
 	const struct cache_storage *storage = &cache->storage;
 	struct cache_record_ondisk *header = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
 	uint64_t offset = cache_segment_offset(segment);
-	int result = cache_storage_read(storage, header, BLOCK_SIZE, offset);
+	int result = cache_transfer_read(storage->aio.buffered_fd, header, BLOCK_SIZE, offset);
 	bool intact = result == 0 && cache_record_is_intact(header, offset, cache->log.cache_id);
 
 	cache->segments[segment].sequence = le64_get(header->sequence);
 	cache->segments[segment].previous = le64_get(header->previous);
 	free(header);
-	return intact ||
-	       error_set_errno(error, result < 0 ? -result : EIO, "%s: its log cannot be read", storage->path);
+	return intact || cache_refuse_unreadable(error, storage->path, result < 0 ? result : -EIO);
 }
 
 static bool load_segments(struct cache *cache, GError **error)
@@ -145,6 +141,15 @@ static void keep_or_remove(void *opaque, struct cache_layer *layer)
 	cache->pinned_blocks += layer->pinned_blocks;
 }
 
+/* Nothing that this program wrote is behind the head (invariant 4). */
+static bool ends_before_tail(const struct cache *cache, const struct cache_log_end *end, GError **error)
+{
+	bool fills_ring = end->records > 0 && end->slot == cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+
+	return !fills_ring ||
+	       cache_refuse(error, cache->storage.path, "its log fills the whole ring, no mount leaves that");
+}
+
 bool open_log(struct cache *cache, GError **error)
 {
 	struct cache_log_end end;
@@ -157,7 +162,8 @@ bool open_log(struct cache *cache, GError **error)
 	cache->tail_segment = le64_get(cache->super.tail_segment);
 	cache->reclaim.segment = cache->tail_segment;
 	if (!cache_recover(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super, cache->index,
-			   cache->layers, &end, error))
+			   cache->layers, &end, error) ||
+	    !ends_before_tail(cache, &end, error))
 		return false;
 	cache->log.cache_id = le64_get(cache_id);
 	cache->log.head_slot = end.slot;

@@ -220,7 +220,5 @@ bool cache_log_read(int fd, const char *path, const struct cache_super_ondisk *s
 	end->durable = MIN(reader.durable, end->sequence - 1);
 	g_queue_clear_full(&reader.waiting, waiting_free);
 	free(reader.data);
-	if (reader.error == 0)
-		return true;
-	return error_set_errno(error, -reader.error, "%s: its log cannot be read", path);
+	return reader.error == 0 || cache_refuse_unreadable(error, path, reader.error);
 }

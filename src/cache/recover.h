@@ -21,6 +21,11 @@ enum cache_super_result cache_super_read(int fd, const char *path, uint64_t file
  * sequence rises with each. 0 or -errno: then call it again to try again. */
 int cache_super_write(int fd, const char *path, struct cache_super_ondisk *super);
 
+/* Sets ERROR: PATH, WHY it is not used, and the command that resets it. False. */
+bool cache_refuse(GError **error, const char *path, const char *why);
+/* Likewise: its log cannot be read, for RESULT, a -errno. */
+bool cache_refuse_unreadable(GError **error, const char *path, int result);
+
 /* Where the log ends. */
 struct cache_log_end {
 	uint64_t slot;	   /* of the next record */

@@ -37,13 +37,25 @@ static int newest_copy(const uint8_t *head, unsigned *bad_copies)
 	return newest;
 }
 
-static enum cache_super_result refuse(GError **error, const char *path, const char *why)
+bool cache_refuse(GError **error, const char *path, const char *why)
 {
-	error_set(
+	return error_set(
 		error, EINVAL,
 		"%s: %s; \"leafctl cache create --force --pool POOL %s\" makes an empty cache of it, what it holds is "
 		"lost",
 		path, why, path);
+}
+
+bool cache_refuse_unreadable(GError **error, const char *path, int result)
+{
+	g_autofree char *why = g_strdup_printf("its log cannot be read (%s)", g_strerror(-result));
+
+	return cache_refuse(error, path, why);
+}
+
+static enum cache_super_result refuse(GError **error, const char *path, const char *why)
+{
+	(void)cache_refuse(error, path, why);
 	return CACHE_SUPER_FOREIGN;
 }
 

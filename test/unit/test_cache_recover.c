@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cache/cache.h"
 #include "cache/index.h"
 #include "cache/layers.h"
 #include "cache/offline.h"
@@ -699,15 +700,20 @@ static void test_growth(void)
 	log_free(log);
 }
 
-/* The whole ring: the log does not run into itself. */
+/* The whole ring: the log does not run into itself, and a mount has nowhere to go on. */
 static void test_full_ring(void)
 {
 	struct log *log = log_new();
+	struct cache_options options = {.path = log->path, .pool_path = "/pool"};
+	g_autoptr(GError) error = NULL;
 
 	declare(log, 1, STAMP);
 	while (log->ops->len == 1 || log->slot != 0)
 		put(log, 1, log->ops->len % 300, 255, (uint8_t)log->ops->len);
 	assert_recovers(log, log->ops->len);
+	memcpy(options.pool_id, log->super.pool_id, sizeof(options.pool_id));
+	g_assert_null(cache_open(&options, &error));
+	g_assert_nonnull(strstr(error->message, "leafctl cache create --force"));
 	log_free(log);
 }
 
