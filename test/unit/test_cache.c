@@ -361,6 +361,7 @@ struct worker {
 	struct cache *cache;
 	struct cache_layer *shared;
 	uint64_t tag;
+	int stop;
 };
 
 static void *worker_main(void *opaque)
@@ -437,6 +438,39 @@ static void test_pinned_limit(void)
 	cache_layer_close(layer, 0);
 	g_assert_cmpint(cache_close(cache), ==, 0);
 	user_clear(&user);
+}
+
+static void *sync_until(void *opaque)
+{
+	struct worker *worker = opaque;
+
+	while (!g_atomic_int_get(&worker->stop))
+		(void)cache_sync(worker->cache);
+	return NULL;
+}
+
+/* Whole segments of pinned blocks are moved while every record is closed at
+ * once: each block costs a header too, and still there is an end to it. */
+static void test_short_records(void)
+{
+	g_autofree char *path = new_path();
+	struct worker worker = {.cache = open_cache(path, SMALL)};
+	struct cache_layer *layer = cache_layer_new_volatile(worker.cache, "disk");
+	uint64_t count = 0;
+
+	user_init(&worker.user);
+	while (put(&worker.user, layer, 3, count, 50, 1, true) == 0)
+		count += 50;
+	g_assert_cmpint(pthread_create(&worker.thread, NULL, sync_until, &worker), ==, 0);
+	for (unsigned i = 0; i < 40; i++)
+		g_assert_cmpint(put(&worker.user, layer, 3, count - 250, 250, 1, true), ==, 0);
+	g_atomic_int_set(&worker.stop, 1);
+	pthread_join(worker.thread, NULL);
+	for (uint64_t i = 0; i < count; i++)
+		assert_block(&worker.user, layer, 3, i, 1);
+	cache_layer_close(layer, 0);
+	g_assert_cmpint(cache_close(worker.cache), ==, 0);
+	user_clear(&worker.user);
 }
 
 /* A log that takes nothing more at the moment: forgetting and closing wait, and
@@ -714,6 +748,57 @@ static unsigned count_served(struct user *user, struct cache_layer *layer)
 		}
 	}
 	return served;
+}
+
+/* Damages the copy of a block in the file; how many there are. */
+static unsigned damage_copies(const char *path, uint64_t tag, uint64_t block, uint64_t version)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	uint8_t data[BLOCK_SIZE], expected[BLOCK_SIZE];
+	unsigned count = 0;
+
+	fill(expected, tag, block, version);
+	for (off_t at = CACHE_SEGMENTS_OFFSET; pread(fd, data, sizeof(data), at) == sizeof(data); at += BLOCK_SIZE) {
+		if (memcmp(data, expected, sizeof(data)) != 0)
+			continue;
+		data[100] ^= 1;
+		g_assert_cmpint(pwrite(fd, data, sizeof(data), at), ==, sizeof(data));
+		count++;
+	}
+	close(fd);
+	return count;
+}
+
+/* A pinned block that is damaged while nobody looks, and then moved: it stays an
+ * error, wherever it is, until it is written again; its neighbours are well. */
+static void test_lost(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache = open_cache(path, SMALL);
+	struct cache_layer *disk = cache_layer_new_volatile(cache, "disk");
+	struct cache_status before, now;
+	struct user user;
+
+	user_init(&user);
+	g_assert_cmpint(put(&user, disk, 3, 0, 100, 1, true), ==, 0);
+	g_assert_cmpint(put(&user, disk, 3, 1000, 250, 1, true), ==, 0);
+	g_assert_cmpint(cache_sync(cache), ==, 0);
+	g_assert_cmpuint(damage_copies(path, 3, 50, 1), ==, 1);
+	cache_get_status(cache, &before);
+	do {
+		g_assert_cmpint(put(&user, disk, 3, 1000, 250, 1, true), ==, 0);
+		cache_get_status(cache, &now);
+	} while (now.tail_segment < before.tail_segment + 3 && now.tail_segment >= before.tail_segment);
+	g_assert_cmpint(read_blocks(&user, disk, 50, 1).answer, ==, CACHE_HIT);
+	g_assert_cmpint(user.result, ==, -EIO);
+	for (unsigned i = 0; i < 100; i++)
+		if (i != 50)
+			assert_block(&user, disk, 3, i, 1);
+	g_assert_cmpint(put(&user, disk, 3, 50, 1, 2, true), ==, 0);
+	assert_block(&user, disk, 3, 50, 2);
+	cache_layer_close(disk, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
 }
 
 static void test_damage(void)
@@ -1003,12 +1088,14 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache/model", test_model);
 	g_test_add_func("/cache/threads", test_threads);
 	g_test_add_func("/cache/pinned-limit", test_pinned_limit);
+	g_test_add_func("/cache/short-records", test_short_records);
 	g_test_add_func("/cache/no-room", test_no_room);
 	g_test_add_func("/cache/hot", test_hot);
 	g_test_add_func("/cache/grow", test_grow);
 	g_test_add_func("/cache/restart", test_restart);
 	g_test_add_func("/cache/refused", test_refused);
 	g_test_add_func("/cache/full-file-system", test_full_file_system);
+	g_test_add_func("/cache/lost", test_lost);
 	g_test_add_func("/cache/damage", test_damage);
 	g_test_add_func("/cache/kill", test_kill);
 	add_fault_tests();
