@@ -514,3 +514,16 @@ def test_no_memory_of_a_test_run(mount, pool, web1):
         with mount() as live:
             live.names()
     assert [name for name in sorted(os.listdir(pool)) if name != ".leafdisk"] == before
+
+
+def test_end_with_a_listing_open(mount, web1):
+    """Nothing leaks; the sanitized build says so with its exit status."""
+    live = mount()
+    fd = os.open(live.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        assert set(os.listdir(fd)) == {"base.img", "web1.img", ".leafdisk"}
+        os.kill(live.pid, signal.SIGTERM)
+        assert live.wait() == 0, live.messages()
+    finally:
+        os.close(fd)
+        live.finalise()

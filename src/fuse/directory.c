@@ -10,6 +10,7 @@ struct directory_entry {
 };
 
 struct directory {
+	struct list link; /* on session->directories, while it is open */
 	GArray *entries;
 };
 
@@ -24,6 +25,7 @@ struct directory *directory_new(uint64_t ino, uint64_t parent)
 {
 	struct directory *directory = g_new0(struct directory, 1);
 
+	list_init(&directory->link);
 	directory->entries = g_array_new(FALSE, FALSE, sizeof(struct directory_entry));
 	g_array_set_clear_func(directory->entries, entry_clear);
 	directory_add(directory, ".", ino, S_IFDIR);
@@ -37,6 +39,29 @@ void directory_free(struct directory *directory)
 		return;
 	g_array_unref(directory->entries);
 	g_free(directory);
+}
+
+void directory_opened(struct session *session, struct directory *directory)
+{
+	pthread_mutex_lock(&session->handles_lock);
+	list_append(&session->directories, &directory->link);
+	pthread_mutex_unlock(&session->handles_lock);
+}
+
+void directory_close(struct session *session, struct directory *directory)
+{
+	pthread_mutex_lock(&session->handles_lock);
+	list_remove(&directory->link);
+	pthread_mutex_unlock(&session->handles_lock);
+	directory_free(directory);
+}
+
+void directory_close_all(struct session *session)
+{
+	struct list *link;
+
+	while ((link = list_first(&session->directories)))
+		directory_close(session, container_of(link, struct directory, link));
 }
 
 void directory_add(struct directory *directory, const char *name, uint64_t ino, mode_t mode)

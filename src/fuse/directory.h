@@ -14,6 +14,12 @@ struct directory *directory_new(uint64_t ino, uint64_t parent);
 /* NULL is allowed. */
 void directory_free(struct directory *directory);
 
+/* Between these two the kernel has it. Any thread. */
+void directory_opened(struct session *session, struct directory *directory);
+void directory_close(struct session *session, struct directory *directory);
+/* What the kernel has not given back at the end, when no loop runs any more. */
+void directory_close_all(struct session *session);
+
 /* MODE: the type bits. */
 void directory_add(struct directory *directory, const char *name, uint64_t ino, mode_t mode);
 

@@ -39,8 +39,9 @@ static void opendir_finish(struct request *request)
 		return;
 	}
 	request->file.fh = (uint64_t)(uintptr_t)request->directory;
+	directory_opened(request->session, request->directory);
 	if (fuse_reply_open(request->fuse, &request->file) != 0)
-		directory_free(request->directory);
+		directory_close(request->session, request->directory);
 	request_free(request);
 }
 
@@ -78,6 +79,6 @@ void op_readdir(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, stru
 void op_releasedir(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
 	(void)ino;
-	directory_free(directory_of(file));
+	directory_close(session_of(fuse), directory_of(file));
 	reply_now(fuse, 0);
 }

@@ -18,6 +18,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "daemon.h"
+#include "directory.h"
 #include "handle.h"
 #include "ops.h"
 #include "ops_control.h"
@@ -191,6 +192,7 @@ struct session *session_new(const struct mount_options *options, int signal_fd, 
 	session->nodes = node_table_new();
 	clock_gettime(CLOCK_REALTIME, &session->started);
 	list_init(&session->handles);
+	list_init(&session->directories);
 	list_init(&session->control_files);
 	pthread_mutex_init(&session->handles_lock, NULL);
 	pthread_cond_init(&session->handle_closed, NULL);
@@ -231,6 +233,7 @@ bool session_run(struct session *session, void (*ready)(void))
 	loop_remove_source(loop, &session->signals);
 	handle_close_all(session);
 	control_close_all(session);
+	directory_close_all(session);
 	log_info("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
 	return !atomic_load(&session->close_failed);
 }

@@ -28,6 +28,7 @@ struct session {
 	pthread_mutex_t handles_lock;
 	pthread_cond_t handle_closed;
 	struct list handles;	   /* every open disk file */
+	struct list directories;   /* every open directory */
 	struct list control_files; /* every open file of the control tree */
 	uint64_t closes_begun;
 
