@@ -37,7 +37,7 @@
 	X(cache_bypasses, "reads", "reads of long sequential runs that did not fill the cache")                        \
 	X(map_regions, "regions", "merged-map regions computed")                                                       \
 	X(cache_hits, "blocks", "blocks read from the cache")                                                          \
-	X(cache_misses, "blocks", "blocks asked of the cache that it did not have")                                    \
+	X(cache_misses, "blocks", "blocks of the pool asked of the cache that it did not have")                        \
 	X(cache_put_blocks, "blocks", "blocks put into the cache")                                                     \
 	X(cache_waits, "puts", "puts that found no room in the cache's log at the moment")                             \
 	X(cache_records, "records", "records written to the cache's log")                                              \

@@ -295,8 +295,6 @@ struct cache_extent cache_read(struct cache_io *io)
 	if (extent.answer == CACHE_HIT) {
 		extent.blocks = MAX(blocks, 1);
 		read_hit(io, buffer, blocks);
-	} else if (extent.answer == CACHE_MISS) {
-		counter_add(cache_misses, extent.blocks);
 	}
 	return extent;
 }

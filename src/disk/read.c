@@ -47,31 +47,6 @@ static void fetch_ended(struct loop_task *task)
 	io_run_finished(container_of(task, struct run, fetch.ended), 0);
 }
 
-/* No blocks: somebody else fetches the first one, and the run comes back when
- * that is over. */
-static struct image_extent fetch(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
-				 uint64_t limit, uint8_t *buffer)
-{
-	struct fetches *fetches = &run->owner->disk->local->fetches;
-	struct image_extent extent;
-
-	run->fetch.layer = layer;
-	run->fetch.block = block;
-	run->fetch.blocks = limit;
-	run->fetch.loop = run->owner->context->loop;
-	run->fetch.ended.run = fetch_ended;
-	if (!fetch_begin(fetches, &run->fetch))
-		return (struct image_extent){EXTENT_DATA, 0};
-	run_set_transfer(run, image, block, run->fetch.blocks, buffer);
-	run->io.done = fetched;
-	extent = image_read(&run->io);
-	if (extent.state != EXTENT_DATA)
-		fetch_end(fetches, &run->fetch, NULL);
-	else
-		fetch_shorten(fetches, &run->fetch, extent.blocks);
-	return extent;
-}
-
 /* ---- From the cache ------------------------------------------------------- */
 
 static void read_instead(struct run *run);
@@ -159,6 +134,50 @@ static bool copies(const struct disk_io *io)
 	return !io->bypass;
 }
 
+/* What another fetch has just brought; from the image where it is gone again. */
+static struct image_extent read_fetched(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
+					uint64_t limit, uint8_t *buffer)
+{
+	struct cache_extent cached = read_cached(run, layer, image, block, limit, buffer);
+
+	if (cached.answer == CACHE_HIT)
+		return (struct image_extent){EXTENT_DATA, cached.blocks};
+	return read_image(run, image, block, cached.blocks, buffer);
+}
+
+/* What is not in the cache. No blocks: somebody else fetches the first one, and
+ * the run comes back when that is over. A fetch may have ended between the
+ * caller's look at the cache and this one's beginning: then it is there. */
+static struct image_extent fetch(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
+				 uint64_t limit, uint8_t *buffer)
+{
+	struct fetches *fetches = &run->owner->disk->local->fetches;
+	struct image_extent extent;
+	struct cache_extent cached;
+
+	run->fetch.layer = layer;
+	run->fetch.block = block;
+	run->fetch.blocks = limit;
+	run->fetch.loop = run->owner->context->loop;
+	run->fetch.ended.run = fetch_ended;
+	if (!fetch_begin(fetches, &run->fetch))
+		return (struct image_extent){EXTENT_DATA, 0};
+	cached = cache_lookup(layer, block, run->fetch.blocks);
+	if (cached.answer != CACHE_MISS) {
+		fetch_end(fetches, &run->fetch, NULL);
+		return read_fetched(run, image, layer, block, cached.blocks, buffer);
+	}
+	fetch_shorten(fetches, &run->fetch, cached.blocks);
+	run_set_transfer(run, image, block, cached.blocks, buffer);
+	run->io.done = fetched;
+	extent = image_read(&run->io);
+	if (extent.state != EXTENT_DATA)
+		fetch_end(fetches, &run->fetch, NULL);
+	else
+		fetch_shorten(fetches, &run->fetch, extent.blocks);
+	return extent;
+}
+
 /* LAYER is IMAGE in the cache, or NULL. */
 static struct image_extent read_layer(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
 				      uint64_t limit, uint8_t *buffer)
@@ -174,6 +193,7 @@ static struct image_extent read_layer(struct run *run, struct image *image, stru
 	cached = read_cached(run, layer, image, block, extent.blocks, buffer);
 	if (cached.answer != CACHE_MISS)
 		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	counter_add(cache_misses, cached.blocks);
 	if (!copies(run->owner))
 		return read_image(run, image, block, cached.blocks, buffer);
 	return fetch(run, image, layer, block, cached.blocks, buffer);
