@@ -213,7 +213,6 @@ static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blo
 			return 0;
 		}
 		reclaim_look_locked(cache);
-		counter_add(cache_waits, 1);
 		return -EAGAIN;
 	}
 	remove_range_locked(layer, block, blocks);
