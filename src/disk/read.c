@@ -193,6 +193,7 @@ static struct image_extent read_layer(struct run *run, struct image *image, stru
 	cached = read_cached(run, layer, image, block, extent.blocks, buffer);
 	if (cached.answer != CACHE_MISS)
 		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	counter_add(cache_misses, cached.blocks);
 	if (!copies(run->owner))
 		return read_image(run, image, block, cached.blocks, buffer);
 	return fetch(run, image, layer, block, cached.blocks, buffer);
