@@ -937,7 +937,7 @@ static void test_crash_points(void)
 static void test_fault(const void *spec)
 {
 	g_autofree char *path = new_path();
-	struct cache *cache = open_cache(path, SMALL);
+	struct cache *cache = open_cache(path, 4 * SMALL); /* nothing is reclaimed */
 	struct cache_layer *disk = cache_layer_new_volatile(cache, "disk");
 	struct cache_layer *leaf = open_layer(cache, 2, 21, true);
 	struct cache_layer *base = open_layer(cache, 1, 11, false);
