@@ -163,11 +163,10 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 	return disk->leaf;
 }
 
-/* The key is taken before the image is opened for writing, which changes it. */
+/* The key is taken under the image's lock, and before anything is written. */
 static bool open_shared(struct disk *disk, bool write, GError **error)
 {
 	struct cache_layer_key key;
-	bool known = disk->mode == DISK_MODE_PERSISTENT && layer_key_of(leaf_link(disk), &key);
 
 	if (!open_stack(disk, 1, error))
 		return false;
@@ -177,7 +176,7 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 		return false;
 	}
 	disk->size_bytes = disk->leaf->size_bytes;
-	if (known)
+	if (disk->mode == DISK_MODE_PERSISTENT && layer_key_of(leaf_link(disk), &key))
 		disk->cached = cache_layer_open(disk->local->cache, &key, disk->leaf->writable);
 	disk->route = disk->cached ? ROUTE_MIRRORED : ROUTE_SHARED;
 	return true;
@@ -193,21 +192,29 @@ static bool open_chain(struct disk *disk, bool write, GError **error)
 	return open_ephemeral(disk, error);
 }
 
+/* The stamp is taken of an image that is all written, and still locked. */
+static int close_leaf(struct disk *disk)
+{
+	struct cache_layer_key key = {0};
+	struct image_op flush = {0};
+	bool written = disk->cached && disk->leaf->begun;
+	bool good = !written || image_run_blocking(disk->leaf, &flush, image_flush) == 0;
+	int result;
+
+	good = good && disk->cached && layer_key_of(leaf_link(disk), &key);
+	result = image_close(disk->leaf);
+	cache_layer_close(disk->cached, good && result == 0 ? key.stamp : 0);
+	disk->cached = NULL;
+	disk->leaf = NULL;
+	return result;
+}
+
 /* What an ephemeral disk was given stays until the unmount. */
 static int close_chain(struct disk *disk)
 {
-	int result = 0;
+	int result = disk->route == ROUTE_LOCAL ? 0 : close_leaf(disk);
 
-	if (disk->route != ROUTE_LOCAL) {
-		struct cache_layer_key key = {0};
-		bool good =
-			(result = image_close(disk->leaf)) == 0 && disk->cached && layer_key_of(leaf_link(disk), &key);
-
-		cache_layer_close(disk->cached, good ? key.stamp : 0);
-		disk->cached = NULL;
-	}
 	stack_put(disk->stack);
-	disk->leaf = NULL;
 	disk->stack = NULL;
 	return result;
 }

@@ -74,10 +74,11 @@ static struct stack *find_locked(const struct chain_link *link, const struct sta
 static bool open_layer(struct layer *layer, const struct chain_link *link, struct cache *cache, GError **error)
 {
 	struct cache_layer_key key;
-	bool known = cache && layer_key_of(link, &key);
 
 	layer->image = image_open(link->path, link->format, 0, link->base_offset, error);
-	layer->cached = layer->image && known ? cache_layer_open(cache, &key, false) : NULL;
+	layer->cached = NULL;
+	if (layer->image && cache && layer_key_of(link, &key))
+		layer->cached = cache_layer_open(cache, &key, false);
 	return layer->image;
 }
 
