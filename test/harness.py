@@ -193,7 +193,7 @@ _live_loops = []
 
 
 def finalise_all():
-    for loop in list(_live_loops):
+    for loop in list(reversed(_live_loops)):
         loop.finalise()
     for live in list(_live_mounts):
         live.finalise()
@@ -382,6 +382,7 @@ class Loop:
     def __init__(self, path):
         self.path = path
         self.device = run("losetup", "--direct-io=on", "--show", "-f", path).stdout.strip()
+        self.backing = self.backing_now()
         _live_loops.append(self)
         self.mounted = None
 
@@ -407,16 +408,17 @@ class Loop:
         wait_until(lambda: not self.is_attached(), f"{self.device} to let go of {self.path}")
         _live_loops.remove(self)
 
+    def backing_now(self):
+        """Which file is behind the device; its path changes when the file system
+        that it is on is unmounted lazily."""
+        return run("losetup", "-n", "-O", "BACK-INO,BACK-MAJ:MIN", self.device, check=False).stdout.split()
+
     def is_attached(self):
-        backing = f"/sys/block/{os.path.basename(self.device)}/loop/backing_file"
-        try:
-            with open(backing, encoding="utf-8") as file:
-                return file.read().strip().startswith(self.path)
-        except OSError:
-            return False
+        return self.backing_now() == self.backing
 
     def finalise(self):
-        _live_loops.remove(self)
+        if self in _live_loops:
+            _live_loops.remove(self)
         if self.mounted:
             cleanup.quietly("umount", "-l", self.mounted)
         if self.is_attached():
