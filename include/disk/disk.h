@@ -27,8 +27,9 @@ enum disk_mode {
 	DISK_MODE_DIRECT,     /* to the shared leaf */
 	DISK_MODE_PERSISTENT, /* to the shared leaf and the cache */
 	DISK_MODE_EPHEMERAL,  /* to the cache, and what does not fit to an overflow layer; gone with the mount */
+	DISK_MODE_WRITEBACK,  /* to the cache, and from there in the background to the shared leaf */
 };
-/* "direct|persistent|ephemeral" */
+/* "direct|persistent|ephemeral|writeback" */
 extern const char disk_mode_names[];
 const char *disk_mode_name(enum disk_mode mode);
 /* False when TEXT is none of the names. */
@@ -125,12 +126,23 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes);
 
 struct disk_status {
 	const char *mode;
-	const char *state;     /* "active" or "degraded" */
-	char reason[256];      /* degraded: a sentence */
+	const char *state;     /* "active", "degraded", "draining" or "failed" */
+	char reason[256];      /* not active: a sentence */
 	struct timespec since; /* of the last change of state; realtime; zeros: none so far */
+	uint64_t dirty_bytes;  /* acknowledged and not yet on the shared leaf */
+	uint64_t dirty_ns;     /* age of the oldest of these */
 };
 /* Any thread; does not block for long. */
 void disk_get_status(struct disk *disk, struct disk_status *status);
+
+/* Waits until nothing of the disk is dirty, writing back as fast as the pool
+ * takes it; GO_ON (NULL: yes) is asked with the dirty bytes left several times
+ * a second, and false gives up. Blocks. 0, -EINTR given up, or -errno with
+ * ERROR set: why something stays behind. The disk need not be open. */
+int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error);
+/* Another mode from now on, until the pool is closed; drains first where the
+ * new mode needs it. Open files stay valid. Blocks. 0 or -errno with ERROR. */
+int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error);
 
 struct disk_layer {
 	char *path; /* absolute, links followed */

@@ -67,6 +67,29 @@ bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error);
 int disk_pool_stat(struct disk_pool *pool, struct stat *st);
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 
+/* disk_drain() of every disk; DIRTY_BYTES are those of all. True when nothing
+ * is dirty. False and ERROR: a sentence with how much of which disks stays in
+ * the cache, and why. Blocks. */
+bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+		     GError **error);
+
+/* What can be changed while the pool is in use: keys, of struct disk_tunables. */
+struct disk_tunables {
+	uint64_t read_run_bypass;     /* bytes; longer sequential runs do not fill the cache */
+	bool copy_on_read;	      /* reads fill the cache */
+	uint64_t max_dirty;	      /* bytes of all disks; 0: what the cache holds */
+	uint64_t max_dirty_age;	      /* seconds */
+	uint64_t migrate_idle_ms;     /* the shared store counts as idle after that */
+	uint64_t migrate_threshold;   /* percent of max_dirty */
+	uint64_t migrate_batch;	      /* blocks */
+	uint64_t barrier_deadline_ms; /* a flush may wait that long for others to join */
+};
+extern const struct config_key disk_tunable_keys[];
+/* A copy of what is in force. */
+void disk_pool_get_tunables(struct disk_pool *pool, struct disk_tunables *tunables);
+/* False and ERROR: what is allowed. */
+bool disk_pool_set_tunable(struct disk_pool *pool, const char *key, const char *value, GError **error);
+
 /* The cache as "key: value" lines; NULL: there is none. g_free. */
 char *disk_pool_cache_text(struct disk_pool *pool);
 
