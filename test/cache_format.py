@@ -11,12 +11,12 @@ SUPER_CHECKSUM = 24
 RECORD_CHECKSUM = 16
 BODY_OFFSET = 80
 BODY_BYTES = BLOCK - BODY_OFFSET
-CLEAN, DIRTY, ZERO, FORGET, LAYER, DROP = range(1, 7)
+CLEAN, DIRTY, ZERO, FORGET, LAYER, DROP, BARRIER, MIGRATE, MIGRATED = range(1, 10)
 
 SUPER = struct.Struct("<8sIIQQQQQQ16s16sIIQQQQQQI100x2048s1792x")
 RECORD = struct.Struct("<IIQQQQQQQII8x")
 ENTRY = struct.Struct("<IHHQ")
-DECLARATION = struct.Struct("<16sQQII")
+DECLARATION = struct.Struct("<16sQQQII")
 
 
 def checksum(data):
@@ -50,15 +50,24 @@ def range_entry(layer, kind, block, blocks):
     return ENTRY.pack(layer, kind, 1, block) + struct.pack("<Q", blocks), []
 
 
-def layer_entry(layer, identity, stamp, size, name):
+def layer_entry(layer, identity, stamp, size, name, generation=0, flags=0):
     name = name.encode()
     padded = name + bytes(-len(name) % 8)
-    body = DECLARATION.pack(identity, stamp, size, len(name), 0) + padded
+    body = DECLARATION.pack(identity, stamp, size, generation, len(name), flags) + padded
     return ENTRY.pack(layer, LAYER, len(body) // 8, 0) + body, []
 
 
 def drop_entry(layer):
     return ENTRY.pack(layer, DROP, 0, 0), []
+
+
+def barrier_entry(layer):
+    return ENTRY.pack(layer, BARRIER, 0, 0), []
+
+
+def migrate_entry(layer, kind, slot, blocks):
+    """KIND is MIGRATE or MIGRATED: up to the barrier in the record at SLOT, behind BLOCKS data blocks of it."""
+    return ENTRY.pack(layer, kind, 2, 0) + struct.pack("<QQ", slot, blocks), []
 
 
 class Cache:
@@ -104,21 +113,21 @@ class Cache:
             following = following - following % SEGMENT_BLOCKS + SEGMENT_BLOCKS
         return following % (self.ring * SEGMENT_BLOCKS)
 
-    def append(self, *entries, barrier=False, **fields):
+    def append(self, *entries, **fields):
         """One record; FIELDS replace what belongs there."""
-        self.place(slot_offset(self.slot), *self.record(entries, barrier, fields))
+        self.place(slot_offset(self.slot), *self.record(entries, fields))
 
     def place(self, offset, header, data):
         self.image[offset:offset + BLOCK + len(data)] = header + data
 
-    def record(self, entries, barrier, fields):
+    def record(self, entries, fields):
         """The next record's header and data."""
         body = b"".join(entry for entry, _ in entries)
         data = b"".join(content for _, contents in entries for content in contents)
         values = {
             "magic": 0x5243464c, "blocks": len(data) // BLOCK, "position": slot_offset(self.slot), "checksum": 0,
             "cache_id": struct.unpack_from("<Q", self.uuid)[0], "generation": self.generation,
-            "sequence": self.sequence, "previous": self.previous, "durable": self.durable, "flags": int(barrier),
+            "sequence": self.sequence, "previous": self.previous, "durable": self.durable, "reserved": 0,
             "entries_bytes": len(body), **fields}
         header = sealed(RECORD.pack(*values.values()) + body.ljust(BODY_BYTES, b"\0"), RECORD_CHECKSUM)
         self.records.append(self.slot)

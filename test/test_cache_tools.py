@@ -34,7 +34,7 @@ def sample():
     cache.append(form.data_entry(1, form.CLEAN, 10, pattern(1, 2, 3)), form.data_entry(2, form.DIRTY, 5, pattern(4)))
     cache.append(form.range_entry(2, form.ZERO, 20, 10), form.range_entry(1, form.FORGET, 11, 1))
     cache.durable = 3
-    cache.append(form.data_entry(2, form.CLEAN, 25, pattern(5, 6)), barrier=True)
+    cache.append(form.data_entry(2, form.CLEAN, 25, pattern(5, 6)))
     return cache
 
 

@@ -1,9 +1,11 @@
 /* The cache: a log on fast local storage, in front of any number of layers.
  *
  * It maps (layer, block) to the block's newest content. Blocks are CLEAN (the
- * layer's image has the same; they may be forgotten at any time) or PINNED
+ * layer's image has the same; they may be forgotten at any time), PINNED
  * (nobody else has them: they stay until they are overwritten, forgotten or
- * their layer is dropped, and are void after a restart).
+ * their layer is dropped, and are void after a restart), or DIRTY (the image
+ * will get them, epoch by epoch, through struct cache_batch; a restart finds
+ * them again).
  *
  * Threads: cache_open, cache_start, cache_close and the layer functions block
  * and run on any thread but a loop's data path. Everything else runs on any
@@ -68,7 +70,10 @@ struct cache_status {
 	uint64_t cached_blocks; /* live: clean and pinned */
 	uint64_t pinned_blocks;
 	uint64_t pinned_blocks_max;
-	uint64_t memory_bytes; /* index, buffers, layer table */
+	uint64_t dirty_blocks;
+	uint64_t dirty_blocks_max; /* by cache_set_limits(), or what the log holds */
+	bool short_of_room;	   /* what is dirty keeps the log from being reclaimed */
+	uint64_t memory_bytes;	   /* index, buffers, layer table */
 };
 void cache_get_status(struct cache *cache, struct cache_status *status);
 
@@ -80,6 +85,9 @@ struct cache_layer_key {
 	uint64_t stamp; /* not 0 */
 	uint64_t size_bytes;
 	const char *name; /* for messages and dumps */
+	/* Of the ownership under which this cache last had the image's dirty
+	 * blocks, as the pool tells it; 0: another has or had it since. */
+	uint64_t owned;
 };
 /* What a recovered layer of this identity holds is kept when its recorded
  * stamp is KEY's, and dropped otherwise. With WRITABLE the recorded stamp is
@@ -87,12 +95,40 @@ struct cache_layer_key {
  * cached blocks. A second open of the same identity shares the layer when both
  * are read-only, and is refused (NULL) otherwise: that image goes uncached. */
 struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable);
+/* For DIRTY blocks, under the new ownership GENERATION, which is durable in the
+ * log when this returns. What a recovered layer holds is kept when its stamp is
+ * KEY's or its generation is KEY's or the one that was to follow it. Otherwise
+ * its dirty blocks are orphaned: they stay in the log, for
+ * cache_dump() only. Blocks. NULL and *RESULT: -EBUSY, open already; -EIO and
+ * others: not recorded. */
+struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t generation,
+					   int *result);
 /* A layer that no restart keeps, for PINNED blocks. */
 struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name);
 /* STAMP: the image's now, for a writable layer whose cached blocks are to be
  * found good at the next open; 0: they are not. A read-only layer keeps its
- * stamp, a volatile one is dropped. NULL is allowed. */
+ * stamp, a volatile one is dropped. One with dirty blocks keeps all it has, for
+ * the next open. NULL is allowed. */
 void cache_layer_close(struct cache_layer *layer, uint64_t stamp);
+
+/* Gives up all that the cache has of LAYER, dirty blocks too, as degrading does:
+ * its image is written by others from now on. */
+void cache_layer_abandon(struct cache_layer *layer, const char *reason);
+/* LAYER's dirty blocks are nobody's to write back: another owns its image. It
+ * is closed; they stay in the log. */
+void cache_layer_orphan(struct cache_layer *layer);
+
+/* What an image that is not open has in the cache. */
+struct cache_layer_found {
+	uint64_t generation;
+	uint64_t dirty_blocks; /* and zero ranges */
+};
+/* False: nothing is known of it. */
+bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found);
+/* Calls EACH with the name of every closed layer that has dirty blocks and is
+ * not orphaned (ORPHAN false), or is. */
+void cache_layer_foreach_dirty(struct cache *cache, bool orphan,
+			       void (*each)(void *opaque, const char *name, uint64_t dirty_blocks), void *opaque);
 
 enum cache_layer_state {
 	CACHE_LAYER_ACTIVE,
@@ -140,11 +176,14 @@ struct cache_io {
 struct cache_extent cache_read(struct cache_io *io);
 
 /* Copies up to BLOCKS blocks from DATA and returns how many, from the first on;
- * they are what a lookup finds from now on. -EAGAIN: no room at the moment
- * (cache_wait). -ENOSPC: PINNED only, the limit of pinned blocks is reached.
- * -EIO: suspended, or the layer is degraded. */
-int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool pinned);
-/* Zeros from now on, pinned; of a volatile layer. -ENOSPC: too many separate ranges; nothing is changed. */
+ * they are what a lookup finds from now on. NEWER: the image does not have
+ * them; they are pinned, or dirty where the layer was opened so. -EAGAIN: no
+ * room at the moment (cache_wait). -ENOSPC: the limit of pinned blocks is
+ * reached. -EIO: suspended, or the layer is degraded. */
+int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer);
+/* Zeros from now on, pinned or dirty; not of a layer that is mirrored. -ENOSPC:
+ * too many separate ranges. -EAGAIN, -EIO: as cache_put(). Nothing is changed
+ * then. */
 int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks);
 /* 0: the cache has nothing of these from now on, also after a restart; where it
  * is suspended and cannot record that, the layer is degraded. -EAGAIN: no room
@@ -157,9 +196,76 @@ int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks);
 struct cache_waiter {
 	struct loop *loop;
 	struct loop_task task;
+	bool dirty; /* it was for dirty blocks or zeros */
 	struct list link;
 };
 void cache_wait(struct cache *cache, struct cache_waiter *waiter);
+
+/* ---- Dirty blocks: flush and migration ---- */
+
+struct cache_flush {
+	struct loop *loop;
+	struct loop_task task;
+	/* The cache's until TASK is posted; then 0, or -EIO: the cache was
+	 * suspended, nobody knows what is durable. */
+	int result;
+	uint64_t sequence;
+	struct list link;
+};
+/* An epoch of LAYER ends here: all that was put before is durable when TASK
+ * comes. 0; or -EAGAIN (cache_wait) and -EIO, and TASK will not come. */
+int cache_flush(struct cache_layer *layer, struct cache_flush *flush);
+
+/* DIRTY_MAX_BLOCKS 0: what the log holds. A flush may wait that long for others. */
+void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns);
+
+struct cache_dirty {
+	uint64_t blocks;    /* that a read would find; 0 when only zeros are dirty */
+	uint64_t slots;	    /* of the log, with what was overwritten since */
+	uint64_t zeros;	    /* ranges */
+	uint64_t oldest_ns; /* loop_now_ns() when the oldest came; 0: nothing is dirty */
+	uint64_t distance;  /* of the oldest from the log's tail, in blocks */
+	bool has_barrier;   /* an epoch is complete */
+};
+void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty);
+
+/* Whole epochs of a layer, to be applied to its image all or none. */
+struct cache_batch_extent {
+	uint64_t block;
+	uint64_t blocks;
+	uint8_t *data; /* NULL: zeros */
+};
+struct cache_batch {
+	struct cache_batch_extent *extents; /* sorted by block */
+	unsigned extent_count;
+	uint64_t data_blocks;
+
+	/* The cache's. */
+	struct cache_layer *layer;
+	uint32_t layer_id;
+	struct epoch_range *range;
+	uint8_t *data;
+};
+struct cache_batch_limits {
+	unsigned data_blocks; /* one epoch is taken however large it is */
+	unsigned extents;
+	bool cut; /* where no epoch is complete, one ends now */
+};
+/* The oldest epochs of LAYER. *BATCH NULL and 0: none is complete. -EIO: a block
+ * of it cannot be read or is damaged; LOST, unless NULL, is called for each.
+ * One batch of a layer at a time; blocks; not from a loop. */
+int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits *limits, struct cache_batch **batch,
+		     void (*lost)(void *opaque, uint64_t block), void *opaque);
+/* The image has it, durably: what was not overwritten since is clean. */
+void cache_batch_done(struct cache_batch *batch);
+/* It was not applied; it stays dirty. NULL is allowed. */
+void cache_batch_free(struct cache_batch *batch);
+
+/* Blocks until there is something to migrate where there was nothing, somebody
+ * waits for room, the state of the cache changes, cache_kick() is called, or
+ * realtime UNTIL_NS (UINT64_MAX: no limit). One thread. */
+void cache_wait_work(struct cache *cache, uint64_t until_ns);
+void cache_kick(struct cache *cache);
 
 /* Blocks until all that was put before is in the file and durable. 0 or -errno. */
 int cache_sync(struct cache *cache);

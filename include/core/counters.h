@@ -39,6 +39,7 @@
 	X(cache_hits, "blocks", "blocks read from the cache")                                                          \
 	X(cache_misses, "blocks", "blocks of the pool asked of the cache that it did not have")                        \
 	X(cache_put_blocks, "blocks", "blocks put into the cache")                                                     \
+	X(cache_overwritten_blocks, "blocks", "blocks overwritten in the buffer, before they were written")            \
 	X(cache_waits, "puts", "puts that found no room in the cache's log at the moment")                             \
 	X(cache_records, "records", "records written to the cache's log")                                              \
 	X(cache_record_bytes, "bytes", "bytes of these records")                                                       \

@@ -80,16 +80,13 @@ struct cache_record_ondisk {
 	le64 sequence;
 	le64 previous; /* checksum of the record before it */
 	le64 durable;  /* every record up to this sequence was durable when this one was built; 0: none known */
-	le32 flags;
+	le32 reserved0;
 	le32 entries_bytes; /* used in BODY */
-	uint8_t reserved[8];
+	uint8_t reserved1[8];
 	uint8_t body[CACHE_RECORD_BODY_BYTES];
 } __attribute__((packed));
 _Static_assert(sizeof(struct cache_record_ondisk) == 4096, "record header");
 _Static_assert(offsetof(struct cache_record_ondisk, body) == 80, "record body");
-
-/* FLAGS. */
-#define CACHE_RECORD_BARRIER 1u /* an epoch ends with this record */
 
 /* An entry; WORDS le64 follow it. */
 struct cache_entry_ondisk {
@@ -111,6 +108,12 @@ enum cache_entry_kind {
 	CACHE_ENTRY_LAYER = 5,
 	/* BLOCK 0, no words: the layer's entries before this one are void. */
 	CACHE_ENTRY_DROP = 6,
+	/* BLOCK 0, no words: an epoch of the layer ends here. */
+	CACHE_ENTRY_BARRIER = 7,
+	/* Two words that name a BARRIER of the layer: the slot of its record,
+	 * and how many data blocks of that record come before it. BLOCK 0. */
+	CACHE_ENTRY_MIGRATE = 8,  /* from here on the image may have what is DIRTY or ZERO before it */
+	CACHE_ENTRY_MIGRATED = 9, /* the image has that: it is clean */
 };
 
 /* What CACHE_ENTRY_LAYER says of its layer; a later one replaces it. */
@@ -118,9 +121,13 @@ struct cache_layer_ondisk {
 	uint8_t identity[16];
 	le64 stamp; /* of the image, when its cached blocks were last known good; 0: they are not */
 	le64 size_bytes;
+	le64 generation; /* of the image's ownership under which its blocks are good; 0: none */
 	le32 name_bytes;
-	le32 reserved;
+	le32 flags;
 } __attribute__((packed));
-_Static_assert(sizeof(struct cache_layer_ondisk) == 40, "layer");
+_Static_assert(sizeof(struct cache_layer_ondisk) == 48, "layer");
+
+/* FLAGS of a layer. */
+#define CACHE_LAYER_ORPHAN 1u /* its image has another owner now: what is dirty stays here */
 
 #endif

@@ -27,6 +27,7 @@ static void cache_free(struct cache *cache)
 	index_free(cache->index);
 	g_free(cache->segments);
 	cache_storage_close(&cache->storage);
+	pthread_cond_destroy(&cache->work);
 	pthread_cond_destroy(&cache->reclaim.wanted);
 	pthread_cond_destroy(&cache->changed);
 	pthread_mutex_destroy(&cache->lock);
@@ -36,11 +37,17 @@ static void cache_free(struct cache *cache)
 static struct cache *cache_new(void)
 {
 	struct cache *cache = g_new0(struct cache, 1);
+	pthread_condattr_t monotonic;
 
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&cache->work, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	pthread_mutex_init(&cache->lock, NULL);
 	pthread_cond_init(&cache->changed, NULL);
 	pthread_cond_init(&cache->reclaim.wanted, NULL);
 	list_init(&cache->waiters);
+	list_init(&cache->flushes);
 	list_init(&cache->writer.timer.link);
 	clock_gettime(CLOCK_REALTIME, &cache->since);
 	return cache;
@@ -142,6 +149,9 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.cached_blocks = cache->live_blocks,
 		.pinned_blocks = cache->pinned_blocks,
 		.pinned_blocks_max = cache_pinned_max_locked(cache),
+		.dirty_blocks = cache->dirty_blocks,
+		.dirty_blocks_max = cache_dirty_max_locked(cache),
+		.short_of_room = reclaim_is_blocked_locked(cache),
 		.memory_bytes = memory_bytes_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));

@@ -5,11 +5,16 @@
  * void. That need not be durable before the image changes, because the image's
  * own stamp changes first, durably, and the recorded one is not its any more.
  *
+ * A layer with dirty blocks is good under an ownership: its generation is in
+ * the log before the pool says it, so that a crash in between leaves a log
+ * that is one ahead. Whatever else the pool says, another has had the image.
+ *
  * A change that cannot be recorded degrades the layer: it has a new id from
  * then on, with nothing cached, and what the log has under the old id is void.
  * Once the log takes a DROP of the old id the layer is active again. */
 #include "internal.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "log.h"
@@ -22,17 +27,20 @@ void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int c
 
 	layer->live_blocks += (uint64_t)change;
 	cache->live_blocks += (uint64_t)change;
-	if (flags & INDEX_PINNED) {
-		layer->pinned_blocks += (uint64_t)change;
-		cache->pinned_blocks += (uint64_t)change;
-	}
+	if (!(flags & INDEX_PINNED))
+		return;
+	layer->pinned_blocks += (uint64_t)change;
+	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) += (uint64_t)change;
 }
 
 /* The cache has none of its blocks; the index finds that out by the id. */
 static void disown_blocks_locked(struct cache_layer *layer)
 {
-	layer->cache->live_blocks -= layer->live_blocks;
-	layer->cache->pinned_blocks -= layer->pinned_blocks;
+	struct cache *cache = layer->cache;
+
+	cache->live_blocks -= layer->live_blocks;
+	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) -= layer->pinned_blocks;
+	cache_dirty_release_locked(layer);
 	layer->live_blocks = 0;
 	layer->pinned_blocks = 0;
 }
@@ -120,13 +128,43 @@ static void wait_for_room_locked(struct cache *cache)
 	}
 }
 
-/* What is kept of an earlier mount or opening; what is not good goes. */
+static bool is_good(const struct cache_layer *layer, const struct cache_layer_key *key)
+{
+	if (layer->stamp != 0 && layer->stamp == key->stamp)
+		return true;
+	return key->owned != 0 && (layer->generation == key->owned || layer->generation == key->owned + 1);
+}
+
+/* Nobody's blocks are moved like any pinned ones. */
+static void orphan_locked(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+
+	cache->dirty_blocks -= layer->pinned_blocks;
+	cache->pinned_blocks += layer->pinned_blocks;
+	cache_dirty_release_locked(layer);
+	layers_make_orphan(cache->layers, layer);
+	if (layer->declared)
+		(void)log_declare_locked(cache, LOG_ENTRY, layer);
+}
+
+static bool is_dirty(const struct cache_layer *layer)
+{
+	return layer->epochs && !epochs_is_empty(layer->epochs);
+}
+
+/* What is kept of an earlier mount or opening; what is not good goes. Dirty
+ * blocks that this cache itself gave up are older than the pool's word. */
 static struct cache_layer *find_good_locked(struct cache *cache, const struct cache_layer_key *key)
 {
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
-	if (!layer || (layer->stamp != 0 && layer->stamp == key->stamp))
+	if (!layer || is_good(layer, key))
 		return layer;
+	if (is_dirty(layer) && (layer->generation == 0 || layer->generation > key->owned)) {
+		orphan_locked(layer);
+		return NULL;
+	}
 	if (layer->declared)
 		(void)log_drop_locked(cache, layer->id);
 	remove_locked(layer);
@@ -163,7 +201,9 @@ static struct cache_layer *open_locked(struct cache *cache, const struct cache_l
 		return NULL;
 	layer->opens = 1;
 	layer->stamp = key->stamp;
+	layer->generation = 0;
 	layer->size_bytes = key->size_bytes;
+	g_clear_pointer(&layer->epochs, epochs_free);
 	if (writable)
 		begin_writing_locked(layer);
 	return layer;
@@ -178,6 +218,103 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	layer = open_locked(cache, key, writable);
 	cache_unlock(cache);
 	return layer;
+}
+
+/* Without dirty blocks it has nothing to be kept for when its generation cannot
+ * be recorded. */
+static struct cache_layer *open_dirty_locked(struct cache *cache, const struct cache_layer_key *key,
+					     uint64_t generation, int *result)
+{
+	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
+
+	*result = -EBUSY;
+	if (layer && layer->opens > 0)
+		return NULL;
+	layer = find_good_locked(cache, key);
+	if (!layer)
+		layer = layers_add(cache->layers, key->identity, key->name);
+	*result = -ENOSPC;
+	if (!layer)
+		return NULL;
+	layer->generation = generation;
+	layer->stamp = 0;
+	layer->size_bytes = key->size_bytes;
+	if (!layer->epochs)
+		layer->epochs = epochs_new();
+	*result = -EIO;
+	if (!log_declare_locked(cache, LOG_ENTRY, layer))
+		return NULL;
+	*result = log_wait_durable_locked(cache, log_flush_locked(cache));
+	if (*result < 0)
+		return NULL;
+	layer->opens = 1;
+	layer->writable = true;
+	return layer;
+}
+
+struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t generation,
+					   int *result)
+{
+	struct cache_layer *layer;
+
+	cache_lock(cache);
+	wait_for_room_locked(cache);
+	layer = open_dirty_locked(cache, key, generation, result);
+	cache_unlock(cache);
+	return layer;
+}
+
+bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found)
+{
+	const struct cache_layer *layer;
+
+	cache_lock(cache);
+	layer = layers_by_identity(cache->layers, identity);
+	*found = (struct cache_layer_found){0};
+	if (layer) {
+		found->generation = layer->generation;
+		found->dirty_blocks = layer->epochs ? layer->pinned_blocks + layer->epochs->zeros : 0;
+	}
+	cache_unlock(cache);
+	return layer;
+}
+
+struct dirty_name {
+	char *name;
+	uint64_t blocks;
+};
+
+struct dirty_names {
+	bool orphan;
+	GArray *names;
+};
+
+static void add_dirty_name(void *opaque, struct cache_layer *layer)
+{
+	struct dirty_names *names = opaque;
+	struct dirty_name name = {.blocks = layer->pinned_blocks + (layer->epochs ? layer->epochs->zeros : 0)};
+
+	if (layer->orphan != names->orphan || layer->opens > 0 || (!layer->orphan && !is_dirty(layer)))
+		return;
+	name.name = g_strdup(layer->name);
+	g_array_append_val(names->names, name);
+}
+
+void cache_layer_foreach_dirty(struct cache *cache, bool orphan,
+			       void (*each)(void *opaque, const char *name, uint64_t dirty_blocks), void *opaque)
+{
+	struct dirty_names names = {orphan, g_array_new(FALSE, FALSE, sizeof(struct dirty_name))};
+
+	cache_lock(cache);
+	layers_foreach(cache->layers, add_dirty_name, &names);
+	cache_unlock(cache);
+	for (guint i = 0; i < names.names->len; i++) {
+		struct dirty_name *name = &g_array_index(names.names, struct dirty_name, i);
+
+		each(opaque, name->name, name->blocks);
+		g_free(name->name);
+	}
+	g_array_free(names.names, TRUE);
 }
 
 struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name)
@@ -210,6 +347,10 @@ static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
 	layer->writable = false;
 	if (layer->is_volatile || layer->status.state == CACHE_LAYER_DEGRADED || !layer->declared)
 		return false;
+	if (layer->orphan || is_dirty(layer))
+		return true;
+	g_clear_pointer(&layer->epochs, epochs_free);
+	layer->generation = 0;
 	return !was_writable || record_stamp_locked(layer, stamp);
 }
 
@@ -238,6 +379,24 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 	if (stamp != 0)
 		wait_for_room_locked(cache);
 	close_locked(layer, stamp);
+	cache_unlock(cache);
+}
+
+void cache_layer_abandon(struct cache_layer *layer, const char *reason)
+{
+	cache_lock(layer->cache);
+	cache_layer_degrade_locked(layer, reason);
+	cache_unlock(layer->cache);
+}
+
+void cache_layer_orphan(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+
+	cache_lock(cache);
+	if (layer->status.state == CACHE_LAYER_ACTIVE && is_dirty(layer))
+		orphan_locked(layer);
+	close_locked(layer, 0);
 	cache_unlock(cache);
 }
 

@@ -2,7 +2,7 @@
  *
  * A put reserves under the lock, copies without it, and publishes under it: a
  * block is found at its new slot only when its data is there. Reserved and not
- * published, it has marked the slot that it will supersede BUSY (invariant 6).
+ * published, it has marked the slot that it will supersede BUSY (invariant 7).
  * A layer that was dropped meanwhile has a new id or none: nothing is
  * published then, and what the log has under the old id is void. */
 #include "content.h"
@@ -76,44 +76,80 @@ static void mark_busy_locked(struct cache *cache, const struct log_grant *grant)
 
 struct put {
 	struct log_grant grant;
-	bool pinned;
+	enum { PUT_CLEAN, PUT_PINNED, PUT_DIRTY } kind;
+	bool overwrites;  /* the same slots again */
 	uint64_t charged; /* to pinned_pending */
 };
+
+static int no_room_locked(struct cache *cache)
+{
+	reclaim_look_locked(cache);
+	cache_kick_locked(cache);
+	counter_add(cache_waits, 1);
+	return -EAGAIN;
+}
+
+static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct put *put)
+{
+	enum cache_entry_kind kind = put->kind == PUT_CLEAN ? CACHE_ENTRY_CLEAN : CACHE_ENTRY_DIRTY;
+	struct cache *cache = layer->cache;
+
+	if (put->kind == PUT_PINNED)
+		blocks = pinnable_locked(layer, block, blocks, &put->charged);
+	if (blocks == 0)
+		return -ENOSPC;
+	if ((put->kind == PUT_DIRTY && !cache_takes_dirty_locked(cache)) ||
+	    !log_reserve_locked(cache, LOG_PUT, layer, kind, block, blocks, &put->grant))
+		return no_room_locked(cache);
+	if (put->kind == PUT_PINNED)
+		(void)pinnable_locked(layer, block, put->grant.blocks, &put->charged);
+	if (put->kind == PUT_DIRTY)
+		cache_dirty_reserve_locked(layer, put->grant.slot, put->grant.blocks);
+	cache->pinned_pending += put->charged;
+	return 0;
+}
 
 /* 0, or -errno of cache_put(). */
 static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct put *put)
 {
-	enum cache_entry_kind kind = put->pinned ? CACHE_ENTRY_DIRTY : CACHE_ENTRY_CLEAN;
 	struct cache *cache = layer->cache;
+	int result = 0;
 
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	blocks = MIN(blocks, CACHE_SEGMENT_BLOCKS);
-	if (put->pinned)
-		blocks = pinnable_locked(layer, block, blocks, &put->charged);
-	if (blocks == 0)
-		return -ENOSPC;
-	if (!log_reserve_locked(cache, LOG_PUT, layer, kind, block, blocks, &put->grant)) {
-		reclaim_look_locked(cache);
-		counter_add(cache_waits, 1);
-		return -EAGAIN;
+	put->overwrites = put->kind == PUT_DIRTY && log_overwrite_locked(cache, layer, block, blocks, &put->grant);
+	if (!put->overwrites)
+		result = reserve_new_locked(layer, block, blocks, put);
+	if (result == 0)
+		mark_busy_locked(cache, &put->grant);
+	return result;
+}
+
+static void publish_block_locked(struct cache_layer *layer, const struct put *put, unsigned at)
+{
+	unsigned flags = INDEX_PROVEN | (put->kind == PUT_CLEAN ? 0 : INDEX_PINNED);
+	struct cache *cache = layer->cache;
+	uint32_t slot = put->grant.slot + at;
+
+	if (!put->overwrites) {
+		content_publish_locked(cache, layer, &put->grant, at, flags);
+		return;
 	}
-	if (put->pinned)
-		(void)pinnable_locked(layer, block, put->grant.blocks, &put->charged);
-	cache->pinned_pending += put->charged;
-	mark_busy_locked(cache, &put->grant);
-	return 0;
+	index_set_checksum(cache->index, slot, cache_checksum_short(le64_get(put->grant.words[at])));
+	index_set_flags(cache->index, slot, 0, INDEX_BUSY);
 }
 
 /* False: the layer was dropped meanwhile. */
 static bool publish_locked(struct cache_layer *layer, const struct put *put)
 {
-	unsigned flags = INDEX_PROVEN | (put->pinned ? INDEX_PINNED : 0);
 	struct cache *cache = layer->cache;
 	bool wanted = layer->id == put->grant.layer && layer->status.state == CACHE_LAYER_ACTIVE;
 
 	for (unsigned i = 0; wanted && i < put->grant.blocks; i++)
-		content_publish_locked(cache, layer, &put->grant, i, flags);
+		publish_block_locked(layer, put, i);
+	if (!wanted && put->kind == PUT_DIRTY && !put->overwrites)
+		cache_dirty_cancel_locked(layer, put->grant.slot, put->grant.blocks);
 	cache->pinned_pending -= put->charged;
 	log_copied_locked(cache, put->grant.record);
 	if (cache->reclaim.waiting)
@@ -121,13 +157,15 @@ static bool publish_locked(struct cache_layer *layer, const struct put *put)
 	return wanted;
 }
 
-static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t blocks, const uint8_t *data, bool pinned)
+static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t blocks, const uint8_t *data, bool newer)
 {
 	struct cache *cache = layer->cache;
-	struct put put = {.pinned = pinned};
+	struct put put = {.kind = PUT_CLEAN};
 	int result;
 
 	cache_lock(cache);
+	if (newer)
+		put.kind = layer->epochs ? PUT_DIRTY : PUT_PINNED;
 	result = reserve_locked(layer, block, blocks, &put);
 	cache_unlock(cache);
 	if (result < 0)
@@ -140,16 +178,17 @@ static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t block
 	if (result < 0)
 		return result;
 	counter_add(cache_put_blocks, put.grant.blocks);
+	counter_add(cache_overwritten_blocks, put.overwrites ? put.grant.blocks : 0);
 	return put.grant.blocks;
 }
 
-int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool pinned)
+int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer)
 {
 	const uint8_t *from = data;
 	uint64_t done = 0;
 
 	while (done < blocks) {
-		int64_t count = put_run(layer, block + done, blocks - done, from + (done << BLOCK_SHIFT), pinned);
+		int64_t count = put_run(layer, block + done, blocks - done, from + (done << BLOCK_SHIFT), newer);
 
 		if (count < 0)
 			return done ? (int64_t)done : count;
@@ -183,22 +222,49 @@ static bool zero_range_fits_locked(const struct cache_layer *layer, uint64_t blo
 	       intervals_contains(layer->zeros, from, count, &run) || run < count;
 }
 
+static void set_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	if (!layer->zeros)
+		layer->zeros = intervals_new();
+	intervals_add(layer->zeros, block, blocks);
+	remove_range_locked(layer, block, blocks);
+}
+
+static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	struct cache *cache = layer->cache;
+	struct epoch_place place;
+
+	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
+		return -EIO;
+	if (!cache_takes_dirty_locked(cache) || (!layer->declared && !log_declare_locked(cache, LOG_PUT, layer)) ||
+	    !log_zero_locked(cache, layer->id, block, blocks, &place))
+		return no_room_locked(cache);
+	cache_dirty_zero_locked(layer, place, block, blocks);
+	set_zero_locked(layer, block, blocks);
+	return 0;
+}
+
+static int put_pinned_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
+{
+	if (!layer->zeros)
+		layer->zeros = intervals_new();
+	if (!zero_range_fits_locked(layer, block, blocks))
+		return -ENOSPC;
+	set_zero_locked(layer, block, blocks);
+	return 0;
+}
+
 int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
 	struct cache *cache = layer->cache;
-	int result = 0;
+	int result = -EOPNOTSUPP;
 
-	if (!layer->is_volatile)
-		return -EOPNOTSUPP;
 	cache_lock(cache);
-	if (!layer->zeros)
-		layer->zeros = intervals_new();
-	if (zero_range_fits_locked(layer, block, blocks)) {
-		intervals_add(layer->zeros, block, blocks);
-		remove_range_locked(layer, block, blocks);
-	} else {
-		result = -ENOSPC;
-	}
+	if (layer->epochs)
+		result = put_dirty_zero_locked(layer, block, blocks);
+	else if (layer->is_volatile)
+		result = put_pinned_zero_locked(layer, block, blocks);
 	cache_unlock(cache);
 	return result;
 }

@@ -32,7 +32,7 @@ static uint32_t last_entry_get(const struct cache_record_ondisk *record)
 {
 	le32 offset;
 
-	memcpy(&offset, record->reserved, sizeof(offset));
+	memcpy(&offset, record->reserved1, sizeof(offset));
 	return le32_get(offset);
 }
 
@@ -40,7 +40,7 @@ static void last_entry_set(struct cache_record_ondisk *record, uint32_t offset)
 {
 	le32 value = le32_of(offset);
 
-	memcpy(record->reserved, &value, sizeof(value));
+	memcpy(record->reserved1, &value, sizeof(value));
 }
 
 static bool kind_has_data(unsigned kind)
@@ -104,10 +104,9 @@ le64 *cache_record_add_block(struct cache_record_ondisk *record, uint32_t layer,
 	return (le64 *)(last + 1) + words;
 }
 
-void cache_record_seal(struct cache_record_ondisk *record, const struct cache_record_place *place, uint64_t durable,
-		       bool barrier)
+void cache_record_seal(struct cache_record_ondisk *record, const struct cache_record_place *place, uint64_t durable)
 {
-	memset(record->reserved, 0, sizeof(record->reserved));
+	memset(record->reserved1, 0, sizeof(record->reserved1));
 	record->magic = le32_of(CACHE_RECORD_MAGIC);
 	record->position = le64_of(place->position);
 	record->cache_id = le64_of(place->cache_id);
@@ -115,7 +114,6 @@ void cache_record_seal(struct cache_record_ondisk *record, const struct cache_re
 	record->sequence = le64_of(place->sequence);
 	record->previous = le64_of(place->previous);
 	record->durable = le64_of(durable);
-	record->flags = le32_of(barrier ? CACHE_RECORD_BARRIER : 0);
 	record->checksum = le64_of(record_checksum(record));
 }
 
@@ -141,6 +139,15 @@ static bool layer_is_valid(const struct cache_entry *entry)
 	       buffer_is_zero(name + name_bytes, bytes - sizeof(*layer) - name_bytes);
 }
 
+/* A slot that can exist, and a number of blocks that fits behind it. */
+static bool barrier_is_valid(const le64 *words)
+{
+	uint64_t slot = le64_get(words[0]);
+
+	return slot < CACHE_SEGMENTS_MAX * CACHE_SEGMENT_BLOCKS &&
+	       le64_get(words[1]) < CACHE_SEGMENT_BLOCKS - slot % CACHE_SEGMENT_BLOCKS;
+}
+
 static bool entry_is_valid(const struct cache_entry *entry)
 {
 	if (entry->layer == 0 || entry->layer > CACHE_LAYER_MAX)
@@ -155,7 +162,11 @@ static bool entry_is_valid(const struct cache_entry *entry)
 	case CACHE_ENTRY_LAYER:
 		return layer_is_valid(entry);
 	case CACHE_ENTRY_DROP:
+	case CACHE_ENTRY_BARRIER:
 		return entry->word_count == 0 && entry->block == 0;
+	case CACHE_ENTRY_MIGRATE:
+	case CACHE_ENTRY_MIGRATED:
+		return entry->word_count == 2 && entry->block == 0 && barrier_is_valid(entry->words);
 	}
 	return false;
 }
@@ -229,6 +240,21 @@ bool cache_record_validate(const struct cache_record_ondisk *record, const struc
 bool cache_record_next(const struct cache_record_ondisk *record, struct cache_cursor *cursor, struct cache_entry *entry)
 {
 	return cursor->offset < le32_get(record->entries_bytes) && entry_read(record, cursor, entry);
+}
+
+le64 *cache_record_words(struct cache_record_ondisk *record, unsigned index, unsigned *blocks)
+{
+	struct cache_cursor cursor = {0};
+	struct cache_entry entry;
+
+	while (cache_record_next(record, &cursor, &entry)) {
+		if (!kind_has_data(entry.kind) || index - entry.first_data >= entry.blocks)
+			continue;
+		*blocks = entry.word_count - (index - entry.first_data);
+		return (le64 *)(record->body + ((const uint8_t *)entry.words - record->body)) +
+		       (index - entry.first_data);
+	}
+	return NULL;
 }
 
 bool cache_record_check_data(const struct cache_record_ondisk *record, unsigned index, const void *data)

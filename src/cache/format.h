@@ -55,6 +55,9 @@ le64 *cache_record_add(struct cache_record_ondisk *record, uint32_t layer, enum 
  * for its checksum; NULL when it does not fit. Counts it in record->blocks. */
 le64 *cache_record_add_block(struct cache_record_ondisk *record, uint32_t layer, enum cache_entry_kind kind,
 			     uint64_t block);
+/* The word of data block INDEX, and in *BLOCKS how many follow each other from
+ * there on in one entry. */
+le64 *cache_record_words(struct cache_record_ondisk *record, unsigned index, unsigned *blocks);
 struct cache_record_place {
 	uint64_t position;
 	uint64_t cache_id;
@@ -62,8 +65,7 @@ struct cache_record_place {
 	uint64_t sequence;
 	uint64_t previous;
 };
-void cache_record_seal(struct cache_record_ondisk *record, const struct cache_record_place *place, uint64_t durable,
-		       bool barrier);
+void cache_record_seal(struct cache_record_ondisk *record, const struct cache_record_place *place, uint64_t durable);
 
 /* Whether RECORD is a header that this cache once wrote at POSITION. */
 bool cache_record_is_intact(const struct cache_record_ondisk *record, uint64_t position, uint64_t cache_id);
@@ -87,6 +89,12 @@ uint64_t cache_data_checksum(const void *data);
 static inline uint32_t cache_checksum_short(uint64_t checksum)
 {
 	return (uint32_t)checksum;
+}
+
+/* How far SLOT is behind slot FROM in log order. */
+static inline uint64_t cache_slot_distance(uint64_t from, uint64_t slot, uint64_t ring_segments)
+{
+	return slot >= from ? slot - from : slot + ring_segments * CACHE_SEGMENT_BLOCKS - from;
 }
 
 /* Slot of the record after the one at SLOT with BLOCKS data blocks; SEGMENTS

@@ -341,6 +341,11 @@ void index_set_flags(struct index *index, uint32_t number, unsigned set, unsigne
 	slot->flags = ((slot->flags & ~clear) | set) & 0xff;
 }
 
+void index_set_checksum(struct index *index, uint32_t number, uint32_t checksum)
+{
+	index->slots[number].checksum = checksum;
+}
+
 void index_clear(struct index *index, uint32_t number)
 {
 	struct slot *slot = &index->slots[number];

@@ -63,6 +63,7 @@ uint64_t index_run(const struct index *index, uint32_t slot, uint32_t layer, uin
 uint64_t index_gap(const struct index *index, uint32_t layer, uint64_t block, uint64_t limit);
 
 void index_get(const struct index *index, uint32_t slot, struct index_entry *entry);
+void index_set_checksum(struct index *index, uint32_t slot, uint32_t checksum);
 void index_set_flags(struct index *index, uint32_t slot, unsigned set, unsigned clear);
 /* SLOT becomes empty. */
 void index_clear(struct index *index, uint32_t slot);

@@ -20,7 +20,9 @@
  *     head never becomes the tail.
  *  5. A segment is cleared only when it has no LIVE slot, no buffer and no
  *     readers.
- *  6. A block that is moved is the newest content of its block that the log
+ *  6. A segment with dirty blocks is not reclaimed: they leave it in log order,
+ *     by migration (batch.c).
+ *  7. A block that is moved is the newest content of its block that the log
  *     has or will have before the move's own slot: a put in flight marks the
  *     slot it will supersede BUSY, and BUSY slots are not moved.
  *
@@ -57,6 +59,7 @@ struct cache_segment {
 	uint64_t sequence;	     /* of its first record; 0: none sealed */
 	uint64_t previous;	     /* checksum of the record before that */
 	uint32_t readers;	     /* from the file */
+	uint32_t dirty;		     /* slots and zero ranges that their images do not have; see epochs.h */
 };
 
 /* A record from its beginning until it is durable. */
@@ -70,6 +73,13 @@ struct log_record {
 	enum { RECORD_UNWRITTEN, RECORD_WRITING, RECORD_WRITTEN } state;
 	struct aio_request aio;
 	struct list link; /* log.free, log.building or log.sealed */
+};
+
+/* Who appends: each may use up more of the free segments than the one before. */
+enum log_purpose {
+	LOG_PUT,
+	LOG_ENTRY, /* what a layer or a put needs to be true after a restart */
+	LOG_MOVE,  /* what makes room */
 };
 
 /* log.c */
@@ -153,6 +163,13 @@ struct cache {
 	uint64_t live_blocks;
 	uint64_t pinned_blocks;
 	uint64_t pinned_pending; /* reserved by puts that are not published */
+	uint64_t dirty_blocks;	 /* LIVE ones */
+	uint64_t dirty_zeros;	 /* zero ranges */
+	uint64_t dirty_max;	 /* blocks; 0: what the log holds */
+	uint64_t barrier_deadline_ns;
+	struct list flushes; /* cache_flush, in order of their sequence */
+	pthread_cond_t work; /* for who migrates: see cache_wait_work() */
+	bool kicked;
 	struct log log;
 	struct writer writer;
 	struct reclaim reclaim;
@@ -204,6 +221,18 @@ static inline uint64_t cache_pinned_max_locked(const struct cache *cache)
 	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS * 3 / 4;
 }
 
+/* What puts may fill, of which the log keeps some for itself. */
+static inline uint64_t cache_dirty_max_locked(const struct cache *cache)
+{
+	return cache->dirty_max ? cache->dirty_max : (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS;
+}
+/* The furthest that dirty blocks may fill the log. */
+static inline bool cache_takes_dirty_locked(const struct cache *cache)
+{
+	return (!cache->dirty_max || cache->dirty_blocks < cache->dirty_max) &&
+	       cache->dirty_zeros < LAYER_ZERO_RANGES_MAX;
+}
+
 /* ---- State (state.c) ---- */
 
 /* The file failed with ERROR: SUSPENDED, unless it is already; what cannot be
@@ -215,6 +244,22 @@ void cache_resume_locked(struct cache *cache);
 void cache_announce(struct cache *cache);
 /* Posts the waiters when there is room, or when there will be none. */
 void cache_wake_waiters_locked(struct cache *cache);
+
+/* ---- Dirty blocks (dirty.c) ---- */
+
+/* BLOCKS of LAYER from SLOT on will be dirty, or will not after all. */
+void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks);
+void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks);
+/* The zero range logged at PLACE is dirty. */
+void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place, uint64_t block, uint64_t blocks);
+/* Nothing of LAYER is dirty any more; its counts of blocks are the caller's. */
+void cache_dirty_release_locked(struct cache_layer *layer);
+/* An epoch of LAYER ends. False: no room. */
+bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose);
+/* Those that wait for what is durable now, or for what will not become so. */
+void cache_answer_flushes_locked(struct cache *cache);
+/* Whoever migrates has something to look at. */
+void cache_kick_locked(struct cache *cache);
 
 /* ---- Layers (cache_layer.c) ---- */
 

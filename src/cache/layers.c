@@ -36,6 +36,7 @@ struct layers *layers_new(struct cache *cache)
 static void layer_free(struct cache_layer *layer)
 {
 	intervals_free(layer->zeros);
+	epochs_free(layer->epochs);
 	g_free(layer->name);
 	g_free(layer);
 }
@@ -63,6 +64,8 @@ static void add_memory(void *opaque, struct cache_layer *layer)
 	*bytes += sizeof(*layer) + strlen(layer->name) + 1;
 	if (layer->zeros)
 		*bytes += intervals_length(layer->zeros) * sizeof(struct interval);
+	if (layer->epochs)
+		*bytes += epochs_memory_bytes(layer->epochs);
 }
 
 uint64_t layers_memory_bytes(const struct layers *layers)
@@ -112,14 +115,26 @@ struct cache_layer *layers_add(struct layers *layers, const uint8_t *identity, c
 struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, const struct cache_layer_ondisk *ondisk,
 					 const char *name)
 {
+	bool orphan = le32_get(ondisk->flags) & CACHE_LAYER_ORPHAN;
 	struct cache_layer *layer;
 
 	layers_see_id(layers, id);
-	layer = layer_new(layers, id, ondisk->identity, name);
+	layer = layer_new(layers, id, orphan ? NULL : ondisk->identity, name);
+	memcpy(layer->identity, ondisk->identity, CACHE_ID_BYTES);
+	layer->is_volatile = false;
+	layer->orphan = orphan;
 	layer->stamp = le64_get(ondisk->stamp);
 	layer->size_bytes = le64_get(ondisk->size_bytes);
+	layer->generation = le64_get(ondisk->generation);
 	layer->declared = true;
 	return layer;
+}
+
+void layers_make_orphan(struct layers *layers, struct cache_layer *layer)
+{
+	g_hash_table_remove(layers->by_identity, layer->identity);
+	layer->orphan = true;
+	g_clear_pointer(&layer->epochs, epochs_free);
 }
 
 bool layers_renew(struct layers *layers, struct cache_layer *layer)
@@ -133,13 +148,14 @@ bool layers_renew(struct layers *layers, struct cache_layer *layer)
 	layer->live_blocks = 0;
 	layer->pinned_blocks = 0;
 	g_clear_pointer(&layer->zeros, intervals_free);
+	g_clear_pointer(&layer->epochs, epochs_free);
 	return true;
 }
 
 void layers_remove(struct layers *layers, struct cache_layer *layer)
 {
 	g_hash_table_remove(layers->by_id, GUINT_TO_POINTER(layer->id));
-	if (!layer->is_volatile)
+	if (!layer->is_volatile && !layer->orphan)
 		g_hash_table_remove(layers->by_identity, layer->identity);
 	layer_free(layer);
 }

@@ -14,6 +14,7 @@
 
 #include "cache/cache.h"
 #include "core/intervals.h"
+#include "epochs.h"
 #include "format/cache.h"
 
 /* Separate zero ranges of one layer. */
@@ -28,14 +29,18 @@ struct cache_layer {
 
 	uint32_t id; /* a new one each time that the layer is dropped and begins anew */
 	uint64_t size_bytes;
-	uint64_t stamp; /* as recorded or to be recorded; 0: not known good */
+	uint64_t stamp;	     /* as recorded or to be recorded; 0: not known good */
+	uint64_t generation; /* of the ownership under which its blocks are good; 0: none */
+	bool orphan;	     /* its image has another owner; known by its id only */
 	bool writable;
+	struct epochs *epochs;	   /* of a layer that is written back: its pinned blocks are dirty; or NULL */
+	uint64_t barrier_sequence; /* of the record with the last barrier */
 	unsigned opens;
 	bool declared;		   /* a LAYER entry of ID is in the log */
 	uint64_t declared_segment; /* and there is the latest */
 	uint64_t live_blocks;	   /* clean and pinned */
 	uint64_t pinned_blocks;
-	struct intervals *zeros; /* pinned, where no LIVE block hides them; NULL: none */
+	struct intervals *zeros; /* pinned or dirty, where no LIVE block hides them; NULL: none */
 	uint32_t drop_id;	 /* DEGRADED: the id whose DROP is to be logged; 0: none */
 	struct cache_layer_status status;
 };
@@ -55,6 +60,8 @@ struct cache_layer *layers_add(struct layers *layers, const uint8_t *identity, c
  * identity is in the table. */
 struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, const struct cache_layer_ondisk *ondisk,
 					 const char *name);
+/* LAYER is not found by its identity any more. */
+void layers_make_orphan(struct layers *layers, struct cache_layer *layer);
 /* Gives LAYER a new id and no content. False when ids have run out. */
 bool layers_renew(struct layers *layers, struct cache_layer *layer);
 /* Frees it; its id is forgotten. */

@@ -122,7 +122,7 @@ static void seal_locked(struct cache *cache, struct log_record *record)
 		segment->previous = place.previous;
 		reclaim_look_locked(cache);
 	}
-	cache_record_seal(header_of(record), &place, log->durable, false);
+	cache_record_seal(header_of(record), &place, log->durable);
 	log->previous = le64_get(header_of(record)->checksum);
 	record->state = RECORD_UNWRITTEN;
 	list_append(&log->sealed, &record->link);
@@ -249,6 +249,8 @@ bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct ca
 	memcpy(ondisk.fixed.identity, layer->identity, CACHE_ID_BYTES);
 	ondisk.fixed.stamp = le64_of(layer->stamp);
 	ondisk.fixed.size_bytes = le64_of(layer->size_bytes);
+	ondisk.fixed.generation = le64_of(layer->generation);
+	ondisk.fixed.flags = le32_of(layer->orphan ? CACHE_LAYER_ORPHAN : 0);
 	ondisk.fixed.name_bytes = le32_of((uint32_t)name_bytes);
 	memcpy(ondisk.name, layer->name, name_bytes);
 	record = append_locked(cache, purpose, layer->id, CACHE_ENTRY_LAYER, 0, (const le64 *)&ondisk, (unsigned)words);
@@ -269,6 +271,39 @@ bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint
 bool log_drop_locked(struct cache *cache, uint32_t layer)
 {
 	return append_locked(cache, LOG_ENTRY, layer, CACHE_ENTRY_DROP, 0, NULL, 0);
+}
+
+static struct epoch_place place_of(const struct log_record *record)
+{
+	return (struct epoch_place){(uint32_t)record->slot, record->blocks};
+}
+
+bool log_zero_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks, struct epoch_place *place)
+{
+	le64 word = le64_of(blocks);
+	struct log_record *record = append_locked(cache, LOG_PUT, layer, CACHE_ENTRY_ZERO, block, &word, 1);
+
+	if (record)
+		*place = place_of(record);
+	return record;
+}
+
+bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t layer, struct epoch_place *place)
+{
+	struct log_record *record = append_locked(cache, purpose, layer, CACHE_ENTRY_BARRIER, 0, NULL, 0);
+
+	if (!record)
+		return false;
+	*place = place_of(record);
+	log_close_record_locked(cache);
+	return true;
+}
+
+bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_t layer, struct epoch_place place)
+{
+	le64 words[2] = {le64_of(place.slot), le64_of(place.blocks)};
+
+	return append_locked(cache, LOG_MOVE, layer, kind, 0, words, 2);
 }
 
 /* ---- Data ---------------------------------------------------------------- */
@@ -312,6 +347,30 @@ bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct ca
 		log_close_record_locked(cache);
 	}
 	return false;
+}
+
+/* Behind the open record's header there is nothing else in its segment. */
+bool log_overwrite_locked(struct cache *cache, struct cache_layer *layer, uint64_t block, uint64_t limit,
+			  struct log_grant *grant)
+{
+	struct log_record *record = cache->log.open;
+	uint32_t slot = record ? index_find(cache->index, layer->id, block) : INDEX_NO_SLOT;
+	struct index_entry entry;
+	unsigned run;
+
+	if (slot == INDEX_NO_SLOT || slot <= record->slot || segment_of(slot) != segment_of(record->slot))
+		return false;
+	index_get(cache->index, slot, &entry);
+	if (!(entry.flags & INDEX_PINNED) || (entry.flags & INDEX_BUSY))
+		return false;
+	*grant = (struct log_grant){.record = record, .layer = layer->id, .block = block, .slot = slot};
+	grant->words = cache_record_words(header_of(record), slot - (uint32_t)record->slot - 1, &run);
+	if (!grant->words)
+		return false;
+	grant->blocks = (unsigned)index_run(cache->index, slot, layer->id, block, MIN(limit, run));
+	grant->data = slot_data(record->buffer->data, slot);
+	record->copies++;
+	return true;
 }
 
 void log_copied_locked(struct cache *cache, struct log_record *record)

@@ -4,13 +4,6 @@
 
 #include "internal.h"
 
-/* Who appends: each may use up more of the free segments than the one before. */
-enum log_purpose {
-	LOG_PUT,
-	LOG_ENTRY, /* what a layer or a put needs to be true after a restart */
-	LOG_MOVE,  /* the reclaim thread, which makes room */
-};
-
 /* Consecutive data slots in one record, to be filled and then given to
  * log_copied_locked(). */
 struct log_grant {
@@ -36,10 +29,21 @@ bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct ca
 /* The grant's slots and words are filled. */
 void log_copied_locked(struct cache *cache, struct log_record *record);
 
+/* The same for blocks that the open record has already: they are overwritten
+ * in place. False: it does not have the first of them. */
+bool log_overwrite_locked(struct cache *cache, struct cache_layer *layer, uint64_t block, uint64_t limit,
+			  struct log_grant *grant);
+
 /* Entries without data. False: not now. */
 bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer);
 bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks);
 bool log_drop_locked(struct cache *cache, uint32_t layer);
+/* *PLACE: where the entry is. */
+bool log_zero_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks, struct epoch_place *place);
+/* Closes the record too: nothing of the next epoch is in it. */
+bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t layer, struct epoch_place *place);
+/* KIND: CACHE_ENTRY_MIGRATE or _MIGRATED, of the barrier at PLACE. */
+bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_t layer, struct epoch_place place);
 
 /* Whether a reservation might succeed. */
 bool log_has_room_locked(const struct cache *cache, enum log_purpose purpose);

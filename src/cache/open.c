@@ -128,17 +128,45 @@ static bool load_segments(struct cache *cache, GError **error)
 	return block_in_segment(cache->log.head_slot) == 0 || load_segment(cache, head, error);
 }
 
+static void count_dirty_zeros(struct cache *cache, const struct epochs *epochs)
+{
+	cache->dirty_zeros += epochs->zeros;
+	for (unsigned i = 0; i < epochs_length(epochs); i++) {
+		const struct epoch_event *event = epochs_get(epochs, i);
+
+		cache->segments[segment_of(event->place.slot)].dirty += event->blocks > 0;
+	}
+}
+
 /* Clean blocks without a stamp are good for nobody. */
 static void keep_or_remove(void *opaque, struct cache_layer *layer)
 {
 	struct cache *cache = opaque;
 
-	if (layer->stamp == 0 && layer->pinned_blocks == 0 && !layer->zeros) {
+	if (layer->stamp == 0 && layer->generation == 0 && layer->pinned_blocks == 0 && !layer->zeros) {
 		layers_remove(cache->layers, layer);
 		return;
 	}
 	cache->live_blocks += layer->live_blocks;
-	cache->pinned_blocks += layer->pinned_blocks;
+	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) += layer->pinned_blocks;
+	if (layer->epochs)
+		count_dirty_zeros(cache, layer->epochs);
+}
+
+static void count_dirty_slots(struct cache *cache)
+{
+	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS;
+
+	for (uint64_t slot = 0; slot < slots; slot++) {
+		const struct cache_layer *layer;
+		struct index_entry entry;
+
+		index_get(cache->index, (uint32_t)slot, &entry);
+		if (!(entry.flags & INDEX_PINNED))
+			continue;
+		layer = layers_by_id(cache->layers, entry.layer);
+		cache->segments[segment_of(slot)].dirty += layer && layer->epochs;
+	}
 }
 
 /* Nothing that this program wrote is behind the head (invariant 4). */
@@ -172,6 +200,7 @@ bool open_log(struct cache *cache, GError **error)
 	cache->log.durable = end.sequence - 1;
 	cache->log.generation = MAX(le64_get(cache->super.generation), end.generation) + 1;
 	layers_foreach(cache->layers, keep_or_remove, cache);
+	count_dirty_slots(cache);
 	return load_segments(cache, error);
 }
 

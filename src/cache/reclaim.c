@@ -52,7 +52,14 @@ static bool has_victim_locked(const struct cache *cache)
 {
 	uint64_t next = (cache->reclaim.segment + 1) % cache->ring_segments;
 
-	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0;
+	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0 &&
+	       cache->segments[cache->reclaim.segment].dirty == 0;
+}
+
+bool reclaim_is_blocked_locked(const struct cache *cache)
+{
+	return cache_free_segments_locked(cache) < 2 * low_water_locked(cache) && full_segments_locked(cache) > 0 &&
+	       cache->segments[cache->reclaim.segment].dirty > 0;
 }
 
 static bool is_wanted_locked(const struct cache *cache)
@@ -67,6 +74,8 @@ void reclaim_look_locked(struct cache *cache)
 {
 	if (is_wanted_locked(cache))
 		pthread_cond_signal(&cache->reclaim.wanted);
+	else if (reclaim_is_blocked_locked(cache))
+		cache_kick_locked(cache);
 }
 
 bool reclaim_wait_locked(struct cache *cache)

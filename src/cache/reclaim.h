@@ -11,6 +11,9 @@ void reclaim_stop(struct cache *cache);
 /* The head has gone on, or a segment's first record is sealed. */
 void reclaim_look_locked(struct cache *cache);
 
+/* Room gets short, and what is dirty in the oldest segment keeps it. */
+bool reclaim_is_blocked_locked(const struct cache *cache);
+
 /* Moves what is worth it out of SEGMENT and empties it; `reclaim.c` decides
  * when, `move.c` how. Segments' worth of slots moved are added to *MOVED.
  * False: not finished (no room to move to, or the thread is to end). */

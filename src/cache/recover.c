@@ -2,8 +2,9 @@
  *
  * A layer's latest declaration can stand behind its blocks, so blocks enter the
  * index as they come, in log order. At the end those go whose layer is not
- * known (volatile, dropped) or whose image may have changed (stamp 0, clean),
- * and the rest are counted. The zero ranges of an id are kept aside likewise. */
+ * known (volatile, dropped) or whose image may have changed (neither stamp nor
+ * generation, clean), and the rest are counted. The zero ranges and barriers of
+ * an id are kept aside likewise; what was migrated of them goes. */
 #include "recover.h"
 
 #include <string.h>
@@ -13,14 +14,20 @@
 
 /* What the log says of an id apart from its declaration. */
 struct id_state {
-	bool dropped; /* whatever follows is not looked at */
-	struct intervals *zeros;
+	bool dropped;		 /* whatever follows is not looked at */
+	struct intervals *zeros; /* where nothing came later */
+	struct epochs *epochs;
+	bool migrated; /* up to this barrier */
+	struct epoch_place migrated_place;
+	uint64_t migrated_slots;
 };
 
 struct recovery {
 	struct index *index;
 	struct layers *layers;
 	GHashTable *ids; /* id -> struct id_state */
+	uint64_t tail_slot;
+	uint64_t ring_segments;
 	uint32_t counted_id;
 	struct cache_layer *counted;
 };
@@ -30,6 +37,7 @@ static void id_state_free(void *opaque)
 	struct id_state *state = opaque;
 
 	intervals_free(state->zeros);
+	epochs_free(state->epochs);
 	g_free(state);
 }
 
@@ -41,9 +49,16 @@ static struct id_state *state_of(struct recovery *recovery, uint32_t id)
 		return state;
 	state = g_new0(struct id_state, 1);
 	state->zeros = intervals_new();
+	state->epochs = epochs_new();
 	g_hash_table_insert(recovery->ids, GUINT_TO_POINTER(id), state);
 	layers_see_id(recovery->layers, id);
 	return state;
+}
+
+/* Of what stands behind PLACE, in slots from the tail. */
+static uint64_t place_distance(const struct recovery *recovery, struct epoch_place place)
+{
+	return cache_slot_distance(recovery->tail_slot, place.slot, recovery->ring_segments) + 1 + place.blocks;
 }
 
 /* ---- Entries ------------------------------------------------------------- */
@@ -53,6 +68,8 @@ static void apply_data(struct recovery *recovery, struct id_state *state, const 
 {
 	uint64_t slot = record_slot + 1 + entry->first_data;
 
+	if (entry->kind == CACHE_ENTRY_DIRTY)
+		epochs_add_blocks(state->epochs, (uint32_t)slot, (unsigned)entry->blocks, loop_now_ns());
 	if (intervals_length(state->zeros))
 		intervals_remove(state->zeros, entry->block, entry->blocks);
 	for (unsigned i = 0; i < entry->blocks; i++) {
@@ -76,8 +93,8 @@ static void ignore_removed(void *opaque, uint32_t slot, const struct index_entry
 
 static void forget(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry)
 {
-	index_remove_range(recovery->index, entry->layer, entry->block, entry->blocks, ignore_removed, NULL);
 	intervals_remove(state->zeros, entry->block, entry->blocks);
+	index_remove_range(recovery->index, entry->layer, entry->block, entry->blocks, ignore_removed, NULL);
 }
 
 static void drop(struct recovery *recovery, struct id_state *state, uint32_t id)
@@ -99,14 +116,36 @@ static void declare(struct recovery *recovery, const struct cache_entry *entry, 
 	if (layer)
 		layers_remove(recovery->layers, layer);
 	layer = layers_by_identity(recovery->layers, ondisk->identity);
-	if (layer)
+	if (layer && !(le32_get(ondisk->flags) & CACHE_LAYER_ORPHAN))
 		layers_remove(recovery->layers, layer);
 	layer = layers_add_recovered(recovery->layers, entry->layer, ondisk, name);
 	layer->declared_segment = record_slot / CACHE_SEGMENT_BLOCKS;
 }
 
-static void apply_entry(struct recovery *recovery, const struct cache_entry *entry, uint64_t record_slot)
+/* What an entry names may be reclaimed by now, and its slot in use again. */
+static void migrate(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry,
+		    uint64_t record_slot)
 {
+	struct epoch_place place = {(uint32_t)le64_get(entry->words[0]), (uint32_t)le64_get(entry->words[1])};
+	uint64_t slots = recovery->ring_segments * CACHE_SEGMENT_BLOCKS;
+
+	if (place.slot >= slots ||
+	    cache_slot_distance(recovery->tail_slot, place.slot, recovery->ring_segments) >
+		    cache_slot_distance(recovery->tail_slot, record_slot, recovery->ring_segments))
+		return;
+	if (entry->kind == CACHE_ENTRY_MIGRATED) {
+		state->migrated = true;
+		state->migrated_place = place;
+	} else {
+		state->epochs->begun = true;
+		state->epochs->begun_place = place;
+	}
+}
+
+static void apply_entry(struct recovery *recovery, const struct cache_entry *entry, unsigned data_before,
+			uint64_t record_slot)
+{
+	struct epoch_place place = {(uint32_t)record_slot, data_before};
 	struct id_state *state = state_of(recovery, entry->layer);
 
 	if (state->dropped)
@@ -119,6 +158,7 @@ static void apply_entry(struct recovery *recovery, const struct cache_entry *ent
 	case CACHE_ENTRY_ZERO:
 		forget(recovery, state, entry);
 		intervals_add(state->zeros, entry->block, entry->blocks);
+		epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
 		break;
 	case CACHE_ENTRY_FORGET:
 		forget(recovery, state, entry);
@@ -129,6 +169,13 @@ static void apply_entry(struct recovery *recovery, const struct cache_entry *ent
 	case CACHE_ENTRY_DROP:
 		drop(recovery, state, entry->layer);
 		break;
+	case CACHE_ENTRY_BARRIER:
+		epochs_add_barrier(state->epochs, place, loop_now_ns());
+		break;
+	case CACHE_ENTRY_MIGRATE:
+	case CACHE_ENTRY_MIGRATED:
+		migrate(recovery, state, entry, record_slot);
+		break;
 	}
 }
 
@@ -138,7 +185,7 @@ static void apply_record(void *opaque, const struct cache_record_ondisk *record,
 	struct cache_entry entry;
 
 	while (cache_record_next(record, &cursor, &entry))
-		apply_entry(opaque, &entry, slot);
+		apply_entry(opaque, &entry, cursor.data, slot);
 }
 
 /* ---- Afterwards ---------------------------------------------------------- */
@@ -152,21 +199,62 @@ static struct cache_layer *layer_of(struct recovery *recovery, uint32_t id)
 	return recovery->counted;
 }
 
+/* Whether the image has what is in SLOT. */
+static bool is_migrated(struct recovery *recovery, const struct index_entry *entry, uint32_t slot)
+{
+	struct id_state *state = state_of(recovery, entry->layer);
+
+	if (!state->migrated || cache_slot_distance(recovery->tail_slot, slot, recovery->ring_segments) >=
+					place_distance(recovery, state->migrated_place))
+		return false;
+	state->migrated_slots++;
+	return true;
+}
+
 static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 {
 	struct index_entry entry;
 	struct cache_layer *layer;
 
 	index_get(recovery->index, slot, &entry);
-	if (!(entry.flags & INDEX_LIVE))
+	if (!(entry.flags & INDEX_DATA))
 		return;
 	layer = layer_of(recovery, entry.layer);
-	if (!layer || (layer->stamp == 0 && !(entry.flags & INDEX_PINNED))) {
+	if (layer && (entry.flags & INDEX_PINNED) && is_migrated(recovery, &entry, slot)) {
+		index_set_flags(recovery->index, slot, 0, INDEX_PINNED);
+		entry.flags &= ~(unsigned)INDEX_PINNED;
+	}
+	if (!(entry.flags & INDEX_LIVE))
+		return;
+	if (!layer || (layer->stamp == 0 && layer->generation == 0 && !(entry.flags & INDEX_PINNED))) {
 		index_remove(recovery->index, entry.layer, entry.block);
 		return;
 	}
 	layer->live_blocks++;
 	layer->pinned_blocks += (entry.flags & INDEX_PINNED) != 0;
+}
+
+/* A zero range that is gone hides those that came before no more. */
+static void drop_migrated(struct recovery *recovery, struct id_state *state)
+{
+	uint64_t zeros = state->epochs->zeros;
+	struct epochs *epochs = state->epochs;
+	uint64_t put = epochs->done, end;
+	unsigned count = 0;
+	bool begun;
+
+	if (!state->migrated)
+		return;
+	end = place_distance(recovery, state->migrated_place);
+	while (count < epochs_length(epochs) && place_distance(recovery, epochs_get(epochs, count)->place) <= end)
+		put = epochs_get(epochs, count++)->put;
+	begun = epochs->begun && place_distance(recovery, epochs->begun_place) > end;
+	epochs_remove(epochs, count, state->migrated_slots, state->migrated_place, put);
+	epochs->begun = begun;
+	if (epochs->zeros == zeros)
+		return;
+	intervals_free(state->zeros);
+	state->zeros = epochs->zeros ? epochs_zeros(epochs) : intervals_new();
 }
 
 static void keep_zeros(struct recovery *recovery)
@@ -179,8 +267,13 @@ static void keep_zeros(struct recovery *recovery)
 		struct id_state *state = value;
 		struct cache_layer *layer = layers_by_id(recovery->layers, GPOINTER_TO_UINT(id));
 
-		if (layer && intervals_length(state->zeros))
+		drop_migrated(recovery, state);
+		if (!layer)
+			continue;
+		if (intervals_length(state->zeros))
 			layer->zeros = g_steal_pointer(&state->zeros);
+		if (!layer->orphan && !epochs_is_empty(state->epochs))
+			layer->epochs = g_steal_pointer(&state->epochs);
 	}
 }
 
@@ -188,7 +281,13 @@ bool cache_recover(int fd, const char *path, const struct cache_super_ondisk *su
 		   struct layers *layers, struct cache_log_end *end, GError **error)
 {
 	g_autoptr(GHashTable) ids = g_hash_table_new_full(NULL, NULL, NULL, id_state_free);
-	struct recovery recovery = {.index = index, .layers = layers, .ids = ids};
+	struct recovery recovery = {
+		.index = index,
+		.layers = layers,
+		.ids = ids,
+		.tail_slot = le64_get(super->tail_segment) * CACHE_SEGMENT_BLOCKS,
+		.ring_segments = le64_get(super->ring_segments),
+	};
 	struct cache_log_reader reader = {.record = apply_record, .opaque = &recovery};
 	uint64_t slots = le64_get(super->ring_segments) * CACHE_SEGMENT_BLOCKS;
 

@@ -53,9 +53,8 @@ bool cache_log_read(int fd, const char *path, const struct cache_super_ondisk *s
 
 struct index;
 struct layers;
-/* Fills INDEX and LAYERS from the log. Only CLEAN blocks of layers with a
- * stamp are kept by a mount of today's modes; DIRTY and ZERO entries are kept
- * as pinned blocks and zero ranges of their layers. */
+/* Fills INDEX and LAYERS from the log: clean blocks of layers with a stamp or a
+ * generation, dirty blocks and zero ranges that were not migrated. */
 bool cache_recover(int fd, const char *path, const struct cache_super_ondisk *super, struct index *index,
 		   struct layers *layers, struct cache_log_end *end, GError **error);
 

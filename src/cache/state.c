@@ -4,8 +4,9 @@
  *     SUSPENDED -> ACTIVE   the writer is good and no superblock write has
  *                           failed since its last success
  *
- * Layers that are written are degraded at once: changes of their images that
- * come from now on cannot be recorded. */
+ * Layers that are mirrored are degraded at once: changes of their images that
+ * come from now on cannot be recorded. What is dirty stays: it is in memory or
+ * in the file, and whoever migrates empties the cache as far as it can. */
 #include "internal.h"
 
 #include <string.h>
@@ -21,12 +22,14 @@ static void change_locked(struct cache *cache, enum cache_state state)
 	clock_gettime(CLOCK_REALTIME, &cache->since);
 	pthread_cond_broadcast(&cache->changed);
 	cache_wake_waiters_locked(cache);
+	cache_answer_flushes_locked(cache);
+	cache_kick_locked(cache);
 	writer_wake_locked(cache);
 }
 
 static void degrade_written(void *opaque, struct cache_layer *layer)
 {
-	if (layer->writable && !layer->is_volatile)
+	if (layer->writable && !layer->is_volatile && !layer->epochs)
 		cache_layer_degrade_locked(layer, opaque);
 }
 
@@ -70,14 +73,22 @@ void cache_announce(struct cache *cache)
 
 void cache_wake_waiters_locked(struct cache *cache)
 {
+	bool room = cache->state != CACHE_ACTIVE || log_has_room_locked(cache, LOG_PUT);
+	bool takes_dirty = cache->state != CACHE_ACTIVE || cache_takes_dirty_locked(cache);
+	struct list waiters;
 	struct list *node;
 
-	if (cache->state == CACHE_ACTIVE && !log_has_room_locked(cache, LOG_PUT))
+	if (!room || list_is_empty(&cache->waiters))
 		return;
-	while ((node = list_pop(&cache->waiters))) {
+	list_init(&waiters);
+	list_splice(&waiters, &cache->waiters);
+	while ((node = list_pop(&waiters))) {
 		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
 
-		loop_post(waiter->loop, &waiter->task);
+		if (waiter->dirty && !takes_dirty)
+			list_append(&cache->waiters, node);
+		else
+			loop_post(waiter->loop, &waiter->task);
 	}
 }
 

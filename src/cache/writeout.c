@@ -92,6 +92,7 @@ static void durable_locked(struct cache *cache, uint64_t sequence)
 	cache->log.durable = MAX(cache->log.durable, sequence);
 	writer->sync_at_ns = list_is_empty(&cache->log.sealed) ? 0 : loop_now_ns() + SYNC_NS;
 	pthread_cond_broadcast(&cache->changed);
+	cache_answer_flushes_locked(cache);
 	cache_wake_waiters_locked(cache);
 }
 

@@ -113,6 +113,15 @@ void writer_sync_locked(struct cache *cache, uint64_t sequence)
 	writer_wake_locked(cache);
 }
 
+void writer_sync_before_locked(struct cache *cache, uint64_t until_ns)
+{
+	struct writer *writer = &cache->writer;
+
+	if (writer->sync_at_ns == 0 || until_ns < writer->sync_at_ns)
+		writer->sync_at_ns = until_ns;
+	writer_wake_locked(cache);
+}
+
 bool writer_init(struct cache *cache, GError **error)
 {
 	struct writer *writer = &cache->writer;

@@ -18,5 +18,7 @@ void writer_look(struct cache *cache);
 void writer_wake_locked(struct cache *cache);
 /* Everything up to SEQUENCE is to be flushed soon. */
 void writer_sync_locked(struct cache *cache, uint64_t sequence);
+/* What is written by then is to be flushed then. */
+void writer_sync_before_locked(struct cache *cache, uint64_t until_ns);
 
 #endif

@@ -53,7 +53,7 @@ static void seal_record(struct cache_record_ondisk *record)
 		.previous = record->reserved[0] ? le64_get(record->previous) : previous,
 	};
 
-	cache_record_seal(record, &place, le64_get(record->durable), false);
+	cache_record_seal(record, &place, le64_get(record->durable));
 	previous = le64_get(record->checksum);
 }
 

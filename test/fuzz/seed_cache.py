@@ -18,7 +18,7 @@ def layers():
                  form.layer_entry(2, bytes(range(2, 18)), 0, 1 << 20, "web1.leaf"))
     cache.append(form.data_entry(1, form.CLEAN, 10, DATA), form.data_entry(2, form.DIRTY, 5, DATA[:1]))
     cache.durable = 2
-    cache.append(form.range_entry(2, form.ZERO, 4, 100), form.range_entry(1, form.FORGET, 11, 1), barrier=True)
+    cache.append(form.range_entry(2, form.ZERO, 4, 100), form.range_entry(1, form.FORGET, 11, 1))
     cache.append(form.drop_entry(2))
     return cache
 

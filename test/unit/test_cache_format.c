@@ -105,7 +105,7 @@ static void make_record(struct cache_record_ondisk *record)
 	*cache_record_add(record, 2, CACHE_ENTRY_ZERO, 5, 1) = le64_of(1000);
 	*cache_record_add(record, 3, CACHE_ENTRY_FORGET, CACHE_BLOCK_END - 1, 1) = le64_of(1);
 	cache_record_add(record, CACHE_LAYER_MAX, CACHE_ENTRY_DROP, 0, 0);
-	cache_record_seal(record, &place, 98, true);
+	cache_record_seal(record, &place, 98);
 }
 
 static void test_record(void)
@@ -178,7 +178,7 @@ static void test_record_place(void)
 	other = place;
 	other.generation = 1;
 	g_assert_true(cache_record_validate(&record, &other));
-	cache_record_seal(&record, &place, 99, false);
+	cache_record_seal(&record, &place, 99);
 	g_assert_false(cache_record_validate(&record, &place));
 }
 
@@ -192,7 +192,7 @@ static bool entry_is_valid(uint32_t layer, unsigned kind, uint64_t block, unsign
 	added = cache_record_add(&record, layer, kind, block, words);
 	for (unsigned i = 0; i < words; i++)
 		added[i] = le64_of(value);
-	cache_record_seal(&record, &place, 0, false);
+	cache_record_seal(&record, &place, 0);
 	return cache_record_validate(&record, &place);
 }
 
@@ -211,16 +211,25 @@ static void test_entries(void)
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_ZERO, 0, 1, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_ZERO, 0, 2, 1));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_FORGET, 1, 1, UINT64_MAX));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 4, 0));
-	g_assert_true(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 5, 0));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 1, 5, 0));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 6, 0));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 5, UINT64_MAX));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 5, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 6, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 1, 6, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 7, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 6, UINT64_MAX));
 	g_assert_true(entry_is_valid(1, CACHE_ENTRY_DROP, 0, 0, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_DROP, 1, 0, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_DROP, 0, 1, 0));
 	g_assert_false(entry_is_valid(1, 0, 0, 0, 0));
-	g_assert_false(entry_is_valid(1, 7, 0, 0, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_BARRIER, 0, 0, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_BARRIER, 1, 0, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_BARRIER, 0, 1, 0));
+	for (unsigned kind = CACHE_ENTRY_MIGRATE; kind <= CACHE_ENTRY_MIGRATED; kind++) {
+		g_assert_true(entry_is_valid(1, kind, 0, 2, 100));
+		g_assert_false(entry_is_valid(1, kind, 1, 2, 1));
+		g_assert_false(entry_is_valid(1, kind, 0, 1, 1));
+		g_assert_false(entry_is_valid(1, kind, 0, 2, 200)); /* no slot has so many behind it */
+	}
+	g_assert_false(entry_is_valid(1, 10, 0, 0, 0));
 }
 
 /* The lengths themselves are wrong: only the entries without data may be cut off. */
@@ -235,12 +244,12 @@ static void test_lengths(void)
 		bool whole = bytes == full || bytes == full - 16 || bytes == full - 40 || bytes == full - 64;
 
 		record.entries_bytes = le32_of(bytes);
-		cache_record_seal(&record, &place, 0, false);
+		cache_record_seal(&record, &place, 0);
 		g_assert_true(cache_record_validate(&record, &place) == whole);
 	}
 	make_record(&record);
 	record.blocks = le32_of(6);
-	cache_record_seal(&record, &place, 0, false);
+	cache_record_seal(&record, &place, 0);
 	g_assert_false(cache_record_validate(&record, &place));
 }
 

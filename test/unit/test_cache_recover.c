@@ -164,7 +164,7 @@ static void append(struct log *log, struct op op)
 	fit(log, &op);
 	log->place.position = cache_slot_offset(log->slot);
 	encode(&record, &op, data);
-	cache_record_seal(&record, &log->place, log->durable, false);
+	cache_record_seal(&record, &log->place, log->durable);
 	write_at(log, &record, sizeof(record), log->place.position);
 	for (unsigned i = 0; i < le32_get(record.blocks); i++)
 		write_at(log, data, sizeof(data), cache_slot_offset(log->slot + 1 + i));

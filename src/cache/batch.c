@@ -1,0 +1,533 @@
+/* Batches: whole epochs of one layer, on their way to its image.
+ *
+ * The order that a crash needs:
+ *   1. the end of the batch is in the log as MIGRATE, durable, and with it all
+ *      the batch's blocks;
+ *   2. the image gets the batch, all or none;
+ *   3. MIGRATED is in the log.
+ * Found without MIGRATED after a crash, nobody knows whether the image has the
+ * batch. It may have; so the next batch ends there or later, and leaves the
+ * image as that one did or newer: never as it was at an older barrier.
+ *
+ * A batch has the versions of blocks that its epochs have, not newer ones;
+ * superseded slots keep their content until their segment is reclaimed, which
+ * waits for this (invariant 6). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/counters.h"
+#include "log.h"
+#include "reclaim.h"
+
+struct epoch_range {
+	uint32_t first; /* slot */
+	struct epoch_place end;
+	uint64_t put; /* epochs.put at END */
+};
+
+struct item {
+	uint64_t block;
+	uint32_t slot;
+	uint32_t order; /* in the log */
+	uint32_t checksum;
+	uint32_t place; /* in the batch's data, in blocks */
+	bool lost;
+};
+
+struct collection {
+	struct cache *cache;
+	uint32_t layer;
+	GArray *items;	     /* struct item */
+	GArray *zero_events; /* struct epoch_event, those of the batch */
+	struct intervals *zeros;
+	unsigned next_zero;
+	uint32_t order;
+	uint8_t *segment; /* scratch */
+	int result;
+	void (*lost)(void *opaque, uint64_t block);
+	void *opaque;
+};
+
+/* ---- Where a batch ends --------------------------------------------------- */
+
+/* In blocks from the tail on: what is before PLACE has a smaller number. */
+static uint64_t place_distance_locked(const struct cache *cache, struct epoch_place place)
+{
+	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+
+	return cache_slot_distance(tail, place.slot, cache->ring_segments) + 1 + place.blocks;
+}
+
+static uint64_t slot_distance_locked(const struct cache *cache, uint32_t slot)
+{
+	return cache_slot_distance(cache->tail_segment * CACHE_SEGMENT_BLOCKS, slot, cache->ring_segments);
+}
+
+static bool is_due_locked(const struct cache *cache, const struct epochs *epochs, const struct epoch_event *event)
+{
+	return epochs->begun &&
+	       place_distance_locked(cache, event->place) <= place_distance_locked(cache, epochs->begun_place);
+}
+
+static bool choose_end_locked(const struct cache_layer *layer, const struct cache_batch_limits *limits,
+			      struct epoch_range *range)
+{
+	const struct epochs *epochs = layer->epochs;
+	bool found = epochs->begun;
+	unsigned zeros = 0;
+
+	*range = (struct epoch_range){.first = epochs->first, .end = epochs->begun_place, .put = epochs->done};
+	for (unsigned i = 0; i < epochs_length(epochs); i++) {
+		const struct epoch_event *event = epochs_get(epochs, i);
+		bool due = is_due_locked(layer->cache, epochs, event);
+
+		zeros += event->blocks > 0;
+		if (event->blocks > 0)
+			continue;
+		if (found && !due && (event->put - epochs->done > limits->data_blocks || zeros > limits->extents / 2))
+			break;
+		range->put = event->put;
+		if (!due)
+			range->end = event->place;
+		found = true;
+	}
+	return found;
+}
+
+/* Nothing that is in the batch is being copied any more, and what can be is
+ * durable; a suspended cache has it in memory. */
+static void settle_locked(struct cache *cache, uint64_t sequence)
+{
+	struct list *node;
+
+	log_flush_locked(cache);
+	(void)log_wait_durable_locked(cache, sequence);
+	while ((node = list_first(&cache->log.building)) &&
+	       container_of(node, struct log_record, link)->sequence <= sequence) {
+		cache_unlock(cache);
+		g_usleep(100);
+		cache_lock(cache);
+	}
+}
+
+/* False: no epoch is complete. */
+static bool begin_locked(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
+{
+	struct cache *cache = layer->cache;
+	struct epochs *epochs = layer->epochs;
+
+	if (!epochs || epochs_is_empty(epochs))
+		return false;
+	if (!choose_end_locked(layer, limits, range)) {
+		if (!limits->cut || !cache_dirty_barrier_locked(layer, LOG_MOVE) ||
+		    !choose_end_locked(layer, limits, range))
+			return false;
+	}
+	if (cache->state == CACHE_ACTIVE && !log_migrate_locked(cache, CACHE_ENTRY_MIGRATE, layer->id, range->end))
+		return false;
+	epochs->begun = true;
+	epochs->begun_place = range->end;
+	settle_locked(cache, cache->log.next_sequence - 1);
+	return true;
+}
+
+/* ---- What is in it -------------------------------------------------------- */
+
+static void copy_zero_events_locked(struct collection *collection, const struct cache_layer *layer,
+				    const struct epoch_range *range)
+{
+	uint64_t end = place_distance_locked(layer->cache, range->end);
+
+	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
+		const struct epoch_event *event = epochs_get(layer->epochs, i);
+
+		if (event->blocks > 0 && place_distance_locked(layer->cache, event->place) <= end)
+			g_array_append_vals(collection->zero_events, event, 1);
+	}
+	if (collection->zero_events->len)
+		collection->zeros = intervals_new();
+}
+
+/* The zero ranges that were logged before slot DISTANCE. */
+static void pass_zeros_locked(struct collection *collection, uint64_t distance)
+{
+	while (collection->next_zero < collection->zero_events->len) {
+		const struct epoch_event *event =
+			&g_array_index(collection->zero_events, struct epoch_event, collection->next_zero);
+
+		if (place_distance_locked(collection->cache, event->place) > distance)
+			return;
+		intervals_add(collection->zeros, event->block, event->blocks);
+		collection->next_zero++;
+	}
+}
+
+static void collect_slot_locked(struct collection *collection, uint32_t slot, uint64_t distance)
+{
+	struct index_entry entry;
+	struct item item;
+
+	index_get(collection->cache->index, slot, &entry);
+	if (entry.layer != collection->layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
+		return;
+	item = (struct item){entry.block, slot, collection->order++, entry.checksum, 0, entry.flags & INDEX_LOST};
+	g_array_append_val(collection->items, item);
+	if (!collection->zeros)
+		return;
+	pass_zeros_locked(collection, distance);
+	intervals_remove(collection->zeros, entry.block, 1);
+}
+
+/* EACH dirty slot of RANGE in log order; the lock is let go between segments. */
+static void walk_range_locked(struct cache *cache, const struct epoch_range *range,
+			      void (*each)(void *opaque, uint32_t slot, uint64_t distance), void *opaque)
+{
+	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS;
+
+	for (uint64_t slot = range->first;;) {
+		uint64_t distance = slot_distance_locked(cache, (uint32_t)slot);
+
+		if (distance >= place_distance_locked(cache, range->end))
+			return;
+		if (cache->segments[segment_of(slot)].dirty == 0)
+			slot |= CACHE_SEGMENT_BLOCKS - 1;
+		else
+			each(opaque, (uint32_t)slot, distance);
+		slot = (slot + 1) % slots;
+		if (slot % CACHE_SEGMENT_BLOCKS)
+			continue;
+		cache_unlock(cache);
+		cache_lock(cache);
+	}
+}
+
+static void collect_slot(void *opaque, uint32_t slot, uint64_t distance)
+{
+	collect_slot_locked(opaque, slot, distance);
+}
+
+static void collect_locked(struct collection *collection, const struct cache_layer *layer,
+			   const struct epoch_range *range)
+{
+	copy_zero_events_locked(collection, layer, range);
+	walk_range_locked(collection->cache, range, collect_slot, collection);
+	if (collection->zeros)
+		pass_zeros_locked(collection, UINT64_MAX);
+}
+
+static int compare_blocks(const void *left, const void *right)
+{
+	const struct item *a = left, *b = right;
+
+	if (a->block != b->block)
+		return a->block < b->block ? -1 : 1;
+	return a->order < b->order ? -1 : 1;
+}
+
+static int compare_slots(const void *left, const void *right)
+{
+	const struct item *a = left, *b = right;
+
+	return a->order < b->order ? -1 : 1;
+}
+
+/* By block, only what is the newest of its block and not zero by now. */
+static void reduce(struct collection *collection)
+{
+	GArray *items = collection->items;
+	guint kept = 0;
+
+	g_array_sort(items, compare_blocks);
+	for (guint i = 0; i < items->len; i++) {
+		struct item *item = &g_array_index(items, struct item, i);
+
+		if (i + 1 < items->len && g_array_index(items, struct item, i + 1).block == item->block)
+			continue;
+		if (collection->zeros && intervals_contains(collection->zeros, item->block, 1, NULL))
+			continue;
+		item->place = kept;
+		g_array_index(items, struct item, kept++) = *item;
+	}
+	g_array_set_size(items, kept);
+}
+
+/* ---- Its data -------------------------------------------------------------- */
+
+static struct item *item_at(const struct collection *collection, guint i)
+{
+	return &g_array_index(collection->items, struct item, i);
+}
+
+static void take_block(struct collection *collection, const struct item *item, const uint8_t *from, uint8_t *data)
+{
+	uint8_t *to = data + ((size_t)item->place << BLOCK_SHIFT);
+
+	if (from)
+		memcpy(to, from, BLOCK_SIZE);
+	if (from && !item->lost && cache_checksum_short(cache_data_checksum(to)) == item->checksum)
+		return;
+	counter_add(cache_damaged_blocks, 1);
+	collection->result = -EIO;
+	if (collection->lost)
+		collection->lost(collection->opaque, item->block);
+}
+
+/* Items [FIRST, END), all of one segment, from the file. */
+static void read_items(struct collection *collection, guint first, guint end, uint8_t *data)
+{
+	const struct cache_storage *storage = &collection->cache->storage;
+	uint32_t slot = item_at(collection, first)->slot;
+	size_t bytes = (size_t)(item_at(collection, end - 1)->slot - slot + 1) << BLOCK_SHIFT;
+	bool whole = cache_storage_read(storage, collection->segment, bytes, cache_slot_offset(slot)) == 0;
+
+	for (guint i = first; i < end; i++) {
+		const struct item *item = item_at(collection, i);
+		const uint8_t *from = collection->segment + ((size_t)(item->slot - slot) << BLOCK_SHIFT);
+
+		if (!whole &&
+		    cache_storage_read(storage, collection->segment, BLOCK_SIZE, cache_slot_offset(item->slot)) < 0)
+			take_block(collection, item, NULL, data);
+		else
+			take_block(collection, item, whole ? from : collection->segment, data);
+	}
+}
+
+static struct cache_buffer *hold_buffer(struct cache *cache, uint32_t slot)
+{
+	struct cache_buffer *buffer;
+
+	cache_lock(cache);
+	buffer = cache->segments[segment_of(slot)].buffer;
+	if (buffer && block_in_segment(slot) >= buffer->first)
+		buffer->references++;
+	else
+		buffer = NULL;
+	cache_unlock(cache);
+	return buffer;
+}
+
+static void put_buffer(struct cache *cache, struct cache_buffer *buffer)
+{
+	cache_lock(cache);
+	log_put_buffer_locked(cache, buffer);
+	cache_unlock(cache);
+}
+
+static void get_items(struct collection *collection, guint first, guint end, uint8_t *data)
+{
+	struct cache_buffer *buffer = hold_buffer(collection->cache, item_at(collection, first)->slot);
+
+	if (!buffer) {
+		read_items(collection, first, end, data);
+		return;
+	}
+	for (guint i = first; i < end; i++)
+		take_block(collection, item_at(collection, i), slot_data(buffer->data, item_at(collection, i)->slot),
+			   data);
+	put_buffer(collection->cache, buffer);
+}
+
+/* In the order of the log, a segment at once. */
+static void get_data(struct collection *collection, uint8_t *data)
+{
+	GArray *items = collection->items;
+
+	g_array_sort(items, compare_slots);
+	for (guint first = 0, end; first < items->len; first = end) {
+		uint64_t segment = segment_of(item_at(collection, first)->slot);
+
+		for (end = first + 1; end < items->len && segment_of(item_at(collection, end)->slot) == segment; end++)
+			;
+		get_items(collection, first, end, data);
+	}
+}
+
+/* ---- Extents --------------------------------------------------------------- */
+
+static void add_extent(GArray *extents, uint64_t block, uint64_t blocks, uint8_t *data)
+{
+	struct cache_batch_extent *last =
+		extents->len ? &g_array_index(extents, struct cache_batch_extent, extents->len - 1) : NULL;
+	struct cache_batch_extent extent = {block, blocks, data};
+
+	if (last && last->block + last->blocks == block && !last->data == !data)
+		last->blocks += blocks;
+	else
+		g_array_append_val(extents, extent);
+}
+
+/* Items are sorted by block; they and the zeros do not overlap. */
+static void build_extents(struct cache_batch *batch, const struct collection *collection)
+{
+	GArray *extents = g_array_new(FALSE, FALSE, sizeof(struct cache_batch_extent));
+	unsigned zero = 0, zeros = collection->zeros ? intervals_length(collection->zeros) : 0;
+
+	for (guint i = 0; i <= collection->items->len; i++) {
+		const struct item *item = i < collection->items->len ? item_at(collection, i) : NULL;
+
+		for (; zero < zeros; zero++) {
+			struct interval interval = intervals_get(collection->zeros, zero);
+
+			if (item && interval.first > item->block)
+				break;
+			add_extent(extents, interval.first, interval.count, NULL);
+		}
+		if (item)
+			add_extent(extents, item->block, 1, batch->data + ((size_t)item->place << BLOCK_SHIFT));
+	}
+	batch->extent_count = extents->len;
+	batch->extents = (struct cache_batch_extent *)(void *)g_array_free(extents, FALSE);
+}
+
+/* ---- Life of a batch ------------------------------------------------------- */
+
+static int fill(struct cache_batch *batch, struct collection *collection)
+{
+	size_t bytes;
+
+	reduce(collection);
+	batch->data_blocks = collection->items->len;
+	bytes = MAX(batch->data_blocks, 1) << BLOCK_SHIFT;
+	batch->data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (batch->data == MAP_FAILED) {
+		batch->data = NULL;
+		return -ENOMEM;
+	}
+	get_data(collection, batch->data);
+	g_array_sort(collection->items, compare_blocks);
+	build_extents(batch, collection);
+	return collection->result;
+}
+
+static struct cache_batch *batch_new(struct cache_layer *layer, const struct epoch_range *range)
+{
+	struct cache_batch *batch = g_new0(struct cache_batch, 1);
+
+	batch->layer = layer;
+	batch->layer_id = layer->id;
+	batch->range = g_memdup2(range, sizeof(*range));
+	return batch;
+}
+
+int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits *limits, struct cache_batch **batch,
+		     void (*lost)(void *opaque, uint64_t block), void *opaque)
+{
+	g_autoptr(GArray) items = g_array_new(FALSE, FALSE, sizeof(struct item));
+	g_autoptr(GArray) zero_events = g_array_new(FALSE, FALSE, sizeof(struct epoch_event));
+	struct collection collection = {
+		.cache = layer->cache,
+		.layer = layer->id,
+		.items = items,
+		.zero_events = zero_events,
+		.lost = lost,
+		.opaque = opaque,
+	};
+	struct epoch_range range;
+	int result;
+
+	*batch = NULL;
+	cache_lock(layer->cache);
+	if (begin_locked(layer, limits, &range)) {
+		*batch = batch_new(layer, &range);
+		collect_locked(&collection, layer, &range);
+	}
+	cache_unlock(layer->cache);
+	if (!*batch)
+		return 0;
+	collection.segment = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
+	result = fill(*batch, &collection);
+	free(collection.segment);
+	intervals_free(collection.zeros);
+	if (result < 0)
+		g_clear_pointer(batch, cache_batch_free);
+	return result;
+}
+
+void cache_batch_free(struct cache_batch *batch)
+{
+	if (!batch)
+		return;
+	if (batch->data)
+		munmap(batch->data, MAX(batch->data_blocks, 1) << BLOCK_SHIFT);
+	g_free(batch->extents);
+	g_free(batch->range);
+	g_free(batch);
+}
+
+/* ---- Done ------------------------------------------------------------------ */
+
+struct cleaning {
+	struct cache_layer *layer;
+	uint64_t slots;
+};
+
+static void clean_slot(void *opaque, uint32_t slot, uint64_t distance)
+{
+	struct cleaning *cleaning = opaque;
+	struct cache *cache = cleaning->layer->cache;
+	struct index_entry entry;
+
+	(void)distance;
+	index_get(cache->index, slot, &entry);
+	if (entry.layer != cleaning->layer->id || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
+		return;
+	index_set_flags(cache->index, slot, 0, INDEX_PINNED);
+	cache->segments[segment_of(slot)].dirty--;
+	cleaning->slots++;
+	if (!(entry.flags & INDEX_LIVE))
+		return;
+	cache_layer_account_locked(cleaning->layer, entry.flags, -1);
+	cache_layer_account_locked(cleaning->layer, entry.flags & ~(unsigned)INDEX_PINNED, 1);
+}
+
+/* The events up to END; the segments of the zero ranges have one reason less. */
+static unsigned clean_events_locked(struct cache_layer *layer, struct epoch_place end)
+{
+	uint64_t distance = place_distance_locked(layer->cache, end);
+	unsigned count = 0;
+
+	for (; count < epochs_length(layer->epochs); count++) {
+		const struct epoch_event *event = epochs_get(layer->epochs, count);
+
+		if (place_distance_locked(layer->cache, event->place) > distance)
+			break;
+		if (event->blocks == 0)
+			continue;
+		layer->cache->segments[segment_of(event->place.slot)].dirty--;
+		layer->cache->dirty_zeros--;
+	}
+	return count;
+}
+
+static void done_locked(struct cache_layer *layer, const struct epoch_range *range)
+{
+	struct cleaning cleaning = {.layer = layer};
+	struct cache *cache = layer->cache;
+	uint64_t zeros = layer->epochs->zeros;
+	unsigned events;
+
+	walk_range_locked(cache, range, clean_slot, &cleaning);
+	events = clean_events_locked(layer, range->end);
+	epochs_remove(layer->epochs, events, cleaning.slots, range->end, range->put);
+	if (zeros > 0) {
+		intervals_free(layer->zeros);
+		layer->zeros = epochs_zeros(layer->epochs);
+	}
+	if (cache->state == CACHE_ACTIVE)
+		(void)log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, range->end);
+	reclaim_look_locked(cache);
+	cache_wake_waiters_locked(cache);
+}
+
+void cache_batch_done(struct cache_batch *batch)
+{
+	struct cache_layer *layer = batch->layer;
+
+	cache_lock(layer->cache);
+	if (layer->id == batch->layer_id && layer->epochs)
+		done_locked(layer, batch->range);
+	cache_unlock(layer->cache);
+	cache_batch_free(batch);
+}

@@ -1,0 +1,213 @@
+/* Dirty blocks: counting them, ends of epochs, flushes, and whom all that wakes.
+ *
+ * A flush is the end of an epoch of its layer and everything before it
+ * durable. Flushes that come while one is under way share the next: the record
+ * with the barrier is closed and written at once, and the writer flushes the
+ * file for all that are written. */
+#include <errno.h>
+
+#include "log.h"
+#include "writer.h"
+
+static struct cache_flush *flush_of(struct list *node)
+{
+	return container_of(node, struct cache_flush, link);
+}
+
+/* ---- Counting ------------------------------------------------------------ */
+
+void cache_kick_locked(struct cache *cache)
+{
+	cache->kicked = true;
+	pthread_cond_signal(&cache->work);
+}
+
+void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks)
+{
+	struct cache *cache = layer->cache;
+	bool first = epochs_is_empty(layer->epochs);
+
+	cache->segments[segment_of(slot)].dirty += blocks;
+	epochs_add_blocks(layer->epochs, slot, blocks, loop_now_ns());
+	if (first)
+		cache_kick_locked(cache);
+}
+
+void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place, uint64_t block, uint64_t blocks)
+{
+	struct cache *cache = layer->cache;
+	bool first = epochs_is_empty(layer->epochs);
+
+	cache->segments[segment_of(place.slot)].dirty++;
+	cache->dirty_zeros++;
+	epochs_add_zero(layer->epochs, place, block, blocks, loop_now_ns());
+	if (first)
+		cache_kick_locked(cache);
+}
+
+void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks)
+{
+	layer->cache->segments[segment_of(slot)].dirty -= blocks;
+	if (layer->epochs)
+		layer->epochs->dirty -= blocks;
+}
+
+/* A suspended log takes no entries: the epoch ends in memory, for the batches
+ * that empty the cache then. */
+static bool place_barrier_locked(struct cache *cache, uint32_t layer, enum log_purpose purpose,
+				 struct epoch_place *place)
+{
+	if (cache->state == CACHE_ACTIVE)
+		return log_barrier_locked(cache, purpose, layer, place);
+	log_close_record_locked(cache);
+	*place = (struct epoch_place){.slot = (uint32_t)cache->log.head_slot};
+	return true;
+}
+
+void cache_dirty_release_locked(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS;
+
+	if (!layer->epochs)
+		return;
+	for (uint64_t slot = 0; slot < slots && !epochs_is_empty(layer->epochs); slot++) {
+		struct index_entry entry;
+
+		index_get(cache->index, (uint32_t)slot, &entry);
+		if (entry.layer == layer->id && (entry.flags & INDEX_DATA) && (entry.flags & INDEX_PINNED))
+			cache->segments[segment_of(slot)].dirty--;
+	}
+	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
+		const struct epoch_event *event = epochs_get(layer->epochs, i);
+
+		cache->segments[segment_of(event->place.slot)].dirty -= event->blocks > 0;
+		cache->dirty_zeros -= event->blocks > 0;
+	}
+	g_clear_pointer(&layer->epochs, epochs_free);
+	cache_wake_waiters_locked(cache);
+}
+
+bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose)
+{
+	struct epoch_place place;
+
+	if (!epochs_is_open(layer->epochs))
+		return true;
+	if (!place_barrier_locked(layer->cache, layer->id, purpose, &place))
+		return false;
+	layer->barrier_sequence = layer->cache->log.next_sequence - 1;
+	epochs_add_barrier(layer->epochs, place, loop_now_ns());
+	return true;
+}
+
+/* ---- Flushes ------------------------------------------------------------- */
+
+static void answer_locked(struct cache_flush *flush, int result)
+{
+	flush->result = result;
+	loop_post(flush->loop, &flush->task);
+}
+
+void cache_answer_flushes_locked(struct cache *cache)
+{
+	struct list *node;
+
+	while ((node = list_first(&cache->flushes))) {
+		bool durable = flush_of(node)->sequence <= cache->log.durable;
+
+		if (!durable && cache->state == CACHE_ACTIVE)
+			return;
+		list_remove(node);
+		answer_locked(flush_of(node), durable ? 0 : -EIO);
+	}
+}
+
+static void want_flush_locked(struct cache *cache, uint64_t sequence)
+{
+	if (cache->barrier_deadline_ns)
+		writer_sync_before_locked(cache, loop_now_ns() + cache->barrier_deadline_ns);
+	else
+		writer_sync_locked(cache, sequence);
+}
+
+static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
+{
+	struct cache *cache = layer->cache;
+
+	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
+		return -EIO;
+	if (!cache_dirty_barrier_locked(layer, LOG_ENTRY))
+		return -EAGAIN;
+	flush->sequence = layer->barrier_sequence;
+	flush->result = 0;
+	if (flush->sequence <= cache->log.durable) {
+		answer_locked(flush, 0);
+		return 0;
+	}
+	list_append(&cache->flushes, &flush->link);
+	want_flush_locked(cache, flush->sequence);
+	return 0;
+}
+
+int cache_flush(struct cache_layer *layer, struct cache_flush *flush)
+{
+	int result;
+
+	cache_lock(layer->cache);
+	result = flush_locked(layer, flush);
+	cache_unlock(layer->cache);
+	return result;
+}
+
+/* ---- Limits and what migration waits for --------------------------------- */
+
+void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns)
+{
+	cache_lock(cache);
+	cache->dirty_max = dirty_max_blocks;
+	cache->barrier_deadline_ns = barrier_deadline_ns;
+	cache_wake_waiters_locked(cache);
+	cache_unlock(cache);
+}
+
+void cache_kick(struct cache *cache)
+{
+	cache_lock(cache);
+	cache_kick_locked(cache);
+	cache_unlock(cache);
+}
+
+void cache_wait_work(struct cache *cache, uint64_t until_ns)
+{
+	struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S), .tv_nsec = (long)(until_ns % NS_PER_S)};
+	int result = 0;
+
+	cache_lock(cache);
+	while (!cache->kicked && result == 0)
+		result = until_ns == UINT64_MAX ? pthread_cond_wait(&cache->work, &cache->lock)
+						: pthread_cond_timedwait(&cache->work, &cache->lock, &until);
+	cache->kicked = false;
+	cache_unlock(cache);
+}
+
+void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
+{
+	struct cache *cache = layer->cache;
+	const struct epochs *epochs;
+	uint64_t tail;
+
+	*dirty = (struct cache_dirty){0};
+	cache_lock(cache);
+	epochs = layer->epochs;
+	if (epochs && !epochs_is_empty(epochs)) {
+		tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+		dirty->blocks = layer->pinned_blocks;
+		dirty->slots = epochs->dirty;
+		dirty->zeros = epochs->zeros;
+		dirty->oldest_ns = epochs->oldest_ns;
+		dirty->distance = cache_slot_distance(tail, epochs->first, cache->ring_segments);
+		dirty->has_barrier = epochs_has_barrier(epochs);
+	}
+	cache_unlock(cache);
+}

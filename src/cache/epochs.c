@@ -1,0 +1,139 @@
+/* Dirty zero ranges and barriers of one layer. */
+#include "epochs.h"
+
+/* Closer barriers are one: blocks put between them. */
+#define BARRIER_DISTANCE 64
+
+struct epochs *epochs_new(void)
+{
+	struct epochs *epochs = g_new0(struct epochs, 1);
+
+	epochs->events = g_array_new(FALSE, FALSE, sizeof(struct epoch_event));
+	return epochs;
+}
+
+void epochs_free(struct epochs *epochs)
+{
+	if (!epochs)
+		return;
+	g_array_free(epochs->events, TRUE);
+	g_free(epochs);
+}
+
+uint64_t epochs_memory_bytes(const struct epochs *epochs)
+{
+	return sizeof(*epochs) + epochs->events->len * sizeof(struct epoch_event);
+}
+
+unsigned epochs_length(const struct epochs *epochs)
+{
+	return epochs->events->len;
+}
+
+const struct epoch_event *epochs_get(const struct epochs *epochs, unsigned position)
+{
+	return &g_array_index(epochs->events, struct epoch_event, position);
+}
+
+bool epochs_is_empty(const struct epochs *epochs)
+{
+	return epochs->dirty == 0 && epochs->zeros == 0;
+}
+
+bool epochs_is_open(const struct epochs *epochs)
+{
+	const struct epoch_event *last = epochs->events->len ? epochs_get(epochs, epochs->events->len - 1) : NULL;
+
+	if (!last)
+		return !epochs_is_empty(epochs);
+	return last->blocks > 0 || last->put != epochs->put;
+}
+
+bool epochs_has_barrier(const struct epochs *epochs)
+{
+	for (unsigned i = 0; i < epochs->events->len; i++)
+		if (epochs_get(epochs, i)->blocks == 0)
+			return true;
+	return false;
+}
+
+struct intervals *epochs_zeros(const struct epochs *epochs)
+{
+	struct intervals *zeros = epochs->zeros ? intervals_new() : NULL;
+
+	for (unsigned i = 0; zeros && i < epochs->events->len; i++) {
+		const struct epoch_event *event = epochs_get(epochs, i);
+
+		if (event->blocks > 0)
+			intervals_add(zeros, event->block, event->blocks);
+	}
+	return zeros;
+}
+
+static void begin(struct epochs *epochs, uint32_t slot, uint64_t now_ns)
+{
+	if (!epochs->any)
+		epochs->first = slot;
+	epochs->any = true;
+	if (!epochs->oldest_ns)
+		epochs->oldest_ns = now_ns;
+}
+
+void epochs_add_blocks(struct epochs *epochs, uint32_t slot, unsigned blocks, uint64_t now_ns)
+{
+	begin(epochs, slot, now_ns);
+	epochs->dirty += blocks;
+	epochs->put += blocks;
+}
+
+void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t block, uint64_t blocks, uint64_t now_ns)
+{
+	struct epoch_event event = {.place = place, .put = epochs->put, .block = block, .blocks = blocks};
+
+	begin(epochs, place.slot, now_ns);
+	epochs->zeros++;
+	g_array_append_val(epochs->events, event);
+}
+
+/* Where the barrier before the last event stands. */
+static uint64_t put_before_last(const struct epochs *epochs)
+{
+	return epochs->events->len > 1 ? epochs_get(epochs, epochs->events->len - 2)->put : epochs->done;
+}
+
+void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
+{
+	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns};
+	struct epoch_event *last = NULL;
+
+	if (epochs->events->len)
+		last = &g_array_index(epochs->events, struct epoch_event, epochs->events->len - 1);
+	if (last && last->blocks == 0 && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE)
+		*last = event;
+	else
+		g_array_append_val(epochs->events, event);
+}
+
+void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct epoch_place end, uint64_t put)
+{
+	uint64_t now_ns = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		const struct epoch_event *event = epochs_get(epochs, i);
+
+		epochs->zeros -= event->blocks > 0;
+		now_ns = event->blocks > 0 ? now_ns : event->oldest_ns;
+	}
+	if (count)
+		g_array_remove_range(epochs->events, 0, count);
+	epochs->dirty -= slots;
+	epochs->done = put;
+	epochs->first = end.slot;
+	epochs->begun = false;
+	if (now_ns)
+		epochs->oldest_ns = now_ns;
+	if (epochs_is_empty(epochs)) {
+		epochs->any = false;
+		epochs->oldest_ns = 0;
+	}
+}

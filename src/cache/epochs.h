@@ -1,0 +1,71 @@
+/* What a layer that is written back has in the log and not yet in its image:
+ * where its dirty blocks begin, and its zero ranges and barriers, in log order.
+ *
+ * The dirty blocks themselves are in the index: slots of the layer that are
+ * PINNED, LIVE or superseded. Barriers that follow each other closely are kept
+ * as one, so their number stays far below that of slots.
+ *
+ * Not locked: the cache's lock is held. */
+#ifndef LEAFDISK_CACHE_EPOCHS_H
+#define LEAFDISK_CACHE_EPOCHS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/intervals.h"
+
+/* A point between two data blocks of the log: behind BLOCKS data blocks of the
+ * record whose header is in SLOT. */
+struct epoch_place {
+	uint32_t slot;
+	uint32_t blocks;
+};
+
+struct epoch_event {
+	struct epoch_place place;
+	uint64_t put;	    /* epochs.put then */
+	uint64_t block;	    /* of a zero range */
+	uint64_t blocks;    /* 0: a barrier */
+	uint64_t oldest_ns; /* of a barrier: what follows it is younger than this */
+};
+
+struct epochs {
+	GArray *events; /* struct epoch_event */
+	bool any;	/* FIRST is valid */
+	uint32_t first; /* slot: no dirty block of the layer is before it */
+	uint64_t dirty; /* slots that are dirty, or reserved for it */
+	uint64_t put;	/* blocks ever put, for distances */
+	uint64_t done;	/* PUT at the last barrier that the image has */
+	uint64_t zeros; /* events that are zero ranges */
+	/* 0: nothing is dirty, loop_now_ns() otherwise. */
+	uint64_t oldest_ns;
+	/* The end of the batch that the image may have already; the next one
+	 * ends there or later. */
+	bool begun;
+	struct epoch_place begun_place;
+};
+
+struct epochs *epochs_new(void);
+void epochs_free(struct epochs *epochs); /* NULL is allowed */
+uint64_t epochs_memory_bytes(const struct epochs *epochs);
+
+bool epochs_is_empty(const struct epochs *epochs);
+/* BLOCKS dirty slots from SLOT on are reserved, in log order. */
+void epochs_add_blocks(struct epochs *epochs, uint32_t slot, unsigned blocks, uint64_t now_ns);
+void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t block, uint64_t blocks, uint64_t now_ns);
+void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns);
+/* Something came since the last barrier. */
+bool epochs_is_open(const struct epochs *epochs);
+/* An epoch with something in it is complete. */
+bool epochs_has_barrier(const struct epochs *epochs);
+
+/* All dirty zero ranges; NULL: none. The caller's. */
+struct intervals *epochs_zeros(const struct epochs *epochs);
+
+unsigned epochs_length(const struct epochs *epochs);
+const struct epoch_event *epochs_get(const struct epochs *epochs, unsigned position);
+/* The first COUNT events and the SLOTS dirty slots before END are in the image. */
+void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct epoch_place end, uint64_t put);
+
+#endif
