@@ -630,7 +630,7 @@ def test_status_of_a_file(mount, pool, web1):
         status = json.loads(leafctl("status", "--json", live.file("web1.img")).stdout)
         assert status == {"name": "web1.img", "mode": "direct", "state": "active", "reason": None, "since": None,
                           "image": web1, "format": "leaf", "size_bytes": 2 * MIB, "writable": True, "opens": 0,
-                          "layers": 2, "allocated_bytes": int(info["allocated_bytes"])}
+                          "layers": 2, "owner": "none", "allocated_bytes": int(info["allocated_bytes"])}
 
 
 def test_status_refuses_what_is_no_mount(mount, pool, work, web1):

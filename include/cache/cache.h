@@ -76,6 +76,8 @@ struct cache_status {
 	uint64_t memory_bytes;	   /* index, buffers, layer table */
 };
 void cache_get_status(struct cache *cache, struct cache_status *status);
+/* Of the file: another one after it was formatted anew. */
+void cache_get_id(const struct cache *cache, uint8_t id[CACHE_ID_BYTES]);
 
 /* A layer in the cache. IDENTITY says which image; STAMP changes whenever the
  * image changes by other hands than ours. */

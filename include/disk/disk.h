@@ -144,6 +144,10 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
  * new mode needs it. Open files stay valid. Blocks. 0 or -errno with ERROR. */
 int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error);
 
+/* Who may write the disk's image: "this mount", "host ...", "none", or why that
+ * cannot be told. g_free. Blocks. */
+char *disk_get_owner(struct disk *disk);
+
 struct disk_layer {
 	char *path; /* absolute, links followed */
 	const char *format;

@@ -66,4 +66,15 @@ bool offline_convert(const char *source, enum image_format source_format, const 
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,
 		    GError **error);
 
+/* The sentence to warn with when the image at PATH is owned in writeback mode,
+ * so that newer content may be in the owner's cache; NULL otherwise. g_free. */
+char *offline_owner_warning(const char *path);
+
+/* Gives the image free that POOL shows as NAME, or whose file NAME is: writes an
+ * owner record that names nobody. Without FORCE only where nothing can be lost:
+ * not while another process has the image open, nor when its newest changes may
+ * be only in a cache. What was done, as a sentence (g_free), or NULL with
+ * ERROR. */
+char *offline_unlock(const char *pool, const char *name, bool force, GError **error);
+
 #endif

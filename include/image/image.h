@@ -74,6 +74,7 @@ struct image {
 	dev_t device; /* identity of the file */
 	ino_t inode;
 	bool writable;
+	bool locked; /* against others; false where the file system has no locks */
 	uint8_t uuid[IMAGE_UUID_BYTES];
 	uint64_t generation;
 	struct image_parent parent;

@@ -157,3 +157,8 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 	memcpy(status->reason, cache->reason, sizeof(status->reason));
 	cache_unlock(cache);
 }
+
+void cache_get_id(const struct cache *cache, uint8_t id[CACHE_ID_BYTES])
+{
+	memcpy(id, cache->super.uuid, CACHE_ID_BYTES);
+}

@@ -79,6 +79,8 @@ int ctl_check(const struct ctl_arguments *arguments)
 
 	if (!path)
 		return ctl_fail_error(NULL, error);
+	if (!arguments->repair)
+		ctl_warn_owner(path);
 	if (arguments->json)
 		report.builder = builder = begin_json(path);
 	if (!offline_check(path, arguments->format, arguments->layers, arguments->repair, finding_cb, &report, &result,

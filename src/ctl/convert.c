@@ -60,6 +60,7 @@ static bool convert(const struct ctl_arguments *arguments, struct progress *prog
 	g_autoptr(mounted) mount = mounted_find(arguments->names[0]);
 	enum image_format format = mount ? IMAGE_FORMAT_RAW : arguments->format;
 
+	ctl_warn_owner(arguments->names[0]);
 	return mounted_allow_new(arguments->names[1], error) &&
 	       offline_convert(arguments->names[0], format, arguments->names[1], arguments->output_format,
 			       arguments->layers, progress_cb, progress, error);

@@ -74,6 +74,7 @@ int ctl_cache_create(const struct ctl_arguments *arguments);
 int ctl_cache_info(const struct ctl_arguments *arguments);
 int ctl_cache_check(const struct ctl_arguments *arguments);
 int ctl_cache_dump(const struct ctl_arguments *arguments);
+int ctl_unlock(const struct ctl_arguments *arguments);
 int ctl_status(const struct ctl_arguments *arguments);
 
 /* Fills ARGUMENTS for VERB from ARGV, argv[0] being the verb's last word. The names are
@@ -87,6 +88,9 @@ void ctl_options_help(const struct ctl_option *options, GString *text);
 int ctl_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same for ERROR's sentence, after WHAT and a colon unless it is NULL. */
 int ctl_fail_error(const char *what, const GError *error);
+/* Warns on standard error when newer content of the image at PATH may be in a
+ * cache. */
+void ctl_warn_owner(const char *path);
 /* Prints VERB's name, the sentence and where help is; returns CTL_USAGE. */
 int ctl_usage_error(const struct ctl_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -72,8 +72,10 @@ int ctl_info(const struct ctl_arguments *arguments)
 	g_autoptr(GPtrArray) layers = NULL;
 	g_autofree char *path = mounted_image_path(arguments->names[0], arguments->layers, &error);
 
-	if (path)
+	if (path) {
+		ctl_warn_owner(path);
 		layers = offline_info(path, arguments->format, arguments->layers, &error);
+	}
 	if (!layers)
 		return ctl_fail_error(NULL, error);
 	if (arguments->json)

@@ -75,6 +75,7 @@ int ctl_map(const struct ctl_arguments *arguments)
 
 	if (!path)
 		return ctl_fail_error(NULL, error);
+	ctl_warn_owner(path);
 	if (arguments->json)
 		putchar('[');
 	else

@@ -28,6 +28,14 @@ int ctl_fail_error(const char *what, const GError *error)
 	return what ? ctl_fail("%s: %s", what, sentence) : ctl_fail("%s", sentence);
 }
 
+void ctl_warn_owner(const char *path)
+{
+	g_autofree char *warning = offline_owner_warning(path);
+
+	if (warning)
+		ctl_fail("warning: %s", warning);
+}
+
 int ctl_usage_error(const struct ctl_verb *verb, const char *format, ...)
 {
 	g_autofree char *sentence = NULL;

@@ -97,6 +97,12 @@ static const struct ctl_option status_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option unlock_options[] = {
+	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "whoever owns it, and whatever is lost"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
 static const struct ctl_option cache_create_options[] = {
 	{0, "pool", CTL_OPTION_TEXT, FIELD(pool), "POOL", "the pool whose cache it will be"},
 	{0, "size", CTL_OPTION_SIZE, FIELD(size_bytes), "SIZE",
@@ -147,6 +153,10 @@ const struct ctl_verb ctl_verbs[] = {
 	{"list", "[--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
 	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
 	 1, 1, ctl_list},
+	{"unlock", "[--force] POOL NAME", "give an image free that another owner left",
+	 "Gives the image free that POOL shows as NAME, or whose file NAME is, when its owner is gone.\n"
+	 "Refused while a process has it open, and where its newest changes may be only in a cache.",
+	 unlock_options, 2, 2, ctl_unlock},
 	{"cache create", "[--size SIZE] [--preallocate] [--force] --pool POOL CACHE", "make an empty cache for a pool",
 	 "Makes an empty cache of CACHE, a new file or what is there.", cache_create_options, 1, 1, ctl_cache_create},
 	{"cache info", "[--json] CACHE", "show what a cache holds",

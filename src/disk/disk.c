@@ -16,6 +16,7 @@
 #include "internal.h"
 #include "layer_key.h"
 #include "overflow.h"
+#include "owner.h"
 
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled, enum disk_mode mode, struct local *local)
@@ -158,8 +159,10 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 		g_clear_error(&local);
 		disk->leaf = image_open(leaf->path, leaf->format, 0, leaf->base_offset, &local);
 	}
-	if (!disk->leaf)
+	if (!disk->leaf) {
+		owner_explain_disk_lock(disk, &local);
 		g_propagate_error(error, g_steal_pointer(&local));
+	}
 	return disk->leaf;
 }
 
@@ -192,15 +195,17 @@ static bool open_chain(struct disk *disk, bool write, GError **error)
 	return open_ephemeral(disk, error);
 }
 
-/* The stamp is taken of an image that is all written, and still locked. */
+/* The stamp is taken, and the owner's claim given up, of an image that is all
+ * written, and still locked. */
 static int close_leaf(struct disk *disk)
 {
 	struct cache_layer_key key = {0};
 	struct image_op flush = {0};
-	bool written = disk->cached && disk->leaf->begun;
-	bool good = !written || image_run_blocking(disk->leaf, &flush, image_flush) == 0;
+	bool good = !disk->leaf->begun || image_run_blocking(disk->leaf, &flush, image_flush) == 0;
 	int result;
 
+	if (good)
+		owner_release_disk(disk);
 	good = good && disk->cached && layer_key_of(leaf_link(disk), &key);
 	result = image_close(disk->leaf);
 	cache_layer_close(disk->cached, good && result == 0 ? key.stamp : 0);
@@ -219,11 +224,16 @@ static int close_chain(struct disk *disk)
 	return result;
 }
 
-/* The leaf counts as written from the first open for writing on. */
+/* The leaf is owned, and counts as written, from the first open for writing on. */
 static bool begin_writing(struct disk *disk, GError **error)
 {
-	int result = disk->route == ROUTE_LOCAL ? 0 : image_begin_writing(disk->leaf);
+	int result;
 
+	if (disk->route == ROUTE_LOCAL)
+		return true;
+	if (!owner_claim_disk(disk, error))
+		return false;
+	result = image_begin_writing(disk->leaf);
 	return result == 0 ||
 	       error_set_errno(error, -result, "%s: its image cannot be made ready for writing", disk->name);
 }

@@ -25,6 +25,7 @@ struct local {
 };
 /* NULL: the pool has none. */
 struct disk_pool;
+struct owner_self;
 struct local *disk_pool_local(struct disk_pool *pool);
 
 /* Where a disk's writes go while it is open. */
@@ -40,7 +41,8 @@ struct disk {
 	bool writable;
 	uint64_t id;
 	enum disk_mode mode;
-	struct local *local; /* NULL: no cache; the pool's */
+	struct local *local;		/* NULL: no cache; the pool's */
+	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
 	_Atomic unsigned references;
 
 	/* Opening and closing; held while that blocks. */
@@ -50,6 +52,7 @@ struct disk {
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */
 	_Atomic unsigned opens;
+	uint64_t owner_generation; /* of the claim; 0: none */
 
 	/* Constant while open. */
 	enum route route;

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "offline_disk.h"
+#include "offline_owner.h"
 
 /* TO as seen from directory FROM, both absolute. */
 static char *relative_path(const char *from, const char *to)
@@ -67,7 +68,7 @@ static bool describe_parent(const char *path, const struct offline_create_option
 	g_autoptr(GError) local = NULL;
 	const struct chain_link *top;
 
-	if (format == IMAGE_FORMAT_NONE)
+	if (format == IMAGE_FORMAT_NONE || !offline_owner_parent(options->parent, error))
 		return false;
 	links = offline_links(options->parent, format, options->layers, &local);
 	if (local) {
@@ -204,8 +205,12 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 	GPtrArray *links;
 
 	format = offline_format_of(path, format, error);
-	if (format == IMAGE_FORMAT_NONE || !image_check(path, format, repair, finding, opaque, result, error))
+	if (format == IMAGE_FORMAT_NONE || (repair && !offline_owner_allows(path, false, error)))
 		return false;
+	if (!image_check(path, format, repair, finding, opaque, result, error)) {
+		offline_owner_explain(path, error);
+		return false;
+	}
 	links = offline_links(path, format, layers, &chain);
 	g_clear_pointer(&links, g_ptr_array_unref);
 	if (chain) {
@@ -223,6 +228,8 @@ bool offline_resize(const char *path, enum image_format format, const char *laye
 
 	if (size_bytes < IMAGE_SIZE_MIN)
 		return error_set(error, EINVAL, "%s: a disk has at least %d bytes", path, IMAGE_SIZE_MIN);
+	if (!offline_owner_allows(path, false, error))
+		return false;
 	disk = offline_open(path, format, layers, OPEN_TO_WRITE, error);
 	if (!disk)
 		return false;

@@ -18,6 +18,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "modes.h"
+#include "owner.h"
 #include "scan.h"
 
 /* File systems stamp times no finer than this. */
@@ -36,6 +37,7 @@ struct disk_pool {
 	bool quiet;
 	uint64_t next_id;
 	struct local *local; /* NULL: no disk's mode has a cache */
+	struct owner_self owner;
 };
 
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
@@ -56,12 +58,14 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 {
 	struct disk *disk = find_same(pool, found);
 
-	if (disk)
+	if (disk) {
 		disk_ref(disk);
-	else
+	} else {
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
 				&pool->roots, found->spelled, found->mode,
 				found->mode == DISK_MODE_DIRECT ? NULL : pool->local);
+		disk->owner = &pool->owner;
+	}
 	g_hash_table_insert(disks, disk->name, disk);
 }
 
@@ -181,6 +185,19 @@ static bool open_local(struct disk_pool *pool, const struct disk_pool_options *o
 	return pool->local;
 }
 
+/* What others left is swept only where this pool will write as well. */
+static void init_owner(struct disk_pool *pool, const struct disk_pool_options *options)
+{
+	uint8_t cache_id[OWNER_ID_BYTES] = {0};
+
+	_Static_assert(OWNER_ID_BYTES == CACHE_ID_BYTES, "a cache's identity");
+	if (pool->local)
+		cache_get_id(pool->local->cache, cache_id);
+	owner_self_init(&pool->owner, options->cache, options->cache ? cache_id : NULL);
+	if (!options->read_only && modes_used(options) != 1u << DISK_MODE_EPHEMERAL)
+		owner_sweep(pool->roots.directories[0]);
+}
+
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
 {
 	struct disk_pool *pool = g_new0(struct disk_pool, 1);
@@ -196,9 +213,11 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 		.mode = options->mode,
 	};
 	if (set_grow_command(options->grow_command, error) &&
-	    chain_roots_init(&pool->roots, options->path, options->layers, error) && open_local(pool, options, error) &&
-	    scan_locked(pool, error))
-		return pool;
+	    chain_roots_init(&pool->roots, options->path, options->layers, error) && open_local(pool, options, error)) {
+		init_owner(pool, options);
+		if (scan_locked(pool, error))
+			return pool;
+	}
 	disk_pool_close(pool);
 	return NULL;
 }
@@ -209,6 +228,7 @@ void disk_pool_close(struct disk_pool *pool)
 		return;
 	g_hash_table_destroy(pool->disks);
 	local_free(pool->local);
+	owner_self_clear(&pool->owner);
 	chain_cache_free(pool->cache);
 	chain_roots_clear(&pool->roots);
 	g_free(pool->options.glob);
@@ -399,11 +419,31 @@ static bool move_file(const char *old, const char *file, bool replace, GError **
 	return error_set_errno(error, errno, "%s: cannot be renamed to %s", old, file);
 }
 
-static bool remove_file(struct disk *disk, GError **error)
+static bool move_owned(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
 {
-	if (unlink(disk_image_path(disk)) < 0)
-		return error_set_errno(error, errno, "%s: cannot be removed", disk_image_path(disk));
-	return true;
+	struct owner_move move;
+	bool good = owner_move_begin(&move, &pool->owner, old, file, error);
+	bool moved = good && move_file(old, file, replace, error);
+
+	if (good)
+		owner_move_end(&move, moved);
+	return moved;
+}
+
+static bool unlink_file(const char *path, GError **error)
+{
+	return unlink(path) == 0 || error_set_errno(error, errno, "%s: cannot be removed", path);
+}
+
+static bool remove_owned(struct disk_pool *pool, const char *path, GError **error)
+{
+	struct owner_move move;
+	bool good = owner_move_begin(&move, &pool->owner, path, NULL, error);
+	bool removed = good && unlink_file(path, error);
+
+	if (good)
+		owner_move_end(&move, removed);
+	return removed;
 }
 
 static bool directory_changed(struct disk_pool *pool, GError **error)
@@ -428,7 +468,7 @@ bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_
 	if (disk)
 		file = renamed_path(pool, disk, stem);
 	good = disk && target_gives_way(pool, new_name, file, replace, error) &&
-	       move_file(disk_image_path(disk), file, replace, error) && directory_changed(pool, error);
+	       move_owned(pool, disk_image_path(disk), file, replace, error) && directory_changed(pool, error);
 	g_mutex_unlock(&pool->lock);
 	return good;
 }
@@ -440,7 +480,7 @@ bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error)
 
 	g_mutex_lock(&pool->lock);
 	disk = find_free_locked(pool, name, error);
-	good = disk && remove_file(disk, error) && directory_changed(pool, error);
+	good = disk && remove_owned(pool, disk_image_path(disk), error) && directory_changed(pool, error);
 	g_mutex_unlock(&pool->lock);
 	return good;
 }

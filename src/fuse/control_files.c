@@ -138,6 +138,7 @@ int control_make_disk_info(struct session *session, struct disk *disk, GString *
 	struct disk_attributes attributes;
 	int result = disk_get_attributes(disk, &attributes);
 	g_autoptr(GPtrArray) layers = result == 0 ? get_layers(session, disk, &result) : NULL;
+	g_autofree char *owner = layers ? disk_get_owner(disk) : NULL;
 	const struct disk_layer *leaf;
 
 	if (!layers)
@@ -150,6 +151,7 @@ int control_make_disk_info(struct session *session, struct disk *disk, GString *
 	append_text(text, "writable", attributes.writable ? "yes" : "no");
 	append_number(text, "opens", disk_open_count(disk));
 	append_number(text, "layers", layers->len);
+	append_text(text, "owner", owner);
 	return 0;
 }
 

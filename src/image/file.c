@@ -48,6 +48,7 @@ static bool lock_file(struct image_file *file, bool writable, GError **error)
 		g_usleep(LOCK_RETRY_US);
 		patience -= LOCK_RETRY_US;
 	}
+	file->locked = true;
 	return true;
 }
 

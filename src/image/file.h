@@ -15,6 +15,7 @@ struct image_file {
 	dev_t device;
 	ino_t inode;
 	bool block_device;
+	bool locked;
 };
 
 /* FLAGS are image.h's. Anything but a regular file or a block device is

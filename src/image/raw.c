@@ -96,6 +96,7 @@ static struct image *raw_open(const char *path, unsigned flags, uint64_t base_of
 	raw->image.writable = flags & IMAGE_WRITABLE;
 	raw->image.device = raw->file.device;
 	raw->image.inode = raw->file.inode;
+	raw->image.locked = raw->file.locked;
 	return &raw->image;
 }
 

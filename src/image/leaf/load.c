@@ -334,6 +334,7 @@ struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *rep
 		goto fail;
 	leaf->image.device = leaf->file.device;
 	leaf->image.inode = leaf->file.inode;
+	leaf->image.locked = leaf->file.locked;
 	if (!load_header(leaf, flags, report) || !load_table(leaf, report))
 		goto fail;
 	load_zero_list(leaf, report);

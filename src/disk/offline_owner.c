@@ -1,0 +1,221 @@
+/* Owners, without a mount: tools that heed them, and unlock. */
+#include "offline_owner.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "disk/offline.h"
+#include "disk/pool.h"
+#include "owner.h"
+
+bool offline_owner_allows(const char *path, bool locked, GError **error)
+{
+	g_auto(owner_place) place = {0};
+	struct owner_self self;
+	bool good;
+
+	if (!owner_place_init(&place, path, NULL, NULL))
+		return true;
+	owner_self_init(&self, NULL, NULL);
+	good = owner_allows(place.pool, place.name, &self, locked, error);
+	owner_self_clear(&self);
+	return good;
+}
+
+bool offline_owner_parent(const char *path, GError **error)
+{
+	g_autofree char *warning = offline_owner_warning(path);
+
+	return !warning || offline_owner_allows(path, false, error);
+}
+
+void offline_owner_explain(const char *path, GError **error)
+{
+	g_auto(owner_place) place = {0};
+
+	if (owner_place_init(&place, path, NULL, NULL))
+		owner_explain_lock(&place, error);
+}
+
+char *offline_owner_warning(const char *path)
+{
+	g_auto(owner_place) place = {0};
+	struct owner_record record = {0};
+	g_autofree char *holder = NULL;
+	char *warning = NULL;
+
+	if (owner_place_init(&place, path, NULL, NULL) && owner_read(place.pool, place.name, &record, NULL) &&
+	    !record.clean && strcmp(record.mode, "writeback") == 0) {
+		holder = owner_describe(&record);
+		warning = g_strdup_printf("%s: newer content may be in the cache %s of %s, and is not seen here", path,
+					  record.cache_path, holder);
+	}
+	owner_record_clear(&record);
+	return warning;
+}
+
+/* ---- unlock ---------------------------------------------------------------- */
+
+/* The image that POOL shows as NAME; NULL: none. */
+static char *image_shown_as(const char *pool, const char *name)
+{
+	struct disk_pool_options options = {.path = pool, .read_only = true, .quiet = true};
+	struct disk_pool *opened = disk_pool_open(&options, NULL);
+	struct disk *disk = opened ? disk_pool_lookup(opened, name) : NULL;
+	char *path = disk ? g_strdup(disk_image_path(disk)) : NULL;
+
+	if (disk)
+		disk_unref(disk);
+	disk_pool_close(opened);
+	return path;
+}
+
+static bool has_record(const char *pool, const char *name)
+{
+	g_autoptr(GError) error = NULL;
+	struct owner_record record;
+	bool there = owner_read(pool, name, &record, &error) || error_to_errno(error) != -ENOENT;
+
+	owner_record_clear(&record);
+	return there;
+}
+
+/* A record outlives its image, and a broken image is no disk: both are named by
+ * the image's file name. */
+static bool find_place(const char *pool, const char *name, struct owner_place *place, GError **error)
+{
+	g_autofree char *file = NULL, *image = NULL;
+
+	if (strchr(name, '/') || name[0] == '.' || name[0] == '\0')
+		return error_set(error, EINVAL,
+				 "\"%s\" is no name of a disk or an image; expected one like web1.img or web1.leaf",
+				 name);
+	file = g_build_filename(pool, name, NULL);
+	if (access(pool, X_OK) < 0)
+		return error_set_errno(error, errno, "%s: cannot be looked into", pool);
+	image = image_shown_as(pool, name);
+	if (image && owner_place_init(place, image, NULL, NULL) && has_record(place->pool, place->name))
+		return true;
+	owner_place_clear(place);
+	if (owner_place_init(place, file, NULL, NULL) && has_record(place->pool, place->name))
+		return true;
+	if (!image && !place->name && !has_record(pool, name))
+		return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s", pool,
+				 name);
+	owner_place_clear(place);
+	*place = (struct owner_place){.pool = g_strdup(pool), .name = g_strdup(name)};
+	return true;
+}
+
+/* The image, locked, or NULL: it is not there. EBUSY: another has it. */
+static struct image *lock_image(const struct owner_place *place, GError **error)
+{
+	g_autofree char *path = g_build_filename(place->pool, place->name, NULL);
+
+	if (access(path, F_OK) < 0)
+		return NULL;
+	return image_open(path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
+}
+
+static bool may_be_freed(const struct owner_place *place, const struct owner_record *record, bool locked,
+			 GError **error)
+{
+	struct owner_self self;
+	enum owner_verdict verdict;
+	bool good;
+
+	owner_self_init(&self, NULL, NULL);
+	verdict = owner_judge(record, &self, locked);
+	good = verdict == OWNER_FOREIGN || owner_allows(place->pool, place->name, &self, locked, error);
+	owner_self_clear(&self);
+	return good;
+}
+
+/* What counts time is above what counts opens. */
+static uint64_t next_generation(const struct owner_record *record)
+{
+	return record->host ? record->generation + (record->generation < UINT64_MAX) : (uint64_t)g_get_real_time();
+}
+
+/* RECORD is empty where it was damaged. */
+static bool write_free(const struct owner_place *place, const struct owner_record *record, GError **error)
+{
+	struct owner_record next = {
+		.generation = next_generation(record),
+		.mode = g_strdup("none"),
+		.clean = true,
+	};
+	bool good = owner_write(place->pool, place->name, &next, error);
+
+	owner_record_clear(&next);
+	return good;
+}
+
+static bool unlock_gently(const struct owner_place *place, const struct owner_record *record, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	struct image *image = lock_image(place, &local);
+	bool good = false;
+
+	owner_explain_lock(place, &local);
+	if (!local)
+		good = may_be_freed(place, record, image && image->locked, &local) && write_free(place, record, &local);
+	(void)image_close(image);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return good;
+}
+
+static char *report_of(const struct owner_place *place, const struct owner_record *record, bool force)
+{
+	g_autofree char *holder = record->host ? owner_describe(record) : NULL;
+
+	if (!holder)
+		return g_strdup_printf("%s/%s: has no owner now; the record that was there could not be read",
+				       place->pool, place->name);
+	if (strcmp(record->mode, "writeback") == 0)
+		return g_strdup_printf("%s/%s: has no owner now; changes that are only in the cache %s of %s are given "
+				       "up, leafctl cache dump shows what it holds",
+				       place->pool, place->name, record->cache_path, holder);
+	return g_strdup_printf("%s/%s: has no owner now; it was owned by %s%s", place->pool, place->name, holder,
+			       force ? ", which may lose what it writes from now on if it still runs" : "");
+}
+
+/* RECORD is empty on return where there was none, or a damaged one that FORCE
+ * passes over. */
+static bool read_for_unlock(const struct owner_place *place, bool force, struct owner_record *record, bool *there,
+			    GError **error)
+{
+	g_autoptr(GError) local = NULL;
+
+	*there = true;
+	if (owner_read(place->pool, place->name, record, &local))
+		return true;
+	*there = error_to_errno(local) != -ENOENT;
+	if (!*there || (force && error_to_errno(local) == -EINVAL))
+		return true;
+	if (error_to_errno(local) == -EINVAL)
+		return error_set(error, EBUSY, "%s; --force replaces it, and with it what it says of newer changes",
+				 local->message);
+	g_propagate_error(error, g_steal_pointer(&local));
+	return false;
+}
+
+char *offline_unlock(const char *pool, const char *name, bool force, GError **error)
+{
+	g_auto(owner_place) place = {0};
+	struct owner_record record = {0};
+	char *report = NULL;
+	bool there;
+
+	if (!find_place(pool, name, &place, error) || !read_for_unlock(&place, force, &record, &there, error))
+		return NULL;
+	if (!there || record.clean)
+		report = g_strdup_printf("%s/%s: has no owner", place.pool, place.name);
+	else if (force ? write_free(&place, &record, error) : unlock_gently(&place, &record, error))
+		report = report_of(&place, &record, force);
+	owner_record_clear(&record);
+	return report;
+}

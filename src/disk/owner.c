@@ -1,0 +1,410 @@
+/* Who may write an image.
+ *
+ * The first open for writing claims the image: its record names this daemon,
+ * is unclean, and has a generation above all before it. The last close makes
+ * the record clean. What an unclean record means to the next who comes:
+ *
+ *     record                                           verdict    claim
+ *     none; or clean                                   FREE       allowed
+ *     unclean, this mount's                            MINE       allowed
+ *     unclean, mode writeback, our cache's             MINE       allowed
+ *     unclean, mode writeback, another cache's         IN_CACHE   refused: its changes may be only there
+ *     unclean, another mode, another host's            FOREIGN    refused: nobody here can tell if it runs
+ *     unclean, another mode, this host's, and
+ *         we hold the image's lock                     STALE      allowed: nobody else has it open
+ *         the host was restarted                       STALE      allowed
+ *         that process is gone                         STALE      allowed
+ *         otherwise                                    LIVE       refused
+ *     what is no record                                -          refused: it could have been any of these
+ *
+ * In direct and persistent mode the image has all that was acknowledged, so a
+ * record that goes stale takes nothing with it; in writeback mode it may.
+ *
+ * The image's lock is held from before the claim until after the release.
+ * Records add what a lock cannot say: who it is, across hosts whose file
+ * systems do not share locks, and after the daemon is gone. */
+#include "owner.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/log.h"
+
+#define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
+
+/* ---- This process ---------------------------------------------------------- */
+
+static void fill_random(uint8_t id[OWNER_ID_BYTES])
+{
+	while (getrandom(id, OWNER_ID_BYTES, 0) != OWNER_ID_BYTES)
+		;
+}
+
+void owner_self_init(struct owner_self *self, const char *cache_path, const uint8_t *cache_id)
+{
+	char *resolved = cache_path ? realpath(cache_path, NULL) : NULL;
+	struct utsname names;
+
+	*self = (struct owner_self){.pid = getpid(), .cache_path = g_strdup(resolved ? resolved : cache_path)};
+	free(resolved);
+	self->host = g_strdup(uname(&names) == 0 ? names.nodename : "");
+	if (g_file_get_contents(BOOT_ID_PATH, &self->boot_id, NULL, NULL))
+		g_strstrip(self->boot_id);
+	else
+		self->boot_id = g_strdup("");
+	fill_random(self->mount_id);
+	if (cache_id)
+		memcpy(self->cache_id, cache_id, OWNER_ID_BYTES);
+}
+
+void owner_self_clear(struct owner_self *self)
+{
+	g_free(self->host);
+	g_free(self->boot_id);
+	g_free(self->cache_path);
+	*self = (struct owner_self){0};
+}
+
+/* ---- The decision ---------------------------------------------------------- */
+
+static bool is_mount(const struct owner_record *record, const struct owner_self *self)
+{
+	return memcmp(record->mount_id, self->mount_id, OWNER_ID_BYTES) == 0;
+}
+
+static bool is_cache(const struct owner_record *record, const struct owner_self *self)
+{
+	static const uint8_t none[OWNER_ID_BYTES];
+
+	return memcmp(self->cache_id, none, OWNER_ID_BYTES) != 0 &&
+	       memcmp(record->cache_id, self->cache_id, OWNER_ID_BYTES) == 0;
+}
+
+/* Our own number in another's record is one that was used again. */
+static bool process_runs(int64_t pid, const struct owner_self *self)
+{
+	return pid > 0 && pid != self->pid && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
+enum owner_verdict owner_judge(const struct owner_record *record, const struct owner_self *self, bool locked)
+{
+	bool writeback = strcmp(record->mode, "writeback") == 0;
+
+	if (record->clean)
+		return OWNER_FREE;
+	if (is_mount(record, self) || (writeback && is_cache(record, self)))
+		return OWNER_MINE;
+	if (writeback)
+		return OWNER_IN_CACHE;
+	if (strcmp(record->host, self->host) != 0)
+		return OWNER_FOREIGN;
+	if (locked || strcmp(record->boot_id, self->boot_id) != 0 || !process_runs(record->pid, self))
+		return OWNER_STALE;
+	return OWNER_LIVE;
+}
+
+char *owner_quote(const char *text)
+{
+	for (const char *p = text; *p; p++)
+		if (!g_ascii_isalnum(*p) && !strchr("/._-+:@%,=", *p))
+			return g_shell_quote(text);
+	return *text ? g_strdup(text) : g_shell_quote(text);
+}
+
+char *owner_describe(const struct owner_record *record)
+{
+	return g_strdup_printf("host %s (pid %" G_GINT64_FORMAT ", mode %s, since %s)", record->host, record->pid,
+			       record->mode, record->since);
+}
+
+static bool refuse_in_cache(const char *pool, const char *name, const struct owner_record *record, GError **error)
+{
+	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+	g_autofree char *cache = owner_quote(record->cache_path), *holder = owner_describe(record);
+
+	return error_set(error, EBUSY,
+			 "%s/%s: its newest changes may be only in the cache %s of %s; mount the pool with that cache "
+			 "(-o cache=%s,mode=writeback), or give these changes up: leafctl unlock --force %s %s",
+			 pool, name, record->cache_path, holder, cache, pool_word, name_word);
+}
+
+static bool refuse_foreign(const char *pool, const char *name, const struct owner_record *record, GError **error)
+{
+	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+	g_autofree char *holder = owner_describe(record);
+
+	return error_set(error, EBUSY,
+			 "%s/%s: is owned by %s; unmount it there, or, when that host no longer has it mounted: "
+			 "leafctl unlock %s %s",
+			 pool, name, holder, pool_word, name_word);
+}
+
+static bool refuse_live(const char *pool, const char *name, const struct owner_record *record, GError **error)
+{
+	g_autofree char *holder = owner_describe(record);
+
+	return error_set(error, EBUSY, "%s/%s: is in use by another leafdisk: %s; unmount that one first", pool, name,
+			 holder);
+}
+
+static bool refuse_damaged(const char *pool, const char *name, const GError *reason, GError **error)
+{
+	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+
+	return error_set(error, EBUSY,
+			 "%s; so nobody knows who owns %s/%s; when no other mount does: leafctl unlock --force %s %s",
+			 reason->message, pool, name, pool_word, name_word);
+}
+
+static bool allows(const char *pool, const char *name, const struct owner_record *record, const struct owner_self *self,
+		   bool locked, GError **error)
+{
+	switch (owner_judge(record, self, locked)) {
+	case OWNER_IN_CACHE:
+		return refuse_in_cache(pool, name, record, error);
+	case OWNER_FOREIGN:
+		return refuse_foreign(pool, name, record, error);
+	case OWNER_LIVE:
+		return refuse_live(pool, name, record, error);
+	default:
+		return true;
+	}
+}
+
+/* No record: true, and RECORD is empty. */
+static bool read_and_judge(const char *pool, const char *name, const struct owner_self *self, bool locked,
+			   struct owner_record *record, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+
+	if (owner_read(pool, name, record, &local))
+		return allows(pool, name, record, self, locked, error);
+	if (error_to_errno(local) == -ENOENT)
+		return true;
+	if (error_to_errno(local) == -EINVAL)
+		return refuse_damaged(pool, name, local, error);
+	g_propagate_error(error, g_steal_pointer(&local));
+	return false;
+}
+
+bool owner_allows(const char *pool, const char *name, const struct owner_self *self, bool locked, GError **error)
+{
+	struct owner_record record;
+	bool good = read_and_judge(pool, name, self, locked, &record, error);
+
+	owner_record_clear(&record);
+	return good;
+}
+
+/* ---- Claim and release ----------------------------------------------------- */
+
+static bool write_claim(const char *pool, const char *name, const struct owner_self *self, const char *mode,
+			uint64_t generation, GError **error)
+{
+	struct owner_record record = {
+		.host = g_strdup(self->host),
+		.boot_id = g_strdup(self->boot_id),
+		.pid = self->pid,
+		.cache_path = g_strdup(self->cache_path),
+		.generation = generation,
+		.mode = g_strdup(mode),
+	};
+	bool good;
+
+	memcpy(record.mount_id, self->mount_id, OWNER_ID_BYTES);
+	memcpy(record.cache_id, self->cache_id, OWNER_ID_BYTES);
+	good = owner_write(pool, name, &record, error);
+	owner_record_clear(&record);
+	return good;
+}
+
+/* A full pool must not keep a guest from discarding. The lock is held. */
+static bool may_go_unrecorded(const char *mode, const GError *error)
+{
+	int result = error_to_errno(error);
+
+	return strcmp(mode, "writeback") != 0 &&
+	       (result == -ENOSPC || result == -EDQUOT || result == -EROFS || result == -EACCES || result == -EPERM);
+}
+
+bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
+		 uint64_t *generation, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	struct owner_record record;
+	bool good = read_and_judge(pool, name, self, want->locked, &record, error);
+	uint64_t before = MAX(record.generation, want->image_generation);
+
+	*generation = 0;
+	owner_record_clear(&record);
+	if (!good)
+		return false;
+	if (before == UINT64_MAX)
+		return error_set(error, EOVERFLOW, "%s/.leafdisk/owners/%s: no generation is left above %" PRIu64, pool,
+				 name, before);
+	if (write_claim(pool, name, self, want->mode, before + 1, &local)) {
+		*generation = before + 1;
+		return true;
+	}
+	if (may_go_unrecorded(want->mode, local)) {
+		log_warning("%s; only the image's lock tells others that it is in use", local->message);
+		return true;
+	}
+	g_propagate_error(error, g_steal_pointer(&local));
+	return false;
+}
+
+static bool still_stands(const struct owner_record *record, const struct owner_self *self, uint64_t generation)
+{
+	return !record->clean && is_mount(record, self) && record->generation == generation;
+}
+
+bool owner_is_mine(const char *pool, const char *name, const struct owner_self *self, uint64_t generation)
+{
+	struct owner_record record;
+	bool mine = owner_read(pool, name, &record, NULL) && still_stands(&record, self, generation);
+
+	owner_record_clear(&record);
+	return mine;
+}
+
+bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
+		   GError **error)
+{
+	struct owner_record record;
+	bool good;
+
+	if (generation == 0)
+		return true;
+	good = owner_read(pool, name, &record, error);
+	if (good && !still_stands(&record, self, generation)) {
+		good = error_set(error, ESTALE, "%s/%s: was taken over by another owner meanwhile", pool, name);
+	} else if (good) {
+		record.clean = true;
+		good = owner_write(pool, name, &record, error);
+	}
+	owner_record_clear(&record);
+	return good;
+}
+
+/* ---- Disks ----------------------------------------------------------------- */
+
+bool owner_place_init(struct owner_place *place, const char *path, const char *pool, const char *disk_name)
+{
+	char *resolved = realpath(path, NULL);
+	struct stat st;
+
+	*place = (struct owner_place){0};
+	if (!resolved || stat(resolved, &st) < 0 || (S_ISBLK(st.st_mode) && !pool)) {
+		free(resolved);
+		return false;
+	}
+	place->pool = S_ISBLK(st.st_mode) ? g_strdup(pool) : g_path_get_dirname(resolved);
+	place->name = S_ISBLK(st.st_mode) ? g_strconcat(disk_name, "@device", NULL) : g_path_get_basename(resolved);
+	free(resolved);
+	return true;
+}
+
+void owner_place_clear(struct owner_place *place)
+{
+	g_clear_pointer(&place->pool, g_free);
+	g_clear_pointer(&place->name, g_free);
+}
+
+static bool place_of_disk(struct disk *disk, struct owner_place *place)
+{
+	return owner_place_init(place, disk_image_path(disk), disk->owner ? disk->roots.directories[0] : NULL,
+				disk->name);
+}
+
+bool owner_claim_disk(struct disk *disk, GError **error)
+{
+	struct owner_want want = {
+		.mode = disk_mode_name(disk->mode),
+		.image_generation = disk->leaf->generation,
+		.locked = disk->leaf->locked,
+	};
+	g_auto(owner_place) place = {0};
+
+	if (!disk->owner || disk->leaf->begun)
+		return true;
+	if (!place_of_disk(disk, &place))
+		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
+	return owner_claim(place.pool, place.name, disk->owner, &want, &disk->owner_generation, error);
+}
+
+void owner_release_disk(struct disk *disk)
+{
+	g_autoptr(GError) error = NULL;
+	g_auto(owner_place) place = {0};
+
+	if (disk->owner_generation && place_of_disk(disk, &place) &&
+	    !owner_release(place.pool, place.name, disk->owner, disk->owner_generation, &error))
+		log_warning("%s", error->message);
+	disk->owner_generation = 0;
+}
+
+/* Otherwise it is another program that holds the lock. */
+static bool may_hold_lock(const struct owner_record *record)
+{
+	struct owner_self self;
+	bool here, may;
+
+	owner_self_init(&self, NULL, NULL);
+	here = strcmp(record->host, self.host) == 0;
+	may = !here || record->pid == self.pid ||
+	      (strcmp(record->boot_id, self.boot_id) == 0 && process_runs(record->pid, &self));
+	owner_self_clear(&self);
+	return may && !record->clean;
+}
+
+void owner_explain_lock(const struct owner_place *place, GError **error)
+{
+	struct owner_record record = {0};
+
+	if (error && *error && error_to_errno(*error) == -EBUSY &&
+	    owner_read(place->pool, place->name, &record, NULL) && may_hold_lock(&record)) {
+		g_clear_error(error);
+		refuse_live(place->pool, place->name, &record, error);
+	}
+	owner_record_clear(&record);
+}
+
+void owner_explain_disk_lock(struct disk *disk, GError **error)
+{
+	g_auto(owner_place) place = {0};
+
+	if (place_of_disk(disk, &place))
+		owner_explain_lock(&place, error);
+}
+
+/* "this mount" is so from the record: another may have taken the image over. */
+char *disk_get_owner(struct disk *disk)
+{
+	g_auto(owner_place) place = {0};
+	g_autoptr(GError) error = NULL;
+	struct owner_record record = {0};
+	char *text;
+
+	if (!place_of_disk(disk, &place))
+		return g_strdup("none");
+	if (!owner_read(place.pool, place.name, &record, &error))
+		return g_strdup(error_to_errno(error) == -ENOENT ? "none" : error->message);
+	if (record.clean)
+		text = g_strdup("none");
+	else if (disk->owner && is_mount(&record, disk->owner))
+		text = g_strdup("this mount");
+	else
+		text = g_strdup_printf("host %s pid %" G_GINT64_FORMAT " since %s", record.host, record.pid,
+				       record.since);
+	owner_record_clear(&record);
+	return text;
+}

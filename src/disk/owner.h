@@ -1,0 +1,96 @@
+/* Who may write an image: claims by owner records. All of it blocks; an image
+ * is claimed and released by one thread at a time. */
+#ifndef LEAFDISK_DISK_OWNER_H
+#define LEAFDISK_DISK_OWNER_H
+
+#include "internal.h"
+#include "owner_record.h"
+
+/* This process, as its records name it. */
+struct owner_self {
+	char *host;
+	char *boot_id;
+	int64_t pid;
+	uint8_t mount_id[OWNER_ID_BYTES];
+	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: no cache */
+	char *cache_path;		  /* NULL: no cache */
+};
+/* After any fork. CACHE_PATH and CACHE_ID may be NULL. */
+void owner_self_init(struct owner_self *self, const char *cache_path, const uint8_t *cache_id);
+void owner_self_clear(struct owner_self *self);
+
+/* The rows of the table in owner.c. */
+enum owner_verdict {
+	OWNER_FREE,	/* clean */
+	OWNER_MINE,	/* this mount's, or the cache with its changes is ours */
+	OWNER_STALE,	/* of this host, and whoever it was is gone */
+	OWNER_LIVE,	/* of this host, and it runs */
+	OWNER_FOREIGN,	/* another host's */
+	OWNER_IN_CACHE, /* another cache may have its newest changes */
+};
+/* LOCKED: the caller holds the image's lock against other processes. */
+enum owner_verdict owner_judge(const struct owner_record *record, const struct owner_self *self, bool locked);
+
+/* True: SELF may write the image. False and EBUSY: a sentence with the owner
+ * and what to do; another errno: the record cannot be read. */
+bool owner_allows(const char *pool, const char *name, const struct owner_self *self, bool locked, GError **error);
+
+struct owner_want {
+	const char *mode;
+	uint64_t image_generation;
+	bool locked; /* the caller holds the image's lock, which others respect */
+};
+/* When owner_allows(), writes the record, unclean, with *GENERATION above
+ * every one before. In modes that keep nothing back from the image a record
+ * that cannot be written for want of room or rights is only warned of, and
+ * *GENERATION is 0. */
+bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
+		 uint64_t *generation, GError **error);
+/* Whether that claim still stands. */
+bool owner_is_mine(const char *pool, const char *name, const struct owner_self *self, uint64_t generation);
+/* Says that all is in the image, if the claim still stands: with the image's
+ * lock held, so that nobody claims meanwhile. GENERATION 0: nothing to do. */
+bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
+		   GError **error);
+
+/* "host web1 (pid 12, mode direct, since ...)". g_free. */
+char *owner_describe(const struct owner_record *record);
+/* TEXT as a shell takes it for one word. g_free. */
+char *owner_quote(const char *text);
+
+/* Where the record of an image is: POOL and NAME as above. */
+typedef struct owner_place {
+	char *pool;
+	char *name;
+} owner_place;
+/* Of the image at PATH. DISK_NAME and POOL are for block devices, whose own
+ * directory is no pool; NULL: there is no place for these, and false. */
+bool owner_place_init(struct owner_place *place, const char *path, const char *pool, const char *disk_name);
+void owner_place_clear(struct owner_place *place);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(owner_place, owner_place_clear)
+
+/* An image is renamed from OLD to FILE, or removed (FILE NULL), between these
+ * two, and its record with it. Refused (EBUSY) when the image, or one that it
+ * replaces, has changes elsewhere, or another owner. END pairs with a BEGIN that
+ * returned true. */
+struct owner_move {
+	owner_place from, to;
+	bool moves;	 /* OLD is the image itself, no link to it */
+	bool has_record; /* FROM has one, and TO the same now */
+	bool has_replaced;
+	struct owner_record replaced; /* what TO had */
+};
+bool owner_move_begin(struct owner_move *move, const struct owner_self *self, const char *old, const char *file,
+		      GError **error);
+void owner_move_end(struct owner_move *move, bool moved);
+
+/* What disk.c calls, under the disk's open_lock, with its leaf open. Before
+ * the image is made ready for writing; again has no effect. */
+bool owner_claim_disk(struct disk *disk, GError **error);
+/* When all is in the image, before its lock is let go. */
+void owner_release_disk(struct disk *disk);
+/* ERROR says that the leaf is locked: adds by whom. */
+void owner_explain_lock(const struct owner_place *place, GError **error);
+void owner_explain_disk_lock(struct disk *disk, GError **error);
+
+#endif

@@ -1,0 +1,38 @@
+/* Owner records: the files POOL/.leafdisk/owners/NAME. All of it blocks. */
+#ifndef LEAFDISK_DISK_OWNER_RECORD_H
+#define LEAFDISK_DISK_OWNER_RECORD_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define OWNER_ID_BYTES 16
+
+struct owner_record {
+	char *host;
+	char *boot_id;
+	int64_t pid;			  /* 0: none */
+	uint8_t mount_id[OWNER_ID_BYTES]; /* one for each daemon */
+	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: none */
+	char *cache_path;		  /* as seen on HOST; empty: none */
+	uint64_t generation;		  /* raised by each claim */
+	char *mode;			  /* a disk's mode, or "none" */
+	bool clean;			  /* all that the owner took is in the image */
+	char *since;			  /* ISO 8601, UTC */
+};
+void owner_record_clear(struct owner_record *record);
+
+/* False: ENOENT when there is none; EINVAL when what is there is no record,
+ * with a sentence that says why; another errno when it cannot be read. RECORD
+ * is then empty. */
+bool owner_read(const char *pool, const char *name, struct owner_record *record, GError **error);
+/* Replaces the record atomically and durably, making the directories that are
+ * missing. SINCE is set to now where it is NULL. */
+bool owner_write(const char *pool, const char *name, struct owner_record *record, GError **error);
+/* True also when there is none. */
+bool owner_remove(const char *pool, const char *name, GError **error);
+
+/* Removes the temporary files of daemons that were killed. */
+void owner_sweep(const char *pool);
+
+#endif

@@ -1,0 +1,317 @@
+/* Owners: each row of the decision table, and records that are no records. */
+#include "disk/owner.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+static const uint8_t our_cache[OWNER_ID_BYTES] = "the cache's uuid", other_id[OWNER_ID_BYTES] = "another identity";
+
+static struct owner_self self;
+static char *pool;
+
+/* A process that has ended. */
+static int64_t dead_pid(void)
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(0);
+	g_assert_cmpint(waitpid(child, NULL, 0), ==, child);
+	return child;
+}
+
+struct row {
+	const char *mode;
+	const char *host;    /* NULL: ours */
+	const char *boot_id; /* NULL: ours */
+	const uint8_t *mount_id;
+	const uint8_t *cache_id;
+	bool clean, runs, locked;
+	enum owner_verdict verdict;
+};
+
+static const uint8_t no_id[OWNER_ID_BYTES];
+
+static const struct row rows[] = {
+	/* Clean: whoever it was. */
+	{"direct", NULL, NULL, other_id, no_id, true, true, false, OWNER_FREE},
+	{"writeback", "other", "b", other_id, other_id, true, true, false, OWNER_FREE},
+	{"none", "", "", no_id, no_id, true, false, false, OWNER_FREE},
+	/* This mount's. */
+	{"direct", NULL, NULL, self.mount_id, no_id, false, true, false, OWNER_MINE},
+	{"writeback", NULL, NULL, self.mount_id, other_id, false, true, true, OWNER_MINE},
+	/* Our cache's, wherever it was before. */
+	{"writeback", NULL, NULL, other_id, our_cache, false, false, true, OWNER_MINE},
+	{"writeback", "other", "b", other_id, our_cache, false, false, true, OWNER_MINE},
+	/* The cache's identity does not count in the other modes. */
+	{"persistent", "other", "b", other_id, our_cache, false, false, true, OWNER_FOREIGN},
+	/* Another cache's. */
+	{"writeback", NULL, NULL, other_id, other_id, false, false, true, OWNER_IN_CACHE},
+	{"writeback", NULL, "b", other_id, other_id, false, false, true, OWNER_IN_CACHE},
+	{"writeback", "other", "b", other_id, other_id, false, false, true, OWNER_IN_CACHE},
+	{"writeback", NULL, NULL, other_id, no_id, false, false, true, OWNER_IN_CACHE},
+	/* Another host's. */
+	{"direct", "other", "b", other_id, no_id, false, false, true, OWNER_FOREIGN},
+	{"persistent", "other", NULL, other_id, no_id, false, false, false, OWNER_FOREIGN},
+	/* This host's. */
+	{"direct", NULL, NULL, other_id, no_id, false, true, true, OWNER_STALE},
+	{"direct", NULL, "b", other_id, no_id, false, true, false, OWNER_STALE},
+	{"persistent", NULL, NULL, other_id, no_id, false, false, false, OWNER_STALE},
+	{"persistent", NULL, NULL, other_id, no_id, false, true, false, OWNER_LIVE},
+};
+
+static struct owner_record record_of(const struct row *row, int64_t dead)
+{
+	struct owner_record record = {
+		.host = g_strdup(row->host ? row->host : self.host),
+		.boot_id = g_strdup(row->boot_id ? row->boot_id : self.boot_id),
+		.pid = row->runs ? getppid() : dead,
+		.cache_path = g_strdup("/ssd/the cache"),
+		.generation = 7,
+		.mode = g_strdup(row->mode),
+		.clean = row->clean,
+	};
+
+	memcpy(record.mount_id, row->mount_id, OWNER_ID_BYTES);
+	memcpy(record.cache_id, row->cache_id, OWNER_ID_BYTES);
+	return record;
+}
+
+static void assert_mentions(const GError *error, const char *words)
+{
+	g_assert_nonnull(strstr(error->message, words));
+}
+
+static void assert_refusal(const GError *error, enum owner_verdict verdict)
+{
+	g_autofree char *unlock = g_strdup_printf("leafctl unlock %s web1.leaf", pool);
+	g_autofree char *force = g_strdup_printf("leafctl unlock --force %s web1.leaf", pool);
+
+	g_assert_error(error, LEAFDISK_ERROR, EBUSY);
+	assert_mentions(error, "since 2");
+	if (verdict == OWNER_IN_CACHE) {
+		assert_mentions(error, force);
+		assert_mentions(error, "cache='/ssd/the cache'");
+	} else if (verdict == OWNER_FOREIGN) {
+		assert_mentions(error, unlock);
+		assert_mentions(error, "host other");
+	}
+}
+
+/* The verdict, and that a claim follows it. */
+static void check_row(const struct row *row, int64_t dead)
+{
+	struct owner_record record = record_of(row, dead), after;
+	struct owner_want want = {.mode = "direct", .image_generation = 3, .locked = row->locked};
+	g_autoptr(GError) error = NULL;
+	uint64_t generation;
+	bool claimed;
+
+	g_assert_cmpint(owner_judge(&record, &self, row->locked), ==, row->verdict);
+	g_assert_true(owner_write(pool, "web1.leaf", &record, NULL));
+	claimed = owner_claim(pool, "web1.leaf", &self, &want, &generation, &error);
+	g_assert_true(claimed == (row->verdict <= OWNER_STALE));
+	if (!claimed)
+		assert_refusal(error, row->verdict);
+	g_assert_true(owner_read(pool, "web1.leaf", &after, NULL));
+	g_assert_cmpuint(after.generation, ==, claimed ? 8 : 7);
+	g_assert_true(owner_is_mine(pool, "web1.leaf", &self, 8) == claimed);
+	g_assert_false(owner_is_mine(pool, "web1.leaf", &self, 7) && claimed);
+	owner_record_clear(&record);
+	owner_record_clear(&after);
+}
+
+static void test_table(void)
+{
+	int64_t dead = dead_pid();
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+		g_test_message("row %u", i);
+		check_row(&rows[i], dead);
+	}
+}
+
+static void test_no_record(void)
+{
+	struct owner_want want = {.mode = "persistent", .image_generation = 41};
+	g_autoptr(GError) error = NULL;
+	struct owner_record record;
+	uint64_t generation;
+
+	g_assert_true(owner_remove(pool, "new.leaf", NULL));
+	g_assert_false(owner_read(pool, "new.leaf", &record, &error));
+	g_assert_error(error, LEAFDISK_ERROR, ENOENT);
+	g_assert_true(owner_claim(pool, "new.leaf", &self, &want, &generation, NULL));
+	g_assert_cmpuint(generation, ==, 42);
+	g_assert_true(owner_read(pool, "new.leaf", &record, NULL));
+	g_assert_cmpstr(record.host, ==, self.host);
+	g_assert_cmpstr(record.boot_id, ==, self.boot_id);
+	g_assert_cmpint(record.pid, ==, getpid());
+	g_assert_cmpstr(record.mode, ==, "persistent");
+	g_assert_cmpstr(record.cache_path, ==, "/nowhere/cache");
+	g_assert_false(record.clean);
+	owner_record_clear(&record);
+}
+
+static void test_release(void)
+{
+	struct owner_want want = {.mode = "direct"};
+	struct owner_self other;
+	g_autoptr(GError) error = NULL;
+	struct owner_record record;
+	uint64_t first, second;
+
+	owner_self_init(&other, NULL, NULL);
+	want.locked = true;
+	g_assert_true(owner_claim(pool, "r.leaf", &self, &want, &first, NULL));
+	g_assert_true(owner_claim(pool, "r.leaf", &other, &want, &second, NULL));
+	g_assert_cmpuint(second, >, first);
+	/* Taken over: nothing is changed. */
+	g_assert_false(owner_is_mine(pool, "r.leaf", &self, first));
+	g_assert_false(owner_release(pool, "r.leaf", &self, first, &error));
+	g_assert_error(error, LEAFDISK_ERROR, ESTALE);
+	g_assert_true(owner_is_mine(pool, "r.leaf", &other, second));
+	g_assert_true(owner_release(pool, "r.leaf", &other, second, NULL));
+	g_assert_false(owner_is_mine(pool, "r.leaf", &other, second));
+	g_assert_true(owner_read(pool, "r.leaf", &record, NULL));
+	g_assert_true(record.clean);
+	g_assert_cmpuint(record.generation, ==, second);
+	g_assert_true(owner_release(pool, "r.leaf", &other, 0, NULL));
+	owner_record_clear(&record);
+	owner_self_clear(&other);
+}
+
+#define GOOD_ID "00112233445566778899aabbccddeeff"
+#define HEAD "[owner]\nhost=h\nboot_id=b\ncache_path=\nmode=direct\nsince=2026-11-21T09:30:15Z\n"
+#define IDS "mount_id=" GOOD_ID "\ncache_id=" GOOD_ID "\n"
+#define GOOD HEAD IDS "pid=1\ngeneration=1\nclean=true\n"
+
+static const char *const bad_records[] = {
+	"",
+	"\n",
+	"[owner]\n",
+	"[other]\nhost=h\n",
+	"no key file",
+	"\xff\xfe\xfd",
+	HEAD IDS "pid=1\ngeneration=1\n",
+	HEAD IDS "pid=1\nclean=true\n",
+	HEAD IDS "generation=1\nclean=true\n",
+	HEAD "pid=1\ngeneration=1\nclean=true\n",
+	HEAD IDS "pid=-1\ngeneration=1\nclean=true\n",
+	HEAD IDS "pid=4294967296\ngeneration=1\nclean=true\n",
+	HEAD IDS "pid=1\ngeneration=-1\nclean=true\n",
+	HEAD IDS "pid=1\ngeneration=18446744073709551616\nclean=true\n",
+	HEAD IDS "pid=1\ngeneration=0x10\nclean=true\n",
+	HEAD IDS "pid=1\ngeneration=1\nclean=yes\n",
+	GOOD "mode=turbo\n",
+	GOOD "mode=ephemeral\n",
+	GOOD "since=yesterday\n",
+	GOOD "host=a\\nb\n",
+	GOOD "cache_path=/\xff\n",
+	GOOD "mount_id=0011\n",
+	GOOD "mount_id=" GOOD_ID "00\n",
+	GOOD "cache_id=00112233445566778899aabbccddeefg\n",
+};
+
+static char *record_path(void)
+{
+	return g_build_filename(pool, ".leafdisk", "owners", "bad.leaf", NULL);
+}
+
+static void assert_refused(void)
+{
+	struct owner_want want = {.mode = "direct", .locked = true};
+	g_autoptr(GError) error = NULL, claim = NULL;
+	struct owner_record record;
+	uint64_t generation;
+
+	g_assert_false(owner_read(pool, "bad.leaf", &record, &error));
+	g_assert_error(error, LEAFDISK_ERROR, EINVAL);
+	g_assert_null(record.host);
+	g_assert_false(owner_claim(pool, "bad.leaf", &self, &want, &generation, &claim));
+	g_assert_error(claim, LEAFDISK_ERROR, EBUSY);
+	assert_mentions(claim, "leafctl unlock --force ");
+	g_assert_false(owner_is_mine(pool, "bad.leaf", &self, 0));
+}
+
+static void test_bad_records(void)
+{
+	g_autofree char *path = record_path();
+	struct owner_record record;
+
+	g_assert_true(g_file_set_contents(path, GOOD, -1, NULL));
+	g_assert_true(owner_read(pool, "bad.leaf", &record, NULL));
+	owner_record_clear(&record);
+	for (unsigned i = 0; i < G_N_ELEMENTS(bad_records); i++) {
+		g_test_message("record %u", i);
+		g_assert_true(g_file_set_contents(path, bad_records[i], -1, NULL));
+		assert_refused();
+	}
+	g_assert_true(g_file_set_contents(path, GOOD "\0x=1\n", sizeof(GOOD "\0x=1\n") - 1, NULL));
+	assert_refused();
+}
+
+static void test_no_regular_file(void)
+{
+	g_autofree char *path = record_path(), *huge = g_strnfill(1 << 20, '#');
+
+	g_assert_true(g_file_set_contents(path, huge, 1 << 20, NULL));
+	assert_refused();
+	g_assert_cmpint(g_unlink(path), ==, 0);
+	g_assert_cmpint(symlink("r.leaf", path), ==, 0);
+	assert_refused();
+	g_assert_cmpint(g_unlink(path), ==, 0);
+	g_assert_cmpint(g_mkdir(path, 0700), ==, 0);
+	assert_refused();
+	g_assert_cmpint(g_rmdir(path), ==, 0);
+}
+
+static void test_texts_come_back(void)
+{
+	struct owner_record record = {
+		.host = g_strdup("a\nb"),
+		.boot_id = g_strdup(""),
+		.cache_path = g_strdup(" /with\\back = [x] \xc3\xa9 \xff"),
+		.generation = UINT64_MAX,
+		.mode = g_strdup("none"),
+		.clean = true,
+	};
+	struct owner_want want = {.mode = "direct"};
+	g_autoptr(GError) error = NULL;
+	struct owner_record back;
+	uint64_t generation;
+
+	g_assert_true(owner_write(pool, "t.leaf", &record, NULL));
+	g_assert_true(owner_read(pool, "t.leaf", &back, NULL));
+	g_assert_cmpstr(back.host, ==, "a?b");
+	g_assert_cmpstr(back.cache_path, ==, " /with\\back = [x] \xc3\xa9 \xef\xbf\xbd");
+	g_assert_cmpuint(back.generation, ==, UINT64_MAX);
+	g_assert_false(owner_claim(pool, "t.leaf", &self, &want, &generation, &error));
+	g_assert_error(error, LEAFDISK_ERROR, EOVERFLOW);
+	owner_record_clear(&record);
+	owner_record_clear(&back);
+}
+
+int main(int argc, char **argv)
+{
+	int status;
+
+	g_test_init(&argc, &argv, NULL);
+	owner_self_init(&self, "/nowhere/cache", our_cache);
+	pool = g_dir_make_tmp("owner.XXXXXX", NULL);
+	g_test_add_func("/owner/no-record", test_no_record);
+	g_test_add_func("/owner/table", test_table);
+	g_test_add_func("/owner/release", test_release);
+	g_test_add_func("/owner/bad-records", test_bad_records);
+	g_test_add_func("/owner/no-regular-file", test_no_regular_file);
+	g_test_add_func("/owner/texts-come-back", test_texts_come_back);
+	status = g_test_run();
+	g_free(pool);
+	owner_self_clear(&self);
+	return status;
+}
