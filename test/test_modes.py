@@ -83,14 +83,14 @@ class EphemeralDisk(Disk):
 @pytest.mark.parametrize("layers,chunk,size", CHAINS)
 def test_model_ephemeral(mount, ephemeral, pool, rng, layers, chunk, size):
     content = build_chain(mount, pool, layers, chunk, size, rng)
-    before = pool_images(pool)
+    before, names = pool_images(pool), sorted(os.listdir(pool))
     disk = EphemeralDisk(ephemeral, pool, "leaf", content, rng)
     disk.compare_all()
     for _ in range(scaled(OPERATIONS, 20 * OPERATIONS) // len(CHAINS)):
         disk.step()
     disk.close()
     assert pool_images(pool) == before
-    assert sorted(os.listdir(pool)) == sorted(before), "something was left in the pool"
+    assert sorted(os.listdir(pool)) == names, "something was left in the pool"
 
 
 @pytest.mark.parametrize("mode", ["persistent", "ephemeral"])

@@ -146,21 +146,28 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 	return error_set(error, ENOSPC, "%s: the cache has no layer number left; make it anew", disk->name);
 }
 
+/* Even an open for reading finishes what a crash has interrupted, unless the
+ * image is another's. */
 static bool open_leaf(struct disk *disk, bool write, GError **error)
 {
 	g_autoptr(GError) local = NULL;
-	unsigned flags =
-		(disk->writable ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) | (disk->unlocked ? IMAGE_NO_LOCK : 0);
+	bool ours = owner_allows_disk(disk, &local);
+	unsigned flags = (disk->writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
+			 (disk->unlocked ? IMAGE_NO_LOCK : 0);
 	const struct chain_link *leaf = leaf_link(disk);
 
-	disk->leaf = image_open(leaf->path, leaf->format, flags, leaf->base_offset, &local);
+	if (ours || !write) {
+		g_clear_error(&local);
+		disk->leaf = image_open(leaf->path, leaf->format, flags, leaf->base_offset, &local);
+	}
 	if (!disk->leaf && disk->writable && !write &&
 	    (error_to_errno(local) == -EROFS || error_to_errno(local) == -EACCES)) {
 		g_clear_error(&local);
 		disk->leaf = image_open(leaf->path, leaf->format, 0, leaf->base_offset, &local);
 	}
 	if (!disk->leaf) {
-		owner_explain_disk_lock(disk, &local);
+		if (ours)
+			owner_explain_disk_lock(disk, &local);
 		g_propagate_error(error, g_steal_pointer(&local));
 	}
 	return disk->leaf;

@@ -325,6 +325,14 @@ static bool place_of_disk(struct disk *disk, struct owner_place *place)
 				disk->name);
 }
 
+bool owner_allows_disk(struct disk *disk, GError **error)
+{
+	g_auto(owner_place) place = {0};
+
+	return !disk->owner || !disk->writable || !place_of_disk(disk, &place) ||
+	       owner_allows(place.pool, place.name, disk->owner, true, error);
+}
+
 bool owner_claim_disk(struct disk *disk, GError **error)
 {
 	struct owner_want want = {

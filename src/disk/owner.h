@@ -84,8 +84,11 @@ bool owner_move_begin(struct owner_move *move, const struct owner_self *self, co
 		      GError **error);
 void owner_move_end(struct owner_move *move, bool moved);
 
-/* What disk.c calls, under the disk's open_lock, with its leaf open. Before
- * the image is made ready for writing; again has no effect. */
+/* What disk.c calls, under the disk's open_lock. */
+/* As owner_allows(), for a disk that can be written: before its leaf is opened
+ * so that it may be, and in the hope of the lock. */
+bool owner_allows_disk(struct disk *disk, GError **error);
+/* With the leaf open, before it is made ready for writing; again has no effect. */
 bool owner_claim_disk(struct disk *disk, GError **error);
 /* When all is in the image, before its lock is let go. */
 void owner_release_disk(struct disk *disk);
