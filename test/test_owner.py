@@ -580,3 +580,21 @@ def test_an_image_that_a_link_leads_to(mount, pool, work):
     write_record(store, "real.raw")
     with mount(f"layers={store}") as live:
         assert f"leafctl unlock {store} real.raw" in refusal(live, "linked.img")
+
+
+def test_a_block_device(mount, pool, work):
+    """Its own directory is no pool: the record is in the pool, by the disk's name."""
+    make_raw(os.path.join(work, "backing"), bytes(2 * MIB))
+    conf = os.path.join(work, "leafdisk.conf")
+    with Loop(os.path.join(work, "backing")) as loop:
+        with open(conf, "w", encoding="ascii") as file:
+            file.write(f"[disk blk.img]\nlayers = raw:{loop.device}\n")
+        with mount(f"conf={conf}", "layers=/dev") as live:
+            use(live, "blk.img")
+        assert record_of(pool, "blk.img@device")["clean"] == "true"
+        assert not os.path.exists("/dev/.leafdisk")
+        write_record(pool, "blk.img@device")
+        with mount(f"conf={conf}", "layers=/dev") as live:
+            assert f"leafctl unlock {pool} blk.img@device" in refusal(live, "blk.img")
+            leafctl("unlock", pool, "blk.img@device")
+            use(live, "blk.img")

@@ -112,6 +112,9 @@ const char *disk_name(const struct disk *disk);
 /* The file of its leaf image, in the pool. */
 const char *disk_image_path(const struct disk *disk);
 bool disk_is_writable(const struct disk *disk);
+/* Who may write the disk's image: "this mount", "host ...", "none", or why that
+ * cannot be told. g_free. Blocks. */
+char *disk_get_owner(struct disk *disk);
 /* Number of opens that have not been closed. */
 unsigned disk_open_count(struct disk *disk);
 
@@ -143,10 +146,6 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 /* Another mode from now on, until the pool is closed; drains first where the
  * new mode needs it. Open files stay valid. Blocks. 0 or -errno with ERROR. */
 int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error);
-
-/* Who may write the disk's image: "this mount", "host ...", "none", or why that
- * cannot be told. g_free. Blocks. */
-char *disk_get_owner(struct disk *disk);
 
 struct disk_layer {
 	char *path; /* absolute, links followed */

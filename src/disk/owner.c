@@ -31,7 +31,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -295,70 +294,7 @@ bool owner_release(const char *pool, const char *name, const struct owner_self *
 	return good;
 }
 
-/* ---- Disks ----------------------------------------------------------------- */
-
-bool owner_place_init(struct owner_place *place, const char *path, const char *pool, const char *disk_name)
-{
-	char *resolved = realpath(path, NULL);
-	struct stat st;
-
-	*place = (struct owner_place){0};
-	if (!resolved || stat(resolved, &st) < 0 || (S_ISBLK(st.st_mode) && !pool)) {
-		free(resolved);
-		return false;
-	}
-	place->pool = S_ISBLK(st.st_mode) ? g_strdup(pool) : g_path_get_dirname(resolved);
-	place->name = S_ISBLK(st.st_mode) ? g_strconcat(disk_name, "@device", NULL) : g_path_get_basename(resolved);
-	free(resolved);
-	return true;
-}
-
-void owner_place_clear(struct owner_place *place)
-{
-	g_clear_pointer(&place->pool, g_free);
-	g_clear_pointer(&place->name, g_free);
-}
-
-static bool place_of_disk(struct disk *disk, struct owner_place *place)
-{
-	return owner_place_init(place, disk_image_path(disk), disk->owner ? disk->roots.directories[0] : NULL,
-				disk->name);
-}
-
-bool owner_allows_disk(struct disk *disk, GError **error)
-{
-	g_auto(owner_place) place = {0};
-
-	return !disk->owner || !disk->writable || !place_of_disk(disk, &place) ||
-	       owner_allows(place.pool, place.name, disk->owner, true, error);
-}
-
-bool owner_claim_disk(struct disk *disk, GError **error)
-{
-	struct owner_want want = {
-		.mode = disk_mode_name(disk->mode),
-		.image_generation = disk->leaf->generation,
-		.locked = disk->leaf->locked,
-	};
-	g_auto(owner_place) place = {0};
-
-	if (!disk->owner || disk->leaf->begun)
-		return true;
-	if (!place_of_disk(disk, &place))
-		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
-	return owner_claim(place.pool, place.name, disk->owner, &want, &disk->owner_generation, error);
-}
-
-void owner_release_disk(struct disk *disk)
-{
-	g_autoptr(GError) error = NULL;
-	g_auto(owner_place) place = {0};
-
-	if (disk->owner_generation && place_of_disk(disk, &place) &&
-	    !owner_release(place.pool, place.name, disk->owner, disk->owner_generation, &error))
-		log_warning("%s", error->message);
-	disk->owner_generation = 0;
-}
+/* ---- Locks ----------------------------------------------------------------- */
 
 /* Otherwise it is another program that holds the lock. */
 static bool may_hold_lock(const struct owner_record *record)
@@ -384,35 +320,4 @@ void owner_explain_lock(const struct owner_place *place, GError **error)
 		refuse_live(place->pool, place->name, &record, error);
 	}
 	owner_record_clear(&record);
-}
-
-void owner_explain_disk_lock(struct disk *disk, GError **error)
-{
-	g_auto(owner_place) place = {0};
-
-	if (place_of_disk(disk, &place))
-		owner_explain_lock(&place, error);
-}
-
-/* "this mount" is so from the record: another may have taken the image over. */
-char *disk_get_owner(struct disk *disk)
-{
-	g_auto(owner_place) place = {0};
-	g_autoptr(GError) error = NULL;
-	struct owner_record record = {0};
-	char *text;
-
-	if (!place_of_disk(disk, &place))
-		return g_strdup("none");
-	if (!owner_read(place.pool, place.name, &record, &error))
-		return g_strdup(error_to_errno(error) == -ENOENT ? "none" : error->message);
-	if (record.clean)
-		text = g_strdup("none");
-	else if (disk->owner && is_mount(&record, disk->owner))
-		text = g_strdup("this mount");
-	else
-		text = g_strdup_printf("host %s pid %" G_GINT64_FORMAT " since %s", record.host, record.pid,
-				       record.since);
-	owner_record_clear(&record);
-	return text;
 }

@@ -22,12 +22,11 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "owner_text.h"
 
-#define GROUP "owner"
 #define TEMPORARY_PREFIX ".new-"
 #define TEMPORARY_AGE_SECONDS 60
 #define RECORD_BYTES_MAX 16384
-#define TEXT_BYTES_MAX 4096
 /* A directory or a temporary file can be swept away meanwhile. */
 #define TRIES 3
 
@@ -41,141 +40,6 @@ void owner_record_clear(struct owner_record *record)
 	g_free(record->mode);
 	g_free(record->since);
 	*record = (struct owner_record){0};
-}
-
-/* ---- Text ------------------------------------------------------------------ */
-
-static bool has_control(const char *text)
-{
-	for (; *text; text++)
-		if (g_ascii_iscntrl(*text))
-			return true;
-	return false;
-}
-
-/* NULL: *WHY says what is wrong. */
-static char *get_text(GKeyFile *file, const char *key, const char **why)
-{
-	char *text = g_key_file_get_string(file, GROUP, key, NULL);
-
-	if (text && strlen(text) <= TEXT_BYTES_MAX && !has_control(text))
-		return text;
-	g_free(text);
-	*why = key;
-	return NULL;
-}
-
-static uint64_t get_number(GKeyFile *file, const char *key, uint64_t max, const char **why)
-{
-	g_autofree char *text = get_text(file, key, why);
-	guint64 number = 0;
-
-	if (text && !g_ascii_string_to_unsigned(text, 10, 0, max, &number, NULL))
-		*why = key;
-	return number;
-}
-
-static void get_id(GKeyFile *file, const char *key, uint8_t id[OWNER_ID_BYTES], const char **why)
-{
-	g_autofree char *text = get_text(file, key, why);
-
-	if (!text || strlen(text) != 2 * OWNER_ID_BYTES || strspn(text, "0123456789abcdef") != 2 * OWNER_ID_BYTES) {
-		*why = key;
-		return;
-	}
-	for (unsigned i = 0; i < OWNER_ID_BYTES; i++)
-		id[i] = (uint8_t)(g_ascii_xdigit_value(text[2 * i]) << 4 | g_ascii_xdigit_value(text[2 * i + 1]));
-}
-
-static bool get_clean(GKeyFile *file, const char **why)
-{
-	g_autofree char *text = get_text(file, "clean", why);
-
-	if (text && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-		*why = "clean";
-	return text && strcmp(text, "true") == 0;
-}
-
-/* A mode that this version does not know may promise anything. */
-static char *get_mode(GKeyFile *file, const char **why)
-{
-	static const char *const known[] = {"direct", "persistent", "writeback", "none", NULL};
-	char *mode = get_text(file, "mode", why);
-
-	if (mode && !g_strv_contains(known, mode))
-		*why = "mode";
-	return mode;
-}
-
-static char *get_since(GKeyFile *file, const char **why)
-{
-	char *since = get_text(file, "since", why);
-	g_autoptr(GDateTime) when = since ? g_date_time_new_from_iso8601(since, NULL) : NULL;
-
-	if (!when)
-		*why = "since";
-	return since;
-}
-
-/* False: WHY is the key that is missing or wrong, or NULL. */
-static bool parse(const char *text, size_t length, struct owner_record *record, const char **why)
-{
-	g_autoptr(GKeyFile) file = g_key_file_new();
-
-	*why = NULL;
-	if (memchr(text, '\0', length) || !g_key_file_load_from_data(file, text, length, G_KEY_FILE_NONE, NULL) ||
-	    !g_key_file_has_group(file, GROUP))
-		return false;
-	*record = (struct owner_record){
-		.host = get_text(file, "host", why),
-		.boot_id = get_text(file, "boot_id", why),
-		.pid = (int64_t)get_number(file, "pid", INT32_MAX, why),
-		.cache_path = get_text(file, "cache_path", why),
-		.generation = get_number(file, "generation", UINT64_MAX, why),
-		.mode = get_mode(file, why),
-		.clean = get_clean(file, why),
-		.since = get_since(file, why),
-	};
-	get_id(file, "mount_id", record->mount_id, why);
-	get_id(file, "cache_id", record->cache_id, why);
-	return !*why;
-}
-
-/* What no reader would take is not written. */
-static void set_text(GKeyFile *file, const char *key, const char *text)
-{
-	g_autofree char *valid = g_utf8_make_valid(text ? text : "", -1);
-
-	for (char *p = valid; *p; p++)
-		if (g_ascii_iscntrl(*p))
-			*p = '?';
-	g_key_file_set_string(file, GROUP, key, valid);
-}
-
-static void set_id(GKeyFile *file, const char *key, const uint8_t id[OWNER_ID_BYTES])
-{
-	char text[2 * OWNER_ID_BYTES + 1];
-
-	for (unsigned i = 0; i < OWNER_ID_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", id[i]);
-	g_key_file_set_string(file, GROUP, key, text);
-}
-
-static char *format(const struct owner_record *record, gsize *length)
-{
-	g_autoptr(GKeyFile) file = g_key_file_new();
-
-	set_text(file, "host", record->host);
-	set_text(file, "boot_id", record->boot_id);
-	g_key_file_set_int64(file, GROUP, "pid", record->pid);
-	set_id(file, "mount_id", record->mount_id);
-	set_id(file, "cache_id", record->cache_id);
-	set_text(file, "cache_path", record->cache_path);
-	g_key_file_set_uint64(file, GROUP, "generation", record->generation);
-	set_text(file, "mode", record->mode);
-	g_key_file_set_boolean(file, GROUP, "clean", record->clean);
-	set_text(file, "since", record->since);
-	return g_key_file_to_data(file, length, NULL);
 }
 
 /* ---- Directories ----------------------------------------------------------- */
@@ -271,11 +135,11 @@ bool owner_read(const char *pool, const char *name, struct owner_record *record,
 	close_owners(owners);
 	if (length < 0)
 		return set_read_error(pool, name, (int)-length, error);
-	if (parse(text, (size_t)length, record, &why))
+	if (owner_text_parse(text, (size_t)length, record, &why))
 		return true;
 	owner_record_clear(record);
 	return error_set(error, EINVAL, "%s/.leafdisk/owners/%s: is no owner record: %s%s", pool, name,
-			 why ? "no good value for " : "it has no group [" GROUP "]", why ? why : "");
+			 why ? "no good value for " : "it has no group [owner]", why ? why : "");
 }
 
 static int write_temporary(int owners, const char *temporary, const char *name, const char *text, size_t length)
@@ -324,7 +188,7 @@ bool owner_write(const char *pool, const char *name, struct owner_record *record
 
 	if (!record->since)
 		record->since = now_text();
-	text = format(record, &length);
+	text = owner_text_format(record, &length);
 	for (unsigned i = 0; i < TRIES && result == -ENOENT; i++) {
 		int owners = open_owners(pool, true);
 

@@ -1,0 +1,104 @@
+/* Disks and their owner records: where the record of a disk's image is, and when
+ * it is claimed and released. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "owner.h"
+
+bool owner_place_init(struct owner_place *place, const char *path, const char *pool, const char *disk_name)
+{
+	char *resolved = realpath(path, NULL);
+	struct stat st;
+
+	*place = (struct owner_place){0};
+	if (!resolved || stat(resolved, &st) < 0 || (S_ISBLK(st.st_mode) && !pool)) {
+		free(resolved);
+		return false;
+	}
+	place->pool = S_ISBLK(st.st_mode) ? g_strdup(pool) : g_path_get_dirname(resolved);
+	place->name = S_ISBLK(st.st_mode) ? g_strconcat(disk_name, "@device", NULL) : g_path_get_basename(resolved);
+	free(resolved);
+	return true;
+}
+
+void owner_place_clear(struct owner_place *place)
+{
+	g_clear_pointer(&place->pool, g_free);
+	g_clear_pointer(&place->name, g_free);
+}
+
+static bool place_of_disk(struct disk *disk, struct owner_place *place)
+{
+	return owner_place_init(place, disk_image_path(disk), disk->owner ? disk->roots.directories[0] : NULL,
+				disk->name);
+}
+
+bool owner_allows_disk(struct disk *disk, GError **error)
+{
+	g_auto(owner_place) place = {0};
+
+	return !disk->owner || !disk->writable || !place_of_disk(disk, &place) ||
+	       owner_allows(place.pool, place.name, disk->owner, true, error);
+}
+
+bool owner_claim_disk(struct disk *disk, GError **error)
+{
+	struct owner_want want = {
+		.mode = disk_mode_name(disk->mode),
+		.image_generation = disk->leaf->generation,
+		.locked = disk->leaf->locked,
+	};
+	g_auto(owner_place) place = {0};
+
+	if (!disk->owner || disk->leaf->begun)
+		return true;
+	if (!place_of_disk(disk, &place))
+		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
+	return owner_claim(place.pool, place.name, disk->owner, &want, &disk->owner_generation, error);
+}
+
+void owner_release_disk(struct disk *disk)
+{
+	g_autoptr(GError) error = NULL;
+	g_auto(owner_place) place = {0};
+
+	if (disk->owner_generation && place_of_disk(disk, &place) &&
+	    !owner_release(place.pool, place.name, disk->owner, disk->owner_generation, &error))
+		log_warning("%s", error->message);
+	disk->owner_generation = 0;
+}
+
+void owner_explain_disk_lock(struct disk *disk, GError **error)
+{
+	g_auto(owner_place) place = {0};
+
+	if (place_of_disk(disk, &place))
+		owner_explain_lock(&place, error);
+}
+
+/* "this mount" is so from the record: another may have taken the image over. */
+char *disk_get_owner(struct disk *disk)
+{
+	g_auto(owner_place) place = {0};
+	g_autoptr(GError) error = NULL;
+	struct owner_record record = {0};
+	char *text;
+
+	if (!place_of_disk(disk, &place))
+		return g_strdup("none");
+	if (!owner_read(place.pool, place.name, &record, &error))
+		return g_strdup(error_to_errno(error) == -ENOENT ? "none" : error->message);
+	if (record.clean)
+		text = g_strdup("none");
+	else if (disk->owner && memcmp(record.mount_id, disk->owner->mount_id, OWNER_ID_BYTES) == 0)
+		text = g_strdup("this mount");
+	else
+		text = g_strdup_printf("host %s pid %" G_GINT64_FORMAT " since %s", record.host, record.pid,
+				       record.since);
+	owner_record_clear(&record);
+	return text;
+}
