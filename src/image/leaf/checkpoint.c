@@ -116,6 +116,8 @@ static void add_table_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint
 			leaf_entry_encode(leaf, chunk, entry);
 		else
 			entry[0] = le64_of(LEAF_CHUNK_FREE);
+		if (chunk)
+			chunk->soft = false;
 	}
 	leaf_page_seal(out, LEAF_TABLE_MAGIC, position, le64_get(checkpoint->header.epoch), first, leaf->image_id);
 }

@@ -118,19 +118,23 @@ struct image_extent leaf_read(struct image_io *io)
 	return extent;
 }
 
-/* The blocks written are data from now on. */
+/* The blocks written are data from now on. Where a soft write has put some that
+ * nothing on disk names yet, a hard one has all of the chunk named: its own
+ * blocks may be among them. */
 static void publish_locked(struct leaf *leaf, struct chunk *chunk, uint32_t first, uint32_t count, bool soft)
 {
 	uint64_t *present = chunk_present(leaf, chunk), *zero = chunk_zero(leaf, chunk);
 
-	if (bits_all_set(present, first, count) && !bits_any_set(zero, first, count))
+	if (bits_all_set(present, first, count) && !bits_any_set(zero, first, count) && (soft || !chunk->soft))
 		return;
 	bits_set(present, first, count);
 	bits_clear(zero, first, count);
-	if (soft)
+	if (soft) {
+		chunk->soft = true;
 		leaf_page_mark_dirty_locked(leaf, chunk->slot);
-	else
+	} else {
 		leaf_chunk_mark_dirty_locked(leaf, chunk);
+	}
 }
 
 static void write_done(struct aio_request *request, int result)

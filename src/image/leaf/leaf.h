@@ -55,6 +55,7 @@ struct chunk {
 	uint32_t writers;	 /* those of them that write */
 	uint32_t dirty_position; /* in leaf->dirty */
 	bool dirty;		 /* changed by a hard write since the last commit */
+	bool soft;		 /* has blocks of soft writes that no record or page names */
 	bool dead;		 /* gone from the hash; the last user frees the slot */
 	uint64_t bits[];	 /* presence words, then zero words */
 };
