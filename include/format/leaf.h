@@ -127,6 +127,9 @@ enum leaf_journal_type {
 	LEAF_JOURNAL_UNZERO = 4,  /* chunk, count: and now no longer */
 	LEAF_JOURNAL_APPLY = 5,	  /* block, blocks, slot, block in slot: copy */
 	LEAF_JOURNAL_APPLIED = 6, /* every APPLY before this is done */
+	LEAF_JOURNAL_DATA = 7,	  /* block, blocks, slot: data, in place in the slot */
+	LEAF_JOURNAL_ZEROS = 8,	  /* block, blocks, slot: read as zeros */
+	LEAF_JOURNAL_DROP = 9,	  /* chunk, count: are in no slot, and not zero */
 };
 
 struct leaf_journal_entry_ondisk {

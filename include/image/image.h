@@ -79,6 +79,7 @@ struct image {
 	uint64_t generation;
 	struct image_parent parent;
 	uint32_t chunk_bytes; /* 0: the format has no chunks */
+	unsigned apply_extents_max;
 
 	bool begun; /* image_begin_writing() has succeeded */
 	_Atomic uint64_t size_bytes;
@@ -114,7 +115,7 @@ struct image_op {
 	uint64_t offset;			  /* zero: bytes, block-aligned */
 	uint64_t length;			  /* zero: bytes, whole blocks; resize: the new size */
 	bool keep_allocated;			  /* zero: leave the space allocated where the format can */
-	bool bottom;				  /* zero, resize: nothing is below, absent is as good as zero */
+	bool bottom;				  /* zero, apply, resize: nothing is below, absent is as good as zero */
 	const struct image_apply_extent *extents; /* apply */
 	unsigned extent_count;
 	void (*done)(struct image_op *op, int result);
@@ -167,8 +168,18 @@ void image_zero(struct image *image, struct image_op *op);
 /* All that was done before is durable when DONE says 0. */
 void image_flush(struct image *image, struct image_op *op);
 /* All extents or none, also across a crash, and durable when DONE says 0.
- * -EOPNOTSUPP where the format cannot promise that. One batch at a time. */
+ * The extents are sorted by offset and do not overlap, else -EINVAL; zeros may
+ * be as long as the disk, at the cost of what is allocated there. While it is
+ * under way its blocks read as before or after, in any mixture.
+ * -EOPNOTSUPP where the format cannot promise all or nothing. -EFBIG: the
+ * batch is too large for that; -ENOSPC, -EDQUOT: no room. After these the
+ * image is as before, and usable. One batch at a time. */
 void image_apply(struct image *image, struct image_op *op);
+/* What one batch may hold: that many extents of a block each, wherever they
+ * are. Longer ones count once for each chunk they touch, and again wherever
+ * what is there changes between data and none; zeros up to three times. 0 where
+ * image_apply is not supported. */
+unsigned image_apply_extents_max(const struct image *image);
 /* Durable when DONE says 0. Growth reads as zeros. Nothing else in flight. */
 void image_resize(struct image *image, struct image_op *op);
 

@@ -191,6 +191,10 @@ int image_file_sync(const struct image_file *file)
 
 int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length)
 {
+	int fault = fault_hit("image.punch", file->path);
+
+	if (fault)
+		return fault;
 	if (fallocate(file->aio.buffered_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 		      (off_t)length) == 0)
 		return 0;

@@ -180,16 +180,22 @@ void image_flush(struct image *image, struct image_op *op)
 
 static bool apply_is_valid(const struct image *image, const struct image_op *op)
 {
-	uint64_t end = image_blocks(image) << BLOCK_SHIFT;
+	uint64_t end = image_blocks(image) << BLOCK_SHIFT, last_end = 0;
 
 	for (unsigned i = 0; i < op->extent_count; i++) {
 		const struct image_apply_extent *extent = &op->extents[i];
 
 		if (!is_aligned(extent->offset | extent->length | (uintptr_t)extent->data, BLOCK_SIZE) ||
-		    extent->offset > end || extent->length > end - extent->offset)
+		    extent->offset > end || extent->length > end - extent->offset || extent->offset < last_end)
 			return false;
+		last_end = extent->offset + extent->length;
 	}
 	return true;
+}
+
+unsigned image_apply_extents_max(const struct image *image)
+{
+	return image->apply_extents_max;
 }
 
 void image_apply(struct image *image, struct image_op *op)

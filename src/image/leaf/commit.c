@@ -9,13 +9,15 @@
  * A write that finishes after 1 is in the next commit, with its data.
  *
  * No room (ENOSPC, EDQUOT) for a record or the table's pages loses nothing:
- * the next commit writes everything again as a checkpoint. Any other failure
+ * the next commit writes everything again as a checkpoint; a batch in it has
+ * not happened, and that checkpoint makes it sure. Any other failure
  * leaves it open what is on disk, and the image is FAILED. */
 #include "commit.h"
 
 #include <errno.h>
 #include <string.h>
 
+#include "apply.h"
 #include "core/counters.h"
 #include "core/log.h"
 
@@ -44,13 +46,14 @@ static struct leaf_commit *commit_new(struct leaf *leaf)
 }
 
 /* One batch a commit. It waits for the next when a checkpoint has to make
- * room in the journal first. */
+ * room in the journal first, or is due: a checkpoint has no place for a batch.
+ * An empty journal has room for every batch that was planned. */
 static void take_apply(struct leaf *leaf, struct leaf_commit *commit)
 {
 	struct list *first = list_first(&leaf->applies);
 	struct image_op *op = first ? container_of(first, struct image_op, link) : NULL;
 
-	if (!op)
+	if (!op || leaf->checkpoint_due)
 		return;
 	if (!leaf_apply_fits_locked(leaf, leaf_apply_plan_of(op))) {
 		leaf->checkpoint_due = true;
@@ -59,7 +62,6 @@ static void take_apply(struct leaf *leaf, struct leaf_commit *commit)
 	list_remove(&op->link);
 	list_append(&commit->waiters, &op->link);
 	commit->plan = leaf_apply_plan_of(op);
-	leaf_apply_publish_locked(leaf, commit->plan);
 }
 
 static void take_down(struct leaf *leaf, struct leaf_commit *commit)
@@ -90,7 +92,7 @@ static bool commit_begin_locked(struct leaf *leaf)
 
 static bool is_recoverable(const struct leaf_commit *commit, int result)
 {
-	return (result == -ENOSPC || result == -EDQUOT || result == -EFBIG) && !commit->plan && !commit->header_touched;
+	return (result == -ENOSPC || result == -EDQUOT || result == -EFBIG) && !commit->header_touched;
 }
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
@@ -110,6 +112,22 @@ static void fail_locked(struct leaf *leaf, struct leaf_commit *commit, int resul
 	leaf->image.failed = true;
 	log_error("%s: a flush failed (%s): what is on disk is uncertain, no more writes until it is opened anew",
 		  leaf->image.path, strerror(-result));
+}
+
+/* A batch that waits for this checkpoint would wait for ever; once the image is
+ * FAILED nobody's turn comes. */
+static void fail_waiting_locked(struct leaf *leaf, struct leaf_commit *commit, int result)
+{
+	struct list *node;
+
+	while ((node = list_pop(&leaf->applies))) {
+		struct image_op *op = container_of(node, struct image_op, link);
+
+		leaf_plan_free_locked(leaf_apply_plan_of(op), false);
+		image_op_complete(op, result == -EFBIG ? -ENOSPC : result);
+	}
+	if (leaf->image.failed)
+		list_splice(&commit->waiters, &leaf->flushes);
 }
 
 static void answer(struct leaf_commit *commit, int result)
@@ -132,7 +150,9 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 		fail_locked(leaf, commit, result);
 	g_array_set_size(leaf->freeing, 0);
 	if (commit->plan)
-		leaf_apply_end_locked(leaf, commit->plan);
+		leaf_plan_free_locked(commit->plan, result < 0);
+	if (result < 0)
+		fail_waiting_locked(leaf, commit, result);
 	leaf->commit = NULL;
 	again = commit_begin_locked(leaf);
 	if (again)
@@ -214,7 +234,7 @@ static void write_metadata(struct leaf_commit *commit)
 		loop_offload(aio_queue_loop(commit->queue), &commit->work);
 	} else if (commit->record_bytes > 0) {
 		leaf_commit_write_record(commit, commit->record_bytes,
-					 commit->plan ? leaf_apply_copy : leaf_commit_finish);
+					 commit->plan ? leaf_apply_settle : leaf_commit_finish);
 	} else {
 		leaf_commit_finish(commit, commit->result);
 	}
@@ -242,14 +262,28 @@ static void commit_run(struct leaf *leaf)
 		write_metadata(commit);
 }
 
+/* False: a commit failed since the caller looked. */
+static bool enqueue_locked(struct leaf *leaf, struct list *list, struct image_op *op)
+{
+	if (!leaf->image.failed) {
+		list_append(list, &op->link);
+		return true;
+	}
+	if (list == &leaf->applies)
+		leaf_plan_free_locked(leaf_apply_plan_of(op), false);
+	return false;
+}
+
 void leaf_commit_enqueue(struct leaf *leaf, struct list *list, struct image_op *op)
 {
-	bool begun;
+	bool waits, begun;
 
 	g_mutex_lock(&leaf->lock);
-	list_append(list, &op->link);
-	begun = commit_begin_locked(leaf);
+	waits = enqueue_locked(leaf, list, op);
+	begun = waits && commit_begin_locked(leaf);
 	g_mutex_unlock(&leaf->lock);
+	if (!waits)
+		image_op_complete(op, -EIO);
 	if (begun)
 		commit_run(leaf);
 }

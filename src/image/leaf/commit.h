@@ -14,7 +14,7 @@ struct leaf_commit {
 	struct leaf_checkpoint *checkpoint;
 	int64_t record_bytes;
 	bool data_flush;
-	bool header_touched; /* a failure now is for good */
+	bool header_touched; /* or a batch recorded: a failure now is for good */
 	int result;
 	void (*next)(struct leaf_commit *commit, int result);
 	struct aio_request aio;
@@ -34,13 +34,10 @@ void leaf_commit_finish(struct leaf_commit *commit, int result);
 /* apply.c: the plan of a batch, which waits in leaf->applies. */
 struct apply_plan *leaf_apply_plan_of(struct image_op *op);
 /* False: a checkpoint has to make room first. */
-bool leaf_apply_fits_locked(struct leaf *leaf, struct apply_plan *plan);
-/* Publishes what went to its place; the APPLY entries follow in the record. */
-void leaf_apply_publish_locked(struct leaf *leaf, struct apply_plan *plan);
-void leaf_apply_add_entries(struct leaf *leaf, struct apply_plan *plan, struct record_builder *builder);
-/* The record is durable when RESULT is 0: copies, APPLIED, leaf_commit_finish(). */
-void leaf_apply_copy(struct leaf_commit *commit, int result);
-/* The batch is over, well or not; frees the plan. */
-void leaf_apply_end_locked(struct leaf *leaf, struct apply_plan *plan);
+bool leaf_apply_fits_locked(struct leaf *leaf, const struct apply_plan *plan);
+void leaf_apply_add_entries(const struct apply_plan *plan, struct record_builder *builder);
+/* The record is durable when RESULT is 0: memory follows, copies, APPLIED,
+ * leaf_commit_finish(). */
+void leaf_apply_settle(struct leaf_commit *commit, int result);
 
 #endif

@@ -18,8 +18,14 @@
 struct zero_run {
 	struct leaf *leaf;
 	bool bottom;
+	bool recorded;	 /* a durable record says so already */
 	GArray *punches; /* struct interval, bytes of the file */
 };
+
+static GArray *new_punches(void)
+{
+	return g_array_new(FALSE, FALSE, sizeof(struct interval));
+}
 
 static void add_punch(struct zero_run *run, uint64_t offset, uint64_t length)
 {
@@ -37,13 +43,14 @@ static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t cou
 {
 	struct leaf *leaf = run->leaf;
 
-	if (run->bottom) {
+	if (run->bottom)
 		intervals_remove(leaf->zero, first, count);
-		leaf_event_locked(leaf, LEAF_JOURNAL_UNZERO, first, count);
-	} else {
+	else
 		intervals_add(leaf->zero, first, count);
-		leaf_event_locked(leaf, LEAF_JOURNAL_ZERO, first, count);
-	}
+	if (run->recorded)
+		leaf->zero_dirty = true;
+	else
+		leaf_event_locked(leaf, run->bottom ? LEAF_JOURNAL_UNZERO : LEAF_JOURNAL_ZERO, first, count);
 }
 
 /* The chunk goes and is zero from the same commit on: never absent between. */
@@ -52,7 +59,10 @@ static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
 	uint64_t index = chunk->index;
 
 	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
-	leaf_chunk_remove_locked(run->leaf, chunk);
+	if (run->recorded)
+		leaf_chunk_drop_locked(run->leaf, chunk);
+	else
+		leaf_chunk_remove_locked(run->leaf, chunk);
 	if (!run->bottom)
 		mark_whole_locked(run, index, 1);
 }
@@ -78,6 +88,7 @@ static void drop_slots_locked(struct zero_run *run, uint64_t first, uint64_t cou
 	}
 }
 
+/* What is recorded has happened, whether its space can be given back or not. */
 static int punch_all(struct zero_run *run)
 {
 	int result = 0;
@@ -88,7 +99,7 @@ static int punch_all(struct zero_run *run)
 		result = image_file_punch(&run->leaf->file, punch->first, punch->count);
 	}
 	g_array_set_size(run->punches, 0);
-	return result;
+	return run->recorded ? 0 : result;
 }
 
 static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
@@ -160,6 +171,21 @@ static struct chunk *chunk_for_zero_locked(struct zero_run *run, uint64_t index,
 	return chunk;
 }
 
+static void zero_bits_locked(struct zero_run *run, struct chunk *chunk, uint32_t first, uint32_t count)
+{
+	struct leaf *leaf = run->leaf;
+
+	add_block_punches(run, chunk, first, count);
+	if (run->bottom) {
+		bits_clear(chunk_present(leaf, chunk), first, count);
+		bits_clear(chunk_zero(leaf, chunk), first, count);
+	} else {
+		bits_set(chunk_present(leaf, chunk), first, count);
+		bits_set(chunk_zero(leaf, chunk), first, count);
+	}
+	leaf_page_mark_dirty_locked(leaf, chunk->slot);
+}
+
 static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint32_t count)
 {
 	struct leaf *leaf = run->leaf;
@@ -171,14 +197,7 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 	g_mutex_lock(&leaf->lock);
 	chunk = chunk_for_zero_locked(run, index, &errnum);
 	if (chunk) {
-		add_block_punches(run, chunk, first, count);
-		if (run->bottom) {
-			bits_clear(chunk_present(leaf, chunk), first, count);
-			bits_clear(chunk_zero(leaf, chunk), first, count);
-		} else {
-			bits_set(chunk_present(leaf, chunk), first, count);
-			bits_set(chunk_zero(leaf, chunk), first, count);
-		}
+		zero_bits_locked(run, chunk, first, count);
 		leaf_chunk_mark_dirty_locked(leaf, chunk);
 		release_if_void(run, chunk);
 	}
@@ -186,29 +205,45 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 	return errnum ? errnum : punch_all(run);
 }
 
+static struct leaf_zero_parts zero_parts(uint32_t per_chunk, uint64_t first, uint64_t end, uint64_t image_end)
+{
+	uint64_t first_whole = (first + per_chunk - 1) / per_chunk;
+	uint64_t end_whole = end == image_end ? (end + per_chunk - 1) / per_chunk : end / per_chunk;
+
+	if (first_whole > end_whole) /* inside one chunk */
+		end_whole = first_whole;
+	return (struct leaf_zero_parts){
+		.head = first / per_chunk,
+		.head_first = (uint32_t)(first % per_chunk),
+		.head_blocks = (uint32_t)(MIN(first_whole * per_chunk, end) - first),
+		.whole = {first_whole, end_whole - first_whole},
+		.tail = end_whole,
+		.tail_blocks = end > end_whole * per_chunk ? (uint32_t)(end - end_whole * per_chunk) : 0,
+	};
+}
+
+struct leaf_zero_parts leaf_zero_parts(const struct leaf *leaf, uint64_t first, uint64_t end)
+{
+	return zero_parts(leaf->geometry.chunk_blocks, first, end, blocks_of(leaf->image.size_bytes));
+}
+
 /* FIRST and END in blocks; END may stand for the end of the image's last,
  * partial chunk. */
 static int zero_blocks(struct zero_run *run, uint64_t first, uint64_t end, uint64_t image_end)
 {
-	uint32_t per_chunk = run->leaf->geometry.chunk_blocks;
-	uint64_t first_whole = (first + per_chunk - 1) / per_chunk;
-	uint64_t end_whole = end == image_end ? (end + per_chunk - 1) / per_chunk : end / per_chunk;
-	int result;
+	struct leaf_zero_parts parts = zero_parts(run->leaf->geometry.chunk_blocks, first, end, image_end);
+	int result = zero_part(run, parts.head, parts.head_first, parts.head_blocks);
 
-	if (first_whole > end_whole) /* inside one chunk */
-		end_whole = first_whole;
-	result = zero_part(run, first / per_chunk, (uint32_t)(first % per_chunk),
-			   (uint32_t)(MIN(first_whole * per_chunk, end) - first));
 	if (result == 0)
-		result = zero_whole(run, first_whole, end_whole - first_whole);
-	if (result == 0 && end > end_whole * per_chunk)
-		result = zero_part(run, end_whole, 0, (uint32_t)(end - end_whole * per_chunk));
+		result = zero_whole(run, parts.whole.first, parts.whole.count);
+	if (result == 0)
+		result = zero_part(run, parts.tail, 0, parts.tail_blocks);
 	return result;
 }
 
 static int zero_work(struct image_op *op)
 {
-	struct zero_run run = {leaf_of(op->image), op->bottom, g_array_new(FALSE, FALSE, sizeof(struct interval))};
+	struct zero_run run = {leaf_of(op->image), op->bottom, false, new_punches()};
 	uint64_t first = op->offset >> BLOCK_SHIFT, count = op->length >> BLOCK_SHIFT;
 	int result = count ? zero_blocks(&run, first, first + count, blocks_of(op->image->size_bytes)) : 0;
 
@@ -220,6 +255,38 @@ void leaf_zero(struct image *image, struct image_op *op)
 {
 	(void)image;
 	image_op_offload(op, zero_work);
+}
+
+void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t first, uint32_t count)
+{
+	struct zero_run run = {leaf, false, true, new_punches()};
+
+	g_mutex_lock(&leaf->lock);
+	zero_bits_locked(&run, chunk, first, count);
+	g_mutex_unlock(&leaf->lock);
+	punch_all(&run);
+	g_array_free(run.punches, TRUE);
+}
+
+void leaf_zero_recorded_chunks(struct leaf *leaf, struct interval chunks, bool bottom)
+{
+	struct zero_run run = {leaf, bottom, true, new_punches()};
+
+	zero_whole(&run, chunks.first, chunks.count);
+	g_array_free(run.punches, TRUE);
+}
+
+void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom)
+{
+	struct zero_run run = {leaf, bottom, false, NULL};
+	bool zero = !chunk->dead && chunk->writers == 1 && leaf_chunk_is_zero(leaf, chunk);
+	uint64_t index = chunk->index;
+
+	leaf_chunk_put_locked(leaf, chunk, true);
+	if (!zero)
+		return;
+	leaf_chunk_remove_locked(leaf, chunk);
+	mark_whole_locked(&run, index, 1);
 }
 
 /* The bytes past the new end in its last block become zeros. */
@@ -242,7 +309,7 @@ static int clear_tail(struct leaf *leaf, uint64_t size_bytes)
 /* What lies past the new end goes: as in a bottom layer, no trace is kept. */
 static int shrink(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes)
 {
-	struct zero_run run = {leaf, true, g_array_new(FALSE, FALSE, sizeof(struct interval))};
+	struct zero_run run = {leaf, true, false, new_punches()};
 	uint64_t end = blocks_of(old_bytes);
 	int result = clear_tail(leaf, new_bytes);
 
@@ -255,7 +322,7 @@ static int shrink(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes)
 /* What is below must not show through where the disk was shorter before. */
 static int grow(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes, bool bottom)
 {
-	struct zero_run run = {leaf, bottom, g_array_new(FALSE, FALSE, sizeof(struct interval))};
+	struct zero_run run = {leaf, bottom, false, new_punches()};
 	uint64_t first = blocks_of(old_bytes), end = blocks_of(new_bytes);
 	int result = !bottom && first < end ? zero_blocks(&run, first, end, end) : 0;
 

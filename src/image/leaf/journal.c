@@ -1,9 +1,9 @@
 /* The journal: one record per commit, replayed at open.
  *
  * A record holds, in this order, what became zero or stopped being so, which
- * slots became free, and the state of every chunk that changed. Each entry is
- * the whole new state of its object, so replaying a record twice changes
- * nothing. A record is valid if and only if its checksum holds and it
+ * slots became free, the state of every chunk that changed, and a batch. Each
+ * entry is the whole new state of what it names, so replaying a record twice
+ * changes nothing. A record is valid if and only if its checksum holds and it
  * continues the epoch and the sequence that the header names; replay ends at
  * the first that is not. */
 #include <errno.h>
@@ -63,7 +63,15 @@ static void add_chunks(struct leaf *leaf, struct record_builder *builder)
 	}
 }
 
-static bool record_allocate(struct leaf *leaf)
+uint64_t leaf_journal_waiting_bytes_locked(const struct leaf *leaf)
+{
+	uint64_t header = sizeof(struct leaf_journal_entry_ondisk);
+
+	return leaf->dirty->len * (header + (2 + 2 * (uint64_t)leaf->geometry.words) * sizeof(le64)) +
+	       leaf->events->len * (header + 2 * sizeof(le64)) + leaf->free_events->len * (header + sizeof(le64));
+}
+
+bool leaf_record_allocate_locked(struct leaf *leaf)
 {
 	void *memory = NULL;
 
@@ -83,7 +91,7 @@ static bool builder_init(struct leaf *leaf, struct record_builder *builder)
 		.used = sizeof(struct leaf_record_ondisk),
 		.room = leaf_journal_room(leaf),
 	};
-	if (builder->room < LEAF_PAGE_BYTES || !record_allocate(leaf))
+	if (builder->room < LEAF_PAGE_BYTES || !leaf_record_allocate_locked(leaf))
 		return false;
 	builder->record = leaf->record;
 	return true;
@@ -110,7 +118,7 @@ int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan)
 	add_events(leaf, &builder);
 	add_chunks(leaf, &builder);
 	if (plan)
-		leaf_apply_add_entries(leaf, plan, &builder);
+		leaf_apply_add_entries(plan, &builder);
 	if (builder.overflow)
 		return -1;
 	leaf_forget_dirty_locked(leaf);
@@ -127,18 +135,30 @@ int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type
 	return builder_seal(leaf, &builder);
 }
 
-static bool replay_chunk(struct leaf *leaf, const le64 *value)
+/* The chunk that is, or now comes to be, in SLOT. NULL: the one or the other
+ * is out of range or has another. */
+static struct chunk *chunk_in_slot(struct leaf *leaf, uint64_t index, uint64_t slot)
 {
-	uint64_t slot = le64_get(value[0]), index = le64_get(value[1]);
-	uint32_t words = leaf->geometry.words;
 	struct chunk *chunk = index < LEAF_CHUNK_ZERO_LIST ? leaf_chunk_find(leaf, index) : NULL;
 
 	if (index >= leaf_chunk_count(leaf, leaf->image.size_bytes) ||
 	    slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes) || slot >= G_MAXINT)
-		return false;
+		return NULL;
 	if (!chunk)
 		chunk = leaf_chunk_load(leaf, index, slot);
 	if (!chunk || chunk->slot != slot)
+		return NULL;
+	leaf_page_mark_dirty_locked(leaf, slot);
+	return chunk;
+}
+
+static bool replay_chunk(struct leaf *leaf, const le64 *value)
+{
+	uint64_t slot = le64_get(value[0]), index = le64_get(value[1]);
+	uint32_t words = leaf->geometry.words;
+	struct chunk *chunk = chunk_in_slot(leaf, index, slot);
+
+	if (!chunk)
 		return false;
 	for (uint32_t i = 0; i < 2 * words; i++)
 		chunk->bits[i] = le64_get(value[2 + i]);
@@ -149,8 +169,43 @@ static bool replay_chunk(struct leaf *leaf, const le64 *value)
 		intervals_remove(leaf->zero, index, 1);
 		leaf->zero_dirty = true;
 	}
-	leaf_page_mark_dirty_locked(leaf, slot);
 	return true;
+}
+
+/* Blocks of the disk, all in one chunk. */
+static bool blocks_are_sane(const struct leaf *leaf, uint64_t block, uint64_t count)
+{
+	uint64_t blocks = blocks_of(leaf->image.size_bytes), per_chunk = leaf->geometry.chunk_blocks;
+
+	return count && block < blocks && count <= blocks - block && count <= per_chunk - block % per_chunk;
+}
+
+static bool replay_blocks(struct leaf *leaf, enum leaf_journal_type type, const le64 *value)
+{
+	uint64_t block = le64_get(value[0]), count = le64_get(value[1]);
+	uint64_t index = block / leaf->geometry.chunk_blocks;
+	uint32_t first = (uint32_t)(block % leaf->geometry.chunk_blocks);
+	struct chunk *chunk;
+
+	if (!blocks_are_sane(leaf, block, count) || intervals_contains(leaf->zero, index, 1, NULL))
+		return false;
+	chunk = chunk_in_slot(leaf, index, le64_get(value[2]));
+	if (!chunk)
+		return false;
+	bits_set(chunk_present(leaf, chunk), first, (uint32_t)count);
+	if (type == LEAF_JOURNAL_ZEROS)
+		bits_set(chunk_zero(leaf, chunk), first, (uint32_t)count);
+	else
+		bits_clear(chunk_zero(leaf, chunk), first, (uint32_t)count);
+	return true;
+}
+
+static void unload_chunk(struct leaf *leaf, struct chunk *chunk)
+{
+	g_hash_table_remove(leaf->chunks, &chunk->index);
+	leaf->slots->pdata[chunk->slot] = NULL;
+	leaf_page_mark_dirty_locked(leaf, chunk->slot);
+	g_free(chunk);
 }
 
 static bool replay_free(struct leaf *leaf, const le64 *value)
@@ -165,10 +220,36 @@ static bool replay_free(struct leaf *leaf, const le64 *value)
 	chunk = leaf->slots->pdata[slot];
 	if (chunk->index >= LEAF_CHUNK_ZERO_LIST)
 		return false;
-	g_hash_table_remove(leaf->chunks, &chunk->index);
-	leaf->slots->pdata[slot] = NULL;
-	leaf_page_mark_dirty_locked(leaf, slot);
-	g_free(chunk);
+	unload_chunk(leaf, chunk);
+	return true;
+}
+
+static void unload_chunks(struct leaf *leaf, uint64_t first, uint64_t count)
+{
+	for (uint64_t index = first; count <= leaf->slots->len && index < first + count; index++) {
+		struct chunk *chunk = leaf_chunk_find(leaf, index);
+
+		if (chunk)
+			unload_chunk(leaf, chunk);
+	}
+	for (guint slot = 0; count > leaf->slots->len && slot < leaf->slots->len; slot++) {
+		struct chunk *chunk = leaf->slots->pdata[slot];
+
+		if (chunk && chunk->index >= first && chunk->index - first < count)
+			unload_chunk(leaf, chunk);
+	}
+}
+
+static bool replay_drop(struct leaf *leaf, const le64 *value)
+{
+	uint64_t first = le64_get(value[0]), count = le64_get(value[1]);
+	uint64_t limit = leaf_chunk_count(leaf, leaf->image.size_bytes);
+
+	if (first > limit || count > limit - first)
+		return false;
+	unload_chunks(leaf, first, count);
+	intervals_remove(leaf->zero, first, count);
+	leaf->zero_dirty = true;
 	return true;
 }
 
@@ -203,10 +284,8 @@ static bool replay_apply(struct leaf *leaf, const le64 *value)
 static unsigned entry_values(const struct leaf *leaf, uint32_t type)
 {
 	static const unsigned values[] = {
-		[LEAF_JOURNAL_FREE] = 1,
-		[LEAF_JOURNAL_ZERO] = 2,
-		[LEAF_JOURNAL_UNZERO] = 2,
-		[LEAF_JOURNAL_APPLY] = 4,
+		[LEAF_JOURNAL_FREE] = 1, [LEAF_JOURNAL_ZERO] = 2,  [LEAF_JOURNAL_UNZERO] = 2, [LEAF_JOURNAL_APPLY] = 4,
+		[LEAF_JOURNAL_DATA] = 3, [LEAF_JOURNAL_ZEROS] = 3, [LEAF_JOURNAL_DROP] = 2,
 	};
 
 	if (type == LEAF_JOURNAL_CHUNK)
@@ -233,6 +312,11 @@ static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondi
 	case LEAF_JOURNAL_APPLIED:
 		g_array_set_size(leaf->redo, 0);
 		return true;
+	case LEAF_JOURNAL_DATA:
+	case LEAF_JOURNAL_ZEROS:
+		return replay_blocks(leaf, type, entry->value);
+	case LEAF_JOURNAL_DROP:
+		return replay_drop(leaf, entry->value);
 	default:
 		return false;
 	}

@@ -175,6 +175,12 @@ void leaf_page_mark_dirty_locked(struct leaf *leaf, uint64_t slot);
 void leaf_forget_dirty_locked(struct leaf *leaf);
 /* Takes the chunk out of the table; its slot is free after the next commit. */
 void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk);
+/* The same for a chunk that the record of the commit under way drops: its slot
+ * is free when that ends. */
+void leaf_chunk_drop_locked(struct leaf *leaf, struct chunk *chunk);
+/* Gives back a slot taken by leaf_slot_take_locked() that nothing on disk
+ * names: free at once. */
+void leaf_slot_return_locked(struct leaf *leaf, struct chunk *chunk);
 /* A transfer ends. */
 void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer);
 bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk);
@@ -240,6 +246,10 @@ struct apply_plan;
 int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan);
 /* A record with one entry of TYPE and no values. */
 int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type type);
+/* What the entries of all that is dirty take in a record. */
+uint64_t leaf_journal_waiting_bytes_locked(const struct leaf *leaf);
+/* The memory that records are built in. */
+bool leaf_record_allocate_locked(struct leaf *leaf);
 /* Bytes that the journal has left. */
 uint64_t leaf_journal_room(const struct leaf *leaf);
 struct record_builder {
@@ -257,6 +267,10 @@ void leaf_flush(struct image *image, struct image_op *op);
 void leaf_apply(struct image *image, struct image_op *op);
 /* Copies the redo extents found at open to their places. Blocks. */
 int leaf_redo_run(struct leaf *leaf);
+
+/* plan.c */
+/* Single-block extents of a batch that always fit a journal of that length. */
+unsigned leaf_apply_extents_max(uint64_t journal_bytes);
 
 /* checkpoint.c */
 struct leaf_checkpoint;
@@ -279,6 +293,24 @@ int64_t leaf_write(struct image_io *io);
 /* discard.c */
 void leaf_zero(struct image *image, struct image_op *op);
 void leaf_resize(struct image *image, struct image_op *op);
+/* A run of blocks: a part of chunk HEAD, whole chunks, the start of TAIL. */
+struct leaf_zero_parts {
+	uint64_t head;
+	uint32_t head_first;
+	uint32_t head_blocks;
+	struct interval whole;
+	uint64_t tail;
+	uint32_t tail_blocks;
+};
+/* Of the blocks [FIRST, END); the image's last, partial chunk counts as whole. */
+struct leaf_zero_parts leaf_zero_parts(const struct leaf *leaf, uint64_t first, uint64_t end);
+/* What the durable record of the commit under way says is zero becomes so in
+ * memory, and is punched. Block. */
+void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t first, uint32_t count);
+void leaf_zero_recorded_chunks(struct leaf *leaf, struct interval chunks, bool bottom);
+/* leaf_chunk_put_locked() of a writer; a chunk that is all zeros then loses its
+ * slot. */
+void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom);
 
 /* grow.c */
 void leaf_wait_room(struct image *image, struct image_op *op);

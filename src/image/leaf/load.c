@@ -291,6 +291,7 @@ static void use_header(struct leaf *leaf)
 	leaf->image.chunk_bytes = le32_get(h->chunk_bytes);
 	leaf->image.size_bytes = le64_get(h->size_bytes);
 	leaf_parent_decode(h, &leaf->image.parent);
+	leaf->image.apply_extents_max = leaf_apply_extents_max(le64_get(h->journal_bytes));
 	leaf->journal_position = le64_get(h->journal_offset);
 	leaf->journal_sequence = le64_get(h->journal_sequence);
 }

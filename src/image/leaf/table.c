@@ -211,13 +211,14 @@ struct chunk *leaf_chunk_load(struct leaf *leaf, uint64_t index, uint64_t slot)
 	return chunk;
 }
 
-static void slot_release(struct leaf *leaf, struct chunk *chunk)
+static void slot_release(struct chunk *chunk, GArray *slots)
 {
-	g_array_append_val(leaf->freed, chunk->slot);
+	g_array_append_val(slots, chunk->slot);
 	g_free(chunk);
 }
 
-void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
+/* The slot goes to SLOTS, or with the last user to leaf->freed. */
+static void take_out(struct leaf *leaf, struct chunk *chunk, GArray *slots)
 {
 	if (chunk->index < LEAF_CHUNK_ZERO_LIST)
 		g_hash_table_remove(leaf->chunks, &chunk->index);
@@ -225,12 +226,28 @@ void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
 	unmark_dirty(leaf, chunk);
 	leaf->slots->pdata[chunk->slot] = NULL;
 	leaf_page_mark_dirty_locked(leaf, chunk->slot);
-	g_array_append_val(leaf->free_events, chunk->slot);
 	counter_add(image_chunks_freed, 1);
 	if (chunk->users)
 		chunk->dead = true;
 	else
-		slot_release(leaf, chunk);
+		slot_release(chunk, slots);
+}
+
+void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
+{
+	g_array_append_val(leaf->free_events, chunk->slot);
+	take_out(leaf, chunk, leaf->freed);
+}
+
+void leaf_chunk_drop_locked(struct leaf *leaf, struct chunk *chunk)
+{
+	take_out(leaf, chunk, leaf->freeing);
+}
+
+void leaf_slot_return_locked(struct leaf *leaf, struct chunk *chunk)
+{
+	leaf->slots->pdata[chunk->slot] = NULL;
+	slot_release(chunk, leaf->free);
 }
 
 void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer)
@@ -238,7 +255,7 @@ void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer)
 	chunk->users--;
 	chunk->writers -= writer;
 	if (chunk->dead && !chunk->users)
-		slot_release(leaf, chunk);
+		slot_release(chunk, leaf->freed);
 	else if (!chunk->dead && !chunk->writers && leaf_chunk_is_empty(leaf, chunk))
 		leaf_chunk_remove_locked(leaf, chunk);
 }

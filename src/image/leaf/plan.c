@@ -1,0 +1,204 @@
+/* The plan of a batch: what goes where, and what its record will hold.
+ *
+ * Each extent is cut at chunks and where presence changes. A piece whose
+ * blocks hold data goes to a redo slot first; any other straight to its place,
+ * which nothing names yet. Whole chunks of zeros are intervals, whatever they
+ * hold now: nothing is looked up or taken for them before the batch is
+ * durable.
+ *
+ * Redo slots stand in no table, only in APPLY entries. When APPLIED is durable,
+ * or no record was written, nothing names them, and they are free at once: the
+ * next batch writes over space that the file already has. */
+#include <errno.h>
+
+#include "apply.h"
+
+/* Extents and pieces that one hold of the lock goes through. */
+#define BATCH_EXTENTS 256
+
+#define ENTRY_BYTES(values) (sizeof(struct leaf_journal_entry_ondisk) + (values) * sizeof(le64))
+
+uint64_t leaf_plan_journal_bytes(const struct apply_plan *plan, uint64_t waiting)
+{
+	uint64_t record = sizeof(struct leaf_record_ondisk) + plan->entry_bytes + waiting;
+
+	return round_up(record, LEAF_PAGE_BYTES) + LEAF_PAGE_BYTES;
+}
+
+unsigned leaf_apply_extents_max(uint64_t journal_bytes)
+{
+	uint64_t record = journal_bytes - LEAF_PAGE_BYTES;
+
+	return (unsigned)((record - sizeof(struct leaf_record_ondisk)) / ENTRY_BYTES(4));
+}
+
+static int plan_redo_locked(struct apply_plan *plan, struct piece *piece)
+{
+	struct leaf *leaf = plan->leaf;
+	int errnum = 0;
+
+	if (!plan->redo_slots->len || plan->redo_used + piece->blocks > leaf->geometry.chunk_blocks) {
+		struct chunk *slot = leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, &errnum);
+
+		if (!slot)
+			return errnum;
+		g_ptr_array_add(plan->redo_slots, slot);
+		plan->redo_used = 0;
+	}
+	piece->redo_slot = plan->redo_slots->pdata[plan->redo_slots->len - 1];
+	piece->redo_block = plan->redo_used;
+	plan->redo_used += piece->blocks;
+	/* A copy at the next open needs the blocks to be in the table. */
+	if (piece->chunk->soft)
+		leaf_chunk_mark_dirty_locked(leaf, piece->chunk);
+	return 0;
+}
+
+static int add_piece_locked(struct apply_plan *plan, struct piece *piece)
+{
+	struct chunk *chunk = piece->chunk;
+	bool is_data = bits_test(chunk_present(plan->leaf, chunk), piece->first) &&
+		       !bits_test(chunk_zero(plan->leaf, chunk), piece->first);
+	int result = piece->data && is_data ? plan_redo_locked(plan, piece) : 0;
+
+	if (result < 0)
+		return result;
+	chunk->users++;
+	chunk->writers++;
+	plan->entry_bytes += piece->redo_slot ? ENTRY_BYTES(4) : ENTRY_BYTES(3);
+	g_array_append_vals(plan->pieces, piece, 1);
+	return 0;
+}
+
+static int plan_pieces_locked(struct apply_plan *plan, struct chunk *chunk, uint32_t first, uint32_t blocks,
+			      uint8_t *data)
+{
+	struct leaf *leaf = plan->leaf;
+	int result = 0;
+
+	for (uint32_t n; blocks && result == 0; first += n, blocks -= n) {
+		struct piece piece = {.chunk = chunk, .first = first, .data = data};
+
+		n = data ? bits_run(chunk_present(leaf, chunk), chunk_zero(leaf, chunk), first, blocks) : blocks;
+		piece.blocks = n;
+		result = add_piece_locked(plan, &piece);
+		data = data ? data + ((size_t)n << BLOCK_SHIFT) : NULL;
+	}
+	return result;
+}
+
+/* Zeros in a chunk that has no slot and reads as zeros already. */
+static bool is_zero_already(const struct apply_plan *plan, uint64_t index, const uint8_t *data)
+{
+	return !data && (plan->bottom || intervals_contains(plan->leaf->zero, index, 1, NULL));
+}
+
+static int plan_in_chunk_locked(struct apply_plan *plan, uint64_t index, uint32_t first, uint32_t blocks, uint8_t *data)
+{
+	struct chunk *chunk = blocks ? leaf_chunk_find(plan->leaf, index) : NULL;
+	int errnum = 0;
+
+	if (!blocks || (!chunk && is_zero_already(plan, index, data)))
+		return 0;
+	if (!chunk)
+		chunk = leaf_chunk_allocate_locked(plan->leaf, index, &errnum);
+	return chunk ? plan_pieces_locked(plan, chunk, first, blocks, data) : errnum;
+}
+
+static int plan_data_locked(struct apply_plan *plan, uint64_t block, uint64_t blocks, uint8_t *data)
+{
+	uint32_t per_chunk = plan->leaf->geometry.chunk_blocks;
+	int result = 0;
+
+	for (uint32_t n; blocks && result == 0; block += n, blocks -= n, data += (size_t)n << BLOCK_SHIFT) {
+		uint32_t first = (uint32_t)(block % per_chunk);
+
+		n = (uint32_t)MIN(blocks, per_chunk - first);
+		result = plan_in_chunk_locked(plan, block / per_chunk, first, n, data);
+	}
+	return result;
+}
+
+static int plan_zeros_locked(struct apply_plan *plan, uint64_t block, uint64_t blocks)
+{
+	struct leaf_zero_parts parts = leaf_zero_parts(plan->leaf, block, block + blocks);
+	int result = plan_in_chunk_locked(plan, parts.head, parts.head_first, parts.head_blocks, NULL);
+
+	if (parts.whole.count) {
+		g_array_append_val(plan->zeros, parts.whole);
+		plan->entry_bytes += ENTRY_BYTES(2) + (plan->bottom ? 0 : ENTRY_BYTES(2));
+	}
+	if (result == 0)
+		result = plan_in_chunk_locked(plan, parts.tail, 0, parts.tail_blocks, NULL);
+	return result;
+}
+
+static int plan_extent_locked(struct apply_plan *plan, const struct image_apply_extent *extent)
+{
+	uint64_t block = extent->offset >> BLOCK_SHIFT, blocks = extent->length >> BLOCK_SHIFT;
+	int result = extent->data ? plan_data_locked(plan, block, blocks, extent->data)
+				  : plan_zeros_locked(plan, block, blocks);
+
+	if (result < 0) /* a file may be as large as it can get, too: no reason to split the batch */
+		return result == -EAGAIN || result == -EFBIG ? -ENOSPC : result;
+	if (leaf_plan_journal_bytes(plan, 0) > le64_get(plan->leaf->header.journal_bytes))
+		return -EFBIG;
+	return 0;
+}
+
+static int plan_extents_locked(struct apply_plan *plan, const struct image_apply_extent *extents, unsigned count)
+{
+	int result = leaf_record_allocate_locked(plan->leaf) ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; i < count && result == 0; i++)
+		result = plan_extent_locked(plan, &extents[i]);
+	return result;
+}
+
+struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, int *result)
+{
+	struct apply_plan *plan = g_new0(struct apply_plan, 1);
+
+	plan->leaf = leaf;
+	plan->bottom = op->bottom;
+	plan->pieces = g_array_new(FALSE, FALSE, sizeof(struct piece));
+	plan->zeros = g_array_new(FALSE, FALSE, sizeof(struct interval));
+	plan->redo_slots = g_ptr_array_new();
+	*result = 0;
+	g_mutex_lock(&leaf->lock);
+	for (unsigned i = 0; i < op->extent_count && *result == 0; i += BATCH_EXTENTS) {
+		*result = plan_extents_locked(plan, op->extents + i, MIN(BATCH_EXTENTS, op->extent_count - i));
+		g_mutex_unlock(&leaf->lock);
+		g_mutex_lock(&leaf->lock);
+	}
+	if (*result < 0) {
+		leaf_plan_free_locked(plan, false);
+		plan = NULL;
+	}
+	g_mutex_unlock(&leaf->lock);
+	return plan;
+}
+
+static void return_redo_slots_locked(const struct apply_plan *plan, bool uncertain)
+{
+	/* Backwards, so that the next batch takes them in file order. */
+	for (guint i = plan->redo_slots->len; i-- > 0;) {
+		struct chunk *slot = plan->redo_slots->pdata[i];
+
+		if (uncertain)
+			leaf_chunk_remove_locked(plan->leaf, slot);
+		else
+			leaf_slot_return_locked(plan->leaf, slot);
+	}
+}
+
+void leaf_plan_free_locked(struct apply_plan *plan, bool uncertain)
+{
+	return_redo_slots_locked(plan, uncertain);
+	for (guint i = 0; i < plan->pieces->len; i++)
+		leaf_zero_put_locked(plan->leaf, plan_piece(plan, i)->chunk, plan->bottom);
+	g_ptr_array_free(plan->redo_slots, TRUE);
+	g_array_free(plan->zeros, TRUE);
+	g_array_free(plan->pieces, TRUE);
+	g_free(plan);
+}

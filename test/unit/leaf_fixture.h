@@ -1,0 +1,222 @@
+/* Images for the tests of the native layer, and a child that dies in them. */
+#ifndef LEAFDISK_TEST_LEAF_FIXTURE_H
+#define LEAFDISK_TEST_LEAF_FIXTURE_H
+
+#include <glib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../src/image/blocking.h"
+#include "../../src/image/leaf/leaf.h"
+#include "core/fault.h"
+
+#define CHUNK (64u << 10)
+
+static char *directory;
+
+static inline char *new_leaf(uint64_t size)
+{
+	static int number;
+	struct image_create_options options = {.size_bytes = size, .chunk_bytes = CHUNK};
+	char *path = g_strdup_printf("%s/%d.leaf", directory, number++);
+	g_autoptr(GError) error = NULL;
+
+	g_assert_true(image_create(path, IMAGE_FORMAT_LEAF, &options, &error));
+	return path;
+}
+
+static inline struct image *open_leaf(const char *path, unsigned flags)
+{
+	g_autoptr(GError) error = NULL;
+	struct image *image = image_open(path, IMAGE_FORMAT_LEAF, flags, 0, &error);
+
+	if (!image)
+		g_error("%s", error->message);
+	return image;
+}
+
+/* One transfer at a time, on a loop of its own. */
+static struct {
+	bool finished;
+	int result;
+} waited;
+
+static inline void io_done(struct image_io *io, int result)
+{
+	(void)io;
+	waited.result = result;
+	waited.finished = true;
+}
+
+static inline int transfer(struct image *image, bool write, uint64_t block, uint64_t blocks, uint8_t *data)
+{
+	struct blocking_loop *blocking = blocking_loop_get();
+
+	while (blocks) {
+		struct image_io io = {.queue = blocking->queue,
+				      .image = image,
+				      .offset = block << BLOCK_SHIFT,
+				      .length = (uint32_t)(blocks << BLOCK_SHIFT),
+				      .buffer = data,
+				      .done = io_done};
+		struct image_extent extent = {EXTENT_DATA, 0};
+		int64_t n;
+
+		waited.finished = false;
+		waited.result = 0;
+		if (write) {
+			n = image_write(&io);
+			g_assert_cmpint(n, >, 0);
+		} else {
+			extent = image_read(&io);
+			n = (int64_t)extent.blocks;
+		}
+		if (extent.state == EXTENT_DATA)
+			loop_run(blocking->loop, &waited.finished);
+		else
+			memset(data, extent.state == EXTENT_ZERO ? 0 : 0xaa, (size_t)n << BLOCK_SHIFT);
+		if (waited.result < 0)
+			break;
+		block += (uint64_t)n;
+		blocks -= (uint64_t)n;
+		data += (size_t)n << BLOCK_SHIFT;
+	}
+	blocking_loop_put(blocking);
+	return waited.result;
+}
+
+/* Soft: a copy of what is below. */
+static inline int write_soft(struct image *image, uint64_t block, uint8_t *data)
+{
+	struct blocking_loop *blocking = blocking_loop_get();
+	struct image_io io = {.queue = blocking->queue,
+			      .image = image,
+			      .offset = block << BLOCK_SHIFT,
+			      .length = BLOCK_SIZE,
+			      .soft = true,
+			      .buffer = data,
+			      .done = io_done};
+
+	waited.finished = false;
+	g_assert_cmpint(image_write(&io), ==, 1);
+	loop_run(blocking->loop, &waited.finished);
+	blocking_loop_put(blocking);
+	return waited.result;
+}
+
+static inline int run_op(struct image *image, void (*submit)(struct image *, struct image_op *), uint64_t block,
+			 uint64_t blocks)
+{
+	struct image_op op = {.offset = block << BLOCK_SHIFT, .length = blocks << BLOCK_SHIFT};
+
+	return image_run_blocking(image, &op, submit);
+}
+
+static inline uint8_t *new_buffer(uint64_t bytes)
+{
+	return aligned_alloc(BLOCK_SIZE, bytes);
+}
+
+/* What a crash would leave at this moment. */
+static inline char *copy_of(const char *path)
+{
+	char *copy = g_strconcat(path, ".copy", NULL);
+	const char *argv[] = {"cp", "--sparse=always", path, copy, NULL};
+	int status;
+
+	g_assert_true(
+		g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
+	g_assert_cmpint(status, ==, 0);
+	return copy;
+}
+
+static inline void finding(void *opaque, bool repaired, const char *sentence)
+{
+	(void)repaired;
+	g_test_message("finding: %s", sentence);
+	++*(unsigned *)opaque;
+}
+
+static inline void assert_sound(const char *path)
+{
+	struct image_check_result result;
+	g_autoptr(GError) error = NULL;
+	unsigned findings = 0;
+
+	g_assert_true(image_check(path, IMAGE_FORMAT_LEAF, false, finding, &findings, &result, &error));
+	g_assert_cmpuint(findings, ==, 0);
+}
+
+/* What the blocks hold: 0xaa absent, 0 zero, else a byte of data. */
+static inline void assert_blocks(struct image *image, const uint8_t *model, unsigned blocks)
+{
+	uint8_t *data = new_buffer((uint64_t)blocks << BLOCK_SHIFT);
+
+	g_assert_cmpint(transfer(image, false, 0, blocks, data), ==, 0);
+	for (unsigned i = 0; i < blocks; i++)
+		for (unsigned j = 0; j < BLOCK_SIZE; j += 511)
+			g_assert_cmphex(data[i * BLOCK_SIZE + j], ==, model[i]);
+	free(data);
+}
+
+#ifdef LEAFDISK_FAULTS
+struct leaf_act {
+	const char *name;
+	int (*act)(struct image *image);
+};
+
+/* The child of die_at(): a process of its own, because threads do not survive
+ * a fork. */
+static inline int act_and_die(char **argv, const struct leaf_act *acts, unsigned count)
+{
+	struct image *image = open_leaf(argv[2], IMAGE_WRITABLE);
+
+	fault_arm(argv[3], NULL);
+	for (unsigned i = 0; i < count; i++)
+		if (strcmp(acts[i].name, argv[4]) == 0)
+			return acts[i].act(image) == 0 ? 0 : 1;
+	return 2;
+}
+
+/* Runs ACT on the image in a child that dies at a fault point. True when the
+ * child met it. */
+static inline bool die_at(const char *path, const char *fault, const char *act)
+{
+	const char *argv[] = {"/proc/self/exe", "--act", path, fault, act, NULL};
+	g_autoptr(GError) error = NULL;
+	int status;
+
+	if (!g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL, NULL, &status, &error))
+		g_error("%s", error->message);
+	g_assert_true(WIFEXITED(status));
+	g_assert_true(WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 0);
+	return WEXITSTATUS(status) == 77;
+}
+
+#endif
+
+static inline char *make_directory(void)
+{
+	char *template = g_build_filename(g_getenv("TMPDIR") ? g_getenv("TMPDIR") : "/var/tmp", "leaf-XXXXXX", NULL);
+
+	return g_mkdtemp(template);
+}
+
+static inline void remove_directory(void)
+{
+	GDir *dir = g_dir_open(directory, 0, NULL);
+	const char *name;
+
+	while ((name = g_dir_read_name(dir))) {
+		g_autofree char *path = g_build_filename(directory, name, NULL);
+
+		unlink(path);
+	}
+	g_dir_close(dir);
+	rmdir(directory);
+	g_free(directory);
+}
+
+#endif

@@ -1,0 +1,579 @@
+/* image_apply: batches of data and zeros, all or none at every failure. */
+#include <errno.h>
+
+#include "leaf_fixture.h"
+
+#define BLOCKS 128
+#define PER_CHUNK (CHUNK / BLOCK_SIZE)
+#define SIZE ((uint64_t)BLOCKS * BLOCK_SIZE)
+#define TIB (UINT64_C(1) << 40)
+
+static int apply_extents(struct image *image, const struct image_apply_extent *extents, unsigned count, bool bottom)
+{
+	struct image_op op = {.extents = extents, .extent_count = count, .bottom = bottom};
+
+	return image_run_blocking(image, &op, image_apply);
+}
+
+static struct image_apply_extent extent_of(uint64_t block, uint64_t blocks, void *data)
+{
+	return (struct image_apply_extent){block << BLOCK_SHIFT, blocks << BLOCK_SHIFT, data};
+}
+
+/* Chunks 0 to 2 partly data, 4 and 7 all data, 5 in the zero list, 3 and 6
+ * absent. */
+static void prepare(struct image *image, uint8_t *model)
+{
+	uint8_t *data = new_buffer(SIZE);
+
+	memset(model, 0xaa, BLOCKS);
+	memset(data, 0x11, SIZE);
+	g_assert_cmpint(transfer(image, true, 10, 35, data), ==, 0);
+	g_assert_cmpint(transfer(image, true, 64, 16, data), ==, 0);
+	g_assert_cmpint(transfer(image, true, 112, 16, data), ==, 0);
+	memset(model + 10, 0x11, 35);
+	memset(model + 64, 0x11, 16);
+	memset(model + 112, 0x11, 16);
+	g_assert_cmpint(run_op(image, image_zero, 20, 3), ==, 0);
+	g_assert_cmpint(run_op(image, image_zero, 80, 16), ==, 0);
+	memset(model + 20, 0, 3);
+	memset(model + 80, 0, 16);
+	g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+	free(data);
+}
+
+/* Data over data, absent and zero; zeros over parts of chunks and over whole
+ * ones of each kind. */
+static int apply_batch(struct image *image, uint8_t value)
+{
+	uint8_t *data = new_buffer(SIZE);
+	struct image_apply_extent extents[] = {
+		extent_of(2, 20, data),	 extent_of(30, 4, NULL),  extent_of(40, 10, data),
+		extent_of(64, 48, NULL), extent_of(115, 4, data), extent_of(121, 2, NULL),
+	};
+	int result;
+
+	memset(data, value, SIZE);
+	result = apply_extents(image, extents, G_N_ELEMENTS(extents), false);
+	free(data);
+	return result;
+}
+
+static void batch_to_model(uint8_t *model, uint8_t value)
+{
+	memset(model + 2, value, 20);
+	memset(model + 30, 0, 4);
+	memset(model + 40, value, 10);
+	memset(model + 64, 0, 48);
+	memset(model + 115, value, 4);
+	memset(model + 121, 0, 2);
+}
+
+static void assert_reopened(const char *path, const uint8_t *model)
+{
+	struct image *image;
+
+	assert_sound(path);
+	image = open_leaf(path, 0);
+	assert_blocks(image, model, BLOCKS);
+	image_close(image);
+}
+
+static void test_batch(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint8_t model[BLOCKS];
+
+	prepare(image, model);
+	for (uint8_t value = 1; value < 100; value++) {
+		g_assert_cmpint(apply_batch(image, value), ==, 0);
+		batch_to_model(model, value);
+		assert_blocks(image, model, BLOCKS);
+	}
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_reopened(path, model);
+}
+
+/* Sorted extents that do not overlap; the model follows. */
+static GArray *random_batch(uint8_t *model, uint8_t *data, uint8_t value)
+{
+	GArray *extents = g_array_new(FALSE, FALSE, sizeof(struct image_apply_extent));
+	unsigned block = (unsigned)g_test_rand_int_range(0, 40);
+
+	while (block < BLOCKS) {
+		unsigned blocks = (unsigned)g_test_rand_int_range(1, 60);
+		bool zero = g_test_rand_bit();
+		struct image_apply_extent extent;
+
+		blocks = MIN(blocks, BLOCKS - block);
+		extent = extent_of(block, blocks, zero ? NULL : data);
+		g_array_append_val(extents, extent);
+		memset(model + block, zero ? 0 : value, blocks);
+		block += blocks + (unsigned)g_test_rand_int_range(0, 30);
+	}
+	return extents;
+}
+
+static void step(struct image *image, uint8_t *model, uint8_t *data)
+{
+	unsigned first = (unsigned)g_test_rand_int_range(0, BLOCKS);
+	unsigned count = (unsigned)g_test_rand_int_range(1, (gint32)(BLOCKS - first) + 1);
+	uint8_t value = (uint8_t)g_test_rand_int_range(1, 0xa0);
+	int what = g_test_rand_int_range(0, 10);
+
+	memset(data, value, SIZE);
+	if (what < 3) {
+		g_assert_cmpint(transfer(image, true, first, count, data), ==, 0);
+		memset(model + first, value, count);
+	} else if (what < 5) {
+		g_assert_cmpint(run_op(image, image_zero, first, count), ==, 0);
+		memset(model + first, 0, count);
+	} else if (what < 6) {
+		g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+	} else {
+		g_autoptr(GArray) extents = random_batch(model, data, value);
+
+		g_assert_cmpint(apply_extents(image, (void *)extents->data, extents->len, false), ==, 0);
+	}
+}
+
+/* Random writes, zeroes and batches; now and then a reopen, or a crash right
+ * after a flush or a batch, for which the file is copied. */
+static void test_model(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint8_t *data = new_buffer(SIZE);
+	uint8_t model[BLOCKS];
+
+	memset(model, 0xaa, sizeof(model));
+	for (int i = 0; i < 600; i++) {
+		step(image, model, data);
+		if (i % 5 == 0)
+			assert_blocks(image, model, BLOCKS);
+		if (i % 40 == 0) {
+			g_autofree char *copy = NULL;
+
+			g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+			copy = copy_of(path);
+			assert_reopened(copy, model);
+			unlink(copy);
+		}
+		if (i % 50 == 0) {
+			g_assert_cmpint(image_close(image), ==, 0);
+			assert_sound(path);
+			image = open_leaf(path, IMAGE_WRITABLE);
+		}
+	}
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_reopened(path, model);
+	free(data);
+}
+
+/* With nothing below, no trace is kept of chunks that are gone. */
+static void test_bottom(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct image_apply_extent all[] = {extent_of(0, BLOCKS, NULL)};
+	struct image_apply_extent part[] = {extent_of(3, 5, NULL), extent_of(16, 20, NULL)};
+	uint8_t model[BLOCKS];
+
+	g_assert_cmpint(apply_extents(image, part, 2, true), ==, 0);
+	g_assert_cmpuint(leaf_of(image)->slots->len, ==, 0);
+	prepare(image, model);
+	g_assert_cmpint(apply_extents(image, all, 1, true), ==, 0);
+	memset(model, 0xaa, sizeof(model));
+	assert_blocks(image, model, BLOCKS);
+	g_assert_cmpuint(intervals_length(leaf_of(image)->zero), ==, 0);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_reopened(path, model);
+}
+
+/* What a batch frees is punched, and used again. */
+static void test_space(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct image_apply_extent all[] = {extent_of(0, BLOCKS, NULL)};
+	struct image_apply_extent halves[BLOCKS / PER_CHUNK];
+	uint8_t *data = new_buffer(SIZE);
+	uint64_t full;
+
+	memset(data, 5, SIZE);
+	for (int i = 0; i < 20; i++) {
+		g_assert_cmpint(transfer(image, true, 0, BLOCKS, data), ==, 0);
+		g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+		full = image_allocated_bytes(image);
+		g_assert_cmpint(apply_extents(image, all, 1, false), ==, 0);
+		g_assert_cmpuint(image_allocated_bytes(image) + SIZE * 3 / 4, <, full);
+	}
+	g_assert_cmpuint(leaf_of(image)->slots->len, <=, 2 * BLOCKS / PER_CHUNK);
+	/* Zeros that come in parts end in the zero list too. */
+	g_assert_cmpint(transfer(image, true, 0, BLOCKS, data), ==, 0);
+	full = image_allocated_bytes(image);
+	for (unsigned part = 0; part < 2; part++) {
+		for (unsigned i = 0; i < G_N_ELEMENTS(halves); i++)
+			halves[i] = extent_of(i * PER_CHUNK + part * PER_CHUNK / 2, PER_CHUNK / 2, NULL);
+		g_assert_cmpint(apply_extents(image, halves, G_N_ELEMENTS(halves), false), ==, 0);
+	}
+	g_assert_cmpuint(g_hash_table_size(leaf_of(image)->chunks), ==, 0);
+	g_assert_cmpuint(image_allocated_bytes(image) + SIZE * 3 / 4, <, full);
+	g_assert_cmpint(image_close(image), ==, 0);
+	memset(data, 0, BLOCKS);
+	assert_reopened(path, data);
+	free(data);
+}
+
+/* A discard of a whole large disk: nothing is allocated, nor gone through. */
+static void test_tebibyte(void)
+{
+	g_autofree char *path = new_leaf(TIB);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint64_t blocks = TIB >> BLOCK_SHIFT, room = leaf_journal_room(leaf_of(image));
+	uint8_t *data = new_buffer(SIZE);
+	struct image_apply_extent extents[] = {extent_of(0, 1, data), extent_of(1, blocks - 1, NULL)};
+	gint64 start = g_get_monotonic_time();
+
+	memset(data, 7, SIZE);
+	g_assert_cmpint(apply_extents(image, &extents[1], 1, true), ==, 0);
+	g_assert_cmpuint(leaf_of(image)->slots->len, ==, 0);
+	g_assert_cmpint(apply_extents(image, extents, 2, false), ==, 0);
+	g_assert_cmpint(g_get_monotonic_time() - start, <, G_USEC_PER_SEC);
+	g_assert_cmpuint(leaf_of(image)->slots->len, ==, 1);
+	g_assert_cmpuint(room - leaf_journal_room(leaf_of(image)), ==, 2 * LEAF_PAGE_BYTES);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+	image = open_leaf(path, 0);
+	g_assert_cmpint(image_extent(image, 0, 1).state, ==, EXTENT_DATA);
+	g_assert_cmpint(image_extent(image, 1, 1).state, ==, EXTENT_ZERO);
+	g_assert_cmpuint(image_extent(image, PER_CHUNK, blocks).blocks, ==, blocks - PER_CHUNK);
+	g_assert_cmpint(image_extent(image, PER_CHUNK, blocks).state, ==, EXTENT_ZERO);
+	image_close(image);
+	free(data);
+}
+
+/* What is unsorted, overlapping or past the end is refused. */
+static void test_invalid(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct image_apply_extent good[] = {extent_of(0, 4, NULL), extent_of(4, 4, NULL)};
+	struct image_apply_extent overlap[] = {extent_of(0, 4, NULL), extent_of(3, 4, NULL)};
+	struct image_apply_extent unsorted[] = {extent_of(8, 4, NULL), extent_of(0, 4, NULL)};
+	struct image_apply_extent outside[] = {extent_of(0, 4, NULL), extent_of(BLOCKS - 1, 2, NULL)};
+
+	g_assert_cmpint(apply_extents(image, good, 2, false), ==, 0);
+	g_assert_cmpint(apply_extents(image, good, 0, false), ==, 0);
+	g_assert_cmpint(apply_extents(image, overlap, 2, false), ==, -EINVAL);
+	g_assert_cmpint(apply_extents(image, unsorted, 2, false), ==, -EINVAL);
+	g_assert_cmpint(apply_extents(image, outside, 2, false), ==, -EINVAL);
+	g_assert_cmpint(image_close(image), ==, 0);
+}
+
+/* The least journal that the format allows. */
+static void shorten_journal(const char *path)
+{
+	struct image_file file;
+	struct leaf_header_ondisk header;
+	struct leaf_report report = {.path = path, .error = &(GError *){NULL}};
+
+	g_assert_true(image_file_open(&file, path, IMAGE_WRITABLE, NULL));
+	g_assert_true(leaf_header_read(&file, &header, &report));
+	header.journal_bytes = le64_of(LEAF_JOURNAL_BYTES_MIN);
+	header.data_offset = le64_of(LEAF_JOURNAL_OFFSET + LEAF_JOURNAL_BYTES_MIN);
+	g_assert_cmpint(leaf_header_write(&file, &header), ==, 0);
+	image_file_close(&file);
+}
+
+/* A block in each of COUNT chunks. */
+static struct image_apply_extent *scattered(unsigned count, uint8_t *data)
+{
+	struct image_apply_extent *extents = g_new(struct image_apply_extent, count);
+
+	for (unsigned i = 0; i < count; i++)
+		extents[i] = extent_of((uint64_t)i * PER_CHUNK + i % PER_CHUNK, 1, data);
+	return extents;
+}
+
+static void assert_scattered(struct image *image, unsigned count, uint8_t value)
+{
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+
+	for (unsigned i = 0; i < count; i++) {
+		g_assert_cmpint(transfer(image, false, (uint64_t)i * PER_CHUNK + i % PER_CHUNK, 1, data), ==, 0);
+		g_assert_cmphex(data[100], ==, value);
+	}
+	free(data);
+}
+
+/* As many extents as promised fit, whatever waits for the next commit; one
+ * more does not, and harms nothing. */
+static void test_too_big(void)
+{
+	const unsigned chunks = 2000;
+	g_autofree char *path = new_leaf((uint64_t)chunks * CHUNK);
+	g_autofree struct image_apply_extent *extents = NULL;
+	uint8_t *data = new_buffer(SIZE);
+	struct image *image;
+	unsigned most;
+
+	shorten_journal(path);
+	image = open_leaf(path, IMAGE_WRITABLE);
+	most = image_apply_extents_max(image);
+	g_assert_cmpuint(most, ==, (LEAF_JOURNAL_BYTES_MIN - LEAF_PAGE_BYTES - 64) / 40);
+	extents = scattered(chunks, data);
+	memset(data, 1, SIZE);
+	g_assert_cmpint(apply_extents(image, extents, most, false), ==, 0);
+	g_assert_cmpint(transfer(image, true, (uint64_t)(chunks - 1) * PER_CHUNK, 1, data), ==, 0);
+	memset(data, 2, SIZE);
+	g_assert_cmpint(apply_extents(image, extents, most + 1, false), ==, -EFBIG);
+	assert_scattered(image, most, 1);
+	g_assert_cmpint(apply_extents(image, extents, chunks, false), ==, -EFBIG);
+	g_assert_cmpint(apply_extents(image, extents, most, false), ==, 0);
+	assert_scattered(image, most, 2);
+	g_assert_cmpint(image_extent(image, extents[most].offset >> BLOCK_SHIFT, 1).state, ==, EXTENT_ABSENT);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+	free(data);
+}
+
+/* A checkpoint that is due for another reason comes first. */
+static void test_checkpoint_due(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint8_t model[BLOCKS];
+
+	prepare(image, model);
+	leaf_of(image)->checkpoint_due = true;
+	g_assert_cmpint(apply_batch(image, 2), ==, 0);
+	batch_to_model(model, 2);
+	assert_blocks(image, model, BLOCKS);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_reopened(path, model);
+}
+
+#ifdef LEAFDISK_FAULTS
+static int apply_twos(struct image *image)
+{
+	return apply_batch(image, 2);
+}
+
+static int prepare_only(struct image *image)
+{
+	uint8_t model[BLOCKS];
+
+	prepare(image, model);
+	return image_close(image);
+}
+
+/* Over a block that only a soft write has put there. */
+static int apply_over_soft(struct image *image)
+{
+	uint8_t *data = new_buffer(SIZE);
+	int result;
+
+	memset(data, 1, SIZE);
+	result = write_soft(image, 5, data);
+	memset(data, 2, SIZE);
+	if (result == 0)
+		result = apply_extents(image, (struct image_apply_extent[]){extent_of(5, 1, data)}, 1, false);
+	free(data);
+	return result;
+}
+
+static const struct leaf_act acts[] = {{"apply", apply_twos}, {"soft", apply_over_soft}, {"prepare", prepare_only}};
+static const char *const points[] = {"aio.write", "aio.datasync", "image.write", "image.sync", "image.punch"};
+
+static bool blocks_equal(struct image *image, const uint8_t *model)
+{
+	uint8_t *data = new_buffer(SIZE);
+	bool equal = true;
+
+	g_assert_cmpint(transfer(image, false, 0, BLOCKS, data), ==, 0);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		equal = equal && data[i * BLOCK_SIZE] == model[i] && data[i * BLOCK_SIZE + 4095] == model[i];
+	free(data);
+	return equal;
+}
+
+static char *prepared(uint8_t *before, uint8_t *after)
+{
+	char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+
+	prepare(image, before);
+	g_assert_cmpint(image_close(image), ==, 0);
+	memcpy(after, before, BLOCKS);
+	batch_to_model(after, 2);
+	return path;
+}
+
+/* Dies at the Nth POINT for every N: all of the batch or none of it. */
+static unsigned apply_dying_at(const char *point)
+{
+	for (unsigned n = 1;; n++) {
+		uint8_t before[BLOCKS], after[BLOCKS];
+		g_autofree char *path = prepared(before, after);
+		g_autofree char *fault = g_strdup_printf("%s:crash@%u", point, n);
+		bool died = die_at(path, fault, "apply");
+		struct image *image = open_leaf(path, IMAGE_WRITABLE);
+
+		g_assert_true(blocks_equal(image, after) || (died && blocks_equal(image, before)));
+		g_assert_cmpint(image_close(image), ==, 0);
+		assert_sound(path);
+		unlink(path);
+		if (!died)
+			return n - 1;
+	}
+}
+
+static void test_crash(void)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(points); i++) {
+		unsigned deaths = apply_dying_at(points[i]);
+
+		if (strcmp(points[i], "image.write") != 0)
+			g_assert_cmpuint(deaths, >, 0);
+	}
+}
+
+static void test_crash_over_soft(void)
+{
+	for (unsigned n = 1, died = 1; died; n++) {
+		g_autofree char *path = new_leaf(SIZE);
+		g_autofree char *fault = g_strdup_printf("aio.write:crash@%u", n);
+		uint8_t *data = new_buffer(SIZE);
+		struct image_extent extent;
+		struct image *image;
+
+		died = die_at(path, fault, "soft");
+		image = open_leaf(path, IMAGE_WRITABLE);
+		extent = image_extent(image, 5, 1);
+		g_assert_cmpint(transfer(image, false, 5, 1, data), ==, 0);
+		g_assert_true(extent.state == EXTENT_ABSENT || data[0] == 1 || data[0] == 2);
+		g_assert_true(died || data[0] == 2);
+		g_assert_cmpint(image_close(image), ==, 0);
+		assert_sound(path);
+		unlink(path);
+		free(data);
+	}
+}
+
+/* The Nth operation fails: an image that is not FAILED is as before and takes
+ * the next batch; any is sound when it is opened anew. */
+static bool apply_failing_at(const char *point, const char *error, unsigned n)
+{
+	uint8_t before[BLOCKS], after[BLOCKS];
+	g_autofree char *path = prepared(before, after);
+	g_autofree char *fault = g_strdup_printf("%s:%s@%ux1", point, error, n);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	int result;
+
+	fault_arm(fault, NULL);
+	result = apply_batch(image, 2);
+	fault_arm("", NULL);
+	if (result < 0 && !image->failed) {
+		g_assert_true(blocks_equal(image, before));
+		g_assert_cmpint(apply_batch(image, 2), ==, 0);
+	}
+	g_assert_true(image->failed || blocks_equal(image, after));
+	g_assert_cmpint(image_close(image), ==, image->failed ? -EIO : 0);
+	image = open_leaf(path, IMAGE_WRITABLE);
+	g_assert_true(blocks_equal(image, after) || (result < 0 && blocks_equal(image, before)));
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+	unlink(path);
+	return result < 0;
+}
+
+static void test_failures(void)
+{
+	const char *errors[] = {"EIO", "ENOSPC"};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(points); i++) {
+		for (unsigned e = 0; e < G_N_ELEMENTS(errors); e++) {
+			unsigned n = 1;
+
+			while (apply_failing_at(points[i], errors[e], n))
+				n++;
+			g_test_message("%s:%s failed %u batches", points[i], errors[e], n - 1);
+			if (g_str_has_prefix(points[i], "aio."))
+				g_assert_cmpuint(n, >, 2);
+		}
+	}
+}
+
+static void assert_happened(const char *path, const uint8_t *after)
+{
+	g_autofree char *copy = copy_of(path);
+	struct image *image = open_leaf(copy, IMAGE_WRITABLE);
+
+	g_assert_true(blocks_equal(image, after));
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(copy);
+	unlink(copy);
+}
+
+/* No room for the record: nothing has happened; a crash may undo that until a
+ * flush has succeeded. */
+static void test_no_room(void)
+{
+	uint8_t before[BLOCKS], after[BLOCKS];
+	g_autofree char *path = prepared(before, after);
+	g_autofree char *copy = NULL;
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint8_t *data = new_buffer(SIZE);
+
+	leaf_of(image)->checkpoint_due = true;
+	fault_arm("image.write:ENOSPC@1x1", NULL);
+	g_assert_cmpint(apply_batch(image, 2), ==, -ENOSPC); /* the checkpoint that it waits for */
+	g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+	fault_arm("aio.datasync:ENOSPC@2x1", NULL);
+	g_assert_cmpint(apply_batch(image, 2), ==, -ENOSPC); /* its record, which is in the file */
+	fault_arm("", NULL);
+	g_assert_true(blocks_equal(image, before));
+	/* What is written now must not be what a crash copies. */
+	memset(data, 9, SIZE);
+	g_assert_cmpint(transfer(image, true, 96, PER_CHUNK, data), ==, 0);
+	assert_happened(path, after);
+	g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+	memset(before + 96, 9, PER_CHUNK);
+	copy = copy_of(path);
+	assert_reopened(copy, before);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_reopened(path, before);
+	free(data);
+}
+#endif
+
+int main(int argc, char **argv)
+{
+	int status;
+
+#ifdef LEAFDISK_FAULTS
+	if (argc == 5 && strcmp(argv[1], "--act") == 0)
+		return act_and_die(argv, acts, G_N_ELEMENTS(acts));
+#endif
+	g_test_init(&argc, &argv, NULL);
+	directory = make_directory();
+	g_test_add_func("/leaf-apply/batch", test_batch);
+	g_test_add_func("/leaf-apply/model", test_model);
+	g_test_add_func("/leaf-apply/bottom", test_bottom);
+	g_test_add_func("/leaf-apply/space", test_space);
+	g_test_add_func("/leaf-apply/tebibyte", test_tebibyte);
+	g_test_add_func("/leaf-apply/invalid", test_invalid);
+	g_test_add_func("/leaf-apply/too-big", test_too_big);
+	g_test_add_func("/leaf-apply/checkpoint-due", test_checkpoint_due);
+#ifdef LEAFDISK_FAULTS
+	g_test_add_func("/leaf-apply/crash", test_crash);
+	g_test_add_func("/leaf-apply/crash-over-soft", test_crash_over_soft);
+	g_test_add_func("/leaf-apply/failures", test_failures);
+	g_test_add_func("/leaf-apply/no-room", test_no_room);
+#endif
+	status = g_test_run();
+	remove_directory();
+	return status;
+}
