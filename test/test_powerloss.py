@@ -10,7 +10,7 @@ import pytest
 
 import leaf_format
 
-from harness import (BLOCK, MIB, SANITIZED, Loop, assert_same, check_clean, converted, leafctl, make_image, run, scaled,
+from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, leafctl, make_image, run, scaled,
                      stats)
 from stamps import SECTOR, Ledger, Writer, read_disk
 
@@ -177,6 +177,42 @@ def recover_and_go_on(mount, path, work, ledger, rng, what):
         assert writer.errors == []
     check_clean(path)
     ledger.settle_all(converted(path, work), f"{what}, then written again", torn=True)
+
+
+# ---- A batch --------------------------------------------------------------------
+
+BATCH_STATES = scaled(40 if SANITIZED else 120, 2000)
+
+
+def act(name, image, **env):
+    """Part of the unit test of image_apply, in a process of its own."""
+    run(os.path.join(BUILD, "unit", "test_leaf_apply"), "--act", image, "", name, env=env)
+
+
+def test_batch_is_all_or_nothing(pool, work, rng):
+    """Data and zeros, over what is there, is absent or zero."""
+    image = make_image(os.path.join(pool, "web1.leaf"), 128 * BLOCK, chunk="64K")
+    trace = os.path.join(work, "trace.bin")
+    act("prepare", image)
+    with open(image, "rb") as file:
+        initial = file.read()
+    before = converted(image, work)
+    act("apply", image, LEAFDISK_TRACE=work)
+    records = read_trace(trace, "web1.leaf")
+    final_size, after = os.stat(image).st_size, converted(image, work)
+    assert before != after
+    seen = set()
+    for number in range(BATCH_STATES):
+        cut = len(records) if number == 0 else rng.randrange(len(records) + 1)
+        with open(image, "wb") as file:
+            file.write(state_at(rng, initial, final_size, records, cut))
+        leafctl("check", "--repair", image)
+        check_clean(image)
+        content = converted(image, work)
+        assert content in (before, after), f"power lost after record {cut} of {len(records)}: a part of the batch"
+        assert content == after or number > 0, "the batch was acknowledged and is not there"
+        seen.add(content == after)
+    assert seen == {False, True}
 
 
 # ---- The cache ------------------------------------------------------------------

@@ -15,6 +15,8 @@ make_images() {
 	build/leafctl create -c 64K "$work/large.leaf" 4T
 	build/leafctl create -c 64K -b "$work/empty.leaf" "$work/child.leaf"
 	build/leafctl convert "$work/data.raw" "$work/data.leaf"
+	build/leafctl create -c 64K "$work/batch.leaf" 1M
+	"${PYTHON:-/usr/bin/python3}" test/fuzz/seed_leaf.py "$work/batch.leaf"
 	rm "$work/data.raw"
 }
 
