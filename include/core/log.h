@@ -20,7 +20,15 @@ bool log_debug_enabled(enum log_module module);
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* An info line that belongs among the events: a state that has changed. */
+void log_event(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_debug_always(enum log_module module, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Events kept: errors, warnings, and what log_event() was called for. */
+#define LOG_EVENTS 256
+/* The last of them, oldest first, a line each: time in UTC, then the message as
+ * it was logged, without the program's name. g_free. */
+char *log_events(void);
 
 #define log_debug(module, ...)                                                                                         \
 	do {                                                                                                           \

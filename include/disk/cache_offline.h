@@ -25,4 +25,12 @@ bool offline_cache_create(const struct offline_cache_options *options, GError **
 bool offline_cache_dump(const char *path, const char *layer, const char *directory,
 			void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error);
 
+/* Writes what is dirty in the cache back to the images of its pool, as a mount
+ * would: until nothing is dirty, or GO_ON (NULL: yes), which is asked with the
+ * dirty bytes left several times a second, returns false. What has been written
+ * back by then stays so, and the rest stays in the cache. False and ERROR: how
+ * much of what stays, and why. */
+bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+			 GError **error);
+
 #endif

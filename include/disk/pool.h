@@ -18,6 +18,18 @@
 
 struct disk_pool;
 
+/* What can be changed while the pool is in use. */
+struct disk_tunables {
+	uint64_t read_run_bypass;     /* bytes; longer sequential runs do not fill the cache */
+	bool copy_on_read;	      /* reads fill the cache */
+	uint64_t max_dirty;	      /* bytes of all disks; 0: what the cache holds */
+	uint64_t max_dirty_age;	      /* seconds */
+	uint64_t migrate_idle_ms;     /* the shared store counts as idle after that */
+	uint64_t migrate_threshold;   /* percent of max_dirty */
+	uint64_t migrate_batch;	      /* blocks */
+	uint64_t barrier_deadline_ms; /* a flush may wait that long for others to join */
+};
+
 struct disk_pool_options {
 	const char *path;	  /* the pool's directory */
 	const char *layers;	  /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
@@ -29,8 +41,7 @@ struct disk_pool_options {
 	enum disk_mode mode;	  /* of disks whose group names none */
 	const char *cache;	  /* file or device; NULL: an unlinked file, where a disk is ephemeral */
 	uint64_t cache_size;	  /* bytes; 0: as it is, or the default */
-	bool no_copy_on_read;	  /* reads do not fill the cache */
-	uint64_t read_run_bypass; /* bytes; longer sequential runs do not fill it */
+	struct disk_tunables tunables;
 };
 
 /* Reads the directory and the headers of its images. A broken image is logged
@@ -73,17 +84,7 @@ int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
 		     GError **error);
 
-/* What can be changed while the pool is in use: keys, of struct disk_tunables. */
-struct disk_tunables {
-	uint64_t read_run_bypass;     /* bytes; longer sequential runs do not fill the cache */
-	bool copy_on_read;	      /* reads fill the cache */
-	uint64_t max_dirty;	      /* bytes of all disks; 0: what the cache holds */
-	uint64_t max_dirty_age;	      /* seconds */
-	uint64_t migrate_idle_ms;     /* the shared store counts as idle after that */
-	uint64_t migrate_threshold;   /* percent of max_dirty */
-	uint64_t migrate_batch;	      /* blocks */
-	uint64_t barrier_deadline_ms; /* a flush may wait that long for others to join */
-};
+/* The tunables by name; ends with a NULL name. */
 extern const struct config_key disk_tunable_keys[];
 /* A copy of what is in force. */
 void disk_pool_get_tunables(struct disk_pool *pool, struct disk_tunables *tunables);

@@ -4,13 +4,17 @@
  * several threads do not mix. What a message quotes (a file name, a remote
  * server's words) may hold newlines or terminal escapes: everything that is
  * not plain printable text is shown as a backslash sequence. errno survives
- * every call. */
+ * every call.
+ *
+ * Events are kept in a ring, as the lines that were logged; a long one is cut. */
 #include "core/log.h"
 
 #include <errno.h>
 #include <glib.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -23,6 +27,13 @@ static const char *const module_names[LOG_MODULES] = {
 static _Atomic(const char *) program = "leafdisk";
 static atomic_bool to_syslog;
 static atomic_uint debug_mask;
+
+/* Longer than every sentence of ours, with a path in it. */
+#define EVENT_BYTES_MAX 8192
+
+static pthread_mutex_t events_lock = PTHREAD_MUTEX_INITIALIZER;
+static char *events[LOG_EVENTS];
+static uint64_t events_seen; /* the next one's place is this modulo LOG_EVENTS */
 
 static bool is_plain(gunichar c)
 {
@@ -75,8 +86,33 @@ static void write_line(const GString *line)
 	while (written < 0 && errno == EINTR);
 }
 
+static void keep_event(const char *message)
+{
+	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+	g_autofree char *time = g_date_time_format_iso8601(now);
+	char *event = g_strdup_printf("%s %.*s\n", time, EVENT_BYTES_MAX, message);
+	char **place;
+
+	pthread_mutex_lock(&events_lock);
+	place = &events[events_seen++ % LOG_EVENTS];
+	g_free(*place);
+	*place = event;
+	pthread_mutex_unlock(&events_lock);
+}
+
+char *log_events(void)
+{
+	GString *text = g_string_new(NULL);
+
+	pthread_mutex_lock(&events_lock);
+	for (uint64_t i = events_seen > LOG_EVENTS ? events_seen - LOG_EVENTS : 0; i < events_seen; i++)
+		g_string_append(text, events[i % LOG_EVENTS]);
+	pthread_mutex_unlock(&events_lock);
+	return g_string_free(text, FALSE);
+}
+
 /* LABEL stands between the program's name and the message. */
-static void log_line(int priority, const char *label, const char *format, va_list args)
+static void log_line(int priority, bool is_event, const char *label, const char *format, va_list args)
 {
 	int saved = errno;
 	g_autofree char *text = g_strdup_vprintf(format, args);
@@ -87,6 +123,8 @@ static void log_line(int priority, const char *label, const char *format, va_lis
 	start = line->len;
 	g_string_append(line, label);
 	append_escaped(line, text);
+	if (is_event)
+		keep_event(line->str + start);
 	if (atomic_load_explicit(&to_syslog, memory_order_relaxed))
 		syslog(priority, "%s", line->str + start);
 	g_string_append_c(line, '\n');
@@ -142,7 +180,7 @@ void log_error(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_ERR, "error: ", format, args);
+	log_line(LOG_ERR, true, "error: ", format, args);
 	va_end(args);
 }
 
@@ -151,7 +189,7 @@ void log_warning(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_WARNING, "warning: ", format, args);
+	log_line(LOG_WARNING, true, "warning: ", format, args);
 	va_end(args);
 }
 
@@ -160,7 +198,16 @@ void log_info(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_INFO, "", format, args);
+	log_line(LOG_INFO, false, "", format, args);
+	va_end(args);
+}
+
+void log_event(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_line(LOG_INFO, true, "", format, args);
 	va_end(args);
 }
 
@@ -171,6 +218,6 @@ void log_debug_always(enum log_module module, const char *format, ...)
 
 	g_snprintf(label, sizeof(label), "debug: %s: ", module_names[module]);
 	va_start(args, format);
-	log_line(LOG_DEBUG, label, format, args);
+	log_line(LOG_DEBUG, false, label, format, args);
 	va_end(args);
 }

@@ -170,8 +170,8 @@ static bool open_local(struct disk_pool *pool, const struct disk_pool_options *o
 		.pool_path = pool->roots.directories[0],
 		.cache = options->cache,
 		.cache_size = options->cache_size,
-		.copy_on_read = !options->no_copy_on_read,
-		.read_run_bypass = options->read_run_bypass,
+		.copy_on_read = options->tunables.copy_on_read,
+		.read_run_bypass = options->tunables.read_run_bypass,
 	};
 
 	if (used == 1u << DISK_MODE_DIRECT)

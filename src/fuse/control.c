@@ -1,9 +1,11 @@
 /* The control tree, MOUNTPOINT/.leafdisk.
  *
- * One table has a row for each entry. An inode number is the number of the row
- * and, below a disk's directory, that of the disk's node:
+ * One table has a row for each entry, but for the tunables, which share one. An
+ * inode number is the number of the row and of an object: below a disk's
+ * directory the disk's node, for a tunable its place in the pool's table,
+ * counted from 1, otherwise 0:
  *
- *     CONTROL_INO | node << ROW_BITS | row
+ *     CONTROL_INO | object << ROW_BITS | row
  *
  * So nothing is kept for what the kernel knows of the tree: a number whose
  * disk is gone finds no node and is stale. Numbers of nodes are not used
@@ -14,36 +16,47 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control_files.h"
+#include "control_commands.h"
+#include "core/error.h"
 
 #define ROW_BITS 8
 #define DIRECTORY_MODE (S_IFDIR | 0500)
 #define FILE_MODE (S_IFREG | 0400)
+#define WRITABLE_MODE (S_IFREG | 0600)
 
-/* The directories. */
-enum { ROW_TOP, ROW_CACHE, ROW_DISKS, ROW_DISK, ROW_FIRST_FILE };
+/* The directories, and the row of all tunables. */
+enum { ROW_TOP, ROW_CACHE, ROW_DISKS, ROW_DISK, ROW_TUNABLES, ROW_TUNABLE, ROW_FIRST_FILE = ROW_TUNABLE };
 
 struct control_entry {
 	const char *name;
 	unsigned directory;			   /* the row of what it is in */
 	control_make_fn *make;			   /* NULL: a directory */
+	control_write_fn *write;		   /* NULL: it cannot be written */
 	bool (*is_there)(struct session *session); /* NULL: always */
 };
 
 static const struct control_entry entries[] = {
-	[ROW_TOP] = {CONTROL_NAME, ROW_TOP, NULL, NULL},
-	[ROW_CACHE] = {"cache", ROW_TOP, NULL, control_has_cache},
-	[ROW_DISKS] = {"disks", ROW_TOP, NULL, NULL},
-	[ROW_DISK] = {"", ROW_DISKS, NULL, NULL}, /* one for each disk, with its name */
-	[ROW_FIRST_FILE] = {"config", ROW_TOP, control_make_config, NULL},
-	{"metrics", ROW_TOP, control_make_metrics, NULL},
-	{"stats", ROW_TOP, control_make_stats, NULL},
-	{"version", ROW_TOP, control_make_version, NULL},
-	{"info", ROW_CACHE, control_make_cache_info, NULL},
-	{"chain", ROW_DISK, control_make_disk_chain, NULL},
-	{"info", ROW_DISK, control_make_disk_info, NULL},
-	{"mode", ROW_DISK, control_make_disk_mode, NULL},
-	{"state", ROW_DISK, control_make_disk_state, NULL},
+	[ROW_TOP] = {CONTROL_NAME, ROW_TOP, NULL, NULL, NULL},
+	[ROW_CACHE] = {"cache", ROW_TOP, NULL, NULL, control_has_cache},
+	[ROW_DISKS] = {"disks", ROW_TOP, NULL, NULL, NULL},
+	[ROW_DISK] = {"", ROW_DISKS, NULL, NULL, NULL}, /* one for each disk, with its name */
+	[ROW_TUNABLES] = {"tunables", ROW_TOP, NULL, NULL, NULL},
+	[ROW_TUNABLE] = {"", ROW_TUNABLES, control_make_tunable, control_write_tunable,
+			 NULL}, /* one for each, the same */
+	{"config", ROW_TOP, control_make_config, NULL, NULL},
+	{"drain", ROW_TOP, control_make_dirty, control_write_drain, NULL},
+	{"events", ROW_TOP, control_make_events, NULL, NULL},
+	{"last_error", ROW_TOP, control_make_last_error, NULL, NULL},
+	{"metrics", ROW_TOP, control_make_metrics, NULL, NULL},
+	{"stats", ROW_TOP, control_make_stats, NULL, NULL},
+	{"version", ROW_TOP, control_make_version, NULL, NULL},
+	{"info", ROW_CACHE, control_make_cache_info, NULL, NULL},
+	{"chain", ROW_DISK, control_make_disk_chain, NULL, NULL},
+	{"drain", ROW_DISK, control_make_dirty, control_write_disk_drain, NULL},
+	{"info", ROW_DISK, control_make_disk_info, NULL, NULL},
+	{"last_error", ROW_DISK, control_make_last_error, NULL, NULL},
+	{"mode", ROW_DISK, control_make_disk_mode, control_write_disk_mode, NULL},
+	{"state", ROW_DISK, control_make_disk_state, NULL, NULL},
 };
 _Static_assert(G_N_ELEMENTS(entries) <= 1 << ROW_BITS, "a row's number has its place in an inode number");
 
@@ -52,14 +65,14 @@ static unsigned row_of(uint64_t ino)
 	return (unsigned)(ino & ((1 << ROW_BITS) - 1));
 }
 
-static uint64_t node_of(uint64_t ino)
+static uint64_t object_of(uint64_t ino)
 {
 	return (ino & ~CONTROL_INO) >> ROW_BITS;
 }
 
-static uint64_t ino_of(uint64_t node, unsigned row)
+static uint64_t ino_of(uint64_t object, unsigned row)
 {
-	return CONTROL_INO | node << ROW_BITS | row;
+	return CONTROL_INO | object << ROW_BITS | row;
 }
 
 /* The number of the directory that INO is in. */
@@ -69,47 +82,76 @@ static uint64_t parent_of(uint64_t ino)
 
 	if (row == ROW_TOP)
 		return FUSE_ROOT_ID;
-	return ino_of(entries[row].directory == ROW_DISK ? node_of(ino) : 0, entries[row].directory);
+	return ino_of(entries[row].directory == ROW_DISK ? object_of(ino) : 0, entries[row].directory);
 }
 
 static bool is_in(struct session *session, unsigned row, unsigned directory)
 {
 	const struct control_entry *entry = &entries[row];
 
-	return row != ROW_TOP && row != ROW_DISK && entry->directory == directory &&
+	return row != ROW_TOP && *entry->name && entry->directory == directory &&
 	       (!entry->is_there || entry->is_there(session));
 }
 
-/* *DISK: the disk that INO is about, with a reference; NULL for none. */
-static int get_disk(struct session *session, uint64_t ino, struct disk **disk)
+static void clear_subject(struct control_subject *subject)
 {
-	struct node *node;
+	disk_unref(subject->disk);
+	node_put(subject->session->nodes, subject->node);
+}
 
-	*disk = NULL;
-	if (row_of(ino) >= G_N_ELEMENTS(entries))
+static int get_disk(struct control_subject *subject, uint64_t object)
+{
+	struct node_table *nodes = subject->session->nodes;
+
+	subject->node = node_get(nodes, object);
+	if (!subject->node)
 		return -ESTALE;
-	if (node_of(ino) == 0)
-		return 0;
-	node = node_get(session->nodes, node_of(ino));
-	if (!node)
-		return -ESTALE;
-	*disk = node_disk(session->nodes, node);
-	node_put(session->nodes, node);
+	subject->disk = node_disk(nodes, subject->node);
 	return 0;
+}
+
+static int get_tunable(struct control_subject *subject, uint64_t object)
+{
+	const struct config_key *key = disk_tunable_keys;
+
+	for (uint64_t place = 1; key->name && place != object; place++)
+		key++;
+	subject->tunable = key;
+	return key->name ? 0 : -ESTALE;
+}
+
+/* What INO is about; to be cleared in any case. */
+static int get_subject(struct session *session, uint64_t ino, struct control_subject *subject)
+{
+	unsigned row = row_of(ino);
+
+	*subject = (struct control_subject){.session = session};
+	if (row >= G_N_ELEMENTS(entries))
+		return -ESTALE;
+	if (row == ROW_DISK || entries[row].directory == ROW_DISK)
+		return get_disk(subject, object_of(ino));
+	if (row == ROW_TUNABLE)
+		return get_tunable(subject, object_of(ino));
+	return object_of(ino) == 0 ? 0 : -ESTALE;
 }
 
 static int check(struct session *session, uint64_t ino)
 {
-	struct disk *disk;
-	int result = get_disk(session, ino, &disk);
+	struct control_subject subject;
+	int result = get_subject(session, ino, &subject);
 
-	disk_unref(disk);
+	clear_subject(&subject);
 	return result;
 }
 
 bool control_is_directory(uint64_t ino)
 {
 	return row_of(ino) < ROW_FIRST_FILE;
+}
+
+bool control_is_writable(uint64_t ino)
+{
+	return row_of(ino) < G_N_ELEMENTS(entries) && entries[row_of(ino)].write;
 }
 
 static uint64_t ino_of_disk(struct session *session, struct disk *disk)
@@ -132,6 +174,17 @@ static int find_disk(struct session *session, const char *name, uint64_t *ino)
 	return 0;
 }
 
+static int find_tunable(const char *name, uint64_t *ino)
+{
+	for (unsigned i = 0; disk_tunable_keys[i].name; i++) {
+		if (strcmp(disk_tunable_keys[i].name, name) != 0)
+			continue;
+		*ino = ino_of(i + 1, ROW_TUNABLE);
+		return 0;
+	}
+	return -ENOENT;
+}
+
 int control_find(struct session *session, uint64_t parent, const char *name, uint64_t *ino)
 {
 	unsigned directory = row_of(parent);
@@ -145,15 +198,27 @@ int control_find(struct session *session, uint64_t parent, const char *name, uin
 		return result;
 	if (directory == ROW_DISKS)
 		return find_disk(session, name, ino);
+	if (directory == ROW_TUNABLES)
+		return find_tunable(name, ino);
 	for (unsigned row = 0; row < G_N_ELEMENTS(entries); row++) {
 		if (!is_in(session, row, directory) || strcmp(entries[row].name, name) != 0)
 			continue;
-		*ino = ino_of(node_of(parent), row);
+		*ino = ino_of(object_of(parent), row);
 		return 0;
 	}
 	return -ENOENT;
 }
 
+static mode_t mode_of(uint64_t ino)
+{
+	if (control_is_directory(ino))
+		return DIRECTORY_MODE;
+	return control_is_writable(ino) ? WRITABLE_MODE : FILE_MODE;
+}
+
+/* A size, though nobody knows it, for what can be written, as in sysfs: writes
+ * past the end the kernel lets through one at a time, and whoever waits for a
+ * drain that another has begun could not be interrupted. */
 int control_get_attributes(struct session *session, uint64_t ino, struct stat *st)
 {
 	int result = check(session, ino);
@@ -161,7 +226,8 @@ int control_get_attributes(struct session *session, uint64_t ino, struct stat *s
 	/* One link: the number of sub-directories is not told. */
 	*st = (struct stat){
 		.st_ino = ino,
-		.st_mode = control_is_directory(ino) ? DIRECTORY_MODE : FILE_MODE,
+		.st_mode = mode_of(ino),
+		.st_size = control_is_writable(ino) ? CONTROL_COMMAND_BYTES_MAX : 0,
 		.st_nlink = 1,
 		.st_uid = geteuid(),
 		.st_gid = getegid(),
@@ -182,6 +248,12 @@ static void list_disks(struct session *session, struct directory *directory)
 	node_sweep(session->nodes, disks);
 }
 
+static void list_tunables(struct directory *directory)
+{
+	for (unsigned i = 0; disk_tunable_keys[i].name; i++)
+		directory_add(directory, disk_tunable_keys[i].name, ino_of(i + 1, ROW_TUNABLE), S_IFREG);
+}
+
 int control_list(struct session *session, uint64_t ino, struct directory **directory)
 {
 	int result = check(session, ino);
@@ -191,20 +263,60 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
 	*directory = directory_new(ino, parent_of(ino));
 	if (row_of(ino) == ROW_DISKS)
 		list_disks(session, *directory);
+	if (row_of(ino) == ROW_TUNABLES)
+		list_tunables(*directory);
 	for (unsigned row = 0; row < G_N_ELEMENTS(entries); row++)
 		if (is_in(session, row, row_of(ino)))
-			directory_add(*directory, entries[row].name, ino_of(node_of(ino), row),
+			directory_add(*directory, entries[row].name, ino_of(object_of(ino), row),
 				      entries[row].make ? S_IFREG : S_IFDIR);
 	return 0;
 }
 
 int control_make(struct session *session, uint64_t ino, GString *text)
 {
-	struct disk *disk;
-	int result = get_disk(session, ino, &disk);
+	struct control_subject subject;
+	int result = get_subject(session, ino, &subject);
 
 	if (result == 0)
-		result = entries[row_of(ino)].make(session, disk, text);
-	disk_unref(disk);
+		result = entries[row_of(ino)].make(&subject, text);
+	clear_subject(&subject);
+	return result;
+}
+
+/* Takes one line's end off. NULL and ERROR: it is no command. g_free. */
+static char *command_text(const char *data, size_t size, GError **error)
+{
+	char *text = NULL;
+
+	if (size > CONTROL_COMMAND_BYTES_MAX)
+		error_set(error, EMSGSIZE, "%zu bytes are too many for a command; expected up to %d", size,
+			  CONTROL_COMMAND_BYTES_MAX);
+	else if (memchr(data, '\0', size))
+		error_set(error, EINVAL, "a command is one line of text; this has a zero byte in it");
+	else
+		text = g_strndup(data, size > 0 && data[size - 1] == '\n' ? size - 1 : size);
+	return text;
+}
+
+static int run_command(const struct control_subject *subject, control_write_fn *write,
+		       const struct control_input *input, GError **error)
+{
+	g_autofree char *text = command_text(input->data, input->size, error);
+	struct control_command command = {.text = text, .go_on = input->go_on, .opaque = input->opaque};
+
+	return text ? write(subject, &command, error) : error_to_errno(*error);
+}
+
+int control_write(struct session *session, uint64_t ino, const struct control_input *input)
+{
+	g_autoptr(GError) error = NULL;
+	struct control_subject subject;
+	int result = get_subject(session, ino, &subject);
+
+	if (result == 0)
+		result = run_command(&subject, entries[row_of(ino)].write, input, &error);
+	if (error)
+		session_keep_refusal(session, subject.node, error->message);
+	clear_subject(&subject);
 	return result;
 }

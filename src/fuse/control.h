@@ -22,6 +22,9 @@ static inline bool control_owns(uint64_t ino)
 
 bool control_is_directory(uint64_t ino);
 
+/* Whether INO is a file that takes commands. */
+bool control_is_writable(uint64_t ino);
+
 /* The number of NAME in directory PARENT, or of the tree itself in the top
  * directory. 0 or -ENOENT, -ESTALE. Blocks. */
 int control_find(struct session *session, uint64_t parent, const char *name, uint64_t *ino);
@@ -32,5 +35,17 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
 /* Appends what file INO says now. 0, or a negative errno that has been logged
  * where there is more to say. Blocks. */
 int control_make(struct session *session, uint64_t ino, GString *text);
+
+#define CONTROL_COMMAND_BYTES_MAX 4096
+struct control_input {
+	const char *data; /* what was written, whatever it is */
+	size_t size;
+	/* Asked several times a second by what takes long; false: give up. */
+	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
+	void *opaque;
+};
+/* Does what was written to file INO, which is writable. 0 or a negative errno;
+ * `last_error` has the sentence. Blocks, and may block for long. */
+int control_write(struct session *session, uint64_t ino, const struct control_input *input);
 
 #endif

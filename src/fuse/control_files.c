@@ -9,6 +9,9 @@
 #include <inttypes.h>
 
 #include "core/counters.h"
+#include "core/log.h"
+
+#define NS_PER_MS 1000000
 
 /* Escapes the bytes in ALSO too. */
 static void append_escaped(GString *text, const char *value, const char *also)
@@ -41,12 +44,11 @@ static void append_time(GString *text, const char *key, const struct timespec *t
 	append_text(text, key, value ? value : "");
 }
 
-int control_make_version(struct session *session, struct disk *disk, GString *text)
+int control_make_version(const struct control_subject *subject, GString *text)
 {
 	g_autofree char *version = options_version();
 
-	(void)session;
-	(void)disk;
+	(void)subject;
 	g_string_append(text, version);
 	return 0;
 }
@@ -56,6 +58,7 @@ int control_make_version(struct session *session, struct disk *disk, GString *te
 static void fill_effective(const struct session *session, struct mount_options *effective)
 {
 	*effective = *session->options;
+	disk_pool_get_tunables(session->pool, &effective->tunables);
 	if (effective->uid == OPTION_UNSET)
 		effective->uid = session->owner;
 	if (effective->gid == OPTION_UNSET)
@@ -64,13 +67,12 @@ static void fill_effective(const struct session *session, struct mount_options *
 		effective->debug = (char *)"all";
 }
 
-int control_make_config(struct session *session, struct disk *disk, GString *text)
+int control_make_config(const struct control_subject *subject, GString *text)
 {
 	struct mount_options effective;
 
-	(void)disk;
-	fill_effective(session, &effective);
-	for (const struct config_key *key = mount_option_keys; key->name; key++) {
+	fill_effective(subject->session, &effective);
+	for (const struct config_key *key = mount_option_keys(); key->name; key++) {
 		g_autofree char *value = config_format(key, &effective);
 
 		append_text(text, key->name, value);
@@ -78,30 +80,84 @@ int control_make_config(struct session *session, struct disk *disk, GString *tex
 	return 0;
 }
 
-int control_make_stats(struct session *session, struct disk *disk, GString *text)
+uint64_t control_dirty_bytes(struct session *session)
 {
-	const char *separator = "{";
+	g_autoptr(GPtrArray) disks = disk_pool_list(session->pool);
+	struct disk_status status;
+	uint64_t bytes = 0;
 
-	(void)session;
-	(void)disk;
-	for (const struct counter_info *info = counter_table; info->name; info++) {
-		g_string_append_printf(text, "%s\n  \"%s\": %" PRIu64, separator, info->name, counter_value(info));
-		separator = ",";
+	for (unsigned i = 0; i < disks->len; i++) {
+		disk_get_status(disks->pdata[i], &status);
+		bytes += status.dirty_bytes;
 	}
-	g_string_append(text, "\n}\n");
+	return bytes;
+}
+
+int control_make_stats(const struct control_subject *subject, GString *text)
+{
+	g_string_append(text, "{\n");
+	for (const struct counter_info *info = counter_table; info->name; info++)
+		g_string_append_printf(text, "  \"%s\": %" PRIu64 ",\n", info->name, counter_value(info));
+	g_string_append_printf(text, "  \"dirty_bytes\": %" PRIu64 "\n}\n", control_dirty_bytes(subject->session));
 	return 0;
 }
 
 /* The text format of Prometheus, version 0.0.4. */
-int control_make_metrics(struct session *session, struct disk *disk, GString *text)
+int control_make_metrics(const struct control_subject *subject, GString *text)
 {
-	(void)session;
-	(void)disk;
 	for (const struct counter_info *info = counter_table; info->name; info++) {
 		g_string_append_printf(text, "# HELP leafdisk_%s_total %s\n", info->name, info->help);
 		g_string_append_printf(text, "# TYPE leafdisk_%s_total counter\n", info->name);
 		g_string_append_printf(text, "leafdisk_%s_total %" PRIu64 "\n", info->name, counter_value(info));
 	}
+	g_string_append_printf(text,
+			       "# HELP leafdisk_dirty_bytes bytes in the cache that are still to be written back\n"
+			       "# TYPE leafdisk_dirty_bytes gauge\n"
+			       "leafdisk_dirty_bytes %" PRIu64 "\n",
+			       control_dirty_bytes(subject->session));
+	return 0;
+}
+
+int control_make_events(const struct control_subject *subject, GString *text)
+{
+	g_autofree char *events = log_events();
+
+	(void)subject;
+	g_string_append(text, events);
+	return 0;
+}
+
+int control_make_dirty(const struct control_subject *subject, GString *text)
+{
+	struct disk_status status = {0};
+
+	if (subject->disk)
+		disk_get_status(subject->disk, &status);
+	else
+		status.dirty_bytes = control_dirty_bytes(subject->session);
+	g_string_append_printf(text, "%" PRIu64 "\n", status.dirty_bytes);
+	return 0;
+}
+
+int control_make_last_error(const struct control_subject *subject, GString *text)
+{
+	g_autofree char *sentence = session_last_refusal(subject->session, subject->node);
+
+	if (!sentence)
+		return 0;
+	append_escaped(text, sentence, "");
+	g_string_append_c(text, '\n');
+	return 0;
+}
+
+int control_make_tunable(const struct control_subject *subject, GString *text)
+{
+	struct disk_tunables tunables;
+	g_autofree char *value = NULL;
+
+	disk_pool_get_tunables(subject->session->pool, &tunables);
+	value = config_format(subject->tunable, &tunables);
+	g_string_append_printf(text, "%s\n", value);
 	return 0;
 }
 
@@ -112,11 +168,10 @@ bool control_has_cache(struct session *session)
 	return cache != NULL;
 }
 
-int control_make_cache_info(struct session *session, struct disk *disk, GString *text)
+int control_make_cache_info(const struct control_subject *subject, GString *text)
 {
-	g_autofree char *cache = disk_pool_cache_text(session->pool);
+	g_autofree char *cache = disk_pool_cache_text(subject->session->pool);
 
-	(void)disk;
 	if (!cache)
 		return -ENOENT;
 	g_string_append(text, cache);
@@ -124,21 +179,21 @@ int control_make_cache_info(struct session *session, struct disk *disk, GString 
 }
 
 /* NULL: the chain is broken, *RESULT says how. */
-static GPtrArray *get_layers(struct session *session, struct disk *disk, int *result)
+static GPtrArray *get_layers(const struct control_subject *subject, int *result)
 {
 	g_autoptr(GError) error = NULL;
-	GPtrArray *layers = disk_get_layers(disk, &error);
+	GPtrArray *layers = disk_get_layers(subject->disk, &error);
 
-	*result = layers ? 0 : session_log_refusal(session, error);
+	*result = layers ? 0 : session_log_refusal(subject->session, error);
 	return layers;
 }
 
-int control_make_disk_info(struct session *session, struct disk *disk, GString *text)
+int control_make_disk_info(const struct control_subject *subject, GString *text)
 {
 	struct disk_attributes attributes;
-	int result = disk_get_attributes(disk, &attributes);
-	g_autoptr(GPtrArray) layers = result == 0 ? get_layers(session, disk, &result) : NULL;
-	g_autofree char *owner = layers ? disk_get_owner(disk) : NULL;
+	int result = disk_get_attributes(subject->disk, &attributes);
+	g_autoptr(GPtrArray) layers = result == 0 ? get_layers(subject, &result) : NULL;
+	g_autofree char *owner = layers ? disk_get_owner(subject->disk) : NULL;
 	const struct disk_layer *leaf;
 
 	if (!layers)
@@ -149,17 +204,17 @@ int control_make_disk_info(struct session *session, struct disk *disk, GString *
 	append_number(text, "size_bytes", attributes.size_bytes);
 	append_number(text, "allocated_bytes", attributes.allocated_bytes);
 	append_text(text, "writable", attributes.writable ? "yes" : "no");
-	append_number(text, "opens", disk_open_count(disk));
+	append_number(text, "opens", disk_open_count(subject->disk));
 	append_number(text, "layers", layers->len);
 	append_text(text, "owner", owner);
 	return 0;
 }
 
 /* A line for each layer, its words apart by one blank. */
-int control_make_disk_chain(struct session *session, struct disk *disk, GString *text)
+int control_make_disk_chain(const struct control_subject *subject, GString *text)
 {
 	int result;
-	g_autoptr(GPtrArray) layers = get_layers(session, disk, &result);
+	g_autoptr(GPtrArray) layers = get_layers(subject, &result);
 
 	for (unsigned i = 0; layers && i < layers->len; i++) {
 		const struct disk_layer *layer = layers->pdata[i];
@@ -170,26 +225,26 @@ int control_make_disk_chain(struct session *session, struct disk *disk, GString 
 	return result;
 }
 
-int control_make_disk_state(struct session *session, struct disk *disk, GString *text)
+int control_make_disk_state(const struct control_subject *subject, GString *text)
 {
 	struct disk_status status;
 
-	(void)session;
-	disk_get_status(disk, &status);
+	disk_get_status(subject->disk, &status);
 	append_text(text, "state", status.state);
 	if (status.reason[0])
 		append_text(text, "reason", status.reason);
 	if (status.since.tv_sec)
 		append_time(text, "since", &status.since);
+	append_number(text, "dirty_bytes", status.dirty_bytes);
+	append_number(text, "dirty_age_ms", status.dirty_ns / NS_PER_MS);
 	return 0;
 }
 
-int control_make_disk_mode(struct session *session, struct disk *disk, GString *text)
+int control_make_disk_mode(const struct control_subject *subject, GString *text)
 {
 	struct disk_status status;
 
-	(void)session;
-	disk_get_status(disk, &status);
+	disk_get_status(subject->disk, &status);
 	g_string_append_printf(text, "%s\n", status.mode);
 	return 0;
 }

@@ -5,18 +5,30 @@
 #define LEAFDISK_FUSE_CONTROL_FILES_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "session.h"
 
-/* Appends to TEXT what the file says now. DISK: whose file it is, NULL for the
- * mount's. 0, or a negative errno that has been logged where there is more to
- * say. May block; on a background thread. */
-typedef int control_make_fn(struct session *session, struct disk *disk, GString *text);
+/* What a file is about. */
+struct control_subject {
+	struct session *session;
+	struct node *node; /* of a disk, pinned; NULL: the mount's file */
+	struct disk *disk; /* with a reference */
+	const struct config_key *tunable;
+};
+
+/* Appends to TEXT what the file says now. 0, or a negative errno that has been
+ * logged where there is more to say. May block; on a background thread. */
+typedef int control_make_fn(const struct control_subject *subject, GString *text);
 
 control_make_fn control_make_version;
 control_make_fn control_make_config;
 control_make_fn control_make_stats;
 control_make_fn control_make_metrics;
+control_make_fn control_make_events;
+control_make_fn control_make_dirty;
+control_make_fn control_make_last_error;
+control_make_fn control_make_tunable;
 control_make_fn control_make_cache_info;
 control_make_fn control_make_disk_info;
 control_make_fn control_make_disk_chain;
@@ -24,5 +36,7 @@ control_make_fn control_make_disk_state;
 control_make_fn control_make_disk_mode;
 
 bool control_has_cache(struct session *session);
+/* Dirty bytes of all disks. May block. */
+uint64_t control_dirty_bytes(struct session *session);
 
 #endif

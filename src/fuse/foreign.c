@@ -46,7 +46,7 @@ static bool refuse(const char *option, GError **error)
 {
 	g_autoptr(GString) known = g_string_new(NULL);
 
-	for (const struct config_key *key = mount_option_keys; key->name; key++)
+	for (const struct config_key *key = mount_option_keys(); key->name; key++)
 		g_string_append_printf(known, "%s, ", key->name);
 	foreign_help(known);
 	return error_set(error, EINVAL, "unknown mount option \"%s\"; known are: %s", option, known->str);

@@ -28,6 +28,7 @@ struct node {
 	bool seen;		/* opened before: the two below are valid */
 	uint64_t seen_bytes;
 	struct timespec seen_modified;
+	char *refusal; /* sentence of the last command that failed; NULL: none */
 };
 
 struct node_table {
@@ -53,6 +54,7 @@ struct node_table *node_table_new(void)
 static void node_free(struct node *node)
 {
 	disk_unref(node->disk);
+	g_free(node->refusal);
 	g_free(node);
 }
 
@@ -303,4 +305,22 @@ void node_adjust(struct node_table *table, struct node *node, struct disk_attrib
 	pthread_mutex_lock(&table->lock);
 	adjust_locked(node, attributes);
 	pthread_mutex_unlock(&table->lock);
+}
+
+void node_keep_refusal(struct node_table *table, struct node *node, const char *sentence)
+{
+	pthread_mutex_lock(&table->lock);
+	g_free(node->refusal);
+	node->refusal = g_strdup(sentence);
+	pthread_mutex_unlock(&table->lock);
+}
+
+char *node_last_refusal(struct node_table *table, struct node *node)
+{
+	char *sentence;
+
+	pthread_mutex_lock(&table->lock);
+	sentence = g_strdup(node->refusal);
+	pthread_mutex_unlock(&table->lock);
+	return sentence;
 }

@@ -52,4 +52,9 @@ bool node_is_written(struct node_table *table, struct node *node);
 /* Puts what is to be shown instead into ATTRIBUTES; see node.c. */
 void node_adjust(struct node_table *table, struct node *node, struct disk_attributes *attributes);
 
+/* The sentence of the last command to the disk that failed; NULL: there was
+ * none. g_free. */
+void node_keep_refusal(struct node_table *table, struct node *node, const char *sentence);
+char *node_last_refusal(struct node_table *table, struct node *node);
+
 #endif

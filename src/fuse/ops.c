@@ -12,7 +12,7 @@ static const unsigned wanted =
 	FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA;
 
 /* ATOMIC_O_TRUNC is not wanted, so that O_TRUNC arrives as a setattr, which
- * says no. Splicing a request costs more than reading it into its place. */
+ * says no but for files of the control tree. Splicing a request costs more than reading it into its place. */
 static const unsigned unwanted = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
 				 FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
 				 FUSE_CAP_READDIRPLUS_AUTO;

@@ -192,7 +192,7 @@ void op_setattr(fuse_req_t fuse, fuse_ino_t ino, struct stat *st, int to_set, st
 	struct request *request;
 
 	if (control_owns(ino)) {
-		reply_now(fuse, to_set & FUSE_SET_ATTR_SIZE ? -EACCES : -EPERM);
+		control_op_setattr(fuse, ino, st, to_set);
 		return;
 	}
 	request = new_for_node(fuse, ino);

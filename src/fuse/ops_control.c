@@ -3,7 +3,13 @@
  * An open makes the file's whole content, on a background thread as names and
  * headers are looked at for it; reads are served from that, so that they fit
  * together at any offset. Nothing is held of a disk meanwhile. The size shown
- * is 0, as in procfs, so the kernel must not cut reads there: direct I/O.
+ * says nothing, as in procfs, so the kernel must not cut reads there: direct I/O.
+ *
+ * A write is one command, whatever its offset. It is done on a thread of its
+ * own, as it may take as long as a drain does, and the background threads have
+ * the mount to serve meanwhile. A signal to the writer reaches us as the
+ * kernel's FUSE_INTERRUPT, which libfuse notes in the request; whatever takes
+ * long asks for it, and gives up when the mount ends too.
  *
  * The kernel keeps no entry and no attributes: a name may mean another disk
  * the next time. */
@@ -95,16 +101,31 @@ void control_op_getattr(fuse_req_t fuse, fuse_ino_t ino)
 
 void control_op_access(fuse_req_t fuse, fuse_ino_t ino, int mask)
 {
-	bool refused = (mask & W_OK) || ((mask & X_OK) && !control_is_directory(ino));
+	bool refused = ((mask & W_OK) && !control_is_writable(ino)) || ((mask & X_OK) && !control_is_directory(ino));
 
 	reply_now(fuse, refused ? -EACCES : 0);
+}
+
+/* O_TRUNC, which is how a shell opens what it writes to: there is nothing to
+ * cut off. Sizes, owners and modes are what they are. */
+void control_op_setattr(fuse_req_t fuse, fuse_ino_t ino, const struct stat *wish, int to_set)
+{
+	if (!(to_set & FUSE_SET_ATTR_SIZE) || (to_set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+		reply_now(fuse, -EPERM);
+	else if (!control_is_writable(ino))
+		reply_now(fuse, -EACCES);
+	else if (wish->st_size != 0)
+		reply_now(fuse, -EINVAL);
+	else
+		control_op_getattr(fuse, ino);
 }
 
 static void open_run(struct request *request)
 {
 	GString *text = g_string_new(NULL);
 
-	request->error = control_make(request->session, request->ino, text);
+	if ((request->file.flags & O_ACCMODE) != O_WRONLY)
+		request->error = control_make(request->session, request->ino, text);
 	if (request->error == 0)
 		request->control = file_new(request->session, text);
 	else
@@ -118,9 +139,7 @@ static void open_finish(struct request *request)
 		request_reply(request, request->error);
 		return;
 	}
-	request->file.fh = (uint64_t)(uintptr_t)request->control;
-	request->file.direct_io = 1;
-	if (fuse_reply_open(request->fuse, &request->file) != 0)
+	if (reply_open_direct(request->fuse, request->control) != 0)
 		file_free(request->session, request->control);
 	request_free(request);
 }
@@ -131,7 +150,7 @@ void control_op_open(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *fil
 {
 	struct request *request;
 
-	if ((file->flags & O_ACCMODE) != O_RDONLY) {
+	if ((file->flags & O_ACCMODE) != O_RDONLY && !control_is_writable(ino)) {
 		reply_now(fuse, -EACCES);
 		return;
 	}
@@ -162,4 +181,49 @@ void control_op_release(fuse_req_t fuse, struct fuse_file_info *file)
 {
 	file_free(session_of(fuse), file_of(file));
 	reply_now(fuse, 0);
+}
+
+static bool go_on(void *opaque, uint64_t dirty_bytes)
+{
+	struct request *request = opaque;
+
+	(void)dirty_bytes;
+	if (fuse_req_interrupted(request->fuse) || atomic_load(&request->session->stopping))
+		request->given_up = true;
+	return !request->given_up;
+}
+
+static void write_run(struct request *request)
+{
+	struct control_input input = {
+		.data = request->io.buffer,
+		.size = request->io.length,
+		.go_on = go_on,
+		.opaque = request,
+	};
+
+	request->error = control_write(request->session, request->ino, &input);
+	if (request->error != 0 && request->given_up)
+		request->error = -EINTR;
+}
+
+static void write_finish(struct request *request)
+{
+	if (request->error) {
+		request_reply(request, request->error);
+		return;
+	}
+	fuse_reply_write(request->fuse, request->io.length);
+	request_free(request);
+}
+
+void control_op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size)
+{
+	struct request *request = request_new(fuse);
+
+	request->ino = ino;
+	request->io.buffer = (char *)data;
+	request->io.length = size;
+	request_keep_message(request);
+	request_start_thread(request, write_run, write_finish);
 }

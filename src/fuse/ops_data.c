@@ -1,8 +1,7 @@
 /* Data: read, write, fsync, flush, fallocate, lseek.
  *
- * All but lseek are a disk_io each and never block the loop. Of the control
- * tree only reads, flush, fsync and lseek come here: its files are open for
- * nothing else.
+ * All but lseek are a disk_io each and never block the loop. What is about the
+ * control tree is handed over: fallocate is not there for its files.
  *
  * Durability. A handle is dirty from the end of a change until a flush that
  * began later. close(2) flushes a dirty handle (op_flush), so it reports what
@@ -84,7 +83,10 @@ void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, of
 {
 	struct request *request;
 
-	(void)ino;
+	if (control_owns(ino)) {
+		control_op_write(fuse, ino, data, size);
+		return;
+	}
 	if (size > CHANNEL_PAYLOAD_BYTES || offset < 0) {
 		reply_now(fuse, -EINVAL);
 		return;
@@ -189,8 +191,7 @@ void op_fallocate(fuse_req_t fuse, fuse_ino_t ino, int mode, off_t offset, off_t
 	enum disk_op op;
 	int result;
 
-	(void)ino;
-	if (!choose_op(mode, &op) || offset < 0 || length <= 0) {
+	if (control_owns(ino) || !choose_op(mode, &op) || offset < 0 || length <= 0) {
 		reply_now(fuse, -EOPNOTSUPP);
 		return;
 	}

@@ -1,7 +1,7 @@
 /* Options: the command line, the -o list and the configuration file.
  *
- * One table holds the keys of leafdisk itself; a second one what mount(8) and
- * fstab may add. Of those some mean something to libfuse or mount(2) and are
+ * One table holds the keys of leafdisk itself (option_keys.c); a second one
+ * what mount(8) and fstab may add (foreign.c). Of those some mean something to libfuse or mount(2) and are
  * handed on, others only to mount(8) and are dropped. What is in neither table
  * is refused, so that a misspelt option never reaches a mount.
  *
@@ -23,43 +23,6 @@
 #define LEAFDISK_VERSION "unknown"
 #endif
 
-#define DEFAULT_CONF "/etc/leafdisk.conf"
-#define CACHE_SIZE_MIN (8 << 20)
-#define ID_MAX (UINT64_C(0xffffffff) - 1)
-
-#define KEY(name, type, field) name, type, offsetof(struct mount_options, field)
-
-const struct config_key mount_option_keys[] = {
-	{KEY("mode", CONFIG_STRING, mode), 0, 0, disk_mode_names,
-	 "where writes go (default: persistent with cache=, direct without)"},
-	{KEY("cache", CONFIG_STRING, cache), 0, 0, NULL, "file or block device on fast local storage"},
-	{KEY("cache_size", CONFIG_SIZE, cache_size), CACHE_SIZE_MIN, 0, NULL,
-	 "of a new cache file, or what an old one grows to (default 10G for a new one)"},
-	{KEY("copy_on_read", CONFIG_BOOL, copy_on_read), 0, 0, NULL, "reads fill the cache (default)"},
-	{KEY("read_run_bypass", CONFIG_SIZE, read_run_bypass), 0, 0, NULL,
-	 "sequential reads longer than this do not fill the cache (default 4M)"},
-	{KEY("conf", CONFIG_STRING, conf), 0, 0, NULL, "configuration file (default " DEFAULT_CONF ", if it exists)"},
-	{KEY("layers", CONFIG_STRING, layers), 0, 0, NULL, "DIR[:DIR]: where parents may be, besides the pool"},
-	{KEY("disks", CONFIG_STRING, disks), 0, 0, NULL, "glob on the shown names (default: all)"},
-	{KEY("ro", CONFIG_BOOL, read_only), 0, 0, NULL, "every disk is read-only"},
-	{KEY("create", CONFIG_BOOL, create), 0, 0, NULL, "new disks: truncate -s SIZE NAME.img"},
-	{KEY("allow_other", CONFIG_BOOL, allow_other), 0, 0, NULL, "other users too, as far as the modes allow"},
-	{KEY("uid", CONFIG_UINT, uid), 0, ID_MAX, NULL, "owner of the files (default: the pool's)"},
-	{KEY("gid", CONFIG_UINT, gid), 0, ID_MAX, NULL, "group of the files (default: the pool's)"},
-	{KEY("umask", CONFIG_OCTAL, umask), 0, 0777, NULL,
-	 "modes are 666 (disks) and 777 (top) without these bits (default: 600 and the pool's)"},
-	{KEY("threads", CONFIG_UINT, threads), 1, 16, NULL, "loops that serve the mount (default 1)"},
-	{KEY("queue_depth", CONFIG_UINT, queue_depth), 1, 1024, NULL, "requests in work, for each loop (default 128)"},
-	{KEY("io_timeout", CONFIG_UINT, io_timeout), 1, 86400, NULL,
-	 "seconds that a transient error is retried (default 120)"},
-	{KEY("grow_command", CONFIG_STRING, grow_command), 0, 0, NULL,
-	 "program and arguments, run when a leaf's block device is full"},
-	{KEY("max_read", CONFIG_UINT, max_read), 4096, 1 << 20, NULL, "longest read that the kernel asks for, bytes"},
-	{KEY("debug", CONFIG_STRING, debug), 0, 0, NULL,
-	 "debug messages of these modules: core:aio:image:cache:disk:fuse, all"},
-	{0},
-};
-
 static void set_defaults(struct mount_options *options)
 {
 	*options = (struct mount_options){
@@ -69,8 +32,16 @@ static void set_defaults(struct mount_options *options)
 		.threads = 1,
 		.queue_depth = 128,
 		.io_timeout = 120,
-		.copy_on_read = true,
-		.read_run_bypass = 4 << 20,
+		.drain = true,
+		.tunables =
+			{
+				.copy_on_read = true,
+				.read_run_bypass = 4 << 20,
+				.max_dirty_age = 30,
+				.migrate_idle_ms = 200,
+				.migrate_threshold = 50,
+				.migrate_batch = 4096,
+			},
 	};
 }
 
@@ -78,7 +49,7 @@ static bool apply_list(struct mount_options *options, const char *list, GError *
 {
 	g_autofree char *rest = NULL;
 
-	if (!config_set_options(mount_option_keys, options, list, &rest, error))
+	if (!config_set_options(mount_option_keys(), options, list, &rest, error))
 		return false;
 	g_clear_pointer(&options->library_options, g_free);
 	return !rest || foreign_options(rest, &options->library_options, error);
@@ -105,14 +76,14 @@ static bool check_groups(GKeyFile *file, const char *path, GError **error)
 /* The default file need not exist; one that was named must. */
 static bool load_config(struct mount_options *options, GError **error)
 {
-	if (!options->conf && access(DEFAULT_CONF, F_OK) != 0)
+	if (!options->conf && access(OPTION_DEFAULT_CONF, F_OK) != 0)
 		return true;
 	if (!options->conf)
-		options->conf = g_strdup(DEFAULT_CONF);
+		options->conf = g_strdup(OPTION_DEFAULT_CONF);
 	options->config = config_load(options->conf, error);
 	if (!options->config || !check_groups(options->config, options->conf, error))
 		return false;
-	if (config_set_group(mount_option_keys, options, options->config, "pool", error))
+	if (config_set_group(mount_option_keys(), options, options->config, "pool", error))
 		return true;
 	g_prefix_error(error, "%s: ", options->conf);
 	return false;
@@ -199,7 +170,7 @@ enum disk_mode options_mode(const struct mount_options *options)
 
 void options_clear(struct mount_options *options)
 {
-	config_clear(mount_option_keys, options);
+	config_clear(mount_option_keys(), options);
 	g_clear_pointer(&options->pool_path, g_free);
 	g_clear_pointer(&options->mountpoint, g_free);
 	g_clear_pointer(&options->library_options, g_free);
@@ -220,7 +191,7 @@ char *options_help(void)
 				     "\n"
 				     "Options (-o, or [pool] in the configuration file):\n");
 
-	config_help(mount_option_keys, text);
+	config_help(mount_option_keys(), text);
 	g_string_append(text, "\nand of mount(8) and libfuse (-o only):\n    ");
 	foreign_help(text);
 	g_string_append_c(text, '\n');

@@ -7,10 +7,12 @@
 #include <stdint.h>
 
 #include "core/config.h"
-#include "disk/disk.h"
+#include "disk/pool.h"
 
 /* Value of uid, gid and umask that were not given. */
 #define OPTION_UNSET UINT64_MAX
+/* Read when conf= names no other. */
+#define OPTION_DEFAULT_CONF "/etc/leafdisk.conf"
 
 struct mount_options {
 	/* The command line. */
@@ -29,17 +31,18 @@ struct mount_options {
 	char *debug;
 	bool read_only;
 	bool create;
-	bool copy_on_read;
 	bool allow_other;
+	bool drain; /* at the end, what is dirty is written back */
 	uint64_t uid;
 	uint64_t gid;
 	uint64_t umask;
 	uint64_t threads;
 	uint64_t queue_depth;
-	uint64_t io_timeout;	  /* seconds */
-	uint64_t cache_size;	  /* bytes, 0: as it is, or the default */
-	uint64_t read_run_bypass; /* bytes */
-	uint64_t max_read;	  /* bytes, 0: no limit below the protocol's */
+	uint64_t io_timeout; /* seconds */
+	uint64_t cache_size; /* bytes, 0: as it is, or the default */
+	uint64_t max_read;   /* bytes, 0: no limit below the protocol's */
+
+	struct disk_tunables tunables; /* as they were at the start */
 
 	char *library_options; /* what libfuse and mount(2) take, comma-separated; NULL: none */
 	GKeyFile *config;      /* NULL: no file */
@@ -53,7 +56,8 @@ enum options_result {
 	OPTIONS_BAD,   /* ERROR set: an option or the configuration is refused */
 };
 
-extern const struct config_key mount_option_keys[];
+/* The table of the options above; ends with a NULL name. */
+const struct config_key *mount_option_keys(void);
 
 /* Reads ARGV, then the configuration file that it names (or the default one,
  * if there is one). Mount options win. OPTIONS is to be cleared in any case. */

@@ -1,6 +1,9 @@
 /* A request of the kernel, from its arrival to its one reply. */
 #include "request.h"
 
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 struct request *request_new(fuse_req_t fuse)
@@ -75,6 +78,55 @@ void request_offload(struct request *request, void (*run)(struct request *), voi
 	loop_offload(request->channel->loop, &request->work);
 }
 
+static void alone_done(struct loop_task *task)
+{
+	struct request *request = container_of(task, struct request, work.task);
+
+	request->finish(request);
+}
+
+/* The request is the loop's from the post on. */
+static void *alone_main(void *opaque)
+{
+	struct request *request = opaque;
+
+	pthread_setname_np(pthread_self(), "leafdisk-command");
+	request->run(request);
+	loop_post(request->channel->loop, &request->work.task);
+	return NULL;
+}
+
+/* Signals belong to the main thread. */
+static int create_thread(struct request *request)
+{
+	sigset_t all;
+	sigset_t saved;
+	pthread_attr_t attributes;
+	pthread_t thread;
+	int result;
+
+	sigfillset(&all);
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	result = pthread_create(&thread, &attributes, alone_main, request);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	pthread_attr_destroy(&attributes);
+	return result;
+}
+
+void request_start_thread(struct request *request, void (*run)(struct request *), void (*finish)(struct request *))
+{
+	int result;
+
+	request->run = run;
+	request->finish = finish;
+	request->work.task.run = alone_done;
+	result = create_thread(request);
+	if (result != 0)
+		request_reply(request, -result);
+}
+
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
 		    void (*done)(struct disk_io *io, int64_t result))
 {
@@ -103,4 +155,19 @@ void request_reply(struct request *request, int error)
 void request_reply_result(struct request *request)
 {
 	request_reply(request, request->error);
+}
+
+/* The kernel lets one synchronous direct write at a time through to a file, and
+ * virtual machines write from many threads; measured with 1 ms of latency and 8
+ * of them, this is 9 times faster. Our writes never extend a file, so they may
+ * be parallel. libfuse 3.14 has no field for the flag, so the answer is put
+ * together here. */
+int reply_open_direct(fuse_req_t fuse, const void *handle)
+{
+	struct fuse_open_out out = {
+		.fh = (uint64_t)(uintptr_t)handle,
+		.open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES,
+	};
+
+	return fuse_reply_buf(fuse, (const char *)&out, sizeof(out));
 }

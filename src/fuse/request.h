@@ -1,8 +1,9 @@
 /* A request of the kernel, from its arrival to its one reply.
  *
  * Requests come from their channel's pool and live on that channel's loop. A
- * request works in one of two ways, or in one after the other: as a disk_io
- * (data), or with a step that may block, on a background thread (names). Each
+ * request works in one of these ways, or in one after the other: as a disk_io
+ * (data), or with a step that may block, on a background thread (names) or one of
+ * its own (commands of the control tree). Each
  * ends in a callback on the loop, which goes on or replies. */
 #ifndef LEAFDISK_FUSE_REQUEST_H
 #define LEAFDISK_FUSE_REQUEST_H
@@ -38,6 +39,7 @@ struct request {
 	bool opened; /* HANDLE is the request's own */
 	bool keep_cache;
 	bool resize;
+	bool given_up;	     /* the caller, or the end of the mount, wants no more of it */
 	uint64_t last_close; /* handle_closes_begun() when the request came */
 	int to_set;
 	unsigned flags;
@@ -69,6 +71,8 @@ void *request_take_read_buffer(struct request *request);
 
 /* RUN on a background thread, then FINISH on the loop. */
 void request_offload(struct request *request, void (*run)(struct request *), void (*finish)(struct request *));
+/* The same, with a thread of its own, for what may take long. */
+void request_start_thread(struct request *request, void (*run)(struct request *), void (*finish)(struct request *));
 /* OP on DISK; DONE on the loop. The buffer, if any, is set before in IO. */
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
 		    void (*done)(struct disk_io *io, int64_t result));
@@ -80,6 +84,9 @@ void request_reply_result(struct request *request);
 
 /* Replies to a message that needs no request. */
 void reply_now(fuse_req_t fuse, int error);
+
+/* Answers an open for direct I/O. 0, or -ENOENT: the caller is gone. */
+int reply_open_direct(fuse_req_t fuse, const void *handle);
 
 static inline struct session *session_of(fuse_req_t fuse)
 {

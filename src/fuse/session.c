@@ -5,8 +5,9 @@
  *
  * Order of the end: every channel stops receiving and answers what it has;
  * the threads end; every disk that is still open is closed, which commits it;
- * then the mount is taken down, if that was not how it began, and the rest is
- * freed. A mount taken down by its user ends the same way: its descriptor says
+ * then the mount is taken down, if that was not how it began: nobody is to wait
+ * at it while what is dirty is written back; and the rest is freed. A mount
+ * taken down by its user, or by force, ends the same way: its descriptor says
  * ENODEV. */
 #include "session.h"
 
@@ -19,6 +20,7 @@
 #include "core/log.h"
 #include "daemon.h"
 #include "directory.h"
+#include "drain.h"
 #include "handle.h"
 #include "ops.h"
 #include "ops_control.h"
@@ -45,6 +47,30 @@ int session_log_refusal(struct session *session, const GError *error)
 	return error_to_errno(error);
 }
 
+void session_keep_refusal(struct session *session, struct node *node, const char *sentence)
+{
+	if (node) {
+		node_keep_refusal(session->nodes, node, sentence);
+		return;
+	}
+	pthread_mutex_lock(&session->message_lock);
+	g_free(session->last_refusal);
+	session->last_refusal = g_strdup(sentence);
+	pthread_mutex_unlock(&session->message_lock);
+}
+
+char *session_last_refusal(struct session *session, struct node *node)
+{
+	char *sentence;
+
+	if (node)
+		return node_last_refusal(session->nodes, node);
+	pthread_mutex_lock(&session->message_lock);
+	sentence = g_strdup(session->last_refusal);
+	pthread_mutex_unlock(&session->message_lock);
+	return sentence;
+}
+
 void session_stop(struct session *session)
 {
 	if (atomic_exchange(&session->stopping, true))
@@ -60,7 +86,7 @@ static int dispatch_signals(struct loop_source *source)
 
 	if (!name)
 		return 0;
-	log_info("signal %s: ending the mount %s", name, session->options->mountpoint);
+	log_event("signal %s: ending the mount %s", name, session->options->mountpoint);
 	session_stop(session);
 	return 1;
 }
@@ -142,8 +168,7 @@ static bool open_pool(struct session *session, GError **error)
 		.mode = options_mode(options),
 		.cache = options->cache,
 		.cache_size = options->cache_size,
-		.no_copy_on_read = !options->copy_on_read,
-		.read_run_bypass = options->read_run_bypass,
+		.tunables = options->tunables,
 	};
 	struct stat st;
 	int result;
@@ -218,15 +243,34 @@ static void start_threads(struct session *session)
 	}
 }
 
+/* Clones first: the connection lives as long as one of its descriptors, and
+ * whoever waits on the mount is let go when it ends. */
+static void end_connection(struct session *session)
+{
+	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
+		channel_free(session->channels[i]);
+	g_clear_pointer(&session->channels, g_free);
+	/* Does nothing when the connection has ended already. */
+	if (session->mounted)
+		fuse_session_unmount(session->fuse);
+	session->mounted = false;
+}
+
+static bool write_back(struct session *session)
+{
+	return !session->options->drain || drain_at_end(session);
+}
+
 bool session_run(struct session *session, void (*ready)(void))
 {
 	struct loop *loop = session->channels[0]->loop;
+	bool written_back;
 
 	loop_add_source(loop, &session->signals);
 	start_threads(session);
 	if (ready)
 		ready();
-	log_info("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
+	log_event("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
 	channel_run(session->channels[0]);
 	for (unsigned i = 1; i < session->options->threads; i++)
 		channel_join(session->channels[i]);
@@ -234,27 +278,17 @@ bool session_run(struct session *session, void (*ready)(void))
 	handle_close_all(session);
 	control_close_all(session);
 	directory_close_all(session);
-	log_info("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
-	return !atomic_load(&session->close_failed);
-}
-
-/* Clones first: the connection lives as long as one of its descriptors, and
- * whoever waits on the mount is let go when it ends. */
-static void free_channels(struct session *session)
-{
-	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
-		channel_free(session->channels[i]);
-	g_free(session->channels);
+	end_connection(session);
+	written_back = write_back(session);
+	log_event("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
+	return written_back && !atomic_load(&session->close_failed);
 }
 
 void session_free(struct session *session)
 {
 	if (!session)
 		return;
-	free_channels(session);
-	/* Does nothing when the connection has ended already. */
-	if (session->mounted)
-		fuse_session_unmount(session->fuse);
+	end_connection(session);
 	if (session->fuse)
 		fuse_session_destroy(session->fuse);
 	node_table_free(session->nodes);
@@ -263,5 +297,6 @@ void session_free(struct session *session)
 	pthread_cond_destroy(&session->handle_closed);
 	pthread_mutex_destroy(&session->message_lock);
 	g_free(session->last_message);
+	g_free(session->last_refusal);
 	g_free(session);
 }

@@ -43,6 +43,7 @@ struct session {
 	pthread_mutex_t message_lock;
 	char *last_message;
 	uint64_t last_message_ns;
+	char *last_refusal; /* sentence of the last command to the mount that failed */
 };
 
 /* Opens the pool and mounts it. SIGNAL_FD from daemon_signal_fd(), which stays
@@ -50,11 +51,12 @@ struct session {
 struct session *session_new(const struct mount_options *options, int signal_fd, GError **error);
 
 /* Serves the mount until it is unmounted or a signal comes, then closes every
- * disk. READY (may be NULL) is called when requests can be served. False when
- * a disk could not be closed well; that has been logged. */
+ * disk, takes the mount down and writes back what is dirty. READY (may be NULL)
+ * is called when requests can be served. False when a disk could not be closed
+ * well, or something stays in the cache; that has been logged. */
 bool session_run(struct session *session, void (*ready)(void));
 
-/* Unmounts, if that is still to do. NULL is allowed. */
+/* Closes the pool, and unmounts if that is still to do. NULL is allowed. */
 void session_free(struct session *session);
 
 /* Makes all loops take no more requests, finish those in work, and end. Any
@@ -64,5 +66,11 @@ void session_stop(struct session *session);
 /* Logs a refused request's sentence, once while it repeats, and returns its
  * negative errno. Any thread. */
 int session_log_refusal(struct session *session, const GError *error);
+
+/* The sentence of the last command of the control tree that failed: of those to
+ * NODE's disk, or with NULL to the mount; NULL: there was none. g_free. Any
+ * thread. */
+void session_keep_refusal(struct session *session, struct node *node, const char *sentence);
+char *session_last_refusal(struct session *session, struct node *node);
 
 #endif

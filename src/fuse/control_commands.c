@@ -1,0 +1,65 @@
+/* The files of the control tree that can be written: what each does.
+ *
+ * A command that changed something is an event; one that failed is the
+ * caller's, who gets the errno, and the sentence in `last_error`. */
+#include "control_commands.h"
+
+#include <errno.h>
+
+#include "core/error.h"
+#include "core/log.h"
+
+int control_write_drain(const struct control_subject *subject, const struct control_command *command, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+
+	if (disk_pool_drain(subject->session->pool, command->go_on, command->opaque, &local))
+		return 0;
+	g_propagate_error(error, g_steal_pointer(&local));
+	return error_to_errno(*error);
+}
+
+int control_write_disk_drain(const struct control_subject *subject, const struct control_command *command,
+			     GError **error)
+{
+	return disk_drain(subject->disk, command->go_on, command->opaque, error);
+}
+
+int control_write_tunable(const struct control_subject *subject, const struct control_command *command, GError **error)
+{
+	const char *name = subject->tunable->name;
+
+	if (!disk_pool_set_tunable(subject->session->pool, name, command->text, error))
+		return -EINVAL;
+	log_event("%s is %s now", name, command->text);
+	return 0;
+}
+
+static int refuse_mode(const char *text, GError **error)
+{
+	g_auto(GStrv) names = g_strsplit(disk_mode_names, "|", -1);
+	g_autofree char *list = g_strjoinv(", ", names);
+
+	error_set(error, EINVAL, "\"%s\" is no mode; expected one of: %s", text, list);
+	return -EINVAL;
+}
+
+/* Leaving writeback drains; done here first it can be given up. */
+int control_write_disk_mode(const struct control_subject *subject, const struct control_command *command,
+			    GError **error)
+{
+	struct disk_status status;
+	enum disk_mode mode;
+	int result = 0;
+
+	if (!disk_mode_from_name(command->text, &mode))
+		return refuse_mode(command->text, error);
+	disk_get_status(subject->disk, &status);
+	if (status.dirty_bytes > 0 && mode != DISK_MODE_WRITEBACK)
+		result = disk_drain(subject->disk, command->go_on, command->opaque, error);
+	if (result == 0)
+		result = disk_set_mode(subject->disk, mode, error);
+	if (result == 0 && g_strcmp0(status.mode, command->text) != 0)
+		log_event("%s: mode %s now, was %s", disk_name(subject->disk), command->text, status.mode);
+	return result;
+}

@@ -1,0 +1,24 @@
+/* The files of the control tree that can be written: what each does. */
+#ifndef LEAFDISK_FUSE_CONTROL_COMMANDS_H
+#define LEAFDISK_FUSE_CONTROL_COMMANDS_H
+
+#include "control_files.h"
+
+struct control_command {
+	const char *text; /* what was written, without the line's end */
+	/* For work that takes long; false: give up. See disk_drain(). */
+	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
+	void *opaque;
+};
+
+/* 0, or a negative errno with ERROR set; given up: without. May block for long;
+ * on a thread of its own. */
+typedef int control_write_fn(const struct control_subject *subject, const struct control_command *command,
+			     GError **error);
+
+control_write_fn control_write_drain;
+control_write_fn control_write_tunable;
+control_write_fn control_write_disk_drain;
+control_write_fn control_write_disk_mode;
+
+#endif

@@ -1,0 +1,79 @@
+/* The end of a mount: what is dirty is written back to the pool.
+ *
+ * By then nobody can reach the mount any more, whichever way it ended, so what
+ * is dirty only becomes less. Whatever stays behind is safe in the cache, and
+ * the next mount goes on with it. */
+#include "drain.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "control_files.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "daemon.h"
+
+#define NS_PER_SECOND UINT64_C(1000000000)
+#define TERMINAL_INTERVAL_NS (NS_PER_SECOND / 5)
+#define LOG_INTERVAL_NS (5 * NS_PER_SECOND)
+
+struct drain {
+	int signal_fd;
+	bool on_terminal;
+	bool shown; /* a line stands on the terminal */
+	struct progress progress;
+};
+
+static void show(struct drain *drain, uint64_t left_bytes)
+{
+	g_autofree char *line = progress_line(&drain->progress, left_bytes);
+
+	if (!line)
+		return;
+	if (drain->on_terminal)
+		fprintf(stderr, "\r\033[K%s", line);
+	else
+		log_info("%s", line);
+	drain->shown = drain->on_terminal;
+}
+
+static void clear_line(struct drain *drain)
+{
+	if (drain->shown)
+		fputs("\r\033[K", stderr);
+	drain->shown = false;
+}
+
+static bool go_on(void *opaque, uint64_t left_bytes)
+{
+	struct drain *drain = opaque;
+	const char *name = daemon_next_signal(drain->signal_fd);
+
+	if (name) {
+		clear_line(drain);
+		log_event("signal %s: what is not written back yet stays in the cache", name);
+		return false;
+	}
+	show(drain, left_bytes);
+	return true;
+}
+
+bool drain_at_end(struct session *session)
+{
+	g_autoptr(GError) error = NULL;
+	uint64_t dirty_bytes = control_dirty_bytes(session);
+	struct drain drain = {
+		.signal_fd = session->signals.fd,
+		.on_terminal = session->options->foreground && isatty(STDERR_FILENO),
+	};
+	bool done;
+
+	progress_init(&drain.progress, drain.on_terminal ? TERMINAL_INTERVAL_NS : LOG_INTERVAL_NS);
+	done = disk_pool_drain(session->pool, go_on, &drain, &error);
+	clear_line(&drain);
+	if (!done)
+		log_error("%s", error->message);
+	else if (dirty_bytes > 0)
+		log_info("all changes are in the pool");
+	return done;
+}
