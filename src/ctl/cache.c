@@ -4,6 +4,8 @@
 
 #include "ctl.h"
 #include "disk/cache_offline.h"
+#include "drain_progress.h"
+#include "interrupt.h"
 
 int ctl_cache_create(const struct ctl_arguments *arguments)
 {
@@ -214,4 +216,25 @@ int ctl_cache_dump(const struct ctl_arguments *arguments)
 				&error))
 		return ctl_fail_error(NULL, error);
 	return damages ? CTL_DAMAGE : CTL_DONE;
+}
+
+/* ---- drain --------------------------------------------------------------- */
+
+static bool drain_goes_on(void *opaque, uint64_t dirty_bytes)
+{
+	drain_progress_show(opaque, dirty_bytes);
+	return interrupt_signal() == 0;
+}
+
+int ctl_cache_drain(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	struct drain_progress progress;
+	bool done;
+
+	drain_progress_begin(&progress);
+	interrupt_catch();
+	done = offline_cache_drain(arguments->names[0], drain_goes_on, &progress, &error);
+	drain_progress_end(&progress);
+	return done ? CTL_DONE : ctl_fail_error(NULL, error);
 }

@@ -1,4 +1,4 @@
-/* What a running mount tells in its control tree. */
+/* What a running mount tells in its control tree. Commands: command.c. */
 #include "control.h"
 
 #include <errno.h>
@@ -70,9 +70,9 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-GPtrArray *control_disks(const struct mounted *mount, GError **error)
+static GPtrArray *list_names(const struct mounted *mount, const char *directory_name, GError **error)
 {
-	g_autofree char *path = g_build_filename(mount->top, TREE, "disks", NULL);
+	g_autofree char *path = g_build_filename(mount->top, TREE, directory_name, NULL);
 	g_autoptr(GDir) directory = g_dir_open(path, 0, error);
 	GPtrArray *names;
 	const char *name;
@@ -84,6 +84,34 @@ GPtrArray *control_disks(const struct mounted *mount, GError **error)
 		g_ptr_array_add(names, g_strdup(name));
 	g_ptr_array_sort(names, compare_names);
 	return names;
+}
+
+GPtrArray *control_disks(const struct mounted *mount, GError **error)
+{
+	return list_names(mount, "disks", error);
+}
+
+GPtrArray *control_tunables(const struct mounted *mount, GError **error)
+{
+	return list_names(mount, "tunables", error);
+}
+
+bool control_is_disk(const struct mounted *mount)
+{
+	return g_str_has_suffix(mount->name, ".img") && !strchr(mount->name, '/');
+}
+
+char *control_name(const struct mounted *mount, const char *file)
+{
+	return *mount->name ? g_build_filename("disks", mount->name, file, NULL) : g_strdup(file);
+}
+
+/* 0 where the daemon does not tell. */
+static uint64_t number_value(const char *text, const char *key)
+{
+	g_autofree char *value = control_value(text, key);
+
+	return value ? g_ascii_strtoull(value, NULL, 10) : 0;
 }
 
 bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error)
@@ -101,6 +129,8 @@ bool control_read_status(const struct mounted *mount, const char *disk, struct c
 	status->state = control_value(state, "state");
 	status->reason = control_value(state, "reason");
 	status->since = control_value(state, "since");
+	status->dirty_bytes = number_value(state, "dirty_bytes");
+	status->dirty_age_ms = number_value(state, "dirty_age_ms");
 	return true;
 }
 

@@ -1,10 +1,11 @@
-/* What a running mount tells in its control tree. All of it blocks. */
+/* What a running mount tells in its control tree, and is told. All of it blocks. */
 #ifndef LEAFDISK_CTL_CONTROL_H
 #define LEAFDISK_CTL_CONTROL_H
 
 #include <glib.h>
 #include <json-glib/json-glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "mounted.h"
 
@@ -14,6 +15,8 @@ typedef struct control_status {
 	char *state;
 	char *reason;
 	char *since;
+	uint64_t dirty_bytes;
+	uint64_t dirty_age_ms; /* of the oldest of them */
 } control_status;
 void control_status_clear(struct control_status *status);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)
@@ -30,6 +33,19 @@ char *control_value(const char *text, const char *key);
 
 /* The names of the disks, sorted. NULL and ERROR. */
 GPtrArray *control_disks(const struct mounted *mount, GError **error);
+/* The same of the tunables. */
+GPtrArray *control_tunables(const struct mounted *mount, GError **error);
+/* The name below the tree of FILE of the disk that MOUNT is about, or of the
+ * mount itself. g_free. */
+char *control_name(const struct mounted *mount, const char *file);
+/* MOUNT is about one disk. */
+bool control_is_disk(const struct mounted *mount);
+
+/* Writes COMMAND, which is not empty, to NAME below MOUNT's control tree. Work
+ * that takes long shows the dirty bytes that are left on a terminal, and is given
+ * up when SIGINT, SIGTERM or SIGHUP come; these stay blocked after it. False and
+ * ERROR: the daemon's sentence. */
+bool control_command(const struct mounted *mount, const char *name, const char *command, GError **error);
 bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error);
 /* The counters, by name. NULL and ERROR. */
 JsonObject *control_counters(const struct mounted *mount, GError **error);

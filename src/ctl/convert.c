@@ -3,36 +3,20 @@
  * A source that is a file in a mount is read there, as a raw disk: its image is
  * the daemon's. An interrupt only sets a flag, which stops the copy at the next
  * progress call; the library removes the destination then. */
-#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "core/config.h"
 #include "ctl.h"
+#include "interrupt.h"
 #include "mounted.h"
 
 #define PROGRESS_INTERVAL_US (G_USEC_PER_SEC / 5)
-
-static volatile sig_atomic_t interrupted;
 
 struct progress {
 	bool shown; /* standard error is a terminal */
 	gint64 next_us;
 };
-
-static void interrupt(int signal_number)
-{
-	interrupted = signal_number;
-}
-
-static void catch_interrupts(void)
-{
-	struct sigaction action = {.sa_handler = interrupt, .sa_flags = SA_RESTART};
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGHUP, &action, NULL);
-}
 
 static void print_progress(uint64_t done_bytes, uint64_t total_bytes)
 {
@@ -52,7 +36,7 @@ static bool progress_cb(void *opaque, uint64_t done_bytes, uint64_t total_bytes)
 		print_progress(done_bytes, total_bytes);
 		progress->next_us = now_us + PROGRESS_INTERVAL_US;
 	}
-	return !interrupted;
+	return interrupt_signal() == 0;
 }
 
 static bool convert(const struct ctl_arguments *arguments, struct progress *progress, GError **error)
@@ -72,14 +56,14 @@ int ctl_convert(const struct ctl_arguments *arguments)
 	struct progress progress = {.shown = isatty(STDERR_FILENO)};
 	bool done;
 
-	catch_interrupts();
+	interrupt_catch();
 	done = convert(arguments, &progress, &error);
 	if (progress.next_us)
 		fputs("\r\033[K", stderr);
 	if (done)
 		return CTL_DONE;
-	if (interrupted)
-		return ctl_fail("stopped by signal %d; %s was not made, the command can be run again", (int)interrupted,
-				arguments->names[1]);
+	if (interrupt_signal())
+		return ctl_fail("stopped by signal %d; %s was not made, the command can be run again",
+				interrupt_signal(), arguments->names[1]);
 	return ctl_fail_error(NULL, error);
 }

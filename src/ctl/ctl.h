@@ -75,7 +75,11 @@ int ctl_cache_info(const struct ctl_arguments *arguments);
 int ctl_cache_check(const struct ctl_arguments *arguments);
 int ctl_cache_dump(const struct ctl_arguments *arguments);
 int ctl_unlock(const struct ctl_arguments *arguments);
+int ctl_cache_drain(const struct ctl_arguments *arguments);
 int ctl_status(const struct ctl_arguments *arguments);
+int ctl_drain(const struct ctl_arguments *arguments);
+int ctl_mode(const struct ctl_arguments *arguments);
+int ctl_set(const struct ctl_arguments *arguments);
 
 /* Fills ARGUMENTS for VERB from ARGV, argv[0] being the verb's last word. The names are
  * freed by ctl_arguments_clear(), in any case. False and ERROR on bad usage. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "control.h"
+#include "core/config.h"
 #include "ctl.h"
 
 /* What a person wants to see first; --json has all. */
@@ -24,12 +25,27 @@ static void print_field(const char *name, const char *value)
 	printf("%-18s%s\n", name, printable);
 }
 
+static void print_number(const char *name, uint64_t number)
+{
+	printf("%-18s%" PRIu64 "\n", name, number);
+}
+
+static char *age_text(uint64_t ms)
+{
+	return g_strdup_printf("%" PRIu64 ".%" PRIu64 " s", ms / 1000, ms % 1000 / 100);
+}
+
+#define DISK_FORMAT "%-24s %-12s %-10s %-10s %-9s %-20s %s\n"
+
 static void print_disk(const char *name, const struct control_status *status)
 {
 	g_autofree char *printable = ctl_printable(name);
 	g_autofree char *reason = ctl_printable(or_dash(status->reason));
 
-	printf("%-24s %-12s %-10s %-20s %s\n", printable, status->mode, or_dash(status->state), or_dash(status->since),
+	g_autofree char *dirty = status->dirty_bytes ? config_format_size(status->dirty_bytes) : g_strdup("-");
+	g_autofree char *age = status->dirty_bytes ? age_text(status->dirty_age_ms) : g_strdup("-");
+
+	printf(DISK_FORMAT, printable, status->mode, or_dash(status->state), dirty, age, or_dash(status->since),
 	       reason);
 }
 
@@ -40,6 +56,8 @@ static void add_status(JsonBuilder *builder, const char *name, const struct cont
 	ctl_json_add_text(builder, "state", status->state);
 	ctl_json_add_text(builder, "reason", status->reason);
 	ctl_json_add_text(builder, "since", status->since);
+	ctl_json_add_size(builder, "dirty_bytes", status->dirty_bytes);
+	ctl_json_add_size(builder, "dirty_age_ms", status->dirty_age_ms);
 }
 
 /* BUILDER NULL: as text. A disk that went away meanwhile is none. */
@@ -75,7 +93,8 @@ static int print_mount(const struct mounted *mount, const char *version, const G
 	print_field("version:", version);
 	print_field("pool:", mount->pool);
 	print_field("mount:", mount->top);
-	printf("\n%-24s %-12s %-10s %-20s %s\n", "name", "mode", "state", "since", "reason");
+	putchar('\n');
+	printf(DISK_FORMAT, "name", "mode", "state", "dirty", "age", "since", "reason");
 	status = show_disks(mount, names, NULL);
 	putchar('\n');
 	for (unsigned i = 0; i < G_N_ELEMENTS(main_counters); i++)
@@ -152,6 +171,8 @@ static void print_file(const struct mounted *mount, const char *info, const stru
 		print_field("reason:", status->reason);
 	if (status->since)
 		print_field("since:", status->since);
+	print_number("dirty_bytes:", status->dirty_bytes);
+	print_number("dirty_age_ms:", status->dirty_age_ms);
 	print_info(info);
 }
 
@@ -221,7 +242,7 @@ int ctl_status(const struct ctl_arguments *arguments)
 		return ctl_fail_error(NULL, error);
 	if (!*mount->name)
 		return show_mount(mount, arguments->json);
-	if (g_str_has_suffix(mount->name, ".img") && !strchr(mount->name, '/'))
+	if (control_is_disk(mount))
 		return show_file(mount, arguments->json);
 	return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
 }

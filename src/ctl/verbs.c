@@ -103,6 +103,11 @@ static const struct ctl_option unlock_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option help_options[] = {
+	OPTION_HELP,
+	OPTION_END,
+};
+
 static const struct ctl_option cache_create_options[] = {
 	{0, "pool", CTL_OPTION_TEXT, FIELD(pool), "POOL", "the pool whose cache it will be"},
 	{0, "size", CTL_OPTION_SIZE, FIELD(size_bytes), "SIZE",
@@ -169,9 +174,23 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Writes a sparse raw file for each layer to DIR, named after it; what the cache does not have is a hole.\n"
 	 "Exit status: 0 done, 3 something was damaged and left out, 1 failed.",
 	 cache_dump_options, 1, 1, ctl_cache_dump},
+	{"cache drain", "CACHE", "write what a cache holds back to its pool",
+	 "Writes what is dirty in CACHE to the images of its pool, as a mount would. No mount may use either.\n"
+	 "What was written back when it is interrupted stays so, and it can be run again.",
+	 help_options, 1, 1, ctl_cache_drain},
 	{"status", "[--json] MOUNT|FILE", "show how a mount, or a disk in it, fares",
 	 "Asks the daemon of a mount: its version, its disks and their state, and what it has counted; or, of a\n"
 	 "file in the mount, what the disk is and its state. For the owner of the mount, and root.",
 	 status_options, 1, 1, ctl_status},
+	{"drain", "MOUNT|FILE", "write what is dirty back to the pool",
+	 "Waits until nothing of the mount, or of a disk in it, is only in the cache.\n"
+	 "When it is interrupted what is left stays in the cache, and it can be run again.",
+	 help_options, 1, 1, ctl_drain},
+	{"mode", "FILE [MODE]", "show or change where a disk's writes go",
+	 "Prints the mode of a disk in a mount, or changes it until the unmount. See leafdisk(8).", help_options, 1, 2,
+	 ctl_mode},
+	{"set", "MOUNT [KEY=VALUE...]", "show or change the tunables of a mount",
+	 "Lists what can be changed while the mount runs, or changes it until the unmount. See leafdisk(8).",
+	 help_options, 1, INT_MAX, ctl_set},
 	{NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
 };

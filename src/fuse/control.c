@@ -298,13 +298,17 @@ static char *command_text(const char *data, size_t size, GError **error)
 	return text;
 }
 
+/* ERROR is set whenever it fails. */
 static int run_command(const struct control_subject *subject, control_write_fn *write,
 		       const struct control_input *input, GError **error)
 {
 	g_autofree char *text = command_text(input->data, input->size, error);
 	struct control_command command = {.text = text, .go_on = input->go_on, .opaque = input->opaque};
+	int result = text ? write(subject, &command, error) : error_to_errno(*error);
 
-	return text ? write(subject, &command, error) : error_to_errno(*error);
+	if (result != 0 && !*error)
+		error_set(error, -result, "given up; what is not written back yet stays in the cache");
+	return result;
 }
 
 int control_write(struct session *session, uint64_t ino, const struct control_input *input)

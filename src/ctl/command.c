@@ -1,0 +1,139 @@
+/* Commands to a running mount.
+ *
+ * The write that is the command takes as long as the command does, so it has a
+ * thread of its own, and this one shows the progress and takes the signals. To
+ * give up, the writer is sent a signal: the kernel then tells the daemon, which
+ * answers with EINTR. One signal could come just before the write, so it is
+ * sent again until the writer has ended. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "core/error.h"
+#include "drain_progress.h"
+#include "interrupt.h"
+
+#define TREE_NAME ".leafdisk"
+/* To the writer, and from it at its end. */
+#define SIGNAL_STOP SIGUSR1
+#define SIGNAL_DONE SIGUSR2
+#define WAIT_NS (200 * 1000 * 1000)
+
+struct writer {
+	int fd;
+	const char *command;
+	int errnum; /* 0: done */
+	pthread_t waiter;
+	pthread_t thread;
+};
+
+static void ignore(int signal_number)
+{
+	(void)signal_number;
+}
+
+/* No SA_RESTART: the write is to end. */
+static void prepare_signals(sigset_t *waited)
+{
+	struct sigaction action = {.sa_handler = ignore};
+
+	sigaction(SIGNAL_STOP, &action, NULL);
+	interrupt_fill_set(waited);
+	sigaddset(waited, SIGNAL_DONE);
+	pthread_sigmask(SIG_BLOCK, waited, NULL);
+}
+
+static void *writer_main(void *opaque)
+{
+	struct writer *writer = opaque;
+	size_t length = strlen(writer->command);
+	ssize_t written = write(writer->fd, writer->command, length);
+
+	if (written != (ssize_t)length)
+		writer->errnum = written < 0 ? errno : EIO;
+	pthread_kill(writer->waiter, SIGNAL_DONE);
+	return NULL;
+}
+
+static uint64_t dirty_bytes(const struct mounted *mount, const char *name)
+{
+	g_autofree char *text = control_read(mount, name, NULL);
+
+	return text ? g_ascii_strtoull(text, NULL, 10) : 0;
+}
+
+/* Until the writer has ended. Returns the signal that gave up; 0: none. */
+static int wait_for_writer(const struct mounted *mount, const char *drain_name, const struct writer *writer,
+			   const sigset_t *waited)
+{
+	const struct timespec interval = {.tv_nsec = WAIT_NS};
+	struct drain_progress progress;
+	int found, stopped_by = 0;
+
+	drain_progress_begin(&progress);
+	while ((found = sigtimedwait(waited, NULL, &interval)) != SIGNAL_DONE) {
+		if (found > 0)
+			stopped_by = found;
+		if (stopped_by)
+			pthread_kill(writer->thread, SIGNAL_STOP);
+		else if (found < 0 && progress.on_terminal)
+			drain_progress_show(&progress, dirty_bytes(mount, drain_name));
+	}
+	drain_progress_end(&progress);
+	return stopped_by;
+}
+
+/* The daemon's sentence stands beside the file. NULL: there is none. g_free. */
+static char *last_error(const struct mounted *mount, const char *name)
+{
+	g_autofree char *directory = g_str_has_prefix(name, "disks/") ? g_path_get_dirname(name) : g_strdup("");
+	g_autofree char *path = g_build_filename(directory, "last_error", NULL);
+	g_autofree char *text = control_read(mount, path, NULL);
+	g_autofree char *sentence = text && *text ? g_strcompress(text) : NULL;
+
+	return sentence ? g_strdup(g_strchomp(sentence)) : NULL;
+}
+
+static bool failed(const struct mounted *mount, const char *name, int errnum, int stopped_by, GError **error)
+{
+	g_autofree char *sentence = last_error(mount, name);
+
+	if (!sentence)
+		return error_set_errno(error, errnum, "%s: %s failed", mount->top, name);
+	if (!stopped_by)
+		return error_set(error, errnum, "%s", sentence);
+	return error_set(error, EINTR, "stopped by signal %d: %s; the command can be run again", stopped_by, sentence);
+}
+
+static bool run_writer(const struct mounted *mount, const char *name, struct writer *writer, GError **error)
+{
+	g_autofree char *drain_name = control_name(mount, "drain");
+	sigset_t waited;
+	int result, stopped_by;
+
+	prepare_signals(&waited);
+	result = pthread_create(&writer->thread, NULL, writer_main, writer);
+	if (result != 0)
+		return error_set_errno(error, result, "cannot start a thread");
+	stopped_by = wait_for_writer(mount, drain_name, writer, &waited);
+	pthread_join(writer->thread, NULL);
+	return writer->errnum == 0 || failed(mount, name, writer->errnum, stopped_by, error);
+}
+
+bool control_command(const struct mounted *mount, const char *name, const char *command, GError **error)
+{
+	g_autofree char *path = g_build_filename(mount->top, TREE_NAME, name, NULL);
+	struct writer writer = {.command = command, .waiter = pthread_self()};
+	bool done;
+
+	writer.fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (writer.fd < 0)
+		return error_set_errno(error, errno, "%s cannot be written", path);
+	done = run_writer(mount, name, &writer, error);
+	close(writer.fd);
+	return done;
+}

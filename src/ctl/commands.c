@@ -1,0 +1,136 @@
+/* leafctl drain, mode and set: what a running mount is told to do. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control.h"
+#include "core/error.h"
+#include "ctl.h"
+
+static struct mounted *find_disk(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = control_find_mount(path, error);
+
+	if (!mount || control_is_disk(mount))
+		return g_steal_pointer(&mount);
+	error_set(error, EINVAL, "%s is no disk; expected a file in a mount like web1.img", path);
+	return NULL;
+}
+
+static struct mounted *find_whole(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = control_find_mount(path, error);
+
+	if (!mount || !*mount->name)
+		return g_steal_pointer(&mount);
+	error_set(error, EINVAL, "%s is in a mount; expected the mount itself, %s", path, mount->top);
+	return NULL;
+}
+
+/* ---- drain --------------------------------------------------------------- */
+
+int ctl_drain(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	const char *path = arguments->names[0];
+	g_autoptr(mounted) mount = control_find_mount(path, &error);
+	g_autofree char *name = mount ? control_name(mount, "drain") : NULL;
+
+	if (!mount)
+		return ctl_fail_error(NULL, error);
+	if (*mount->name && !control_is_disk(mount))
+		return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
+	if (!control_command(mount, name, "1\n", &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+/* ---- mode ---------------------------------------------------------------- */
+
+static int print_mode(const struct mounted *mount, const char *name)
+{
+	g_autoptr(GError) error = NULL;
+	g_autofree char *mode = control_read(mount, name, &error);
+
+	if (!mode)
+		return ctl_fail_error(NULL, error);
+	fputs(mode, stdout);
+	return CTL_DONE;
+}
+
+int ctl_mode(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	g_autoptr(mounted) mount = find_disk(arguments->names[0], &error);
+	g_autofree char *name = mount ? control_name(mount, "mode") : NULL;
+	g_autofree char *line = NULL;
+
+	if (!mount)
+		return ctl_fail_error(NULL, error);
+	if (arguments->name_count == 1)
+		return print_mode(mount, name);
+	line = g_strconcat(arguments->names[1], "\n", NULL);
+	if (!control_command(mount, name, line, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+/* ---- set ----------------------------------------------------------------- */
+
+static int list_tunables(const struct mounted *mount, const GPtrArray *names)
+{
+	for (unsigned i = 0; i < names->len; i++) {
+		g_autoptr(GError) error = NULL;
+		g_autofree char *name = g_build_filename("tunables", names->pdata[i], NULL);
+		g_autofree char *value = control_read(mount, name, &error);
+
+		if (!value)
+			return ctl_fail_error(NULL, error);
+		printf("%s=%s\n", (const char *)names->pdata[i], g_strchomp(value));
+	}
+	return CTL_DONE;
+}
+
+static bool is_known(const GPtrArray *names, const char *key, GError **error)
+{
+	g_autoptr(GString) known = g_string_new(NULL);
+
+	for (unsigned i = 0; i < names->len; i++) {
+		if (strcmp(names->pdata[i], key) == 0)
+			return true;
+		g_string_append_printf(known, "%s%s", i ? ", " : "", (const char *)names->pdata[i]);
+	}
+	return error_set(error, EINVAL, "\"%s\" cannot be set; known are: %s", key, known->str);
+}
+
+/* ASSIGNMENT is "KEY=VALUE". */
+static bool set_tunable(const struct mounted *mount, const GPtrArray *names, const char *assignment, GError **error)
+{
+	const char *value = strchr(assignment, '=') + 1;
+	g_autofree char *key = g_strndup(assignment, (gsize)(value - 1 - assignment));
+	g_autofree char *name = g_build_filename("tunables", key, NULL);
+	g_autofree char *line = g_strconcat(value, "\n", NULL);
+
+	return is_known(names, key, error) && control_command(mount, name, line, error);
+}
+
+int ctl_set(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	g_autoptr(mounted) mount = NULL;
+	g_autoptr(GPtrArray) names = NULL;
+
+	for (int i = 1; i < arguments->name_count; i++)
+		if (!strchr(arguments->names[i], '='))
+			return ctl_usage_error(arguments->verb, "\"%s\" is not KEY=VALUE", arguments->names[i]);
+	mount = find_whole(arguments->names[0], &error);
+	names = mount ? control_tunables(mount, &error) : NULL;
+	if (!names)
+		return ctl_fail_error(NULL, error);
+	if (arguments->name_count == 1)
+		return list_tunables(mount, names);
+	for (int i = 1; i < arguments->name_count; i++)
+		if (!set_tunable(mount, names, arguments->names[i], &error))
+			return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}

@@ -1,0 +1,32 @@
+/* Signals that ask a verb to stop. */
+#include "interrupt.h"
+
+#include <glib.h>
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+static volatile sig_atomic_t interrupted;
+
+static void note(int signal_number)
+{
+	interrupted = signal_number;
+}
+
+void interrupt_catch(void)
+{
+	struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
+		sigaction(signals[i], &action, NULL);
+}
+
+int interrupt_signal(void)
+{
+	return interrupted;
+}
+
+void interrupt_fill_set(sigset_t *set)
+{
+	sigemptyset(set);
+	for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
+		sigaddset(set, signals[i]);
+}

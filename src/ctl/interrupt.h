@@ -1,0 +1,14 @@
+/* Signals that ask a verb to stop: they only set a flag. */
+#ifndef LEAFDISK_CTL_INTERRUPT_H
+#define LEAFDISK_CTL_INTERRUPT_H
+
+#include <signal.h>
+
+/* SIGINT, SIGTERM and SIGHUP from now on. */
+void interrupt_catch(void);
+/* The signal that came; 0: none. */
+int interrupt_signal(void);
+/* The same signals, as a set. */
+void interrupt_fill_set(sigset_t *set);
+
+#endif
