@@ -17,8 +17,12 @@ import pytest
 from harness import (BLOCK, CONTROL, KIB, MIB, Aligned, discard, expect_errno, file_bytes, leafctl, make_image,
                      make_raw, opened, program, read_all, run, scaled, wait_until, write_all)
 
-TOP_FILES = ["config", "metrics", "stats", "version"]
-DISK_FILES = ["chain", "info", "mode", "state"]
+TOP_FILES = ["config", "drain", "events", "last_error", "metrics", "stats", "version"]
+TOP = sorted([*TOP_FILES, "disks", "tunables"])
+DISK_FILES = ["chain", "drain", "info", "last_error", "mode", "state"]
+WRITABLE = ["drain", "mode"]  # and everything in tunables
+COMMAND_BYTES_MAX = 4096
+ALL_WELL = {"state": "active", "dirty_bytes": "0", "dirty_age_ms": "0"}
 READERS = 8
 NOBODY = pwd.getpwnam("nobody")
 
@@ -58,7 +62,7 @@ def counters_of(live):
 
 def test_the_tree(mount, web1):
     with mount() as live:
-        assert sorted(os.listdir(live.control())) == sorted([*TOP_FILES, "disks"])
+        assert sorted(os.listdir(live.control())) == TOP
         assert sorted(os.listdir(live.control("disks"))) == ["base.img", "web1.img"]
         assert sorted(os.listdir(live.control("disks", "web1.img"))) == DISK_FILES
         expect_errno(errno.ENOENT, os.stat, live.control("disks", "web2.img"))
@@ -74,8 +78,10 @@ def test_modes_and_kinds(mount, web1):
         for parent, directories, files in os.walk(live.control()):
             for name in directories + files:
                 found = os.lstat(os.path.join(parent, name))
-                assert (found.st_uid, found.st_gid, found.st_size) == (os.geteuid(), os.getegid(), 0)
-                assert stat.S_IMODE(found.st_mode) == (0o500 if name in directories else 0o400)
+                writable = name in WRITABLE or os.path.basename(parent) == "tunables"
+                size = COMMAND_BYTES_MAX if writable else 0
+                assert (found.st_uid, found.st_gid, found.st_size) == (os.geteuid(), os.getegid(), size)
+                assert stat.S_IMODE(found.st_mode) == (0o500 if name in directories else 0o600 if writable else 0o400)
         kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in os.scandir(live.path)}
         assert kinds == {CONTROL: True, "base.img": False, "web1.img": False}
 
@@ -169,6 +175,7 @@ def test_metrics_are_the_counters(mount, web1):
             os.fsync(fd)
         counters = counters_of(live)
         metrics = parsed_metrics(text_of(live, "metrics"))
+    assert metrics.pop("leafdisk_dirty_bytes")[0] == "gauge" and counters.pop("dirty_bytes") == 0
     assert set(metrics) == {f"leafdisk_{name}_total" for name in counters}
     assert {kind for kind, _, _ in metrics.values()} == {"counter"}
     for name in ("write_bytes", "write_requests", "flush_requests"):
@@ -309,7 +316,7 @@ def test_chain_of_a_stack_spelled_out(mount, pool, work, rng):
 
 def test_state_and_mode(mount, web1):
     with mount() as live:
-        assert values_of(live, "disks", "web1.img", "state") == {"state": "active"}
+        assert values_of(live, "disks", "web1.img", "state") == ALL_WELL
         assert text_of(live, "disks", "web1.img", "mode") == "direct\n"
 
 
@@ -328,7 +335,7 @@ def test_names_with_special_characters(mount, pool, base, stem):
         lines = text_of(live, "disks", name, "chain").splitlines()
         assert [unescaped(line.split(" ")[0]) for line in lines] == [image, base]
         assert all(len(line.split(" ")) == 3 for line in lines)
-        assert values_of(live, "disks", name, "state") == {"state": "active"}
+        assert values_of(live, "disks", name, "state") == ALL_WELL
         status = json.loads(leafctl("status", "--json", live.file(name)).stdout)
         assert (status["name"], status["image"], status["state"]) == (name, image, "active")
         for path in (live.path, live.file(name)):
@@ -396,7 +403,7 @@ def test_the_end_of_a_mount_with_open_files(mount, web1):
             os.close(fd)
 
 
-# ---- Nothing can be changed --------------------------------------------------
+# ---- What can be changed, and what cannot ------------------------------------
 
 
 def try_open(path, flags):
@@ -405,14 +412,165 @@ def try_open(path, flags):
 
 def test_nothing_can_be_written(mount, web1):
     with mount() as live:
-        for path in (live.control("stats"), live.control("disks", "web1.img", "mode")):
+        for path in (live.control("stats"), live.control("last_error"), live.control("disks", "web1.img", "state")):
             for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_RDONLY | os.O_TRUNC,
                           os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_APPEND):
                 expect_errno(errno.EACCES, try_open, path, flags)
             expect_errno(errno.EACCES, os.truncate, path, 0)
+        for path in (live.control("stats"), live.control("drain"), live.control("tunables", "max_dirty")):
             expect_errno(errno.EPERM, os.chmod, path, 0o666)
             expect_errno(errno.EPERM, os.chown, path, 7, 7)
             expect_errno(errno.EPERM, os.utime, path)
+            with pytest.raises(OSError), opened(path, os.O_RDONLY) as fd:
+                discard(fd, 0, BLOCK)
+
+
+def command(path, text):
+    """Writes TEXT as one command."""
+    with opened(path, os.O_WRONLY) as fd:
+        return os.write(fd, text)
+
+
+def writable_files(live):
+    yield live.control("drain")
+    for name in os.listdir(live.control("tunables")):
+        yield live.control("tunables", name)
+    for name in WRITABLE:
+        yield live.control("disks", "web1.img", name)
+
+
+def test_what_is_read_can_be_written(mount, web1):
+    """Each value is good as a command, however a program opens and writes it."""
+    with mount() as live:
+        for path in writable_files(live):
+            value = file_bytes(path)
+            assert value.endswith(b"\n") and value.count(b"\n") == 1, path
+            for text in (value, value[:-1]):
+                assert command(path, text) == len(text)
+            for flags in (os.O_TRUNC, os.O_APPEND, os.O_CREAT | os.O_TRUNC, os.O_DIRECT):
+                with opened(path, os.O_WRONLY | flags) as fd:
+                    assert os.write(fd, value) == len(value)
+                    assert os.write(fd, value) == len(value)
+            run("sh", "-c", 'set -e; echo "$1" >"$2"; echo "$1" >>"$2"; echo "$1" | tee "$2"; echo "$1" | dd of="$2"',
+                "sh", value.decode().strip(), path)
+            with opened(path, os.O_RDWR) as fd:
+                assert os.pread(fd, 100, 0) == value
+                assert os.pwrite(fd, value, 100000) == len(value)
+            assert file_bytes(path) == value
+            assert os.truncate(path, 0) is None
+            expect_errno(errno.EINVAL, os.truncate, path, 7)
+        assert text_of(live, "last_error") == text_of(live, "disks", "web1.img", "last_error") == ""
+
+
+def last_error_of(live, path):
+    names = ["disks", "web1.img"] if "web1.img" in path else []
+    sentence = text_of(live, *names, "last_error")
+    assert sentence.endswith("\n") and sentence.count("\n") == 1 and sentence.isprintable() == (sentence == "")
+    return sentence[:-1]
+
+
+HOSTILE = [
+    (b"\n", errno.EINVAL),
+    (b"\n\n", errno.EINVAL),
+    (b"nonsense", errno.EINVAL),
+    (b"\0", errno.EINVAL),
+    (b"direct\0", errno.EINVAL),
+    (b"1\0 2\n", errno.EINVAL),
+    (b"-1", errno.EINVAL),
+    (b" 1", errno.EINVAL),
+    (b"1 ", errno.EINVAL),
+    (b"direct\n\n", errno.EINVAL),
+    (b"DIRECT", errno.EINVAL),
+    (b"99999999999999999999999999", errno.EINVAL),
+    (b"\xff\xfe\x80\x1b[31m\r\t\\", errno.EINVAL),
+    (b"%s%n%n%s", errno.EINVAL),
+    (b"x" * COMMAND_BYTES_MAX, errno.EINVAL),
+    (b"x" * (COMMAND_BYTES_MAX + 1), errno.EMSGSIZE),
+    (b"x" * MIB, errno.EMSGSIZE),
+    (b"\0" * (3 * MIB), errno.EMSGSIZE),
+]
+
+
+@pytest.mark.parametrize("text,number", HOSTILE, ids=[repr(text[:20]) + str(len(text)) for text, _ in HOSTILE])
+def test_hostile_commands(mount, web1, text, number):
+    """Refused with a sentence, and everything is as before."""
+    with mount() as live:
+        before = values_of(live, "config")
+        for path in writable_files(live):
+            if path.endswith("drain") and number != errno.EMSGSIZE and b"\0" not in text:
+                continue
+            assert errno_of(command, path, text) == number, path
+            sentence = last_error_of(live, path)
+            if number == errno.EMSGSIZE:
+                assert str(COMMAND_BYTES_MAX) in sentence
+            elif b"\0" in text:
+                assert "zero byte" in sentence
+            else:
+                assert ("is no mode" if path.endswith("mode") else os.path.basename(path)) in sentence
+            assert not re.search(r"[\0-\x1f\x7f]", sentence)
+        assert values_of(live, "config") == before
+        assert text_of(live, "disks", "web1.img", "mode") == "direct\n"
+        assert command(live.control("tunables", "max_dirty_age"), b"77") == 2
+
+
+def test_last_error_is_of_whom_it_concerns(mount, pool, base, web1):
+    make_image(os.path.join(pool, "web2.leaf"), parent=base)
+    with mount() as live:
+        assert errno_of(command, live.control("disks", "web1.img", "mode"), b"fast") == errno.EINVAL
+        assert "fast" in text_of(live, "disks", "web1.img", "last_error")
+        assert text_of(live, "disks", "web2.img", "last_error") == text_of(live, "last_error") == ""
+        assert errno_of(command, live.control("tunables", "migrate_batch"), b"slow") == errno.EINVAL
+        assert "slow" in text_of(live, "last_error") and "fast" in text_of(live, "disks", "web1.img", "last_error")
+        command(live.control("disks", "web1.img", "mode"), b"direct")
+        assert "fast" in text_of(live, "disks", "web1.img", "last_error")
+        os.rename(live.file("web1.img"), live.file("web3.img"))
+        make_image(os.path.join(pool, "web1.leaf"), parent=base)
+        assert text_of(live, "disks", "web1.img", "last_error") == ""
+
+
+def test_a_command_to_a_disk_that_is_gone(mount, web1):
+    with mount() as live, opened(live.control("disks", "web1.img", "mode"), os.O_WRONLY) as fd:
+        os.unlink(live.file("web1.img"))
+        assert os.listdir(live.control("disks")) == ["base.img"]
+        assert errno_of(os.write, fd, b"direct") in (0, errno.ESTALE)
+        assert text_of(live, "last_error") == ""
+
+
+def test_a_read_only_mount_takes_no_commands(mount, web1):
+    with mount("ro") as live:
+        for path in writable_files(live):
+            assert file_bytes(path)
+            expect_errno(errno.EROFS, command, path, b"1")
+
+
+def test_a_drain_with_nothing_dirty(mount, web1):
+    with mount() as live:
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"x" * MIB, 0)
+        for names in (["drain"], ["disks", "web1.img", "drain"]):
+            for text in (b"1", b"\n", b"anything at all\n"):
+                assert command(live.control(*names), text) == len(text)
+            assert text_of(live, *names) == "0\n"
+    assert "all changes" not in live.messages() and "left to write back" not in live.messages()
+
+
+def test_events(mount, pool, web1):
+    with mount() as live:
+        command(live.control("tunables", "max_dirty_age"), b"7\n")
+        with open(os.path.join(pool, "broken\nthing.leaf"), "wb") as file:
+            file.write(b"no image")
+        assert os.listdir(live.control("disks"))
+        lines = text_of(live, "events").splitlines()
+        assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z \S", line) for line in lines)
+        messages = [line.split(" ", 1)[1] for line in lines]
+        assert messages[:2] == [f"{pool} mounted on {live.path}", "max_dirty_age is 7 now"]
+        for number in range(1, 301):
+            command(live.control("tunables", "max_dirty_age"), str(number).encode())
+        lines = text_of(live, "events").splitlines()
+        assert len(lines) == 256
+        assert [line.split(" ", 1)[1] for line in lines] == [f"max_dirty_age is {number} now"
+                                                             for number in range(45, 301)]
+        assert sorted(lines, key=lambda line: line.split(" ")[0]) == lines
 
 
 def test_names_stay_as_they_are(mount, web1):
@@ -432,7 +590,7 @@ def test_names_stay_as_they_are(mount, web1):
         expect_errno(errno.EPERM, os.rename, inside, live.file("new.img"))
         expect_errno(errno.EPERM, os.rename, inside, live.file("web1.img"))
         assert live.names() == ["base.img", "web1.img"]
-        assert sorted(os.listdir(live.control())) == sorted([*TOP_FILES, "disks"])
+        assert sorted(os.listdir(live.control())) == TOP
 
 
 # ---- Whose it is -------------------------------------------------------------
@@ -472,11 +630,13 @@ def test_other_users_are_refused(mount, web1):
                 return errno_of(lambda: os.close(os.open(path, os.O_RDONLY, dir_fd=top)))
             return [attempt("web1.img"), attempt(CONTROL), attempt(f"{CONTROL}/stats"),
                     attempt(f"{CONTROL}/disks/web1.img/info"),
-                    errno_of(os.stat, f"{CONTROL}/version", dir_fd=top)]
-        assert look() == [0, 0, 0, 0, 0]
-        assert as_nobody(look) == [0, errno.EACCES, errno.EACCES, errno.EACCES, errno.EACCES]
+                    errno_of(os.stat, f"{CONTROL}/version", dir_fd=top),
+                    errno_of(os.truncate, f"/proc/self/fd/{top}/{CONTROL}/drain", 0),
+                    errno_of(lambda: os.close(os.open(f"{CONTROL}/drain", os.O_WRONLY, dir_fd=top)))]
+        assert look() == [0] * 7
+        assert as_nobody(look) == [0] + [errno.EACCES] * 6
         # What the kernel has learnt of the tree from its owner changes nothing.
-        assert as_nobody(look)[1:] == [errno.EACCES] * 4
+        assert as_nobody(look)[1:] == [errno.EACCES] * 6
 
 
 @contextlib.contextmanager
@@ -554,7 +714,9 @@ def read_some(live, rng, seconds_end):
         names = rng.choice([[rng.choice(TOP_FILES)],
                             ["disks", f"d{rng.randrange(6)}.img", rng.choice(DISK_FILES)]])
         try:
-            assert file_bytes(live.control(*names)), names
+            assert file_bytes(live.control(*names)) or names[-1] == "last_error", names
+            if names[-1] == "drain":
+                command(live.control(*names), b"1")
             count += 1
         except OSError as error:
             assert error.errno in (errno.ENOENT, errno.ESTALE), error
@@ -615,7 +777,8 @@ def test_status_of_a_mount(mount, pool, web1):
         status = json.loads(leafctl("status", "--json", live.path).stdout)
         assert (status["pool"], status["mount"]) == (pool, live.path)
         assert status["version"] == text_of(live, "version").splitlines()[0]
-        assert status["disks"] == [{"name": name, "mode": "direct", "state": "active", "reason": None, "since": None}
+        assert status["disks"] == [{"name": name, "mode": "direct", "state": "active", "reason": None, "since": None,
+                                    "dirty_bytes": 0, "dirty_age_ms": 0}
                                    for name in ("base.img", "web1.img")]
         assert set(status["counters"]) == set(counters_of(live))
         assert status["counters"]["write_bytes"] == BLOCK
@@ -626,10 +789,11 @@ def test_status_of_a_file(mount, pool, web1):
         said = leafctl("status", live.file("web1.img")).stdout
         fields = dict(re.split(r":\s+", line, maxsplit=1) for line in said.splitlines())
         info = values_of(live, "disks", "web1.img", "info")
-        assert fields == {"disk": "web1.img", "mode": "direct", "state": "active", **info}
+        assert fields == {"disk": "web1.img", "mode": "direct", **ALL_WELL, **info}
         status = json.loads(leafctl("status", "--json", live.file("web1.img")).stdout)
         assert status == {"name": "web1.img", "mode": "direct", "state": "active", "reason": None, "since": None,
-                          "image": web1, "format": "leaf", "size_bytes": 2 * MIB, "writable": True, "opens": 0,
+                          "dirty_bytes": 0, "dirty_age_ms": 0, "image": web1, "format": "leaf",
+                          "size_bytes": 2 * MIB, "writable": True, "opens": 0,
                           "layers": 2, "owner": "none", "allocated_bytes": int(info["allocated_bytes"])}
 
 

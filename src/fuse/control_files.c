@@ -142,10 +142,11 @@ int control_make_dirty(const struct control_subject *subject, GString *text)
 int control_make_last_error(const struct control_subject *subject, GString *text)
 {
 	g_autofree char *sentence = session_last_refusal(subject->session, subject->node);
+	g_autofree char *valid = sentence ? g_utf8_make_valid(sentence, -1) : NULL;
 
-	if (!sentence)
+	if (!valid)
 		return 0;
-	append_escaped(text, sentence, "");
+	append_escaped(text, valid, "");
 	g_string_append_c(text, '\n');
 	return 0;
 }
