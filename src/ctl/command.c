@@ -17,7 +17,6 @@
 #include "drain_progress.h"
 #include "interrupt.h"
 
-#define TREE_NAME ".leafdisk"
 /* To the writer, and from it at its end. */
 #define SIGNAL_STOP SIGUSR1
 #define SIGNAL_DONE SIGUSR2
@@ -126,7 +125,7 @@ static bool run_writer(const struct mounted *mount, const char *name, struct wri
 
 bool control_command(const struct mounted *mount, const char *name, const char *command, GError **error)
 {
-	g_autofree char *path = g_build_filename(mount->top, TREE_NAME, name, NULL);
+	g_autofree char *path = control_path(mount, name);
 	struct writer writer = {.command = command, .waiter = pthread_self()};
 	bool done;
 

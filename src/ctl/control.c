@@ -45,9 +45,14 @@ struct mounted *control_find_mount(const char *path, GError **error)
 	return NULL;
 }
 
+char *control_path(const struct mounted *mount, const char *name)
+{
+	return g_build_filename(mount->top, TREE, name, NULL);
+}
+
 char *control_read(const struct mounted *mount, const char *name, GError **error)
 {
-	g_autofree char *path = g_build_filename(mount->top, TREE, name, NULL);
+	g_autofree char *path = control_path(mount, name);
 	char *text = NULL;
 
 	g_file_get_contents(path, &text, NULL, error);
@@ -72,7 +77,7 @@ static int compare_names(const void *a, const void *b)
 
 static GPtrArray *list_names(const struct mounted *mount, const char *directory_name, GError **error)
 {
-	g_autofree char *path = g_build_filename(mount->top, TREE, directory_name, NULL);
+	g_autofree char *path = control_path(mount, directory_name);
 	g_autoptr(GDir) directory = g_dir_open(path, 0, error);
 	GPtrArray *names;
 	const char *name;

@@ -25,6 +25,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)
  * when the caller may not ask it. */
 struct mounted *control_find_mount(const char *path, GError **error);
 
+/* NAME below MOUNT's control tree, as a path. g_free. */
+char *control_path(const struct mounted *mount, const char *name);
 /* The text of NAME below MOUNT's control tree. NULL and ERROR; g_free. */
 char *control_read(const struct mounted *mount, const char *name, GError **error);
 /* The value of KEY in "key: value" lines, its escapes undone; NULL when there

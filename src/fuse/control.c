@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "control_commands.h"
-#include "core/error.h"
 
 #define ROW_BITS 8
 #define DIRECTORY_MODE (S_IFDIR | 0500)
@@ -41,8 +40,8 @@ static const struct control_entry entries[] = {
 	[ROW_DISKS] = {"disks", ROW_TOP, NULL, NULL, NULL},
 	[ROW_DISK] = {"", ROW_DISKS, NULL, NULL, NULL}, /* one for each disk, with its name */
 	[ROW_TUNABLES] = {"tunables", ROW_TOP, NULL, NULL, NULL},
-	[ROW_TUNABLE] = {"", ROW_TUNABLES, control_make_tunable, control_write_tunable,
-			 NULL}, /* one for each, the same */
+	/* One for each, with its name. */
+	[ROW_TUNABLE] = {"", ROW_TUNABLES, control_make_tunable, control_write_tunable, NULL},
 	{"config", ROW_TOP, control_make_config, NULL, NULL},
 	{"drain", ROW_TOP, control_make_dirty, control_write_drain, NULL},
 	{"events", ROW_TOP, control_make_events, NULL, NULL},
@@ -283,34 +282,6 @@ int control_make(struct session *session, uint64_t ino, GString *text)
 	return result;
 }
 
-/* Takes one line's end off. NULL and ERROR: it is no command. g_free. */
-static char *command_text(const char *data, size_t size, GError **error)
-{
-	char *text = NULL;
-
-	if (size > CONTROL_COMMAND_BYTES_MAX)
-		error_set(error, EMSGSIZE, "%zu bytes are too many for a command; expected up to %d", size,
-			  CONTROL_COMMAND_BYTES_MAX);
-	else if (memchr(data, '\0', size))
-		error_set(error, EINVAL, "a command is one line of text; this has a zero byte in it");
-	else
-		text = g_strndup(data, size > 0 && data[size - 1] == '\n' ? size - 1 : size);
-	return text;
-}
-
-/* ERROR is set whenever it fails. */
-static int run_command(const struct control_subject *subject, control_write_fn *write,
-		       const struct control_input *input, GError **error)
-{
-	g_autofree char *text = command_text(input->data, input->size, error);
-	struct control_command command = {.text = text, .go_on = input->go_on, .opaque = input->opaque};
-	int result = text ? write(subject, &command, error) : error_to_errno(*error);
-
-	if (result != 0 && !*error)
-		error_set(error, -result, "given up; what is not written back yet stays in the cache");
-	return result;
-}
-
 int control_write(struct session *session, uint64_t ino, const struct control_input *input)
 {
 	g_autoptr(GError) error = NULL;
@@ -318,7 +289,7 @@ int control_write(struct session *session, uint64_t ino, const struct control_in
 	int result = get_subject(session, ino, &subject);
 
 	if (result == 0)
-		result = run_command(&subject, entries[row_of(ino)].write, input, &error);
+		result = control_run_command(&subject, entries[row_of(ino)].write, input, &error);
 	if (error)
 		session_keep_refusal(session, subject.node, error->message);
 	clear_subject(&subject);

@@ -5,17 +5,15 @@
 #include "control_commands.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "core/log.h"
 
 int control_write_drain(const struct control_subject *subject, const struct control_command *command, GError **error)
 {
-	g_autoptr(GError) local = NULL;
-
-	if (disk_pool_drain(subject->session->pool, command->go_on, command->opaque, &local))
+	if (disk_pool_drain(subject->session->pool, command->go_on, command->opaque, error))
 		return 0;
-	g_propagate_error(error, g_steal_pointer(&local));
 	return error_to_errno(*error);
 }
 
@@ -30,7 +28,7 @@ int control_write_tunable(const struct control_subject *subject, const struct co
 	const char *name = subject->tunable->name;
 
 	if (!disk_pool_set_tunable(subject->session->pool, name, command->text, error))
-		return -EINVAL;
+		return error_to_errno(*error);
 	log_event("%s is %s now", name, command->text);
 	return 0;
 }
@@ -61,5 +59,32 @@ int control_write_disk_mode(const struct control_subject *subject, const struct 
 		result = disk_set_mode(subject->disk, mode, error);
 	if (result == 0 && g_strcmp0(status.mode, command->text) != 0)
 		log_event("%s: mode %s now, was %s", disk_name(subject->disk), command->text, status.mode);
+	return result;
+}
+
+/* Takes one line's end off. NULL and ERROR: it is no command. g_free. */
+static char *command_text(const char *data, size_t size, GError **error)
+{
+	char *text = NULL;
+
+	if (size > CONTROL_COMMAND_BYTES_MAX)
+		error_set(error, EMSGSIZE, "%zu bytes are too many for a command; expected up to %d", size,
+			  CONTROL_COMMAND_BYTES_MAX);
+	else if (memchr(data, '\0', size))
+		error_set(error, EINVAL, "a command is one line of text; this has a zero byte in it");
+	else
+		text = g_strndup(data, size > 0 && data[size - 1] == '\n' ? size - 1 : size);
+	return text;
+}
+
+int control_run_command(const struct control_subject *subject, control_write_fn *write,
+			const struct control_input *input, GError **error)
+{
+	g_autofree char *text = command_text(input->data, input->size, error);
+	struct control_command command = {.text = text, .go_on = input->go_on, .opaque = input->opaque};
+	int result = text ? write(subject, &command, error) : error_to_errno(*error);
+
+	if (result != 0 && !*error)
+		error_set(error, -result, "given up; what is not written back yet stays in the cache");
 	return result;
 }

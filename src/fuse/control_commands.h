@@ -2,6 +2,7 @@
 #ifndef LEAFDISK_FUSE_CONTROL_COMMANDS_H
 #define LEAFDISK_FUSE_CONTROL_COMMANDS_H
 
+#include "control.h"
 #include "control_files.h"
 
 struct control_command {
@@ -11,10 +12,15 @@ struct control_command {
 	void *opaque;
 };
 
-/* 0, or a negative errno with ERROR set; given up: without. May block for long;
- * on a thread of its own. */
+/* 0, or a negative errno with ERROR set, which is not NULL; given up: perhaps
+ * without. May block for long; on a thread of its own. */
 typedef int control_write_fn(const struct control_subject *subject, const struct control_command *command,
 			     GError **error);
+
+/* Has WRITE do what INPUT says, if that is a command at all. 0, or a negative
+ * errno with ERROR set, which is not NULL. */
+int control_run_command(const struct control_subject *subject, control_write_fn *write,
+			const struct control_input *input, GError **error);
 
 control_write_fn control_write_drain;
 control_write_fn control_write_tunable;

@@ -61,13 +61,16 @@ static bool go_on(void *opaque, uint64_t left_bytes)
 bool drain_at_end(struct session *session)
 {
 	g_autoptr(GError) error = NULL;
-	uint64_t dirty_bytes = control_dirty_bytes(session);
+	uint64_t dirty_bytes;
 	struct drain drain = {
 		.signal_fd = session->signals.fd,
 		.on_terminal = session->options->foreground && isatty(STDERR_FILENO),
 	};
 	bool done;
 
+	if (!control_has_cache(session))
+		return true;
+	dirty_bytes = control_dirty_bytes(session);
 	progress_init(&drain.progress, drain.on_terminal ? TERMINAL_INTERVAL_NS : LOG_INTERVAL_NS);
 	done = disk_pool_drain(session->pool, go_on, &drain, &error);
 	clear_line(&drain);
