@@ -470,6 +470,7 @@ static bool apply_failing_at(const char *point, const char *error, unsigned n)
 	g_autofree char *path = prepared(before, after);
 	g_autofree char *fault = g_strdup_printf("%s:%s@%ux1", point, error, n);
 	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	bool failed;
 	int result;
 
 	fault_arm(fault, NULL);
@@ -479,8 +480,9 @@ static bool apply_failing_at(const char *point, const char *error, unsigned n)
 		g_assert_true(blocks_equal(image, before));
 		g_assert_cmpint(apply_batch(image, 2), ==, 0);
 	}
-	g_assert_true(image->failed || blocks_equal(image, after));
-	g_assert_cmpint(image_close(image), ==, image->failed ? -EIO : 0);
+	failed = image->failed;
+	g_assert_true(failed || blocks_equal(image, after));
+	g_assert_cmpint(image_close(image), ==, failed ? -EIO : 0);
 	image = open_leaf(path, IMAGE_WRITABLE);
 	g_assert_true(blocks_equal(image, after) || (result < 0 && blocks_equal(image, before)));
 	g_assert_cmpint(image_close(image), ==, 0);
