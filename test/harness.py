@@ -376,19 +376,33 @@ class MountError(Exception):
         self.messages = messages
 
 
+def device_attribute(device, name):
+    with open(f"/sys/block/{os.path.basename(device)}/{name}", encoding="utf-8") as file:
+        return file.read()
+
+
+def loop_attachment(device):
+    """Another one for each file that DEVICE is given; None when it has none. The
+    file itself tells nothing when its daemon was killed, nor does its path once
+    that is unmounted lazily."""
+    try:
+        return device_attribute(device, "loop/backing_file") and device_attribute(device, "diskseq")
+    except OSError:
+        return None
+
+
 class Loop:
     """A loop device on a file, with direct I/O."""
 
     def __init__(self, path):
         self.path = path
         self.device = run("losetup", "--direct-io=on", "--show", "-f", path).stdout.strip()
-        self.backing = self.backing_now()
+        self.attachment = loop_attachment(self.device)
         _live_loops.append(self)
         self.mounted = None
 
     def sectors_written(self):
-        with open(f"/sys/block/{os.path.basename(self.device)}/stat", encoding="ascii") as file:
-            return int(file.read().split()[6])
+        return int(device_attribute(self.device, "stat").split()[6])
 
     def mount(self, directory, *options):
         os.makedirs(directory, exist_ok=True)
@@ -408,13 +422,8 @@ class Loop:
         wait_until(lambda: not self.is_attached(), f"{self.device} to let go of {self.path}")
         _live_loops.remove(self)
 
-    def backing_now(self):
-        """Which file is behind the device; its path changes when the file system
-        that it is on is unmounted lazily."""
-        return run("losetup", "-n", "-O", "BACK-INO,BACK-MAJ:MIN", self.device, check=False).stdout.split()
-
     def is_attached(self):
-        return self.backing_now() == self.backing
+        return loop_attachment(self.device) == self.attachment
 
     def finalise(self):
         if self in _live_loops:
