@@ -2,7 +2,7 @@
 #
 #   make            build/leafdisk and build/leafctl
 #   make demo       a small pool, mounted, with a file system on it; make demo-stop
-#   make check      every test; check-asan: the same under ASan and UBSan
+#   make check      every test, WORKERS (3) at a time; check-asan: the same under ASan and UBSan
 #   make torture    the same tests, longer
 #   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS)
 #   make fuzz       hostile images, FUZZ_SECONDS long
@@ -25,6 +25,8 @@ FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
 INSTALL ?= install
 PYTEST_FLAGS ?=
+# Tests wait for storage more than they compute. PYTEST_FLAGS=-n0: one process.
+WORKERS ?= 3
 
 PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash
 Q := $(if $(V),,@)
@@ -138,8 +140,10 @@ demo: $(release_PROGRAMS)
 demo-stop:
 	@test/demo.sh stop
 
-# $(call suite,variant,environment)
-suite = $(2) LEAFDISK_BUILD=$(CURDIR)/$($(1)_DIR) $(PYTHON) -m pytest -q --durations=5 $(PYTEST_FLAGS) test
+# $(call suite,variant,environment). A loadgroup without groups hands out single
+# tests, in the order that test/conftest.py gives them.
+suite = $(2) LEAFDISK_BUILD=$(CURDIR)/$($(1)_DIR) $(PYTHON) -m pytest -q --durations=5 \
+	-n $(WORKERS) --dist loadgroup $(PYTEST_FLAGS) test
 check: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
 	$(Q)$(call suite,check)
 check-asan: $(asan_PROGRAMS) $(asan_UNITS)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Ends what a test run left behind: processes, loop devices and mounts.
 
-A run is known by its directory. Its processes carry that directory in the
-environment variable LEAFDISK_TEST_RUN, its mounts and the files behind its
-loop devices are below the directory. Nothing else is touched.
+A run is known by its directory. Its processes carry that directory, or one
+below it where the run has several workers, in the environment variable
+LEAFDISK_TEST_RUN; its mounts and the files behind its loop devices are below
+the directory. Nothing else is touched.
 
 usage: test/cleanup.py DIRECTORY
 """
@@ -46,14 +47,26 @@ def processes_with(variable, value):
     return [pid for pid in pids if pid != os.getpid() and wanted in environment_of(pid)]
 
 
-def kill_and_wait(pid, variable, value, timeout=10):
-    """Kills PID if it is still the process that carries VARIABLE=VALUE."""
+def is_of_run(pid, directory):
+    """The process was started by the run in DIRECTORY or by a worker of it."""
+    prefix = f"{RUN_VARIABLE}=".encode()
+    return any(is_below(os.fsdecode(entry[len(prefix):]), directory)
+               for entry in environment_of(pid) if entry.startswith(prefix))
+
+
+def processes_of_run(directory):
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid() and is_of_run(pid, directory)]
+
+
+def kill_and_wait(pid, directory, timeout=10):
+    """Kills PID if it is still a process of the run in DIRECTORY."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
         return
     try:
-        if f"{variable}={value}".encode() in environment_of(pid):
+        if is_of_run(pid, directory):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             select.select([descriptor], [], [], timeout)
     except ProcessLookupError:
@@ -101,9 +114,9 @@ def clean(directory):
     """Returns a line for each thing that was left behind."""
     directory = os.path.realpath(directory)
     report = []
-    for pid in processes_with(RUN_VARIABLE, directory):
+    for pid in processes_of_run(directory):
         report.append(f"process {pid}")
-        kill_and_wait(pid, RUN_VARIABLE, directory)
+        kill_and_wait(pid, directory)
     # File systems on loop devices first, then the devices, then their files.
     for point, source, kind in mounts_below(directory):
         if source.startswith("/dev/"):

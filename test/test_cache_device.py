@@ -125,6 +125,7 @@ def test_device_turns_to_errors_in_mid_load(mount, pool, work, device, rng):
         run("umount", thin)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_device_that_does_not_answer(mount, pool, work, rng):
     """A write that is not answered for ten seconds is a failure: the guest's
@@ -184,6 +185,7 @@ def write_large(path, pool):
     return records * RECORD_BLOCKS
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_large_cache_recovers_quickly(mount, pool, work):
     """20 GiB, full, in less than three seconds and 24 bytes a block."""

@@ -820,6 +820,7 @@ umount "$point"
 """
 
 
+@pytest.mark.alone
 def test_status_of_a_file_that_is_bound_elsewhere(mount, work, web1):
     with mount() as live:
         result = run("unshare", "-m", "sh", "-c", BOUND,

@@ -80,6 +80,7 @@ def work_in_guest(guest, tree, tag):
     return digests(guest)
 
 
+@pytest.mark.slow
 def test_clone_is_a_disk(mount, pool, work, tree, base):
     base_digest = digest(base)
     clones = [os.path.join(pool, name) for name in ("web1.leaf", "web2.leaf")]

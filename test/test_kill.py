@@ -38,6 +38,7 @@ def load(path, ledger, rng, count=WRITERS):
 
 
 # Four times KILLS kills: over chunk sizes, parents and loops.
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk,parent,options", [
     ("64K", False, []), ("1M", False, []), ("64K", True, []), ("256K", True, ["threads=2"]),
 ])
@@ -132,6 +133,7 @@ def test_crash_at_every_operation(mount, pool, rng, point):
     assert crashes > 0 or point.startswith("image."), f"{point} was never met"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("point", ["aio.write", "aio.datasync"])
 def test_error_at_every_operation(mount, pool, rng, point, error):

@@ -21,6 +21,7 @@ CHAINS = [
 OPERATIONS = 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers,chunk,size", CHAINS)
 def test_random_requests(mount, pool, work, rng, layers, chunk, size):
     content = build_chain(mount, pool, layers, chunk, size, rng)

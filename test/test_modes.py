@@ -146,6 +146,7 @@ def load(path, ledger, rng, count=3):
 
 
 # Three times KILLS kills.
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf,parent", [("web1.leaf", False), ("web1.leaf", True), ("web1.raw", False)])
 def test_persistent_killed_at_random_moments(mount, persistent, pool, cache, rng, leaf, parent):
     """Every fsynced write is there, and in the shared leaf alone too."""

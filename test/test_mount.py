@@ -473,6 +473,7 @@ umount "$point"
 """
 
 
+@pytest.mark.alone
 def test_mount_command(mount, pool, work, web1):
     """mount(8) finds leafdisk as an fstab line would."""
     point = os.path.join(work, "mnt")

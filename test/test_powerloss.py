@@ -151,6 +151,7 @@ def traced(request, mount, pool, work, rng):
     return initial, os.stat(image).st_size, records, issued.states, history
 
 
+@pytest.mark.slow
 def test_every_state_recovers(traced, mount, pool, work, rng):
     initial, final_size, records, issued, history = traced
     path = os.path.join(pool, "web1.leaf")
@@ -256,6 +257,7 @@ def use_disk(live, rng, ledger):
     assert writer.errors == []
 
 
+@pytest.mark.slow
 def test_cache_has_nothing_that_the_leaf_has_not(mount, pool, work, rng):
     """The power goes for both the leaf and the cache, and each loses other
     writes. The leaf is on a device, where nothing but its generation tells the

@@ -30,6 +30,7 @@ def list_all(live):
     return sum(entry.stat().st_size > 0 for entry in os.scandir(live.path) if entry.name.endswith(".img"))
 
 
+@pytest.mark.alone
 @not_under_sanitizers
 def test_two_thousand_disks_mount_in_two_seconds(mount, pool):
     fill_pool(pool, DISKS)
@@ -59,6 +60,7 @@ def idle_bytes(mount, pool, disks):
         return listed, held
 
 
+@pytest.mark.slow
 @not_under_sanitizers
 def test_an_idle_disk_takes_little_memory(mount, work, request):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -110,6 +112,7 @@ def instructions_of_reads(mount, pool, work, name, reads):
         return int(re.search(r"^(?:totals|summary): (\d+)", file.read(), re.M).group(1))
 
 
+@pytest.mark.alone
 @not_under_sanitizers
 def test_a_long_chain_reads_like_a_short_one(mount, work):
     """64 layers and one on a base: at most five in a hundred more instructions
@@ -124,6 +127,7 @@ def test_a_long_chain_reads_like_a_short_one(mount, work):
     assert cost[64] <= cost[2] * 1.05, f"instructions a read: {cost}"
 
 
+@pytest.mark.alone
 def test_help_starts_at_once():
     """No verb pays for what it does not use."""
     seconds = []

@@ -69,7 +69,7 @@ def test_cleanup_ends_what_belongs_to_the_run(work, stranger):
     run("mke2fs", "-q", os.path.join(other, "disk"))
     loop = Loop(os.path.join(other, "disk"))
     loop.mount(os.path.join(other, "guest"))
-    wait_until(lambda: cleanup.processes_with(cleanup.RUN_VARIABLE, other), "the process")
+    wait_until(lambda: cleanup.processes_of_run(other), "the process")
     run(sys.executable, os.path.join(TREE, "test", "cleanup.py"), other)
     assert process.wait(10) == -signal.SIGKILL
     assert cleanup.mounts_below(other) == []
