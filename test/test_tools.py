@@ -8,7 +8,7 @@ import pytest
 
 import cleanup
 import harness
-from harness import TREE, Deadline, Loop, make_raw, process_ended, run, wait_until
+from harness import TREE, Deadline, Loop, loop_attachment, make_raw, process_ended, run, wait_until
 
 
 def test_demo_runs_twice_and_leaves_nothing(work):
@@ -77,6 +77,50 @@ def test_cleanup_ends_what_belongs_to_the_run(work, stranger):
     loop.mounted = None
     assert stranger.poll() is None, "a process of no run was killed"
     assert cleanup.clean(other) == []
+
+
+# What a run is told by whose it is; its daemons inherit it.
+OWNER = "LEAFDISK_TEST_OWNER"
+LONG_TESTS = "test_killed_at_random_moments or test_clone_is_a_disk"
+
+
+def run_of(owner):
+    """The directory of the run that belongs to OWNER; None while it has none."""
+    prefix = b"LEAFDISK_TEST_DIR="
+    for pid in cleanup.processes_with(OWNER, owner):
+        for entry in cleanup.environment_of(pid):
+            if entry.startswith(prefix):
+                return os.fsdecode(entry[len(prefix):])
+    return None
+
+
+def workers_with_mounts(directory):
+    return {os.path.relpath(point, directory).split(os.sep)[0] for point, _, _ in cleanup.mounts_below(directory)}
+
+
+def loops_of(directory):
+    """(device, which of its attachments) of the loop devices on files below DIRECTORY."""
+    return {(device, loop_attachment(device)) for device in cleanup.loops_below(directory)}
+
+
+@pytest.mark.skipif(harness.SANITIZED, reason="`make check` would build another variant")
+def test_a_run_that_is_killed_leaves_nothing(work):
+    """.ci/run ends in the midst of two workers' tests, one with a loop device."""
+    env = {key: value for key, value in os.environ.items() if key != "LEAFDISK_TEST_DIR"}
+    env |= {**NO_JOBSERVER, OWNER: work, "PYTEST_FLAGS": f"-n2 -k '{LONG_TESTS}'"}
+    with open(os.path.join(work, "log"), "wb") as log:
+        process = subprocess.Popen([os.path.join(TREE, ".ci", "run")], env=env, stdout=log, stderr=log)
+    try:
+        directory = wait_until(lambda: run_of(work), "the run's directory")
+        devices = wait_until(lambda: len(workers_with_mounts(directory)) > 1 and loops_of(directory),
+                             "two workers with mounts and a loop device", timeout=120)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert cleanup.mounts_below(directory) == []
+    assert not devices & loops_of("/"), "a loop device is left"
+    assert not os.path.exists(directory)
+    wait_until(lambda: not cleanup.processes_with(OWNER, work), "the last process to end")
 
 
 def test_a_hanging_test_fails(mount, pool):
