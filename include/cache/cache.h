@@ -181,7 +181,8 @@ struct cache_extent cache_read(struct cache_io *io);
  * they are what a lookup finds from now on. NEWER: the image does not have
  * them; they are pinned, or dirty where the layer was opened so. -EAGAIN: no
  * room at the moment (cache_wait). -ENOSPC: the limit of pinned blocks is
- * reached. -EIO: suspended, or the layer is degraded. */
+ * reached. -EIO: suspended, or the layer is degraded. What is not NEWER does
+ * not replace anything in a layer that was opened for dirty blocks. */
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer);
 /* Zeros from now on, pinned or dirty; not of a layer that is mirrored. -ENOSPC:
  * too many separate ranges. -EAGAIN, -EIO: as cache_put(). Nothing is changed

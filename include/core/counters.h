@@ -47,6 +47,8 @@
 	X(cache_reclaimed_segments, "segments", "segments of the cache's log that were emptied")                       \
 	X(cache_moved_blocks, "blocks", "blocks appended again when their segment was emptied")                        \
 	X(cache_dropped_blocks, "blocks", "clean blocks dropped when their segment was emptied")                       \
+	X(migrate_batches, "batches", "batches written back to the pool")                                              \
+	X(migrate_blocks, "blocks", "blocks of these")                                                                 \
 	X(cache_damaged_blocks, "blocks", "cached blocks found damaged or unreadable")
 
 struct counters {

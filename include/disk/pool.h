@@ -30,6 +30,12 @@ struct disk_tunables {
 	uint64_t barrier_deadline_ms; /* a flush may wait that long for others to join */
 };
 
+#define DISK_TUNABLES_DEFAULT                                                                                          \
+	{                                                                                                              \
+		.read_run_bypass = 4 << 20, .copy_on_read = true, .max_dirty_age = 30, .migrate_idle_ms = 200,         \
+		.migrate_threshold = 50, .migrate_batch = 4096                                                         \
+	}
+
 struct disk_pool_options {
 	const char *path;	  /* the pool's directory */
 	const char *layers;	  /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */

@@ -98,6 +98,8 @@ static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_
 		blocks = pinnable_locked(layer, block, blocks, &put->charged);
 	if (blocks == 0)
 		return -ENOSPC;
+	if (put->kind == PUT_DIRTY)
+		cache_dirty_bound_epoch_locked(layer);
 	if ((put->kind == PUT_DIRTY && !cache_takes_dirty_locked(cache)) ||
 	    !log_reserve_locked(cache, LOG_PUT, layer, kind, block, blocks, &put->grant))
 		return no_room_locked(cache);
@@ -126,12 +128,23 @@ static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t bl
 	return result;
 }
 
+/* A copy of the image's block is older than whatever came meanwhile. */
+static bool is_outdated_locked(const struct cache_layer *layer, const struct put *put, uint64_t block)
+{
+	if (put->kind != PUT_CLEAN || !layer->epochs)
+		return false;
+	return index_find(layer->cache->index, layer->id, block) != INDEX_NO_SLOT ||
+	       (layer->zeros && intervals_contains(layer->zeros, block, 1, NULL));
+}
+
 static void publish_block_locked(struct cache_layer *layer, const struct put *put, unsigned at)
 {
 	unsigned flags = INDEX_PROVEN | (put->kind == PUT_CLEAN ? 0 : INDEX_PINNED);
 	struct cache *cache = layer->cache;
 	uint32_t slot = put->grant.slot + at;
 
+	if (is_outdated_locked(layer, put, put->grant.block + at))
+		return;
 	if (!put->overwrites) {
 		content_publish_locked(cache, layer, &put->grant, at, flags);
 		return;

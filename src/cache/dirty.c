@@ -9,6 +9,10 @@
 #include "log.h"
 #include "writer.h"
 
+/* An epoch without a guest's barrier is cut there: what it was at a moment is
+ * as good as a guest that asks for nothing can expect. */
+#define EPOCH_BLOCKS_MAX 4096
+
 static struct cache_flush *flush_of(struct list *node)
 {
 	return container_of(node, struct cache_flush, link);
@@ -99,6 +103,14 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 	layer->barrier_sequence = layer->cache->log.next_sequence - 1;
 	epochs_add_barrier(layer->epochs, place, loop_now_ns());
 	return true;
+}
+
+void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
+{
+	uint64_t max = MIN(EPOCH_BLOCKS_MAX, cache_dirty_max_locked(layer->cache) / 4);
+
+	if (epochs_open_blocks(layer->epochs) >= max)
+		(void)cache_dirty_barrier_locked(layer, LOG_PUT);
 }
 
 /* ---- Flushes ------------------------------------------------------------- */

@@ -49,6 +49,14 @@ bool epochs_is_open(const struct epochs *epochs)
 	return last->blocks > 0 || last->put != epochs->put;
 }
 
+uint64_t epochs_open_blocks(const struct epochs *epochs)
+{
+	for (unsigned i = epochs->events->len; i-- > 0;)
+		if (epochs_get(epochs, i)->blocks == 0)
+			return epochs->put - epochs_get(epochs, i)->put;
+	return epochs->put - epochs->done;
+}
+
 bool epochs_has_barrier(const struct epochs *epochs)
 {
 	for (unsigned i = 0; i < epochs->events->len; i++)

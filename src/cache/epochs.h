@@ -57,6 +57,8 @@ void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t b
 void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns);
 /* Something came since the last barrier. */
 bool epochs_is_open(const struct epochs *epochs);
+/* Blocks since the last barrier. */
+uint64_t epochs_open_blocks(const struct epochs *epochs);
 /* An epoch with something in it is complete. */
 bool epochs_has_barrier(const struct epochs *epochs);
 

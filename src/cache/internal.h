@@ -254,6 +254,8 @@ void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigne
 void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place, uint64_t block, uint64_t blocks);
 /* Nothing of LAYER is dirty any more; its counts of blocks are the caller's. */
 void cache_dirty_release_locked(struct cache_layer *layer);
+/* An epoch that gets too large for one batch ends. */
+void cache_dirty_bound_epoch_locked(struct cache_layer *layer);
 /* An epoch of LAYER ends. False: no room. */
 bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose);
 /* Those that wait for what is durable now, or for what will not become so. */

@@ -149,3 +149,25 @@ bool offline_cache_dump(const char *path, const char *layer, const char *directo
 	g_free(dump.path);
 	return done;
 }
+
+/* ---- Drain --------------------------------------------------------------- */
+
+/* As a mount would, in no mode that adds to what is dirty. */
+bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+			 GError **error)
+{
+	struct cache_info *info = cache_read_info(cache_path, error);
+	struct disk_pool_options options = {.cache = cache_path, .mode = DISK_MODE_DIRECT, .quiet = true};
+	struct disk_pool *pool;
+	bool done;
+
+	if (!info)
+		return false;
+	options.path = info->pool_path;
+	options.tunables = (struct disk_tunables)DISK_TUNABLES_DEFAULT;
+	pool = disk_pool_open(&options, error);
+	done = pool && disk_pool_drain(pool, go_on, opaque, error);
+	disk_pool_close(pool);
+	cache_info_free(info);
+	return done;
+}

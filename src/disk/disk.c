@@ -17,6 +17,7 @@
 #include "layer_key.h"
 #include "overflow.h"
 #include "owner.h"
+#include "route.h"
 
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled, enum disk_mode mode, struct local *local)
@@ -29,9 +30,11 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->links = links;
 	disk->roots.directories = g_strdupv(roots->directories);
 	disk->spelled = g_strdup(spelled);
-	disk->mode = mode;
+	disk->configured_mode = disk->mode = mode;
 	disk->local = local;
 	disk->references = 1;
+	gate_init(&disk->gate);
+	migration_init(&disk->migration);
 	g_mutex_init(&disk->open_lock);
 	g_mutex_init(&disk->lock);
 	range_lock_init(&disk->ranges);
@@ -48,6 +51,8 @@ void disk_unref(struct disk *disk)
 {
 	if (!disk || --disk->references)
 		return;
+	if (disk->open && disk->opens == 0)
+		(void)disk_close_chain(disk);
 	/* An ephemeral disk's; the others' went with their last close. */
 	cache_layer_close(disk->cached, 0);
 	overflow_free(disk);
@@ -55,6 +60,7 @@ void disk_unref(struct disk *disk)
 	chain_roots_clear(&disk->roots);
 	g_mutex_clear(&disk->open_lock);
 	g_mutex_clear(&disk->lock);
+	gate_clear(&disk->gate);
 	g_free(disk->spelled);
 	g_free(disk->name);
 	g_free(disk);
@@ -126,13 +132,19 @@ static bool open_stack(struct disk *disk, guint first, GError **error)
 {
 	if (disk->links->len <= first)
 		return true;
-	disk->stack = stack_get(disk->links, first, disk->local ? disk->local->cache : NULL, error);
+	disk->stack = stack_get(disk->links, first, disk_uses_cache(disk) ? disk->local->cache : NULL, error);
 	return disk->stack;
 }
 
 /* Every image is below the local leaf, and none is written. */
 static bool open_ephemeral(struct disk *disk, GError **error)
 {
+	if (!disk->cached && route_left_in_cache(disk))
+		return error_set(
+			error, EBUSY,
+			"%s: the cache has changes of it that are not in the pool yet, which an ephemeral disk "
+			"would not show; mount it in another mode first, or run leafctl cache drain",
+			disk->name);
 	if (!open_stack(disk, 0, error))
 		return false;
 	if (!disk->cached) {
@@ -173,11 +185,21 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 	return disk->leaf;
 }
 
+/* The owner's claim is given up, and the stamp taken, of an image that is all
+ * written and still locked. */
+static int close_leaf(struct disk *disk)
+{
+	int result;
+
+	route_close(disk);
+	result = image_close(disk->leaf);
+	disk->leaf = NULL;
+	return result;
+}
+
 /* The key is taken under the image's lock, and before anything is written. */
 static bool open_shared(struct disk *disk, bool write, GError **error)
 {
-	struct cache_layer_key key;
-
 	if (!open_stack(disk, 1, error))
 		return false;
 	if (!open_leaf(disk, write, error)) {
@@ -186,10 +208,12 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 		return false;
 	}
 	disk->size_bytes = disk->leaf->size_bytes;
-	if (disk->mode == DISK_MODE_PERSISTENT && layer_key_of(leaf_link(disk), &key))
-		disk->cached = cache_layer_open(disk->local->cache, &key, disk->leaf->writable);
-	disk->route = disk->cached ? ROUTE_MIRRORED : ROUTE_SHARED;
-	return true;
+	if (route_open(disk, error))
+		return true;
+	(void)close_leaf(disk);
+	stack_put(disk->stack);
+	disk->stack = NULL;
+	return false;
 }
 
 static bool open_chain(struct disk *disk, bool write, GError **error)
@@ -202,47 +226,42 @@ static bool open_chain(struct disk *disk, bool write, GError **error)
 	return open_ephemeral(disk, error);
 }
 
-/* The stamp is taken, and the owner's claim given up, of an image that is all
- * written, and still locked. */
-static int close_leaf(struct disk *disk)
+static bool open_chain_once(struct disk *disk, bool write, GError **error)
 {
-	struct cache_layer_key key = {0};
-	struct image_op flush = {0};
-	bool good = !disk->leaf->begun || image_run_blocking(disk->leaf, &flush, image_flush) == 0;
-	int result;
-
-	if (good)
-		owner_release_disk(disk);
-	good = good && disk->cached && layer_key_of(leaf_link(disk), &key);
-	result = image_close(disk->leaf);
-	cache_layer_close(disk->cached, good && result == 0 ? key.stamp : 0);
-	disk->cached = NULL;
-	disk->leaf = NULL;
-	return result;
+	if (!disk->open)
+		disk->open = open_chain(disk, write, error);
+	return disk->open;
 }
 
 /* What an ephemeral disk was given stays until the unmount. */
-static int close_chain(struct disk *disk)
+int disk_close_chain(struct disk *disk)
 {
 	int result = disk->route == ROUTE_LOCAL ? 0 : close_leaf(disk);
 
 	stack_put(disk->stack);
 	disk->stack = NULL;
+	disk->open = false;
 	return result;
 }
 
-/* The leaf is owned, and counts as written, from the first open for writing on. */
+/* Behind the gate: others may have it open for reading. */
 static bool begin_writing(struct disk *disk, GError **error)
 {
-	int result;
+	bool good;
 
-	if (disk->route == ROUTE_LOCAL)
-		return true;
-	if (!owner_claim_disk(disk, error))
-		return false;
-	result = image_begin_writing(disk->leaf);
-	return result == 0 ||
-	       error_set_errno(error, -result, "%s: its image cannot be made ready for writing", disk->name);
+	gate_close(disk);
+	good = route_begin_writing(disk, error);
+	gate_open(disk);
+	return good;
+}
+
+/* While something is dirty the chain stays open; the migrator closes it then. */
+static int close_or_leave(struct disk *disk)
+{
+	if (!migrate_is_needed(disk))
+		return disk_close_chain(disk);
+	migrate_kick(disk->local);
+	return 0;
 }
 
 int disk_open(struct disk *disk, bool write, GError **error)
@@ -255,12 +274,12 @@ int disk_open(struct disk *disk, bool write, GError **error)
 		error_set(&local, EROFS,
 			  "%s: is read-only: another image depends on it, or the pool is mounted read-only",
 			  disk->name);
-	else if (disk->opens == 0)
-		open_chain(disk, write, &local);
-	else if (write && !disk_takes_writes(disk))
+	else if (open_chain_once(disk, write, &local) && write && !disk_takes_writes(disk))
 		error_set(&local, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
-	if (!local && write && !begin_writing(disk, &local) && disk->opens == 0)
-		(void)close_chain(disk);
+	if (!local && write)
+		begin_writing(disk, &local);
+	if (local && disk->opens == 0 && disk->open)
+		(void)close_or_leave(disk);
 	if (local)
 		result = error_to_errno(local);
 	else
@@ -276,9 +295,8 @@ int disk_close(struct disk *disk)
 	int result = 0;
 
 	g_mutex_lock(&disk->open_lock);
-	if (disk->opens == 1)
-		result = close_chain(disk);
-	disk->opens--;
+	if (--disk->opens == 0)
+		result = close_or_leave(disk);
 	g_mutex_unlock(&disk->open_lock);
 	return result;
 }
@@ -297,7 +315,7 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 		.modified = st.st_mtim,
 		.writable = disk->writable,
 	};
-	if (disk->opens || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached)) {
+	if (disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached)) {
 		attributes->size_bytes = disk->size_bytes;
 		return 0;
 	}
@@ -330,7 +348,7 @@ static struct disk_layer *layer_of(const struct chain_link *link)
  * have changed since. */
 GPtrArray *disk_get_layers(struct disk *disk, GError **error)
 {
-	bool open = disk->opens > 0;
+	bool open = disk->open;
 	g_autoptr(GPtrArray) links = open ? disk_get_links(disk) : resolve(disk, error);
 	GPtrArray *layers;
 

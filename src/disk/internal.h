@@ -10,7 +10,9 @@
 #include "core/pool.h"
 #include "disk/disk.h"
 #include "fetch.h"
+#include "gate.h"
 #include "image/image.h"
+#include "migrate.h"
 #include "range_lock.h"
 #include "stack.h"
 #include "streams.h"
@@ -19,20 +21,28 @@
 struct local {
 	struct cache *cache;
 	struct fetches fetches;
-	bool copy_on_read;
-	uint64_t read_run_bypass; /* bytes */
+	struct migrator *migrator;
+	struct tunables *tunables; /* the pool's */
+	/* Copies of tunables, for the data path. */
+	_Atomic bool copy_on_read;
+	_Atomic uint64_t read_run_bypass; /* bytes */
+	_Atomic uint64_t last_io_ns;	  /* loop_now_ns() of the last write to the cache or read from the pool */
 	char *pool_path;
 };
 /* NULL: the pool has none. */
 struct disk_pool;
 struct owner_self;
 struct local *disk_pool_local(struct disk_pool *pool);
+/* drain.c: what an earlier mount left in the cache begins to be written back. */
+void disk_pool_resume(struct disk_pool *pool);
 
 /* Where a disk's writes go while it is open. */
 enum route {
-	ROUTE_SHARED,	/* to the leaf in the pool */
-	ROUTE_MIRRORED, /* there, then into the cache */
-	ROUTE_LOCAL,	/* to the cache and the overflow layer */
+	ROUTE_SHARED,	 /* to the leaf in the pool */
+	ROUTE_MIRRORED,	 /* there, then into the cache */
+	ROUTE_LOCAL,	 /* to the cache and the overflow layer */
+	ROUTE_WRITEBACK, /* to the cache, and from there to the leaf by migration */
+	ROUTE_FAILED,	 /* nowhere: the disk is not what it was */
 };
 
 struct disk {
@@ -40,21 +50,23 @@ struct disk {
 	char *name;
 	bool writable;
 	uint64_t id;
-	enum disk_mode mode;
+	enum disk_mode configured_mode;
 	struct local *local;		/* NULL: no cache; the pool's */
 	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
 	_Atomic unsigned references;
 
-	/* Opening and closing; held while that blocks. */
+	/* Opening, closing and changing; held while that blocks. */
 	GMutex open_lock;
+	enum disk_mode mode;
 	GPtrArray *links; /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
 	struct chain_roots roots;
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */
 	_Atomic unsigned opens;
+	_Atomic bool open;	   /* the chain: also without opens, while something is dirty */
 	uint64_t owner_generation; /* of the claim; 0: none */
 
-	/* Constant while open. */
+	/* Constant while open, but for what happens behind the gate. */
 	enum route route;
 	struct image *leaf;  /* NULL: ephemeral */
 	struct stack *stack; /* what is below the leaf, or NULL */
@@ -69,9 +81,15 @@ struct disk {
 
 	/* The data path. */
 	GMutex lock;
+	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;
+
+	struct migration migration;
 };
+
+/* open_lock is held, nothing is open any more. 0 or -errno of committing. */
+int disk_close_chain(struct disk *disk);
 
 /* LINKS is taken over. LOCAL may be NULL. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
@@ -88,6 +106,8 @@ struct run {
 		struct image_op op;
 		struct cache_io cached;
 		struct cache_waiter room;
+		struct cache_flush flush;
+		struct drain drain;
 		struct loop_work work;
 	};
 	struct disk_io *owner;
@@ -102,9 +122,15 @@ struct run {
 	int result;
 };
 
+/* Layers below the leaf are read through the cache. */
+static inline bool disk_uses_cache(const struct disk *disk)
+{
+	return disk->local && disk->mode != DISK_MODE_DIRECT;
+}
+
 static inline bool disk_takes_writes(const struct disk *disk)
 {
-	return disk->route == ROUTE_LOCAL ? disk->writable : disk->leaf->writable;
+	return disk->route == ROUTE_LOCAL || disk->route == ROUTE_FAILED ? disk->writable : disk->leaf->writable;
 }
 
 struct disk_context {
@@ -126,5 +152,7 @@ void context_resume(struct disk_context *context);
 
 /* io.c: goes on with IO where it stopped. */
 void disk_io_step(struct disk_io *io);
+/* Begins anew; IO is in work. */
+void disk_io_restart(struct loop_task *task);
 
 #endif

@@ -12,7 +12,8 @@
  *   flush    FLUSH
  *
  * A disk's mode is its route through these tables. Persistent adds MIRROR or
- * FORGET behind the shared leaf, ephemeral replaces what goes there (local.c).
+ * FORGET behind the shared leaf, ephemeral replaces what goes there (local.c),
+ * writeback too, and has BARRIER for flush (writeback.c).
  *
  * Each run of blocks from one place is one transfer (read.c). Reads take no
  * lock: what they find while a write is under way is the old or the new. */
@@ -22,6 +23,7 @@
 
 #include "core/counters.h"
 #include "local.h"
+#include "writeback.h"
 
 static void io_finish(struct disk_io *io);
 
@@ -93,8 +95,11 @@ static uint64_t write_shared(struct disk_io *io, uint64_t block, uint64_t limit,
 
 uint64_t io_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
-	return io->disk->route == ROUTE_LOCAL ? local_write_blocks(io, block, limit, buffer)
-					      : write_shared(io, block, limit, buffer);
+	if (io->disk->route == ROUTE_LOCAL)
+		return local_write_blocks(io, block, limit, buffer);
+	if (io->disk->route == ROUTE_WRITEBACK)
+		return writeback_write_blocks(io, block, limit, buffer);
+	return write_shared(io, block, limit, buffer);
 }
 
 bool io_run_op(struct disk_io *io, void (*submit)(struct image *, struct image_op *), uint64_t offset, uint64_t length,
@@ -184,6 +189,12 @@ static enum step phase_flush(struct disk_io *io)
 	return io_wait_pending(io);
 }
 
+static enum step phase_fail(struct disk_io *io)
+{
+	io->result = -EIO;
+	return STEP_NEXT;
+}
+
 static enum step phase_resize(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
@@ -207,41 +218,83 @@ typedef enum step (*phase)(struct disk_io *io);
 #define PHASES_NONE ((const phase[]){NULL})
 
 /* By route and operation. */
-static const phase *const phases[][DISK_RESIZE + 1] = {
-	[ROUTE_SHARED] =
-		{
-			[DISK_READ] = PHASES(phase_read),
-			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write),
-			[DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero),
-			[DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero),
-			[DISK_FLUSH] = PHASES(phase_flush),
-			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize),
-		},
-	[ROUTE_MIRRORED] =
-		{
-			[DISK_READ] = PHASES(phase_read),
-			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write, phase_mirror),
-			[DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero,
-						phase_forget),
-			[DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero,
-					     phase_forget),
-			[DISK_FLUSH] = PHASES(phase_flush),
-			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize,
-					       phase_forget),
-		},
-	[ROUTE_LOCAL] =
-		{
-			[DISK_READ] = PHASES(phase_read),
-			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write),
-			[DISK_DISCARD] =
-				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
-			[DISK_ZERO] =
-				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
-			[DISK_FLUSH] = PHASES_NONE,
-			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write,
-					       phase_resize_local),
-		},
+static const phase
+	*const
+		phases[]
+		      [DISK_RESIZE + 1] =
+			      {
+				      [ROUTE_FAILED] =
+					      {
+						      [DISK_READ] = PHASES(phase_fail),
+						      [DISK_WRITE] = PHASES(phase_fail),
+						      [DISK_DISCARD] = PHASES(phase_fail),
+						      [DISK_ZERO] = PHASES(phase_fail),
+						      [DISK_FLUSH] = PHASES(phase_fail),
+						      [DISK_RESIZE] = PHASES(phase_fail),
+					      },
+				      [ROUTE_WRITEBACK] =
+					      {
+						      [DISK_READ] = PHASES(phase_read),
+						      [DISK_WRITE] =
+							      PHASES(phase_lock, phase_write_edges_read, phase_write),
+						      [DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read,
+									      phase_zero_edges_write, phase_zero_dirty),
+						      [DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read,
+									   phase_zero_edges_write, phase_zero_dirty),
+						      [DISK_FLUSH] = PHASES(phase_barrier),
+						      [DISK_RESIZE] = PHASES(
+							      phase_lock,
+							      phase_zero_edges_read, phase_zero_edges_write, phase_drain,
+							      phase_resize, phase_forget),
+					      },
+				      [ROUTE_SHARED] =
+					      {
+						      [DISK_READ] = PHASES(phase_read),
+						      [DISK_WRITE] =
+							      PHASES(phase_lock, phase_write_edges_read, phase_write),
+						      [DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read,
+									      phase_zero_edges_write, phase_zero),
+						      [DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read,
+									   phase_zero_edges_write, phase_zero),
+						      [DISK_FLUSH] = PHASES(phase_flush),
+						      [DISK_RESIZE] = PHASES(phase_lock,
+									     phase_zero_edges_read, phase_zero_edges_write,
+									     phase_resize),
+					      },
+				      [ROUTE_MIRRORED] =
+					      {
+						      [DISK_READ] = PHASES(phase_read),
+						      [DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read,
+									    phase_write, phase_mirror),
+						      [DISK_DISCARD] =
+							      PHASES(phase_lock, phase_zero_edges_read,
+								     phase_zero_edges_write, phase_zero, phase_forget),
+						      [DISK_ZERO] =
+							      PHASES(phase_lock, phase_zero_edges_read,
+								     phase_zero_edges_write, phase_zero, phase_forget),
+						      [DISK_FLUSH] = PHASES(phase_flush),
+						      [DISK_RESIZE] = PHASES(phase_lock,
+									     phase_zero_edges_read, phase_zero_edges_write,
+									     phase_resize, phase_forget),
+					      },
+				      [ROUTE_LOCAL] =
+					      {
+						      [DISK_READ] = PHASES(phase_read),
+						      [DISK_WRITE] =
+							      PHASES(phase_lock, phase_write_edges_read, phase_write),
+						      [DISK_DISCARD] = PHASES(phase_lock, phase_zero_edges_read,
+									      phase_zero_edges_write, phase_zero_local),
+						      [DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read,
+									   phase_zero_edges_write, phase_zero_local),
+						      [DISK_FLUSH] = PHASES_NONE,
+						      [DISK_RESIZE] = PHASES(phase_lock,
+									     phase_zero_edges_read, phase_zero_edges_write,
+									     phase_resize_local),
+					      },
 };
+
+/* A request that is answered without any. */
+#define PHASE_NONE UINT8_MAX
 
 static const phase *phases_of(const struct disk_io *io)
 {
@@ -250,13 +303,13 @@ static const phase *phases_of(const struct disk_io *io)
 
 static bool takes_range(const struct disk_io *io)
 {
-	return phases_of(io)[0] == phase_lock;
+	return io->phase != PHASE_NONE && phases_of(io)[0] == phase_lock;
 }
 
 void disk_io_step(struct disk_io *io)
 {
 	io->starved = false;
-	for (phase p; (p = phases_of(io)[io->phase]); io->phase++) {
+	for (phase p; io->phase != PHASE_NONE && (p = phases_of(io)[io->phase]); io->phase++) {
 		if (p(io) == STEP_WAIT)
 			return;
 		io->stage = 0;
@@ -269,16 +322,23 @@ static void step_task(struct loop_task *task)
 	disk_io_step(container_of(task, struct disk_io, task));
 }
 
-/* Those that waited for the range, each on its own loop. */
-static void release_range(struct disk_io *io)
+/* Gives back what IO holds, its place in work too unless it is to be PARKED.
+ * Those that waited for its range go on, each on its own loop. */
+static void release(struct disk_io *io, bool park)
 {
 	struct disk *disk = io->disk;
 	struct list granted;
 	struct list *node;
 
+	if (io->bounce)
+		context_put_bounce(io->context, io->bounce);
+	io->bounce = NULL;
 	list_init(&granted);
 	g_mutex_lock(&disk->lock);
-	range_unlock(&disk->ranges, io, &granted);
+	if (takes_range(io))
+		range_unlock(&disk->ranges, io, &granted);
+	if (!park)
+		gate_leave_locked(disk);
 	g_mutex_unlock(&disk->lock);
 	while ((node = list_pop(&granted))) {
 		struct disk_io *next = container_of(node, struct disk_io, link);
@@ -306,14 +366,16 @@ static void finish_task(struct loop_task *task)
 	io->done(io, io->result);
 }
 
+enum step io_park(struct disk_io *io)
+{
+	release(io, true);
+	gate_park(io);
+	return STEP_WAIT;
+}
+
 static void io_finish(struct disk_io *io)
 {
-	if (io->bounce) {
-		context_put_bounce(io->context, io->bounce);
-		io->bounce = NULL;
-	}
-	if (takes_range(io))
-		release_range(io);
+	release(io, false);
 	if (io->submitting) {
 		io->task.run = finish_task;
 		loop_post(io->context->loop, &io->task);
@@ -370,10 +432,9 @@ static bool is_long_run(const struct disk_io *io)
 	return bytes > disk->local->read_run_bypass;
 }
 
-void disk_submit(struct disk_io *io)
+/* IO is in work. */
+static void start(struct disk_io *io)
 {
-	bool good;
-
 	list_init(&io->link);
 	list_init(&io->range_link);
 	io->first_block = io->blocks = io->inner_first = io->inner_end = 0;
@@ -382,20 +443,28 @@ void disk_submit(struct disk_io *io)
 	io->pending = 0;
 	io->phase = io->stage = 0;
 	io->starved = io->submitting = false;
-	io->bypass = io->op == DISK_READ && io->disk->local && is_long_run(io);
-	good = set_range(io, io->disk->size_bytes);
+	if (!set_range(io, io->disk->size_bytes))
+		io->phase = PHASE_NONE;
 	io->next_block = io->first_block;
-	count_submitted(io);
-	if (good && io->op != DISK_READ && io->op != DISK_FLUSH && !disk_takes_writes(io->disk)) {
+	if (io->phase == 0 && io->op != DISK_READ && io->op != DISK_FLUSH && !disk_takes_writes(io->disk)) {
 		io->result = -EROFS;
-		good = false;
-	}
-	if (!good) {
-		io->task.run = finish_task;
-		loop_post(io->context->loop, &io->task);
-		return;
+		io->phase = PHASE_NONE;
 	}
 	io->submitting = true;
 	disk_io_step(io);
 	io->submitting = false;
+}
+
+void disk_io_restart(struct loop_task *task)
+{
+	start(container_of(task, struct disk_io, task));
+}
+
+void disk_submit(struct disk_io *io)
+{
+	list_init(&io->link);
+	io->bypass = io->op == DISK_READ && disk_uses_cache(io->disk) && is_long_run(io);
+	count_submitted(io);
+	if (gate_enter(io))
+		start(io);
 }

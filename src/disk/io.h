@@ -23,6 +23,9 @@ void io_transfer_done(struct image_io *image_io, int result);
 void io_op_done(struct image_op *op, int result);
 /* RUN waits until IMAGE may take a write that it had no room for. */
 void io_wait_for_room(struct run *run, struct image *image);
+/* Nothing of IO is pending. It gives all back that it holds and begins anew
+ * when the disk's gate opens the next time; what a phase returns then. */
+enum step io_park(struct disk_io *io);
 /* What a phase returns when it has nothing left to submit. */
 enum step io_wait_pending(const struct disk_io *io);
 

@@ -22,7 +22,7 @@ static void room_found(struct loop_task *task)
 	io_run_finished(container_of(task, struct run, room.task), 0);
 }
 
-static enum step wait_for_cache(struct disk_io *io)
+enum step local_wait_for_room(struct disk_io *io, bool dirty)
 {
 	struct run *run = context_get_run(io->context, io);
 
@@ -30,6 +30,7 @@ static enum step wait_for_cache(struct disk_io *io)
 		return STEP_WAIT;
 	run->room.loop = io->context->loop;
 	run->room.task.run = room_found;
+	run->room.dirty = dirty;
 	io->pending++;
 	cache_wait(io->disk->local->cache, &run->room);
 	return STEP_WAIT;
@@ -48,7 +49,7 @@ enum step phase_forget(struct disk_io *io)
 	if (blocks == 0)
 		return STEP_NEXT;
 	fetch_cancel(&io->disk->local->fetches, io->disk->cached, first, blocks);
-	return cache_forget(io->disk->cached, first, blocks) == -EAGAIN ? wait_for_cache(io) : STEP_NEXT;
+	return cache_forget(io->disk->cached, first, blocks) == -EAGAIN ? local_wait_for_room(io, false) : STEP_NEXT;
 }
 
 enum step phase_mirror(struct disk_io *io)
@@ -68,7 +69,7 @@ enum step phase_mirror(struct disk_io *io)
 				      data + ((io->next_block - io->first_block) << BLOCK_SHIFT), false);
 
 		if (n == -EAGAIN)
-			return wait_for_cache(io);
+			return local_wait_for_room(io, false);
 		if (n < 0)
 			return phase_forget(io);
 		io->next_block += (uint64_t)n;
@@ -151,7 +152,7 @@ uint64_t local_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, 
 	if (n > 0)
 		return (uint64_t)n;
 	if (n == -EAGAIN) {
-		(void)wait_for_cache(io);
+		(void)local_wait_for_room(io, false);
 		return 0;
 	}
 	run = context_get_run(io->context, io);

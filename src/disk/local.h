@@ -4,6 +4,9 @@
 
 #include "io.h"
 
+/* Until the cache may take what it had no room for; DIRTY: for migration's sake. */
+enum step local_wait_for_room(struct disk_io *io, bool dirty);
+
 /* Persistent, after the shared leaf: the cache gets the same, or forgets. */
 enum step phase_mirror(struct disk_io *io);
 enum step phase_forget(struct disk_io *io);

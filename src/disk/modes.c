@@ -7,19 +7,20 @@
 #include "core/log.h"
 #include "disk/pool.h"
 #include "overflow.h"
+#include "tunables.h"
 
-const char disk_mode_names[] = "direct|persistent|ephemeral";
+const char disk_mode_names[] = "direct|persistent|ephemeral|writeback";
 
 const char *disk_mode_name(enum disk_mode mode)
 {
-	static const char *const names[] = {"direct", "persistent", "ephemeral"};
+	static const char *const names[] = {"direct", "persistent", "ephemeral", "writeback"};
 
 	return names[mode];
 }
 
 bool disk_mode_from_name(const char *text, enum disk_mode *mode)
 {
-	for (*mode = DISK_MODE_DIRECT; *mode <= DISK_MODE_EPHEMERAL; (*mode)++)
+	for (*mode = DISK_MODE_DIRECT; *mode <= DISK_MODE_WRITEBACK; (*mode)++)
 		if (strcmp(text, disk_mode_name(*mode)) == 0)
 			return true;
 	return false;
@@ -44,15 +45,28 @@ struct local *local_new(const struct local_options *options, GError **error)
 	struct local *local = g_new0(struct local, 1);
 
 	fetches_init(&local->fetches);
-	local->copy_on_read = options->copy_on_read;
-	local->read_run_bypass = options->read_run_bypass;
+	local->tunables = options->tunables;
 	local->pool_path = g_strdup(options->pool_path);
 	if (open_cache(local, options, error)) {
 		overflow_sweep(local->pool_path);
-		return local;
+		local_tune(local);
+		local->migrator = migrator_new(local, error);
 	}
+	if (local->migrator)
+		return local;
 	local_free(local);
 	return NULL;
+}
+
+void local_tune(struct local *local)
+{
+	struct disk_tunables values;
+
+	tunables_get(local->tunables, &values);
+	local->copy_on_read = values.copy_on_read;
+	local->read_run_bypass = values.read_run_bypass;
+	cache_set_limits(local->cache, values.max_dirty >> BLOCK_SHIFT, values.barrier_deadline_ms * 1000 * 1000);
+	migrate_kick(local);
 }
 
 void local_free(struct local *local)
@@ -61,6 +75,7 @@ void local_free(struct local *local)
 
 	if (!local)
 		return;
+	migrator_free(local->migrator);
 	result = cache_close(local->cache);
 	if (result < 0)
 		log_warning("the cache could not be written at the end (%s); what it lost will be read again",
@@ -84,18 +99,20 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 	struct cache_status cache;
 
 	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
-	if (disk->mode == DISK_MODE_DIRECT)
+	if (!disk->local || (disk->mode == DISK_MODE_DIRECT && disk->route != ROUTE_WRITEBACK))
 		return;
 	cache_get_status(disk->local->cache, &cache);
 	if (cache.state == CACHE_SUSPENDED)
 		set_degraded(status, cache.reason, cache.since);
+	if (migrate_get_status(disk, status))
+		return;
 	g_mutex_lock(&disk->open_lock);
 	if (disk->cached) {
 		cache_layer_get_status(disk->cached, &layer);
 		status->since = layer.since;
 		if (layer.state == CACHE_LAYER_DEGRADED)
 			set_degraded(status, layer.reason, layer.since);
-	} else if (disk->opens && disk->mode == DISK_MODE_PERSISTENT) {
+	} else if (disk->open && disk->mode == DISK_MODE_PERSISTENT) {
 		set_degraded(status,
 			     "the cache does not take its leaf: another image has the same UUID, or its "
 			     "changes could not be told",
@@ -141,6 +158,8 @@ char *disk_pool_cache_text(struct disk_pool *pool)
 	add_size(text, "cached_bytes", status.cached_blocks << BLOCK_SHIFT);
 	add_size(text, "pinned_bytes", status.pinned_blocks << BLOCK_SHIFT);
 	add_size(text, "pinned_bytes_max", status.pinned_blocks_max << BLOCK_SHIFT);
+	add_size(text, "dirty_bytes", status.dirty_blocks << BLOCK_SHIFT);
+	add_size(text, "dirty_bytes_max", status.dirty_blocks_max << BLOCK_SHIFT);
 	add_size(text, "memory_bytes", status.memory_bytes);
 	return g_string_free(text, FALSE);
 }

@@ -8,11 +8,12 @@ struct local_options {
 	const char *pool_path;
 	const char *cache; /* NULL: an unlinked file */
 	uint64_t cache_size;
-	bool copy_on_read;
-	uint64_t read_run_bypass;
+	struct tunables *tunables; /* borrowed */
 };
 /* Opens the cache and starts its threads. NULL and ERROR. Blocks. */
 struct local *local_new(const struct local_options *options, GError **error);
+/* The tunables have changed. */
+void local_tune(struct local *local);
 /* Closes the cache; every disk that used it is gone. NULL is allowed. Blocks. */
 void local_free(struct local *local);
 

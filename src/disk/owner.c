@@ -241,6 +241,7 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 	struct owner_record record;
 	bool good = read_and_judge(pool, name, self, want->locked, &record, error);
 	uint64_t before = MAX(record.generation, want->image_generation);
+	uint64_t owned = is_cache(&record, self) ? record.generation : 0;
 
 	*generation = 0;
 	owner_record_clear(&record);
@@ -249,6 +250,8 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 	if (before == UINT64_MAX)
 		return error_set(error, EOVERFLOW, "%s/.leafdisk/owners/%s: no generation is left above %" PRIu64, pool,
 				 name, before);
+	if (want->prepare && !want->prepare(want->opaque, owned, before + 1, error))
+		return false;
 	if (write_claim(pool, name, self, want->mode, before + 1, &local)) {
 		*generation = before + 1;
 		return true;

@@ -39,6 +39,11 @@ struct owner_want {
 	const char *mode;
 	uint64_t image_generation;
 	bool locked; /* the caller holds the image's lock, which others respect */
+	/* Called when the claim is allowed, before it is recorded, with the
+	 * generation of the last claim of this cache (0: the last was another's)
+	 * and that of the new one; false and ERROR end it. NULL: nothing to do. */
+	bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error);
+	void *opaque;
 };
 /* When owner_allows(), writes the record, unclean, with *GENERATION above
  * every one before. In modes that keep nothing back from the image a record
@@ -88,8 +93,12 @@ void owner_move_end(struct owner_move *move, bool moved);
 /* As owner_allows(), for a disk that can be written: before its leaf is opened
  * so that it may be, and in the hope of the lock. */
 bool owner_allows_disk(struct disk *disk, GError **error);
-/* With the leaf open, before it is made ready for writing; again has no effect. */
-bool owner_claim_disk(struct disk *disk, GError **error);
+/* With the leaf open. PREPARE: see struct owner_want, called with DISK. */
+bool owner_claim_disk(struct disk *disk, enum disk_mode mode,
+		      bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error),
+		      GError **error);
+/* Whether DISK's claim still stands. */
+bool owner_has_disk(struct disk *disk);
 /* When all is in the image, before its lock is let go. */
 void owner_release_disk(struct disk *disk);
 /* ERROR says that the leaf is locked: adds by whom. */

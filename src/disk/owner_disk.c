@@ -45,20 +45,32 @@ bool owner_allows_disk(struct disk *disk, GError **error)
 	       owner_allows(place.pool, place.name, disk->owner, true, error);
 }
 
-bool owner_claim_disk(struct disk *disk, GError **error)
+bool owner_claim_disk(struct disk *disk, enum disk_mode mode,
+		      bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error),
+		      GError **error)
 {
 	struct owner_want want = {
-		.mode = disk_mode_name(disk->mode),
+		.mode = disk_mode_name(mode),
 		.image_generation = disk->leaf->generation,
 		.locked = disk->leaf->locked,
+		.prepare = prepare,
+		.opaque = disk,
 	};
 	g_auto(owner_place) place = {0};
 
-	if (!disk->owner || disk->leaf->begun)
+	if (!disk->owner)
 		return true;
 	if (!place_of_disk(disk, &place))
 		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
 	return owner_claim(place.pool, place.name, disk->owner, &want, &disk->owner_generation, error);
+}
+
+bool owner_has_disk(struct disk *disk)
+{
+	g_auto(owner_place) place = {0};
+
+	return !disk->owner || !disk->owner_generation || !place_of_disk(disk, &place) ||
+	       owner_is_mine(place.pool, place.name, disk->owner, disk->owner_generation);
 }
 
 void owner_release_disk(struct disk *disk)

@@ -20,6 +20,7 @@
 #include "modes.h"
 #include "owner.h"
 #include "scan.h"
+#include "tunables.h"
 
 /* File systems stamp times no finer than this. */
 #define TIMESTAMP_GRAIN_NS (UINT64_C(20) * 1000 * 1000)
@@ -36,7 +37,8 @@ struct disk_pool {
 	char *notes;
 	bool quiet;
 	uint64_t next_id;
-	struct local *local; /* NULL: no disk's mode has a cache */
+	struct local *local; /* NULL: there is no cache */
+	struct tunables *tunables;
 	struct owner_self owner;
 };
 
@@ -46,7 +48,7 @@ static struct disk *find_same(struct disk_pool *pool, const struct scan_found *f
 	g_autoptr(GPtrArray) links = NULL;
 	const struct chain_link *old, *new = found->links->pdata[0];
 
-	if (!disk || disk->writable != found->writable || disk->mode != found->mode ||
+	if (!disk || disk->writable != found->writable || disk->configured_mode != found->mode ||
 	    g_strcmp0(disk->spelled, found->spelled) != 0)
 		return NULL;
 	links = disk_get_links(disk);
@@ -62,8 +64,7 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 		disk_ref(disk);
 	} else {
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
-				&pool->roots, found->spelled, found->mode,
-				found->mode == DISK_MODE_DIRECT ? NULL : pool->local);
+				&pool->roots, found->spelled, found->mode, pool->local);
 		disk->owner = &pool->owner;
 	}
 	g_hash_table_insert(disks, disk->name, disk);
@@ -163,6 +164,8 @@ static unsigned modes_used(const struct disk_pool_options *options)
 	return used;
 }
 
+#define MODES_WITH_CACHE (1u << DISK_MODE_PERSISTENT | 1u << DISK_MODE_WRITEBACK)
+
 static bool open_local(struct disk_pool *pool, const struct disk_pool_options *options, GError **error)
 {
 	unsigned used = modes_used(options);
@@ -170,17 +173,15 @@ static bool open_local(struct disk_pool *pool, const struct disk_pool_options *o
 		.pool_path = pool->roots.directories[0],
 		.cache = options->cache,
 		.cache_size = options->cache_size,
-		.copy_on_read = options->tunables.copy_on_read,
-		.read_run_bypass = options->tunables.read_run_bypass,
+		.tunables = pool->tunables,
 	};
 
-	if (used == 1u << DISK_MODE_DIRECT)
-		return !options->cache || error_set(error, EINVAL,
-						    "no disk uses the cache %s in mode direct; leave cache= or "
-						    "mode=direct out",
-						    options->cache);
-	if (used & 1u << DISK_MODE_PERSISTENT && !options->cache)
-		return error_set(error, EINVAL, "mode persistent needs a cache: -o cache=FILE, on fast local storage");
+	if (used == 1u << DISK_MODE_DIRECT && !options->cache)
+		return true;
+	for (enum disk_mode mode = DISK_MODE_DIRECT; mode <= DISK_MODE_WRITEBACK; mode++)
+		if (used & 1u << mode & MODES_WITH_CACHE && !options->cache)
+			return error_set(error, EINVAL, "mode %s needs a cache: -o cache=FILE, on fast local storage",
+					 disk_mode_name(mode));
 	pool->local = local_new(&local, error);
 	return pool->local;
 }
@@ -206,6 +207,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->cache = chain_cache_new();
 	pool->quiet = options->quiet;
+	pool->tunables = tunables_new(&options->tunables);
 	pool->options = (struct scan_options){
 		.glob = g_strdup(options->disks),
 		.read_only = options->read_only,
@@ -215,8 +217,10 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	if (set_grow_command(options->grow_command, error) &&
 	    chain_roots_init(&pool->roots, options->path, options->layers, error) && open_local(pool, options, error)) {
 		init_owner(pool, options);
-		if (scan_locked(pool, error))
+		if (scan_locked(pool, error)) {
+			disk_pool_resume(pool);
 			return pool;
+		}
 	}
 	disk_pool_close(pool);
 	return NULL;
@@ -228,6 +232,7 @@ void disk_pool_close(struct disk_pool *pool)
 		return;
 	g_hash_table_destroy(pool->disks);
 	local_free(pool->local);
+	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);
 	chain_cache_free(pool->cache);
 	chain_roots_clear(&pool->roots);
@@ -236,6 +241,20 @@ void disk_pool_close(struct disk_pool *pool)
 	g_free(pool->broken);
 	g_free(pool->notes);
 	g_free(pool);
+}
+
+void disk_pool_get_tunables(struct disk_pool *pool, struct disk_tunables *tunables)
+{
+	tunables_get(pool->tunables, tunables);
+}
+
+bool disk_pool_set_tunable(struct disk_pool *pool, const char *key, const char *value, GError **error)
+{
+	bool good = tunables_set(pool->tunables, key, value, error);
+
+	if (good && pool->local)
+		local_tune(pool->local);
+	return good;
 }
 
 struct local *disk_pool_local(struct disk_pool *pool)
@@ -256,8 +275,7 @@ static struct disk *find_locked(struct disk_pool *pool, const char *name)
 	const struct chain_link *leaf = links ? links->pdata[0] : NULL;
 	struct stat st;
 
-	if (disk && !disk->opens &&
-	    (stat(leaf->path, &st) < 0 || st.st_ino != leaf->inode || st.st_dev != leaf->device))
+	if (disk && !disk->open && (stat(leaf->path, &st) < 0 || st.st_ino != leaf->inode || st.st_dev != leaf->device))
 		return NULL;
 	return disk;
 }
@@ -384,6 +402,8 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, EBUSY, "%s: is made by the configuration", name);
 	else if (disk->opens)
 		error_set(error, EBUSY, "%s: is open", name);
+	else if (disk->open)
+		error_set(error, EBUSY, "%s: has changes in the cache that are being written back", name);
 	else if (!disk->writable)
 		error_set(error, EBUSY, "%s: another image depends on it", name);
 	else

@@ -1,7 +1,7 @@
 /* Where a read finds its blocks.
  *
  * In this order: what the local leaf has (ephemeral: the cache, then the
- * overflow layer), the shared leaf by its presence, then the layer that the
+ * overflow layer; writeback: the cache), the shared leaf by its presence, then the layer that the
  * merged map names. A layer that is cached is asked through the cache: what it
  * does not have is fetched and, as it passes by, copied there.
  *
@@ -29,6 +29,8 @@ static struct image_extent read_image(struct run *run, struct image *image, uint
 				      uint8_t *buffer)
 {
 	run_set_transfer(run, image, block, limit, buffer);
+	if (run->owner->disk->local)
+		migrate_note_io(run->owner->disk->local);
 	return image_read(&run->io);
 }
 
@@ -168,6 +170,7 @@ static struct image_extent fetch(struct run *run, struct image *image, struct ca
 		return read_fetched(run, image, layer, block, cached.blocks, buffer);
 	}
 	fetch_shorten(fetches, &run->fetch, cached.blocks);
+	migrate_note_io(run->owner->disk->local);
 	run_set_transfer(run, image, block, cached.blocks, buffer);
 	run->io.done = fetched;
 	extent = image_read(&run->io);
@@ -228,11 +231,24 @@ static struct image_extent read_local(struct run *run, struct disk *disk, uint64
 	return read_image(run, overflow, block, cached.blocks, buffer);
 }
 
+/* What the cache has is newer than the leaf, which may not even know of it. */
+static struct image_extent read_dirty(struct run *run, struct disk *disk, uint64_t block, uint64_t limit,
+				      uint8_t *buffer)
+{
+	struct cache_extent cached = read_cached(run, disk->cached, disk->leaf, block, limit, buffer);
+
+	if (cached.answer != CACHE_MISS)
+		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	return read_layer(run, disk->leaf, disk->cached, block, cached.blocks, buffer);
+}
+
 static struct image_extent read_leaf(struct run *run, struct disk *disk, uint64_t block, uint64_t limit,
 				     uint8_t *buffer)
 {
 	if (disk->route == ROUTE_LOCAL)
 		return read_local(run, disk, block, limit, buffer);
+	if (disk->route == ROUTE_WRITEBACK)
+		return read_dirty(run, disk, block, limit, buffer);
 	return read_layer(run, disk->leaf, disk->cached, block, limit, buffer);
 }
 

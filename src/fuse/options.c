@@ -33,15 +33,7 @@ static void set_defaults(struct mount_options *options)
 		.queue_depth = 128,
 		.io_timeout = 120,
 		.drain = true,
-		.tunables =
-			{
-				.copy_on_read = true,
-				.read_run_bypass = 4 << 20,
-				.max_dirty_age = 30,
-				.migrate_idle_ms = 200,
-				.migrate_threshold = 50,
-				.migrate_batch = 4096,
-			},
+		.tunables = DISK_TUNABLES_DEFAULT,
 	};
 }
 

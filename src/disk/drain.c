@@ -1,0 +1,268 @@
+/* Drains, and modes that change while a disk is in use.
+ *
+ * What is dirty belongs to disks that are open, or to images that nobody has
+ * opened since the mount began: those are opened for it. */
+#include <errno.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "disk/pool.h"
+#include "internal.h"
+#include "route.h"
+
+/* How often who drains is asked whether to go on. */
+#define ASK_US (100 * 1000)
+
+/* ---- One disk --------------------------------------------------------------- */
+
+static uint64_t dirty_bytes_of(struct disk *disk)
+{
+	struct disk_status status;
+
+	disk_get_status(disk, &status);
+	return status.dirty_bytes;
+}
+
+/* Until it is clean, or FAILED for a while; or GO_ON says no. */
+static int wait_until_clean(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+			    GError **error)
+{
+	while (migrate_is_needed(disk)) {
+		g_autofree char *reason = NULL;
+		int result = migrate_get_error(disk, &reason);
+
+		if (result < 0)
+			return error_set_errno(error, -result, "%s: its changes stay in the cache: %s", disk->name,
+					       reason),
+			       result;
+		if (go_on && !go_on(opaque, dirty_bytes_of(disk)))
+			return error_set(error, EINTR, "%s: given up; what is left stays in the cache", disk->name),
+			       -EINTR;
+		g_usleep(ASK_US);
+	}
+	return 0;
+}
+
+static int drain_open(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+		      GError **error)
+{
+	int result;
+
+	if (!migrate_is_needed(disk))
+		return 0;
+	migrate_urge(disk, 1);
+	result = wait_until_clean(disk, go_on, opaque, error);
+	migrate_urge(disk, -1);
+	return result;
+}
+
+int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
+{
+	int result = 0;
+
+	if (!disk->local)
+		return 0;
+	if (!disk->open && route_left_in_cache(disk)) {
+		result = disk_open(disk, true, error);
+		if (result == 0)
+			(void)disk_close(disk);
+	}
+	return result < 0 ? result : drain_open(disk, go_on, opaque, error);
+}
+
+/* ---- Modes ------------------------------------------------------------------ */
+
+static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
+{
+	if (!disk->writable)
+		return error_set(error, EROFS, "%s: is read-only, in any mode", disk->name);
+	if (mode != DISK_MODE_DIRECT && !disk->local)
+		return error_set(error, EINVAL,
+				 "%s: mode %s needs a cache: mount the pool with -o cache=FILE, on fast local storage",
+				 disk->name, disk_mode_name(mode));
+	if (mode != disk->mode && (mode == DISK_MODE_EPHEMERAL || disk->mode == DISK_MODE_EPHEMERAL) &&
+	    (disk->open || disk->cached))
+		return error_set(error, EBUSY,
+				 "%s: an ephemeral disk's changes are nobody else's: it enters and leaves that mode "
+				 "only before its first use in a mount",
+				 disk->name);
+	return true;
+}
+
+/* Drained behind the closed gate, so that nothing new comes. */
+static bool change_open(struct disk *disk, enum disk_mode mode, GError **error)
+{
+	enum disk_mode before = disk->mode;
+	bool good;
+
+	gate_close(disk);
+	good = drain_open(disk, NULL, NULL, error) == 0;
+	disk->mode = mode;
+	if (good)
+		good = route_change(disk, error);
+	if (!good)
+		disk->mode = before;
+	gate_open(disk);
+	return good;
+}
+
+int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	int result = mode == DISK_MODE_WRITEBACK ? 0 : disk_drain(disk, NULL, NULL, error);
+
+	if (result < 0)
+		return result;
+	g_mutex_lock(&disk->open_lock);
+	if (may_change(disk, mode, &local) && (!disk->open || change_open(disk, mode, &local)))
+		disk->mode = mode;
+	g_mutex_unlock(&disk->open_lock);
+	if (!local)
+		return 0;
+	result = error_to_errno(local);
+	g_propagate_error(error, g_steal_pointer(&local));
+	return result;
+}
+
+/* ---- A pool ------------------------------------------------------------------ */
+
+struct drain_all {
+	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
+	void *opaque;
+	GPtrArray *disks;
+	GString *left; /* sentences */
+	uint64_t left_bytes;
+	bool given_up;
+};
+
+static uint64_t dirty_bytes_of_all(const struct drain_all *all)
+{
+	uint64_t bytes = 0;
+
+	for (guint i = 0; i < all->disks->len; i++)
+		bytes += dirty_bytes_of(all->disks->pdata[i]);
+	return bytes;
+}
+
+static bool go_on_with_all(void *opaque, uint64_t dirty_bytes)
+{
+	struct drain_all *all = opaque;
+
+	(void)dirty_bytes;
+	all->given_up = all->go_on && !all->go_on(all->opaque, dirty_bytes_of_all(all));
+	return !all->given_up;
+}
+
+static void note_left(struct drain_all *all, uint64_t bytes, const char *sentence)
+{
+	g_string_append_printf(all->left, "%s%s", all->left->len ? "; " : "", sentence);
+	all->left_bytes += bytes;
+}
+
+struct nameless {
+	struct drain_all *all;
+	bool orphan;
+};
+
+static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	struct nameless *nameless = opaque;
+	g_autofree char *sentence = g_strdup_printf(
+		nameless->orphan ? "%s: has another owner now; leafctl cache dump saves what the cache has of it"
+				 : "%s: is not among the disks of this mount, or cannot be opened",
+		name);
+
+	note_left(nameless->all, dirty_blocks << BLOCK_SHIFT, sentence);
+}
+
+static void drain_each(struct drain_all *all)
+{
+	for (guint i = 0; i < all->disks->len; i++)
+		if (((struct disk *)all->disks->pdata[i])->open)
+			migrate_urge(all->disks->pdata[i], 1);
+	for (guint i = 0; i < all->disks->len; i++) {
+		struct disk *disk = all->disks->pdata[i];
+		g_autoptr(GError) error = NULL;
+
+		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0)
+			note_left(all, dirty_bytes_of(disk), error->message);
+		else if (migrate_is_needed(disk))
+			note_left(all, dirty_bytes_of(disk), disk->name);
+	}
+	for (guint i = 0; i < all->disks->len; i++)
+		if (((struct disk *)all->disks->pdata[i])->open)
+			migrate_urge(all->disks->pdata[i], -1);
+}
+
+bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+		     GError **error)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_list(pool);
+	struct local *local = disk_pool_local(pool);
+	g_autoptr(GString) left = g_string_new(NULL);
+	g_autofree char *size = NULL;
+	struct drain_all all = {.go_on = go_on, .opaque = opaque, .disks = disks, .left = left};
+
+	if (!local)
+		return true;
+	drain_each(&all);
+	cache_layer_foreach_dirty(local->cache, false, note_nameless, &(struct nameless){&all, false});
+	if (left->len == 0)
+		return true;
+	size = config_format_size(all.left_bytes);
+	return error_set(error, all.given_up ? EINTR : EIO, "%s of changes stay in the cache: %s", size, left->str);
+}
+
+/* ---- After a mount ------------------------------------------------------------ */
+
+struct resume {
+	GPtrArray *disks;
+};
+
+static struct disk *find_by_path(GPtrArray *disks, const char *path)
+{
+	for (guint i = 0; i < disks->len; i++)
+		if (strcmp(disk_image_path(disks->pdata[i]), path) == 0)
+			return disks->pdata[i];
+	return NULL;
+}
+
+static void resume_one(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	struct resume *resume = opaque;
+	struct disk *disk = find_by_path(resume->disks, name);
+	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+	g_autoptr(GError) error = NULL;
+
+	if (!disk)
+		log_warning("the cache has %s of changes of %s, which is not among the disks of this mount; they stay "
+			    "there",
+			    size, name);
+	else if (disk_open(disk, true, &error) < 0)
+		log_warning("the cache has %s of changes that stay there for now: %s", size, error->message);
+	else
+		(void)disk_close(disk);
+}
+
+static void warn_of_orphan(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+
+	(void)opaque;
+	log_warning("the cache has %s of changes of %s, which has another owner now: they are not written back; "
+		    "leafctl cache dump saves them",
+		    size, name);
+}
+
+void disk_pool_resume(struct disk_pool *pool)
+{
+	struct local *local = disk_pool_local(pool);
+	struct resume resume;
+
+	if (!local)
+		return;
+	resume.disks = disk_pool_list(pool);
+	cache_layer_foreach_dirty(local->cache, false, resume_one, &resume);
+	cache_layer_foreach_dirty(local->cache, true, warn_of_orphan, NULL);
+	g_ptr_array_unref(resume.disks);
+}

@@ -1,0 +1,44 @@
+/* The gate before a disk: closed, no request is in work, and what comes waits.
+ *
+ * What a disk is made of (its route, its images, its layer in the cache) is
+ * constant while requests are in work; it is changed behind a closed gate. A
+ * request that finds that it cannot go on as the disk is now goes back before
+ * the gate and begins anew when the gate opens the next time. */
+#ifndef LEAFDISK_DISK_GATE_H
+#define LEAFDISK_DISK_GATE_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "core/list.h"
+
+struct disk;
+struct disk_io;
+
+/* Guarded by the disk's `lock`. */
+struct gate {
+	unsigned closings;  /* open: 0 */
+	unsigned active;    /* requests in work */
+	struct list parked; /* disk_io by link, in order of arrival */
+	GCond idle;
+};
+
+void gate_init(struct gate *gate);
+void gate_clear(struct gate *gate);
+
+/* IO may begin. False: it is parked, and disk_io_restart() will be called on
+ * its loop. */
+bool gate_enter(struct disk_io *io);
+/* The disk's lock is held: a request is no longer in work. */
+void gate_leave_locked(struct disk *disk);
+/* IO, which holds nothing any more, goes back before the gate. */
+void gate_park(struct disk_io *io);
+bool gate_has_parked(struct disk *disk);
+
+/* Blocks until no request is in work. Not on a loop. Nests. */
+void gate_close(struct disk *disk);
+void gate_open(struct disk *disk);
+/* Parked requests begin anew, as far as the gate is open. */
+void gate_release(struct disk *disk);
+
+#endif

@@ -1,0 +1,671 @@
+/* The migrator: one thread for a pool, which writes what is dirty in the cache
+ * back to the images, batch by batch.
+ *
+ * When a disk's dirty blocks go:
+ *     urged     somebody drains it, or its last user has closed it
+ *     suspended the cache fails: everything goes that can be read
+ *     short     the log has little room, and this disk holds its oldest end
+ *     full      dirty bytes are past migrate_threshold of what is allowed
+ *     old       the oldest is older than max_dirty_age
+ *     idle      neither writes to the cache nor reads from the pool for
+ *               migrate_idle_ms
+ * Only whole epochs go. All but `idle` and `full` may end one for that.
+ *
+ * A batch that fails is tried again, after a while that doubles up to
+ * RETRY_LONGEST_NS, a little more or less so that many hosts do not come back
+ * at once. An outage is one line in the log, and its end another.
+ *
+ * A disk goes AWAY from a suspended cache once nothing of it is dirty, and
+ * comes back when the cache works again. It is FAILED when a block of it cannot
+ * be read any more, or when another has taken its image over.
+ *
+ * The lock guards the list and every disk's struct migration. It is not held
+ * while a batch is under way; `busy` is. It is taken inside open_lock. */
+#include "migrate.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "apply.h"
+#include "core/counters.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "disk/pool.h"
+#include "owner.h"
+#include "route.h"
+#include "tunables.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_S (1000 * NS_PER_MS)
+#define RETRY_FIRST_NS (100 * NS_PER_MS)
+#define RETRY_LONGEST_NS (10 * NS_PER_S)
+/* While the state has to change, and cannot yet. */
+#define LOOK_AGAIN_NS (50 * NS_PER_MS)
+/* Who waits for a drain is told of failure after so many. */
+#define FAILURES_TOLD 3
+/* Blocks of a batch while room is short. */
+#define SHORT_BATCH 512
+#define LOST_TOLD 16
+
+struct migrator {
+	struct local *local;
+	struct applier *applier;
+	GThread *thread;
+	GMutex lock;
+	GCond changed;
+	struct list disks;
+	bool stop;
+	GRand *random;
+};
+
+static struct disk *disk_of(struct list *node)
+{
+	return container_of(node, struct disk, migration.link);
+}
+
+static struct migrator *migrator_of(struct disk *disk)
+{
+	return disk->local->migrator;
+}
+
+/* ---- What others say ------------------------------------------------------- */
+
+void migration_init(struct migration *migration)
+{
+	list_init(&migration->link);
+	list_init(&migration->waiters);
+}
+
+void migrate_kick(struct local *local)
+{
+	cache_kick(local->cache);
+}
+
+void migrate_note_io(struct local *local)
+{
+	atomic_store_explicit(&local->last_io_ns, loop_now_ns(), memory_order_relaxed);
+}
+
+void migrate_attach(struct disk *disk)
+{
+	struct migrator *migrator = migrator_of(disk);
+
+	g_mutex_lock(&migrator->lock);
+	if (!disk->migration.attached)
+		list_append(&migrator->disks, &disk->migration.link);
+	disk->migration.attached = true;
+	disk->migration.away = disk->migration.failed = false;
+	disk->migration.failures = 0;
+	disk->migration.error = 0;
+	disk->migration.retry_at_ns = 0;
+	disk->migration.reason[0] = '\0';
+	g_mutex_unlock(&migrator->lock);
+	migrate_kick(disk->local);
+}
+
+static void answer_drains_locked(struct migration *migration, int result)
+{
+	struct list *node;
+
+	while ((node = list_pop(&migration->waiters))) {
+		struct drain *drain = container_of(node, struct drain, link);
+
+		drain->result = result;
+		loop_post(drain->loop, &drain->task);
+	}
+}
+
+void migrate_detach(struct disk *disk)
+{
+	struct migrator *migrator;
+
+	if (!disk->local)
+		return;
+	migrator = migrator_of(disk);
+	g_mutex_lock(&migrator->lock);
+	while (disk->migration.busy)
+		g_cond_wait(&migrator->changed, &migrator->lock);
+	if (disk->migration.attached)
+		list_remove(&disk->migration.link);
+	disk->migration.attached = false;
+	answer_drains_locked(&disk->migration, disk->migration.error);
+	g_mutex_unlock(&migrator->lock);
+}
+
+void migrate_drain(struct disk *disk, struct drain *drain)
+{
+	struct migrator *migrator = migrator_of(disk);
+
+	g_mutex_lock(&migrator->lock);
+	list_append(&disk->migration.waiters, &drain->link);
+	g_mutex_unlock(&migrator->lock);
+	migrate_kick(disk->local);
+}
+
+void migrate_urge(struct disk *disk, int change)
+{
+	struct migrator *migrator = migrator_of(disk);
+
+	g_mutex_lock(&migrator->lock);
+	disk->migration.urged += (unsigned)change;
+	if (change > 0)
+		disk->migration.retry_at_ns = 0;
+	g_mutex_unlock(&migrator->lock);
+	migrate_kick(disk->local);
+}
+
+int migrate_get_error(struct disk *disk, char **reason)
+{
+	struct migrator *migrator = migrator_of(disk);
+	int error = 0;
+
+	g_mutex_lock(&migrator->lock);
+	if (disk->migration.failed || disk->migration.failures >= FAILURES_TOLD) {
+		error = disk->migration.failed ? -EIO : disk->migration.error;
+		*reason = g_strdup(disk->migration.reason);
+	}
+	g_mutex_unlock(&migrator->lock);
+	return error;
+}
+
+static bool is_clean(struct disk *disk)
+{
+	struct cache_dirty dirty = {0};
+
+	if (disk->cached)
+		cache_layer_get_dirty(disk->cached, &dirty);
+	return dirty.oldest_ns == 0;
+}
+
+bool migrate_is_needed(struct disk *disk)
+{
+	return disk->route == ROUTE_WRITEBACK && !is_clean(disk);
+}
+
+static bool fill_status_locked(struct disk *disk, struct disk_status *status)
+{
+	const struct migration *migration = &disk->migration;
+	struct cache_dirty dirty = {0};
+
+	if (!migration->attached)
+		return false;
+	if (disk->cached)
+		cache_layer_get_dirty(disk->cached, &dirty);
+	status->dirty_bytes = dirty.blocks << BLOCK_SHIFT;
+	status->dirty_ns = dirty.oldest_ns ? loop_now_ns() - dirty.oldest_ns : 0;
+	if (migration->failed)
+		status->state = "failed";
+	else if (migration->away || migration->failures)
+		status->state = "degraded";
+	else if (disk->mode != DISK_MODE_WRITEBACK)
+		status->state = "draining";
+	g_strlcpy(status->reason, migration->reason, sizeof(status->reason));
+	status->since = migration->since;
+	return true;
+}
+
+bool migrate_get_status(struct disk *disk, struct disk_status *status)
+{
+	struct migrator *migrator = disk->local ? migrator_of(disk) : NULL;
+	bool all = false;
+
+	if (!migrator)
+		return false;
+	g_mutex_lock(&migrator->lock);
+	all = fill_status_locked(disk, status);
+	g_mutex_unlock(&migrator->lock);
+	return all;
+}
+
+/* ---- Failure --------------------------------------------------------------- */
+
+static void set_reason_locked(struct migration *migration, const char *reason)
+{
+	g_strlcpy(migration->reason, reason, sizeof(migration->reason));
+	clock_gettime(CLOCK_REALTIME, &migration->since);
+}
+
+static void note_failure(struct migrator *migrator, struct disk *disk, int error, const char *what)
+{
+	struct migration *migration = &disk->migration;
+	g_autofree char *reason = g_strdup_printf("%s: %s: %s", disk_image_path(disk), what, g_strerror(-error));
+	uint64_t pause;
+	bool first;
+
+	g_mutex_lock(&migrator->lock);
+	first = migration->failures++ == 0;
+	pause = MIN(RETRY_FIRST_NS << MIN(migration->failures - 1, 16), RETRY_LONGEST_NS);
+	pause += (uint64_t)((double)pause * g_rand_double_range(migrator->random, -0.25, 0.25));
+	migration->retry_at_ns = loop_now_ns() + pause;
+	migration->error = error;
+	if (first)
+		set_reason_locked(migration, reason);
+	if (migration->failures >= FAILURES_TOLD)
+		answer_drains_locked(migration, error);
+	g_mutex_unlock(&migrator->lock);
+	if (first)
+		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
+}
+
+static void note_success(struct migrator *migrator, struct disk *disk)
+{
+	unsigned failures;
+
+	g_mutex_lock(&migrator->lock);
+	failures = disk->migration.failures;
+	disk->migration.failures = 0;
+	disk->migration.error = 0;
+	disk->migration.retry_at_ns = 0;
+	if (failures)
+		set_reason_locked(&disk->migration, "");
+	g_mutex_unlock(&migrator->lock);
+	if (failures)
+		log_warning("%s: takes its changes again, after %u tries", disk_image_path(disk), failures);
+}
+
+/* For good. The disk is busy. */
+static void fail_disk(struct migrator *migrator, struct disk *disk, bool lost, const char *reason)
+{
+	g_mutex_lock(&migrator->lock);
+	disk->migration.failed = true;
+	set_reason_locked(&disk->migration, reason);
+	answer_drains_locked(&disk->migration, -EIO);
+	g_mutex_unlock(&migrator->lock);
+	log_error("%s", reason);
+	gate_close(disk);
+	route_fail(disk, lost);
+	gate_open(disk);
+}
+
+struct lost {
+	GString *blocks;
+	unsigned count;
+};
+
+static void add_lost(void *opaque, uint64_t block)
+{
+	struct lost *lost = opaque;
+
+	if (lost->count++ < LOST_TOLD)
+		g_string_append_printf(lost->blocks, "%s%" G_GUINT64_FORMAT, lost->count > 1 ? ", " : "", block);
+}
+
+static void fail_lost(struct migrator *migrator, struct disk *disk, const struct lost *lost)
+{
+	g_autofree char *reason = g_strdup_printf(
+		"%s: failed: %u of its blocks that only the cache has cannot be read there (4 KiB block%s %s%s); "
+		"leafctl cache dump saves the others",
+		disk->name, lost->count, lost->count == 1 ? "" : "s", lost->blocks->str,
+		lost->count > LOST_TOLD ? ", ..." : "");
+
+	fail_disk(migrator, disk, false, reason);
+}
+
+/* ---- One batch ------------------------------------------------------------- */
+
+/* A leaf that failed refuses everything until it is opened anew. */
+static int reopen_leaf(struct disk *disk)
+{
+	const struct chain_link *link = disk->links->pdata[0];
+	g_autoptr(GError) error = NULL;
+	struct image *leaf;
+	int result = 0;
+
+	gate_close(disk);
+	image_close(disk->leaf);
+	leaf = image_open(link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, link->base_offset, &error);
+	disk->leaf = leaf;
+	if (leaf)
+		result = image_begin_writing(leaf);
+	gate_open(disk);
+	return leaf ? result : error_to_errno(error);
+}
+
+static int take_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits,
+		      struct cache_batch **batch)
+{
+	struct lost lost = {.blocks = g_string_new(NULL)};
+	int result = cache_batch_take(disk->cached, limits, batch, add_lost, &lost);
+
+	if (lost.count > 0)
+		fail_lost(migrator, disk, &lost);
+	g_string_free(lost.blocks, TRUE);
+	return lost.count > 0 ? -ENODATA : result;
+}
+
+/* True: some of it went. */
+static bool migrate_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits)
+{
+	struct cache_batch *batch;
+	int result = disk->leaf->failed ? reopen_leaf(disk) : 0;
+
+	if (result < 0) {
+		note_failure(migrator, disk, result, "cannot be opened again");
+		return false;
+	}
+	if (!owner_has_disk(disk)) {
+		g_autofree char *reason = g_strdup_printf(
+			"%s: failed: another has taken its image over; what the cache has of it is not written back "
+			"(leafctl cache dump saves it)",
+			disk->name);
+
+		fail_disk(migrator, disk, true, reason);
+		return false;
+	}
+	result = take_batch(migrator, disk, limits, &batch);
+	if (result < 0 || !batch) {
+		if (result < 0 && result != -ENODATA)
+			note_failure(migrator, disk, result, "no batch can be made of its changes");
+		return false;
+	}
+	result = applier_run(migrator->applier, disk->leaf, batch);
+	if (result < 0) {
+		cache_batch_free(batch);
+		note_failure(migrator, disk, result, "cannot be written");
+		return false;
+	}
+	counter_add(migrate_batches, 1);
+	counter_add(migrate_blocks, batch->data_blocks);
+	cache_batch_done(batch);
+	note_success(migrator, disk);
+	return true;
+}
+
+/* ---- When ------------------------------------------------------------------ */
+
+struct look {
+	struct migrator *migrator;
+	struct disk_tunables tunables;
+	struct cache_status cache;
+	uint64_t now_ns;
+	uint64_t next_ns; /* when to look again, if nothing comes before */
+	uint64_t oldest;  /* distance of the oldest dirty block of all */
+};
+
+static void look_again(struct look *look, uint64_t at_ns)
+{
+	look->next_ns = MIN(look->next_ns, at_ns);
+}
+
+static bool is_full(const struct look *look)
+{
+	return look->cache.dirty_blocks * 100 >= look->cache.dirty_blocks_max * look->tunables.migrate_threshold;
+}
+
+/* Whether DISK's dirty blocks are to go now, and with *CUT an epoch ended for it. */
+static bool is_wanted(struct look *look, struct disk *disk, const struct cache_dirty *dirty, bool *cut)
+{
+	uint64_t last_io_ns = atomic_load_explicit(&disk->local->last_io_ns, memory_order_relaxed);
+	uint64_t old_ns = dirty->oldest_ns + look->tunables.max_dirty_age * NS_PER_S;
+	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
+
+	*cut = true;
+	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) || disk->opens == 0 ||
+	    look->cache.state == CACHE_SUSPENDED || look->now_ns >= old_ns)
+		return true;
+	if (look->cache.short_of_room && dirty->distance == look->oldest)
+		return true;
+	look_again(look, old_ns);
+	*cut = is_full(look);
+	if (is_full(look))
+		return true;
+	if (dirty->has_barrier && look->now_ns >= idle_ns)
+		return true;
+	if (dirty->has_barrier)
+		look_again(look, idle_ns);
+	return false;
+}
+
+/* DISK is on the list and free to be worked on: then it is busy. */
+static bool begin_locked(struct look *look, struct disk *disk, bool *cut)
+{
+	struct cache_dirty dirty;
+
+	if (disk->migration.failed || disk->migration.away)
+		return false;
+	cache_layer_get_dirty(disk->cached, &dirty);
+	if (dirty.oldest_ns == 0) {
+		answer_drains_locked(&disk->migration, 0);
+		return false;
+	}
+	if (disk->migration.retry_at_ns > look->now_ns) {
+		look_again(look, disk->migration.retry_at_ns);
+		return false;
+	}
+	if (!is_wanted(look, disk, &dirty, cut))
+		return false;
+	disk->migration.busy = true;
+	return true;
+}
+
+static void end(struct migrator *migrator, struct disk *disk)
+{
+	g_mutex_lock(&migrator->lock);
+	disk->migration.busy = false;
+	g_cond_broadcast(&migrator->changed);
+	g_mutex_unlock(&migrator->lock);
+}
+
+static uint64_t find_oldest_locked(struct migrator *migrator)
+{
+	uint64_t oldest = UINT64_MAX;
+
+	list_foreach(node, &migrator->disks)
+	{
+		struct migration *migration = &disk_of(node)->migration;
+		struct cache_dirty dirty;
+
+		if (migration->failed || migration->away)
+			continue;
+		cache_layer_get_dirty(disk_of(node)->cached, &dirty);
+		if (dirty.oldest_ns)
+			oldest = MIN(oldest, dirty.distance);
+	}
+	return oldest;
+}
+
+/* A disk that something is to be done for, with a reference, busy; the list
+ * turns, so that each has its turn. */
+static struct disk *choose(struct look *look, bool *cut)
+{
+	struct migrator *migrator = look->migrator;
+	struct disk *chosen = NULL;
+
+	g_mutex_lock(&migrator->lock);
+	look->oldest = find_oldest_locked(migrator);
+	list_foreach(node, &migrator->disks)
+	{
+		if (!begin_locked(look, disk_of(node), cut))
+			continue;
+		chosen = disk_ref(disk_of(node));
+		list_remove(node);
+		list_append(&migrator->disks, node);
+		break;
+	}
+	g_mutex_unlock(&migrator->lock);
+	return chosen;
+}
+
+/* ---- States ---------------------------------------------------------------- */
+
+/* The disk goes away from the cache, or comes back, behind its closed gate. */
+static void change_route(struct look *look, struct disk *disk, bool away)
+{
+	g_autoptr(GError) error = NULL;
+	bool done = false;
+
+	gate_close(disk);
+	if (!away)
+		done = route_enter_writeback(disk, &error);
+	else if (is_clean(disk))
+		done = route_flee_cache(disk, look->cache.reason, &error);
+	if (done) {
+		g_mutex_lock(&look->migrator->lock);
+		disk->migration.away = away;
+		set_reason_locked(&disk->migration, away ? look->cache.reason : "");
+		g_mutex_unlock(&look->migrator->lock);
+		log_warning("%s: %s", disk->name,
+			    away ? "goes on without the cache; all its changes are in the pool"
+				 : "uses the cache again");
+	}
+	gate_open(disk);
+	if (error)
+		note_failure(look->migrator, disk, error_to_errno(error), error->message);
+}
+
+/* What an earlier mount left is in the pool: on to the mode that was asked for. */
+static void leave(struct look *look, struct disk *disk)
+{
+	g_autoptr(GError) error = NULL;
+
+	gate_close(disk);
+	if (is_clean(disk) && !route_leave_writeback(disk, &error))
+		note_failure(look->migrator, disk, error_to_errno(error), error->message);
+	gate_open(disk);
+}
+
+/* The last user is gone, and nothing is dirty any more. */
+static void close_unused(struct disk *disk)
+{
+	bool unused = disk->opens == 0 && disk->open && !migrate_is_needed(disk);
+	int result = unused ? disk_close_chain(disk) : 0;
+
+	if (result < 0)
+		log_error("%s: cannot be closed: %s", disk->name, g_strerror(-result));
+}
+
+static void look_at_state(struct look *look, struct disk *disk)
+{
+	bool suspended = look->cache.state == CACHE_SUSPENDED;
+	struct migration *migration = &disk->migration;
+
+	if (migration->failed || !disk->open)
+		return;
+	if (migration->retry_at_ns > look->now_ns)
+		look_again(look, migration->retry_at_ns);
+	else if (migration->away != suspended && (migration->away || is_clean(disk)))
+		change_route(look, disk, suspended);
+	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && is_clean(disk))
+		leave(look, disk);
+	if (gate_has_parked(disk) && migration->away == suspended)
+		gate_release(disk);
+	else if (gate_has_parked(disk))
+		look_again(look, look->now_ns + LOOK_AGAIN_NS);
+	close_unused(disk);
+}
+
+static GPtrArray *list_disks(struct migrator *migrator)
+{
+	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
+
+	g_mutex_lock(&migrator->lock);
+	list_foreach(node, &migrator->disks) g_ptr_array_add(disks, disk_ref(disk_of(node)));
+	g_mutex_unlock(&migrator->lock);
+	return disks;
+}
+
+/* Whoever opens or closes a disk now is not waited for. */
+static void look_at_states(struct look *look)
+{
+	g_autoptr(GPtrArray) disks = list_disks(look->migrator);
+
+	for (guint i = 0; i < disks->len; i++) {
+		struct disk *disk = disks->pdata[i];
+
+		if (g_mutex_trylock(&disk->open_lock)) {
+			look_at_state(look, disk);
+			g_mutex_unlock(&disk->open_lock);
+		} else {
+			look_again(look, look->now_ns + LOOK_AGAIN_NS);
+		}
+	}
+}
+
+/* ---- The thread ------------------------------------------------------------ */
+
+static void refresh(struct look *look)
+{
+	tunables_get(look->migrator->local->tunables, &look->tunables);
+	cache_get_status(look->migrator->local->cache, &look->cache);
+	look->now_ns = loop_now_ns();
+	look->next_ns = UINT64_MAX;
+}
+
+static bool migrate_one(struct look *look)
+{
+	struct cache_batch_limits limits = {.data_blocks = (unsigned)look->tunables.migrate_batch};
+	struct disk *disk;
+
+	disk = choose(look, &limits.cut);
+	if (!disk)
+		return false;
+	if (look->cache.short_of_room)
+		limits.data_blocks = MIN(limits.data_blocks, SHORT_BATCH);
+	limits.extents = image_apply_extents_max(disk->leaf);
+	if (limits.extents == 0)
+		limits.extents = UINT_MAX;
+	migrate_batch(look->migrator, disk, &limits);
+	end(look->migrator, disk);
+	disk_unref(disk);
+	return true;
+}
+
+static bool is_stopping(struct migrator *migrator)
+{
+	bool stop;
+
+	g_mutex_lock(&migrator->lock);
+	stop = migrator->stop;
+	g_mutex_unlock(&migrator->lock);
+	return stop;
+}
+
+static gpointer thread_main(gpointer opaque)
+{
+	struct migrator *migrator = opaque;
+	struct look look = {.migrator = migrator};
+
+	while (!is_stopping(migrator)) {
+		refresh(&look);
+		look_at_states(&look);
+		if (!migrate_one(&look))
+			cache_wait_work(migrator->local->cache, look.next_ns);
+	}
+	return NULL;
+}
+
+struct migrator *migrator_new(struct local *local, GError **error)
+{
+	struct migrator *migrator = g_new0(struct migrator, 1);
+
+	migrator->local = local;
+	g_mutex_init(&migrator->lock);
+	g_cond_init(&migrator->changed);
+	list_init(&migrator->disks);
+	migrator->random = g_rand_new();
+	migrator->applier = applier_new(error);
+	if (migrator->applier)
+		migrator->thread = g_thread_try_new("leafdisk-migrate", thread_main, migrator, error);
+	if (migrator->thread)
+		return migrator;
+	migrator_free(migrator);
+	return NULL;
+}
+
+void migrator_free(struct migrator *migrator)
+{
+	if (!migrator)
+		return;
+	g_mutex_lock(&migrator->lock);
+	migrator->stop = true;
+	g_mutex_unlock(&migrator->lock);
+	if (migrator->thread) {
+		cache_kick(migrator->local->cache);
+		g_thread_join(migrator->thread);
+	}
+	applier_free(migrator->applier);
+	g_rand_free(migrator->random);
+	g_cond_clear(&migrator->changed);
+	g_mutex_clear(&migrator->lock);
+	g_free(migrator);
+}

@@ -1,0 +1,71 @@
+/* The migrator: writes what is dirty in the cache back to the pool. */
+#ifndef LEAFDISK_DISK_MIGRATE_H
+#define LEAFDISK_DISK_MIGRATE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "core/list.h"
+#include "core/loop.h"
+
+struct disk;
+struct disk_io;
+struct local;
+struct migrator;
+
+/* Somebody waits until nothing of a disk is dirty. */
+struct drain {
+	struct loop *loop;
+	struct loop_task task; /* posted once */
+	int result;	       /* 0, or why that will take long: -errno */
+	struct list link;
+};
+
+/* A disk's part. Guarded by the migrator's lock. */
+struct migration {
+	struct list link; /* on the migrator's list: what it writes may be dirty */
+	bool attached;
+	bool busy;	     /* a batch is under way, or the disk's state changes */
+	bool away;	     /* the cache fails: it goes to the pool until that is over */
+	unsigned urged;	     /* who wants all of it written back */
+	struct list waiters; /* struct drain */
+	unsigned failures;   /* in a row */
+	int error;	     /* of the last one */
+	uint64_t retry_at_ns;
+	bool failed; /* for good */
+	char reason[256];
+	struct timespec since;
+};
+
+struct migrator *migrator_new(struct local *local, GError **error);
+/* Ends the thread, when its batch is done. NULL is allowed. */
+void migrator_free(struct migrator *migrator);
+
+void migration_init(struct migration *migration);
+
+/* DISK's chain is open and its route is WRITEBACK, until it is detached;
+ * blocks until no batch is under way. Both have no effect again. */
+void migrate_attach(struct disk *disk);
+void migrate_detach(struct disk *disk);
+
+/* Posts DRAIN's task once nothing of DISK is dirty, or it failed for a while. */
+void migrate_drain(struct disk *disk, struct drain *drain);
+/* All of DISK is wanted in the pool (+1), or no longer (-1). */
+void migrate_urge(struct disk *disk, int change);
+/* 0: nothing has failed lately; otherwise -errno and a sentence (g_free). */
+int migrate_get_error(struct disk *disk, char **reason);
+
+/* Something of DISK is dirty, so that its chain has to stay open. */
+bool migrate_is_needed(struct disk *disk);
+/* Fills what STATUS says of dirty blocks; true: and of the state too. */
+struct disk_status;
+bool migrate_get_status(struct disk *disk, struct disk_status *status);
+
+/* The shared store, or the guest, was not idle now. */
+void migrate_note_io(struct local *local);
+/* Something that the migrator looks at has changed. */
+void migrate_kick(struct local *local);
+
+#endif

@@ -1,0 +1,125 @@
+/* Writeback: writes, zeros and barriers into the cache.
+ *
+ * What the cache does not take because it is suspended goes back before the
+ * gate: the migrator then empties the cache into the pool, as far as it can be
+ * read, and opens the gate to the pool instead; or the cache has come back, and
+ * the request finds it so. Until then the guest waits; it sees no error.
+ *
+ * A write cancels the fetches of its blocks and puts then; a fetch that begins
+ * in between publishes nothing, for the cache has newer by then (cache_put). */
+#include "writeback.h"
+
+#include <errno.h>
+
+#include "local.h"
+#include "migrate.h"
+
+/* The cache is suspended: the migrator is told. */
+static enum step park(struct disk_io *io)
+{
+	struct local *local = io->disk->local;
+	enum step step = io_park(io);
+
+	migrate_kick(local);
+	return step;
+}
+
+uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+{
+	struct disk *disk = io->disk;
+	int64_t n;
+
+	fetch_cancel(&disk->local->fetches, disk->cached, block, limit);
+	n = cache_put(disk->cached, block, limit, buffer, true);
+	migrate_note_io(disk->local);
+	if (n > 0)
+		return (uint64_t)n;
+	if (n == -EAGAIN)
+		(void)local_wait_for_room(io, true);
+	else
+		(void)park(io);
+	return 0;
+}
+
+enum step phase_zero_dirty(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+	int result = 0;
+
+	if (io->inner_first >= io->inner_end || io->result < 0)
+		return io_wait_pending(io);
+	if (io->pending)
+		return STEP_WAIT;
+	fetch_cancel(&disk->local->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
+	result = cache_put_zero(disk->cached, io->inner_first, io->inner_end - io->inner_first);
+	migrate_note_io(disk->local);
+	if (result == -EAGAIN)
+		return local_wait_for_room(io, true);
+	return result < 0 ? park(io) : STEP_NEXT;
+}
+
+/* ---- Barriers -------------------------------------------------------------- */
+
+enum barrier_stage { BARRIER_BEGIN, BARRIER_UNDER_WAY, BARRIER_LOST };
+
+static void flushed(struct loop_task *task)
+{
+	struct run *run = container_of(task, struct run, flush.task);
+
+	if (run->flush.result < 0)
+		run->owner->stage = BARRIER_LOST;
+	io_run_finished(run, 0);
+}
+
+static enum step begin_barrier(struct disk_io *io)
+{
+	struct run *run = context_get_run(io->context, io);
+	int result;
+
+	if (!run)
+		return STEP_WAIT;
+	run->flush = (struct cache_flush){.loop = io->context->loop, .task.run = flushed};
+	io->stage = BARRIER_UNDER_WAY;
+	io->pending++;
+	result = cache_flush(io->disk->cached, &run->flush);
+	if (result == 0)
+		return STEP_WAIT;
+	io->stage = BARRIER_BEGIN;
+	io->pending--;
+	context_put_run(io->context, run);
+	return result == -EAGAIN ? local_wait_for_room(io, false) : park(io);
+}
+
+enum step phase_barrier(struct disk_io *io)
+{
+	if (io->pending)
+		return STEP_WAIT;
+	if (io->stage == BARRIER_BEGIN)
+		return begin_barrier(io);
+	return io->stage == BARRIER_LOST ? park(io) : STEP_NEXT;
+}
+
+/* ---- Draining -------------------------------------------------------------- */
+
+static void drained(struct loop_task *task)
+{
+	struct run *run = container_of(task, struct run, drain.task);
+
+	io_run_finished(run, run->drain.result);
+}
+
+enum step phase_drain(struct disk_io *io)
+{
+	struct run *run;
+
+	if (io->pending || io->stage)
+		return io_wait_pending(io);
+	run = context_get_run(io->context, io);
+	if (!run)
+		return STEP_WAIT;
+	run->drain = (struct drain){.loop = io->context->loop, .task.run = drained};
+	io->stage = 1;
+	io->pending++;
+	migrate_drain(io->disk, &run->drain);
+	return STEP_WAIT;
+}
