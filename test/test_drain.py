@@ -1,0 +1,266 @@
+"""What is dirty is written back: by commands, and at the end of a mount; and it
+can be given up at any time.
+
+Dirty data is many small epochs here, one for each fsync, that are held back by
+the tunables and, where it is to take a while, written back one by one."""
+import contextlib
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+
+import pytest
+
+from harness import BLOCK, MIB, converted, leafctl, make_image, opened, program, run, scaled, wait_until, write_all
+
+HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
+SLOW = [*HELD, "migrate_batch=1"]
+EPOCHS = scaled(1500, 6000)
+DISK_BYTES = 16 * MIB
+WAIT = 10
+
+
+@pytest.fixture
+def web1(pool):
+    return make_image(os.path.join(pool, "web1.leaf"), DISK_BYTES)
+
+
+@pytest.fixture
+def writeback(mount, work, web1):
+    return lambda *options: mount("mode=writeback", f"cache={work}/cache", "cache_size=64M", *options)
+
+
+def make_dirty(live, rng):
+    """Returns what the disk holds then."""
+    content = bytearray(DISK_BYTES)
+    with opened(live.file("web1.img")) as fd:
+        for _ in range(EPOCHS):
+            place = rng.randrange(DISK_BYTES // BLOCK) * BLOCK
+            content[place:place + BLOCK] = rng.randbytes(BLOCK)
+            write_all(fd, content[place:place + BLOCK], place)
+            os.fsync(fd)
+    return bytes(content)
+
+
+def text_of(live, *names):
+    with open(live.control(*names), encoding="utf-8") as file:
+        return file.read()
+
+
+def dirty_bytes(live):
+    return int(text_of(live, "drain"))
+
+
+def in_the_pool(web1, work):
+    return converted(web1, work)
+
+
+def start_drain(path):
+    return subprocess.Popen([program("leafctl"), "drain", path], stderr=subprocess.PIPE, text=True)
+
+
+def await_progress(live):
+    before = dirty_bytes(live)
+    wait_until(lambda: dirty_bytes(live) < before, "something to be written back")
+
+
+def path_of(live, what):
+    return live.path if what == "mount" else live.file("web1.img")
+
+
+# ---- By a command ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["mount", "file"])
+def test_drain(writeback, web1, work, rng, what):
+    live = writeback(*HELD, "nodrain")
+    content = make_dirty(live, rng)
+    dirty = dirty_bytes(live)
+    assert dirty >= MIB and dirty == int(text_of(live, "disks", "web1.img", "drain"))
+    status = json.loads(leafctl("status", "--json", live.file("web1.img")).stdout)
+    assert status["dirty_bytes"] == dirty and status["dirty_age_ms"] > 0
+    assert re.search(r"^web1\.img +writeback +active +[0-9.]+ MiB +[0-9]+\.[0-9] s", leafctl("status", live.path).stdout,
+                     re.M)
+    assert json.loads(text_of(live, "stats"))["dirty_bytes"] == dirty
+    assert f"leafdisk_dirty_bytes {dirty}\n" in text_of(live, "metrics")
+    for _ in range(2):
+        assert leafctl("drain", path_of(live, what)).stderr == ""
+        assert dirty_bytes(live) == 0
+    live.stop()
+    assert in_the_pool(web1, work) == content
+
+
+@pytest.mark.parametrize("what", ["mount", "file"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_drain_is_given_up(writeback, rng, what, number):
+    """By everyone who waits for it, and none has to wait for another."""
+    live = writeback(*SLOW, "nodrain")
+    make_dirty(live, rng)
+    children = [start_drain(path_of(live, what)) for _ in range(2)]
+    await_progress(live)
+    for child in children:
+        child.send_signal(number)
+        assert child.wait(WAIT) == 1
+        said = child.stderr.read()
+        assert f"stopped by signal {number.value}" in said and "run again" in said and said.count("\n") == 1
+    assert dirty_bytes(live) > 0
+    leafctl("set", live.path, "migrate_batch=16384")
+    leafctl("drain", live.path)
+    assert dirty_bytes(live) == 0
+    live.stop()
+
+
+def test_a_shell_that_is_killed_gives_up(writeback, rng):
+    live = writeback(*SLOW, "nodrain")
+    make_dirty(live, rng)
+    with subprocess.Popen(["sh", "-c", 'echo 1 >"$1"', "sh", live.control("drain")]) as child:
+        await_progress(live)
+        child.kill()
+        assert child.wait(WAIT) == -signal.SIGKILL
+    assert dirty_bytes(live) > 0
+    live.stop()
+
+
+def test_the_end_of_the_mount_gives_up_a_drain(writeback, rng):
+    live = writeback(*SLOW, "nodrain")
+    make_dirty(live, rng)
+    child = start_drain(live.path)
+    await_progress(live)
+    os.kill(live.pid, signal.SIGTERM)
+    assert live.wait(WAIT) == 0
+    assert child.wait(WAIT) == 1 and child.stderr.read().startswith("leafctl: ")
+
+
+def test_leaving_writeback_drains(writeback, web1, work, rng):
+    live = writeback(*HELD, "nodrain")
+    content = make_dirty(live, rng)
+    leafctl("mode", live.file("web1.img"), "direct")
+    assert dirty_bytes(live) == 0 and text_of(live, "disks", "web1.img", "mode") == "direct\n"
+    live.stop()
+    assert in_the_pool(web1, work) == content
+
+
+def test_leaving_writeback_is_given_up(writeback, rng):
+    live = writeback(*SLOW, "nodrain")
+    make_dirty(live, rng)
+    child = subprocess.Popen([program("leafctl"), "mode", live.file("web1.img"), "direct"], stderr=subprocess.PIPE)
+    await_progress(live)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(WAIT) == 1
+    assert text_of(live, "disks", "web1.img", "mode") == "writeback\n"
+    live.stop()
+
+
+# ---- At the end --------------------------------------------------------------
+
+
+def end(live, how):
+    if how == "signal":
+        os.kill(live.pid, signal.SIGTERM)
+    else:
+        run(*{"unmount": ["fusermount3", "-u"], "lazy": ["fusermount3", "-uz"], "force": ["umount", "-f"]}[how],
+            live.path, check=False)
+
+
+@pytest.mark.parametrize("how,is_open", [("unmount", False), ("lazy", False), ("force", True), ("signal", True)])
+def test_the_end_drains(writeback, web1, work, rng, how, is_open):
+    live = writeback(*HELD)
+    content = make_dirty(live, rng)
+    fd = os.open(live.file("web1.img"), os.O_RDWR) if is_open else None
+    end(live, how)
+    assert live.wait(60) == 0
+    assert "leafdisk: all changes are in the pool\n" in live.messages()
+    if is_open:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    assert in_the_pool(web1, work) == content
+    with writeback(*HELD) as live:
+        pass
+    assert "all changes" not in live.messages()
+
+
+def test_nobody_waits_at_a_mount_that_drains(writeback, rng):
+    live = writeback(*SLOW)
+    make_dirty(live, rng)
+    fd = os.open(live.control("version"), os.O_RDONLY)
+    os.kill(live.pid, signal.SIGTERM)
+    wait_until(lambda: not live.is_live(), "the mount to go", WAIT)
+    with pytest.raises(OSError):
+        os.pread(fd, 1, 0)
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    assert not live.has_ended()
+    os.kill(live.pid, signal.SIGTERM)
+    assert live.wait(WAIT) == 1
+
+
+def test_the_end_is_given_up(writeback, web1, work, rng):
+    """What stays behind is there for the next mount."""
+    live = writeback(*SLOW)
+    content = make_dirty(live, rng)
+    run("fusermount3", "-u", live.path)
+    os.kill(live.pid, signal.SIGINT)
+    assert live.wait(WAIT) == 1
+    said = live.messages()
+    assert "signal INT" in said and "leafdisk: error: " in said and "all changes" not in said
+    with writeback(*HELD) as live:
+        assert dirty_bytes(live) > 0
+    assert "all changes are in the pool" in live.messages()
+    assert in_the_pool(web1, work) == content
+
+
+def test_nodrain(writeback, web1, work, rng):
+    live = writeback(*HELD, "nodrain")
+    content = make_dirty(live, rng)
+    dirty = dirty_bytes(live)
+    live.stop()
+    assert "all changes" not in live.messages() and "left to write back" not in live.messages()
+    with writeback(*HELD) as live:
+        assert dirty_bytes(live) == dirty
+    assert in_the_pool(web1, work) == content
+
+
+# ---- On a terminal -----------------------------------------------------------
+
+
+def on_terminal(command, words, action):
+    """Runs COMMAND; ACTION, once the terminal shows one of WORDS. Its exit
+    status and all that was shown."""
+    leader, follower = pty.openpty()
+    said = b""
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True) as child:
+        os.close(follower)
+        with contextlib.suppress(OSError):
+            while data := os.read(leader, 4096):
+                said += data
+                if words and words in said:
+                    words = None
+                    action(child)
+        os.close(leader)
+        return child.wait(WAIT), said
+
+
+PROGRESS = rb"\r\x1b\[K[0-9.]+ [KM]iB left to write back, [0-9.]+ [KM]?i?B/s\r\x1b\[K"
+
+
+def test_drain_on_a_terminal(writeback, rng):
+    live = writeback(*SLOW, "nodrain")
+    make_dirty(live, rng)
+    status, said = on_terminal([program("leafctl"), "drain", live.path], b"left to write back",
+                               lambda child: child.send_signal(signal.SIGINT))
+    assert status == 1 and re.search(PROGRESS + rb"leafctl: stopped by signal 2", said), said
+    live.stop()
+
+
+def test_the_end_on_a_terminal(writeback, pool, work, rng):
+    live = writeback(*HELD, "nodrain")
+    make_dirty(live, rng)
+    options = live.options
+    live.stop()
+    point = os.path.join(work, "terminal")
+    os.mkdir(point)
+    status, said = on_terminal([program("leafdisk"), pool, point, "-f", "-o", ",".join([*options[:3], *SLOW])],
+                               b"mounted on", lambda child: run("fusermount3", "-u", point))
+    assert status == 0 and re.search(PROGRESS, said) and b"leafdisk: all changes are in the pool\r\n" in said, said
