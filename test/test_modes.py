@@ -465,7 +465,7 @@ def test_long_sequential_reads_pass_by(mount, pool, cache, rng):
 
 @pytest.mark.parametrize("options,sentence", [
     (["mode=persistent"], "needs a cache"),
-    (["mode=direct", "cache={cache}"], "no disk uses the cache"),
+    (["mode=writeback"], "needs a cache"),
     (["cache={cache}", "cache_size=1M"], "cache_size"),
     (["cache=/nowhere/x"], "/nowhere"),
     (["mode=quick"], "direct, persistent, ephemeral"),
