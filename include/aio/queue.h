@@ -28,7 +28,16 @@
 
 struct aio_queue;
 
-enum aio_op { AIO_READ, AIO_WRITE, AIO_DATASYNC };
+enum aio_op {
+	AIO_READ,
+	AIO_WRITE,
+	AIO_WRITE_DURABLE, /* what it wrote is durable when it is done, what others wrote need not be */
+	AIO_DATASYNC,
+};
+static inline bool aio_is_write(enum aio_op op)
+{
+	return op == AIO_WRITE || op == AIO_WRITE_DURABLE;
+}
 
 /* How reads from the page cache have gone of late; all zero is a good start. */
 struct cache_estimate {

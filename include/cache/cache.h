@@ -207,7 +207,7 @@ void cache_wait(struct cache *cache, struct cache_waiter *waiter);
 /* ---- Dirty blocks: flush and migration ---- */
 
 struct cache_flush {
-	struct loop *loop;
+	struct aio_queue *queue; /* of the loop that TASK is posted to */
 	struct loop_task task;
 	/* The cache's until TASK is posted; then 0, or -EIO: the cache was
 	 * suspended, nobody knows what is durable. */

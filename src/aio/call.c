@@ -15,6 +15,7 @@
 #include "call.h"
 
 #include <errno.h>
+#include <sys/uio.h>
 #include <string.h>
 
 #include "core/bytes.h"
@@ -54,7 +55,7 @@ bool call_place(struct aio_queue *queue, struct aio_request *request)
 
 	if (list_is_empty(&queue->free))
 		return false;
-	if (request->op == AIO_WRITE)
+	if (aio_is_write(request->op))
 		fault = fault_hit("aio.write", request->file->name);
 	if (fault < 0) {
 		wait_fail(queue, request, fault);
@@ -100,6 +101,8 @@ static void prepare_iocb(struct aio_call *call)
 		io_prep_pwrite(iocb, fd, vector->iov_base, vector->iov_len, (long long)merge->start);
 	else
 		io_prep_pwritev(iocb, fd, vector, (int)call->vectors, (long long)merge->start);
+	if (merge->op == AIO_WRITE_DURABLE)
+		iocb->aio_rw_flags = RWF_DSYNC;
 	iocb->data = call;
 }
 

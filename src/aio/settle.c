@@ -24,13 +24,37 @@ uint32_t settle_half(const struct aio_request *request, bool direct, uint32_t le
 	return MIN(length, (uint32_t)round_up(((uint64_t)length + 1) / 2, unit));
 }
 
+static void settle_datasync(struct aio_queue *queue, struct aio_request *request)
+{
+	int fault = fault_hit("aio.datasync", request->file->name);
+
+	if (fault < 0) {
+		wait_fail(queue, request, fault);
+		return;
+	}
+	trace_append(TRACE_FLUSHED, request->file->name, 0, NULL, 0);
+	queue_finish(queue, request, 0);
+}
+
+/* In the trace a durable write is flushed with all that its file has had so
+ * far: who submits it waits for nothing else. */
+static void settle_done(struct aio_queue *queue, struct aio_request *request)
+{
+	if (request->op != AIO_WRITE_DURABLE) {
+		queue_finish(queue, request, 0);
+		return;
+	}
+	trace_append(TRACE_BEGIN, request->file->name, 0, NULL, 0);
+	settle_datasync(queue, request);
+}
+
 void settle_member(struct aio_queue *queue, struct aio_request *request, bool direct, bool first, uint64_t *left)
 {
 	uint32_t restart = merge_restart(request, direct);
 	uint32_t got = merge_take(request, direct, left);
 	int fault = 0;
 
-	if (got > 0 && request->op == AIO_WRITE)
+	if (got > 0 && aio_is_write(request->op))
 		trace_append(TRACE_WRITE, request->file->name, request->offset + restart,
 			     (char *)request->buffer + restart, got);
 	if (got > 0 && request->op == AIO_READ)
@@ -44,7 +68,7 @@ void settle_member(struct aio_queue *queue, struct aio_request *request, bool di
 
 	switch (merge_advance(request, direct, first, got)) {
 	case MERGE_DONE:
-		queue_finish(queue, request, 0);
+		settle_done(queue, request);
 		break;
 	case MERGE_STUCK:
 		queue_finish(queue, request, merge_result_at_end(request));
@@ -57,18 +81,6 @@ void settle_member(struct aio_queue *queue, struct aio_request *request, bool di
 		list_append(&queue->gathered, &request->link);
 		break;
 	}
-}
-
-static void settle_datasync(struct aio_queue *queue, struct aio_request *request)
-{
-	int fault = fault_hit("aio.datasync", request->file->name);
-
-	if (fault < 0) {
-		wait_fail(queue, request, fault);
-		return;
-	}
-	trace_append(TRACE_FLUSHED, request->file->name, 0, NULL, 0);
-	queue_finish(queue, request, 0);
 }
 
 static void settle_error(struct aio_queue *queue, struct list *members, bool several, int error)

@@ -17,8 +17,9 @@ static ssize_t run_call(struct aio_call *call)
 
 	if (merge->op == AIO_READ)
 		return preadv(fd, call->vector, (int)call->vectors, (off_t)merge->start);
-	if (merge->op == AIO_WRITE)
-		return pwritev(fd, call->vector, (int)call->vectors, (off_t)merge->start);
+	if (aio_is_write(merge->op))
+		return pwritev2(fd, call->vector, (int)call->vectors, (off_t)merge->start,
+				merge->op == AIO_WRITE_DURABLE ? RWF_DSYNC : 0);
 	return fdatasync(fd);
 }
 

@@ -61,7 +61,12 @@ static void retry_expired(struct loop_timer *timer)
 
 static void report(struct aio_request *request, uint64_t age_ns)
 {
-	static const char *const names[] = {[AIO_READ] = "read", [AIO_WRITE] = "write", [AIO_DATASYNC] = "datasync"};
+	static const char *const names[] = {
+		[AIO_READ] = "read",
+		[AIO_WRITE] = "write",
+		[AIO_WRITE_DURABLE] = "durable write",
+		[AIO_DATASYNC] = "datasync",
+	};
 
 	log_warning("aio: %s: %s of %" PRIu32 " bytes at %" PRIu64 " has been waiting for %" PRIu64 " s",
 		    request->file->name, names[request->op], request->length, request->offset, age_ns / NS_PER_S);

@@ -3,10 +3,12 @@
  * A flush is the end of an epoch of its layer and everything before it
  * durable. Flushes that come while one is under way share the next: the record
  * with the barrier is closed and written at once, and the writer flushes the
- * file for all that are written. */
+ * file for all that are written. A flush that finds nothing under way writes
+ * its one record itself, durably: two threads less to wake. */
 #include <errno.h>
 
 #include "log.h"
+#include "writeout.h"
 #include "writer.h"
 
 /* An epoch without a guest's barrier is cut there: what it was at a moment is
@@ -118,7 +120,7 @@ void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 static void answer_locked(struct cache_flush *flush, int result)
 {
 	flush->result = result;
-	loop_post(flush->loop, &flush->task);
+	loop_post(aio_queue_loop(flush->queue), &flush->task);
 }
 
 void cache_answer_flushes_locked(struct cache *cache)
@@ -135,20 +137,18 @@ void cache_answer_flushes_locked(struct cache *cache)
 	}
 }
 
-static void want_flush_locked(struct cache *cache, uint64_t sequence)
+static void want_flush_locked(struct cache *cache, const struct cache_flush *flush)
 {
 	if (cache->barrier_deadline_ns)
 		writer_sync_before_locked(cache, loop_now_ns() + cache->barrier_deadline_ns);
-	else
-		writer_sync_locked(cache, sequence);
+	else if (!writeout_write_durable_locked(cache, flush->queue))
+		writer_sync_locked(cache, flush->sequence);
 }
 
-static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
+static int begin_flush_locked(struct cache_layer *layer, struct cache_flush *flush)
 {
 	struct cache *cache = layer->cache;
 
-	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
-		return -EIO;
 	if (!cache_dirty_barrier_locked(layer, LOG_ENTRY))
 		return -EAGAIN;
 	flush->sequence = layer->barrier_sequence;
@@ -158,8 +158,22 @@ static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
 		return 0;
 	}
 	list_append(&cache->flushes, &flush->link);
-	want_flush_locked(cache, flush->sequence);
+	want_flush_locked(cache, flush);
 	return 0;
+}
+
+/* The writer's thread is not woken for what is written from here. */
+static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
+{
+	struct cache *cache = layer->cache;
+	int result;
+
+	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
+		return -EIO;
+	writer_hold_locked(cache);
+	result = begin_flush_locked(layer, flush);
+	writer_let_go_locked(cache);
+	return result;
 }
 
 int cache_flush(struct cache_layer *layer, struct cache_flush *flush)

@@ -113,15 +113,18 @@ struct writer {
 	enum writer_state state;
 	bool stop;
 	bool posted;
+	bool held; /* what would wake the thread is noted in `wanted` */
+	bool wanted;
 	bool syncing;
-	unsigned writes;      /* under way */
-	uint64_t sync_covers; /* what the flush under way will have made durable */
-	uint64_t sync_wanted; /* sequence that somebody waits for */
-	uint64_t seal_at_ns;  /* 0: nothing to seal */
-	uint64_t sync_at_ns;  /* 0: nothing to flush */
-	uint64_t retry_at_ns; /* FAILED */
-	uint64_t retry_ns;    /* between tries */
-	uint64_t progress_ns; /* last answer, while something is under way */
+	unsigned writes;       /* under way */
+	uint64_t sync_covers;  /* what the flush under way will have made durable */
+	uint64_t sync_wanted;  /* sequence that somebody waits for */
+	uint64_t seal_at_ns;   /* 0: nothing to seal */
+	uint64_t sync_at_ns;   /* 0: nothing to flush */
+	uint64_t next_look_ns; /* when the thread wakes by itself; UINT64_MAX: not */
+	uint64_t retry_at_ns;  /* FAILED */
+	uint64_t retry_ns;     /* between tries */
+	uint64_t progress_ns;  /* last answer, while something is under way */
 	struct aio_request sync;
 	/* Constant, or the thread's own. */
 	pthread_t thread;

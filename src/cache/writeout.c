@@ -166,16 +166,17 @@ static void write_done(struct aio_request *request, int result)
 }
 
 /* RECORD is sealed; its bytes stay as they are until it is durable. */
-static void write_record(struct aio_queue *queue, struct log_record *record)
+static void write_record(struct aio_queue *queue, struct log_record *record, enum aio_op op,
+			 void (*done)(struct aio_request *request, int result))
 {
 	record->state = RECORD_WRITING;
 	record->aio = (struct aio_request){
-		.op = AIO_WRITE,
+		.op = op,
 		.file = &record->cache->storage.aio,
 		.buffer = slot_data(record->buffer->data, record->slot),
 		.offset = cache_slot_offset(record->slot),
 		.length = (uint32_t)((1 + record->blocks) << BLOCK_SHIFT),
-		.done = write_done,
+		.done = done,
 	};
 	counter_add(cache_records, 1);
 	counter_add(cache_record_bytes, record->aio.length);
@@ -199,6 +200,54 @@ void writeout_write_locked(struct cache *cache, uint64_t now)
 		if (writer->sync_at_ns == 0)
 			writer->sync_at_ns = now + SYNC_NS;
 		writer->writes++;
-		write_record(writer->queue, record_of(node));
+		write_record(writer->queue, record_of(node), AIO_WRITE, write_done);
 	}
+}
+
+/* ---- One record for a flush ------------------------------------------------ */
+
+bool writeout_is_due_locked(const struct cache *cache)
+{
+	const struct writer *writer = &cache->writer;
+
+	if (writer->state != WRITER_GOOD || writer->sync_wanted > cache->log.durable)
+		return true;
+	list_foreach(node, &cache->log.sealed) if (record_of(node)->state != RECORD_WRITING) return true;
+	return false;
+}
+
+/* On the loop of who flushes. */
+static void durable_write_done(struct aio_request *request, int result)
+{
+	struct log_record *record = container_of(request, struct log_record, aio);
+	struct cache *cache = record->cache;
+	struct writer *writer = &cache->writer;
+
+	cache_lock(cache);
+	writer->writes--;
+	writer->progress_ns = loop_now_ns();
+	record->state = result < 0 ? RECORD_UNWRITTEN : RECORD_WRITTEN;
+	if (result < 0)
+		fail_locked(cache, result, "cannot be written");
+	else if (writer->state == WRITER_GOOD && record_of(list_first(&cache->log.sealed)) == record)
+		durable_locked(cache, record->sequence);
+	if (writeout_is_due_locked(cache))
+		writer_wake_locked(cache);
+	cache_unlock(cache);
+}
+
+bool writeout_write_durable_locked(struct cache *cache, struct aio_queue *queue)
+{
+	struct writer *writer = &cache->writer;
+	struct list *first = list_first(&cache->log.sealed);
+
+	if (writer->state != WRITER_GOOD || writeout_is_under_way(writer) || !first ||
+	    first->next != &cache->log.sealed || !list_is_empty(&cache->log.building) ||
+	    record_of(first)->state != RECORD_UNWRITTEN)
+		return false;
+	writer->progress_ns = loop_now_ns();
+	writer->writes++;
+	counter_add(cache_syncs, 1);
+	write_record(queue, record_of(first), AIO_WRITE_DURABLE, durable_write_done);
+	return true;
 }

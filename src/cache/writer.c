@@ -57,6 +57,7 @@ void writer_look(struct cache *cache)
 		writeout_sync_locked(cache, now);
 		next = next_look_locked(cache);
 	}
+	writer->next_look_ns = next;
 	cache_unlock(cache);
 	cache_announce(cache);
 	if (next == UINT64_MAX)
@@ -95,16 +96,35 @@ void writer_wake_locked(struct cache *cache)
 {
 	struct writer *writer = &cache->writer;
 
-	if (writer->posted || !cache->started)
+	writer->wanted = true;
+	if (writer->held || writer->posted || !cache->started)
 		return;
 	writer->posted = true;
 	loop_post(writer->loop, &writer->task);
 }
 
+void writer_hold_locked(struct cache *cache)
+{
+	cache->writer.held = true;
+	cache->writer.wanted = false;
+}
+
+/* A record that the holder writes itself is nothing to wake for. */
+void writer_let_go_locked(struct cache *cache)
+{
+	cache->writer.held = false;
+	if (cache->writer.wanted && writeout_is_due_locked(cache))
+		writer_wake_locked(cache);
+}
+
+/* It looks at the time when it wakes. */
 void writer_begun_locked(struct cache *cache)
 {
-	cache->writer.seal_at_ns = loop_now_ns() + SEAL_NS;
-	writer_wake_locked(cache);
+	struct writer *writer = &cache->writer;
+
+	writer->seal_at_ns = loop_now_ns() + SEAL_NS;
+	if (writer->next_look_ns > writer->seal_at_ns)
+		writer_wake_locked(cache);
 }
 
 void writer_sync_locked(struct cache *cache, uint64_t sequence)
@@ -128,6 +148,7 @@ bool writer_init(struct cache *cache, GError **error)
 	struct aio_limits limits = {.depth = 2 * WRITES_MAX, .io_timeout_ns = ANSWER_NS};
 
 	writer->task.run = task_run;
+	writer->next_look_ns = UINT64_MAX;
 	loop_timer_init(&writer->timer, timer_expired);
 	writer->loop = loop_new(error);
 	if (!writer->loop)

@@ -78,7 +78,7 @@ static enum step begin_barrier(struct disk_io *io)
 
 	if (!run)
 		return STEP_WAIT;
-	run->flush = (struct cache_flush){.loop = io->context->loop, .task.run = flushed};
+	run->flush = (struct cache_flush){.queue = io->context->queue, .task.run = flushed};
 	io->stage = BARRIER_UNDER_WAY;
 	io->pending++;
 	result = cache_flush(io->disk->cached, &run->flush);
