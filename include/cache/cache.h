@@ -33,6 +33,8 @@
 #include "core/loop.h"
 
 #define CACHE_ID_BYTES 16
+/* Of a layer's name, what is kept. */
+#define CACHE_NAME_BYTES 255
 /* Of a new file. */
 #define CACHE_BYTES_DEFAULT (UINT64_C(10) << 30)
 

@@ -375,6 +375,16 @@ static struct image_extent extent_of_local(struct disk *disk, uint64_t block, ui
 	return image_extent(overflow, block, cached.blocks);
 }
 
+/* What is newer in the cache, or else what the leaf has. */
+static struct image_extent extent_of_cached(struct disk *disk, uint64_t block, uint64_t limit)
+{
+	struct cache_extent cached = cache_lookup(disk->cached, block, limit);
+
+	if (cached.answer != CACHE_MISS)
+		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	return image_extent_blocking(disk->leaf, block, cached.blocks);
+}
+
 static uint64_t blocks_of_layer(struct disk *disk, unsigned layer)
 {
 	struct image *image = layer ? stack_layer(disk->stack, layer - 1) : disk->leaf;
@@ -386,6 +396,8 @@ static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, ui
 {
 	if (layer == 0 && disk->route == ROUTE_LOCAL)
 		return extent_of_local(disk, block, limit);
+	if (layer == 0 && disk->route == ROUTE_WRITEBACK)
+		return extent_of_cached(disk, block, limit);
 	return image_extent_blocking(layer ? stack_layer(disk->stack, layer - 1) : disk->leaf, block, limit);
 }
 
@@ -411,12 +423,12 @@ static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, u
 	return (struct image_extent){EXTENT_ABSENT, limit};
 }
 
-bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+static bool get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
 {
 	uint64_t size = disk->size_bytes, end;
 	struct image_extent found;
 
-	if (offset >= size)
+	if (offset >= size || disk->route == ROUTE_FAILED)
 		return false;
 	found = extent_of_layers(disk, offset >> BLOCK_SHIFT, blocks_of(size) - (offset >> BLOCK_SHIFT),
 				 &extent->layer);
@@ -425,6 +437,16 @@ bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *ext
 	extent->length = end - offset;
 	extent->zero = found.state != EXTENT_DATA;
 	return true;
+}
+
+bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+{
+	bool found;
+
+	gate_wait(disk);
+	found = get_extent(disk, offset, extent);
+	gate_leave(disk);
+	return found;
 }
 
 int64_t disk_seek(struct disk *disk, uint64_t offset, int whence)

@@ -219,10 +219,11 @@ struct resume {
 	GPtrArray *disks;
 };
 
+/* The cache keeps as much of a path. */
 static struct disk *find_by_path(GPtrArray *disks, const char *path)
 {
 	for (guint i = 0; i < disks->len; i++)
-		if (strcmp(disk_image_path(disks->pdata[i]), path) == 0)
+		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0)
 			return disks->pdata[i];
 	return NULL;
 }

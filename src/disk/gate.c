@@ -6,12 +6,12 @@
 void gate_init(struct gate *gate)
 {
 	list_init(&gate->parked);
-	g_cond_init(&gate->idle);
+	g_cond_init(&gate->changed);
 }
 
 void gate_clear(struct gate *gate)
 {
-	g_cond_clear(&gate->idle);
+	g_cond_clear(&gate->changed);
 }
 
 bool gate_enter(struct disk_io *io)
@@ -32,7 +32,23 @@ bool gate_enter(struct disk_io *io)
 void gate_leave_locked(struct disk *disk)
 {
 	if (--disk->gate.active == 0 && disk->gate.closings > 0)
-		g_cond_broadcast(&disk->gate.idle);
+		g_cond_broadcast(&disk->gate.changed);
+}
+
+void gate_wait(struct disk *disk)
+{
+	g_mutex_lock(&disk->lock);
+	while (disk->gate.closings > 0)
+		g_cond_wait(&disk->gate.changed, &disk->lock);
+	disk->gate.active++;
+	g_mutex_unlock(&disk->lock);
+}
+
+void gate_leave(struct disk *disk)
+{
+	g_mutex_lock(&disk->lock);
+	gate_leave_locked(disk);
+	g_mutex_unlock(&disk->lock);
 }
 
 void gate_park(struct disk_io *io)
@@ -60,7 +76,7 @@ void gate_close(struct disk *disk)
 	g_mutex_lock(&disk->lock);
 	disk->gate.closings++;
 	while (disk->gate.active > 0)
-		g_cond_wait(&disk->gate.idle, &disk->lock);
+		g_cond_wait(&disk->gate.changed, &disk->lock);
 	g_mutex_unlock(&disk->lock);
 }
 
@@ -81,6 +97,7 @@ void gate_open(struct disk *disk)
 {
 	g_mutex_lock(&disk->lock);
 	disk->gate.closings--;
+	g_cond_broadcast(&disk->gate.changed);
 	release_locked(disk);
 	g_mutex_unlock(&disk->lock);
 }

@@ -20,7 +20,7 @@ struct gate {
 	unsigned closings;  /* open: 0 */
 	unsigned active;    /* requests in work */
 	struct list parked; /* disk_io by link, in order of arrival */
-	GCond idle;
+	GCond changed;
 };
 
 void gate_init(struct gate *gate);
@@ -29,6 +29,9 @@ void gate_clear(struct gate *gate);
 /* IO may begin. False: it is parked, and disk_io_restart() will be called on
  * its loop. */
 bool gate_enter(struct disk_io *io);
+/* For who only looks at the disk, and may block: between these two it is in work. */
+void gate_wait(struct disk *disk);
+void gate_leave(struct disk *disk);
 /* The disk's lock is held: a request is no longer in work. */
 void gate_leave_locked(struct disk *disk);
 /* IO, which holds nothing any more, goes back before the gate. */

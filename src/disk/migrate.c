@@ -94,7 +94,7 @@ void migrate_attach(struct disk *disk)
 	if (!disk->migration.attached)
 		list_append(&migrator->disks, &disk->migration.link);
 	disk->migration.attached = true;
-	disk->migration.away = disk->migration.failed = false;
+	disk->migration.away = disk->migration.failed = disk->migration.lost = false;
 	disk->migration.failures = 0;
 	disk->migration.error = 0;
 	disk->migration.retry_at_ns = 0;
@@ -168,29 +168,37 @@ int migrate_get_error(struct disk *disk, char **reason)
 	return error;
 }
 
-static bool is_clean(struct disk *disk)
+/* What is dirty of an attached disk. Away or lost it has no layer. */
+static void get_dirty_locked(struct disk *disk, struct cache_dirty *dirty)
 {
-	struct cache_dirty dirty = {0};
+	const struct migration *migration = &disk->migration;
 
-	if (disk->cached)
-		cache_layer_get_dirty(disk->cached, &dirty);
-	return dirty.oldest_ns == 0;
+	*dirty = (struct cache_dirty){0};
+	if (migration->attached && !migration->away && !migration->lost)
+		cache_layer_get_dirty(disk->cached, dirty);
 }
 
 bool migrate_is_needed(struct disk *disk)
 {
-	return disk->route == ROUTE_WRITEBACK && !is_clean(disk);
+	struct migrator *migrator = disk->local ? migrator_of(disk) : NULL;
+	struct cache_dirty dirty;
+
+	if (!migrator)
+		return false;
+	g_mutex_lock(&migrator->lock);
+	get_dirty_locked(disk, &dirty);
+	g_mutex_unlock(&migrator->lock);
+	return dirty.oldest_ns != 0;
 }
 
 static bool fill_status_locked(struct disk *disk, struct disk_status *status)
 {
 	const struct migration *migration = &disk->migration;
-	struct cache_dirty dirty = {0};
+	struct cache_dirty dirty;
 
 	if (!migration->attached)
 		return false;
-	if (disk->cached)
-		cache_layer_get_dirty(disk->cached, &dirty);
+	get_dirty_locked(disk, &dirty);
 	status->dirty_bytes = dirty.blocks << BLOCK_SHIFT;
 	status->dirty_ns = dirty.oldest_ns ? loop_now_ns() - dirty.oldest_ns : 0;
 	if (migration->failed)
@@ -268,6 +276,7 @@ static void fail_disk(struct migrator *migrator, struct disk *disk, bool lost, c
 {
 	g_mutex_lock(&migrator->lock);
 	disk->migration.failed = true;
+	disk->migration.lost = lost;
 	set_reason_locked(&disk->migration, reason);
 	answer_drains_locked(&disk->migration, -EIO);
 	g_mutex_unlock(&migrator->lock);
@@ -423,7 +432,7 @@ static bool begin_locked(struct look *look, struct disk *disk, bool *cut)
 
 	if (disk->migration.failed || disk->migration.away)
 		return false;
-	cache_layer_get_dirty(disk->cached, &dirty);
+	get_dirty_locked(disk, &dirty);
 	if (dirty.oldest_ns == 0) {
 		answer_drains_locked(&disk->migration, 0);
 		return false;
@@ -452,13 +461,10 @@ static uint64_t find_oldest_locked(struct migrator *migrator)
 
 	list_foreach(node, &migrator->disks)
 	{
-		struct migration *migration = &disk_of(node)->migration;
 		struct cache_dirty dirty;
 
-		if (migration->failed || migration->away)
-			continue;
-		cache_layer_get_dirty(disk_of(node)->cached, &dirty);
-		if (dirty.oldest_ns)
+		get_dirty_locked(disk_of(node), &dirty);
+		if (dirty.oldest_ns && !disk_of(node)->migration.failed)
 			oldest = MIN(oldest, dirty.distance);
 	}
 	return oldest;
@@ -488,6 +494,16 @@ static struct disk *choose(struct look *look, bool *cut)
 
 /* ---- States ---------------------------------------------------------------- */
 
+/* Before its layer goes, and after it has come. */
+static void set_away(struct look *look, struct disk *disk, bool away)
+{
+	g_mutex_lock(&look->migrator->lock);
+	if (disk->migration.away != away)
+		set_reason_locked(&disk->migration, away ? look->cache.reason : "");
+	disk->migration.away = away;
+	g_mutex_unlock(&look->migrator->lock);
+}
+
 /* The disk goes away from the cache, or comes back, behind its closed gate. */
 static void change_route(struct look *look, struct disk *disk, bool away)
 {
@@ -497,13 +513,12 @@ static void change_route(struct look *look, struct disk *disk, bool away)
 	gate_close(disk);
 	if (!away)
 		done = route_enter_writeback(disk, &error);
-	else if (is_clean(disk))
+	else if (!migrate_is_needed(disk)) {
+		set_away(look, disk, true);
 		done = route_flee_cache(disk, look->cache.reason, &error);
+	}
+	set_away(look, disk, done == away);
 	if (done) {
-		g_mutex_lock(&look->migrator->lock);
-		disk->migration.away = away;
-		set_reason_locked(&disk->migration, away ? look->cache.reason : "");
-		g_mutex_unlock(&look->migrator->lock);
 		log_warning("%s: %s", disk->name,
 			    away ? "goes on without the cache; all its changes are in the pool"
 				 : "uses the cache again");
@@ -519,7 +534,7 @@ static void leave(struct look *look, struct disk *disk)
 	g_autoptr(GError) error = NULL;
 
 	gate_close(disk);
-	if (is_clean(disk) && !route_leave_writeback(disk, &error))
+	if (!migrate_is_needed(disk) && !route_leave_writeback(disk, &error))
 		note_failure(look->migrator, disk, error_to_errno(error), error->message);
 	gate_open(disk);
 }
@@ -543,9 +558,9 @@ static void look_at_state(struct look *look, struct disk *disk)
 		return;
 	if (migration->retry_at_ns > look->now_ns)
 		look_again(look, migration->retry_at_ns);
-	else if (migration->away != suspended && (migration->away || is_clean(disk)))
+	else if (migration->away != suspended && (migration->away || !migrate_is_needed(disk)))
 		change_route(look, disk, suspended);
-	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && is_clean(disk))
+	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk))
 		leave(look, disk);
 	if (gate_has_parked(disk) && migration->away == suspended)
 		gate_release(disk);

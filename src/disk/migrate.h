@@ -35,6 +35,7 @@ struct migration {
 	int error;	     /* of the last one */
 	uint64_t retry_at_ns;
 	bool failed; /* for good */
+	bool lost;   /* that is why: another has its image */
 	char reason[256];
 	struct timespec since;
 };

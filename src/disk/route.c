@@ -163,14 +163,31 @@ bool route_flee_cache(struct disk *disk, const char *reason, GError **error)
 	return true;
 }
 
+/* Of a lost image not even what is left to commit is written. */
+static void give_up_leaf(struct disk *disk)
+{
+	cache_layer_orphan(disk->cached);
+	disk->cached = NULL;
+	disk->owner_generation = 0;
+	disk->leaf->failed = true;
+	image_close(disk->leaf);
+	disk->leaf = NULL;
+}
+
 void route_fail(struct disk *disk, bool lost)
 {
-	if (lost && disk->cached) {
-		cache_layer_orphan(disk->cached);
-		disk->cached = NULL;
-		disk->owner_generation = 0;
-	}
 	disk->route = ROUTE_FAILED;
+	if (lost)
+		give_up_leaf(disk);
+}
+
+static bool has_dirty(struct disk *disk)
+{
+	struct cache_dirty dirty = {0};
+
+	if (disk->cached)
+		cache_layer_get_dirty(disk->cached, &dirty);
+	return dirty.oldest_ns != 0;
 }
 
 /* With dirty blocks left the claim stays, and the layer keeps what it has. */
@@ -179,8 +196,7 @@ void route_close(struct disk *disk)
 	bool good;
 
 	migrate_detach(disk);
-	good = !(disk->route == ROUTE_WRITEBACK && migrate_is_needed(disk)) && disk->route != ROUTE_FAILED &&
-	       flush_leaf(disk, NULL);
+	good = disk->route != ROUTE_FAILED && !has_dirty(disk) && flush_leaf(disk, NULL);
 	if (good)
 		owner_release_disk(disk);
 	close_layer(disk, good);
