@@ -2,14 +2,15 @@
  * back to the images, batch by batch.
  *
  * When a disk's dirty blocks go:
- *     urged     somebody drains it, or its last user has closed it
+ *     urged     somebody drains it
  *     suspended the cache fails: everything goes that can be read
  *     short     the log has little room, and this disk holds its oldest end
  *     full      dirty bytes are past migrate_threshold of what is allowed
  *     old       the oldest is older than max_dirty_age
  *     idle      neither writes to the cache nor reads from the pool for
  *               migrate_idle_ms
- * Only whole epochs go. All but `idle` and `full` may end one for that.
+ * Only whole epochs go. One is ended for that where it must be, and of a disk
+ * that its last user has closed.
  *
  * A batch that fails is tried again, after a while that doubles up to
  * RETRY_LONGEST_NS, a little more or less so that many hosts do not come back
@@ -407,9 +408,10 @@ static bool is_wanted(struct look *look, struct disk *disk, const struct cache_d
 	uint64_t last_io_ns = atomic_load_explicit(&disk->local->last_io_ns, memory_order_relaxed);
 	uint64_t old_ns = dirty->oldest_ns + look->tunables.max_dirty_age * NS_PER_S;
 	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
+	bool complete = dirty->has_barrier || disk->opens == 0;
 
 	*cut = true;
-	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) || disk->opens == 0 ||
+	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) ||
 	    look->cache.state == CACHE_SUSPENDED || look->now_ns >= old_ns)
 		return true;
 	if (look->cache.short_of_room && dirty->distance == look->oldest)
@@ -418,9 +420,10 @@ static bool is_wanted(struct look *look, struct disk *disk, const struct cache_d
 	*cut = is_full(look);
 	if (is_full(look))
 		return true;
-	if (dirty->has_barrier && look->now_ns >= idle_ns)
+	*cut = disk->opens == 0;
+	if (complete && look->now_ns >= idle_ns)
 		return true;
-	if (dirty->has_barrier)
+	if (complete)
 		look_again(look, idle_ns);
 	return false;
 }
