@@ -17,7 +17,8 @@ from harness import BLOCK, MIB, converted, leafctl, make_image, opened, program,
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
 SLOW = [*HELD, "migrate_batch=1"]
-EPOCHS = scaled(1500, 6000)
+EPOCHS = scaled(250, 1000)
+EPOCH_BLOCKS = 64  # fewer could be written back together
 DISK_BYTES = 16 * MIB
 WAIT = 10
 
@@ -29,7 +30,7 @@ def web1(pool):
 
 @pytest.fixture
 def writeback(mount, work, web1):
-    return lambda *options: mount("mode=writeback", f"cache={work}/cache", "cache_size=64M", *options)
+    return lambda *options: mount("mode=writeback", f"cache={work}/cache", "cache_size=256M", *options)
 
 
 def make_dirty(live, rng):
@@ -37,9 +38,10 @@ def make_dirty(live, rng):
     content = bytearray(DISK_BYTES)
     with opened(live.file("web1.img")) as fd:
         for _ in range(EPOCHS):
-            place = rng.randrange(DISK_BYTES // BLOCK) * BLOCK
-            content[place:place + BLOCK] = rng.randbytes(BLOCK)
-            write_all(fd, content[place:place + BLOCK], place)
+            for block in rng.sample(range(DISK_BYTES // BLOCK), EPOCH_BLOCKS):
+                place = block * BLOCK
+                content[place:place + BLOCK] = rng.randbytes(BLOCK)
+                write_all(fd, content[place:place + BLOCK], place)
             os.fsync(fd)
     return bytes(content)
 
