@@ -165,19 +165,26 @@ static inline void assert_blocks(struct image *image, const uint8_t *model, unsi
 struct leaf_act {
 	const char *name;
 	int (*act)(struct image *image);
+	bool opening; /* dies while it opens the image, too */
 };
 
 /* The child of die_at(): a process of its own, because threads do not survive
  * a fork. */
 static inline int act_and_die(char **argv, const struct leaf_act *acts, unsigned count)
 {
-	struct image *image = open_leaf(argv[2], IMAGE_WRITABLE);
+	const struct leaf_act *act = acts;
+	struct image *image;
 
-	fault_arm(argv[3], NULL);
-	for (unsigned i = 0; i < count; i++)
-		if (strcmp(acts[i].name, argv[4]) == 0)
-			return acts[i].act(image) == 0 ? 0 : 1;
-	return 2;
+	while (act < acts + count && strcmp(act->name, argv[4]) != 0)
+		act++;
+	if (act == acts + count)
+		return 2;
+	if (act->opening)
+		fault_arm(argv[3], NULL);
+	image = open_leaf(argv[2], IMAGE_WRITABLE);
+	if (!act->opening)
+		fault_arm(argv[3], NULL);
+	return act->act(image) == 0 ? 0 : 1;
 }
 
 /* Runs ACT on the image in a child that dies at a fault point. True when the

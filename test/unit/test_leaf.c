@@ -157,7 +157,28 @@ static int many_commits(struct image *image)
 	return 0;
 }
 
-static const struct leaf_act acts[] = {{"commits", many_commits}};
+/* Opening, a commit with a block more, and a checkpoint: all that the header's
+ * two copies go through. */
+static int begin_session(struct image *image)
+{
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+	unsigned block = 0;
+	int result;
+
+	while (image_extent(image, block, 1).state != EXTENT_ABSENT)
+		block++;
+	memset(data, (int)block + 1, BLOCK_SIZE);
+	result = transfer(image, true, block, 1, data);
+	if (result == 0)
+		result = run_op(image, image_flush, 0, 0);
+	leaf_of(image)->checkpoint_due = true;
+	if (result == 0)
+		result = run_op(image, image_flush, 0, 0);
+	free(data);
+	return result;
+}
+
+static const struct leaf_act acts[] = {{"commits", many_commits, false}, {"session", begin_session, true}};
 
 /* Dies at the Nth write or flush of a checkpoint: what was flushed is there. */
 static void test_checkpoint_crash(void)
@@ -190,6 +211,131 @@ static void test_checkpoint_crash(void)
 			g_assert_cmpuint(n, <, 100);
 		}
 	}
+}
+
+/* What is left after deaths: BLOCKS blocks or one more, and it is found sound by
+ * a check and by the next writer. */
+static unsigned session_blocks(const char *path, unsigned blocks)
+{
+	struct image *image = open_leaf(path, 0);
+	uint8_t model[BLOCKS];
+
+	memset(model, 0xaa, sizeof(model));
+	if (image_extent(image, blocks, 1).state != EXTENT_ABSENT)
+		blocks++;
+	for (unsigned i = 0; i < blocks; i++)
+		model[i] = (uint8_t)(i + 1);
+	assert_blocks(image, model, BLOCKS);
+	image_close(image);
+	return blocks;
+}
+
+/* True: the session met the fault. *BLOCKS are those sure to be there. */
+static bool session_dies_at(const char *path, const char *fault, unsigned *blocks)
+{
+	unsigned before = *blocks;
+	bool died = die_at(path, fault, "session");
+
+	assert_sound(path);
+	*blocks = session_blocks(path, before);
+	g_assert_true(died || *blocks == before + 1);
+	return died;
+}
+
+/* The Nth operation of a session, counted through all kinds of them; NULL
+ * after the last. */
+static GPtrArray *session_faults(void)
+{
+	const char *points[] = {"image.write", "image.sync", "aio.write", "aio.datasync"};
+	GPtrArray *faults = g_ptr_array_new_with_free_func(g_free);
+
+	for (unsigned p = 0; p < G_N_ELEMENTS(points); p++)
+		for (unsigned n = 1, met = 1; met; n++) {
+			g_autofree char *path = new_leaf(SIZE);
+			g_autofree char *fault = g_strdup_printf("%s:crash@%u", points[p], n);
+			unsigned blocks = 0;
+
+			/* A first session that was killed gives the next one all there is to do. */
+			session_dies_at(path, "image.sync:crash@3", &blocks);
+			met = session_dies_at(path, fault, &blocks);
+			if (met)
+				g_ptr_array_add(faults, g_steal_pointer(&fault));
+			unlink(path);
+		}
+	return faults;
+}
+
+/* Sessions die one after the other, three times, at every pair of operations;
+ * what the first leaves is kept for all that follow it. */
+static void test_deaths_in_a_row(void)
+{
+	g_autoptr(GPtrArray) faults = session_faults();
+	unsigned pairs = 0;
+
+	g_assert_cmpuint(faults->len, >, 12);
+	for (unsigned first = 0; first < faults->len; first++) {
+		g_autofree char *path = new_leaf(SIZE);
+		unsigned blocks = 0;
+
+		session_dies_at(path, faults->pdata[first], &blocks);
+		for (unsigned second = 0; second < faults->len; second++) {
+			g_autofree char *copy = copy_of(path);
+			unsigned found = blocks;
+
+			pairs += session_dies_at(copy, faults->pdata[second], &found);
+			session_dies_at(copy, faults->pdata[first], &found);
+			g_assert_false(session_dies_at(copy, "image.sync:crash@1000", &found));
+			unlink(copy);
+		}
+		unlink(path);
+	}
+	g_assert_cmpuint(pairs, >, 100);
+}
+
+/* An image that is opened and only read stays as the crash left it. */
+static void test_reading_changes_nothing(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	g_autofree char *copy = NULL;
+	const char *argv[] = {"cmp", path, NULL, NULL};
+	unsigned blocks = 0;
+	int status;
+
+	g_assert_true(session_dies_at(path, "image.sync:crash@2", &blocks));
+	argv[2] = copy = copy_of(path);
+	image_close(open_leaf(path, 0));
+	image_close(open_leaf(path, IMAGE_WRITABLE | IMAGE_BEGIN_LATER));
+	g_assert_true(
+		g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
+	g_assert_cmpint(status, ==, 0);
+}
+
+/* Beginning fails, and is tried again on the image that is still open. */
+static void test_begin_again(void)
+{
+	const char *points[] = {"image.write", "image.sync"};
+
+	for (unsigned p = 0; p < G_N_ELEMENTS(points); p++)
+		for (unsigned n = 1; n < 5; n++) {
+			g_autofree char *path = new_leaf(SIZE);
+			g_autofree char *fault = g_strdup_printf("%s:EIO@%ux1", points[p], n);
+			struct image *image = open_leaf(path, IMAGE_WRITABLE | IMAGE_BEGIN_LATER);
+			uint64_t generation = image->generation;
+			int result;
+
+			fault_arm(fault, NULL);
+			result = image_begin_writing(image);
+			fault_arm("", NULL);
+			assert_sound(path);
+			fault_arm("image.write:EIO@2x1", NULL);
+			image_begin_writing(image);
+			fault_arm("", NULL);
+			assert_sound(path);
+			g_assert_cmpint(image_begin_writing(image), ==, 0);
+			g_assert_true(result == 0 || image->generation > generation);
+			g_assert_cmpint(image_close(image), ==, 0);
+			assert_sound(path);
+		}
 }
 
 /* No room for a commit: the flush says so, and the next one makes it good. */
@@ -332,6 +478,9 @@ int main(int argc, char **argv)
 	g_test_add_func("/leaf/hard-over-soft", test_hard_over_soft);
 #ifdef LEAFDISK_FAULTS
 	g_test_add_func("/leaf/checkpoint-crash", test_checkpoint_crash);
+	g_test_add_func("/leaf/deaths-in-a-row", test_deaths_in_a_row);
+	g_test_add_func("/leaf/reading-changes-nothing", test_reading_changes_nothing);
+	g_test_add_func("/leaf/begin-again", test_begin_again);
 	g_test_add_func("/leaf/no-room", test_no_room);
 	g_test_add_func("/leaf/failed", test_failed);
 #endif

@@ -292,13 +292,12 @@ static int redo_one(struct leaf *leaf, const struct leaf_redo *redo)
 				leaf_slot_offset(&leaf->geometry, chunk->slot) + (redo->block % blocks << BLOCK_SHIFT));
 }
 
+/* The record that owes the copies becomes durable before the first of them. */
 int leaf_redo_run(struct leaf *leaf)
 {
-	for (guint i = 0; i < leaf->redo->len; i++) {
-		int result = redo_one(leaf, &g_array_index(leaf->redo, struct leaf_redo, i));
+	int result = leaf->redo->len ? leaf_header_level(&leaf->file) : 0;
 
-		if (result < 0)
-			return result;
-	}
-	return leaf->redo->len ? image_file_sync(&leaf->file) : 0;
+	for (guint i = 0; i < leaf->redo->len && result == 0; i++)
+		result = redo_one(leaf, &g_array_index(leaf->redo, struct leaf_redo, i));
+	return leaf->redo->len && result == 0 ? image_file_sync(&leaf->file) : result;
 }

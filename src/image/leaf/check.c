@@ -64,12 +64,13 @@ static void count_chunks(struct leaf *leaf, struct image_check_result *result)
 
 static bool write_back(struct leaf *leaf, GError **error)
 {
-	struct leaf_checkpoint *checkpoint;
+	struct leaf_checkpoint *checkpoint = NULL;
 	bool touched;
-	int result = 0;
+	int result = leaf_header_level(&leaf->file);
 
 	leaf_dirty_everything_locked(leaf);
-	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
+	if (result == 0)
+		checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
 	if (checkpoint)
 		result = leaf_checkpoint_write(leaf, checkpoint, &touched);
 	leaf_checkpoint_free(checkpoint);

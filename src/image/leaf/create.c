@@ -89,17 +89,29 @@ static void new_header(struct leaf_header_ondisk *header, const struct image_cre
 	header->uuid[8] = (header->uuid[8] & 0x3f) | 0x80;
 }
 
+/* On a device an older image may have left a second copy with a higher
+ * sequence, which would count until the new one is written. */
+static int remove_second_copy(struct image_file *file)
+{
+	static const uint8_t zeros[LEAF_HEADER_BYTES];
+	int result = image_file_write(file, zeros, sizeof(zeros), LEAF_HEADER_BYTES);
+
+	return result < 0 ? result : image_file_sync(file);
+}
+
 static int write_new(int fd, bool block_device, const char *path, struct leaf_header_ondisk *header)
 {
 	struct image_file file = {.aio = {.direct_fd = -1, .buffered_fd = fd}, .path = (char *)path};
 	uint64_t data_offset = le64_get(header->data_offset);
+	int result;
 
 	file.block_device = block_device;
 	if (!block_device && ftruncate(fd, (off_t)data_offset) < 0)
 		return -errno;
 	if (image_file_size(&file) < (int64_t)data_offset)
 		return -ENOSPC;
-	return leaf_header_write(&file, header);
+	result = block_device ? remove_second_copy(&file) : 0;
+	return result < 0 ? result : leaf_header_write(&file, header);
 }
 
 bool leaf_create(const char *path, const struct image_create_options *options, GError **error)
@@ -139,7 +151,9 @@ bool leaf_set_parent(const char *path, const struct image_parent *parent, GError
 		return false;
 	}
 	leaf_parent_encode(&header, parent);
-	result = read_only ? -EROFS : leaf_header_write(&file, &header);
+	result = read_only ? -EROFS : leaf_header_level(&file);
+	if (result == 0)
+		result = leaf_header_write(&file, &header);
 	image_file_close(&file);
 	return result == 0 || error_set_errno(error, -result, "%s: its parent cannot be changed", path);
 }

@@ -142,22 +142,6 @@ bool leaf_header_usable(const struct leaf_header_ondisk *h, const char *path, bo
 	return geometry_usable(h, path, error) && parent_usable(h, path, error);
 }
 
-int leaf_header_write(struct image_file *file, struct leaf_header_ondisk *header)
-{
-	header->sequence = le64_of(le64_get(header->sequence) + 1);
-	for (unsigned copy = 0; copy < LEAF_HEADER_COPIES; copy++) {
-		int result;
-
-		leaf_header_seal(header, copy);
-		result = image_file_write(file, header, sizeof(*header), (uint64_t)copy * LEAF_HEADER_BYTES);
-		if (result == 0)
-			result = image_file_sync(file);
-		if (result < 0)
-			return result;
-	}
-	return 0;
-}
-
 void leaf_page_seal(struct leaf_page_ondisk *page, uint32_t magic, uint64_t position, uint64_t epoch, uint64_t first,
 		    uint64_t image_id)
 {

@@ -48,16 +48,25 @@ static int finish_redo(struct leaf *leaf)
 	return result;
 }
 
+/* The header in memory changes when that on disk has: after a failure this may
+ * be called again. */
 static int leaf_begin_writing(struct image *image)
 {
 	struct leaf *leaf = leaf_of(image);
-	int result = write_journal_once(leaf);
+	struct leaf_header_ondisk header = leaf->header;
+	int result = leaf_header_level(&leaf->file);
 
+	if (result == 0)
+		result = write_journal_once(leaf);
 	if (result < 0)
 		return result;
-	leaf->header.generation = le64_of(le64_get(leaf->header.generation) + 1);
+	header.generation = le64_of(image->generation + 1);
+	result = leaf_header_write(&leaf->file, &header);
+	if (result < 0)
+		return result;
+	leaf->header = header;
 	image->generation++;
-	return leaf_header_write(&leaf->file, &leaf->header);
+	return 0;
 }
 
 static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)

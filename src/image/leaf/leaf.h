@@ -205,8 +205,6 @@ void leaf_header_seal(struct leaf_header_ondisk *header, unsigned copy);
 const char *leaf_header_damage(const struct leaf_header_ondisk *header, unsigned copy);
 /* False and ERROR: a valid header that this version cannot or may not use. */
 bool leaf_header_usable(const struct leaf_header_ondisk *header, const char *path, bool *read_only, GError **error);
-/* Both copies, each flushed. 0 or -errno. */
-int leaf_header_write(struct image_file *file, struct leaf_header_ondisk *header);
 void leaf_page_seal(struct leaf_page_ondisk *page, uint32_t magic, uint64_t position, uint64_t epoch, uint64_t first,
 		    uint64_t image_id);
 bool leaf_page_is_valid(const struct leaf_page_ondisk *page, uint32_t magic, uint64_t position, uint64_t max_epoch,
@@ -234,7 +232,17 @@ struct leaf_report {
 bool leaf_damage(struct leaf_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *report);
 void leaf_free(struct leaf *leaf);
+
+/* header.c: the two copies. All block. */
+/* The copy that counts. False: neither does. */
 bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report);
+/* What was read is made durable, and the copy that lags or is damaged is
+ * written. Before the first write to an image that was loaded. 0 or -errno:
+ * nothing may be written then. */
+int leaf_header_level(const struct image_file *file);
+/* HEADER with its sequence raised: both copies, each flushed; they must be
+ * level. 0 or -errno: they may no longer be. */
+int leaf_header_write(const struct image_file *file, struct leaf_header_ondisk *header);
 
 /* journal.c */
 /* Applies the journal to the table just loaded; sets journal_position and
@@ -265,7 +273,8 @@ le64 *record_add(struct record_builder *builder, enum leaf_journal_type type, un
 /* commit.c */
 void leaf_flush(struct image *image, struct image_op *op);
 void leaf_apply(struct image *image, struct image_op *op);
-/* Copies the redo extents found at open to their places. Blocks. */
+/* Copies the redo extents found at open to their places, which are no longer
+ * owed after a checkpoint. Blocks. */
 int leaf_redo_run(struct leaf *leaf);
 
 /* plan.c */

@@ -35,37 +35,6 @@ static bool go_on(const struct leaf_report *report)
 	return report->damages < (report->finding ? DAMAGES_MAX : 1);
 }
 
-/* Copy 0 is written first: a crash can leave it one ahead, and nothing else. */
-static bool sequences_fit(const struct leaf_header_ondisk *copies)
-{
-	uint64_t ahead = le64_get(copies[0].sequence) - le64_get(copies[1].sequence);
-
-	return ahead <= 1;
-}
-
-bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report)
-{
-	struct leaf_header_ondisk copies[LEAF_HEADER_COPIES];
-	const char *damage[LEAF_HEADER_COPIES];
-	int result = image_file_read(file, copies, sizeof(copies), 0);
-	unsigned best;
-
-	if (result < 0)
-		return error_set_errno(report->error, -result, "%s: its header cannot be read", report->path);
-	for (unsigned i = 0; i < LEAF_HEADER_COPIES; i++)
-		damage[i] = leaf_header_damage(&copies[i], i);
-	if (damage[0] && damage[1])
-		return error_set(report->error, EINVAL,
-				 "%s: is not a leaf image: its first header copy %s, its second %s", report->path,
-				 damage[0], damage[1]);
-	best = damage[0] || (!damage[1] && le64_get(copies[1].sequence) > le64_get(copies[0].sequence));
-	*header = copies[best];
-	report->bad_copies = damage[0] || damage[1];
-	if (!report->bad_copies && report->finding && !sequences_fit(copies))
-		leaf_damage(report, "header copy %u is out of step with the other", 1 - best);
-	return true;
-}
-
 static bool entry_is_sane(const struct leaf *leaf, uint64_t index, const uint64_t *bits, const char **why)
 {
 	uint32_t words = leaf->geometry.words, blocks = leaf->geometry.chunk_blocks;
