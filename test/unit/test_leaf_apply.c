@@ -384,7 +384,28 @@ static int apply_over_soft(struct image *image)
 	return result;
 }
 
-static const struct leaf_act acts[] = {{"apply", apply_twos}, {"soft", apply_over_soft}, {"prepare", prepare_only}};
+/* Frees no slot, so that those of its copies are the first that are free. */
+static int apply_over_data(struct image *image)
+{
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+	int result;
+
+	memset(data, 2, BLOCK_SIZE);
+	result = apply_extents(image, (struct image_apply_extent[]){extent_of(12, 1, data)}, 1, false);
+	free(data);
+	return result;
+}
+
+/* Opening it is what finishes a batch. */
+static int finish_only(struct image *image)
+{
+	return image_close(image);
+}
+
+static const struct leaf_act acts[] = {
+	{"apply", apply_twos, false},	       {"soft", apply_over_soft, false}, {"prepare", prepare_only, false},
+	{"over-data", apply_over_data, false}, {"finish", finish_only, true},
+};
 static const char *const points[] = {"aio.write", "aio.datasync", "image.write", "image.sync", "image.punch"};
 
 static bool blocks_equal(struct image *image, const uint8_t *model)
@@ -438,6 +459,68 @@ static void test_crash(void)
 		if (strcmp(points[i], "image.write") != 0)
 			g_assert_cmpuint(deaths, >, 0);
 	}
+}
+
+static bool owes_copies(const char *path)
+{
+	g_autoptr(GError) error = NULL;
+	struct image *image = image_open(path, IMAGE_FORMAT_LEAF, 0, 0, &error);
+	bool owes = !image && strstr(error->message, "was interrupted");
+
+	g_assert_true(image || owes);
+	image_close(image);
+	return owes;
+}
+
+/* Copies are owed; whoever finishes them dies at the Nth POINT, twice. Returns
+ * how often that was. */
+static unsigned finish_dying_at(const char *path, const char *point, const uint8_t *after)
+{
+	for (unsigned n = 1;; n++) {
+		g_autofree char *copy = copy_of(path);
+		g_autofree char *fault = g_strdup_printf("%s:crash@%u", point, n);
+		bool died = die_at(copy, fault, "finish");
+		struct image *image;
+
+		die_at(copy, fault, "finish");
+		image = open_leaf(copy, IMAGE_WRITABLE);
+		g_assert_true(blocks_equal(image, after));
+		g_assert_cmpint(image_close(image), ==, 0);
+		assert_sound(copy);
+		unlink(copy);
+		if (!died)
+			return n - 1;
+	}
+}
+
+static unsigned crash_in_finishing(const char *act)
+{
+	unsigned deaths = 0;
+
+	for (unsigned n = 1, died = 1; died; n++) {
+		uint8_t before[BLOCKS], after[BLOCKS];
+		g_autofree char *path = prepared(before, after);
+		g_autofree char *fault = g_strdup_printf("aio.write:crash@%u", n);
+
+		if (strcmp(act, "over-data") == 0) {
+			memcpy(after, before, BLOCKS);
+			after[12] = 2;
+		}
+		died = die_at(path, fault, act);
+		if (owes_copies(path))
+			deaths += finish_dying_at(path, "image.write", after) +
+				  finish_dying_at(path, "image.sync", after);
+		unlink(path);
+	}
+	return deaths;
+}
+
+/* The slots that copies come from are used for nothing else, the zero list of
+ * the checkpoint for example, until they are owed no more. */
+static void test_crash_in_finishing(void)
+{
+	g_assert_cmpuint(crash_in_finishing("apply"), >, 10);
+	g_assert_cmpuint(crash_in_finishing("over-data"), >, 10);
 }
 
 static void test_crash_over_soft(void)
@@ -571,6 +654,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/leaf-apply/checkpoint-due", test_checkpoint_due);
 #ifdef LEAFDISK_FAULTS
 	g_test_add_func("/leaf-apply/crash", test_crash);
+	g_test_add_func("/leaf-apply/crash-in-finishing", test_crash_in_finishing);
 	g_test_add_func("/leaf-apply/crash-over-soft", test_crash_over_soft);
 	g_test_add_func("/leaf-apply/failures", test_failures);
 	g_test_add_func("/leaf-apply/no-room", test_no_room);

@@ -277,6 +277,7 @@ static bool replay_apply(struct leaf *leaf, const le64 *value)
 	    redo.block > blocks || redo.blocks > blocks - redo.block ||
 	    redo.slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes) || redo.slot >= G_MAXINT)
 		return false;
+	leaf_slots_cover_locked(leaf, redo.slot);
 	g_array_append_val(leaf->redo, redo);
 	return true;
 }

@@ -118,7 +118,7 @@ struct leaf {
 	GCond grown;
 	struct list room_waiters; /* image_op */
 
-	GArray *redo; /* struct leaf_redo found at open */
+	GArray *redo; /* struct leaf_redo found at open: their slots are in freed */
 };
 
 static inline struct leaf *leaf_of(struct image *image)
@@ -186,8 +186,9 @@ void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer);
 bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk);
 bool leaf_chunk_is_zero(const struct leaf *leaf, struct chunk *chunk);
 void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_t count);
-/* Slots with no owner become free: after loading. Returns how many. */
-uint64_t leaf_table_find_free(struct leaf *leaf);
+/* After loading: slots with no owner become free, those of redo extents with
+ * the next commit. */
+void leaf_table_find_free(struct leaf *leaf);
 void leaf_table_init(struct leaf *leaf);
 void leaf_table_clear(struct leaf *leaf);
 /* Invariants 1 to 3; does nothing in a release build. */
@@ -196,6 +197,8 @@ void leaf_table_assert_locked(struct leaf *leaf);
 uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot);
 /* What PAGE with EPOCH adds to the header's table_digest; epoch 0: nothing. */
 uint64_t leaf_page_digest(uint64_t page, uint64_t epoch);
+/* Grows slots to have SLOT, found on disk. */
+void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot);
 /* Grows page_dirty, page_place and page_epoch to cover all slots. */
 void leaf_pages_cover_locked(struct leaf *leaf);
 

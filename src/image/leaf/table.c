@@ -194,14 +194,19 @@ struct chunk *leaf_chunk_allocate_locked(struct leaf *leaf, uint64_t index, int 
 	return chunk;
 }
 
+void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot)
+{
+	if (slot < leaf->slots->len)
+		return;
+	g_ptr_array_set_size(leaf->slots, (gint)slot + 1);
+	leaf_pages_cover_locked(leaf);
+}
+
 struct chunk *leaf_chunk_load(struct leaf *leaf, uint64_t index, uint64_t slot)
 {
 	struct chunk *chunk;
 
-	if (slot >= leaf->slots->len) {
-		g_ptr_array_set_size(leaf->slots, (gint)slot + 1);
-		leaf_pages_cover_locked(leaf);
-	}
+	leaf_slots_cover_locked(leaf, slot);
 	if (leaf->slots->pdata[slot] || (index < LEAF_CHUNK_ZERO_LIST && leaf_chunk_find(leaf, index)))
 		return NULL;
 	chunk = chunk_new(leaf, index, slot);
@@ -278,13 +283,25 @@ void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_
 	g_array_append_val(leaf->events, event);
 }
 
-uint64_t leaf_table_find_free(struct leaf *leaf)
+/* Per slot whether a copy is owed from it: it is read again after a crash, as
+ * long as the record that says so counts. */
+static uint8_t *redo_slots(const struct leaf *leaf)
 {
+	uint8_t *owed = g_malloc0(leaf->slots->len);
+
+	for (guint i = 0; i < leaf->redo->len; i++)
+		owed[g_array_index(leaf->redo, struct leaf_redo, i).slot] = 1;
+	return owed;
+}
+
+void leaf_table_find_free(struct leaf *leaf)
+{
+	g_autofree uint8_t *owed = redo_slots(leaf);
+
 	g_array_set_size(leaf->free, 0);
 	for (uint64_t slot = leaf->slots->len; slot-- > 0;)
 		if (!leaf->slots->pdata[slot])
-			g_array_append_val(leaf->free, slot);
-	return leaf->free->len;
+			g_array_append_val(owed[slot] ? leaf->freed : leaf->free, slot);
 }
 
 void leaf_table_init(struct leaf *leaf)
