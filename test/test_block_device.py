@@ -1,12 +1,14 @@
 """Layers on block devices: a raw base, a leaf that fills its device, and the
 command that makes the device larger."""
 import errno
+import json
 import os
 import stat
 
 import pytest
 
-from harness import BLOCK, MIB, Loop, check_clean, file_bytes, leafctl, opened, read_all, run, wait_until, write_all
+from harness import (BLOCK, CRASH_STATUS, MIB, Loop, check_clean, faults, file_bytes, leafctl, opened, read_all, run,
+                     wait_until, write_all)
 
 DEVICE_BYTES = 12 * MIB
 
@@ -92,6 +94,28 @@ def test_grow_command_fails(mount, work, device, rng):
         with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
             assert 5 <= len(fill(fd, 20, rng)) < 12
         wait_until(lambda: "grow_command failed" in live.messages(), "the failure to be logged")
+
+
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize("point", ["image.write", "image.sync"])
+def test_create_over_a_leaf_crashes(device, older, point):
+    """Whatever it dies at, the device has the old image or the new one, whole,
+    even where the old one's header has been changed more often."""
+    sizes = set()
+    for number in range(1, 100):
+        leafctl("create", "--force", device.device, "100M")
+        if older:
+            leafctl("resize", device.device, "101M")
+        result = leafctl("create", "--force", device.device, "200M", check=False,
+                         env=faults(f"{point}:crash@{number}"))
+        check_clean(device.device)
+        size = json.loads(leafctl("info", "--json", device.device).stdout)["layers"][0]["size_bytes"]
+        assert size in ((101 if older else 100) * MIB, 200 * MIB)
+        sizes.add(size)
+        if result.returncode == 0:
+            break
+        assert result.returncode == CRASH_STATUS, result.stderr
+    assert size == 200 * MIB and number > 2 and len(sizes) == 2
 
 
 def test_raw_device_as_base(mount, pool, work, device, rng):

@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+import leaf_format
+
 from harness import (BLOCK, CRASH_STATUS, KIB, MIB, SANITIZED, MountError, check_clean, faults, leafctl, make_image,
                      make_raw, process_ended, scaled)
 from stamps import Ledger, Writer, read_disk
@@ -187,6 +189,46 @@ def test_transient_errors_are_retried(mount, pool, rng, error, count):
     check_clean(image)
     with mount() as again:
         verify(again, ledger, "web1.img", error)
+
+
+def crash_between_header_copies(mount, ledger, rng):
+    """Opens the disk for writing; dies when the first copy is written."""
+    live = mount(env=faults("image.sync/web1.leaf:crash@2"))
+    writer = small_load(live.file("web1.img"), ledger, rng.random(), type(rng))
+    assert writer.errors
+    assert stop_quietly(live) == CRASH_STATUS
+
+
+@pytest.mark.parametrize("command", ["resize", "check"])
+@pytest.mark.parametrize("point", ["image.write", "image.sync"])
+def test_tools_crash_after_a_crash(mount, pool, rng, command, point):
+    """The header's second copy lags, twice in a row; then a tool dies at each of
+    its writes, twice. At the end all is as it was."""
+    for number in numbers(1000):
+        image, ledger = small_image(pool), Ledger(SMALL_BLOCKS)
+        for _ in range(2):
+            crash_between_header_copies(mount, ledger, rng)
+            check_clean(image)
+        if command == "check":
+            spoil_second_copy(image)
+        arguments = ["resize", image, "3M"] if command == "resize" else ["check", "--repair", image]
+        statuses = []
+        for _ in range(2):
+            result = leafctl(*arguments, check=False, env=faults(f"{point}:crash@{number}"))
+            assert result.returncode in (0, CRASH_STATUS), result.stderr
+            statuses.append(result.returncode)
+            check_clean(image)
+        with mount() as live:
+            verify(live, ledger, "web1.img", f"{command}, {point} {number}")
+        if statuses[0] == 0:
+            break
+    assert number > 2
+
+
+def spoil_second_copy(image):
+    with open(image, "r+b") as file:
+        file.seek(leaf_format.PAGE + 100)
+        file.write(b"spoilt")
 
 
 def test_resize_crashes_at_every_write(pool, work):
