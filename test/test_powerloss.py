@@ -1,6 +1,7 @@
 """States that a loss of power can leave on the storage, made from a trace of
 the daemon's writes: a write is sure once a datasync that began after it has
 finished; any later one is there, missing or torn between sectors."""
+import contextlib
 import os
 import shutil
 import struct
@@ -10,8 +11,8 @@ import pytest
 
 import leaf_format
 
-from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, leafctl, make_image, run, scaled,
-                     stats)
+from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, faults, leafctl,
+                     make_image, run, scaled, stats)
 from stamps import SECTOR, Ledger, Writer, read_disk
 
 RECORD = struct.Struct("<c3xIQII")
@@ -120,16 +121,42 @@ def shorten_journal(image):
         file.write(leaf_format.forge(data, journal_bytes=length, data_offset=-(-(start + length) // chunk) * chunk))
 
 
-@pytest.fixture(params=["64K", "1M"])
+def killed_between_copies(mount, image, issued, history, rng):
+    """What a first daemon leaves that is killed in a checkpoint, when the first
+    copy of the header is written. How many flushes come before depends on what
+    is done at opening: the copies tell whether it was there."""
+    def sequences():
+        with open(image, "rb") as file:
+            copies = file.read(2 * leaf_format.PAGE)
+        return [leaf_format.field(copies, "sequence", place) for place in leaf_format.header_places(copies)]
+
+    for number in range(1, 20):
+        live = mount(env=faults(f"image.sync/web1.leaf:crash@{number}"))
+        writer = Writer(issued, live.file("web1.img"), rng)
+        writer.on_durable = history.note
+        writer.run(threading.Event(), 200)
+        with contextlib.suppress(AssertionError):
+            live.stop()
+        live.finalise()
+        first, second = sequences()
+        if first == second + 1 and writer.completed:
+            return
+    raise AssertionError("no daemon was killed between the copies after it had written")
+
+
+@pytest.fixture(params=["64K", "1M", "64K killed"])
 def traced(request, mount, pool, work, rng):
     """A traced run: the image before, its end, the records and the history."""
-    image = make_image(os.path.join(pool, "web1.leaf"), BLOCKS * BLOCK, chunk=request.param)
+    chunk, *killed = request.param.split()
+    image = make_image(os.path.join(pool, "web1.leaf"), BLOCKS * BLOCK, chunk=chunk)
     shorten_journal(image)
+    trace = os.path.join(work, "trace.bin")
+    issued, history, lock = Recorder(BLOCKS), History(trace), threading.Lock()
+    if killed:
+        killed_between_copies(mount, image, issued, history, rng)
     os.sync()
     before = os.path.join(work, "before.leaf")
     shutil.copyfile(image, before)
-    trace = os.path.join(work, "trace.bin")
-    issued, history, lock = Recorder(BLOCKS), History(trace), threading.Lock()
     with mount(env={"LEAFDISK_TRACE": work}) as live:
         writers = [Writer(issued, live.file("web1.img"), type(rng)(rng.random()), number, 2, lock)
                    for number in range(2)]
@@ -156,7 +183,8 @@ def test_every_state_recovers(traced, mount, pool, work, rng):
     initial, final_size, records, issued, history = traced
     path = os.path.join(pool, "web1.leaf")
     for number in range(STATES):
-        cut = rng.randrange(len(records) + 1)
+        # The first writes are few, and the header's are among them.
+        cut = rng.randrange(len(records) + 1 if number % 2 else 12)
         state = state_at(rng, initial, final_size, records, cut)
         with open(path, "wb") as file:
             file.write(state)
