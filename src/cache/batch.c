@@ -112,7 +112,19 @@ static void settle_locked(struct cache *cache, uint64_t sequence)
 	}
 }
 
-/* False: no epoch is complete. */
+/* A batch that is tried again, however often, takes no more of the log. */
+static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
+{
+	struct epochs *epochs = layer->epochs;
+	struct cache *cache = layer->cache;
+
+	if (epochs->begun && epochs->begun_logged && epoch_place_equal(epochs->begun_place, end))
+		return true;
+	epochs->begun_logged = cache->state == CACHE_ACTIVE;
+	return !epochs->begun_logged || log_migrate_locked(cache, CACHE_ENTRY_MIGRATE, layer->id, end);
+}
+
+/* False: no epoch is complete, or the layer was given up. */
 static bool begin_locked(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
 {
 	struct cache *cache = layer->cache;
@@ -125,12 +137,12 @@ static bool begin_locked(struct cache_layer *layer, const struct cache_batch_lim
 		    !choose_end_locked(layer, limits, range))
 			return false;
 	}
-	if (cache->state == CACHE_ACTIVE && !log_migrate_locked(cache, CACHE_ENTRY_MIGRATE, layer->id, range->end))
+	if (!log_begin_locked(layer, range->end))
 		return false;
 	epochs->begun = true;
 	epochs->begun_place = range->end;
 	settle_locked(cache, cache->log.next_sequence - 1);
-	return true;
+	return layer->epochs == epochs;
 }
 
 /* ---- What is in it -------------------------------------------------------- */
@@ -180,13 +192,33 @@ static void collect_slot_locked(struct collection *collection, uint32_t slot, ui
 	intervals_remove(collection->zeros, entry.block, 1);
 }
 
-/* EACH dirty slot of RANGE in log order; the lock is let go between segments. */
+/* Lets others have the lock. Where the tail passed SLOT meanwhile, which had
+ * nothing dirty before it then, the walk goes on from the tail. */
+static uint64_t pause_walk_locked(struct cache *cache, uint64_t slot)
+{
+	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS, now;
+	uint64_t distance = cache_slot_distance(tail, slot, cache->ring_segments);
+
+	cache_unlock(cache);
+	cache_lock(cache);
+	now = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+	return cache_slot_distance(tail, now, cache->ring_segments) > distance ? now : slot;
+}
+
+/* The tail may have passed the first slot of RANGE, when it was not dirty. */
+static uint64_t first_slot_locked(const struct cache *cache, const struct epoch_range *range)
+{
+	bool passed = slot_distance_locked(cache, range->first) >= place_distance_locked(cache, range->end);
+
+	return passed ? cache->tail_segment * CACHE_SEGMENT_BLOCKS : range->first;
+}
+
+/* EACH slot of RANGE in log order, but for segments without a dirty one; the
+ * lock is let go between segments. */
 static void walk_range_locked(struct cache *cache, const struct epoch_range *range,
 			      void (*each)(void *opaque, uint32_t slot, uint64_t distance), void *opaque)
 {
-	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS;
-
-	for (uint64_t slot = range->first;;) {
+	for (uint64_t slot = first_slot_locked(cache, range);;) {
 		uint64_t distance = slot_distance_locked(cache, (uint32_t)slot);
 
 		if (distance >= place_distance_locked(cache, range->end))
@@ -195,11 +227,9 @@ static void walk_range_locked(struct cache *cache, const struct epoch_range *ran
 			slot |= CACHE_SEGMENT_BLOCKS - 1;
 		else
 			each(opaque, (uint32_t)slot, distance);
-		slot = (slot + 1) % slots;
-		if (slot % CACHE_SEGMENT_BLOCKS)
-			continue;
-		cache_unlock(cache);
-		cache_lock(cache);
+		slot = (slot + 1) % (cache->ring_segments * CACHE_SEGMENT_BLOCKS);
+		if (slot % CACHE_SEGMENT_BLOCKS == 0)
+			slot = pause_walk_locked(cache, slot);
 	}
 }
 
@@ -506,9 +536,12 @@ static void done_locked(struct cache_layer *layer, const struct epoch_range *ran
 	struct cleaning cleaning = {.layer = layer};
 	struct cache *cache = layer->cache;
 	uint64_t zeros = layer->epochs->zeros;
+	uint32_t id = layer->id;
 	unsigned events;
 
 	walk_range_locked(cache, range, clean_slot, &cleaning);
+	if (layer->id != id || !layer->epochs)
+		return;
 	events = clean_events_locked(layer, range->end);
 	epochs_remove(layer->epochs, events, cleaning.slots, range->end, range->put);
 	if (zeros > 0) {

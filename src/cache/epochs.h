@@ -22,6 +22,11 @@ struct epoch_place {
 	uint32_t blocks;
 };
 
+static inline bool epoch_place_equal(struct epoch_place one, struct epoch_place other)
+{
+	return one.slot == other.slot && one.blocks == other.blocks;
+}
+
 struct epoch_event {
 	struct epoch_place place;
 	uint64_t put;	    /* epochs.put then */
@@ -33,7 +38,7 @@ struct epoch_event {
 struct epochs {
 	GArray *events; /* struct epoch_event */
 	bool any;	/* FIRST is valid */
-	uint32_t first; /* slot: no dirty block of the layer is before it */
+	uint32_t first; /* slot: no dirty block of the layer is before it, and not before the tail */
 	uint64_t dirty; /* slots that are dirty, or reserved for it */
 	uint64_t put;	/* blocks ever put, for distances */
 	uint64_t done;	/* PUT at the last barrier that the image has */
@@ -43,6 +48,7 @@ struct epochs {
 	/* The end of the batch that the image may have already; the next one
 	 * ends there or later. */
 	bool begun;
+	bool begun_logged; /* a MIGRATE says so */
 	struct epoch_place begun_place;
 };
 

@@ -104,9 +104,22 @@ static void fill_super_locked(struct cache *cache)
 		cache->super.ring_segments = le64_of(cache->segment_count);
 }
 
+/* A layer's first dirty block is not before the new tail. */
+static void follow_tail(void *opaque, struct cache_layer *layer)
+{
+	struct cache *cache = opaque;
+	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+	uint64_t next = cache->reclaim.segment * CACHE_SEGMENT_BLOCKS;
+
+	if (layer->epochs && cache_slot_distance(tail, layer->epochs->first, cache->ring_segments) <
+				     cache_slot_distance(tail, next, cache->ring_segments))
+		layer->epochs->first = (uint32_t)next;
+}
+
 /* The superblock says so: the segments before the new tail are free. */
 static void free_segments_locked(struct cache *cache)
 {
+	layers_foreach(cache->layers, follow_tail, cache);
 	while (cache->tail_segment != cache->reclaim.segment) {
 		cache->segments[cache->tail_segment].sequence = 0;
 		cache->tail_segment = (cache->tail_segment + 1) % cache->ring_segments;

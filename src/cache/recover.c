@@ -138,6 +138,7 @@ static void migrate(struct recovery *recovery, struct id_state *state, const str
 		state->migrated_place = place;
 	} else {
 		state->epochs->begun = true;
+		state->epochs->begun_logged = true;
 		state->epochs->begun_place = place;
 	}
 }

@@ -82,6 +82,12 @@ uint64_t writeout_written_locked(const struct cache *cache)
 	return sequence;
 }
 
+/* Of what comes next; flushes have been promised more than others. */
+static uint64_t next_sync_locked(const struct cache *cache)
+{
+	return loop_now_ns() + (list_is_empty(&cache->flushes) ? SYNC_NS : MIN(SYNC_NS, cache->barrier_deadline_ns));
+}
+
 static void durable_locked(struct cache *cache, uint64_t sequence)
 {
 	struct writer *writer = &cache->writer;
@@ -90,9 +96,9 @@ static void durable_locked(struct cache *cache, uint64_t sequence)
 	while ((node = list_first(&cache->log.sealed)) && record_of(node)->sequence <= sequence)
 		log_release_record_locked(cache, record_of(node));
 	cache->log.durable = MAX(cache->log.durable, sequence);
-	writer->sync_at_ns = list_is_empty(&cache->log.sealed) ? 0 : loop_now_ns() + SYNC_NS;
 	pthread_cond_broadcast(&cache->changed);
 	cache_answer_flushes_locked(cache);
+	writer->sync_at_ns = list_is_empty(&cache->log.sealed) ? 0 : next_sync_locked(cache);
 	cache_wake_waiters_locked(cache);
 }
 
