@@ -97,7 +97,8 @@ struct cache_layer_key {
  * stamp is KEY's, and dropped otherwise. With WRITABLE the recorded stamp is
  * void from now on until cache_layer_close() records one: a crash costs its
  * cached blocks. A second open of the same identity shares the layer when both
- * are read-only, and is refused (NULL) otherwise: that image goes uncached. */
+ * are read-only, and is refused (NULL) otherwise, as is one with dirty blocks
+ * that are good: that image goes uncached. */
 struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable);
 /* For DIRTY blocks, under the new ownership GENERATION, which is durable in the
  * log when this returns. What a recovered layer holds is kept when its stamp is
@@ -183,8 +184,9 @@ struct cache_extent cache_read(struct cache_io *io);
  * they are what a lookup finds from now on. NEWER: the image does not have
  * them; they are pinned, or dirty where the layer was opened so. -EAGAIN: no
  * room at the moment (cache_wait). -ENOSPC: the limit of pinned blocks is
- * reached. -EIO: suspended, or the layer is degraded. What is not NEWER does
- * not replace anything in a layer that was opened for dirty blocks. */
+ * reached, or blocks that nobody may write back fill the log. -EIO: suspended,
+ * or the layer is degraded. What is not NEWER does not replace anything in a
+ * layer that was opened for dirty blocks. */
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer);
 /* Zeros from now on, pinned or dirty; not of a layer that is mirrored. -ENOSPC:
  * too many separate ranges. -EAGAIN, -EIO: as cache_put(). Nothing is changed
@@ -268,7 +270,7 @@ void cache_batch_free(struct cache_batch *batch);
 
 /* Blocks until there is something to migrate where there was nothing, somebody
  * waits for room, the state of the cache changes, cache_kick() is called, or
- * realtime UNTIL_NS (UINT64_MAX: no limit). One thread. */
+ * UNTIL_NS of loop_now_ns() (UINT64_MAX: no limit). One thread. */
 void cache_wait_work(struct cache *cache, uint64_t until_ns);
 void cache_kick(struct cache *cache);
 

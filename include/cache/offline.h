@@ -18,9 +18,12 @@ struct cache_layer_info {
 	uint8_t identity[CACHE_ID_BYTES];
 	uint64_t stamp;
 	uint64_t size_bytes;
+	uint64_t generation; /* of the ownership under which it is written back; 0: it is not */
+	bool orphan;	     /* its image has another owner */
 	uint64_t clean_blocks;
 	uint64_t dirty_blocks;
 	uint64_t zero_blocks;
+	uint64_t epochs; /* that its image does not have */
 };
 struct cache_info {
 	uint8_t uuid[CACHE_ID_BYTES];

@@ -290,6 +290,19 @@ static struct item *item_at(const struct collection *collection, guint i)
 	return &g_array_index(collection->items, struct item, i);
 }
 
+/* Readers are to know of it too. What cannot be read may be read the next time. */
+static void mark_lost(const struct collection *collection, const struct item *item)
+{
+	struct cache *cache = collection->cache;
+	struct index_entry entry;
+
+	cache_lock(cache);
+	index_get(cache->index, item->slot, &entry);
+	if (entry.layer == collection->layer && entry.block == item->block && (entry.flags & INDEX_PINNED))
+		index_set_flags(cache->index, item->slot, INDEX_LOST, 0);
+	cache_unlock(cache);
+}
+
 static void take_block(struct collection *collection, const struct item *item, const uint8_t *from, uint8_t *data)
 {
 	uint8_t *to = data + ((size_t)item->place << BLOCK_SHIFT);
@@ -298,6 +311,8 @@ static void take_block(struct collection *collection, const struct item *item, c
 		memcpy(to, from, BLOCK_SIZE);
 	if (from && !item->lost && cache_checksum_short(cache_data_checksum(to)) == item->checksum)
 		return;
+	if (from)
+		mark_lost(collection, item);
 	counter_add(cache_damaged_blocks, 1);
 	collection->result = -EIO;
 	if (collection->lost)
@@ -330,10 +345,8 @@ static struct cache_buffer *hold_buffer(struct cache *cache, uint32_t slot)
 
 	cache_lock(cache);
 	buffer = cache->segments[segment_of(slot)].buffer;
-	if (buffer && block_in_segment(slot) >= buffer->first)
+	if (buffer)
 		buffer->references++;
-	else
-		buffer = NULL;
 	cache_unlock(cache);
 	return buffer;
 }
@@ -345,18 +358,22 @@ static void put_buffer(struct cache *cache, struct cache_buffer *buffer)
 	cache_unlock(cache);
 }
 
+/* The file has what is before the beginning of the segment's buffer. */
 static void get_items(struct collection *collection, guint first, guint end, uint8_t *data)
 {
 	struct cache_buffer *buffer = hold_buffer(collection->cache, item_at(collection, first)->slot);
+	unsigned buffered = buffer ? buffer->first : CACHE_SEGMENT_BLOCKS;
+	guint i = first;
 
-	if (!buffer) {
-		read_items(collection, first, end, data);
-		return;
-	}
-	for (guint i = first; i < end; i++)
+	while (i < end && block_in_segment(item_at(collection, i)->slot) < buffered)
+		i++;
+	if (i > first)
+		read_items(collection, first, i, data);
+	for (; i < end; i++)
 		take_block(collection, item_at(collection, i), slot_data(buffer->data, item_at(collection, i)->slot),
 			   data);
-	put_buffer(collection->cache, buffer);
+	if (buffer)
+		put_buffer(collection->cache, buffer);
 }
 
 /* In the order of the log, a segment at once. */
@@ -544,12 +561,9 @@ static void done_locked(struct cache_layer *layer, const struct epoch_range *ran
 		return;
 	events = clean_events_locked(layer, range->end);
 	epochs_remove(layer->epochs, events, cleaning.slots, range->end, range->put);
-	if (zeros > 0) {
-		intervals_free(layer->zeros);
-		layer->zeros = epochs_zeros(layer->epochs);
-	}
-	if (cache->state == CACHE_ACTIVE)
-		(void)log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, range->end);
+	if (zeros > 0)
+		layer->zeros = epochs_keep_zeros(layer->epochs, layer->zeros);
+	cache_dirty_migrated_locked(layer, range->end);
 	reclaim_look_locked(cache);
 	cache_wake_waiters_locked(cache);
 }

@@ -119,10 +119,12 @@ void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status
 /* ---- Open ---------------------------------------------------------------- */
 
 /* What opening and closing record keeps a layer's blocks: worth to wait for
- * while the log has no room. */
-static void wait_for_room_locked(struct cache *cache)
+ * while the log has no room. Not for migration: that may be of layers which
+ * the caller is yet to open. */
+static void wait_for_room_locked(struct cache *cache, enum log_purpose purpose)
 {
-	while (cache->started && cache->state == CACHE_ACTIVE && !log_has_room_locked(cache, LOG_ENTRY)) {
+	while (cache->started && cache->state == CACHE_ACTIVE && !log_has_room_locked(cache, purpose) &&
+	       !reclaim_is_blocked_locked(cache) && !reclaim_is_hopeless_locked(cache)) {
 		reclaim_look_locked(cache);
 		pthread_cond_wait(&cache->changed, &cache->lock);
 	}
@@ -135,7 +137,8 @@ static bool is_good(const struct cache_layer *layer, const struct cache_layer_ke
 	return key->owned != 0 && (layer->generation == key->owned || layer->generation == key->owned + 1);
 }
 
-/* Nobody's blocks are moved like any pinned ones. */
+/* Nobody's blocks are moved like any pinned ones, and zeros with the declaration:
+ * they are in the tail's segment or later. */
 static void orphan_locked(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
@@ -144,8 +147,8 @@ static void orphan_locked(struct cache_layer *layer)
 	cache->pinned_blocks += layer->pinned_blocks;
 	cache_dirty_release_locked(layer);
 	layers_make_orphan(cache->layers, layer);
-	if (layer->declared)
-		(void)log_declare_locked(cache, LOG_ENTRY, layer);
+	if (!log_declare_orphan_locked(cache, LOG_ENTRY, layer))
+		layer->declared_segment = cache->reclaim.segment;
 }
 
 static bool is_dirty(const struct cache_layer *layer)
@@ -195,6 +198,8 @@ static struct cache_layer *open_locked(struct cache *cache, const struct cache_l
 		return layer;
 	}
 	layer = find_good_locked(cache, key);
+	if (layer && is_dirty(layer))
+		return NULL;
 	if (!layer)
 		layer = layers_add(cache->layers, key->identity, key->name);
 	if (!layer)
@@ -214,7 +219,7 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	struct cache_layer *layer;
 
 	cache_lock(cache);
-	wait_for_room_locked(cache);
+	wait_for_room_locked(cache, LOG_ENTRY);
 	layer = open_locked(cache, key, writable);
 	cache_unlock(cache);
 	return layer;
@@ -242,7 +247,8 @@ static struct cache_layer *open_dirty_locked(struct cache *cache, const struct c
 	if (!layer->epochs)
 		layer->epochs = epochs_new();
 	*result = -EIO;
-	if (!log_declare_locked(cache, LOG_ENTRY, layer))
+	/* What is dirty may fill the log, and leaves it only when this is open. */
+	if (!log_declare_locked(cache, LOG_MOVE, layer))
 		return NULL;
 	*result = log_wait_durable_locked(cache, log_flush_locked(cache));
 	if (*result < 0)
@@ -258,7 +264,7 @@ struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cac
 	struct cache_layer *layer;
 
 	cache_lock(cache);
-	wait_for_room_locked(cache);
+	wait_for_room_locked(cache, LOG_MOVE);
 	layer = open_dirty_locked(cache, key, generation, result);
 	cache_unlock(cache);
 	return layer;
@@ -377,7 +383,7 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 	cache = layer->cache;
 	cache_lock(cache);
 	if (stamp != 0)
-		wait_for_room_locked(cache);
+		wait_for_room_locked(cache, LOG_ENTRY);
 	close_locked(layer, stamp);
 	cache_unlock(cache);
 }

@@ -74,6 +74,8 @@ static void mark_busy_locked(struct cache *cache, const struct log_grant *grant)
 	}
 }
 
+static const char FULL[] = "the cache's log is full of blocks that nobody may write back";
+
 struct put {
 	struct log_grant grant;
 	enum { PUT_CLEAN, PUT_PINNED, PUT_DIRTY } kind;
@@ -83,6 +85,8 @@ struct put {
 
 static int no_room_locked(struct cache *cache)
 {
+	if (reclaim_is_hopeless_locked(cache))
+		return -ENOSPC;
 	reclaim_look_locked(cache);
 	cache_kick_locked(cache);
 	counter_add(cache_waits, 1);
@@ -287,8 +291,8 @@ static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blo
 	struct cache *cache = layer->cache;
 
 	if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks)) {
-		if (cache->state != CACHE_ACTIVE) {
-			cache_layer_degrade_locked(layer, cache->reason);
+		if (cache->state != CACHE_ACTIVE || reclaim_is_hopeless_locked(cache)) {
+			cache_layer_degrade_locked(layer, cache->state != CACHE_ACTIVE ? cache->reason : FULL);
 			return 0;
 		}
 		reclaim_look_locked(cache);

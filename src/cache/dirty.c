@@ -59,14 +59,19 @@ void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigne
 }
 
 /* A suspended log takes no entries: the epoch ends in memory, for the batches
- * that empty the cache then. */
-static bool place_barrier_locked(struct cache *cache, uint32_t layer, enum log_purpose purpose,
-				 struct epoch_place *place)
+ * that empty the cache then, and later in the next record, before all else. */
+static bool place_barrier_locked(struct cache_layer *layer, enum log_purpose purpose, struct epoch_place *place)
 {
-	if (cache->state == CACHE_ACTIVE)
-		return log_barrier_locked(cache, purpose, layer, place);
+	struct cache *cache = layer->cache;
+
+	if (cache->state == CACHE_ACTIVE && !log_barrier_locked(cache, purpose, layer->id, place))
+		return false;
 	log_close_record_locked(cache);
+	if (cache->state == CACHE_ACTIVE)
+		return true;
 	*place = (struct epoch_place){.slot = (uint32_t)cache->log.head_slot};
+	layer->epochs->owes_barrier = true;
+	cache->owes = true;
 	return true;
 }
 
@@ -100,7 +105,7 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 
 	if (!epochs_is_open(layer->epochs))
 		return true;
-	if (!place_barrier_locked(layer->cache, layer->id, purpose, &place))
+	if (!place_barrier_locked(layer, purpose, &place))
 		return false;
 	layer->barrier_sequence = layer->cache->log.next_sequence - 1;
 	epochs_add_barrier(layer->epochs, place, loop_now_ns());
@@ -113,6 +118,48 @@ void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 
 	if (epochs_open_blocks(layer->epochs) >= max)
 		(void)cache_dirty_barrier_locked(layer, LOG_PUT);
+}
+
+/* ---- What the log could not take ------------------------------------------ */
+
+void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end)
+{
+	struct cache *cache = layer->cache;
+	struct epochs *epochs = layer->epochs;
+
+	epochs->owes_migrated = cache->state != CACHE_ACTIVE || epochs->owes_barrier ||
+				!log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, end);
+	epochs->migrated_place = end;
+	cache->owes |= epochs->owes_migrated;
+}
+
+static void catch_up_barrier(void *opaque, struct cache_layer *layer)
+{
+	struct cache *cache = opaque;
+	struct epoch_place place;
+
+	if (layer->epochs && layer->epochs->owes_barrier)
+		layer->epochs->owes_barrier = !log_barrier_locked(cache, LOG_MOVE, layer->id, &place);
+	cache->owes |= layer->epochs && layer->epochs->owes_barrier;
+}
+
+static void catch_up_migrated(void *opaque, struct cache_layer *layer)
+{
+	(void)opaque;
+	if (layer->epochs && layer->epochs->owes_migrated)
+		cache_dirty_migrated_locked(layer, layer->epochs->migrated_place);
+}
+
+void cache_dirty_catch_up_locked(struct cache *cache)
+{
+	if (!cache->owes || cache->state != CACHE_ACTIVE)
+		return;
+	cache->owes = false;
+	layers_foreach(cache->layers, catch_up_barrier, cache);
+	log_close_record_locked(cache);
+	layers_foreach(cache->layers, catch_up_migrated, NULL);
+	if (!cache->owes)
+		cache_wake_waiters_locked(cache);
 }
 
 /* ---- Flushes ------------------------------------------------------------- */

@@ -65,17 +65,47 @@ bool epochs_has_barrier(const struct epochs *epochs)
 	return false;
 }
 
-struct intervals *epochs_zeros(const struct epochs *epochs)
+uint64_t epochs_count(const struct epochs *epochs)
 {
-	struct intervals *zeros = epochs->zeros ? intervals_new() : NULL;
+	uint64_t count = epochs_is_open(epochs);
 
-	for (unsigned i = 0; zeros && i < epochs->events->len; i++) {
+	for (unsigned i = 0; i < epochs->events->len; i++)
+		count += epochs_get(epochs, i)->barriers;
+	return count;
+}
+
+static struct intervals *all_zeros(const struct epochs *epochs)
+{
+	struct intervals *zeros = intervals_new();
+
+	for (unsigned i = 0; i < epochs->events->len; i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 
 		if (event->blocks > 0)
 			intervals_add(zeros, event->block, event->blocks);
 	}
 	return zeros;
+}
+
+static void add_common(struct intervals *common, const struct intervals *set, struct interval range)
+{
+	uint64_t run;
+
+	for (; range.count > 0; range.first += run, range.count -= run)
+		if (intervals_contains(set, range.first, range.count, &run))
+			intervals_add(common, range.first, run);
+}
+
+struct intervals *epochs_keep_zeros(const struct epochs *epochs, struct intervals *zeros)
+{
+	struct intervals *kept = epochs->zeros && zeros ? intervals_new() : NULL;
+	struct intervals *dirty = kept ? all_zeros(epochs) : NULL;
+
+	for (unsigned i = 0; kept && i < intervals_length(zeros); i++)
+		add_common(kept, dirty, intervals_get(zeros, i));
+	intervals_free(dirty);
+	intervals_free(zeros);
+	return kept;
 }
 
 static void begin(struct epochs *epochs, uint32_t slot, uint64_t now_ns)
@@ -111,15 +141,17 @@ static uint64_t put_before_last(const struct epochs *epochs)
 
 void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
 {
-	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns};
+	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns, .barriers = 1};
 	struct epoch_event *last = NULL;
 
 	if (epochs->events->len)
 		last = &g_array_index(epochs->events, struct epoch_event, epochs->events->len - 1);
-	if (last && last->blocks == 0 && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE)
+	if (last && last->blocks == 0 && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE) {
+		event.barriers += last->barriers;
 		*last = event;
-	else
-		g_array_append_val(epochs->events, event);
+		return;
+	}
+	g_array_append_val(epochs->events, event);
 }
 
 void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct epoch_place end, uint64_t put)

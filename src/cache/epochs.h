@@ -33,6 +33,7 @@ struct epoch_event {
 	uint64_t block;	    /* of a zero range */
 	uint64_t blocks;    /* 0: a barrier */
 	uint64_t oldest_ns; /* of a barrier: what follows it is younger than this */
+	uint64_t barriers;  /* that it stands for */
 };
 
 struct epochs {
@@ -50,6 +51,10 @@ struct epochs {
 	bool begun;
 	bool begun_logged; /* a MIGRATE says so */
 	struct epoch_place begun_place;
+	/* What the log could not take yet. */
+	bool owes_barrier; /* the last event, which has the place of the next record */
+	bool owes_migrated;
+	struct epoch_place migrated_place;
 };
 
 struct epochs *epochs_new(void);
@@ -68,8 +73,10 @@ uint64_t epochs_open_blocks(const struct epochs *epochs);
 /* An epoch with something in it is complete. */
 bool epochs_has_barrier(const struct epochs *epochs);
 
-/* All dirty zero ranges; NULL: none. The caller's. */
-struct intervals *epochs_zeros(const struct epochs *epochs);
+/* Those of ZEROS that are dirty still; NULL: none. ZEROS is freed. */
+struct intervals *epochs_keep_zeros(const struct epochs *epochs, struct intervals *zeros);
+/* How many epochs, the one that is not complete too. */
+uint64_t epochs_count(const struct epochs *epochs);
 
 unsigned epochs_length(const struct epochs *epochs);
 const struct epoch_event *epochs_get(const struct epochs *epochs, unsigned position);

@@ -169,6 +169,7 @@ struct cache {
 	uint64_t dirty_blocks;	 /* LIVE ones */
 	uint64_t dirty_zeros;	 /* zero ranges */
 	uint64_t dirty_max;	 /* blocks; 0: what the log holds */
+	bool owes;		 /* barriers or MIGRATED are not in the log; see cache_dirty_catch_up_locked() */
 	uint64_t barrier_deadline_ns;
 	struct list flushes; /* cache_flush, in order of their sequence */
 	pthread_cond_t work; /* for who migrates: see cache_wait_work() */
@@ -261,6 +262,10 @@ void cache_dirty_release_locked(struct cache_layer *layer);
 void cache_dirty_bound_epoch_locked(struct cache_layer *layer);
 /* An epoch of LAYER ends. False: no room. */
 bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose);
+/* The image has all of LAYER up to END. */
+void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end);
+/* The log gets what it could not take while the cache was suspended. */
+void cache_dirty_catch_up_locked(struct cache *cache);
 /* Those that wait for what is durable now, or for what will not become so. */
 void cache_answer_flushes_locked(struct cache *cache);
 /* Whoever migrates has something to look at. */

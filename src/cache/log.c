@@ -160,12 +160,18 @@ void log_close_record_locked(struct cache *cache)
 	seal_ready_locked(cache);
 }
 
+bool log_has_segments_locked(const struct cache *cache, enum log_purpose purpose)
+{
+	return cache_free_segments_locked(cache) > reserved_segments[purpose];
+}
+
 bool log_has_room_locked(const struct cache *cache, enum log_purpose purpose)
 {
 	const struct log *log = &cache->log;
 	bool bound = cache->segments[segment_of(log->head_slot)].buffer;
 
-	if (cache->state != CACHE_ACTIVE || cache_free_segments_locked(cache) <= reserved_segments[purpose])
+	if (cache->state != CACHE_ACTIVE || !log_has_segments_locked(cache, purpose) ||
+	    (cache->owes && purpose != LOG_MOVE))
 		return false;
 	if (log->open)
 		return true;
@@ -261,6 +267,35 @@ bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct ca
 	return true;
 }
 
+/* Only where no LIVE block hides them: it would be removed at the next mount. */
+static bool log_zeros_locked(struct cache *cache, enum log_purpose purpose, const struct cache_layer *layer,
+			     struct interval zeros)
+{
+	uint64_t end = zeros.first + zeros.count;
+
+	for (uint64_t block = zeros.first; block < end;) {
+		uint64_t gap = index_gap(cache->index, layer->id, block, end - block);
+		le64 word = le64_of(gap);
+
+		if (gap > 0 && !append_locked(cache, purpose, layer->id, CACHE_ENTRY_ZERO, block, &word, 1))
+			return false;
+		block += MAX(gap, 1);
+	}
+	return true;
+}
+
+bool log_declare_orphan_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer)
+{
+	uint64_t before = layer->declared_segment;
+	bool logged = log_declare_locked(cache, purpose, layer);
+
+	for (unsigned i = 0; logged && layer->zeros && i < intervals_length(layer->zeros); i++)
+		logged = log_zeros_locked(cache, purpose, layer, intervals_get(layer->zeros, i));
+	if (!logged)
+		layer->declared_segment = before;
+	return logged;
+}
+
 bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks)
 {
 	le64 word = le64_of(blocks);
@@ -292,11 +327,9 @@ bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t 
 {
 	struct log_record *record = append_locked(cache, purpose, layer, CACHE_ENTRY_BARRIER, 0, NULL, 0);
 
-	if (!record)
-		return false;
-	*place = place_of(record);
-	log_close_record_locked(cache);
-	return true;
+	if (record)
+		*place = place_of(record);
+	return record;
 }
 
 bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_t layer, struct epoch_place place)

@@ -210,6 +210,12 @@ static void find_declared(void *opaque, struct cache_layer *layer)
 		declared->found = layer;
 }
 
+static bool declare_locked(struct cache *cache, struct cache_layer *layer)
+{
+	return layer->orphan ? log_declare_orphan_locked(cache, LOG_MOVE, layer)
+			     : log_declare_locked(cache, LOG_MOVE, layer);
+}
+
 /* A closed layer with nothing cached is forgotten instead. */
 static bool declare_again_locked(struct cache *cache, uint64_t segment)
 {
@@ -223,7 +229,7 @@ static bool declare_again_locked(struct cache *cache, uint64_t segment)
 			layers_remove(cache->layers, declared.found);
 			continue;
 		}
-		if (!log_declare_locked(cache, LOG_MOVE, declared.found) &&
+		if (!declare_locked(cache, declared.found) &&
 		    (cache_free_segments_locked(cache) == 0 || !reclaim_wait_locked(cache)))
 			return false;
 	}

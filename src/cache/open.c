@@ -147,6 +147,8 @@ static void keep_or_remove(void *opaque, struct cache_layer *layer)
 		layers_remove(cache->layers, layer);
 		return;
 	}
+	if (layer->orphan && layer->zeros)
+		layer->declared_segment = cache->tail_segment;
 	cache->live_blocks += layer->live_blocks;
 	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) += layer->pinned_blocks;
 	if (layer->epochs)

@@ -62,12 +62,23 @@ bool reclaim_is_blocked_locked(const struct cache *cache)
 	       cache->segments[cache->reclaim.segment].dirty > 0;
 }
 
+/* Moving them would free next to nothing. */
+static bool fills_log_locked(const struct cache *cache)
+{
+	return cache->pinned_blocks > full_segments_locked(cache) * SEGMENT_DATA_BLOCKS * 3 / 4;
+}
+
+/* Segments that are emptied will be free. */
+bool reclaim_is_hopeless_locked(const struct cache *cache)
+{
+	return !log_has_segments_locked(cache, LOG_PUT) && cache->reclaim.segment == cache->tail_segment &&
+	       fills_log_locked(cache) && cache->dirty_blocks == 0 && cache->dirty_zeros == 0;
+}
+
 static bool is_wanted_locked(const struct cache *cache)
 {
-	uint64_t capacity = full_segments_locked(cache) * SEGMENT_DATA_BLOCKS;
-
 	return cache->state == CACHE_ACTIVE && cache_free_segments_locked(cache) < low_water_locked(cache) &&
-	       cache->pinned_blocks <= capacity * 3 / 4 && has_victim_locked(cache);
+	       !fills_log_locked(cache) && has_victim_locked(cache);
 }
 
 void reclaim_look_locked(struct cache *cache)
@@ -132,7 +143,7 @@ static void free_segments_locked(struct cache *cache)
 	cache_resume_locked(cache);
 	pthread_cond_broadcast(&cache->changed);
 	cache_wake_waiters_locked(cache);
-	if (cache->degraded_layers > 0)
+	if (cache->degraded_layers > 0 || cache->owes)
 		writer_wake_locked(cache);
 }
 

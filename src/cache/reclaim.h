@@ -14,6 +14,9 @@ void reclaim_look_locked(struct cache *cache);
 /* Room gets short, and what is dirty in the oldest segment keeps it. */
 bool reclaim_is_blocked_locked(const struct cache *cache);
 
+/* There is no room and never will be: pinned blocks fill the log, orphans. */
+bool reclaim_is_hopeless_locked(const struct cache *cache);
+
 /* Moves what is worth it out of SEGMENT and empties it; `reclaim.c` decides
  * when, `move.c` how. Segments' worth of slots moved are added to *MOVED.
  * False: not finished (no room to move to, or the thread is to end). */

@@ -235,7 +235,6 @@ static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 	layer->pinned_blocks += (entry.flags & INDEX_PINNED) != 0;
 }
 
-/* A zero range that is gone hides those that came before no more. */
 static void drop_migrated(struct recovery *recovery, struct id_state *state)
 {
 	uint64_t zeros = state->epochs->zeros;
@@ -252,10 +251,8 @@ static void drop_migrated(struct recovery *recovery, struct id_state *state)
 	begun = epochs->begun && place_distance(recovery, epochs->begun_place) > end;
 	epochs_remove(epochs, count, state->migrated_slots, state->migrated_place, put);
 	epochs->begun = begun;
-	if (epochs->zeros == zeros)
-		return;
-	intervals_free(state->zeros);
-	state->zeros = epochs->zeros ? epochs_zeros(epochs) : intervals_new();
+	if (epochs->zeros != zeros)
+		state->zeros = epochs_keep_zeros(epochs, state->zeros);
 }
 
 static void keep_zeros(struct recovery *recovery)
@@ -271,7 +268,7 @@ static void keep_zeros(struct recovery *recovery)
 		drop_migrated(recovery, state);
 		if (!layer)
 			continue;
-		if (intervals_length(state->zeros))
+		if (state->zeros && intervals_length(state->zeros))
 			layer->zeros = g_steal_pointer(&state->zeros);
 		if (!layer->orphan && !epochs_is_empty(state->epochs))
 			layer->epochs = g_steal_pointer(&state->epochs);

@@ -13,6 +13,7 @@
 
 #include "core/log.h"
 #include "log.h"
+#include "reclaim.h"
 #include "writer.h"
 
 static void change_locked(struct cache *cache, enum cache_state state)
@@ -50,6 +51,7 @@ void cache_resume_locked(struct cache *cache)
 	cache->reason[0] = '\0';
 	cache->failure = 0;
 	change_locked(cache, CACHE_ACTIVE);
+	cache_dirty_catch_up_locked(cache);
 	pthread_cond_signal(&cache->reclaim.wanted);
 }
 
@@ -73,7 +75,8 @@ void cache_announce(struct cache *cache)
 
 void cache_wake_waiters_locked(struct cache *cache)
 {
-	bool room = cache->state != CACHE_ACTIVE || log_has_room_locked(cache, LOG_PUT);
+	bool room = cache->state != CACHE_ACTIVE || log_has_room_locked(cache, LOG_PUT) ||
+		    reclaim_is_hopeless_locked(cache);
 	bool takes_dirty = cache->state != CACHE_ACTIVE || cache_takes_dirty_locked(cache);
 	struct list waiters;
 	struct list *node;

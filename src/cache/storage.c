@@ -15,6 +15,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/log.h"
 #include "transfer.h"
 
@@ -157,5 +158,5 @@ int cache_storage_read(const struct cache_storage *storage, void *data, size_t l
 {
 	int fd = storage->aio.direct_fd >= 0 ? storage->aio.direct_fd : storage->aio.buffered_fd;
 
-	return cache_transfer_read(fd, data, length, offset);
+	return fault_hit("cache.read", storage->path) < 0 ? -EIO : cache_transfer_read(fd, data, length, offset);
 }

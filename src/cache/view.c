@@ -112,6 +112,9 @@ static void add_layer_info(void *opaque, struct cache_layer *layer)
 	memcpy(info->identity, layer->identity, sizeof(info->identity));
 	info->stamp = layer->stamp;
 	info->size_bytes = layer->size_bytes;
+	info->generation = layer->generation;
+	info->orphan = layer->orphan;
+	info->epochs = layer->epochs ? epochs_count(layer->epochs) : 0;
 	info->clean_blocks = layer->live_blocks - layer->pinned_blocks;
 	info->dirty_blocks = layer->pinned_blocks;
 	for (unsigned i = 0; layer->zeros && i < intervals_length(layer->zeros); i++)

@@ -52,6 +52,7 @@ void writer_look(struct cache *cache)
 		seal_due_locked(cache, now);
 		writeout_watch_locked(cache, now);
 		writeout_retry_locked(cache, now);
+		cache_dirty_catch_up_locked(cache);
 		cache_layers_heal_locked(cache);
 		writeout_write_locked(cache, now);
 		writeout_sync_locked(cache, now);

@@ -50,6 +50,11 @@ static void print_cache_layer(const struct cache_layer_info *layer)
 	printf("    %-10s0x%" PRIx64 "%s\n", "stamp:", layer->stamp, layer->stamp ? "" : " (not known good)");
 	printf("    %-10s%" PRIu64 " clean, %" PRIu64 " dirty, %" PRIu64 " zero\n", "blocks:", layer->clean_blocks,
 	       layer->dirty_blocks, layer->zero_blocks);
+	if (layer->generation)
+		printf("    %-10sgeneration %" PRIu64 "%s\n", "owner:", layer->generation,
+		       layer->orphan ? ", not this cache any more (an orphan: cache dump has it)" : "");
+	if (layer->epochs)
+		printf("    %-10s%" PRIu64 " to be migrated\n", "epochs:", layer->epochs);
 }
 
 static void print_info(const struct cache_info *info)
@@ -82,6 +87,10 @@ static void add_cache_layer(JsonBuilder *builder, const struct cache_layer_info 
 	ctl_json_add_size(builder, "clean_blocks", layer->clean_blocks);
 	ctl_json_add_size(builder, "dirty_blocks", layer->dirty_blocks);
 	ctl_json_add_size(builder, "zero_blocks", layer->zero_blocks);
+	ctl_json_add_size(builder, "generation", layer->generation);
+	json_builder_set_member_name(builder, "orphan");
+	json_builder_add_boolean_value(builder, layer->orphan);
+	ctl_json_add_size(builder, "epochs", layer->epochs);
 	json_builder_end_object(builder);
 }
 
