@@ -167,19 +167,35 @@ def test_device_that_does_not_answer(mount, pool, work, rng):
 LARGE_SEGMENTS = 20 * 1024 - 1
 LARGE_FREE = 70  # enough for nothing to be reclaimed
 RECORD_BLOCKS = form.SEGMENT_BLOCKS // 2 - 1
+EPOCH_BLOCKS = 8
 
 
-def write_large(path, pool):
+def clean_record(number):
+    layer = [form.layer_entry(1, b"x" * 16, 1, 1 << 40, "base.raw")] if number == 0 else []
+    return layer + [form.zeros_entry(1, form.CLEAN, number * RECORD_BLOCKS, RECORD_BLOCKS)]
+
+
+def dirty_record(number):
+    """A barrier every few blocks, of one layer after the other."""
+    entries = []
+    for layer, at in enumerate(range(0, RECORD_BLOCKS, EPOCH_BLOCKS), 1):
+        if number == 0:
+            entries.append(form.layer_entry(layer, bytes([layer]) * 16, 0, 1 << 40, f"{layer}", generation=1))
+        blocks = min(EPOCH_BLOCKS, RECORD_BLOCKS - at)
+        entries.append(form.zeros_entry(layer, form.DIRTY, number * EPOCH_BLOCKS, blocks))
+        entries.append(form.barrier_entry(layer))
+    return entries
+
+
+def write_large(path, pool, record):
     """Full, but for a few segments: the number of its blocks. Two records in
     each segment; their data need not be there because it is said to be durable."""
     with open(path, "wb") as file:
         cache = form.SparseCache(file, LARGE_SEGMENTS, pool_id=xxhash.xxh3_128_digest(os.path.realpath(pool)))
-        layer = [form.layer_entry(1, b"x" * 16, 1, 1 << 40, "base.raw")]
         records = 2 * (LARGE_SEGMENTS - LARGE_FREE)
         for number in range(records):
             cache.durable = cache.sequence - 1
-            cache.append(*layer, form.zeros_entry(1, form.CLEAN, number * RECORD_BLOCKS, RECORD_BLOCKS))
-            layer = []
+            cache.append(*record(number))
         file.flush()
         os.fsync(file.fileno())
     return records * RECORD_BLOCKS
@@ -187,14 +203,15 @@ def write_large(path, pool):
 
 @pytest.mark.alone
 @pytest.mark.timeout(120)
-def test_large_cache_recovers_quickly(mount, pool, work):
+@pytest.mark.parametrize("record", [clean_record, dirty_record])
+def test_large_cache_recovers_quickly(mount, pool, work, record):
     """20 GiB, full, in less than three seconds and 24 bytes a block."""
     room = os.statvfs(work)
     if room.f_bavail * room.f_frsize < GIB // 2:
         pytest.skip(f"{work} has no room for half a GiB of record headers")
     make_raw(os.path.join(pool, "web1.raw"), bytes(MIB))
     path = os.path.join(work, "large.cache")
-    blocks = write_large(path, pool)
+    blocks = write_large(path, pool, record)
     taken = []
     while len(taken) < TRIES and min(taken, default=RECOVERY_SECONDS) >= RECOVERY_SECONDS:
         begun = time.monotonic()

@@ -38,6 +38,28 @@ def sample():
     return cache
 
 
+def orphaned(layer=2, name="web1.leaf", identity=IDENTITY[::-1]):
+    return form.layer_entry(layer, identity, 0, SIZE, name, generation=4, flags=1)
+
+
+def written_back():
+    """Four epochs of one layer, of which the image has one and may have two, and an orphan of the same image."""
+    cache = form.Cache()
+    cache.append(form.layer_entry(1, IDENTITY, 0, SIZE, "web1.leaf", generation=5), orphaned(2, identity=IDENTITY))
+    cache.append(form.data_entry(2, form.DIRTY, 3, pattern(9)), form.range_entry(2, form.ZERO, 50, 5))
+    cache.append(form.data_entry(1, form.DIRTY, 0, pattern(1, 2)), form.range_entry(1, form.ZERO, 20, 10),
+                 form.barrier_entry(1))
+    first = cache.records[-1]
+    cache.append(form.migrate_entry(1, form.MIGRATE, first, 2))
+    cache.append(form.data_entry(1, form.DIRTY, 1, pattern(3)), form.barrier_entry(1))
+    second = cache.records[-1]
+    cache.append(form.migrate_entry(1, form.MIGRATED, first, 2), form.migrate_entry(1, form.MIGRATE, second, 1))
+    cache.append(form.range_entry(1, form.ZERO, 40, 1), form.data_entry(1, form.DIRTY, 41, pattern(4)),
+                 form.barrier_entry(1))
+    cache.append(form.data_entry(1, form.DIRTY, 42, pattern(5)))
+    return cache, first, second
+
+
 CONTENTS = {"base.raw": {10: 1, 12: 3}, "web1.leaf": {5: 4, 25: 5, 26: 6}}
 
 
@@ -235,6 +257,43 @@ def test_info(cache_path):
     assert "base.raw" in text and "web1.leaf" in text
 
 
+def test_info_of_what_is_written_back(cache_path, work):
+    cache, _, _ = written_back()
+    cache.write(cache_path)
+    assert check(cache_path) == (0, [])
+    layer, orphan = info(cache_path)["layers"]
+    assert [layer[key] for key in ("generation", "orphan", "epochs")] == [5, False, 3]
+    assert [layer[key] for key in ("clean_blocks", "dirty_blocks", "zero_blocks")] == [1, 3, 1]
+    assert [orphan[key] for key in ("generation", "orphan", "epochs")] == [4, True, 0]
+    assert [orphan[key] for key in ("clean_blocks", "dirty_blocks", "zero_blocks")] == [0, 1, 5]
+    text = leafctl("cache", "info", cache_path).stdout
+    assert "3 to be migrated" in text and "orphan" in text
+    assert dumped(cache_path, work) == (0, {"web1.leaf": {0: 1, 1: 3, 41: 4, 42: 5}, "web1.leaf.2": {3: 9}})
+
+
+@pytest.mark.parametrize("kind", [form.MIGRATE, form.MIGRATED])
+def test_migration_never_goes_back(cache_path, kind):
+    cache, first, second = written_back()
+    cache.append(form.migrate_entry(1, kind, second, 1))
+    cache.write(cache_path)
+    assert check(cache_path) == (0, [])
+    cache.append(form.migrate_entry(1, kind, first, 2))
+    cache.write(cache_path)
+    status, findings = check(cache_path)
+    assert status == DAMAGED and len(findings) == 1 and "earlier place" in findings[0]
+
+
+def test_migration_behind_the_tail(cache_path):
+    """What names a place that the tail has passed says nothing."""
+    cache, first, _ = written_back()
+    cache.slot = form.SEGMENT_BLOCKS
+    cache.tail = (1, cache.sequence, cache.previous)
+    cache.write_super()
+    cache.append(form.migrate_entry(1, form.MIGRATED, first, 2), form.migrate_entry(1, form.MIGRATE, 3, 3))
+    cache.write(cache_path)
+    assert check(cache_path) == (0, [])
+
+
 def test_check(cache_path):
     sample().write(cache_path)
     assert check(cache_path) == (0, [])
@@ -399,6 +458,13 @@ def test_forged_entry(cache_path, entry):
     ([form.drop_entry(1), form.data_entry(1, form.CLEAN, 0, pattern(1))], "dropped before"),
     ([declared(identity=bytes(16))], "without an identity"),
     ([declared(identity=b"a" * 16)], "second image"),
+    ([form.barrier_entry(2), form.data_entry(2, form.DIRTY, 0, pattern(1))], "behind the end of its epoch"),
+    ([form.barrier_entry(2), form.barrier_entry(2)], "behind the end of its epoch"),
+    ([form.migrate_entry(2, form.MIGRATE, 0, 0)], "where no epoch"),
+    ([form.barrier_entry(1), form.migrate_entry(2, form.MIGRATED, 9, 0)], "where no epoch"),
+    ([form.migrate_entry(2, form.MIGRATE, 7 * form.SEGMENT_BLOCKS, 0)], "outside the ring"),
+    ([orphaned(), form.barrier_entry(2)], "writes back layer 2, an orphan"),
+    ([orphaned(), declared(2, "web1.leaf", identity=IDENTITY[::-1])], "for an owner"),
 ])
 def test_records_that_contradict(cache_path, entries, words):
     cache = sample()

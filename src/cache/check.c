@@ -20,8 +20,21 @@ struct check {
 	void (*finding)(void *opaque, const char *sentence);
 	void *opaque;
 	struct cache_check_result *result;
-	GHashTable *dropped;	/* ids */
-	GHashTable *identities; /* id -> identity, 16 bytes */
+	GHashTable *layers; /* id -> struct known_layer */
+	GArray *barriers;   /* struct known_barrier, in log order */
+};
+
+/* What the log has said of an id. */
+struct known_layer {
+	bool declared, dropped, orphan;
+	uint8_t identity[16];
+	uint64_t barrier_sequence;  /* of the record with the last BARRIER; 0: none */
+	uint64_t migrate, migrated; /* distances from the tail of what the last of each names; 0: none */
+};
+
+struct known_barrier {
+	uint64_t distance; /* of its place, see place_distance() */
+	uint32_t layer;
 };
 
 static void report(struct check *check, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -39,30 +52,130 @@ static void report(struct check *check, const char *format, ...)
 
 /* ---- Records in log order ------------------------------------------------ */
 
-static void check_declaration(struct check *check, const struct cache_entry *entry, uint64_t sequence)
+static void report_entry(struct check *check, const struct cache_entry *entry, uint64_t sequence, const char *verb,
+			 const char *rest)
 {
-	const struct cache_layer_ondisk *layer = (const struct cache_layer_ondisk *)entry->words;
-	const uint8_t *known = g_hash_table_lookup(check->identities, GUINT_TO_POINTER(entry->layer));
-
-	if (buffer_is_zero(layer->identity, sizeof(layer->identity)))
-		report(check, "record %" G_GUINT64_FORMAT " declares layer %u without an identity", sequence,
-		       entry->layer);
-	if (known && memcmp(known, layer->identity, sizeof(layer->identity)) != 0)
-		report(check, "record %" G_GUINT64_FORMAT " declares layer %u for a second image", sequence,
-		       entry->layer);
-	g_hash_table_insert(check->identities, GUINT_TO_POINTER(entry->layer),
-			    g_memdup2(layer->identity, sizeof(layer->identity)));
+	report(check, "record %" G_GUINT64_FORMAT " %s layer %u%s", sequence, verb, entry->layer, rest);
 }
 
-static void check_entry(struct check *check, const struct cache_entry *entry, uint64_t sequence)
+static struct known_layer *layer_of(struct check *check, uint32_t id)
 {
-	if (g_hash_table_contains(check->dropped, GUINT_TO_POINTER(entry->layer)))
-		report(check, "record %" G_GUINT64_FORMAT " uses layer %u, which was dropped before", sequence,
-		       entry->layer);
+	struct known_layer *layer = g_hash_table_lookup(check->layers, GUINT_TO_POINTER(id));
+
+	if (!layer) {
+		layer = g_new0(struct known_layer, 1);
+		g_hash_table_insert(check->layers, GUINT_TO_POINTER(id), layer);
+	}
+	return layer;
+}
+
+static void check_declaration(struct check *check, struct known_layer *known, const struct cache_entry *entry,
+			      uint64_t sequence)
+{
+	const struct cache_layer_ondisk *layer = (const struct cache_layer_ondisk *)entry->words;
+	bool orphan = le32_get(layer->flags) & CACHE_LAYER_ORPHAN;
+
+	if (buffer_is_zero(layer->identity, sizeof(layer->identity)))
+		report_entry(check, entry, sequence, "declares", " without an identity");
+	if (known->declared && memcmp(known->identity, layer->identity, sizeof(layer->identity)) != 0)
+		report_entry(check, entry, sequence, "declares", " for a second image");
+	if (known->orphan && !orphan)
+		report_entry(check, entry, sequence, "declares", ", an orphan, for an owner");
+	known->declared = true;
+	known->orphan = orphan;
+	memcpy(known->identity, layer->identity, sizeof(layer->identity));
+}
+
+/* ---- Barriers ------------------------------------------------------------- */
+
+static uint64_t slot_distance(const struct check *check, uint64_t slot)
+{
+	return cache_slot_distance(le64_get(check->view.super.tail_segment) * CACHE_SEGMENT_BLOCKS, slot,
+				   le64_get(check->view.super.ring_segments));
+}
+
+/* Of the place behind BLOCKS data blocks of the record at SLOT. */
+static uint64_t place_distance(const struct check *check, uint64_t slot, uint64_t blocks)
+{
+	return slot_distance(check, slot) + 1 + blocks;
+}
+
+static bool has_barrier(const struct check *check, uint32_t layer, uint64_t distance)
+{
+	unsigned low = 0, high = check->barriers->len;
+
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (g_array_index(check->barriers, struct known_barrier, middle).distance < distance)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < check->barriers->len; low++) {
+		const struct known_barrier *barrier = &g_array_index(check->barriers, struct known_barrier, low);
+
+		if (barrier->distance != distance || barrier->layer == layer)
+			return barrier->distance == distance;
+	}
+	return false;
+}
+
+/* What the tail has passed cannot be looked at: such a slot would now be one
+ * behind the record. */
+static void check_migration(struct check *check, struct known_layer *known, const struct cache_entry *entry,
+			    uint64_t sequence, uint64_t record_slot)
+{
+	uint64_t slot = le64_get(entry->words[0]), distance = place_distance(check, slot, le64_get(entry->words[1]));
+	bool migrated = entry->kind == CACHE_ENTRY_MIGRATED;
+	uint64_t *last = migrated ? &known->migrated : &known->migrate;
+	const char *verb = migrated ? "says MIGRATED of" : "says MIGRATE of";
+
+	if (slot >= le64_get(check->view.super.ring_segments) * CACHE_SEGMENT_BLOCKS)
+		report_entry(check, entry, sequence, verb, " and names a slot outside the ring");
+	else if (slot_distance(check, slot) > slot_distance(check, record_slot))
+		return;
+	else if (!has_barrier(check, entry->layer, distance))
+		report_entry(check, entry, sequence, verb, " and names a place where no epoch of it ends");
+	if (distance < *last)
+		report_entry(check, entry, sequence, verb, " and names an earlier place than the one before");
+	*last = distance;
+}
+
+static bool is_of_epochs(enum cache_entry_kind kind)
+{
+	return kind == CACHE_ENTRY_BARRIER || kind == CACHE_ENTRY_MIGRATE || kind == CACHE_ENTRY_MIGRATED;
+}
+
+static void check_barrier(struct check *check, struct known_layer *known, const struct cache_entry *entry,
+			  uint64_t sequence, uint64_t distance)
+{
+	struct known_barrier barrier = {distance, entry->layer};
+
+	known->barrier_sequence = sequence;
+	g_array_append_val(check->barriers, barrier);
+}
+
+/* ---- Entries --------------------------------------------------------------- */
+
+static void check_entry(struct check *check, const struct cache_entry *entry, const struct cache_cursor *cursor,
+			uint64_t sequence, uint64_t slot)
+{
+	struct known_layer *known = layer_of(check, entry->layer);
+
+	if (known->dropped)
+		report_entry(check, entry, sequence, "uses", ", which was dropped before");
+	if (known->barrier_sequence == sequence)
+		report_entry(check, entry, sequence, "has an entry of", " behind the end of its epoch");
+	if (known->orphan && is_of_epochs(entry->kind))
+		report_entry(check, entry, sequence, "writes back", ", an orphan");
 	if (entry->kind == CACHE_ENTRY_LAYER)
-		check_declaration(check, entry, sequence);
-	if (entry->kind == CACHE_ENTRY_DROP)
-		g_hash_table_add(check->dropped, GUINT_TO_POINTER(entry->layer));
+		check_declaration(check, known, entry, sequence);
+	else if (entry->kind == CACHE_ENTRY_BARRIER)
+		check_barrier(check, known, entry, sequence, place_distance(check, slot, cursor->data));
+	else if (entry->kind == CACHE_ENTRY_MIGRATE || entry->kind == CACHE_ENTRY_MIGRATED)
+		check_migration(check, known, entry, sequence, slot);
+	known->dropped |= entry->kind == CACHE_ENTRY_DROP;
 }
 
 static void check_record(void *opaque, const struct cache_record_ondisk *record, uint64_t slot)
@@ -78,7 +191,7 @@ static void check_record(void *opaque, const struct cache_record_ondisk *record,
 		       ", above the superblock's %" G_GUINT64_FORMAT,
 		       sequence, slot / CACHE_SEGMENT_BLOCKS, generation, le64_get(check->view.super.generation));
 	while (cache_record_next(record, &cursor, &entry))
-		check_entry(check, &entry, sequence);
+		check_entry(check, &entry, &cursor, sequence, slot);
 }
 
 static void check_damage(void *opaque, const struct cache_record_ondisk *record, uint64_t slot, unsigned index)
@@ -205,14 +318,14 @@ static bool check_all(struct check *check, GError **error)
 bool cache_check(const char *path, void (*finding)(void *opaque, const char *sentence), void *opaque,
 		 struct cache_check_result *result, GError **error)
 {
-	g_autoptr(GHashTable) dropped = g_hash_table_new(NULL, NULL);
-	g_autoptr(GHashTable) identities = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	g_autoptr(GHashTable) layers = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	g_autoptr(GArray) barriers = g_array_new(FALSE, FALSE, sizeof(struct known_barrier));
 	struct check check = {
 		.finding = finding,
 		.opaque = opaque,
 		.result = result,
-		.dropped = dropped,
-		.identities = identities,
+		.layers = layers,
+		.barriers = barriers,
 	};
 	bool good;
 

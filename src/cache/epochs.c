@@ -139,6 +139,13 @@ static uint64_t put_before_last(const struct epochs *epochs)
 	return epochs->events->len > 1 ? epochs_get(epochs, epochs->events->len - 2)->put : epochs->done;
 }
 
+/* A batch that may be under way goes on to end at an event. */
+static bool is_extendable(const struct epochs *epochs, const struct epoch_event *last)
+{
+	return last->blocks == 0 && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE &&
+	       !(epochs->begun && epoch_place_equal(epochs->begun_place, last->place));
+}
+
 void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
 {
 	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns, .barriers = 1};
@@ -146,7 +153,7 @@ void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_
 
 	if (epochs->events->len)
 		last = &g_array_index(epochs->events, struct epoch_event, epochs->events->len - 1);
-	if (last && last->blocks == 0 && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE) {
+	if (last && is_extendable(epochs, last)) {
 		event.barriers += last->barriers;
 		*last = event;
 		return;

@@ -516,6 +516,15 @@ static void put_waiting(struct disk *disk, unsigned first, unsigned count)
 	}
 }
 
+static void zero_waiting(struct disk *disk, unsigned first, unsigned count)
+{
+	int result;
+
+	while ((result = disk_zero(disk, first, count)) == -EAGAIN)
+		wait_for_dirty_room(disk->user, disk->cache);
+	g_assert_cmpint(result, ==, 0);
+}
+
 static void flush_waiting(struct disk *disk)
 {
 	int result;
@@ -729,20 +738,17 @@ static void assert_done(int result)
 /* Three epochs and a bit, some of them migrated. */
 static void put_epochs(struct disk *disk)
 {
-	int result;
-
 	put_waiting(disk, 0, 200);
-	assert_done(disk_zero(disk, 50, 20));
-	assert_done(disk_flush(disk));
+	zero_waiting(disk, 50, 20);
+	flush_waiting(disk);
 	put_waiting(disk, 40, 20);
 	put_waiting(disk, 300, 100);
-	assert_done(disk_flush(disk));
-	assert_done(disk_zero(disk, 350, 100));
-	disk_put(disk, 351, 1, &result);
-	assert_done(result);
-	assert_done(disk_flush(disk));
+	flush_waiting(disk);
+	zero_waiting(disk, 350, 100);
+	put_waiting(disk, 351, 1);
+	flush_waiting(disk);
 	put_waiting(disk, 10, 5);
-	assert_done(disk_zero(disk, 12, 1));
+	zero_waiting(disk, 12, 1);
 }
 
 static void test_restart(void)
@@ -902,8 +908,8 @@ static void go_round(struct disk *disk)
 	for (unsigned i = 0; i < 60; i++) {
 		for (unsigned j = 0; j < 100; j += 10)
 			put_waiting(disk, j, 10);
-		assert_done(disk_zero(disk, 600, 50));
-		assert_done(disk_flush(disk));
+		zero_waiting(disk, 600, 50);
+		flush_waiting(disk);
 		while (migrate(disk, 1000, false))
 			;
 	}
@@ -1105,9 +1111,9 @@ static void test_suspended(const void *spec)
 	arm("");
 	g_assert_true(wait_for_state(cache, CACHE_ACTIVE));
 	for (unsigned i = 0; i < 2; i++) {
-		assert_done(disk_zero(&disks[i], 3, 300));
+		zero_waiting(&disks[i], 3, 300);
 		put_waiting(&disks[i], 10, 30);
-		assert_done(disk_flush(&disks[i]));
+		flush_waiting(&disks[i]);
 	}
 	drain(&disks[1]);
 	assert_reads(&disks[0]);
@@ -1140,10 +1146,10 @@ static void test_read_fault(void)
 	user_init(&user);
 	disk_init(&disk, cache, &user, 1);
 	put_waiting(&disk, 0, 100);
-	assert_done(disk_flush(&disk));
+	flush_waiting(&disk);
 	put_waiting(&disk, 50, 255);
 	put_waiting(&disk, 50, 255);
-	assert_done(disk_flush(&disk));
+	flush_waiting(&disk);
 	arm("cache.read:EIO");
 	g_assert_cmpint(take_lost(&disk, 1, &batch, lost), ==, -EIO);
 	g_assert_null(batch);
@@ -1390,14 +1396,6 @@ static void in_child(void (*run)(const char *path, void *opaque), const char *pa
 	g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-static void put_one(struct disk *disk, unsigned block)
-{
-	int result;
-
-	disk_put(disk, block, 1, &result);
-	assert_done(result);
-}
-
 /* How often the file has the block's content. */
 static unsigned count_copies(const char *path, uint64_t block, uint64_t version)
 {
@@ -1423,12 +1421,12 @@ static void write_three(const char *path, void *opaque)
 	(void)opaque;
 	user_init(&user);
 	disk_init(&disk, cache, &user, 1);
-	put_one(&disk, 5);
-	assert_done(disk_flush(&disk));
+	put_waiting(&disk, 5, 1);
+	flush_waiting(&disk);
 	cache_set_limits(cache, 0, UINT64_C(3600) * 1000 * 1000 * 1000);
-	put_one(&disk, 5);
+	put_waiting(&disk, 5, 1);
 	assert_done(start_flush(&flushing[0], disk.layer, &user));
-	put_one(&disk, 6);
+	put_waiting(&disk, 6, 1);
 	assert_done(start_flush(&flushing[1], disk.layer, &user));
 	while (count_copies(path, 5, 2) == 0 || count_copies(path, 6, 3) == 0)
 		g_usleep(1000);
@@ -1450,8 +1448,8 @@ static void look_at_three(const char *path, void *put)
 	if (!put)
 		return;
 	disk.history->version = 3;
-	put_one(&disk, 7);
-	assert_done(disk_flush(&disk));
+	put_waiting(&disk, 7, 1);
+	flush_waiting(&disk);
 }
 
 /* dm-lc: a torn record with an intact one behind it, and a second crash: what
@@ -1489,9 +1487,9 @@ static void migrate_old(const char *path, void *opaque)
 
 	user_init(&user);
 	disk_init(&disk, cache, &user, 1);
-	put_one(&disk, 5);
-	assert_done(disk_flush(&disk));
-	put_one(&disk, 5);
+	put_waiting(&disk, 5, 1);
+	flush_waiting(&disk);
+	put_waiting(&disk, 5, 1);
 	while (disk.image[5] == 0)
 		g_assert_true(migrate(&disk, 1000, false));
 	memcpy(image, disk.image, sizeof(disk.image));
@@ -1537,10 +1535,10 @@ static void test_damage(void)
 	user_init(&user);
 	disk_init(&disk, cache, &user, 1);
 	put_waiting(&disk, 0, 100);
-	assert_done(disk_flush(&disk));
+	flush_waiting(&disk);
 	put_waiting(&disk, 200, 255);
 	put_waiting(&disk, 200, 255);
-	assert_done(disk_flush(&disk));
+	flush_waiting(&disk);
 	g_assert_cmpuint(damage_copies(path, 1, 50, 1), ==, 1);
 	g_assert_cmpint(take_lost(&disk, 1000, &batch, lost), ==, -EIO);
 	g_assert_null(batch);
@@ -1550,8 +1548,8 @@ static void test_damage(void)
 	g_assert_cmpint(user.result, ==, -EIO);
 	assert_block(&user, disk.layer, 1, 49, 1);
 	/* Written again it is well, and so is a batch that has the new version. */
-	put_one(&disk, 50);
-	assert_done(disk_flush(&disk));
+	put_waiting(&disk, 50, 1);
+	flush_waiting(&disk);
 	assert_reads(&disk);
 	while (migrate(&disk, 1000, false))
 		;
