@@ -3,7 +3,8 @@
  *
  * Where a header can be true, where the next one would be is known from its
  * number of blocks; a wrong number leads to a wrong place, which validation
- * finds. Behind a short record a longer piece is read: it holds more headers. */
+ * finds. Behind a record of a few blocks a longer piece is read: it holds more
+ * headers. Behind a longer one what is between headers costs more than it saves. */
 #include "headers.h"
 
 #include <pthread.h>
@@ -15,6 +16,7 @@
 
 #define THREADS 16
 #define PIECE_BLOCKS 16
+#define SHORT_BLOCKS 4
 
 struct batch {
 	int fd;
@@ -64,7 +66,7 @@ static void follow_segment(struct window *window, const struct batch *batch, uin
 	for (unsigned block = 0; length && CACHE_SEGMENT_BLOCKS - block >= 2; block += length) {
 		const uint8_t *header;
 
-		found->error = window_load(window, batch, segment, block, length < PIECE_BLOCKS ? PIECE_BLOCKS : 1);
+		found->error = window_load(window, batch, segment, block, length < SHORT_BLOCKS ? PIECE_BLOCKS : 1);
 		if (found->error < 0)
 			return;
 		header = window->data + ((size_t)(block - window->first) << BLOCK_SHIFT);

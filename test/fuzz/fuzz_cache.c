@@ -50,7 +50,7 @@ static void seal_record(struct cache_record_ondisk *record)
 		.cache_id = le64_get(record->cache_id),
 		.generation = le64_get(record->generation),
 		.sequence = le64_get(record->sequence),
-		.previous = record->reserved[0] ? le64_get(record->previous) : previous,
+		.previous = record->reserved1[0] ? le64_get(record->previous) : previous,
 	};
 
 	cache_record_seal(record, &place, le64_get(record->durable));
@@ -113,6 +113,32 @@ static bool take_block(void *opaque, const struct cache_layer_info *layer, uint6
 	return true;
 }
 
+/* Its dirty slots, zero ranges and the slots that PINNED says are as many as it
+ * counts, and none is before the first. */
+static void check_epochs(void *opaque, struct cache_layer *layer)
+{
+	const struct cache_view *view = opaque;
+	uint64_t ring = le64_get(view->super.ring_segments);
+	uint64_t tail = le64_get(view->super.tail_segment) * CACHE_SEGMENT_BLOCKS;
+	uint64_t dirty = 0, zeros = 0;
+
+	for (uint32_t slot = 0; layer->epochs && slot < ring * CACHE_SEGMENT_BLOCKS; slot++) {
+		struct index_entry entry;
+
+		index_get(view->index, slot, &entry);
+		if (entry.layer != layer->id || !(entry.flags & INDEX_PINNED))
+			continue;
+		dirty++;
+		if (cache_slot_distance(tail, slot, ring) < cache_slot_distance(tail, layer->epochs->first, ring))
+			abort();
+	}
+	for (unsigned i = 0; layer->epochs && i < epochs_length(layer->epochs); i++)
+		zeros += epochs_get(layer->epochs, i)->blocks > 0;
+	if (layer->epochs && (layer->orphan || dirty != layer->epochs->dirty || zeros != layer->epochs->zeros ||
+			      epochs_count(layer->epochs) > (uint64_t)epochs_length(layer->epochs) + FILE_BYTES_MAX))
+		abort();
+}
+
 /* Every LIVE slot is the one that its block is found in, inside the ring. */
 static void recover(void)
 {
@@ -126,6 +152,7 @@ static void recover(void)
 		if ((entry.flags & INDEX_LIVE) && index_find(view.index, entry.layer, entry.block) != slot)
 			abort();
 	}
+	layers_foreach(view.layers, check_epochs, &view);
 	cache_view_close(&view);
 }
 

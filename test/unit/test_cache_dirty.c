@@ -1094,10 +1094,12 @@ static void test_suspended(const void *spec)
 	for (unsigned i = 0; i < 2; i++)
 		disk_reopen(&disks[i], cache, 1, 2);
 	arm(spec);
-	for (unsigned i = 0; result == 0; i++) {
+	for (unsigned i = 0; result != -EIO; i++) {
 		disk_put(&disks[i % 2], i % 500, 7, &result);
 		if (result == 0 && i % 9 == 0)
 			result = disk_zero(&disks[i % 2], 100 + i % 500, 9);
+		if (result == -EAGAIN)
+			wait_for_dirty_room(&user, cache);
 	}
 	g_assert_cmpint(result, ==, -EIO);
 	g_assert_true(wait_for_state(cache, CACHE_SUSPENDED));
