@@ -1,0 +1,370 @@
+/* Dirty layers whose process dies: what was flushed is there, in order, and the
+ * image is never at anything but a barrier. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cache_disk.h"
+
+/* ---- Crashes ----------------------------------------------------------------- */
+
+/* A disk whose guest, cache and migration end with their process. */
+struct crashing {
+	const char *path;
+	const char *image_path;
+	struct history *history;
+	uint64_t *image;
+	uint64_t owned; /* as the pool has it; shared with the child */
+	guint32 seed;
+	bool cuts;
+};
+
+static void load_image(const char *path, uint64_t *image)
+{
+	g_autofree char *content = NULL;
+	gsize length = 0;
+
+	memset(image, 0, DISK_BLOCKS * sizeof(*image));
+	if (g_file_get_contents(path, &content, &length, NULL)) {
+		g_assert_cmpuint(length, ==, DISK_BLOCKS * sizeof(*image));
+		memcpy(image, content, length);
+	}
+}
+
+/* All or nothing. */
+static void save_image(const char *path, const uint64_t *image)
+{
+	g_assert_true(g_file_set_contents(path, (const char *)image, DISK_BLOCKS * sizeof(*image), NULL));
+}
+
+struct child {
+	struct disk disk;
+	const char *image_path;
+	bool cuts;
+	GRand *random;
+};
+
+static void *child_migrates(void *opaque)
+{
+	struct child *child = opaque;
+	struct disk *disk = &child->disk;
+
+	for (;;) {
+		struct cache_batch_limits limits = {.extents = 16};
+		struct cache_batch *batch;
+
+		limits.data_blocks = (unsigned)g_rand_int_range(child->random, 1, 300);
+		limits.cut = child->cuts && g_rand_boolean(child->random);
+		cache_wait_work(disk->cache, loop_now_ns() + 1000 * 1000);
+		g_assert_cmpint(cache_batch_take(disk->layer, &limits, &batch, NULL, NULL), ==, 0);
+		if (!batch)
+			continue;
+		apply_batch(disk->image, batch, disk->tag);
+		save_image(child->image_path, disk->image);
+		g_usleep((gulong)g_rand_int_range(child->random, 0, 3000));
+		cache_batch_done(batch);
+	}
+	return NULL;
+}
+
+/* An epoch that fills the log cannot be migrated without a cut. */
+static void child_step(struct disk *disk)
+{
+	int what = g_rand_int_range(disk->user->random, 0, 100), result = 0;
+	unsigned first, count;
+
+	step_range(disk->user->random, what < 5 ? 100 : 6, &first, &count);
+	if (what < 70)
+		disk_put(disk, first, count, &result);
+	else if (what < 78)
+		result = disk_zero(disk, first, count);
+	else if (what < 99)
+		result = disk_flush(disk);
+	else
+		g_usleep((gulong)g_rand_int_range(disk->user->random, 0, 20000));
+	if (result == -EAGAIN) {
+		flush_waiting(disk);
+		wait_for_dirty_room(disk->user, disk->cache);
+	}
+}
+
+static void G_GNUC_NORETURN run_until_killed(struct crashing *crashing, uint64_t *owned)
+{
+	struct cache *cache = open_cache(crashing->path, SMALL);
+	struct child child = {.image_path = crashing->image_path, .cuts = crashing->cuts};
+	struct disk *disk = &child.disk;
+	struct user user;
+	pthread_t thread;
+
+	user_init(&user);
+	g_rand_set_seed(user.random, crashing->seed);
+	child.random = g_rand_new_with_seed(crashing->seed + 1);
+	*disk = (struct disk){.cache = cache, .user = &user, .tag = 1, .history = crashing->history};
+	advance(&disk->now, disk->history, disk->history->done);
+	load_image(crashing->image_path, disk->image);
+	disk_reopen(disk, cache, *owned, *owned + 1);
+	__atomic_store_n(owned, *owned + 1, __ATOMIC_SEQ_CST);
+	assert_reads(disk);
+	g_assert_cmpint(pthread_create(&thread, NULL, child_migrates, &child), ==, 0);
+	for (;;)
+		child_step(disk);
+}
+
+static void kill_child(struct crashing *crashing, uint64_t *owned)
+{
+	pid_t child = fork();
+	int status;
+
+	g_assert_cmpint(child, >=, 0);
+	if (child == 0)
+		run_until_killed(crashing, owned);
+	g_usleep((gulong)g_test_rand_int_range(5000, 250000));
+	kill(child, SIGKILL);
+	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+	g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* The last state that is BLOCKS: steps that change nothing count as taken. */
+static unsigned find_last_state(const struct content *from, const uint64_t *blocks, const struct history *history)
+{
+	struct content model = *from;
+	unsigned last = UINT_MAX;
+
+	while (find_state(&model, blocks, history, model.at, history->begun, false)) {
+		last = model.at;
+		if (last == history->begun)
+			break;
+		apply_step(&model, &history->steps[model.at++]);
+	}
+	return last;
+}
+
+/* What the disk lost is forgotten by its history too. */
+static void truncate_history(struct history *history, unsigned at)
+{
+	history->begun = history->done = at;
+	while (history->barriers > 0 && history->barrier[history->barriers - 1] > at)
+		history->barriers--;
+}
+
+/* BASE: where the disk was when the child began, and is now. MODEL: the image. */
+static void look_after_crash(struct crashing *crashing, struct content *base, struct content *model, uint64_t *owned,
+			     struct user *user)
+{
+	struct history *history = crashing->history;
+	struct cache *cache = open_cache(crashing->path, 0);
+	struct disk disk = {.cache = cache, .user = user, .tag = 1, .history = history, .model = *model};
+	int batches = g_test_rand_int_range(0, 6);
+	uint64_t blocks[DISK_BLOCKS];
+	unsigned at;
+
+	disk.cut_anywhere = crashing->cuts;
+	load_image(crashing->image_path, disk.image);
+	disk_reopen(&disk, cache, *owned, *owned + 1);
+	++*owned;
+	assert_image(&disk);
+	read_all(&disk, blocks);
+	at = find_last_state(base, blocks, history);
+	g_assert_cmpuint(at, !=, UINT_MAX);
+	g_assert_cmpuint(at, >=, history->flushed);
+	truncate_history(history, at);
+	advance(base, history, at);
+	disk.now = *base;
+	while (batches-- > 0 && migrate(&disk, (unsigned)g_test_rand_int_range(1, 200), false))
+		;
+	if (g_test_rand_int_range(0, 4) == 0)
+		drain(&disk);
+	assert_reads(&disk);
+	save_image(crashing->image_path, disk.image);
+	*model = disk.model;
+	cache_layer_close(disk.layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	assert_sound(crashing->path);
+}
+
+static void test_kill(const void *cuts)
+{
+	g_autofree char *path = new_path();
+	g_autofree char *image_path = new_path();
+	struct crashing crashing = {.path = path, .image_path = image_path, .history = history_new(), .cuts = cuts};
+	uint64_t *owned = mmap(NULL, sizeof(*owned), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct content *base = g_new0(struct content, 1), *model = g_new0(struct content, 1);
+	unsigned rounds = getenv("LEAFDISK_TORTURE") ? 1000 : 25;
+	struct user user;
+
+	user_init(&user);
+	for (unsigned i = 0; i < rounds && crashing.history->begun < HISTORY_MAX / 2; i++) {
+		crashing.seed = (guint32)g_test_rand_int();
+		kill_child(&crashing, owned);
+		look_after_crash(&crashing, base, model, owned, &user);
+	}
+	g_assert_cmpuint(crashing.history->flushed, >, 100);
+	g_assert_cmpuint(model->at, >, 100);
+	g_free(base);
+	g_free(model);
+	munmap(owned, sizeof(*owned));
+	history_free(crashing.history);
+	user_clear(&user);
+}
+
+/* ---- What the ancestors got wrong -------------------------------------------- */
+
+/* RUN in a process that ends without closing anything. */
+static void in_child(void (*run)(const char *path, void *opaque), const char *path, void *opaque)
+{
+	pid_t child = fork();
+	int status;
+
+	g_assert_cmpint(child, >=, 0);
+	if (child == 0) {
+		run(path, opaque);
+		_exit(0);
+	}
+	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+	g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* How often the file has the block's content. */
+static unsigned count_copies(const char *path, uint64_t block, uint64_t version)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint8_t data[BLOCK_SIZE];
+	unsigned count = 0;
+
+	for (off_t at = CACHE_SEGMENTS_OFFSET; pread(fd, data, sizeof(data), at) == sizeof(data); at += BLOCK_SIZE)
+		count += is_filled(data, 1, block, version);
+	close(fd);
+	return count;
+}
+
+/* Version 1 durable; 2 and 3 in records that are written and known durable by
+ * no other. */
+static void write_three(const char *path, void *opaque)
+{
+	struct cache *cache = open_cache(path, SMALL);
+	struct flushing flushing[2];
+	struct disk disk;
+	struct user user;
+
+	(void)opaque;
+	user_init(&user);
+	disk_init(&disk, cache, &user, 1);
+	put_waiting(&disk, 5, 1);
+	flush_waiting(&disk);
+	cache_set_limits(cache, 0, UINT64_C(3600) * 1000 * 1000 * 1000);
+	put_waiting(&disk, 5, 1);
+	assert_done(start_flush(&flushing[0], disk.layer, &user));
+	put_waiting(&disk, 6, 1);
+	assert_done(start_flush(&flushing[1], disk.layer, &user));
+	while (count_copies(path, 5, 2) == 0 || count_copies(path, 6, 3) == 0)
+		g_usleep(1000);
+}
+
+/* Opens it as the next mount does; PUT: with one block of version 4 more. */
+static void look_at_three(const char *path, void *put)
+{
+	struct cache *cache = open_cache(path, 0);
+	struct disk disk = {.cache = cache, .tag = 1, .history = history_new()};
+	uint64_t generation = put ? 2 : 1;
+	struct user user;
+
+	user_init(&user);
+	disk.user = &user;
+	disk_reopen(&disk, cache, generation, generation + 1);
+	assert_block(&user, disk.layer, 1, 5, 1);
+	assert_answer(disk.layer, 6, CACHE_MISS);
+	if (!put)
+		return;
+	disk.history->version = 3;
+	put_waiting(&disk, 7, 1);
+	flush_waiting(&disk);
+}
+
+/* dm-lc: a torn record with an intact one behind it, and a second crash: what
+ * the intact one has came back. */
+static void test_torn_record(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache;
+	struct cache_layer *layer;
+	struct user user;
+
+	in_child(write_three, path, NULL);
+	g_assert_cmpuint(damage_copies(path, 1, 5, 2), ==, 1);
+	in_child(look_at_three, path, NULL);
+	in_child(look_at_three, path, path);
+	user_init(&user);
+	cache = open_cache(path, 0);
+	layer = open_dirty(cache, 1, 3, 4);
+	assert_block(&user, layer, 1, 5, 1);
+	assert_answer(layer, 6, CACHE_MISS);
+	assert_block(&user, layer, 1, 7, 4);
+	cache_layer_close(layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
+}
+
+/* Version 1 durable, version 2 in memory only when the process ends, and what
+ * has version 1 migrated. */
+static void migrate_old(const char *path, void *opaque)
+{
+	struct cache *cache = open_cache(path, SMALL);
+	uint64_t *image = opaque;
+	struct disk disk;
+	struct user user;
+
+	user_init(&user);
+	disk_init(&disk, cache, &user, 1);
+	put_waiting(&disk, 5, 1);
+	flush_waiting(&disk);
+	put_waiting(&disk, 5, 1);
+	while (disk.image[5] == 0)
+		g_assert_true(migrate(&disk, 1000, false));
+	memcpy(image, disk.image, sizeof(disk.image));
+}
+
+/* dm-lc: a block was called clean while its successor was in RAM only. */
+static void test_successor_in_memory(void)
+{
+	g_autofree char *path = new_path();
+	size_t bytes = DISK_BLOCKS * sizeof(uint64_t);
+	uint64_t *image = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct cache *cache;
+	struct disk disk = {.tag = 1};
+	struct user user;
+	uint64_t blocks[DISK_BLOCKS];
+
+	in_child(migrate_old, path, image);
+	user_init(&user);
+	cache = open_cache(path, 0);
+	disk.user = &user;
+	memcpy(disk.image, image, bytes);
+	g_assert_cmpuint(image[5], ==, 1);
+	disk_reopen(&disk, cache, 1, 2);
+	read_all(&disk, blocks);
+	g_assert_cmpuint(blocks[5], >=, 1);
+	cache_layer_close(disk.layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	munmap(image, bytes);
+	user_clear(&user);
+}
+
+int main(int argc, char **argv)
+{
+	int result;
+
+	g_test_init(&argc, &argv, NULL);
+	alarm(DEADLINE_S); /* what waits for ever fails */
+	make_directory();
+	g_test_add_data_func("/cache-crash/kill/barriers", NULL, test_kill);
+	g_test_add_data_func("/cache-crash/kill/cuts", "cuts", test_kill);
+	g_test_add_func("/cache-crash/ancestors/torn-record", test_torn_record);
+	g_test_add_func("/cache-crash/ancestors/successor-in-memory", test_successor_in_memory);
+	result = g_test_run();
+	remove_directory();
+	return result;
+}
