@@ -411,8 +411,8 @@ static bool is_wanted(struct look *look, struct disk *disk, const struct cache_d
 	bool complete = dirty->has_barrier || disk->opens == 0;
 
 	*cut = true;
-	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) ||
-	    look->cache.state == CACHE_SUSPENDED || look->now_ns >= old_ns)
+	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) || look->cache.state == CACHE_SUSPENDED ||
+	    look->now_ns >= old_ns)
 		return true;
 	if (look->cache.short_of_room && dirty->distance == look->oldest)
 		return true;

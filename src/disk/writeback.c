@@ -36,6 +36,8 @@ uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t lim
 		return (uint64_t)n;
 	if (n == -EAGAIN)
 		(void)local_wait_for_room(io, true);
+	else if (n == -ENOSPC)
+		io->result = n;
 	else
 		(void)park(io);
 	return 0;
@@ -55,7 +57,9 @@ enum step phase_zero_dirty(struct disk_io *io)
 	migrate_note_io(disk->local);
 	if (result == -EAGAIN)
 		return local_wait_for_room(io, true);
-	return result < 0 ? park(io) : STEP_NEXT;
+	if (result == -ENOSPC)
+		io->result = result;
+	return result == -EIO ? park(io) : STEP_NEXT;
 }
 
 /* ---- Barriers -------------------------------------------------------------- */
