@@ -114,7 +114,7 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 
 void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 {
-	uint64_t max = MIN(EPOCH_BLOCKS_MAX, cache_dirty_max_locked(layer->cache) / 4);
+	uint64_t max = MIN(EPOCH_BLOCKS_MAX, cache_log_blocks_locked(layer->cache) / 4);
 
 	if (epochs_open_blocks(layer->epochs) >= max)
 		(void)cache_dirty_barrier_locked(layer, LOG_PUT);

@@ -226,9 +226,13 @@ static inline uint64_t cache_pinned_max_locked(const struct cache *cache)
 }
 
 /* What puts may fill, of which the log keeps some for itself. */
+static inline uint64_t cache_log_blocks_locked(const struct cache *cache)
+{
+	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS;
+}
 static inline uint64_t cache_dirty_max_locked(const struct cache *cache)
 {
-	return cache->dirty_max ? cache->dirty_max : (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS;
+	return cache->dirty_max ? cache->dirty_max : cache_log_blocks_locked(cache);
 }
 /* The furthest that dirty blocks may fill the log. */
 static inline bool cache_takes_dirty_locked(const struct cache *cache)

@@ -62,7 +62,8 @@ void writeout_watch_locked(struct cache *cache, uint64_t now)
 {
 	struct writer *writer = &cache->writer;
 
-	if (writeout_is_under_way(writer) && now - writer->progress_ns >= ANSWER_NS)
+	/* Another thread's durable write may have begun after NOW. */
+	if (writeout_is_under_way(writer) && now >= writer->progress_ns + ANSWER_NS)
 		fail_locked(cache, -ETIMEDOUT, "does not answer");
 }
 

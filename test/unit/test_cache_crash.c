@@ -134,7 +134,7 @@ static unsigned find_last_state(const struct content *from, const uint64_t *bloc
 	struct content model = *from;
 	unsigned last = UINT_MAX;
 
-	while (find_state(&model, blocks, history, model.at, history->begun, false)) {
+	while (find_state(&model, blocks, history, model.at, history->begun, 0)) {
 		last = model.at;
 		if (last == history->begun)
 			break;
