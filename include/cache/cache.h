@@ -186,7 +186,7 @@ struct cache_extent cache_read(struct cache_io *io);
  * room at the moment (cache_wait). -ENOSPC: the limit of pinned blocks is
  * reached, or blocks that nobody may write back fill the log. -EIO: suspended,
  * or the layer is degraded. What is not NEWER does not replace anything in a
- * layer that was opened for dirty blocks. */
+ * layer that was opened for dirty blocks: -EAGAIN where there is something. */
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer);
 /* Zeros from now on, pinned or dirty; not of a layer that is mirrored. -ENOSPC:
  * too many separate ranges. -EAGAIN, -EIO: as cache_put(). Nothing is changed

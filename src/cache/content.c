@@ -115,6 +115,29 @@ static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_
 	return 0;
 }
 
+/* A copy of the image's block is older than whatever came meanwhile. */
+static bool is_outdated_locked(const struct cache_layer *layer, const struct put *put, uint64_t block)
+{
+	if (put->kind != PUT_CLEAN || !layer->epochs)
+		return false;
+	return index_find(layer->cache->index, layer->id, block) != INDEX_NO_SLOT ||
+	       (layer->zeros && intervals_contains(layer->zeros, block, 1, NULL));
+}
+
+/* How many of BLOCKS may enter the log: behind what is dirty, a copy of the
+ * image would be what a restart finds. Where a dirty put is under way nobody
+ * knows yet. */
+static uint64_t loggable_locked(const struct cache_layer *layer, const struct put *put, uint64_t block, uint64_t blocks)
+{
+	uint64_t i = 0;
+
+	if (put->kind == PUT_CLEAN && layer->dirty_puts > 0)
+		return 0;
+	while (i < blocks && !is_outdated_locked(layer, put, block + i))
+		i++;
+	return i;
+}
+
 /* 0, or -errno of cache_put(). */
 static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct put *put)
 {
@@ -123,22 +146,17 @@ static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t bl
 
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
-	blocks = MIN(blocks, CACHE_SEGMENT_BLOCKS);
+	blocks = loggable_locked(layer, put, block, MIN(blocks, CACHE_SEGMENT_BLOCKS));
+	if (blocks == 0)
+		return -EAGAIN;
 	put->overwrites = put->kind == PUT_DIRTY && log_overwrite_locked(cache, layer, block, blocks, &put->grant);
 	if (!put->overwrites)
 		result = reserve_new_locked(layer, block, blocks, put);
-	if (result == 0)
-		mark_busy_locked(cache, &put->grant);
-	return result;
-}
-
-/* A copy of the image's block is older than whatever came meanwhile. */
-static bool is_outdated_locked(const struct cache_layer *layer, const struct put *put, uint64_t block)
-{
-	if (put->kind != PUT_CLEAN || !layer->epochs)
-		return false;
-	return index_find(layer->cache->index, layer->id, block) != INDEX_NO_SLOT ||
-	       (layer->zeros && intervals_contains(layer->zeros, block, 1, NULL));
+	if (result < 0)
+		return result;
+	layer->dirty_puts += put->kind == PUT_DIRTY;
+	mark_busy_locked(cache, &put->grant);
+	return 0;
 }
 
 static void publish_block_locked(struct cache_layer *layer, const struct put *put, unsigned at)
@@ -167,6 +185,7 @@ static bool publish_locked(struct cache_layer *layer, const struct put *put)
 		publish_block_locked(layer, put, i);
 	if (!wanted && put->kind == PUT_DIRTY && !put->overwrites)
 		cache_dirty_cancel_locked(layer, put->grant.slot, put->grant.blocks);
+	layer->dirty_puts -= put->kind == PUT_DIRTY;
 	cache->pinned_pending -= put->charged;
 	log_copied_locked(cache, put->grant.record);
 	if (cache->reclaim.waiting)

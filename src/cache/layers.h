@@ -35,6 +35,7 @@ struct cache_layer {
 	bool writable;
 	struct epochs *epochs;	   /* of a layer that is written back: its pinned blocks are dirty; or NULL */
 	uint64_t barrier_sequence; /* of the record with the last barrier */
+	unsigned dirty_puts;	   /* reserved and not published */
 	unsigned opens;
 	bool declared;		   /* a LAYER entry of ID is in the log */
 	uint64_t declared_segment; /* and there is the latest */

@@ -5,8 +5,8 @@
  * read, and opens the gate to the pool instead; or the cache has come back, and
  * the request finds it so. Until then the guest waits; it sees no error.
  *
- * A write cancels the fetches of its blocks and puts then; a fetch that begins
- * in between publishes nothing, for the cache has newer by then (cache_put). */
+ * A write puts, then cancels the fetches of its blocks: one that ended before
+ * that published nothing, for the cache had newer (cache_put). */
 #include "writeback.h"
 
 #include <errno.h>
@@ -29,11 +29,12 @@ uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t lim
 	struct disk *disk = io->disk;
 	int64_t n;
 
-	fetch_cancel(&disk->local->fetches, disk->cached, block, limit);
 	n = cache_put(disk->cached, block, limit, buffer, true);
 	migrate_note_io(disk->local);
-	if (n > 0)
+	if (n > 0) {
+		fetch_cancel(&disk->local->fetches, disk->cached, block, (uint64_t)n);
 		return (uint64_t)n;
+	}
 	if (n == -EAGAIN)
 		(void)local_wait_for_room(io, true);
 	else if (n == -ENOSPC)
@@ -52,8 +53,8 @@ enum step phase_zero_dirty(struct disk_io *io)
 		return io_wait_pending(io);
 	if (io->pending)
 		return STEP_WAIT;
-	fetch_cancel(&disk->local->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
 	result = cache_put_zero(disk->cached, io->inner_first, io->inner_end - io->inner_first);
+	fetch_cancel(&disk->local->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
 	migrate_note_io(disk->local);
 	if (result == -EAGAIN)
 		return local_wait_for_room(io, true);

@@ -390,6 +390,33 @@ static void test_restart(void)
 	user_clear(&user);
 }
 
+/* A copy of the image's block that comes late: a restart does not find it
+ * behind what is dirty, or zero. */
+static void test_late_copy(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache = open_cache(path, SMALL);
+	struct disk disk;
+	struct user user;
+
+	user_init(&user);
+	disk_init(&disk, cache, &user, 1);
+	put_waiting(&disk, 50, 1);
+	fill(user.buffer, 99, 50, 0);
+	g_assert_cmpint(cache_put(disk.layer, 50, 1, user.buffer, false), ==, -EAGAIN);
+	g_assert_cmpint(cache_put(disk.layer, 49, 2, user.buffer, false), ==, 1);
+	g_assert_cmpint(cache_forget(disk.layer, 49, 1), ==, 0);
+	flush_waiting(&disk);
+	cache_layer_close(disk.layer, 5);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	cache = open_cache(path, SMALL);
+	disk_reopen(&disk, cache, 1, 2);
+	assert_reads(&disk);
+	disk_clear(&disk, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
+}
+
 struct dumped {
 	uint64_t tag;
 	uint32_t id;
@@ -814,6 +841,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-dirty/zero-limit", test_zero_limit);
 	g_test_add_func("/cache-dirty/flush-deadline", test_flush_deadline);
 	g_test_add_func("/cache-dirty/restart", test_restart);
+	g_test_add_func("/cache-dirty/late-copy", test_late_copy);
 	g_test_add_func("/cache-dirty/becomes-mirror", test_becomes_mirror);
 	g_test_add_data_func("/cache-dirty/orphan/found", NULL, test_orphan);
 	g_test_add_data_func("/cache-dirty/orphan/open", "open", test_orphan);
