@@ -663,7 +663,7 @@ struct migrator *migrator_new(struct local *local, GError **error)
 	migrator->random = g_rand_new();
 	migrator->applier = applier_new(error);
 	if (migrator->applier)
-		migrator->thread = g_thread_try_new("leafdisk-migrate", thread_main, migrator, error);
+		migrator->thread = g_thread_try_new("leafdisk-back", thread_main, migrator, error);
 	if (migrator->thread)
 		return migrator;
 	migrator_free(migrator);
