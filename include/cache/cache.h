@@ -198,8 +198,8 @@ int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks);
  * volatile layer. */
 int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks);
 
-/* TASK is posted to LOOP once what got -EAGAIN may succeed or fail for good.
- * Each wait is answered once. */
+/* TASK is posted to LOOP once what got -EAGAIN may succeed or fail for good, or
+ * with cache_wake(). Each wait is answered once. */
 struct cache_waiter {
 	struct loop *loop;
 	struct loop_task task;
@@ -207,6 +207,8 @@ struct cache_waiter {
 	struct list link;
 };
 void cache_wait(struct cache *cache, struct cache_waiter *waiter);
+/* All who wait now are answered: there may be a reason not to wait on. */
+void cache_wake(struct cache *cache);
 
 /* ---- Dirty blocks: flush and migration ---- */
 
@@ -269,8 +271,9 @@ void cache_batch_done(struct cache_batch *batch);
 void cache_batch_free(struct cache_batch *batch);
 
 /* Blocks until there is something to migrate where there was nothing, somebody
- * waits for room, the state of the cache changes, cache_kick() is called, or
- * UNTIL_NS of loop_now_ns() (UINT64_MAX: no limit). One thread. */
+ * waits for room, much more is dirty, a layer has its first barrier, the state of
+ * the cache changes, cache_kick() is called, or UNTIL_NS of loop_now_ns()
+ * (UINT64_MAX: no limit). One thread. */
 void cache_wait_work(struct cache *cache, uint64_t until_ns);
 void cache_kick(struct cache *cache);
 

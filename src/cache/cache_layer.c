@@ -21,6 +21,15 @@
 #include "reclaim.h"
 #include "writer.h"
 
+/* Of all that may be dirty, for which whoever migrates is woken to look. */
+#define DIRTY_STEPS 16
+
+static void kick_at_steps_locked(struct cache *cache)
+{
+	if (cache->dirty_blocks % MAX(cache_dirty_max_locked(cache) / DIRTY_STEPS, 1) == 0)
+		cache_kick_locked(cache);
+}
+
 void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int change)
 {
 	struct cache *cache = layer->cache;
@@ -31,6 +40,8 @@ void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int c
 		return;
 	layer->pinned_blocks += (uint64_t)change;
 	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) += (uint64_t)change;
+	if (layer->epochs && change > 0)
+		kick_at_steps_locked(cache);
 }
 
 /* The cache has none of its blocks; the index finds that out by the id. */

@@ -101,12 +101,15 @@ void cache_dirty_release_locked(struct cache_layer *layer)
 
 bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose)
 {
+	bool first = !epochs_has_barrier(layer->epochs);
 	struct epoch_place place;
 
 	if (!epochs_is_open(layer->epochs))
 		return true;
 	if (!place_barrier_locked(layer, purpose, &place))
 		return false;
+	if (first)
+		cache_kick_locked(layer->cache);
 	layer->barrier_sequence = layer->cache->log.next_sequence - 1;
 	epochs_add_barrier(layer->epochs, place, loop_now_ns());
 	return true;

@@ -95,6 +95,19 @@ void cache_wake_waiters_locked(struct cache *cache)
 	}
 }
 
+void cache_wake(struct cache *cache)
+{
+	struct list *node;
+
+	cache_lock(cache);
+	while ((node = list_pop(&cache->waiters))) {
+		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
+
+		loop_post(waiter->loop, &waiter->task);
+	}
+	cache_unlock(cache);
+}
+
 void cache_wait(struct cache *cache, struct cache_waiter *waiter)
 {
 	cache_lock(cache);

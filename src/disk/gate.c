@@ -71,10 +71,23 @@ bool gate_has_parked(struct disk *disk)
 	return has;
 }
 
+bool gate_is_closing(struct disk *disk)
+{
+	bool closing;
+
+	g_mutex_lock(&disk->lock);
+	closing = disk->gate.closings > 0;
+	g_mutex_unlock(&disk->lock);
+	return closing;
+}
+
 void gate_close(struct disk *disk)
 {
 	g_mutex_lock(&disk->lock);
 	disk->gate.closings++;
+	g_mutex_unlock(&disk->lock);
+	migrate_send_back(disk);
+	g_mutex_lock(&disk->lock);
 	while (disk->gate.active > 0)
 		g_cond_wait(&disk->gate.changed, &disk->lock);
 	g_mutex_unlock(&disk->lock);

@@ -3,7 +3,8 @@
  * What a disk is made of (its route, its images, its layer in the cache) is
  * constant while requests are in work; it is changed behind a closed gate. A
  * request that finds that it cannot go on as the disk is now goes back before
- * the gate and begins anew when the gate opens the next time. */
+ * the gate and begins anew when the gate opens the next time. So does one that
+ * waits for the migrator, which may be the one that closes the gate. */
 #ifndef LEAFDISK_DISK_GATE_H
 #define LEAFDISK_DISK_GATE_H
 
@@ -37,6 +38,8 @@ void gate_leave_locked(struct disk *disk);
 /* IO, which holds nothing any more, goes back before the gate. */
 void gate_park(struct disk_io *io);
 bool gate_has_parked(struct disk *disk);
+/* Who has begun to wait for the migrator looks, and goes back if so. */
+bool gate_is_closing(struct disk *disk);
 
 /* Blocks until no request is in work. Not on a loop. Nests. */
 void gate_close(struct disk *disk);

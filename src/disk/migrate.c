@@ -143,14 +143,30 @@ void migrate_drain(struct disk *disk, struct drain *drain)
 	migrate_kick(disk->local);
 }
 
+void migrate_send_back(struct disk *disk)
+{
+	struct migrator *migrator;
+
+	if (!disk->local)
+		return;
+	migrator = migrator_of(disk);
+	g_mutex_lock(&migrator->lock);
+	answer_drains_locked(&disk->migration, -EAGAIN);
+	g_mutex_unlock(&migrator->lock);
+	cache_wake(disk->local->cache);
+}
+
+/* Whoever urges wants to know how it is now, not how it was. */
 void migrate_urge(struct disk *disk, int change)
 {
 	struct migrator *migrator = migrator_of(disk);
 
 	g_mutex_lock(&migrator->lock);
 	disk->migration.urged += (unsigned)change;
-	if (change > 0)
+	if (change > 0) {
 		disk->migration.retry_at_ns = 0;
+		disk->migration.failures = MIN(disk->migration.failures, 1);
+	}
 	g_mutex_unlock(&migrator->lock);
 	migrate_kick(disk->local);
 }

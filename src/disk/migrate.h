@@ -53,6 +53,9 @@ void migrate_detach(struct disk *disk);
 
 /* Posts DRAIN's task once nothing of DISK is dirty, or it failed for a while. */
 void migrate_drain(struct disk *disk, struct drain *drain);
+/* Requests that wait for the migrator are woken, with -EAGAIN for a result: the
+ * gate is being closed. */
+void migrate_send_back(struct disk *disk);
 /* All of DISK is wanted in the pool (+1), or no longer (-1). */
 void migrate_urge(struct disk *disk, int change);
 /* 0: nothing has failed lately; otherwise -errno and a sentence (g_free). */

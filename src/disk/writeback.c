@@ -5,6 +5,8 @@
  * read, and opens the gate to the pool instead; or the cache has come back, and
  * the request finds it so. Until then the guest waits; it sees no error.
  *
+ * So does what waits for room, or for the migrator, while the gate is closed.
+ *
  * A write puts, then cancels the fetches of its blocks: one that ended before
  * that published nothing, for the cache had newer (cache_put). */
 #include "writeback.h"
@@ -24,6 +26,20 @@ static enum step park(struct disk_io *io)
 	return step;
 }
 
+/* Only the migrator makes room, and it may be closing the gate. */
+static enum step wait_for_room(struct disk_io *io, bool dirty)
+{
+	struct disk *disk = io->disk;
+	enum step step;
+
+	if (gate_is_closing(disk))
+		return io_park(io);
+	step = local_wait_for_room(io, dirty);
+	if (gate_is_closing(disk))
+		cache_wake(disk->local->cache);
+	return step;
+}
+
 uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct disk *disk = io->disk;
@@ -36,7 +52,7 @@ uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t lim
 		return (uint64_t)n;
 	}
 	if (n == -EAGAIN)
-		(void)local_wait_for_room(io, true);
+		(void)wait_for_room(io, true);
 	else if (n == -ENOSPC)
 		io->result = n;
 	else
@@ -57,7 +73,7 @@ enum step phase_zero_dirty(struct disk_io *io)
 	fetch_cancel(&disk->local->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
 	migrate_note_io(disk->local);
 	if (result == -EAGAIN)
-		return local_wait_for_room(io, true);
+		return wait_for_room(io, true);
 	if (result == -ENOSPC)
 		io->result = result;
 	return result == -EIO ? park(io) : STEP_NEXT;
@@ -92,7 +108,7 @@ static enum step begin_barrier(struct disk_io *io)
 	io->stage = BARRIER_BEGIN;
 	io->pending--;
 	context_put_run(io->context, run);
-	return result == -EAGAIN ? local_wait_for_room(io, false) : park(io);
+	return result == -EAGAIN ? wait_for_room(io, false) : park(io);
 }
 
 enum step phase_barrier(struct disk_io *io)
@@ -106,25 +122,34 @@ enum step phase_barrier(struct disk_io *io)
 
 /* ---- Draining -------------------------------------------------------------- */
 
+enum drain_stage { DRAIN_BEGIN, DRAIN_UNDER_WAY, DRAIN_SENT_BACK };
+
 static void drained(struct loop_task *task)
 {
 	struct run *run = container_of(task, struct run, drain.task);
+	bool sent_back = run->drain.result == -EAGAIN;
 
-	io_run_finished(run, run->drain.result);
+	if (sent_back)
+		run->owner->stage = DRAIN_SENT_BACK;
+	io_run_finished(run, sent_back ? 0 : run->drain.result);
 }
 
 enum step phase_drain(struct disk_io *io)
 {
 	struct run *run;
 
+	if (!io->pending && (io->stage == DRAIN_SENT_BACK || (io->stage == DRAIN_BEGIN && gate_is_closing(io->disk))))
+		return io_park(io);
 	if (io->pending || io->stage)
 		return io_wait_pending(io);
 	run = context_get_run(io->context, io);
 	if (!run)
 		return STEP_WAIT;
 	run->drain = (struct drain){.loop = io->context->loop, .task.run = drained};
-	io->stage = 1;
+	io->stage = DRAIN_UNDER_WAY;
 	io->pending++;
 	migrate_drain(io->disk, &run->drain);
+	if (gate_is_closing(io->disk))
+		migrate_send_back(io->disk);
 	return STEP_WAIT;
 }
