@@ -367,6 +367,34 @@ def stats(live):
         return json.load(file)
 
 
+def control_values(live, *names):
+    """The lines of a control file, as a dictionary."""
+    with open(live.control(*names), encoding="utf-8") as file:
+        return dict(line.split(": ", 1) for line in file.read().splitlines())
+
+
+def state_of(live, name="web1.img"):
+    return control_values(live, "disks", name, "state")
+
+
+def read_file(path, size):
+    with opened(path, os.O_RDONLY) as fd:
+        return read_all(fd, size, 0)
+
+
+class Gate:
+    """Fault points fire while it stands open; see faults()."""
+
+    def __init__(self, directory, name="gate"):
+        self.path = os.path.join(directory, name)
+
+    def open(self):
+        os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY))
+
+    def close(self):
+        os.unlink(self.path)
+
+
 class MountError(Exception):
     """leafdisk refused: its exit status and what it said."""
 

@@ -10,7 +10,7 @@ import xxhash
 import cache_format as form
 
 from harness import (BLOCK, GIB, KIB, MIB, SANITIZED, Aligned, Loop, MountError, assert_same, file_bytes, leafctl,
-                     make_image, make_raw, opened, read_all, run, stats, wait_until, write_all)
+                     make_image, make_raw, opened, read_all, read_file, run, state_of, stats, wait_until, write_all)
 
 # The issue's; a sanitizer's daemon on a busy machine is given more.
 RECOVERY_SECONDS = 3 if not SANITIZED else 30
@@ -18,18 +18,8 @@ RECOVERY_SECONDS = 3 if not SANITIZED else 30
 TRIES = 4
 
 
-def state_of(live, name="web1.img"):
-    with open(live.control("disks", name, "state"), encoding="utf-8") as file:
-        return dict(line.split(": ", 1) for line in file.read().splitlines())
-
-
 def is_in_state(live, state):
     return state_of(live)["state"] == state
-
-
-def read_file(path, size):
-    with opened(path, os.O_RDONLY) as fd:
-        return read_all(fd, size, 0)
 
 
 @pytest.fixture

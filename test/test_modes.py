@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, SANITIZED, Aligned, Loop, MountError, assert_same, check_clean, converted,
-                     discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened, process_ended,
-                     read_all, run, scaled, stats, wait_until, write_all)
+from harness import (BLOCK, KIB, MIB, SANITIZED, Aligned, Loop, MountError, assert_same, check_clean, control_values,
+                     converted, discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened,
+                     process_ended, read_all, read_file, run, scaled, state_of, stats, wait_until, write_all)
 from model import Disk, Model, build_chain, in_threads
 from stamps import Ledger, Writer, read_disk
 
@@ -33,23 +33,9 @@ def ephemeral(mount, cache):
     return functools.partial(mount, f"cache={cache}", "mode=ephemeral", "cache_size=8M", "read_run_bypass=1G")
 
 
-def text_of(live, name):
-    with open(live.file(f".leafdisk/{name}"), encoding="utf-8") as file:
-        return dict(line.split(": ", 1) for line in file.read().splitlines())
-
-
-def state_of(live, name="web1.img"):
-    return text_of(live, f"disks/{name}/state")
-
-
 def pool_images(pool):
     return {name: (file_bytes(os.path.join(pool, name)), os.stat(os.path.join(pool, name)).st_mtime_ns)
             for name in os.listdir(pool) if not name.startswith(".")}
-
-
-def read_file(path, size):
-    with opened(path, os.O_RDONLY) as fd:
-        return read_all(fd, size, 0)
 
 
 # ---- The model, a cache far smaller than the working set ----------------------
@@ -444,7 +430,7 @@ def test_base_is_fetched_once_for_all_clones(mount, pool, cache, rng):
         for number in range(20):
             assert_same(read_file(live.file(f"web{number}.img"), size), content, f"clone {number}")
             assert stats(live)["cache_fetched_blocks"] == size // BLOCK, f"clone {number} read the base again"
-        assert int(text_of(live, "cache/info")["cached_bytes"]) == size
+        assert int(control_values(live, "cache", "info")["cached_bytes"]) == size
     os.unlink(cache)
     with mount(*options, "threads=2", env=faults()) as live:
         in_threads(20, lambda number: assert_same(read_file(live.file(f"web{number}.img"), size), content, "a clone"))

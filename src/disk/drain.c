@@ -1,5 +1,8 @@
 /* Drains, and modes that change while a disk is in use.
  *
+ * A drain waits for what is dirty when it begins. What a guest writes meanwhile
+ * would keep it for ever; it goes as well, but who waits is not told of it.
+ *
  * What is dirty belongs to disks that are open, or to images that nobody has
  * opened since the mount began: those are opened for it. */
 #include <errno.h>
@@ -23,11 +26,24 @@ static uint64_t dirty_bytes_of(struct disk *disk)
 	return status.dirty_bytes;
 }
 
-/* Until it is clean, or FAILED for a while; or GO_ON says no. */
-static int wait_until_clean(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
-			    GError **error)
+#define EVERYTHING UINT64_MAX
+
+/* With what was put before UNTIL_NS; also where it never will be clean. */
+static bool is_dirty(struct disk *disk, uint64_t until_ns)
 {
-	while (migrate_is_needed(disk)) {
+	struct disk_status status;
+
+	if (disk->route == ROUTE_FAILED || !migrate_is_needed(disk))
+		return disk->route == ROUTE_FAILED;
+	disk_get_status(disk, &status);
+	return loop_now_ns() - status.dirty_ns < until_ns;
+}
+
+/* Until it is clean, or FAILED for a while; or GO_ON says no. */
+static int wait_until_clean(struct disk *disk, uint64_t until_ns,
+			    bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
+{
+	while (is_dirty(disk, until_ns)) {
 		g_autofree char *reason = NULL;
 		int result = migrate_get_error(disk, &reason);
 
@@ -43,15 +59,15 @@ static int wait_until_clean(struct disk *disk, bool (*go_on)(void *opaque, uint6
 	return 0;
 }
 
-static int drain_open(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
-		      GError **error)
+static int drain_open(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+		      void *opaque, GError **error)
 {
 	int result;
 
-	if (!migrate_is_needed(disk))
+	if (!is_dirty(disk, until_ns))
 		return 0;
 	migrate_urge(disk, 1);
-	result = wait_until_clean(disk, go_on, opaque, error);
+	result = wait_until_clean(disk, until_ns, go_on, opaque, error);
 	migrate_urge(disk, -1);
 	return result;
 }
@@ -67,7 +83,7 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 		if (result == 0)
 			(void)disk_close(disk);
 	}
-	return result < 0 ? result : drain_open(disk, go_on, opaque, error);
+	return result < 0 ? result : drain_open(disk, loop_now_ns(), go_on, opaque, error);
 }
 
 /* ---- Modes ------------------------------------------------------------------ */
@@ -96,7 +112,7 @@ static bool change_open(struct disk *disk, enum disk_mode mode, GError **error)
 	bool good;
 
 	gate_close(disk);
-	good = drain_open(disk, NULL, NULL, error) == 0;
+	good = drain_open(disk, EVERYTHING, NULL, NULL, error) == 0;
 	disk->mode = mode;
 	if (good)
 		good = route_change(disk, error);
@@ -186,7 +202,7 @@ static void drain_each(struct drain_all *all)
 
 		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0)
 			note_left(all, dirty_bytes_of(disk), error->message);
-		else if (migrate_is_needed(disk))
+		else if (all->given_up && migrate_is_needed(disk))
 			note_left(all, dirty_bytes_of(disk), disk->name);
 	}
 	for (guint i = 0; i < all->disks->len; i++)
