@@ -167,6 +167,24 @@ class Writer:
             self.errors.append(error)
 
 
+def load(path, ledger, rng, count=3):
+    """Starts writers; returns what stops them and waits."""
+    stop, lock = threading.Event(), threading.Lock()
+    writers = [Writer(ledger, path, type(rng)(rng.random()), number, count, lock) for number in range(count)]
+    threads = [threading.Thread(target=writer.run, args=(stop,), kwargs={"direct": number % 2 == 1})
+               for number, writer in enumerate(writers)]
+    for thread in threads:
+        thread.start()
+
+    def finish():
+        stop.set()
+        for thread in threads:
+            thread.join()
+        return writers
+
+    return finish
+
+
 def read_disk(path, blocks):
     with open(path, "rb", buffering=0) as file:
         data = bytearray(blocks * BLOCK)

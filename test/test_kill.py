@@ -9,34 +9,15 @@ import pytest
 import leaf_format
 
 from harness import (BLOCK, CRASH_STATUS, KIB, MIB, SANITIZED, MountError, check_clean, faults, leafctl, make_image,
-                     make_raw, process_ended, scaled)
-from stamps import Ledger, Writer, read_disk
+                     make_raw, numbers, process_ended, scaled)
+from stamps import Ledger, Writer, load, read_disk
 
 BLOCKS = 16 * MIB // BLOCK
-WRITERS = 3
 KILLS = scaled(20 if SANITIZED else 50, 500)
 
 
 def verify(live, ledger, name, what):
     ledger.settle_all(read_disk(live.file(name), ledger.blocks), what)
-
-
-def load(path, ledger, rng, count=WRITERS):
-    """Starts writers; returns what stops them and waits."""
-    stop, lock = threading.Event(), threading.Lock()
-    writers = [Writer(ledger, path, type(rng)(rng.random()), number, count, lock) for number in range(count)]
-    threads = [threading.Thread(target=writer.run, args=(stop,), kwargs={"direct": number % 2 == 1})
-               for number, writer in enumerate(writers)]
-    for thread in threads:
-        thread.start()
-
-    def finish():
-        stop.set()
-        for thread in threads:
-            thread.join()
-        return writers
-
-    return finish
 
 
 # Four times KILLS kills: over chunk sizes, parents and loops.
@@ -84,14 +65,6 @@ def stop_quietly(live):
     return live.status
 
 
-def numbers(most):
-    """1, 2, 3, ... with growing steps once the first fifty are done."""
-    number = 1
-    while number <= most:
-        yield number
-        number += 1 if number < scaled(50, most) else number // 12
-
-
 def small_image(pool, name="web1.leaf"):
     path = os.path.join(pool, name)
     with contextlib.suppress(FileNotFoundError):
@@ -125,7 +98,7 @@ def test_crash_at_every_operation(mount, pool, rng, point):
     """The process ends at the Nth operation, for every N until none is met."""
     seed = rng.random()
     crashes = 0
-    for number in numbers(100_000):
+    for number in numbers(50):
         status, _ = run_with_faults(mount, pool, seed, type(rng), faults(f"{point}:crash@{number}"))
         if status == 0:
             break
@@ -144,7 +117,7 @@ def test_error_at_every_operation(mount, pool, rng, point, error):
     is damaged."""
     seed = rng.random()
     failures = []
-    for number in numbers(100_000):
+    for number in numbers(50):
         rule = f"{point}/web1.leaf:{error}@{number}"
         status, errors = run_with_faults(mount, pool, seed, type(rng), faults(rule))
         if status == 0 and not errors:
@@ -204,7 +177,7 @@ def crash_between_header_copies(mount, ledger, rng):
 def test_tools_crash_after_a_crash(mount, pool, rng, command, point):
     """The header's second copy lags, twice in a row; then a tool dies at each of
     its writes, twice. At the end all is as it was."""
-    for number in numbers(1000):
+    for number in numbers(50, 1000):
         image, ledger = small_image(pool), Ledger(SMALL_BLOCKS)
         for _ in range(2):
             crash_between_header_copies(mount, ledger, rng)
@@ -234,7 +207,7 @@ def spoil_second_copy(image):
 def test_resize_crashes_at_every_write(pool, work):
     """leafctl resize is done or not done, whatever it dies at."""
     for point in ("image.write", "image.sync", "aio.write", "aio.datasync"):
-        for number in numbers(1000):
+        for number in numbers(50, 1000):
             image = small_image(pool)
             result = leafctl("resize", image, "3M", check=False, env=faults(f"{point}:crash@{number}"))
             assert result.returncode in (0, CRASH_STATUS), result.stderr

@@ -2,7 +2,6 @@
 import errno
 import functools
 import os
-import threading
 
 import pytest
 
@@ -10,7 +9,7 @@ from harness import (BLOCK, KIB, MIB, SANITIZED, Aligned, Loop, MountError, asse
                      converted, discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened,
                      process_ended, read_all, read_file, run, scaled, state_of, stats, wait_until, write_all)
 from model import Disk, Model, build_chain, in_threads
-from stamps import Ledger, Writer, read_disk
+from stamps import Ledger, load, read_disk
 
 CHAINS = [(1, "64K", 20 * MIB + 1), (2, "1M", 24 * MIB + 512), (8, "64K", 12 * MIB + 513)]
 OPERATIONS = 4000
@@ -79,7 +78,7 @@ def test_model_ephemeral(mount, ephemeral, pool, rng, layers, chunk, size):
     assert sorted(os.listdir(pool)) == names, "something was left in the pool"
 
 
-@pytest.mark.parametrize("mode", ["persistent", "ephemeral"])
+@pytest.mark.parametrize("mode", ["persistent", "ephemeral", "writeback"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_clones_side_by_side(mount, pool, cache, rng, mode, threads):
     """Four clones of one base, each with a writer and a reader on the same
@@ -113,23 +112,6 @@ def test_clones_side_by_side(mount, pool, cache, rng, mode, threads):
 
 
 # ---- Persistent ----------------------------------------------------------------
-
-def load(path, ledger, rng, count=3):
-    stop, lock = threading.Event(), threading.Lock()
-    writers = [Writer(ledger, path, type(rng)(rng.random()), number, count, lock) for number in range(count)]
-    threads = [threading.Thread(target=writer.run, args=(stop,), kwargs={"direct": number % 2 == 1})
-               for number, writer in enumerate(writers)]
-    for thread in threads:
-        thread.start()
-
-    def finish():
-        stop.set()
-        for thread in threads:
-            thread.join()
-        return writers
-
-    return finish
-
 
 # Three times KILLS kills.
 @pytest.mark.slow
