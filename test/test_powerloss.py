@@ -11,8 +11,9 @@ import pytest
 
 import leaf_format
 
-from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, faults, leafctl,
-                     make_image, run, scaled, stats)
+from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, check_sound, converted, faults,
+                     file_bytes, leafctl, make_image, make_raw, run, scaled, stats)
+from rounds import Guest, rounds_of
 from stamps import SECTOR, Ledger, Writer, read_disk
 
 RECORD = struct.Struct("<c3xIQII")
@@ -324,3 +325,80 @@ def test_cache_has_nothing_that_the_leaf_has_not(mount, pool, work, rng):
                 assert_same(read_disk(live.file("web1.img"), BLOCKS), alone, f"power lost at byte {position}")
                 hits += stats(live)["cache_hits"]
         assert hits > 0, "nothing was ever found in the cache"
+
+
+# ---- Writeback -------------------------------------------------------------------
+
+WRITEBACK_BLOCKS = 257
+WRITEBACK_STATES = scaled(12 if SANITIZED else 24, 1000)
+
+
+def play_traced(live, guest, trace):
+    """Rounds, and at which length of the trace which of them were flushed, and
+    which written back."""
+    history, rounds = [], scaled(120, 600)
+
+    def note():
+        if len(history) % 12 == 11:
+            leafctl("drain", live.path)
+            guest.written_back()
+        history.append((os.stat(trace).st_size, guest.durable, guest.floor))
+
+    guest.run(live.file("web1.img"), threading.Event(), rounds, note)
+    assert guest.errors == [] and len(history) == rounds
+    return history
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 64])
+def test_writeback_loses_no_round_and_mixes_none(mount, pool, work, rng, batch):
+    """The power goes for the leaf and the cache at once. The leaf alone is as at
+    a barrier; with the cache everything that was flushed is there."""
+    image = make_image(os.path.join(pool, "web1.leaf"), WRITEBACK_BLOCKS * BLOCK, chunk="64K")
+    cache, trace = os.path.join(work, "leaf.cache"), os.path.join(work, "trace.bin")
+    options = [f"cache={cache}", "mode=writeback", f"migrate_batch={batch}", "migrate_idle_ms=1", "max_dirty_age=86400"]
+    leafctl("cache", "create", "--pool", pool, "--size", "16M", cache)
+    os.sync()
+    guest = Guest(WRITEBACK_BLOCKS, rng)
+    traced = [Traced(image, trace, "web1.leaf"), Traced(cache, trace, "leaf.cache")]
+    live = mount(*options, env={"LEAFDISK_TRACE": work})
+    history = play_traced(live, guest, trace)
+    live.kill9()
+    owner = os.path.join(pool, ".leafdisk", "owners", "web1.leaf")
+    claim = file_bytes(owner)
+    for one in traced:
+        one.load()
+        one.size = os.stat(one.path).st_size
+        assert sum(kind == b"F" for _, kind, _, _ in one.records) > 20, f"{one.name} was hardly flushed"
+    met = set()
+    for _ in range(WRITEBACK_STATES):
+        begin = rng.randrange(len(history) - 1)
+        position = rng.randrange(history[begin][0], history[begin + 1][0] + 1)
+        what = f"power lost at byte {position}, after round {begin + 1}"
+        for one in traced:
+            one.write_state_at(rng, position)
+        make_raw(owner, claim)
+        met.add(check_alone(guest, image, work, history[begin], what))
+        leafctl("cache", "check", cache)
+        with mount(*options) as live:
+            check_with_cache(guest, live, history[begin], what)
+    assert len(met) > WRITEBACK_STATES // 8, f"{len(met)} states met"
+
+
+def check_alone(guest, image, work, moment, what):
+    """In a copy, so that the cache finds what the loss of power left."""
+    copy = os.path.join(work, "alone.leaf")
+    shutil.copyfile(image, copy)
+    if check_sound(copy):
+        leafctl("check", "--repair", copy)
+        check_clean(copy)
+    return guest.check_leaf(converted(copy, work), (moment[2], len(guest.states)), what)
+
+
+def check_with_cache(guest, live, moment, what):
+    """Block 0 is the last of its round: what came later than the round that was
+    flushed is not older than it in any block."""
+    found = rounds_of(read_disk(live.file("web1.img"), WRITEBACK_BLOCKS), what)
+    states = [state for state in guest.states if state[0] in (found[0], found[0] + 1)]
+    assert found[0] >= moment[1][0], f"{what}: round {moment[1][0]} was flushed, {found[0]} is there"
+    assert all(number in {state[block] for state in states} for block, number in enumerate(found)), what

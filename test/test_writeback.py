@@ -138,7 +138,7 @@ def test_killed_at_random_moments(writeback, pool, cache, rng, leaf, parent, opt
         ledger.settle_all(read_disk(live.file("web1.img"), KILL_BLOCKS), f"after kill {kill}")
         finish = load(live.file("web1.img"), ledger, rng)
         # The moment is what is random here: a wait for nothing but time.
-        process_ended(live.pid, rng.uniform(0.01, 0.25))
+        process_ended(live.pid, rng.uniform(0.01, 0.15))
         assert not live.has_ended(), f"the daemon ended by itself\n{live.messages()}"
         live.kill9()
         finish()
@@ -332,7 +332,7 @@ def test_crash_at_every_operation_of_a_drain(writeback, pool, work, cache, rng, 
     crashes = dict.fromkeys(CRASH_POINTS, 0)
     met = set()
     for point in CRASH_POINTS:
-        for number in numbers(5):
+        for number in numbers(3):
             left.restore()
             status = drain_with_faults(writeback, options, faults(f"{point}:crash@{number}"))
             what = f"{point} {number}"
