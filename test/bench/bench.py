@@ -116,9 +116,9 @@ def chosen(things, globs, what):
 
 def possible(jobs):
     why = store.missing()
-    if why and any(job.stage.delay_ms for job in jobs):
+    if why and any(job.stage.stores() for job in jobs):
         print(f"bench: the jobs over a slow store are left out: {why}", file=sys.stderr)
-    return [job for job in jobs if not (why and job.stage.delay_ms)]
+    return [job for job in jobs if not (why and job.stage.stores())]
 
 
 def present(systems):
@@ -136,9 +136,8 @@ def progress(text):
 
 
 def refusal(job, system, quick):
-    if quick and system.cached and job.with_cache and not job.quick_cache:
-        return "not with --quick"
-    return system.refuses(job)
+    why = system.refuses(job)
+    return why or ("not with --quick" if quick and not system.is_quick(job) else None)
 
 
 def sample(rig, number, job, system, results):

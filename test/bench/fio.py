@@ -7,6 +7,7 @@ GIB = 1 << 30
 DIRECT = ("--ioengine=libaio", "--direct=1")
 START_SECONDS = 60
 FILL_SECONDS = 900
+WRITE_SECONDS = 600
 
 
 def each(paths):
@@ -40,6 +41,21 @@ def measure(paths, length, seconds, options):
     except (ValueError, LookupError):
         raise Broken(f"fio said {output.strip()[-300:]}") from None
     return totals(job)
+
+
+def measure_written(path, length, count, options):
+    """COUNT bytes and no deadline of their own."""
+    result = measure([path], length, WRITE_SECONDS, (*options, f"--io_size={count}"))
+    if round(result["gib"] * GIB) < count:
+        raise Broken(f"{result['gib']:.3g} GiB were written in {WRITE_SECONDS} s, and not {count / GIB:.3g}")
+    return result
+
+
+def completions(log):
+    """[(ms since the start, bytes)] of a log in which fio has told each of them."""
+    with open(log, encoding="ascii") as file:
+        rows = [line.split(",") for line in file]
+    return sorted((int(row[0]), int(row[3])) for row in rows)
 
 
 def totals(job):

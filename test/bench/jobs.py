@@ -8,15 +8,21 @@ import accounting
 import fio
 import source_tree
 import served as served_disks
-from programs import Broken, Daemon, run
-from stages import CACHED, CLONE, EIGHT, EIGHT_WRITTEN, FRESH, TREE, WRITTEN, Stage
+from programs import Broken, run
+from stages import (CACHED, CLONE, EIGHT, EIGHT_WRITTEN, FRESH, OUTRUN, TREE, WRITTEN, Stage,
+                    small_cache_bytes)
 
 MIB = 1 << 20
+UNPACKED = "unpacked"
 WORK_SECONDS = 600
 SETTLE_SECONDS = 1
 BLOCK = 4096
 DELAYS_MS = (1, 10)
 CLONES = 20
+UNTAR_DELAY_MS = 10
+SERIES_MS = 100
+SUSTAINED = 4   # times the small cache, once it is full
+BURST = 2
 PARTS = 8   # of the size: over a slow store it would take long to make all of it warm
 
 
@@ -30,6 +36,7 @@ class Figure:
 FIGURES = {
     "iops": Figure("iops", "operations per second", "more"),
     "mib_s": Figure("MiB/s", "throughput, MiB/s", "more"),
+    "stall": Figure("ms", "longest time without a completed write, ms", "less"),
     "seconds": Figure("s", "seconds", "less"),
     "cpu": Figure("s/GiB", "CPU seconds of the daemon per GiB", "less"),
     "pss": Figure("MiB", "memory of the daemon, MiB (PSS)", "less"),
@@ -54,6 +61,8 @@ class Job:
     over_store: bool = False    # is about a slow store, with it or for comparison
     with_cache: bool = False    # is also for what has a cache of its own
     quick_cache: bool = False   # with --quick too
+    writeback: bool = False     # is also for writeback mode
+    peers: bool = True          # is for every other system that can do it
 
     def writes(self):
         return False
@@ -150,17 +159,97 @@ class RereadJob(FioJob):
 
 
 @dataclass(frozen=True)
+class SustainedJob(FioJob):
+    """Writes that go on after a cache is full of them: as many bytes as it has are
+    written first, and what comes then is measured."""
+
+    def measure_paths(self, rig, served, paths):
+        count, length = small_cache_bytes(rig.size), self.stage.length(rig.size)
+        fio.measure_written(paths[0], length, count, self.fio_options())
+        return {self.figure: fio.measure_written(paths[0], length, SUSTAINED * count, self.fio_options())[self.figure]}
+
+    def counts_cpu(self):
+        return False    # of what is written, a part is still to be written back
+
+
+@dataclass(frozen=True)
+class BurstJob(SustainedJob):
+    """Writes until a cache is full, and goes on; how evenly they complete."""
+
+    def measure_paths(self, rig, served, paths):
+        prefix = os.path.join(served.directory, "burst")
+        served.remove("burst_bw.log")   # fio would add to it
+        options = (*self.fio_options(), f"--write_bw_log={prefix}", "--per_job_logs=0")
+        count = BURST * small_cache_bytes(rig.size)
+        result = fio.measure_written(paths[0], self.stage.length(rig.size), count, options)
+        completions = fio.completions(f"{prefix}_bw.log")
+        if sum(size for _, size in completions) != count:
+            raise Broken(f"{prefix}_bw.log does not have all the {count} bytes that were written")
+        return {"mib_s": result["mib_s"], "stall": longest_gap(completions),
+                f"bytes in each {SERIES_MS} ms": in_intervals(completions)}
+
+
+def longest_gap(completions):
+    """In ms. The first one is waited for, too."""
+    times = [0, *(at for at, _ in completions)]
+    return max(after - before for before, after in zip(times, times[1:]))
+
+
+def in_intervals(completions):
+    sums = [0] * (completions[-1][0] // SERIES_MS + 1)
+    for at, size in completions:
+        sums[at // SERIES_MS] += size
+    return sums
+
+
+@dataclass(frozen=True)
 class UntarJob(Job):
     """Until it is all on the disk, on a fresh clone."""
 
     def measure(self, rig, system):
         with rig.stages.ready(system, self.stage) as served:
-            target = os.path.join(served.file_system(), "unpacked")
-            os.mkdir(target)
-            begin = time.monotonic()
-            run("tar", "-C", target, "-xf", rig.storage.archive, timeout=WORK_SECONDS)
-            run("sync", "-f", target, timeout=WORK_SECONDS)
-            return {"seconds": time.monotonic() - begin}
+            return {"seconds": self.unpack(rig, served.file_system())}
+
+    @staticmethod
+    def unpack(rig, root):
+        target = os.path.join(root, UNPACKED)
+        os.mkdir(target)
+        begin = time.monotonic()
+        run("tar", "-C", target, "-xf", rig.storage.archive, timeout=WORK_SECONDS)
+        run("sync", "-f", target, timeout=WORK_SECONDS)
+        return time.monotonic() - begin
+
+
+@dataclass(frozen=True)
+class StoreUntarJob(UntarJob):
+    """The same in a pool that is slow; and what is in the pool once it is drained
+    must be what was unpacked. The second mount has a cache that is empty, and the
+    pool without the delay."""
+
+    def measure(self, rig, system):
+        with rig.stages.fresh_images(system, self.stage) as (images, directory):
+            with rig.stages.serve(system, self.stage, images, directory) as served:
+                with rig.stages.sampled(served, self.stage), served.file_system_for_now() as root:
+                    seconds = self.unpack(rig, root)
+                    self.check_tree(rig, root, "the mount that unpacked it")
+                system.drain(served)
+            self.check_pool(rig, system, images, directory)
+        return {"seconds": seconds}
+
+    def check_pool(self, rig, system, images, directory):
+        place = os.path.join(directory, "again")
+        os.mkdir(place)
+        with system.serve(replace(self.stage, pool_delay_ms=0), rig.storage, images, place) as served:
+            served.check_live()
+            with served.file_system_for_now() as root:
+                self.check_tree(rig, root, "a second mount with another cache")
+
+    @staticmethod
+    def check_tree(rig, root, where):
+        found = source_tree.digest(os.path.join(root, UNPACKED, source_tree.NAME))
+        if found != rig.storage.archive_digest:
+            raise Broken(f"{where} does not show what the archive has: the tree's digest is {found}, "
+                         f"and not {rig.storage.archive_digest}")
 
 
 @dataclass(frozen=True)
@@ -198,21 +287,12 @@ class IdleJob(Job):
 
     def measure(self, rig, system):
         with rig.stages.ready(system, self.stage) as served:
-            holder = self.hold_open(served)
-            try:
+            with served.held_open():
                 time.sleep(SETTLE_SECONDS)
                 before = accounting.wakeups(served.pids)
                 time.sleep(rig.idle_seconds)
                 count = accounting.wakeups(served.pids) - before
-                holder.check_running()
-            finally:
-                holder.end()
             return {"wakeups": count / rig.idle_seconds}
-
-    @staticmethod
-    def hold_open(served):
-        command = 'exec <"$0" && head -c 4096 >/dev/null && exec sleep 60'
-        return Daemon(["sh", "-c", command, served.disks[0]], os.path.join(served.directory, "holder.log"))
 
 
 STEADY = ("--time_based", "--norandommap")
@@ -225,12 +305,19 @@ def four_kib_jobs():
                      options=STEADY)
     for depth in (1, 32):
         yield FioJob(f"first-write-{depth}", f"4 KiB first write, depth {depth}", FRESH, with_cache=True,
-                     pattern="randwrite", depth=depth)
+                     writeback=True, pattern="randwrite", depth=depth)
     for depth in (1, 32):
         yield FioJob(f"overwrite-{depth}", f"4 KiB random overwrite, depth {depth}", WRITTEN, with_cache=True,
-                     pattern="randwrite", depth=depth, options=STEADY)
-    yield FioJob("fsync", "4 KiB overwrite, fsync after each", WRITTEN, with_cache=True, pattern="randwrite",
-                 flushes=True, options=(*STEADY, "--fsync=1"))
+                     writeback=True, pattern="randwrite", depth=depth, options=STEADY)
+    yield FioJob("fsync", "4 KiB overwrite, fsync after each", WRITTEN, with_cache=True, writeback=True,
+                 pattern="randwrite", flushes=True, options=(*STEADY, "--fsync=1"))
+
+
+def outrun_jobs():
+    """More than a cache holds."""
+    options = {"writeback": True, "peers": False, "pattern": "randwrite", "depth": 32, "options": ("--norandommap",)}
+    yield SustainedJob("sustained-write-32", "4 KiB overwrite, depth 32, cache full", OUTRUN, **options)
+    yield BurstJob("burst", "4 KiB overwrite, depth 32, cache filling", OUTRUN, **options)
 
 
 def cached_jobs():
@@ -264,7 +351,7 @@ def eight_jobs():
 
 def loop_jobs():
     for job in four_kib_jobs():
-        yield replace(job, name=f"loop-{job.name}", title=f"loop: {job.title}", loop=True)
+        yield replace(job, name=f"loop-{job.name}", title=f"loop: {job.title}", loop=True, writeback=False)
 
 
 def store_jobs():
@@ -292,6 +379,8 @@ def store_jobs():
 
 def whole_system_jobs():
     yield UntarJob("untar", "untar onto ext4", TREE, on_overlay=True)
+    yield StoreUntarJob(f"store-{UNTAR_DELAY_MS}-untar", f"untar, pool in a store + {UNTAR_DELAY_MS} ms",
+                        replace(TREE, pool_delay_ms=UNTAR_DELAY_MS), over_store=True, writeback=True)
     yield GitStatusJob("git-status", "git status on ext4, cold", TREE, on_overlay=True)
     for disks in (1, 100, 2000):
         yield MountJob(f"mount-{disks}", f"mount, number of disks: {disks}", Stage(disks=disks, unused=True),
@@ -299,5 +388,5 @@ def whole_system_jobs():
     yield IdleJob("idle", "disk open, no I/O", CLONE, daemon=True, with_cache=True)
 
 
-JOBS = (*four_kib_jobs(), *cached_jobs(), *large_jobs(), *chain_jobs(), *eight_jobs(), *loop_jobs(),
+JOBS = (*four_kib_jobs(), *outrun_jobs(), *cached_jobs(), *large_jobs(), *chain_jobs(), *eight_jobs(), *loop_jobs(),
         *store_jobs(), *whole_system_jobs())

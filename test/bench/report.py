@@ -97,7 +97,7 @@ def as_json(facts, jobs, results):
                         for target, value in judged(results)],
             "left_out": [{"job": job, "system": system, "why": why}
                          for (job, system), why in results.left_out.items()],
-            "broken": results.broken, "samples": results.samples}
+            "broken": results.broken, "samples": results.samples, "series": results.series}
 
 
 def write_json(path, facts, jobs, results):

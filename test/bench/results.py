@@ -5,11 +5,15 @@ import statistics
 class Results:
     def __init__(self):
         self.samples = []       # one dictionary for each value
+        self.series = []        # one for each sample that has a course in time
         self.left_out = {}      # (job, system): why
         self.broken = []        # one dictionary for each measurement that failed
 
     def add(self, number, job, system, figures):
         for figure, value in figures.items():
+            if isinstance(value, list):
+                self.series.append({"round": number, "job": job, "system": system, "series": figure, "values": value})
+                continue
             self.samples.append({"round": number, "job": job, "system": system, "figure": figure, "value": value})
 
     def values(self, job, figure, system):

@@ -12,6 +12,7 @@ import cleanup
 from programs import Broken, Daemon, run, wait_until
 
 STAT_SECONDS = 20
+HOLD_SECONDS = 900
 
 
 def mount_table():
@@ -72,6 +73,7 @@ class Served:
         self.mounts = {}    # mount point: type
         self.fronts = set()  # those of the mounts that show the disks
         self.root = None    # where the system shows a file system itself
+        self.around_sample = contextlib.nullcontext     # what has to be done before and after a sample
         self.stack = contextlib.ExitStack()
 
     def __enter__(self):
@@ -137,6 +139,28 @@ class Served:
         if not self.root:
             self.root = self.mount(self.loop(self.disks[0]), os.path.join(self.directory, "root"), "ext4")
         return self.root
+
+    @contextlib.contextmanager
+    def held_open(self):
+        """As a guest does it. The program ends with the bench, and by itself."""
+        command = 'exec <"$0" && head -c 4096 >/dev/null && echo open && exec sleep "$1"'
+        log = os.path.join(self.directory, "holder.log")
+        with open(log, "wb"):
+            pass
+        holder = Daemon(["sh", "-c", command, self.disks[0], HOLD_SECONDS], log)
+        try:
+            wait_until(lambda: os.path.getsize(log) > 0, f"{self.disks[0]} to be opened")
+            yield
+            holder.check_running()
+        finally:
+            holder.end()
+
+    @contextlib.contextmanager
+    def file_system_for_now(self):
+        """The same file system, taken down in order and before the disk."""
+        with loop_device(self.disks[0]) as device:
+            with mounted(device, os.path.join(self.directory, "root"), "ext4") as root:
+                yield root
 
     def check_live(self):
         """Every daemon runs, every mount is there, and each disk is on the one

@@ -11,6 +11,7 @@ SEED = 20
 FILES_IN_DIRECTORY = 16
 TIME = 1_700_000_000    # long before the index is written: git trusts the times
 GIT_SECONDS = 300
+DIGEST_SECONDS = 300
 WORDS = ("static", "int", "struct", "layer", "chain", "block", "return", "if", "for", "while", "offset", "length",
          "request", "queue", "(", ")", "{", "}", ";", "=", "+", "->", "NULL", "0", "1", "4096")
 GIT_ENVIRONMENT = {
@@ -53,3 +54,9 @@ def archive(repository, path):
         for name in sorted(os.listdir(repository)):
             if name != ".git":
                 tar.add(os.path.join(repository, name), os.path.join(NAME, name))
+
+
+def digest(repository):
+    """Of the names and the content of what an archive of it holds."""
+    command = "find . -path ./.git -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
+    return run("sh", "-c", command, cwd=repository, timeout=DIGEST_SECONDS).split()[0]

@@ -12,6 +12,8 @@ import fio
 import pagecache
 from programs import Broken, run
 
+NO_STORE = -1
+SMALL_CACHE_PARTS = 4
 SYNC_SECONDS = 300
 WARM_PASSES = 20
 
@@ -27,9 +29,18 @@ class Stage:
     unused: bool = False    # shown and ended again, nothing is read or written
     tree: bool = False      # the base is an ext4 file system with a source tree
     delay_ms: int = 0       # the base is in a slow store, which adds this to each request
+    pool_delay_ms: int = NO_STORE   # the pool is a file system in a store of its own, which adds this
+    small_cache: bool = False   # one that is written past its end, and mounted with the usual options
 
     def length(self, size):
         return size // self.parts
+
+    def stores(self):
+        return self.delay_ms > 0 or self.pool_delay_ms != NO_STORE
+
+
+def small_cache_bytes(size):
+    return size // SMALL_CACHE_PARTS
 
 
 CLONE = Stage()
@@ -38,6 +49,7 @@ FRESH = Stage(fresh=True)
 WRITTEN = Stage(written=True)
 EIGHT = Stage(disks=8, parts=8)
 EIGHT_WRITTEN = Stage(disks=8, parts=8, written=True)
+OUTRUN = Stage(written=True, small_cache=True)
 TREE = Stage(tree=True, fresh=True)
 
 
@@ -103,11 +115,17 @@ class Stages:
         """The stage, live, with its pages where the stage says; looked at again
         when the sample is done."""
         with self.fresh(system, stage) if stage.fresh else self.lasting(system, stage) as served:
+            with self.sampled(served, stage):
+                yield served
+
+    @contextlib.contextmanager
+    def sampled(self, served, stage):
+        with served.around_sample():
             for image in dict.fromkeys(served.images):
                 (pagecache.make_warm if stage.cached else pagecache.make_cold)(image)
             self.settle()
             self.check_live(served, stage)
-            yield served
+            yield
             self.check_live(served, stage)
 
     def check_live(self, served, stage):
@@ -120,11 +138,16 @@ class Stages:
         run("sync", "--file-system", self.storage.directory, timeout=SYNC_SECONDS)
 
     @contextlib.contextmanager
-    def fresh(self, system, stage):
+    def fresh_images(self, system, stage):
         images, directory = self.make_images(system, stage)
-        with self.serve(system, stage, images, directory) as served:
-            yield served
+        yield images, directory
         shutil.rmtree(directory)
+
+    @contextlib.contextmanager
+    def fresh(self, system, stage):
+        with self.fresh_images(system, stage) as (images, directory):
+            with self.serve(system, stage, images, directory) as served:
+                yield served
 
     @contextlib.contextmanager
     def lasting(self, system, stage):

@@ -10,7 +10,7 @@ import store
 from programs import Broken, run
 
 MKFS_SECONDS = 120
-ROOM = 32   # times the size: the disks of all stages and systems together
+ROOM = 48   # times the size: the disks of all stages and systems together
 
 
 class Storage:
@@ -21,6 +21,7 @@ class Storage:
         self.data = os.path.join(directory, "base.raw")
         self.tree = os.path.join(directory, "tree.raw")
         self.archive = os.path.join(directory, "tree.tar")
+        self.archive_digest = ""
         self.stores = {}    # delay: what shows the base with it
 
     def base(self, stage):
@@ -70,6 +71,7 @@ class Storage:
         root = os.path.join(self.directory, "tree")
         repository = os.path.join(root, source_tree.NAME)
         source_tree.make(repository, self.tree_files)
+        self.archive_digest = source_tree.digest(repository)
         source_tree.archive(repository, self.archive)
         bytes_used = sum(int(word) for word in run("du", "-s", "-B1", root).split()[:1])
         sparse = os.path.join(self.directory, "tree.sparse")

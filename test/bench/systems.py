@@ -4,20 +4,28 @@ show them, and which jobs it cannot do.
 A new mode of leafdisk is one more entry in SYSTEMS; another system is one more
 class with make_images() and start().
 """
+import contextlib
+import functools
 import os
 import shutil
 import sys
 
-from programs import run
+import store
+from programs import Broken, run
 from served import Served
+from stages import NO_STORE, small_cache_bytes
 
 TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.path.realpath(os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build")))
 RAW, STORAGE_DAEMON = "raw", "qemu-storage-daemon"
 MIB = 1 << 20
+POOL_BYTES = 128 * MIB  # of a file system, besides its files
+ROOMY = 4   # times the size of a disk: more than is written in a sample
+KEPT_BACK = ("migrate_threshold=100", "migrate_idle_ms=60000", "max_dirty_age=86400")
 UPPER_BYTES = 64 * MIB  # of an overlay that nothing is written to
 EXPORTS = 1000  # libfuse takes one thread key of the 1024 of a process for each mount
 COPY_SECONDS = 600
+DRAIN_SECONDS = 900
 WRITE_UNITS = os.path.join(os.path.dirname(os.path.realpath(__file__)), "write_units.py")
 
 
@@ -35,6 +43,7 @@ class System:
     versions = ()           # commands whose first line of output says the version
     cached = False          # has a cache of its own in front of the images
     over_store = False      # can be put over a slow store
+    peer = False            # does what writeback mode is compared in
     loops = True            # its disks are also measured through a loop device
     on_request = False      # only when --systems names it
 
@@ -48,7 +57,13 @@ class System:
             return "the 4 KiB jobs through a loop device are for raw, leafdisk and qemu-storage-daemon"
         if job.over_store and not self.over_store:
             return "the jobs about a slow store are for the store itself and leafdisk"
+        if not job.peers and not self.peer:
+            return "what outruns a cache is for raw, leafdisk writeback and qemu-storage-daemon"
         return None
+
+    def is_quick(self, _job):
+        """Can do the job with --quick."""
+        return True
 
     def serve(self, stage, storage, images, directory):
         served = Served(directory)
@@ -68,10 +83,13 @@ class Raw(System):
 
     name = RAW
     over_store = True
+    peer = True
 
     def refuses(self, job):
         if job.stage.delay_ms and job.writes():
             return "nothing writes the shared store"
+        if job.stage.pool_delay_ms != NO_STORE:
+            return "it has no pool"
         return "there is nothing to mount and no daemon" if job.daemon else super().refuses(job)
 
     def make_images(self, stage, storage, directory):
@@ -144,6 +162,22 @@ class Leafdisk(Layered):
             return "the leaf is on the local disk: first-write-1 is the same job"
         return super().refuses(job)
 
+    def make_images(self, stage, storage, directory):
+        if stage.pool_delay_ms == NO_STORE:
+            return super().make_images(stage, storage, directory)
+        return [self.make_pool(storage, directory)]
+
+    def make_pool(self, storage, directory):
+        """A file system with all of the pool in it."""
+        pool, image = os.path.join(directory, "pool"), os.path.join(directory, "pool.raw")
+        base = os.path.join(pool, "bases", "base.raw")
+        os.makedirs(os.path.dirname(base))
+        copy(storage.tree, base)
+        self.clone(base, numbered(pool, 1, self.suffix))
+        storage.make_file_system(image, 3 * os.path.getsize(base) + POOL_BYTES, "-d", pool)
+        shutil.rmtree(pool)
+        return image
+
     def clone(self, parent, images):
         run(self.programs[1], "clone", f"--layers={self.layers(images)}", parent, *images, timeout=COPY_SECONDS)
 
@@ -152,18 +186,29 @@ class Leafdisk(Layered):
         """The base is two levels above the directory of the images, their pool."""
         return os.path.normpath(os.path.join(images[0], "..", "..", ".."))
 
-    def start(self, served, _stage, images):
-        pool = os.path.dirname(images[0])
+    def start(self, served, stage, images):
+        pool, leaves = os.path.dirname(images[0]), images
+        if stage.pool_delay_ms != NO_STORE:
+            pool = self.mount_pool(served, stage, images[0])
+            leaves = numbered(pool, 1, self.suffix)
         point = os.path.join(served.directory, "mnt")
         os.makedirs(point, exist_ok=True)
-        options = ",".join((*self.options, *self.more_options(served), f"layers={self.layers(images)}"))
+        options = ",".join((*self.options, *self.more_options(served, stage, pool), f"layers={self.layers(images)}"))
         served.start(self.programs[0], pool, point, "-f", "-o", options)
         served.wait_for_mounts(point)
-        served.disks = [os.path.join(point, os.path.basename(image).replace(self.suffix, ".img"))
-                        for image in images]
+        served.disks = [os.path.join(point, os.path.basename(leaf).replace(self.suffix, ".img")) for leaf in leaves]
 
-    def more_options(self, _served):
+    @staticmethod
+    def mount_pool(served, stage, image):
+        directory = os.path.join(served.directory, "store")
+        shown = served.stack.enter_context(store.show(image, stage.pool_delay_ms, directory, writable=True))
+        return served.mount(served.loop(shown.disks[0]), os.path.join(served.directory, "pool"), "ext4")
+
+    def more_options(self, _served, _stage, _pool):
         return ()
+
+    def drain(self, served):
+        run(self.programs[1], "drain", served.disks[0], timeout=DRAIN_SECONDS)
 
 
 class CachedLeafdisk(Leafdisk):
@@ -177,7 +222,10 @@ class CachedLeafdisk(Leafdisk):
             return "the modes with a cache do the 4 KiB and the sequential jobs, idle, and those over a slow store"
         return super().refuses(job)
 
-    def more_options(self, served):
+    def is_quick(self, job):
+        return job.quick_cache
+
+    def more_options(self, served, _stage, _pool):
         cache = os.path.join(served.directory, "cache")
         served.images.append(cache)
         return f"cache={cache}", f"cache_size={2 * served.size}", f"read_run_bypass={2 * served.size}"
@@ -192,10 +240,51 @@ class Ephemeral(CachedLeafdisk):
         return "its fsync promises nothing" if job.flushes else super().refuses(job)
 
 
+class Writeback(Leafdisk):
+    """With a cache on the same disk, all of it written once. It has room for all
+    that a sample writes, and options that leave that there until the sample is
+    done; or it is small, and the options are what they are by default."""
+
+    cached = True
+    peer = True
+
+    def refuses(self, job):
+        if not job.writeback:
+            return "writeback mode does the 4 KiB writes, what outruns its cache, and a pool in a slow store"
+        return super().refuses(job)
+
+    def more_options(self, served, stage, pool):
+        cache = os.path.join(served.directory, "cache")
+        size = small_cache_bytes(served.size) if stage.small_cache else served.size * (1 if stage.tree else ROOMY)
+        run(self.programs[1], "cache", "create", f"--pool={pool}", f"--size={size}", "--preallocate", cache,
+            timeout=COPY_SECONDS)
+        served.images.append(cache)
+        if not stage.tree:
+            served.around_sample = functools.partial(self.around_sample, served, stage)
+        usual = stage.small_cache or stage.tree
+        return f"cache={cache}", f"cache_size={size}", "nodrain", *(() if usual else KEPT_BACK)
+
+    @contextlib.contextmanager
+    def around_sample(self, served, stage):
+        """Nothing is dirty before it. It must not be open for the last time in
+        it, as that has all written back; and afterwards that is not to fall into
+        the samples of others."""
+        self.drain(served)
+        with served.held_open():
+            before = served.counters()["migrate_blocks"]
+            yield
+            count = served.counters()["migrate_blocks"] - before
+        if count and not stage.small_cache:
+            raise Broken(f"{count} blocks were written back in a sample that is about the cache alone")
+        if not stage.fresh:
+            self.drain(served)
+
+
 class StorageDaemon(Layered):
     """QEMU's block layer with a FUSE export for each qcow2 image."""
 
     name = STORAGE_DAEMON
+    peer = True
     suffix = ".qcow2"
     programs = ("qemu-storage-daemon", "qemu-img")
     versions = (("qemu-storage-daemon", "--version"),)
@@ -346,5 +435,5 @@ class OverlayOnLoop(System):
         served.disks = [] if stage.tree else [os.path.join(served.root, "disk.img")]
 
 
-SYSTEMS = (Raw(), Leafdisk("direct"), CachedLeafdisk("persistent"), Ephemeral("ephemeral"), StorageDaemon(),
-           StorageDaemonByName(), NbdFuse(), OverlayOnLoop())
+SYSTEMS = (Raw(), Leafdisk("direct"), CachedLeafdisk("persistent"), Ephemeral("ephemeral"), Writeback("writeback"),
+           StorageDaemon(), StorageDaemonByName(), NbdFuse(), OverlayOnLoop())

@@ -9,6 +9,8 @@ from jobs import JOBS, FioJob
 from systems import RAW, STORAGE_DAEMON
 
 SUBJECT = "leafdisk direct"
+WRITEBACK = "leafdisk writeback"
+STALL_MS = 1000
 CACHED = ("leafdisk persistent", "leafdisk ephemeral")
 
 
@@ -59,6 +61,20 @@ def warm_targets():
             yield Target(f"store-1-warm-{depth}", "iops", 0.9, other_job=f"near-{depth}", subject=subject)
 
 
+def writeback_targets():
+    """While the log has room, and when it has not; and what that hides of a slow
+    pool."""
+    for job in ("overwrite", "first-write"):
+        yield Target(f"{job}-32", "iops", 4, RAW, subject=WRITEBACK)
+        yield Target(f"{job}-32", "iops", 6, STORAGE_DAEMON, subject=WRITEBACK)
+        yield Target(f"{job}-1", "iops", 2, RAW, subject=WRITEBACK)
+    yield Target("fsync", "iops", 1.0, RAW, subject=WRITEBACK)
+    yield Target("fsync", "iops", 2, STORAGE_DAEMON, subject=WRITEBACK)
+    yield Target("sustained-write-32", "iops", 1.0, RAW, subject=WRITEBACK)
+    yield Target("burst", "stall", STALL_MS, at_most=True, absolute=True, subject=WRITEBACK)
+    yield Target("store-10-untar", "seconds", 1.5, other_job="untar", at_most=True, subject=WRITEBACK)
+
+
 def cpu_targets():
     for job in JOBS:
         if isinstance(job, FioJob) and job.counts_cpu():
@@ -79,5 +95,6 @@ TARGETS = (
     Target("reread", "mib_s", 0.95, RAW),
     Target("idle", "wakeups", 0, at_most=True, absolute=True),
     *warm_targets(),
+    *writeback_targets(),
     *cpu_targets(),
 )
