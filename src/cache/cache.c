@@ -100,12 +100,34 @@ int cache_sync(struct cache *cache)
 	return result;
 }
 
+static void declare_dirty(void *opaque, struct cache_layer *layer)
+{
+	if (layer->epochs && !epochs_is_empty(layer->epochs))
+		(void)log_declare_locked(opaque, LOG_ENTRY, layer);
+}
+
+/* Damage in the last records looks like a crash in the middle of them. Records
+ * behind them say that they were durable. */
+static int seal_dirty(struct cache *cache)
+{
+	bool dirty;
+
+	cache_lock(cache);
+	dirty = cache->dirty_blocks > 0 || cache->dirty_zeros > 0;
+	if (dirty)
+		layers_foreach(cache->layers, declare_dirty, cache);
+	cache_unlock(cache);
+	return dirty ? cache_sync(cache) : 0;
+}
+
 static int stop(struct cache *cache)
 {
 	int result;
 
 	reclaim_stop(cache);
 	result = cache_sync(cache);
+	if (result == 0)
+		result = seal_dirty(cache);
 	writer_stop(cache);
 	return result;
 }

@@ -305,6 +305,7 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	const struct chain_link *leaf = links->pdata[0];
+	g_autoptr(GError) error = NULL;
 	struct image_info info;
 	struct stat st;
 
@@ -319,8 +320,8 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 		attributes->size_bytes = disk->size_bytes;
 		return 0;
 	}
-	if (!image_read_info(leaf->path, leaf->format, &info, NULL))
-		return -EIO;
+	if (!image_read_info(leaf->path, leaf->format, &info, &error))
+		return error_to_errno(error);
 	attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
 	image_info_clear(&info);
 	return 0;

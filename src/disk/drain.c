@@ -40,8 +40,8 @@ static bool is_dirty(struct disk *disk, uint64_t until_ns)
 }
 
 /* Until it is clean, or FAILED for a while; or GO_ON says no. */
-static int wait_until_clean(struct disk *disk, uint64_t until_ns,
-			    bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
+static int wait_until_clean(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+			    void *opaque, GError **error)
 {
 	while (is_dirty(disk, until_ns)) {
 		g_autofree char *reason = NULL;
