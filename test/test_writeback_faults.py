@@ -680,7 +680,7 @@ def test_taken_over(held, writeback, mount, pool, web1, work, cache, gate, rng):
 
 def test_taken_over_while_writers_wait(writeback, pool, web1, gate, rng):
     """They wait for room that nobody will make: EIO."""
-    live = writeback("max_dirty=1M", env=failing(web1, gate))
+    live = writeback("max_dirty=1M", env=failing(web1, gate, ["aio.write"]))
     errors = []
 
     def write(_stop):
@@ -780,7 +780,7 @@ def test_barrier_deadline_ms(held, web1):
 
             in_threads(4, work)
             counted[deadline] = stats(live)["cache_syncs"] - before, time.monotonic() - begun
-    assert counted[20][0] <= 2 * rounds + 2, counted
+    assert counted[20][0] < 4 * rounds, counted
     assert counted[20][1] >= rounds * 0.015, counted
 
 

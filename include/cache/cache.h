@@ -225,6 +225,9 @@ struct cache_flush {
  * comes. 0; or -EAGAIN (cache_wait) and -EIO, and TASK will not come. */
 int cache_flush(struct cache_layer *layer, struct cache_flush *flush);
 
+/* An epoch of LAYER ends here, if there is room to say so. Nothing is made durable. */
+void cache_end_epoch(struct cache_layer *layer);
+
 /* DIRTY_MAX_BLOCKS 0: what the log holds. A flush may wait that long for others. */
 void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns);
 

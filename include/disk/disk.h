@@ -132,7 +132,7 @@ struct disk_status {
 	const char *state;     /* "active", "degraded", "draining" or "failed" */
 	char reason[256];      /* not active: a sentence */
 	struct timespec since; /* of the last change of state; realtime; zeros: none so far */
-	uint64_t dirty_bytes;  /* acknowledged and not yet on the shared leaf */
+	uint64_t dirty_bytes;  /* acknowledged and not yet on the shared leaf; a zero range counts as a block */
 	uint64_t dirty_ns;     /* age of the oldest of these */
 };
 /* Any thread; does not block for long. */

@@ -96,6 +96,13 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 	return found;
 }
 
+/* The end of RANGE, which may have nothing dirty beside it, does not fall behind
+ * the tail while the lock is let go (invariant 6). */
+static void hold_end_locked(struct cache *cache, const struct epoch_range *range, int change)
+{
+	cache->segments[segment_of(range->end.slot)].dirty += (uint32_t)change;
+}
+
 /* Nothing that is in the batch is being copied any more, and what can be is
  * durable; a suspended cache has it in memory. */
 static void settle_locked(struct cache *cache, uint64_t sequence)
@@ -477,6 +484,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	*batch = NULL;
 	cache_lock(layer->cache);
 	if (begin_locked(layer, limits, &range)) {
+		hold_end_locked(layer->cache, &range, 1);
 		*batch = batch_new(layer, &range);
 		collect_locked(&collection, layer, &range);
 	}
@@ -492,15 +500,26 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	return result;
 }
 
-void cache_batch_free(struct cache_batch *batch)
+static void batch_free(struct cache_batch *batch)
 {
-	if (!batch)
-		return;
 	if (batch->data)
 		munmap(batch->data, MAX(batch->data_blocks, 1) << BLOCK_SHIFT);
 	g_free(batch->extents);
 	g_free(batch->range);
 	g_free(batch);
+}
+
+void cache_batch_free(struct cache_batch *batch)
+{
+	struct cache *cache;
+
+	if (!batch)
+		return;
+	cache = batch->layer->cache;
+	cache_lock(cache);
+	hold_end_locked(cache, batch->range, -1);
+	cache_unlock(cache);
+	batch_free(batch);
 }
 
 /* ---- Done ------------------------------------------------------------------ */
@@ -575,6 +594,8 @@ void cache_batch_done(struct cache_batch *batch)
 	cache_lock(layer->cache);
 	if (layer->id == batch->layer_id && layer->epochs)
 		done_locked(layer, batch->range);
+	hold_end_locked(layer->cache, batch->range, -1);
+	reclaim_look_locked(layer->cache);
 	cache_unlock(layer->cache);
-	cache_batch_free(batch);
+	batch_free(batch);
 }

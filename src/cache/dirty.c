@@ -236,6 +236,14 @@ int cache_flush(struct cache_layer *layer, struct cache_flush *flush)
 	return result;
 }
 
+void cache_end_epoch(struct cache_layer *layer)
+{
+	cache_lock(layer->cache);
+	if (layer->epochs && layer->status.state == CACHE_LAYER_ACTIVE)
+		(void)cache_dirty_barrier_locked(layer, LOG_ENTRY);
+	cache_unlock(layer->cache);
+}
+
 /* ---- Limits and what migration waits for --------------------------------- */
 
 void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns)

@@ -126,7 +126,7 @@ void epochs_add_blocks(struct epochs *epochs, uint32_t slot, unsigned blocks, ui
 
 void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t block, uint64_t blocks, uint64_t now_ns)
 {
-	struct epoch_event event = {.place = place, .put = epochs->put, .block = block, .blocks = blocks};
+	struct epoch_event event = {.place = place, .put = ++epochs->put, .block = block, .blocks = blocks};
 
 	begin(epochs, place.slot, now_ns);
 	epochs->zeros++;

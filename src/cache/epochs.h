@@ -41,7 +41,7 @@ struct epochs {
 	bool any;	/* FIRST is valid */
 	uint32_t first; /* slot: no dirty block of the layer is before it, and not before the tail */
 	uint64_t dirty; /* slots that are dirty, or reserved for it */
-	uint64_t put;	/* blocks ever put, for distances */
+	uint64_t put;	/* blocks and zero ranges ever put, for distances */
 	uint64_t done;	/* PUT at the last barrier that the image has */
 	uint64_t zeros; /* events that are zero ranges */
 	/* 0: nothing is dirty, loop_now_ns() otherwise. */
@@ -68,7 +68,7 @@ void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t b
 void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns);
 /* Something came since the last barrier. */
 bool epochs_is_open(const struct epochs *epochs);
-/* Blocks since the last barrier. */
+/* Blocks and zero ranges since the last barrier. */
 uint64_t epochs_open_blocks(const struct epochs *epochs);
 /* An epoch with something in it is complete. */
 bool epochs_has_barrier(const struct epochs *epochs);

@@ -260,6 +260,8 @@ static int close_or_leave(struct disk *disk)
 {
 	if (!migrate_is_needed(disk))
 		return disk_close_chain(disk);
+	if (disk->route == ROUTE_WRITEBACK)
+		cache_end_epoch(disk->cached);
 	migrate_kick(disk->local);
 	return 0;
 }

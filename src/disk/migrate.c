@@ -9,8 +9,8 @@
  *     old       the oldest is older than max_dirty_age
  *     idle      neither writes to the cache nor reads from the pool for
  *               migrate_idle_ms
- * Only whole epochs go. One is ended for that where it must be, and of a disk
- * that its last user has closed.
+ * Only whole epochs go. All but `idle` and `full` may end one for that; the last
+ * close of a disk has ended one too.
  *
  * A batch that fails is tried again, after a while that doubles up to
  * RETRY_LONGEST_NS, a little more or less so that many hosts do not come back
@@ -216,7 +216,7 @@ static bool fill_status_locked(struct disk *disk, struct disk_status *status)
 	if (!migration->attached)
 		return false;
 	get_dirty_locked(disk, &dirty);
-	status->dirty_bytes = dirty.blocks << BLOCK_SHIFT;
+	status->dirty_bytes = (dirty.blocks + dirty.zeros) << BLOCK_SHIFT;
 	status->dirty_ns = dirty.oldest_ns ? loop_now_ns() - dirty.oldest_ns : 0;
 	if (migration->failed)
 		status->state = "failed";
@@ -329,22 +329,43 @@ static void fail_lost(struct migrator *migrator, struct disk *disk, const struct
 
 /* ---- One batch ------------------------------------------------------------- */
 
-/* A leaf that failed refuses everything until it is opened anew. */
+static bool is_usable(const struct image *leaf)
+{
+	return leaf && !leaf->failed && leaf->begun;
+}
+
+static bool can_be_read(const struct chain_link *link, GError **error)
+{
+	struct image_info info;
+	bool good = image_read_info(link->path, link->format, &info, error);
+
+	if (good)
+		image_info_clear(&info);
+	return good;
+}
+
+/* A leaf that failed refuses everything until it is opened anew. It goes only
+ * when another may be had; where that is not so after all the gate stays closed
+ * until it is. */
 static int reopen_leaf(struct disk *disk)
 {
 	const struct chain_link *link = disk->links->pdata[0];
 	g_autoptr(GError) error = NULL;
-	struct image *leaf;
-	int result = 0;
+	int result;
 
-	gate_close(disk);
-	image_close(disk->leaf);
-	leaf = image_open(link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, link->base_offset, &error);
-	disk->leaf = leaf;
-	if (leaf)
-		result = image_begin_writing(leaf);
+	if (!can_be_read(link, &error))
+		return error_to_errno(error);
+	if (disk->leaf) {
+		gate_close(disk);
+		image_close(disk->leaf);
+	}
+	disk->leaf =
+		image_open(link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, link->base_offset, &error);
+	if (!disk->leaf)
+		return error_to_errno(error);
+	result = image_begin_writing(disk->leaf);
 	gate_open(disk);
-	return leaf ? result : error_to_errno(error);
+	return result;
 }
 
 static int take_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits,
@@ -363,7 +384,7 @@ static int take_batch(struct migrator *migrator, struct disk *disk, const struct
 static bool migrate_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits)
 {
 	struct cache_batch *batch;
-	int result = disk->leaf->failed ? reopen_leaf(disk) : 0;
+	int result = is_usable(disk->leaf) ? 0 : reopen_leaf(disk);
 
 	if (result < 0) {
 		note_failure(migrator, disk, result, "cannot be opened again");
@@ -424,7 +445,6 @@ static bool is_wanted(struct look *look, struct disk *disk, const struct cache_d
 	uint64_t last_io_ns = atomic_load_explicit(&disk->local->last_io_ns, memory_order_relaxed);
 	uint64_t old_ns = dirty->oldest_ns + look->tunables.max_dirty_age * NS_PER_S;
 	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
-	bool complete = dirty->has_barrier || disk->opens == 0;
 
 	*cut = true;
 	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) || look->cache.state == CACHE_SUSPENDED ||
@@ -436,10 +456,10 @@ static bool is_wanted(struct look *look, struct disk *disk, const struct cache_d
 	*cut = is_full(look);
 	if (is_full(look))
 		return true;
-	*cut = disk->opens == 0;
-	if (complete && look->now_ns >= idle_ns)
+	*cut = false;
+	if (dirty->has_barrier && look->now_ns >= idle_ns)
 		return true;
-	if (complete)
+	if (dirty->has_barrier)
 		look_again(look, idle_ns);
 	return false;
 }
@@ -625,23 +645,27 @@ static void refresh(struct look *look)
 	look->next_ns = UINT64_MAX;
 }
 
+/* False: nothing is left to do now, or it cannot be done for the moment. */
 static bool migrate_one(struct look *look)
 {
 	struct cache_batch_limits limits = {.data_blocks = (unsigned)look->tunables.migrate_batch};
 	struct disk *disk;
+	bool done;
 
 	disk = choose(look, &limits.cut);
 	if (!disk)
 		return false;
 	if (look->cache.short_of_room)
 		limits.data_blocks = MIN(limits.data_blocks, SHORT_BATCH);
-	limits.extents = image_apply_extents_max(disk->leaf);
+	limits.extents = disk->leaf ? image_apply_extents_max(disk->leaf) : 1;
 	if (limits.extents == 0)
 		limits.extents = UINT_MAX;
-	migrate_batch(look->migrator, disk, &limits);
+	done = migrate_batch(look->migrator, disk, &limits);
 	end(look->migrator, disk);
 	disk_unref(disk);
-	return true;
+	if (!done)
+		look_again(look, look->now_ns + LOOK_AGAIN_NS);
+	return done;
 }
 
 static bool is_stopping(struct migrator *migrator)
