@@ -162,6 +162,9 @@ class Leafdisk(Layered):
             return "the leaf is on the local disk: first-write-1 is the same job"
         return super().refuses(job)
 
+    def is_quick(self, job):
+        return job.stage.pool_delay_ms == NO_STORE
+
     def make_images(self, stage, storage, directory):
         if stage.pool_delay_ms == NO_STORE:
             return super().make_images(stage, storage, directory)
@@ -252,6 +255,9 @@ class Writeback(Leafdisk):
         if not job.writeback:
             return "writeback mode does the 4 KiB writes, what outruns its cache, and a pool in a slow store"
         return super().refuses(job)
+
+    def is_quick(self, job):
+        return True
 
     def more_options(self, served, stage, pool):
         cache = os.path.join(served.directory, "cache")
