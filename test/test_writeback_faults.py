@@ -829,9 +829,9 @@ def test_many_zero_ranges(writeback, web1, pool):
 # ---- Close, remove, resize ---------------------------------------------------------------
 
 
-def test_last_close_writes_back(held, pool, web1, work, rng):
+def test_last_close_writes_back(writeback, pool, web1, work, rng):
     expected = bytearray(BLOCKS * BLOCK)
-    with held() as live:
+    with writeback("migrate_idle_ms=1000") as live:
         with opened(live.file("web1.img")) as fd:
             write_random(fd, expected, rng, 8)
             assert dirty_of(live) > 0 and record_of(pool)["clean"] == "false"
@@ -840,11 +840,11 @@ def test_last_close_writes_back(held, pool, web1, work, rng):
         assert_same(converted(web1, work), expected, "the image, which nobody has open")
 
 
-def test_remove_and_rename_wait_for_what_is_dirty(held, pool, web1, work, gate, rng):
+def test_remove_and_rename_wait_for_what_is_dirty(writeback, pool, web1, work, gate, rng):
     expected = bytearray(BLOCKS * BLOCK)
-    with held(env=failing(web1, gate)) as live:
-        gate.open()
+    with writeback(env=failing(web1, gate)) as live:
         with opened(live.file("web1.img")) as fd:
+            gate.open()
             write_random(fd, expected, rng, 4)
         wait_state(live, "degraded")
         for operation in (lambda: os.unlink(live.file("web1.img")),
@@ -869,6 +869,7 @@ def test_resize_with_dirty_blocks(held, web1, work, rng, size):
             if size > len(content):
                 os.ftruncate(fd, size)
         if size < len(content):
+            tune(live, migrate_idle_ms=1)
             wait_released(os.path.dirname(web1))
             os.truncate(live.file("web1.img"), size)
             os.truncate(live.file("web1.img"), 10 * MIB + 512)

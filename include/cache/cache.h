@@ -74,7 +74,7 @@ struct cache_status {
 	uint64_t pinned_blocks_max;
 	uint64_t dirty_blocks;
 	uint64_t dirty_blocks_max; /* by cache_set_limits(), or what the log holds */
-	bool short_of_room;	   /* what is dirty keeps the log from being reclaimed */
+	bool short_of_room;	   /* what is dirty keeps the log from being reclaimed, or zeros from being put */
 	uint64_t memory_bytes;	   /* index, buffers, layer table */
 };
 void cache_get_status(struct cache *cache, struct cache_status *status);
