@@ -477,7 +477,7 @@ def interrupted(command, line, image, gate):
     """Of leafctl, once it has said LINE: exit status and what it said."""
     gate.open()
     child = subprocess.Popen([program("leafctl"), *command], stderr=subprocess.PIPE, text=True,
-                             env={**os.environ, **failing(image, gate)})
+                             env={**os.environ, **failing(image, gate, ["aio.write"])})
     said = child.stderr.readline()
     while said and line not in said:
         said = child.stderr.readline()
@@ -693,7 +693,7 @@ def test_taken_over_while_writers_wait(writeback, pool, web1, gate, rng):
         except OSError as error:
             errors.append(error.errno)
 
-    with in_background(write) as thread:
+    with left_open(live.file("web1.img")), in_background(write) as thread:
         wait_until(lambda: dirty_of(live) > 900 * KIB and stats(live)["cache_waits"], "the writer to wait")
         leafctl("unlock", "--force", pool, "web1.leaf")
         gate.close()

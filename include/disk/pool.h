@@ -90,6 +90,10 @@ int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
 		     GError **error);
 
+/* From now on no request waits for the pool or the cache: one that would is
+ * answered -EIO. Any thread; does not block. */
+void disk_pool_end(struct disk_pool *pool);
+
 /* The tunables by name; ends with a NULL name. */
 extern const struct config_key disk_tunable_keys[];
 /* A copy of what is in force. */

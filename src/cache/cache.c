@@ -173,8 +173,7 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.pinned_blocks_max = cache_pinned_max_locked(cache),
 		.dirty_blocks = cache->dirty_blocks,
 		.dirty_blocks_max = cache_dirty_max_locked(cache),
-		.short_of_room =
-			reclaim_is_blocked_locked(cache) || cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX,
+		.short_of_room = reclaim_is_blocked_locked(cache) || cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX,
 		.memory_bytes = memory_bytes_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));

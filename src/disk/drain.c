@@ -231,6 +231,16 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 
 /* ---- After a mount ------------------------------------------------------------ */
 
+void disk_pool_end(struct disk_pool *pool)
+{
+	struct local *local = disk_pool_local(pool);
+
+	if (!local)
+		return;
+	local->ending = true;
+	migrate_look_again(local);
+}
+
 struct resume {
 	GPtrArray *disks;
 };

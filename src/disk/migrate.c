@@ -156,6 +156,20 @@ void migrate_send_back(struct disk *disk)
 	cache_wake(disk->local->cache);
 }
 
+void migrate_look_again(struct local *local)
+{
+	struct migrator *migrator = local->migrator;
+
+	g_mutex_lock(&migrator->lock);
+	list_foreach(node, &migrator->disks)
+	{
+		answer_drains_locked(&disk_of(node)->migration, -EAGAIN);
+		gate_release(disk_of(node));
+	}
+	g_mutex_unlock(&migrator->lock);
+	cache_wake(local->cache);
+}
+
 /* Whoever urges wants to know how it is now, not how it was. */
 void migrate_urge(struct disk *disk, int change)
 {

@@ -67,6 +67,9 @@ bool migrate_is_needed(struct disk *disk);
 struct disk_status;
 bool migrate_get_status(struct disk *disk, struct disk_status *status);
 
+/* Whoever waits, for room, for a drain or before a gate, looks again. Does not
+ * block for long. */
+void migrate_look_again(struct local *local);
 /* The shared store, or the guest, was not idle now. */
 void migrate_note_io(struct local *local);
 /* Something that the migrator looks at has changed. */

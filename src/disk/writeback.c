@@ -16,11 +16,27 @@
 #include "local.h"
 #include "migrate.h"
 
+/* Back before the gate. At the end of a mount nothing waits any more: what was
+ * not acknowledged fails. */
+static enum step send_back(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+
+	if (disk->local->ending) {
+		io->result = -EIO;
+		return STEP_NEXT;
+	}
+	(void)io_park(io);
+	if (disk->local->ending)
+		gate_release(disk);
+	return STEP_WAIT;
+}
+
 /* The cache is suspended: the migrator is told. */
 static enum step park(struct disk_io *io)
 {
 	struct local *local = io->disk->local;
-	enum step step = io_park(io);
+	enum step step = send_back(io);
 
 	migrate_kick(local);
 	return step;
@@ -32,10 +48,10 @@ static enum step wait_for_room(struct disk_io *io, bool dirty)
 	struct disk *disk = io->disk;
 	enum step step;
 
-	if (gate_is_closing(disk))
-		return io_park(io);
+	if (gate_is_closing(disk) || disk->local->ending)
+		return send_back(io);
 	step = local_wait_for_room(io, dirty);
-	if (gate_is_closing(disk))
+	if (gate_is_closing(disk) || disk->local->ending)
 		cache_wake(disk->local->cache);
 	return step;
 }
@@ -139,7 +155,7 @@ enum step phase_drain(struct disk_io *io)
 	struct run *run;
 
 	if (!io->pending && (io->stage == DRAIN_SENT_BACK || (io->stage == DRAIN_BEGIN && gate_is_closing(io->disk))))
-		return io_park(io);
+		return send_back(io);
 	if (io->pending || io->stage)
 		return io_wait_pending(io);
 	run = context_get_run(io->context, io);
@@ -149,7 +165,7 @@ enum step phase_drain(struct disk_io *io)
 	io->stage = DRAIN_UNDER_WAY;
 	io->pending++;
 	migrate_drain(io->disk, &run->drain);
-	if (gate_is_closing(io->disk))
+	if (gate_is_closing(io->disk) || io->disk->local->ending)
 		migrate_send_back(io->disk);
 	return STEP_WAIT;
 }

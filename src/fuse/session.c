@@ -75,6 +75,7 @@ void session_stop(struct session *session)
 {
 	if (atomic_exchange(&session->stopping, true))
 		return;
+	disk_pool_end(session->pool);
 	for (unsigned i = 0; i < session->options->threads; i++)
 		channel_stop(session->channels[i]);
 }
