@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "disk/pool.h"
 #include "overflow.h"
+#include "route.h"
 #include "tunables.h"
 
 const char disk_mode_names[] = "direct|persistent|ephemeral|writeback";
@@ -93,20 +94,32 @@ static void set_degraded(struct disk_status *status, const char *reason, struct 
 	g_strlcpy(status->reason, reason, sizeof(status->reason));
 }
 
+/* An earlier mount's changes, of an image that could not be opened for them. */
+static void set_left(struct disk *disk, struct disk_status *status)
+{
+	status->dirty_bytes = route_left_in_cache(disk) << BLOCK_SHIFT;
+	if (status->dirty_bytes > 0)
+		set_degraded(status,
+			     "the cache has changes of it that go to the pool when it can be opened for writing",
+			     (struct timespec){0});
+}
+
 void disk_get_status(struct disk *disk, struct disk_status *status)
 {
 	struct cache_layer_status layer;
 	struct cache_status cache;
 
 	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
-	if (!disk->local || (disk->mode == DISK_MODE_DIRECT && disk->route != ROUTE_WRITEBACK))
+	if (!disk->local)
 		return;
 	cache_get_status(disk->local->cache, &cache);
-	if (cache.state == CACHE_SUSPENDED)
+	if (cache.state == CACHE_SUSPENDED && disk->mode != DISK_MODE_DIRECT)
 		set_degraded(status, cache.reason, cache.since);
 	if (migrate_get_status(disk, status))
 		return;
 	g_mutex_lock(&disk->open_lock);
+	if (!disk->open && cache.dirty_blocks > 0)
+		set_left(disk, status);
 	if (disk->cached) {
 		cache_layer_get_status(disk->cached, &layer);
 		status->since = layer.since;
