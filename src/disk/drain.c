@@ -175,20 +175,22 @@ static void note_left(struct drain_all *all, uint64_t bytes, const char *sentenc
 	all->left_bytes += bytes;
 }
 
-struct nameless {
-	struct drain_all *all;
-	bool orphan;
-};
+/* The cache keeps as much of a path. */
+static struct disk *find_by_path(GPtrArray *disks, const char *path)
+{
+	for (guint i = 0; i < disks->len; i++)
+		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0)
+			return disks->pdata[i];
+	return NULL;
+}
 
 static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
 {
-	struct nameless *nameless = opaque;
-	g_autofree char *sentence = g_strdup_printf(
-		nameless->orphan ? "%s: has another owner now; leafctl cache dump saves what the cache has of it"
-				 : "%s: is not among the disks of this mount, or cannot be opened",
-		name);
+	struct drain_all *all = opaque;
+	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", name);
 
-	note_left(nameless->all, dirty_blocks << BLOCK_SHIFT, sentence);
+	if (!find_by_path(all->disks, name))
+		note_left(all, dirty_blocks << BLOCK_SHIFT, sentence);
 }
 
 static void drain_each(struct drain_all *all)
@@ -222,7 +224,7 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 	if (!local)
 		return true;
 	drain_each(&all);
-	cache_layer_foreach_dirty(local->cache, false, note_nameless, &(struct nameless){&all, false});
+	cache_layer_foreach_dirty(local->cache, false, note_nameless, &all);
 	if (left->len == 0)
 		return true;
 	size = config_format_size(all.left_bytes);
@@ -244,15 +246,6 @@ void disk_pool_end(struct disk_pool *pool)
 struct resume {
 	GPtrArray *disks;
 };
-
-/* The cache keeps as much of a path. */
-static struct disk *find_by_path(GPtrArray *disks, const char *path)
-{
-	for (guint i = 0; i < disks->len; i++)
-		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0)
-			return disks->pdata[i];
-	return NULL;
-}
 
 static void resume_one(void *opaque, const char *name, uint64_t dirty_blocks)
 {
