@@ -267,6 +267,7 @@ def test_shared_leaf_is_at_a_barrier(writeback, pool, work, cache, rng, parent, 
 # ---- Death at every operation of a drain -----------------------------------------
 
 DRAIN_BLOCKS = 401
+DIRTY_LEAST = 300  # blocks: epochs that follow each other closely are written back as one
 CRASH_POINTS = ["aio.write", "aio.datasync", "image.write", "image.sync", "image.extend", "image.punch", "cache.super",
                 "owner.write", "owner.rename"]
 FINAL_ROUNDS = 14
@@ -287,11 +288,13 @@ class Left:
 
 def leave_dirty(writeback, pool, cache, image, guest):
     """An image with something in it, a cache with epochs that follow, and a kill."""
-    live = writeback("cache_size=8M", *NEVER)
+    live = writeback("cache_size=16M", *NEVER)
     guest.run(live.file("web1.img"), threading.Event(), FINAL_ROUNDS)
     drain(live)
     guest.written_back()
-    guest.run(live.file("web1.img"), threading.Event(), FINAL_ROUNDS)
+    before = stats(live)["cache_put_blocks"]
+    while guest.errors == [] and stats(live)["cache_put_blocks"] - before < DIRTY_LEAST:
+        guest.run(live.file("web1.img"), threading.Event(), FINAL_ROUNDS)
     assert guest.errors == [] and dirty_bytes(live) > 0
     live.kill9()
     return Left(image, cache, os.path.join(pool, ".leafdisk", "owners", os.path.basename(image)))
@@ -330,7 +333,7 @@ def test_crash_at_every_operation_of_a_drain(writeback, pool, work, cache, rng, 
     image = make_disk(pool, leaf, DRAIN_BLOCKS)
     alone, guest = Alone(image, work), Guest(DRAIN_BLOCKS, rng)
     left = leave_dirty(writeback, pool, cache, image, guest)
-    options = ["cache_size=8M", f"migrate_batch={batch}"]
+    options = ["cache_size=16M", f"migrate_batch={batch}"]
     crashes = dict.fromkeys(points, 0)
     met = set()
     for point in points:

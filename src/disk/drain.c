@@ -193,11 +193,16 @@ static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
 		note_left(all, dirty_blocks << BLOCK_SHIFT, sentence);
 }
 
-static void drain_each(struct drain_all *all)
+/* All at once; those that are opened or closed meanwhile too. */
+static void urge_each(const struct drain_all *all, int change)
 {
 	for (guint i = 0; i < all->disks->len; i++)
-		if (((struct disk *)all->disks->pdata[i])->open)
-			migrate_urge(all->disks->pdata[i], 1);
+		migrate_urge(all->disks->pdata[i], change);
+}
+
+static void drain_each(struct drain_all *all)
+{
+	urge_each(all, 1);
 	for (guint i = 0; i < all->disks->len; i++) {
 		struct disk *disk = all->disks->pdata[i];
 		g_autoptr(GError) error = NULL;
@@ -207,9 +212,7 @@ static void drain_each(struct drain_all *all)
 		else if (all->given_up && migrate_is_needed(disk))
 			note_left(all, dirty_bytes_of(disk), disk->name);
 	}
-	for (guint i = 0; i < all->disks->len; i++)
-		if (((struct disk *)all->disks->pdata[i])->open)
-			migrate_urge(all->disks->pdata[i], -1);
+	urge_each(all, -1);
 }
 
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
