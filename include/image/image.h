@@ -191,7 +191,7 @@ uint64_t image_allocated_bytes(struct image *image);
  * uses it. Comes from the local configuration only. */
 void image_set_grow_command(const char *const *argv);
 
-/* Runs SUBMIT(image, op) on a queue of its own and waits. For tools. */
+/* Runs SUBMIT(image, op) on a queue of its own and waits. Not on a loop's thread. */
 int image_run_blocking(struct image *image, struct image_op *op, void (*submit)(struct image *, struct image_op *));
 
 /* Format by magic (leaf) for a file whose name does not decide it; NONE for

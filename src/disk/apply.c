@@ -9,68 +9,15 @@
 
 #include <errno.h>
 
+#include "aio/blocking.h"
+
 #define WRITES_MAX 64
 #define WRITE_BLOCKS_MAX 256
-
-struct applier {
-	struct loop *loop;
-	struct aio_queue *queue;
-};
-
-struct applier *applier_new(GError **error)
-{
-	struct applier *applier = g_new0(struct applier, 1);
-
-	applier->loop = loop_new(error);
-	if (applier->loop)
-		applier->queue = aio_queue_new(applier->loop, NULL, error);
-	if (applier->queue)
-		return applier;
-	applier_free(applier);
-	return NULL;
-}
-
-void applier_free(struct applier *applier)
-{
-	if (!applier)
-		return;
-	aio_queue_free(applier->queue);
-	loop_free(applier->loop);
-	g_free(applier);
-}
-
-/* ---- One operation -------------------------------------------------------- */
-
-struct operation {
-	struct image_op op;
-	bool finished;
-	int result;
-};
-
-static void operation_done(struct image_op *op, int result)
-{
-	struct operation *operation = container_of(op, struct operation, op);
-
-	operation->result = result;
-	operation->finished = true;
-}
-
-static int run(struct applier *applier, struct image *image, void (*submit)(struct image *, struct image_op *),
-	       const struct image_op *op)
-{
-	struct operation operation = {.op = *op};
-
-	operation.op.queue = applier->queue;
-	operation.op.done = operation_done;
-	submit(image, &operation.op);
-	loop_run(applier->loop, &operation.finished);
-	return operation.result;
-}
 
 /* ---- Piece by piece -------------------------------------------------------- */
 
 struct writes {
-	struct applier *applier;
+	struct aio_queue *queue;
 	struct image *image;
 	const struct cache_batch_extent *extent;
 	const struct cache_batch_extent *end;
@@ -121,7 +68,7 @@ static bool write_one(struct writes *writes)
 	int64_t n;
 
 	write->io = (struct image_io){
-		.queue = writes->applier->queue,
+		.queue = writes->queue,
 		.offset = (extent->block + writes->done) << BLOCK_SHIFT,
 		.length = (uint32_t)(blocks << BLOCK_SHIFT),
 		.buffer = extent->data + (writes->done << BLOCK_SHIFT),
@@ -130,7 +77,7 @@ static bool write_one(struct writes *writes)
 	write->io.image = writes->image;
 	n = image_write(&write->io);
 	if (n == -EAGAIN) {
-		writes->room = (struct image_op){.queue = writes->applier->queue, .done = room_came};
+		writes->room = (struct image_op){.queue = writes->queue, .done = room_came};
 		writes->waiting = true;
 		image_wait_room(writes->image, &writes->room);
 	}
@@ -159,14 +106,9 @@ static void write_more(struct writes *writes)
 	writes->finished = writes->pending == 0 && !writes->waiting;
 }
 
-static int write_extents(struct applier *applier, struct image *image, const struct cache_batch *batch)
+static void write_all(struct writes *writes, struct blocking_loop *blocking)
 {
-	g_autofree struct writes *writes = g_new0(struct writes, 1);
-
-	writes->applier = applier;
-	writes->image = image;
-	writes->extent = batch->extents;
-	writes->end = batch->extents + batch->extent_count;
+	writes->queue = blocking->queue;
 	for (unsigned i = 0; i < WRITES_MAX; i++) {
 		writes->pool[i].writes = writes;
 		writes->pool[i].next = writes->free;
@@ -174,13 +116,27 @@ static int write_extents(struct applier *applier, struct image *image, const str
 	}
 	write_more(writes);
 	if (!writes->finished)
-		loop_run(applier->loop, &writes->finished);
+		loop_run(blocking->loop, &writes->finished);
+}
+
+static int write_extents(struct image *image, const struct cache_batch *batch)
+{
+	g_autofree struct writes *writes = g_new0(struct writes, 1);
+	struct blocking_loop *blocking = blocking_loop_get();
+
+	if (!blocking)
+		return -ENOMEM;
+	writes->image = image;
+	writes->extent = batch->extents;
+	writes->end = batch->extents + batch->extent_count;
+	write_all(writes, blocking);
+	blocking_loop_put(blocking);
 	return writes->result;
 }
 
-static int apply_loosely(struct applier *applier, struct image *image, const struct cache_batch *batch)
+static int apply_loosely(struct image *image, const struct cache_batch *batch)
 {
-	int result = write_extents(applier, image, batch);
+	int result = write_extents(image, batch);
 
 	for (unsigned i = 0; i < batch->extent_count && result == 0; i++) {
 		const struct cache_batch_extent *extent = &batch->extents[i];
@@ -188,28 +144,25 @@ static int apply_loosely(struct applier *applier, struct image *image, const str
 					.length = extent->blocks << BLOCK_SHIFT};
 
 		if (!extent->data)
-			result = run(applier, image, image_zero, &zero);
+			result = image_run_blocking(image, &zero, image_zero);
 	}
-	if (result == 0)
-		result = run(applier, image, image_flush, &(struct image_op){0});
-	return result;
+	return result < 0 ? result : image_run_blocking(image, &(struct image_op){0}, image_flush);
 }
 
 /* ---- All or nothing -------------------------------------------------------- */
 
-static int apply_extents(struct applier *applier, struct image *image, const struct image_apply_extent *extents,
-			 unsigned count)
+static int apply_extents(struct image *image, const struct image_apply_extent *extents, unsigned count)
 {
 	struct image_op op = {.extents = extents, .extent_count = count};
-	int result = run(applier, image, image_apply, &op);
+	int result = image_run_blocking(image, &op, image_apply);
 
 	if (result != -EFBIG || count < 2)
 		return result;
-	result = apply_extents(applier, image, extents, count / 2);
-	return result < 0 ? result : apply_extents(applier, image, extents + count / 2, count - count / 2);
+	result = apply_extents(image, extents, count / 2);
+	return result < 0 ? result : apply_extents(image, extents + count / 2, count - count / 2);
 }
 
-int applier_run(struct applier *applier, struct image *image, const struct cache_batch *batch)
+int batch_apply(struct image *image, const struct cache_batch *batch)
 {
 	g_autofree struct image_apply_extent *extents = g_new0(struct image_apply_extent, batch->extent_count);
 	int result;
@@ -219,6 +172,6 @@ int applier_run(struct applier *applier, struct image *image, const struct cache
 		extents[i].length = batch->extents[i].blocks << BLOCK_SHIFT;
 		extents[i].data = batch->extents[i].data;
 	}
-	result = apply_extents(applier, image, extents, batch->extent_count);
-	return result == -EOPNOTSUPP ? apply_loosely(applier, image, batch) : result;
+	result = apply_extents(image, extents, batch->extent_count);
+	return result == -EOPNOTSUPP ? apply_loosely(image, batch) : result;
 }

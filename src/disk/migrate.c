@@ -50,7 +50,6 @@
 
 struct migrator {
 	struct local *local;
-	struct applier *applier;
 	GThread *thread;
 	GMutex lock;
 	GCond changed;
@@ -419,7 +418,7 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 			note_failure(migrator, disk, result, "no batch can be made of its changes");
 		return false;
 	}
-	result = applier_run(migrator->applier, disk->leaf, batch);
+	result = batch_apply(disk->leaf, batch);
 	if (result < 0) {
 		cache_batch_free(batch);
 		note_failure(migrator, disk, result, "cannot be written");
@@ -715,9 +714,7 @@ struct migrator *migrator_new(struct local *local, GError **error)
 	g_cond_init(&migrator->changed);
 	list_init(&migrator->disks);
 	migrator->random = g_rand_new();
-	migrator->applier = applier_new(error);
-	if (migrator->applier)
-		migrator->thread = g_thread_try_new("leafdisk-back", thread_main, migrator, error);
+	migrator->thread = g_thread_try_new("leafdisk-back", thread_main, migrator, error);
 	if (migrator->thread)
 		return migrator;
 	migrator_free(migrator);
@@ -735,7 +732,6 @@ void migrator_free(struct migrator *migrator)
 		cache_kick(migrator->local->cache);
 		g_thread_join(migrator->thread);
 	}
-	applier_free(migrator->applier);
 	g_rand_free(migrator->random);
 	g_cond_clear(&migrator->changed);
 	g_mutex_clear(&migrator->lock);

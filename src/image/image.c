@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "blocking.h"
+#include "aio/blocking.h"
 #include "core/error.h"
 #include "driver.h"
 #include "format/leaf.h"

@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../src/image/blocking.h"
+#include "aio/blocking.h"
 #include "../../src/image/leaf/leaf.h"
 #include "core/fault.h"
 

@@ -21,7 +21,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "../blocking.h"
+#include "aio/blocking.h"
 #include "commit.h"
 
 /* Pieces under way at once: as many as the queue can merge into its calls. */

@@ -1,6 +1,6 @@
 /* Loops with a queue, for code that waits on its own thread. */
-#ifndef LEAFDISK_IMAGE_BLOCKING_H
-#define LEAFDISK_IMAGE_BLOCKING_H
+#ifndef LEAFDISK_AIO_BLOCKING_H
+#define LEAFDISK_AIO_BLOCKING_H
 
 #include "aio/queue.h"
 

@@ -2,7 +2,7 @@
  *
  * They are kept for the next user: taking a kernel context down waits for a
  * grace period of the kernel, tens of milliseconds. */
-#include "blocking.h"
+#include "aio/blocking.h"
 
 #include <glib.h>
 
