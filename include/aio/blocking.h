@@ -2,12 +2,15 @@
 #ifndef LEAFDISK_AIO_BLOCKING_H
 #define LEAFDISK_AIO_BLOCKING_H
 
+#include <sys/types.h>
+
 #include "aio/queue.h"
 
 struct blocking_loop {
 	struct loop *loop;
 	struct aio_queue *queue;
 	struct list link;
+	pid_t process;
 };
 
 /* One that nobody uses, or NULL when none can be had. Any thread. */

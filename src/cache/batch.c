@@ -13,11 +13,9 @@
  * superseded slots keep their content until their segment is reclaimed, which
  * waits for this (invariant 6). */
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
-#include "core/counters.h"
+#include "batch_data.h"
 #include "log.h"
 #include "reclaim.h"
 
@@ -27,27 +25,14 @@ struct epoch_range {
 	uint64_t put; /* epochs.put at END */
 };
 
-struct item {
-	uint64_t block;
-	uint32_t slot;
-	uint32_t order; /* in the log */
-	uint32_t checksum;
-	uint32_t place; /* in the batch's data, in blocks */
-	bool lost;
-};
-
 struct collection {
 	struct cache *cache;
 	uint32_t layer;
-	GArray *items;	     /* struct item */
+	GArray *items;	     /* struct batch_item */
 	GArray *zero_events; /* struct epoch_event, those of the batch */
 	struct intervals *zeros;
 	unsigned next_zero;
 	uint32_t order;
-	uint8_t *segment; /* scratch */
-	int result;
-	void (*lost)(void *opaque, uint64_t block);
-	void *opaque;
 };
 
 /* ---- Where a batch ends --------------------------------------------------- */
@@ -186,12 +171,12 @@ static void pass_zeros_locked(struct collection *collection, uint64_t distance)
 static void collect_slot_locked(struct collection *collection, uint32_t slot, uint64_t distance)
 {
 	struct index_entry entry;
-	struct item item;
+	struct batch_item item;
 
 	index_get(collection->cache->index, slot, &entry);
 	if (entry.layer != collection->layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
 		return;
-	item = (struct item){entry.block, slot, collection->order++, entry.checksum, 0, entry.flags & INDEX_LOST};
+	item = (struct batch_item){entry.block, slot, collection->order++, entry.checksum, 0, entry.flags & INDEX_LOST};
 	g_array_append_val(collection->items, item);
 	if (!collection->zeros)
 		return;
@@ -256,7 +241,7 @@ static void collect_locked(struct collection *collection, const struct cache_lay
 
 static int compare_blocks(const void *left, const void *right)
 {
-	const struct item *a = left, *b = right;
+	const struct batch_item *a = left, *b = right;
 
 	if (a->block != b->block)
 		return a->block < b->block ? -1 : 1;
@@ -265,7 +250,7 @@ static int compare_blocks(const void *left, const void *right)
 
 static int compare_slots(const void *left, const void *right)
 {
-	const struct item *a = left, *b = right;
+	const struct batch_item *a = left, *b = right;
 
 	return a->order < b->order ? -1 : 1;
 }
@@ -278,124 +263,16 @@ static void reduce(struct collection *collection)
 
 	g_array_sort(items, compare_blocks);
 	for (guint i = 0; i < items->len; i++) {
-		struct item *item = &g_array_index(items, struct item, i);
+		struct batch_item *item = &g_array_index(items, struct batch_item, i);
 
-		if (i + 1 < items->len && g_array_index(items, struct item, i + 1).block == item->block)
+		if (i + 1 < items->len && g_array_index(items, struct batch_item, i + 1).block == item->block)
 			continue;
 		if (collection->zeros && intervals_contains(collection->zeros, item->block, 1, NULL))
 			continue;
 		item->place = kept;
-		g_array_index(items, struct item, kept++) = *item;
+		g_array_index(items, struct batch_item, kept++) = *item;
 	}
 	g_array_set_size(items, kept);
-}
-
-/* ---- Its data -------------------------------------------------------------- */
-
-static struct item *item_at(const struct collection *collection, guint i)
-{
-	return &g_array_index(collection->items, struct item, i);
-}
-
-/* Readers are to know of it too. What cannot be read may be read the next time. */
-static void mark_lost(const struct collection *collection, const struct item *item)
-{
-	struct cache *cache = collection->cache;
-	struct index_entry entry;
-
-	cache_lock(cache);
-	index_get(cache->index, item->slot, &entry);
-	if (entry.layer == collection->layer && entry.block == item->block && (entry.flags & INDEX_PINNED))
-		index_set_flags(cache->index, item->slot, INDEX_LOST, 0);
-	cache_unlock(cache);
-}
-
-static void take_block(struct collection *collection, const struct item *item, const uint8_t *from, uint8_t *data)
-{
-	uint8_t *to = data + ((size_t)item->place << BLOCK_SHIFT);
-
-	if (from)
-		memcpy(to, from, BLOCK_SIZE);
-	if (from && !item->lost && cache_checksum_short(cache_data_checksum(to)) == item->checksum)
-		return;
-	if (from)
-		mark_lost(collection, item);
-	counter_add(cache_damaged_blocks, 1);
-	collection->result = -EIO;
-	if (collection->lost)
-		collection->lost(collection->opaque, item->block);
-}
-
-/* Items [FIRST, END), all of one segment, from the file. */
-static void read_items(struct collection *collection, guint first, guint end, uint8_t *data)
-{
-	const struct cache_storage *storage = &collection->cache->storage;
-	uint32_t slot = item_at(collection, first)->slot;
-	size_t bytes = (size_t)(item_at(collection, end - 1)->slot - slot + 1) << BLOCK_SHIFT;
-	bool whole = cache_storage_read(storage, collection->segment, bytes, cache_slot_offset(slot)) == 0;
-
-	for (guint i = first; i < end; i++) {
-		const struct item *item = item_at(collection, i);
-		const uint8_t *from = collection->segment + ((size_t)(item->slot - slot) << BLOCK_SHIFT);
-
-		if (!whole &&
-		    cache_storage_read(storage, collection->segment, BLOCK_SIZE, cache_slot_offset(item->slot)) < 0)
-			take_block(collection, item, NULL, data);
-		else
-			take_block(collection, item, whole ? from : collection->segment, data);
-	}
-}
-
-static struct cache_buffer *hold_buffer(struct cache *cache, uint32_t slot)
-{
-	struct cache_buffer *buffer;
-
-	cache_lock(cache);
-	buffer = cache->segments[segment_of(slot)].buffer;
-	if (buffer)
-		buffer->references++;
-	cache_unlock(cache);
-	return buffer;
-}
-
-static void put_buffer(struct cache *cache, struct cache_buffer *buffer)
-{
-	cache_lock(cache);
-	log_put_buffer_locked(cache, buffer);
-	cache_unlock(cache);
-}
-
-/* The file has what is before the beginning of the segment's buffer. */
-static void get_items(struct collection *collection, guint first, guint end, uint8_t *data)
-{
-	struct cache_buffer *buffer = hold_buffer(collection->cache, item_at(collection, first)->slot);
-	unsigned buffered = buffer ? buffer->first : CACHE_SEGMENT_BLOCKS;
-	guint i = first;
-
-	while (i < end && block_in_segment(item_at(collection, i)->slot) < buffered)
-		i++;
-	if (i > first)
-		read_items(collection, first, i, data);
-	for (; i < end; i++)
-		take_block(collection, item_at(collection, i), slot_data(buffer->data, item_at(collection, i)->slot),
-			   data);
-	if (buffer)
-		put_buffer(collection->cache, buffer);
-}
-
-/* In the order of the log, a segment at once. */
-static void get_data(struct collection *collection, uint8_t *data)
-{
-	GArray *items = collection->items;
-
-	g_array_sort(items, compare_slots);
-	for (guint first = 0, end; first < items->len; first = end) {
-		uint64_t segment = segment_of(item_at(collection, first)->slot);
-
-		for (end = first + 1; end < items->len && segment_of(item_at(collection, end)->slot) == segment; end++)
-			;
-		get_items(collection, first, end, data);
-	}
 }
 
 /* ---- Extents --------------------------------------------------------------- */
@@ -419,7 +296,8 @@ static void build_extents(struct cache_batch *batch, const struct collection *co
 	unsigned zero = 0, zeros = collection->zeros ? intervals_length(collection->zeros) : 0;
 
 	for (guint i = 0; i <= collection->items->len; i++) {
-		const struct item *item = i < collection->items->len ? item_at(collection, i) : NULL;
+		const struct batch_item *item =
+			i < collection->items->len ? &g_array_index(collection->items, struct batch_item, i) : NULL;
 
 		for (; zero < zeros; zero++) {
 			struct interval interval = intervals_get(collection->zeros, zero);
@@ -437,9 +315,10 @@ static void build_extents(struct cache_batch *batch, const struct collection *co
 
 /* ---- Life of a batch ------------------------------------------------------- */
 
-static int fill(struct cache_batch *batch, struct collection *collection)
+static int fill(struct cache_batch *batch, struct collection *collection, const struct batch_source *source)
 {
 	size_t bytes;
+	int result;
 
 	reduce(collection);
 	batch->data_blocks = collection->items->len;
@@ -449,10 +328,11 @@ static int fill(struct cache_batch *batch, struct collection *collection)
 		batch->data = NULL;
 		return -ENOMEM;
 	}
-	get_data(collection, batch->data);
+	g_array_sort(collection->items, compare_slots);
+	result = batch_read(source, collection->items, batch->data);
 	g_array_sort(collection->items, compare_blocks);
 	build_extents(batch, collection);
-	return collection->result;
+	return result;
 }
 
 static struct cache_batch *batch_new(struct cache_layer *layer, const struct epoch_range *range)
@@ -468,15 +348,14 @@ static struct cache_batch *batch_new(struct cache_layer *layer, const struct epo
 int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits *limits, struct cache_batch **batch,
 		     void (*lost)(void *opaque, uint64_t block), void *opaque)
 {
-	g_autoptr(GArray) items = g_array_new(FALSE, FALSE, sizeof(struct item));
+	g_autoptr(GArray) items = g_array_new(FALSE, FALSE, sizeof(struct batch_item));
 	g_autoptr(GArray) zero_events = g_array_new(FALSE, FALSE, sizeof(struct epoch_event));
+	struct batch_source source = {.cache = layer->cache, .layer = layer->id, .lost = lost, .opaque = opaque};
 	struct collection collection = {
 		.cache = layer->cache,
 		.layer = layer->id,
 		.items = items,
 		.zero_events = zero_events,
-		.lost = lost,
-		.opaque = opaque,
 	};
 	struct epoch_range range;
 	int result;
@@ -491,9 +370,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	cache_unlock(layer->cache);
 	if (!*batch)
 		return 0;
-	collection.segment = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
-	result = fill(*batch, &collection);
-	free(collection.segment);
+	result = fill(*batch, &collection, &source);
 	intervals_free(collection.zeros);
 	if (result < 0)
 		g_clear_pointer(batch, cache_batch_free);

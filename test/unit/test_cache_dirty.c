@@ -760,12 +760,12 @@ static void test_read_fault(void)
 	put_waiting(&disk, 50, 255);
 	put_waiting(&disk, 50, 255);
 	flush_waiting(&disk);
-	arm("cache.read:EIO");
+	arm("aio.read:EIO");
 	g_assert_cmpint(take_lost(&disk, 1, &batch, lost), ==, -EIO);
 	g_assert_null(batch);
 	for (unsigned i = 0; i < DISK_BLOCKS; i++)
 		g_assert_cmpint(lost[i], ==, i < 100);
-	arm("cache.read:EIO@5x1");
+	arm("aio.read:EIO@5x1");
 	(void)take_lost(&disk, 1, &batch, lost);
 	cache_batch_free(batch);
 	arm("");
