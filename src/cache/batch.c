@@ -13,9 +13,9 @@
  * superseded slots keep their content until their segment is reclaimed, which
  * waits for this (invariant 6). */
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "batch_data.h"
+#include "core/memory.h"
 #include "log.h"
 #include "reclaim.h"
 
@@ -323,11 +323,9 @@ static int fill(struct cache_batch *batch, struct collection *collection, const 
 	reduce(collection);
 	batch->data_blocks = collection->items->len;
 	bytes = MAX(batch->data_blocks, 1) << BLOCK_SHIFT;
-	batch->data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (batch->data == MAP_FAILED) {
-		batch->data = NULL;
+	batch->data = memory_map(bytes);
+	if (!batch->data)
 		return -ENOMEM;
-	}
 	g_array_sort(collection->items, compare_slots);
 	result = batch_read(source, collection->items, batch->data);
 	g_array_sort(collection->items, compare_blocks);
@@ -379,8 +377,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 
 static void batch_free(struct cache_batch *batch)
 {
-	if (batch->data)
-		munmap(batch->data, MAX(batch->data_blocks, 1) << BLOCK_SHIFT);
+	memory_unmap(batch->data, MAX(batch->data_blocks, 1) << BLOCK_SHIFT);
 	g_free(batch->extents);
 	g_free(batch->range);
 	g_free(batch);

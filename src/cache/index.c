@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "format/cache.h"
 
 /* A region is as many blocks as one counter stands for. */
@@ -47,32 +48,19 @@ struct index {
 
 /* ---- Memory -------------------------------------------------------------- */
 
-static void *map_zeros(uint64_t bytes)
-{
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return memory == MAP_FAILED ? NULL : memory;
-}
-
-static void unmap(void *memory, uint64_t bytes)
-{
-	if (memory)
-		munmap(memory, bytes);
-}
-
 static bool map_chains(struct index *index, uint64_t slots)
 {
 	index->bucket_count = (slots + SLOTS_PER_BUCKET - 1) / SLOTS_PER_BUCKET;
 	index->region_count = (slots + SLOTS_PER_REGION - 1) / SLOTS_PER_REGION;
-	index->buckets = map_zeros(index->bucket_count * sizeof(*index->buckets));
-	index->regions = map_zeros(index->region_count * sizeof(*index->regions));
+	index->buckets = memory_map(index->bucket_count * sizeof(*index->buckets));
+	index->regions = memory_map(index->region_count * sizeof(*index->regions));
 	return index->buckets && index->regions;
 }
 
 static void unmap_chains(struct index *index)
 {
-	unmap(index->buckets, index->bucket_count * sizeof(*index->buckets));
-	unmap(index->regions, index->region_count * sizeof(*index->regions));
+	memory_unmap(index->buckets, index->bucket_count * sizeof(*index->buckets));
+	memory_unmap(index->regions, index->region_count * sizeof(*index->regions));
 }
 
 uint64_t index_memory_bytes(const struct index *index)
@@ -86,7 +74,7 @@ struct index *index_new(uint64_t slots, GError **error)
 	struct index *index = g_new0(struct index, 1);
 
 	index->slot_count = slots;
-	index->slots = map_zeros(slots * sizeof(*index->slots));
+	index->slots = memory_map(slots * sizeof(*index->slots));
 	if (index->slots && map_chains(index, slots))
 		return index;
 	error_set_errno(error, errno, "no memory for an index of %" G_GUINT64_FORMAT " blocks", slots);
@@ -99,7 +87,7 @@ void index_free(struct index *index)
 	if (!index)
 		return;
 	unmap_chains(index);
-	unmap(index->slots, index->slot_count * sizeof(*index->slots));
+	memory_unmap(index->slots, index->slot_count * sizeof(*index->slots));
 	g_free(index);
 }
 

@@ -11,10 +11,10 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "core/counters.h"
 #include "core/error.h"
+#include "core/memory.h"
 #include "reclaim.h"
 #include "writer.h"
 
@@ -37,11 +37,9 @@ bool log_init(struct cache *cache, GError **error)
 	}
 	log->free_records = CACHE_RECORDS;
 	log->buffer_count = (unsigned)MIN(CACHE_BUFFERS_MAX, cache->segment_count);
-	log->memory = mmap(NULL, log_memory_bytes(cache), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (log->memory == MAP_FAILED) {
-		log->memory = NULL;
+	log->memory = memory_map(log_memory_bytes(cache));
+	if (!log->memory)
 		return error_set_errno(error, errno, "no memory for %u buffers of the cache", log->buffer_count);
-	}
 	for (unsigned i = 0; i < log->buffer_count; i++) {
 		log->buffers[i].data = (uint8_t *)log->memory + (size_t)i * CACHE_SEGMENT_BYTES;
 		list_append(&log->free_buffers, &log->buffers[i].link);
@@ -52,8 +50,7 @@ bool log_init(struct cache *cache, GError **error)
 
 void log_clear(struct cache *cache)
 {
-	if (cache->log.memory)
-		munmap(cache->log.memory, log_memory_bytes(cache));
+	memory_unmap(cache->log.memory, log_memory_bytes(cache));
 	cache->log.memory = NULL;
 }
 
