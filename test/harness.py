@@ -21,7 +21,6 @@ TORTURE = os.environ.get("LEAFDISK_TORTURE") == "1"
 SANITIZED = os.path.basename(BUILD) in ("asan", "tsan", "ubsan")
 MOUNT_VARIABLE = "LEAFDISK_TEST_MOUNT"
 CRASH_STATUS = 77
-CHECK_FOUND_DAMAGE = 3
 CONTROL = ".leafdisk"
 
 KIB = 1 << 10
@@ -76,16 +75,6 @@ def leafctl(*arguments, **options):
 def check_clean(*images):
     for image in images:
         leafctl("check", image)
-
-
-def check_sound(image):
-    """Clean, but for a batch that a crash has interrupted: the next writable open
-    finishes it, and so does a repair. True: there is one."""
-    result = leafctl("check", "--json", image, check=False)
-    assert result.returncode in (0, CHECK_FOUND_DAMAGE), result.stderr
-    damages = [finding["damage"] for finding in json.loads(result.stdout)["findings"]]
-    assert all("was interrupted" in damage for damage in damages) and len(damages) <= 1, f"{image}: {damages}"
-    return bool(damages)
 
 
 def wait_until(condition, what, timeout=30, interval=0.005):

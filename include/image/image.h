@@ -236,6 +236,8 @@ struct image_check_result {
 	uint64_t chunks;	  /* allocated */
 	uint64_t leaked_chunks;	  /* allocated space that no block uses; reused, no damage */
 	uint64_t journal_records; /* not yet in the table */
+	uint64_t owed_extents;	  /* of a batch that a crash interrupted: read from where they are; the next
+				   * writable open puts them in place, no damage */
 	/* A crash can leave one of the two; the next writable open mends it,
 	 * no damage. */
 	unsigned bad_header_copies;

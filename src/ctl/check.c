@@ -41,6 +41,10 @@ static void print_summary(const struct report *report, const struct image_check_
 	if (result->bad_header_copies)
 		printf("header:   one of the two copies is damaged (no damage: the next writable open mends it)\n");
 	printf("journal:  %" PRIu64 " records not yet in the chunk table\n", result->journal_records);
+	if (result->owed_extents)
+		printf("batch:    %" PRIu64
+		       " extents are not yet in their places (no damage: the next writable open does it)\n",
+		       result->owed_extents);
 }
 
 static void print_json(const struct report *report, const struct image_check_result *result)
@@ -54,6 +58,7 @@ static void print_json(const struct report *report, const struct image_check_res
 	ctl_json_add_size(builder, "leaked_chunks", result->leaked_chunks);
 	ctl_json_add_size(builder, "bad_header_copies", result->bad_header_copies);
 	ctl_json_add_size(builder, "journal_records", result->journal_records);
+	ctl_json_add_size(builder, "owed_extents", result->owed_extents);
 	json_builder_end_object(builder);
 	ctl_json_print(builder, true);
 }

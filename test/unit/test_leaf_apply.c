@@ -463,13 +463,32 @@ static void test_crash(void)
 
 static bool owes_copies(const char *path)
 {
-	g_autoptr(GError) error = NULL;
-	struct image *image = image_open(path, IMAGE_FORMAT_LEAF, 0, 0, &error);
-	bool owes = !image && strstr(error->message, "was interrupted");
+	struct image_check_result result = check_image(path, false);
 
-	g_assert_true(image || owes);
-	image_close(image);
-	return owes;
+	return result.owed_extents > 0;
+}
+
+/* The batch has happened: one that only reads has it too, and changes nothing. */
+static void assert_reads_owed(const char *path, const uint8_t *after)
+{
+	struct image *image = open_leaf(path, 0);
+
+	g_assert_true(blocks_equal(image, after));
+	g_assert_cmpint(image_close(image), ==, 0);
+	g_assert_true(owes_copies(path));
+}
+
+static void assert_repairs_owed(const char *path, const uint8_t *after)
+{
+	g_autofree char *copy = copy_of(path);
+	struct image *image;
+
+	g_assert_cmpuint(check_image(copy, true).owed_extents, >, 0);
+	g_assert_false(owes_copies(copy));
+	image = open_leaf(copy, 0);
+	g_assert_true(blocks_equal(image, after));
+	g_assert_cmpint(image_close(image), ==, 0);
+	unlink(copy);
 }
 
 /* Copies are owed; whoever finishes them dies at the Nth POINT, twice. Returns
@@ -507,9 +526,12 @@ static unsigned crash_in_finishing(const char *act)
 			after[12] = 2;
 		}
 		died = die_at(path, fault, act);
-		if (owes_copies(path))
+		if (owes_copies(path)) {
+			assert_reads_owed(path, after);
+			assert_repairs_owed(path, after);
 			deaths += finish_dying_at(path, "image.write", after) +
 				  finish_dying_at(path, "image.sync", after);
+		}
 		unlink(path);
 	}
 	return deaths;
@@ -521,6 +543,84 @@ static void test_crash_in_finishing(void)
 {
 	g_assert_cmpuint(crash_in_finishing("apply"), >, 10);
 	g_assert_cmpuint(crash_in_finishing("over-data"), >, 10);
+}
+
+/* An image that owes the copy of block 12, which is in chunk 0. */
+static char *owing(void)
+{
+	for (unsigned n = 1;; n++) {
+		uint8_t before[BLOCKS], after[BLOCKS];
+		g_autofree char *path = prepared(before, after);
+		g_autofree char *fault = g_strdup_printf("aio.write:crash@%u", n);
+
+		g_assert_true(die_at(path, fault, "over-data"));
+		if (owes_copies(path))
+			return g_steal_pointer(&path);
+		unlink(path);
+	}
+}
+
+/* The entry that owes it, in the image's bytes, and its record. */
+static struct leaf_journal_entry_ondisk *find_owed(uint8_t *image, gsize length, struct leaf_record_ondisk **record)
+{
+	for (gsize offset = 0; offset < length; offset += BLOCK_SIZE) {
+		struct leaf_journal_entry_ondisk *entry = (void *)(image + offset + sizeof(**record));
+
+		*record = (void *)(image + offset);
+		if (le32_get((*record)->magic) == LEAF_RECORD_MAGIC && le32_get(entry->type) == LEAF_JOURNAL_APPLY)
+			return entry;
+	}
+	g_assert_not_reached();
+}
+
+static void assert_refused(const char *path)
+{
+	for (unsigned flags = 0; flags <= IMAGE_WRITABLE; flags += IMAGE_WRITABLE) {
+		g_autoptr(GError) error = NULL;
+
+		g_assert_null(image_open(path, IMAGE_FORMAT_LEAF, flags, 0, &error));
+		g_assert_nonnull(strstr(error->message, path));
+	}
+}
+
+static void forge_and_check(unsigned value, uint64_t forged)
+{
+	g_autofree char *path = owing();
+	struct image_check_result result = {0};
+	struct leaf_journal_entry_ondisk *entry;
+	struct leaf_record_ondisk *record;
+	g_autofree char *image = NULL;
+	unsigned findings = 0;
+	gsize length;
+
+	g_assert_true(g_file_get_contents(path, &image, &length, NULL));
+	entry = find_owed((uint8_t *)image, length, &record);
+	g_assert_cmpuint(le64_get(entry->value[0]), ==, 12);
+	entry->value[value] = le64_of(forged);
+	leaf_record_seal(record, le32_get(record->bytes), le64_get(record->position), le64_get(record->epoch),
+			 le64_get(record->sequence), le64_get(record->image_id), le32_get(record->entries),
+			 le64_get(record->slot_count));
+	g_assert_true(g_file_set_contents(path, image, (gssize)length, NULL));
+	g_assert_true(image_check(path, IMAGE_FORMAT_LEAF, false, finding, &findings, &result, NULL));
+	g_assert_cmpuint(findings, >, 0);
+	assert_refused(path);
+	unlink(path);
+}
+
+/* To a block that is not there, past the end of its chunk or of the disk, from a
+ * slot that has a chunk, that the file does not have, or from its outside. */
+static void test_forged_copies(void)
+{
+	static const struct {
+		unsigned value;
+		uint64_t forged;
+	} forgeries[] = {
+		{0, 50}, {0, 3},	{0, BLOCKS},	 {0, UINT64_MAX}, {1, 5},	   {1, PER_CHUNK + 1},
+		{2, 0},	 {2, 1u << 30}, {2, UINT64_MAX}, {3, PER_CHUNK},  {3, UINT64_MAX},
+	};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(forgeries); i++)
+		forge_and_check(forgeries[i].value, forgeries[i].forged);
 }
 
 static void test_crash_over_soft(void)
@@ -655,6 +755,7 @@ int main(int argc, char **argv)
 #ifdef LEAFDISK_FAULTS
 	g_test_add_func("/leaf-apply/crash", test_crash);
 	g_test_add_func("/leaf-apply/crash-in-finishing", test_crash_in_finishing);
+	g_test_add_func("/leaf-apply/forged-copies", test_forged_copies);
 	g_test_add_func("/leaf-apply/crash-over-soft", test_crash_over_soft);
 	g_test_add_func("/leaf-apply/failures", test_failures);
 	g_test_add_func("/leaf-apply/no-room", test_no_room);

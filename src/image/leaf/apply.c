@@ -11,8 +11,7 @@
  *      free.
  * Nothing but data in places that nobody looks at is changed before 2, so a
  * batch that fails there leaves the image as it was. A crash between 2 and 4
- * leaves APPLY without APPLIED: the next writable open copies again, and a
- * read-only open refuses.
+ * leaves APPLY without APPLIED: redo.c has what follows.
  *
  * Chunks of the batch are pinned (users, writers) from the plan to its end;
  * no other commit runs from 2 to 4. */
@@ -272,32 +271,4 @@ void leaf_apply_settle(struct leaf_commit *commit, int result)
 	commit->header_touched = true; /* the batch has happened: its copies are owed */
 	commit->work = (struct loop_work){.work = settle_work, .done = settle_done};
 	loop_offload(aio_queue_loop(commit->queue), &commit->work);
-}
-
-static int redo_one(struct leaf *leaf, const struct leaf_redo *redo)
-{
-	uint32_t blocks = leaf->geometry.chunk_blocks;
-	struct chunk *chunk = leaf_chunk_find(leaf, redo->block / blocks);
-	size_t bytes = redo->blocks << BLOCK_SHIFT;
-	g_autofree uint8_t *data = g_malloc(bytes);
-	int result;
-
-	if (!chunk || redo->block % blocks + redo->blocks > blocks)
-		return -EIO;
-	result = image_file_read(&leaf->file, data, bytes,
-				 leaf_slot_offset(&leaf->geometry, redo->slot) + (redo->slot_block << BLOCK_SHIFT));
-	if (result < 0)
-		return result;
-	return image_file_write(&leaf->file, data, bytes,
-				leaf_slot_offset(&leaf->geometry, chunk->slot) + (redo->block % blocks << BLOCK_SHIFT));
-}
-
-/* The record that owes the copies becomes durable before the first of them. */
-int leaf_redo_run(struct leaf *leaf)
-{
-	int result = leaf->redo->len ? leaf_header_level(&leaf->file) : 0;
-
-	for (guint i = 0; i < leaf->redo->len && result == 0; i++)
-		result = redo_one(leaf, &g_array_index(leaf->redo, struct leaf_redo, i));
-	return leaf->redo->len && result == 0 ? image_file_sync(&leaf->file) : result;
 }

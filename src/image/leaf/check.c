@@ -2,8 +2,9 @@
  *
  * Loading finds most damage: checksums, entries past the end, chunks in two
  * slots, a table longer than the file. What is left is looked at here: bits of
- * blocks past the end, slots past the end of the file, copies owed by an
- * interrupted batch, and space that no chunk uses.
+ * blocks past the end, slots past the end of the file, and space that no chunk
+ * uses. Copies that an interrupted batch left owed are no damage; a repair makes
+ * them.
  *
  * A repair keeps what is sound, and writes it back as a checkpoint, which
  * rewrites both header copies and every page. */
@@ -26,17 +27,10 @@ static void check_end(struct leaf *leaf, struct leaf_report *report)
 	bits_clear(chunk_zero(leaf, last), used, per_chunk - used);
 }
 
-static void check_redo(struct leaf *leaf, struct leaf_report *report)
+static void repair_redo(struct leaf *leaf, struct leaf_report *report)
 {
-	int result;
+	int result = leaf_redo_copy(leaf);
 
-	if (!leaf->redo->len)
-		return;
-	leaf_damage(report, "a batch of %u extents was interrupted; a repair or a writable open finishes it",
-		    leaf->redo->len);
-	if (!report->repairing)
-		return;
-	result = leaf_redo_run(leaf);
 	if (result < 0)
 		error_set_errno(report->error, -result, "%s: the interrupted batch cannot be finished", report->path);
 	g_array_set_size(leaf->redo, 0);
@@ -88,11 +82,13 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 	if (leaf) {
 		result->journal_records = leaf->journal_sequence - le64_get(leaf->header.journal_sequence);
 		check_end(leaf, &report);
-		check_redo(leaf, &report);
+		result->owed_extents = leaf->redo->len;
+		if (repair)
+			repair_redo(leaf, &report);
 		count_chunks(leaf, result);
 		good = !local;
 		result->bad_header_copies = report.bad_copies;
-		if (good && repair && (report.damages || report.bad_copies))
+		if (good && repair && (report.damages || report.bad_copies || result->owed_extents))
 			good = write_back(leaf, &local);
 		if (good && repair)
 			result->repaired = report.damages;

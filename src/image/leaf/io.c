@@ -70,7 +70,12 @@ struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t bl
 	return extent;
 }
 
-static void submit(struct leaf *leaf, struct image_io *io, enum aio_op op, struct chunk *chunk, uint64_t block,
+static uint64_t block_offset(const struct leaf *leaf, const struct chunk *chunk, uint64_t block)
+{
+	return leaf_slot_offset(&leaf->geometry, chunk->slot) + ((uint64_t)block_in_chunk(leaf, block) << BLOCK_SHIFT);
+}
+
+static void submit(struct leaf *leaf, struct image_io *io, enum aio_op op, struct chunk *chunk, uint64_t offset,
 		   uint64_t blocks, void (*done)(struct aio_request *request, int result))
 {
 	uint32_t bytes = (uint32_t)(blocks << BLOCK_SHIFT);
@@ -80,8 +85,7 @@ static void submit(struct leaf *leaf, struct image_io *io, enum aio_op op, struc
 		.op = op,
 		.file = &leaf->file.aio,
 		.buffer = io->buffer,
-		.offset = leaf_slot_offset(&leaf->geometry, chunk->slot) +
-			  ((uint64_t)block_in_chunk(leaf, block) << BLOCK_SHIFT),
+		.offset = offset,
 		.length = bytes,
 		.needed = bytes,
 		.done = done,
@@ -100,6 +104,16 @@ static void read_done(struct aio_request *request, int result)
 	io->done(io, result);
 }
 
+static void read_extent(struct leaf *leaf, struct image_io *io, struct chunk *chunk, uint64_t block,
+			struct image_extent *extent)
+{
+	uint64_t offset = block_offset(leaf, chunk, block);
+
+	if (leaf->redo->len)
+		offset = leaf_redo_place(leaf, block, offset, &extent->blocks);
+	submit(leaf, io, AIO_READ, chunk, offset, extent->blocks, read_done);
+}
+
 struct image_extent leaf_read(struct image_io *io)
 {
 	struct leaf *leaf = leaf_of(io->image);
@@ -114,7 +128,7 @@ struct image_extent leaf_read(struct image_io *io)
 		chunk->users++;
 	g_mutex_unlock(&leaf->lock);
 	if (extent.state == EXTENT_DATA)
-		submit(leaf, io, AIO_READ, chunk, block, extent.blocks, read_done);
+		read_extent(leaf, io, chunk, block, &extent);
 	return extent;
 }
 
@@ -173,6 +187,6 @@ int64_t leaf_write(struct image_io *io)
 	g_mutex_unlock(&leaf->lock);
 	if (!chunk)
 		return errnum;
-	submit(leaf, io, AIO_WRITE, chunk, block, blocks, write_done);
+	submit(leaf, io, AIO_WRITE, chunk, block_offset(leaf, chunk, block), blocks, write_done);
 	return (int64_t)blocks;
 }

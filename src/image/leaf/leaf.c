@@ -25,29 +25,6 @@ static int write_journal_once(struct leaf *leaf)
 	return result == -ENOSPC || result == -EDQUOT ? 0 : result;
 }
 
-/* Copies that a crash left owed, then a checkpoint, so that they are owed no
- * more. */
-static int finish_redo(struct leaf *leaf)
-{
-	struct leaf_checkpoint *checkpoint;
-	bool touched;
-	int result = leaf_redo_run(leaf);
-
-	if (result < 0 || !leaf->redo->len)
-		return result;
-	log_info("%s: finished a batch of %u extents that a crash had interrupted", leaf->image.path, leaf->redo->len);
-	g_array_set_size(leaf->redo, 0);
-	leaf_dirty_everything_locked(leaf);
-	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
-	if (!checkpoint)
-		return result;
-	result = leaf_checkpoint_write(leaf, checkpoint, &touched);
-	if (result == 0)
-		leaf_checkpoint_done_locked(leaf, checkpoint);
-	leaf_checkpoint_free(checkpoint);
-	return result;
-}
-
 /* The header in memory changes when that on disk has: after a failure this may
  * be called again. */
 static int leaf_begin_writing(struct image *image)
@@ -80,12 +57,7 @@ static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_o
 		error_set(&local, EINVAL, "%s: only a raw image can begin at an offset", path);
 	else
 		leaf = leaf_load(path, flags, &report);
-	if (leaf && leaf->redo->len && !leaf->image.writable) {
-		error_set(&local, EIO,
-			  "%s: was interrupted while a batch was applied; 'leafctl check --repair' finishes it", path);
-		g_clear_pointer(&leaf, leaf_free);
-	}
-	if (leaf && leaf->image.writable && (result = finish_redo(leaf)) < 0) {
+	if (leaf && leaf->image.writable && (result = leaf_redo_finish(leaf)) < 0) {
 		error_set_errno(&local, -result, "%s: a batch that was interrupted cannot be finished", path);
 		g_clear_pointer(&leaf, leaf_free);
 	}

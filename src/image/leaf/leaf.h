@@ -118,7 +118,7 @@ struct leaf {
 	GCond grown;
 	struct list room_waiters; /* image_op */
 
-	GArray *redo; /* struct leaf_redo found at open: their slots are in freed */
+	GArray *redo; /* struct leaf_redo found at open, by block; their slots are in freed. Empty once it is written */
 };
 
 static inline struct leaf *leaf_of(struct image *image)
@@ -276,9 +276,17 @@ le64 *record_add(struct record_builder *builder, enum leaf_journal_type type, un
 /* commit.c */
 void leaf_flush(struct image *image, struct image_op *op);
 void leaf_apply(struct image *image, struct image_op *op);
-/* Copies the redo extents found at open to their places, which are no longer
- * owed after a checkpoint. Blocks. */
-int leaf_redo_run(struct leaf *leaf);
+
+/* redo.c: what a crash in the middle of a batch left owed. All block. */
+/* After loading: those that cannot be are damage. */
+void leaf_redo_check(struct leaf *leaf, struct leaf_report *report);
+/* Where the data of BLOCK is, whose own place is OFFSET: there, or in a redo
+ * slot. *BLOCKS: cut to what is next to it. */
+uint64_t leaf_redo_place(const struct leaf *leaf, uint64_t block, uint64_t offset, uint64_t *blocks);
+/* Makes the copies; they are owed until a checkpoint is durable. 0 or -errno. */
+int leaf_redo_copy(struct leaf *leaf);
+/* Both. */
+int leaf_redo_finish(struct leaf *leaf);
 
 /* plan.c */
 /* Single-block extents of a batch that always fit a journal of that length. */

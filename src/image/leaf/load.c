@@ -311,6 +311,7 @@ struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *rep
 	if (leaf_journal_replay(leaf, report) < 0)
 		goto fail;
 	check_zero_overlap(leaf, report);
+	leaf_redo_check(leaf, report);
 	if (!go_on(report))
 		goto fail;
 	leaf_table_find_free(leaf);

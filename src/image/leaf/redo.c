@@ -1,0 +1,126 @@
+/* Redo extents: copies within the image that a crash in the middle of a batch
+ * left owed (apply.c).
+ *
+ * The batch has happened, so its blocks are read where the copies would come
+ * from. A writable open makes the copies and a checkpoint, then none is owed; an
+ * image that is only read stays as it is. */
+#include <errno.h>
+
+#include "core/log.h"
+#include "leaf.h"
+
+static struct leaf_redo *redo_at(const struct leaf *leaf, guint i)
+{
+	return &g_array_index(leaf->redo, struct leaf_redo, i);
+}
+
+static int compare(const void *left, const void *right)
+{
+	const struct leaf_redo *a = left, *b = right;
+
+	return (a->block > b->block) - (a->block < b->block);
+}
+
+static bool check_one(struct leaf *leaf, const struct leaf_redo *redo, struct leaf_report *report)
+{
+	uint32_t per_chunk = leaf->geometry.chunk_blocks;
+	uint32_t first = (uint32_t)(redo->block % per_chunk);
+	struct chunk *chunk = leaf_chunk_find(leaf, redo->block / per_chunk);
+
+	if (first + redo->blocks > per_chunk)
+		return leaf_damage(report, "a copy to block %" G_GUINT64_FORMAT " reaches beyond its chunk",
+				   redo->block);
+	if (!chunk || !bits_all_set(chunk_present(leaf, chunk), first, (uint32_t)redo->blocks))
+		return leaf_damage(report, "a copy is owed to block %" G_GUINT64_FORMAT ", which is not there",
+				   redo->block);
+	if (leaf->slots->pdata[redo->slot])
+		return leaf_damage(report,
+				   "a copy is owed to block %" G_GUINT64_FORMAT " from slot %" G_GUINT64_FORMAT
+				   ", which has a chunk",
+				   redo->block, redo->slot);
+	return true;
+}
+
+void leaf_redo_check(struct leaf *leaf, struct leaf_report *report)
+{
+	for (guint i = leaf->redo->len; i-- > 0;)
+		if (!check_one(leaf, redo_at(leaf, i), report))
+			g_array_remove_index(leaf->redo, i);
+	g_array_sort(leaf->redo, compare);
+}
+
+/* The first that ends behind BLOCK, or their number. */
+static guint find(const struct leaf *leaf, uint64_t block)
+{
+	guint low = 0, high = leaf->redo->len;
+
+	while (low < high) {
+		guint middle = low + (high - low) / 2;
+
+		if (redo_at(leaf, middle)->block + redo_at(leaf, middle)->blocks <= block)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+uint64_t leaf_redo_place(const struct leaf *leaf, uint64_t block, uint64_t offset, uint64_t *blocks)
+{
+	guint i = find(leaf, block);
+	const struct leaf_redo *redo = i < leaf->redo->len ? redo_at(leaf, i) : NULL;
+
+	if (!redo)
+		return offset;
+	if (redo->block > block) {
+		*blocks = MIN(*blocks, redo->block - block);
+		return offset;
+	}
+	*blocks = MIN(*blocks, redo->block + redo->blocks - block);
+	return leaf_slot_offset(&leaf->geometry, redo->slot) +
+	       ((redo->slot_block + block - redo->block) << BLOCK_SHIFT);
+}
+
+static int copy_one(struct leaf *leaf, const struct leaf_redo *redo)
+{
+	uint32_t per_chunk = leaf->geometry.chunk_blocks;
+	struct chunk *chunk = leaf_chunk_find(leaf, redo->block / per_chunk);
+	uint64_t from = leaf_slot_offset(&leaf->geometry, redo->slot) + (redo->slot_block << BLOCK_SHIFT);
+	uint64_t to = leaf_slot_offset(&leaf->geometry, chunk->slot) + (redo->block % per_chunk << BLOCK_SHIFT);
+	size_t bytes = redo->blocks << BLOCK_SHIFT;
+	g_autofree uint8_t *data = g_malloc(bytes);
+	int result = image_file_read(&leaf->file, data, bytes, from);
+
+	return result < 0 ? result : image_file_write(&leaf->file, data, bytes, to);
+}
+
+/* The record that owes the copies becomes durable before the first of them. */
+int leaf_redo_copy(struct leaf *leaf)
+{
+	int result = leaf->redo->len ? leaf_header_level(&leaf->file) : 0;
+
+	for (guint i = 0; i < leaf->redo->len && result == 0; i++)
+		result = copy_one(leaf, redo_at(leaf, i));
+	return leaf->redo->len && result == 0 ? image_file_sync(&leaf->file) : result;
+}
+
+int leaf_redo_finish(struct leaf *leaf)
+{
+	struct leaf_checkpoint *checkpoint;
+	bool touched;
+	int result = leaf_redo_copy(leaf);
+
+	if (result < 0 || !leaf->redo->len)
+		return result;
+	log_info("%s: finished a batch of %u extents that a crash had interrupted", leaf->image.path, leaf->redo->len);
+	g_array_set_size(leaf->redo, 0);
+	leaf_dirty_everything_locked(leaf);
+	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
+	if (!checkpoint)
+		return result;
+	result = leaf_checkpoint_write(leaf, checkpoint, &touched);
+	if (result == 0)
+		leaf_checkpoint_done_locked(leaf, checkpoint);
+	leaf_checkpoint_free(checkpoint);
+	return result;
+}
