@@ -125,6 +125,11 @@ static struct cache_extent read_cached(struct run *run, struct cache_layer *laye
 	return extent;
 }
 
+static struct image_extent extent_of(struct cache_extent cached)
+{
+	return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+}
+
 /* ---- A layer -------------------------------------------------------------- */
 
 static bool copies(const struct disk_io *io)
@@ -181,6 +186,16 @@ static struct image_extent fetch(struct run *run, struct image *image, struct ca
 	return extent;
 }
 
+/* IMAGE has the blocks and LAYER, which is IMAGE in the cache, has not. */
+static struct image_extent read_missed(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
+				       uint64_t limit, uint8_t *buffer)
+{
+	counter_add(cache_misses, limit);
+	if (!copies(run->owner))
+		return read_image(run, image, block, limit, buffer);
+	return fetch(run, image, layer, block, limit, buffer);
+}
+
 /* LAYER is IMAGE in the cache, or NULL. */
 static struct image_extent read_layer(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
 				      uint64_t limit, uint8_t *buffer)
@@ -195,11 +210,8 @@ static struct image_extent read_layer(struct run *run, struct image *image, stru
 		return extent;
 	cached = read_cached(run, layer, image, block, extent.blocks, buffer);
 	if (cached.answer != CACHE_MISS)
-		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
-	counter_add(cache_misses, cached.blocks);
-	if (!copies(run->owner))
-		return read_image(run, image, block, cached.blocks, buffer);
-	return fetch(run, image, layer, block, cached.blocks, buffer);
+		return extent_of(cached);
+	return read_missed(run, image, layer, block, cached.blocks, buffer);
 }
 
 /* What the leaf does not have. */
@@ -225,7 +237,7 @@ static struct image_extent read_local(struct run *run, struct disk *disk, uint64
 	struct image *overflow = disk->overflow;
 
 	if (cached.answer != CACHE_MISS)
-		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+		return extent_of(cached);
 	if (!overflow)
 		return (struct image_extent){EXTENT_ABSENT, cached.blocks};
 	return read_image(run, overflow, block, cached.blocks, buffer);
@@ -236,10 +248,14 @@ static struct image_extent read_dirty(struct run *run, struct disk *disk, uint64
 				      uint8_t *buffer)
 {
 	struct cache_extent cached = read_cached(run, disk->cached, disk->leaf, block, limit, buffer);
+	struct image_extent extent;
 
 	if (cached.answer != CACHE_MISS)
-		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
-	return read_layer(run, disk->leaf, disk->cached, block, cached.blocks, buffer);
+		return extent_of(cached);
+	extent = image_extent(disk->leaf, block, cached.blocks);
+	if (extent.state != EXTENT_DATA)
+		return extent;
+	return read_missed(run, disk->leaf, disk->cached, block, extent.blocks, buffer);
 }
 
 static struct image_extent read_leaf(struct run *run, struct disk *disk, uint64_t block, uint64_t limit,
