@@ -13,11 +13,26 @@
 #include "core/counters.h"
 #include "reclaim.h"
 
+#define CACHE_LINE_BYTES 64
+
+/* Where the next put will write. The device has read those lines, so a store has
+ * to fetch each from another processor: that goes on while the guest is answered. */
+static void prefetch_next(const struct log_grant *grant)
+{
+	const uint8_t *next = grant->data + ((size_t)grant->blocks << BLOCK_SHIFT);
+
+	if (block_in_segment(grant->slot + grant->blocks) == 0)
+		return;
+	for (unsigned i = 0; i < BLOCK_SIZE; i += CACHE_LINE_BYTES)
+		__builtin_prefetch(next + i, 1);
+}
+
 void content_copy(const struct log_grant *grant, const uint8_t *data)
 {
 	memcpy(grant->data, data, (size_t)grant->blocks << BLOCK_SHIFT);
 	for (unsigned i = 0; i < grant->blocks; i++)
 		grant->words[i] = le64_of(cache_data_checksum(grant->data + ((size_t)i << BLOCK_SHIFT)));
+	prefetch_next(grant);
 }
 
 void content_publish_locked(struct cache *cache, struct cache_layer *layer, const struct log_grant *grant, unsigned at,
