@@ -117,7 +117,7 @@ static int write_copy(int fd, const char *path, struct cache_super_ondisk *super
 	if (fdatasync(fd) < 0)
 		return -errno;
 	trace_append(TRACE_FLUSHED, path, 0, NULL, 0);
-	*super = *buffer;
+	super->sequence = buffer->sequence;
 	return 0;
 }
 

@@ -33,8 +33,10 @@ static bool is_dirty(struct disk *disk, uint64_t until_ns)
 {
 	struct disk_status status;
 
-	if (disk->route == ROUTE_FAILED || !migrate_is_needed(disk))
-		return disk->route == ROUTE_FAILED;
+	if (migrate_has_failed(disk))
+		return true;
+	if (!migrate_is_needed(disk))
+		return false;
 	disk_get_status(disk, &status);
 	return loop_now_ns() - status.dirty_ns < until_ns;
 }

@@ -58,8 +58,8 @@ struct disk {
 
 	/* Opening, closing and changing; held while that blocks. */
 	GMutex open_lock;
-	enum disk_mode mode;
-	GPtrArray *links; /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
+	_Atomic enum disk_mode mode; /* written under open_lock */
+	GPtrArray *links;	     /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
 	struct chain_roots roots;
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */

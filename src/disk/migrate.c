@@ -198,6 +198,17 @@ int migrate_get_error(struct disk *disk, char **reason)
 	return error;
 }
 
+bool migrate_has_failed(struct disk *disk)
+{
+	struct migrator *migrator = migrator_of(disk);
+	bool failed;
+
+	g_mutex_lock(&migrator->lock);
+	failed = disk->migration.failed;
+	g_mutex_unlock(&migrator->lock);
+	return failed;
+}
+
 /* What is dirty of an attached disk. Away or lost it has no layer. */
 static void get_dirty_locked(struct disk *disk, struct cache_dirty *dirty)
 {
@@ -601,15 +612,28 @@ static void close_unused(struct disk *disk)
 		log_error("%s: cannot be closed: %s", disk->name, g_strerror(-result));
 }
 
+static uint64_t get_retry_time(struct migrator *migrator, const struct disk *disk)
+{
+	uint64_t retry_at_ns;
+
+	g_mutex_lock(&migrator->lock);
+	retry_at_ns = disk->migration.retry_at_ns;
+	g_mutex_unlock(&migrator->lock);
+	return retry_at_ns;
+}
+
+/* With its open_lock; the rest of a migration is written by this thread or with
+ * that lock. */
 static void look_at_state(struct look *look, struct disk *disk)
 {
 	bool suspended = look->cache.state == CACHE_SUSPENDED;
 	struct migration *migration = &disk->migration;
+	uint64_t retry_at_ns = get_retry_time(look->migrator, disk);
 
 	if (migration->failed || !disk->open)
 		return;
-	if (migration->retry_at_ns > look->now_ns)
-		look_again(look, migration->retry_at_ns);
+	if (retry_at_ns > look->now_ns)
+		look_again(look, retry_at_ns);
 	else if (migration->away != suspended && (migration->away || !migrate_is_needed(disk)))
 		change_route(look, disk, suspended);
 	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk))

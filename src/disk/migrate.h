@@ -61,6 +61,10 @@ void migrate_urge(struct disk *disk, int change);
 /* 0: nothing has failed lately; otherwise -errno and a sentence (g_free). */
 int migrate_get_error(struct disk *disk, char **reason);
 
+/* For good, until DISK is opened anew: the cache has lost some of it, or another
+ * has taken it over. */
+bool migrate_has_failed(struct disk *disk);
+
 /* Something of DISK is dirty, so that its chain has to stay open. */
 bool migrate_is_needed(struct disk *disk);
 /* Fills what STATUS says of dirty blocks; true: and of the state too. */

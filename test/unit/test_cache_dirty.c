@@ -239,6 +239,73 @@ static void test_stays(void)
 	user_clear(&user);
 }
 
+static struct cache_layer *open_numbered(struct cache *cache, unsigned number)
+{
+	struct cache_layer_key key = {.stamp = 77, .size_bytes = UINT64_C(1) << 40, .name = "one of many"};
+	struct cache_layer *layer;
+	int result;
+
+	memcpy(key.identity, &number, sizeof(number));
+	layer = cache_layer_open_dirty(cache, &key, 1, &result);
+	g_assert_nonnull(layer);
+	return layer;
+}
+
+/* Every layer has a few dirty blocks, until the log takes no more. */
+static void fill_by_turns(struct cache_layer **layers, unsigned count, const uint8_t *data)
+{
+	int64_t result = 1;
+
+	for (unsigned i = 0; result == 1; i++)
+		result = cache_put(layers[i % count], i / count, 1, data, true);
+	g_assert_cmpint(result, ==, -EAGAIN);
+}
+
+/* How many batches went. */
+static unsigned migrate_each(struct cache_layer **layers, unsigned count)
+{
+	struct cache_batch_limits limits = {.data_blocks = 4096, .extents = 4096, .cut = true};
+	unsigned batches = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct cache_batch *batch;
+
+		g_assert_cmpint(cache_batch_take(layers[i], &limits, &batch, NULL, NULL), ==, 0);
+		if (!batch)
+			continue;
+		cache_batch_done(batch);
+		batches++;
+	}
+	return batches;
+}
+
+/* What each batch needs of the log is there, also when it is full and every
+ * segment of it has something of every layer. */
+static void test_many_layers(const void *layer_count)
+{
+	unsigned count = (unsigned)GPOINTER_TO_SIZE(layer_count);
+	g_autofree struct cache_layer **layers = g_new(struct cache_layer *, count);
+	g_autofree char *path = new_path();
+	struct cache *cache = open_cache(path, 2 * SMALL);
+	struct cache_status status;
+	struct user user;
+
+	user_init(&user);
+	for (unsigned i = 0; i < count; i++)
+		layers[i] = open_numbered(cache, i);
+	for (unsigned round = 0; round < 3; round++) {
+		fill_by_turns(layers, count, user.buffer);
+		for (unsigned batches = 1; batches > 0;)
+			batches = migrate_each(layers, count);
+		cache_get_status(cache, &status);
+		g_assert_cmpuint(status.dirty_blocks, ==, 0);
+	}
+	for (unsigned i = 0; i < count; i++)
+		cache_layer_close(layers[i], 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
+}
+
 static void test_dirty_max(void)
 {
 	g_autofree char *path = new_path();
@@ -837,6 +904,8 @@ int main(int argc, char **argv)
 	g_test_add_data_func("/cache-dirty/model/larger", GSIZE_TO_POINTER(5 * SMALL), test_model);
 	g_test_add_func("/cache-dirty/full", test_full);
 	g_test_add_func("/cache-dirty/stays", test_stays);
+	g_test_add_data_func("/cache-dirty/many-layers/200", GSIZE_TO_POINTER(200), test_many_layers);
+	g_test_add_data_func("/cache-dirty/many-layers/2000", GSIZE_TO_POINTER(2000), test_many_layers);
 	g_test_add_func("/cache-dirty/dirty-max", test_dirty_max);
 	g_test_add_func("/cache-dirty/zero-limit", test_zero_limit);
 	g_test_add_func("/cache-dirty/flush-deadline", test_flush_deadline);
