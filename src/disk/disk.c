@@ -22,9 +22,11 @@
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled, enum disk_mode mode, struct local *local)
 {
+	const struct chain_link *leaf = links->pdata[0];
 	struct disk *disk = g_new0(struct disk, 1);
 
 	disk->name = g_strdup(name);
+	disk->path = g_strdup(leaf->path);
 	disk->writable = writable;
 	disk->id = id;
 	disk->links = links;
@@ -62,6 +64,7 @@ void disk_unref(struct disk *disk)
 	g_mutex_clear(&disk->lock);
 	gate_clear(&disk->gate);
 	g_free(disk->spelled);
+	g_free(disk->path);
 	g_free(disk->name);
 	g_free(disk);
 }
@@ -78,7 +81,7 @@ static const struct chain_link *leaf_link(const struct disk *disk)
 
 const char *disk_image_path(const struct disk *disk)
 {
-	return leaf_link(disk)->path;
+	return disk->path;
 }
 
 bool disk_is_writable(const struct disk *disk)

@@ -49,6 +49,7 @@ enum route {
 struct disk {
 	/* Constant. */
 	char *name;
+	char *path; /* of the leaf's image */
 	bool writable;
 	uint64_t id;
 	enum disk_mode configured_mode;

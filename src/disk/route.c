@@ -204,10 +204,11 @@ void route_close(struct disk *disk)
 
 uint64_t route_left_in_cache(struct disk *disk)
 {
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	struct cache_layer_found found;
 	struct cache_layer_key key;
 
-	if (!disk->local || !layer_key_of(leaf_link(disk), &key) ||
+	if (!disk->local || !layer_key_of(links->pdata[0], &key) ||
 	    !cache_layer_find(disk->local->cache, key.identity, &found))
 		return 0;
 	return found.dirty_blocks;
