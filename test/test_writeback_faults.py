@@ -12,7 +12,8 @@ import pytest
 
 from harness import (BLOCK, GIB, KIB, MIB, Aligned, Gate, Loop, MountError, assert_same, check_clean, control_values,
                      converted, discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened,
-                     program, read_all, read_file, run, state_of, stats, wait_until, write_all, zero_range)
+                     process_ended, program, read_all, read_file, run, state_of, stats, wait_until, write_all,
+                     zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
 from test_owner import record_of, refusal, wait_released
@@ -165,6 +166,8 @@ def test_store_gone_and_back(writeback, pool, work, gate, rng, image, points):
             assert_same(read_file(live.file("web1.img"), len(expected)), expected, "meanwhile")
             assert state_of(live)["reason"] == state["reason"] and state_of(live)["since"] == state["since"]
             assert len(lines_with(live, "it is tried again")) == 1
+            # Several tries.
+            assert not process_ended(live.pid, 0.5)
             gate.close()
             lasted = time.monotonic() - begun
             wait_clean(live)
@@ -173,6 +176,7 @@ def test_store_gone_and_back(writeback, pool, work, gate, rng, image, points):
             said = lines_with(live, path)
             assert len(said) <= 3 and len(lines_with(live, "it is tried again")) == 1, said
             tries = int(said[-1].split("takes its changes again, after ")[1].split()[0])
+            assert tries > 2, said
             assert 0.075 * (2 ** (tries - 1) - 1) <= lasted, f"{tries} tries in {lasted} s"
         assert_same(read_file(live.file("web1.img"), len(expected)), expected, "afterwards")
     check_clean(path)

@@ -84,6 +84,7 @@ struct image {
 	bool begun; /* image_begin_writing() has succeeded */
 	_Atomic uint64_t size_bytes;
 	_Atomic bool failed;
+	_Atomic bool quiet; /* who uses it tells of failures; set by who opened it */
 };
 
 /* One transfer. The submitter owns it and keeps it and the buffer until DONE. */

@@ -308,6 +308,7 @@ static void note_success(struct migrator *migrator, struct disk *disk)
 	if (failures)
 		set_reason_locked(&disk->migration, "");
 	g_mutex_unlock(&migrator->lock);
+	disk->leaf->quiet = false;
 	if (failures)
 		log_warning("%s: takes its changes again, after %u tries", disk_image_path(disk), failures);
 }
@@ -370,7 +371,7 @@ static bool can_be_read(const struct chain_link *link, GError **error)
 
 /* A leaf that failed refuses everything until it is opened anew. It goes only
  * when another may be had; where that is not so after all the gate stays closed
- * until it is. */
+ * until it is. While an outage lasts the new one says nothing of it. */
 static int reopen_leaf(struct disk *disk)
 {
 	const struct chain_link *link = disk->links->pdata[0];
@@ -387,6 +388,7 @@ static int reopen_leaf(struct disk *disk)
 		image_open(link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, link->base_offset, &error);
 	if (!disk->leaf)
 		return error_to_errno(error);
+	disk->leaf->quiet = true;
 	result = image_begin_writing(disk->leaf);
 	gate_open(disk);
 	return result;

@@ -110,6 +110,8 @@ static void fail_locked(struct leaf *leaf, struct leaf_commit *commit, int resul
 	if (is_recoverable(commit, result))
 		return;
 	leaf->image.failed = true;
+	if (leaf->image.quiet)
+		return;
 	log_error("%s: a flush failed (%s): what is on disk is uncertain, no more writes until it is opened anew",
 		  leaf->image.path, strerror(-result));
 }
