@@ -7,11 +7,11 @@
 #include "batch_data.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "aio/blocking.h"
 #include "core/counters.h"
+#include "core/memory.h"
 #include "log.h"
 
 #define READS_MAX 4
@@ -188,34 +188,32 @@ static void read_done(struct aio_request *request, int result)
 		read_next(read);
 }
 
-static void run(struct reading *reading, struct segment_read *reads, struct loop *loop)
+static void run(struct reading *reading, struct blocking_loop *blocking, uint8_t *memory)
 {
+	struct segment_read reads[READS_MAX];
+
+	reading->queue = blocking->queue;
 	reading->pending = READS_MAX;
-	for (unsigned i = 0; i < READS_MAX; i++)
+	for (unsigned i = 0; i < READS_MAX; i++) {
+		reads[i].reading = reading;
+		reads[i].memory = memory + (size_t)i * CACHE_SEGMENT_BYTES;
 		read_next(&reads[i]);
+	}
 	if (!reading->finished)
-		loop_run(loop, &reading->finished);
+		loop_run(blocking->loop, &reading->finished);
 }
 
 int batch_read(const struct batch_source *source, const GArray *items, uint8_t *data)
 {
 	struct reading reading = {.source = source, .items = items, .data = data};
 	struct blocking_loop *blocking = blocking_loop_get();
-	struct segment_read reads[READS_MAX] = {0};
-	uint8_t *memory = aligned_alloc(BLOCK_SIZE, READS_MAX * CACHE_SEGMENT_BYTES);
+	uint8_t *memory = memory_map(READS_MAX * CACHE_SEGMENT_BYTES);
 
-	for (unsigned i = 0; i < READS_MAX; i++)
-		reads[i] = (struct segment_read){
-			.reading = &reading,
-			.memory = memory + (size_t)i * CACHE_SEGMENT_BYTES,
-		};
-	if (blocking && memory) {
-		reading.queue = blocking->queue;
-		run(&reading, reads, blocking->loop);
-	} else {
+	if (blocking && memory)
+		run(&reading, blocking, memory);
+	else
 		reading.result = -ENOMEM;
-	}
-	free(memory);
+	memory_unmap(memory, READS_MAX * CACHE_SEGMENT_BYTES);
 	if (blocking)
 		blocking_loop_put(blocking);
 	return reading.result;
