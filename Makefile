@@ -2,7 +2,8 @@
 #
 #   make            build/leafdisk and build/leafctl
 #   make demo       a small pool, mounted, with a file system on it; make demo-stop
-#   make check      every test, WORKERS (3) at a time; check-asan: the same under ASan and UBSan
+#   make check      every test, WORKERS (3) at a time; check-asan: the same under ASan and UBSan;
+#                   check-tsan: under ThreadSanitizer
 #   make torture    the same tests, longer
 #   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS)
 #   make fuzz       hostile images, FUZZ_SECONDS long
@@ -64,6 +65,7 @@ asan_DIR := build/asan
 asan_FLAGS := $(sanitizer) $(faults) -fsanitize=address,undefined
 tsan_DIR := build/tsan
 tsan_FLAGS := $(sanitizer) $(faults) -fsanitize=thread
+tsan_SOURCES := test/tsan/glib.c
 ubsan_DIR := build/ubsan
 ubsan_FLAGS := $(sanitizer) $(faults) -fsanitize=undefined
 fuzz_DIR := build/fuzz
@@ -80,7 +82,7 @@ $(if $(VARIANT),,$(error SAN=$(SAN): it is address, thread or undefined))
 # Packages are installed before anything is compiled, when the goal asks for it.
 goal_deps = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
 DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz), \
-	$(call goal_deps,check check-asan torture,deps-check),$(call goal_deps,demo,deps-build))
+	$(call goal_deps,check check-asan check-tsan torture,deps-check),$(call goal_deps,demo,deps-build))
 
 # Expanded when a recipe runs, so after the packages are there.
 package_flags = $(shell pkg-config --cflags $(PACKAGES))
@@ -94,7 +96,7 @@ link = $(call compiler,$(1)) $(BASE_FLAGS) $($(1)_FLAGS) $($(1)_LINK) $(CFLAGS) 
 define variant_rules
 $(1)_PROGRAMS := $(addprefix $($(1)_DIR)/,$(PROGRAMS))
 $(1)_UNITS := $(addprefix $($(1)_DIR)/unit/,$(UNITS))
-$(1)_LIBRARY := $(call objects,$(1),$(LIBRARY_SOURCES))
+$(1)_LIBRARY := $(call objects,$(1),$(LIBRARY_SOURCES) $($(1)_SOURCES))
 
 # Rewritten only when the flags change, so that every object follows them.
 $($(1)_DIR)/flags: FORCE | $(DEPS_FIRST)
@@ -109,7 +111,7 @@ $($(1)_DIR)/obj/%.o: %.c $($(1)_DIR)/flags
 	$$(Q)$(call compiler,$(1)) $(BASE_FLAGS) $($(1)_FLAGS) $$(CPPFLAGS) $(CFLAGS) $$(package_flags) -MMD -MP -c -o $$@ $$<
 
 $(foreach program,$(PROGRAMS),
-$($(1)_DIR)/$(program): $(call objects,$(1),$(LIBRARY_SOURCES) $($(program)_SOURCES))
+$($(1)_DIR)/$(program): $$($(1)_LIBRARY) $(call objects,$(1),$($(program)_SOURCES))
 	@$$(say) LD $$@
 	$$(Q)$$(call link,$(1)) -o $$@ $$^ $$(package_libs)
 )
@@ -119,7 +121,7 @@ $($(1)_DIR)/unit/%: $($(1)_DIR)/obj/test/unit/%.o $$($(1)_LIBRARY)
 	$$(Q)$$(call link,$(1)) -o $$@ $$^ $$(package_libs)
 
 $(call objects,$(1),$(UNIT_SOURCES)): private CPPFLAGS += -Isrc
--include $(patsubst %.o,%.d,$(call objects,$(1),$(ALL_SOURCES)))
+-include $(patsubst %.o,%.d,$(call objects,$(1),$(ALL_SOURCES) $($(1)_SOURCES)))
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call variant_rules,$(variant))))
 
@@ -129,7 +131,7 @@ build/fuzz/fuzz_%: build/fuzz/obj/test/fuzz/fuzz_%.o $(fuzz_LIBRARY)
 
 # ---- Goals -------------------------------------------------------------------
 
-.PHONY: all demo demo-stop check check-asan torture bench fuzz install uninstall deps fmt clean FORCE
+.PHONY: all demo demo-stop check check-asan check-tsan torture bench fuzz install uninstall deps fmt clean FORCE
 FORCE:
 .SECONDARY:
 
@@ -146,8 +148,10 @@ suite = $(2) LEAFDISK_BUILD=$(CURDIR)/$($(1)_DIR) $(PYTHON) -m pytest -q --durat
 	-n $(WORKERS) --dist loadgroup $(PYTEST_FLAGS) test
 check: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
 	$(Q)$(call suite,check)
-check-asan: $(asan_PROGRAMS) $(asan_UNITS)
+check-asan: $(release_PROGRAMS) $(asan_PROGRAMS) $(asan_UNITS)
 	$(Q)$(call suite,asan)
+check-tsan: $(release_PROGRAMS) $(tsan_PROGRAMS) $(tsan_UNITS)
+	$(Q)$(call suite,tsan)
 torture: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
 	$(Q)$(call suite,check,LEAFDISK_TORTURE=1)
 

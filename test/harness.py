@@ -31,6 +31,10 @@ BLOCK = 4096
 # A leaking daemon fails its test as a crashing one does.
 os.environ.setdefault("ASAN_OPTIONS", "abort_on_error=0:exitcode=99:detect_leaks=1")
 os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+os.environ.setdefault("TSAN_OPTIONS", f"exitcode=99:suppressions={os.path.join(TREE, 'test', 'tsan', 'suppressions')}")
+if os.path.basename(BUILD) == "tsan":
+    # Memory that glib keeps for itself goes from thread to thread unseen.
+    os.environ.setdefault("G_SLICE", "always-malloc")
 
 ALLOCATE_KEEP_SIZE = 1
 ALLOCATE_PUNCH_HOLE = 2

@@ -866,7 +866,7 @@ def test_remove_and_rename_wait_for_what_is_dirty(writeback, pool, web1, work, g
 @pytest.mark.parametrize("size", [6 * MIB + 512, 10 * MIB + 512])
 def test_resize_with_dirty_blocks(held, web1, work, rng, size):
     content = rng.randbytes(BLOCKS * BLOCK)
-    with held() as live:
+    with held("cache_size=64M") as live:
         with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
             Aligned(len(content)).write(fd, content, 0)
             assert dirty_of(live) == len(content)

@@ -70,7 +70,8 @@ static inline void advance(struct content *content, const struct history *histor
  * the epoch (EPOCH_BLOCKS BLOCKS or more). */
 static inline bool may_end_epoch(const struct history *history, unsigned at, unsigned epoch_blocks)
 {
-	unsigned low = 0, high = history->barriers;
+	unsigned barriers = __atomic_load_n(&history->barriers, __ATOMIC_SEQ_CST);
+	unsigned low = 0, high = barriers;
 
 	while (low < high) {
 		unsigned middle = (low + high) / 2;
@@ -80,7 +81,7 @@ static inline bool may_end_epoch(const struct history *history, unsigned at, uns
 		else
 			high = middle;
 	}
-	if (low < history->barriers && history->barrier[low] == at)
+	if (low < barriers && history->barrier[low] == at)
 		return true;
 	while (low > 0 && history->maybe[low - 1])
 		low--;
