@@ -52,6 +52,9 @@ class Guest:
         self.floor = 0  # the shared leaf has this state or a later one
         self.each_block = not exact
         self.lock = threading.Lock()
+        # Held during a round. A program that is started meanwhile closes its
+        # copy of the guest's descriptor, and a close is a barrier.
+        self.round = threading.Lock()
         self.errors = []
 
     # ---- Its work --------------------------------------------------------
@@ -108,7 +111,8 @@ class Guest:
                 for done in itertools.count():
                     if stop.is_set() or done == rounds:
                         break
-                    self.play_round(fd, memory)
+                    with self.round:
+                        self.play_round(fd, memory)
                     after()
         except OSError as error:
             self.errors.append(error)

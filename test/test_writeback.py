@@ -198,7 +198,9 @@ def look(live, guest, alone, what):
         alone.take()
     finally:
         os.kill(live.pid, signal.SIGCONT)
-    return guest.check_leaf(alone.content(), moment, what)
+    with guest.round:
+        content = alone.content()
+    return guest.check_leaf(content, moment, what)
 
 
 def drain_sometimes(live, guest, rng):
