@@ -26,8 +26,7 @@ struct epoch_range {
 };
 
 struct collection {
-	struct cache *cache;
-	uint32_t layer;
+	struct batch_source source;
 	GArray *items;	     /* struct batch_item */
 	GArray *zero_events; /* struct epoch_event, those of the batch */
 	struct intervals *zeros;
@@ -161,7 +160,7 @@ static void pass_zeros_locked(struct collection *collection, uint64_t distance)
 		const struct epoch_event *event =
 			&g_array_index(collection->zero_events, struct epoch_event, collection->next_zero);
 
-		if (place_distance_locked(collection->cache, event->place) > distance)
+		if (place_distance_locked(collection->source.cache, event->place) > distance)
 			return;
 		intervals_add(collection->zeros, event->block, event->blocks);
 		collection->next_zero++;
@@ -173,8 +172,8 @@ static void collect_slot_locked(struct collection *collection, uint32_t slot, ui
 	struct index_entry entry;
 	struct batch_item item;
 
-	index_get(collection->cache->index, slot, &entry);
-	if (entry.layer != collection->layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
+	index_get(collection->source.cache->index, slot, &entry);
+	if (entry.layer != collection->source.layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
 		return;
 	item = (struct batch_item){entry.block, slot, collection->order++, entry.checksum, 0, entry.flags & INDEX_LOST};
 	g_array_append_val(collection->items, item);
@@ -234,7 +233,7 @@ static void collect_locked(struct collection *collection, const struct cache_lay
 			   const struct epoch_range *range)
 {
 	copy_zero_events_locked(collection, layer, range);
-	walk_range_locked(collection->cache, range, collect_slot, collection);
+	walk_range_locked(collection->source.cache, range, collect_slot, collection);
 	if (collection->zeros)
 		pass_zeros_locked(collection, UINT64_MAX);
 }
@@ -315,7 +314,7 @@ static void build_extents(struct cache_batch *batch, const struct collection *co
 
 /* ---- Life of a batch ------------------------------------------------------- */
 
-static int fill(struct cache_batch *batch, struct collection *collection, const struct batch_source *source)
+static int fill(struct cache_batch *batch, struct collection *collection)
 {
 	size_t bytes;
 	int result;
@@ -327,7 +326,7 @@ static int fill(struct cache_batch *batch, struct collection *collection, const 
 	if (!batch->data)
 		return -ENOMEM;
 	g_array_sort(collection->items, compare_slots);
-	result = batch_read(source, collection->items, batch->data);
+	result = batch_read(&collection->source, collection->items, batch->data);
 	g_array_sort(collection->items, compare_blocks);
 	build_extents(batch, collection);
 	return result;
@@ -348,10 +347,8 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 {
 	g_autoptr(GArray) items = g_array_new(FALSE, FALSE, sizeof(struct batch_item));
 	g_autoptr(GArray) zero_events = g_array_new(FALSE, FALSE, sizeof(struct epoch_event));
-	struct batch_source source = {.cache = layer->cache, .layer = layer->id, .lost = lost, .opaque = opaque};
 	struct collection collection = {
-		.cache = layer->cache,
-		.layer = layer->id,
+		.source = {.cache = layer->cache, .layer = layer->id, .lost = lost, .opaque = opaque},
 		.items = items,
 		.zero_events = zero_events,
 	};
@@ -368,7 +365,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	cache_unlock(layer->cache);
 	if (!*batch)
 		return 0;
-	result = fill(*batch, &collection, &source);
+	result = fill(*batch, &collection);
 	intervals_free(collection.zeros);
 	if (result < 0)
 		g_clear_pointer(batch, cache_batch_free);

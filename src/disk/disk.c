@@ -74,11 +74,6 @@ const char *disk_name(const struct disk *disk)
 	return disk->name;
 }
 
-static const struct chain_link *leaf_link(const struct disk *disk)
-{
-	return disk->links->pdata[0];
-}
-
 const char *disk_image_path(const struct disk *disk)
 {
 	return disk->path;
@@ -169,7 +164,7 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 	bool ours = owner_allows_disk(disk, &local);
 	unsigned flags = (disk->writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
 			 (disk->unlocked ? IMAGE_NO_LOCK : 0);
-	const struct chain_link *leaf = leaf_link(disk);
+	const struct chain_link *leaf = disk->links->pdata[0];
 
 	if (ours || !write) {
 		g_clear_error(&local);

@@ -3,7 +3,6 @@
  * tsan variant these take the place of glib's own: its locks become pthread's,
  * made at their first use. */
 #include <dlfcn.h>
-#include <errno.h>
 #include <glib.h>
 #include <pthread.h>
 #include <sanitizer/tsan_interface.h>
@@ -26,6 +25,13 @@ static void *once(gpointer *place, void *(*make)(void), void (*destroy)(void *))
 		return made;
 	destroy(made);
 	return present;
+}
+
+static void drop(gpointer *place, void (*destroy)(void *))
+{
+	if (*place)
+		destroy(*place);
+	*place = NULL;
 }
 
 static void *make_mutex(void)
@@ -81,9 +87,7 @@ void g_mutex_init(GMutex *mutex)
 
 void g_mutex_clear(GMutex *mutex)
 {
-	if (mutex->p)
-		destroy_mutex(mutex->p);
-	mutex->p = NULL;
+	drop(&mutex->p, destroy_mutex);
 }
 
 void g_mutex_lock(GMutex *mutex)
@@ -108,9 +112,7 @@ void g_cond_init(GCond *cond)
 
 void g_cond_clear(GCond *cond)
 {
-	if (cond->p)
-		destroy_cond(cond->p);
-	cond->p = NULL;
+	drop(&cond->p, destroy_cond);
 }
 
 void g_cond_wait(GCond *cond, GMutex *mutex)

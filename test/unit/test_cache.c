@@ -264,8 +264,6 @@ static void test_short_records(void)
 	user_clear(&worker.user);
 }
 
-/* A log that takes nothing more at the moment: forgetting and closing wait, and
- * the layer keeps what it has. */
 /* Clean blocks may go whenever room is made, hot ones too in its second round. */
 static void assert_block_if_kept(struct user *user, struct cache_layer *layer, uint64_t tag, uint64_t block,
 				 uint64_t version)
@@ -276,6 +274,8 @@ static void assert_block_if_kept(struct user *user, struct cache_layer *layer, u
 	g_assert_true(is_filled(user->buffer, tag, block, version));
 }
 
+/* A log that takes nothing more at the moment: forgetting and closing wait, and
+ * the layer keeps what it has. */
 static void test_no_room(void)
 {
 	g_autofree char *path = new_path();

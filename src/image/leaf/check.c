@@ -58,16 +58,10 @@ static void count_chunks(struct leaf *leaf, struct image_check_result *result)
 
 static bool write_back(struct leaf *leaf, GError **error)
 {
-	struct leaf_checkpoint *checkpoint = NULL;
-	bool touched;
 	int result = leaf_header_level(&leaf->file);
 
-	leaf_dirty_everything_locked(leaf);
 	if (result == 0)
-		checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
-	if (checkpoint)
-		result = leaf_checkpoint_write(leaf, checkpoint, &touched);
-	leaf_checkpoint_free(checkpoint);
+		result = leaf_checkpoint_everything(leaf);
 	return result == 0 || error_set_errno(error, -result, "%s: the repair cannot be written", leaf->image.path);
 }
 

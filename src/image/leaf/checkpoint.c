@@ -206,3 +206,20 @@ void leaf_dirty_everything_locked(struct leaf *leaf)
 	leaf->zero_dirty = true;
 	leaf->checkpoint_due = true;
 }
+
+int leaf_checkpoint_everything(struct leaf *leaf)
+{
+	struct leaf_checkpoint *checkpoint;
+	bool touched;
+	int result;
+
+	leaf_dirty_everything_locked(leaf);
+	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
+	if (!checkpoint)
+		return result;
+	result = leaf_checkpoint_write(leaf, checkpoint, &touched);
+	if (result == 0)
+		leaf_checkpoint_done_locked(leaf, checkpoint);
+	leaf_checkpoint_free(checkpoint);
+	return result;
+}

@@ -285,7 +285,7 @@ void leaf_redo_check(struct leaf *leaf, struct leaf_report *report);
 uint64_t leaf_redo_place(const struct leaf *leaf, uint64_t block, uint64_t offset, uint64_t *blocks);
 /* Makes the copies; they are owed until a checkpoint is durable. 0 or -errno. */
 int leaf_redo_copy(struct leaf *leaf);
-/* Both. */
+/* Makes the copies and a checkpoint. 0 or -errno. */
 int leaf_redo_finish(struct leaf *leaf);
 
 /* plan.c */
@@ -304,6 +304,8 @@ void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *chec
 void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint);
 /* Everything is to be written again. */
 void leaf_dirty_everything_locked(struct leaf *leaf);
+/* Writes all of the table back. While nobody else has the image; blocks. 0 or -errno. */
+int leaf_checkpoint_everything(struct leaf *leaf);
 
 /* io.c */
 struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t blocks, bool may_block);

@@ -4,8 +4,6 @@
  * The batch has happened, so its blocks are read where the copies would come
  * from. A writable open makes the copies and a checkpoint, then none is owed; an
  * image that is only read stays as it is. */
-#include <errno.h>
-
 #include "core/log.h"
 #include "leaf.h"
 
@@ -106,21 +104,11 @@ int leaf_redo_copy(struct leaf *leaf)
 
 int leaf_redo_finish(struct leaf *leaf)
 {
-	struct leaf_checkpoint *checkpoint;
-	bool touched;
 	int result = leaf_redo_copy(leaf);
 
 	if (result < 0 || !leaf->redo->len)
 		return result;
 	log_info("%s: finished a batch of %u extents that a crash had interrupted", leaf->image.path, leaf->redo->len);
 	g_array_set_size(leaf->redo, 0);
-	leaf_dirty_everything_locked(leaf);
-	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
-	if (!checkpoint)
-		return result;
-	result = leaf_checkpoint_write(leaf, checkpoint, &touched);
-	if (result == 0)
-		leaf_checkpoint_done_locked(leaf, checkpoint);
-	leaf_checkpoint_free(checkpoint);
-	return result;
+	return leaf_checkpoint_everything(leaf);
 }
