@@ -1,5 +1,6 @@
-"""How the source is kept: format, headers on their own, dependencies."""
+"""How the source is kept: format, headers on their own, dependencies, errors."""
 import os
+import re
 import shutil
 
 import pytest
@@ -74,3 +75,34 @@ def test_a_wrong_dependency_is_found(copy, file, line):
     result = run(CHECK_DEPS, copy, check=False)
     assert result.returncode == 1
     assert result.stdout.startswith(file), result.stdout
+
+
+# A comparison with an errno that says how a store is doing.
+DECISION = re.compile(r"(?:[=!]= *-?|case +-?)E(?:NOSPC|DQUOT|FBIG|BUSY|MFILE|NFILE|NOMEM|IO|TIMEDOUT|STALE|NOTCONN|"
+                      r"OPNOTSUPP|NOTSUP|NOSYS|PERM|ROFS|ACCES)\b")
+# What an error of a store means stands in one table; these compare errnos that say something else.
+COMPARES_ERRNOS = {
+    "src/core/verdict.c": "the table",
+    "src/cache/storage.c": "fcntl: somebody else has the lock",
+    "src/cache/view.c": "fcntl: somebody else has the lock",
+    "src/image/file.c": "fcntl: somebody else has the lock",
+    "src/cache/read.c": "its own: the block is dirty and cannot be read",
+    "src/disk/writeback.c": "the cache's: no room ever, or suspended",
+    "src/disk/apply.c": "the image's: a batch is too large for it, or it takes none",
+    "src/image/leaf/apply.c": "its own: the journal is too small",
+    "src/image/leaf/commit.c": "its own: the journal is too small",
+    "src/image/leaf/plan.c": "its own: the journal is too small",
+    "src/image/leaf/table.c": "ftruncate: longer than a file can be",
+    "src/disk/owner.c": "kill and locks: there is such a process, such a holder",
+    "src/disk/owner_record.c": "its own: the record is too long",
+    "src/ctl/control.c": "the control tree is the owner's only",
+}
+
+
+def test_errors_are_decided_in_one_place():
+    compare = set()
+    for path in c_files("src", suffixes=(".c",)):
+        with open(os.path.join(TREE, path), encoding="utf-8") as file:
+            if DECISION.search(file.read()):
+                compare.add(path)
+    assert compare - COMPARES_ERRNOS.keys() == set(), "ask core/verdict.h what the error of a store means"

@@ -10,8 +10,8 @@
  * the loop, never from inside aio_submit(). After the callback the queue holds
  * no pointer to it.
  *
- * Errors: EAGAIN, EBUSY and EINTR are tried again with growing spaces until
- * io_timeout has passed; everything else goes up at once. A short result is
+ * Errors: what the table of errors (core/verdict.h) has tried again is, with
+ * growing spaces, until io_timeout has passed; everything else goes up at once. A short result is
  * continued from where it stopped; when a merged call fails its members are
  * tried one by one, so that only the part that is bad fails. A request older
  * than 10 s is reported once in the log. */
@@ -25,6 +25,7 @@
 
 #include "core/list.h"
 #include "core/loop.h"
+#include "core/verdict.h"
 
 struct aio_queue;
 
@@ -59,6 +60,7 @@ struct aio_file {
 	bool try_cache;		     /* reads ask the page cache first (RWF_NOWAIT on buffered_fd), while it has most */
 	struct cache_estimate cache; /* the queue's */
 	const char *name;	     /* for messages and fault points; outlives the file */
+	enum store store;
 };
 
 struct aio_request {

@@ -21,7 +21,6 @@
 #include "core/bytes.h"
 #include "core/counters.h"
 #include "core/fault.h"
-#include "retry.h"
 #include "core/trace.h"
 
 #define CALL_LOOKBACK 4
@@ -127,7 +126,7 @@ static void start_threads(struct aio_queue *queue)
 /* The kernel refused CALL at the door. */
 static void call_refused(struct aio_call *call, int error)
 {
-	if (call->merge.op == AIO_DATASYNC && (error == -EINVAL || error == -EOPNOTSUPP))
+	if (call->merge.op == AIO_DATASYNC && error_class_of(STORE_FLUSH, error) == ERROR_UNSUPPORTED)
 		thread_start(call);
 	else
 		settle_call(call, error);
@@ -142,7 +141,7 @@ static unsigned submit_batch(struct aio_queue *queue)
 		int taken = kernel_submit(&queue->kernel, queue->iocbs + at, queue->batch_count - at);
 
 		counter_add(aio_submits, 1);
-		if (taken == 0 || retry_is_transient(taken))
+		if (taken == 0 || (taken < 0 && error_class_of(STORE_WRITE, taken) == ERROR_TRANSIENT))
 			break;
 		if (taken < 0) {
 			call_refused(queue->batch[at++], taken);

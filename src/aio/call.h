@@ -66,6 +66,8 @@ void accept_request(struct aio_queue *queue, struct aio_request *request);
 /* wait.c */
 
 void wait_init(struct aio_queue *queue);
+/* The same call may succeed later. */
+bool wait_is_transient(const struct aio_request *request, int error);
 /* REQUEST, on no list, met ERROR: a later try, or its end. */
 void wait_fail(struct aio_queue *queue, struct aio_request *request, int error);
 /* A request was submitted. */

@@ -6,13 +6,6 @@
  * time its last try takes. */
 #include "retry.h"
 
-#include <errno.h>
-
-bool retry_is_transient(int error)
-{
-	return error == -EAGAIN || error == -EBUSY || error == -EINTR;
-}
-
 uint64_t retry_spacing_ns(unsigned tries)
 {
 	if (tries >= 10)
@@ -20,12 +13,12 @@ uint64_t retry_spacing_ns(unsigned tries)
 	return RETRY_FIRST_NS << tries;
 }
 
-bool retry_schedule(int error, unsigned tries, uint64_t start_ns, uint64_t timeout_ns, uint64_t now_ns, uint64_t *at_ns)
+bool retry_schedule(unsigned tries, uint64_t start_ns, uint64_t timeout_ns, uint64_t now_ns, uint64_t *at_ns)
 {
 	uint64_t age_ns = now_ns > start_ns ? now_ns - start_ns : 0;
 	uint64_t space_ns = retry_spacing_ns(tries);
 
-	if (!retry_is_transient(error) || age_ns >= timeout_ns)
+	if (age_ns >= timeout_ns)
 		return false;
 	if (space_ns > timeout_ns - age_ns)
 		space_ns = timeout_ns - age_ns;

@@ -12,7 +12,6 @@
 #include "core/bytes.h"
 #include "core/counters.h"
 #include "core/fault.h"
-#include "retry.h"
 #include "core/trace.h"
 
 #define REAP_MAX 64
@@ -90,7 +89,7 @@ static void settle_error(struct aio_queue *queue, struct list *members, bool sev
 	while ((node = list_pop(members))) {
 		struct aio_request *request = container_of(node, struct aio_request, link);
 
-		if (several && !retry_is_transient(error)) {
+		if (several && !wait_is_transient(request, error)) {
 			request->alone = true;
 			list_append(&queue->gathered, node);
 		} else {

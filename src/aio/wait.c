@@ -19,11 +19,24 @@ static struct aio_request *request_of(struct list *node)
 	return container_of(node, struct aio_request, link);
 }
 
+bool wait_is_transient(const struct aio_request *request, int error)
+{
+	static const enum store_op ops[] = {
+		[AIO_READ] = STORE_READ,
+		[AIO_WRITE] = STORE_WRITE,
+		[AIO_WRITE_DURABLE] = STORE_FLUSH,
+		[AIO_DATASYNC] = STORE_FLUSH,
+	};
+
+	return verdict_of(request->file->store, ops[request->op], error) == VERDICT_RETRY;
+}
+
 void wait_fail(struct aio_queue *queue, struct aio_request *request, int error)
 {
 	uint64_t now = loop_now_ns();
 
-	if (!retry_schedule(error, request->tries, request->start_ns, queue->limits.io_timeout_ns, now,
+	if (!wait_is_transient(request, error) ||
+	    !retry_schedule(request->tries, request->start_ns, queue->limits.io_timeout_ns, now,
 			    &request->retry_at_ns)) {
 		queue_finish(queue, request, error);
 		return;

@@ -112,7 +112,7 @@ bool cache_storage_open(struct cache_storage *storage, const char *path, GError 
 {
 	*storage = (struct cache_storage){
 		.path = g_strdup(path ? path : UNNAMED_DIRECTORY "/leafdisk-cache (unlinked)"),
-		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE},
+		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE, .store = STORE_CACHE},
 	};
 	storage->aio.name = storage->path;
 	if (!open_buffered(storage, path, error) || !lock_file(storage, error)) {

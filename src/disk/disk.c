@@ -171,7 +171,7 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 		disk->leaf = image_open(leaf->path, leaf->format, flags, leaf->base_offset, &local);
 	}
 	if (!disk->leaf && disk->writable && !write &&
-	    (error_to_errno(local) == -EROFS || error_to_errno(local) == -EACCES)) {
+	    error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY) {
 		g_clear_error(&local);
 		disk->leaf = image_open(leaf->path, leaf->format, 0, leaf->base_offset, &local);
 	}

@@ -73,8 +73,9 @@ int overflow_make(struct disk *disk)
 	if (error) {
 		log_warning("%s: the cache takes no more of it, and there is no overflow layer: %s", disk->name,
 			    error->message);
-		result = error_to_errno(error) == -EROFS || error_to_errno(error) == -EACCES ? -ENOSPC
-											     : error_to_errno(error);
+		result = error_to_errno(error);
+		if (error_class_of(STORE_OPEN, result) == ERROR_READ_ONLY)
+			result = -ENOSPC;
 	}
 	return result;
 }

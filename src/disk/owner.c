@@ -228,10 +228,8 @@ static bool write_claim(const char *pool, const char *name, const struct owner_s
 /* A full pool must not keep a guest from discarding. The lock is held. */
 static bool may_go_unrecorded(const char *mode, const GError *error)
 {
-	int result = error_to_errno(error);
-
 	return strcmp(mode, "writeback") != 0 &&
-	       (result == -ENOSPC || result == -EDQUOT || result == -EROFS || result == -EACCES || result == -EPERM);
+	       verdict_of(STORE_RECORD, STORE_WRITE, error_to_errno(error)) == VERDICT_DEGRADE;
 }
 
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,

@@ -101,6 +101,7 @@ bool image_file_open(struct image_file *file, const char *path, unsigned flags, 
 	if (!(flags & IMAGE_NO_DIRECT))
 		open_direct(file, open_flags);
 	file->aio.try_cache = !writable;
+	file->aio.store = writable ? STORE_IMAGE : STORE_PARENT;
 	return true;
 fail:
 	image_file_close(file);
@@ -198,7 +199,7 @@ int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t le
 	if (fallocate(file->aio.buffered_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 		      (off_t)length) == 0)
 		return 0;
-	return errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL ? 0 : -errno;
+	return verdict_final(STORE_IMAGE, STORE_PUNCH, -errno) == VERDICT_IGNORE ? 0 : -errno;
 }
 
 int image_file_create(const char *path, bool force, bool *block_device, GError **error)

@@ -190,7 +190,7 @@ static int raw_zero_work(struct image_op *op)
 
 	if (!length || fallocate(raw->file.aio.buffered_fd, mode, (off_t)offset, (off_t)length) == 0)
 		return 0;
-	if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL)
+	if (verdict_final(STORE_IMAGE, STORE_ZERO, -errno) != VERDICT_DEGRADE)
 		return -errno;
 	return raw_write_zeros(raw, offset, length);
 }
@@ -211,7 +211,7 @@ static void raw_flush_done(struct aio_request *request, int result)
 	struct raw_flush *flush = container_of(request, struct raw_flush, aio);
 	struct image_op *op = flush->op;
 
-	if (result < 0)
+	if (result < 0 && verdict_final(STORE_IMAGE, STORE_FLUSH, result) == VERDICT_FAIL)
 		op->image->failed = true;
 	g_free(flush);
 	op->done(op, result);

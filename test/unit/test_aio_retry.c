@@ -1,21 +1,9 @@
-/* Retry: which errors, how far apart, until when. */
+/* Retry: how far apart, until when. */
 #include "../../src/aio/retry.h"
 
-#include <errno.h>
 #include <glib.h>
 
 #define MS ((uint64_t)1000000)
-
-static void test_transient(void)
-{
-	const int others[] = {-EIO, -ENOSPC, -EINVAL, -ENOMEM, -EBADF, -ECANCELED, -ENODEV, -ETIMEDOUT, 0, EAGAIN};
-
-	g_assert_true(retry_is_transient(-EAGAIN));
-	g_assert_true(retry_is_transient(-EBUSY));
-	g_assert_true(retry_is_transient(-EINTR));
-	for (size_t i = 0; i < G_N_ELEMENTS(others); i++)
-		g_assert_false(retry_is_transient(others[i]));
-}
 
 static void test_spacing(void)
 {
@@ -28,28 +16,20 @@ static void test_spacing(void)
 		g_assert_cmpuint(retry_spacing_ns(tries), <=, retry_spacing_ns(tries + 1));
 }
 
-static void test_permanent(void)
-{
-	uint64_t at = 7;
-
-	g_assert_false(retry_schedule(-EIO, 0, 0, 1000 * MS, 0, &at));
-	g_assert_cmpuint(at, ==, 7);
-}
-
 static void test_deadline(void)
 {
 	const uint64_t start = 5000 * MS;
 	uint64_t at;
 
-	g_assert_true(retry_schedule(-EAGAIN, 3, start, 100 * MS, start + 10 * MS, &at));
+	g_assert_true(retry_schedule(3, start, 100 * MS, start + 10 * MS, &at));
 	g_assert_cmpuint(at, ==, start + 18 * MS);
 	/* The last try is at the deadline, and there is none after it. */
-	g_assert_true(retry_schedule(-EAGAIN, 8, start, 100 * MS, start + 99 * MS, &at));
+	g_assert_true(retry_schedule(8, start, 100 * MS, start + 99 * MS, &at));
 	g_assert_cmpuint(at, ==, start + 100 * MS);
-	g_assert_false(retry_schedule(-EAGAIN, 9, start, 100 * MS, start + 100 * MS, &at));
-	g_assert_false(retry_schedule(-EAGAIN, 0, start, 100 * MS, UINT64_MAX, &at));
+	g_assert_false(retry_schedule(9, start, 100 * MS, start + 100 * MS, &at));
+	g_assert_false(retry_schedule(0, start, 100 * MS, UINT64_MAX, &at));
 	/* A clock read before the submission's own reading is no age. */
-	g_assert_true(retry_schedule(-EINTR, 0, start, 100 * MS, start - 1, &at));
+	g_assert_true(retry_schedule(0, start, 100 * MS, start - 1, &at));
 	g_assert_cmpuint(at, ==, start - 1 + MS);
 }
 
@@ -59,7 +39,7 @@ static void test_whole_life(void)
 	uint64_t now = 0;
 	unsigned tries = 0;
 
-	while (retry_schedule(-EBUSY, tries, 0, timeout, now, &now))
+	while (retry_schedule(tries, 0, timeout, now, &now))
 		tries++;
 	g_assert_cmpuint(now, ==, timeout);
 	g_assert_cmpuint(tries, >, 120);
@@ -69,9 +49,7 @@ static void test_whole_life(void)
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
-	g_test_add_func("/aio/retry/transient", test_transient);
 	g_test_add_func("/aio/retry/spacing", test_spacing);
-	g_test_add_func("/aio/retry/permanent", test_permanent);
 	g_test_add_func("/aio/retry/deadline", test_deadline);
 	g_test_add_func("/aio/retry/whole-life", test_whole_life);
 	return g_test_run();

@@ -92,7 +92,7 @@ static bool commit_begin_locked(struct leaf *leaf)
 
 static bool is_recoverable(const struct leaf_commit *commit, int result)
 {
-	return (result == -ENOSPC || result == -EDQUOT || result == -EFBIG) && !commit->header_touched;
+	return verdict_final(STORE_IMAGE, STORE_COMMIT, result) != VERDICT_FAIL && !commit->header_touched;
 }
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)

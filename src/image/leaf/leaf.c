@@ -22,7 +22,7 @@ static int write_journal_once(struct leaf *leaf)
 		return 0;
 	zeros = g_malloc0(bytes);
 	result = image_file_write(&leaf->file, zeros, bytes, start);
-	return result == -ENOSPC || result == -EDQUOT ? 0 : result;
+	return result < 0 && error_class_of(STORE_WRITE, result) == ERROR_NO_ROOM ? 0 : result;
 }
 
 /* The header in memory changes when that on disk has: after a failure this may
