@@ -2,7 +2,7 @@
  * to background threads.
  *
  * A loop is created anywhere and runs on the thread that calls loop_run().
- * Everything but loop_post() and loop_offload()'s hand-back happens on that
+ * Everything but loop_post() and the work that is handed out happens on that
  * thread. Callbacks never nest: each is called from loop_run() directly.
  *
  * Before it sleeps, a loop with a busy source may poll its sources for a short,
@@ -53,7 +53,7 @@ struct loop_timer {
 	struct list link;
 };
 
-/* Blocking work: WORK runs on a background thread, then DONE on the loop. */
+/* Background work: WORK runs on a background thread, then DONE on the loop. */
 struct loop_work {
 	void (*work)(struct loop_work *work);
 	void (*done)(struct loop_work *work);
@@ -90,10 +90,23 @@ void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t deadli
 /* Allowed on a timer that is not set. */
 void loop_timer_cancel(struct loop_timer *timer);
 
-/* Hands WORK to a shared pool of background threads; the pool starts with the
- * first piece of work, so never before a fork. From the loop's own thread.
- * The number of threads is bounded; work waits its turn. */
-void loop_offload(struct loop *loop, struct loop_work *work);
+/* Makes sure of one background thread of each kind, so that no work waits for
+ * want of any. A program that serves calls it before, and after its fork. */
+bool loop_start_workers(GError **error);
+
+/* Hands WORK to a background thread; both from the loop's own thread. What a
+ * thread of each kind may do: core/thread.h.
+ *   step   blocking system calls. The number of threads is bounded; steps wait
+ *          their turn, and for nothing but the kernel.
+ *   wait   what may wait for locks, gates, requests and steps. A thread for
+ *          each; where the kernel gives none the first that is free, in the
+ *          order of the calls. */
+void loop_offload_step(struct loop *loop, struct loop_work *work);
+void loop_offload_wait(struct loop *loop, struct loop_work *work);
+
+/* LOOP's thread may block: steps run on it, one after the other, and need no
+ * other thread. */
+void loop_run_steps_here(struct loop *loop);
 
 /* CLOCK_MONOTONIC in nanoseconds. Any thread. */
 uint64_t loop_now_ns(void);

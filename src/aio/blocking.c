@@ -1,5 +1,8 @@
 /* Loops with a queue, for code that waits on its own thread.
  *
+ * What its queue cannot do in the kernel, and what a driver hands out, is done on
+ * that thread: nobody who waits here needs a thread of the steps.
+ *
  * They are kept for the next user: taking a kernel context down waits for a
  * grace period of the kernel, tens of milliseconds. A child of fork() has the
  * memory of its parent's, but not their contexts, and lets them be. */
@@ -10,8 +13,12 @@
 
 #define QUEUE_DEPTH 64
 
+/* Contexts are the machine's (fs.aio-max-nr): what a burst made is given back. */
+#define IDLE_MAX 16
+
 static GMutex lock;
 static struct list idle = LIST_INIT(idle);
+static unsigned idle_count;
 
 static struct blocking_loop *blocking_loop_new(void)
 {
@@ -20,6 +27,8 @@ static struct blocking_loop *blocking_loop_new(void)
 
 	blocking->process = getpid();
 	blocking->loop = loop_new(NULL);
+	if (blocking->loop)
+		loop_run_steps_here(blocking->loop);
 	blocking->queue = blocking->loop ? aio_queue_new(blocking->loop, &limits, NULL) : NULL;
 	if (blocking->queue)
 		return blocking;
@@ -33,16 +42,32 @@ struct blocking_loop *blocking_loop_get(void)
 	struct list *node;
 
 	g_mutex_lock(&lock);
-	do
+	do {
 		node = list_pop(&idle);
-	while (node && container_of(node, struct blocking_loop, link)->process != getpid());
+		idle_count -= node != NULL;
+	} while (node && container_of(node, struct blocking_loop, link)->process != getpid());
 	g_mutex_unlock(&lock);
 	return node ? container_of(node, struct blocking_loop, link) : blocking_loop_new();
 }
 
+static void blocking_loop_free(struct blocking_loop *blocking)
+{
+	aio_queue_free(blocking->queue);
+	loop_free(blocking->loop);
+	g_free(blocking);
+}
+
 void blocking_loop_put(struct blocking_loop *blocking)
 {
+	bool keep;
+
 	g_mutex_lock(&lock);
-	list_prepend(&idle, &blocking->link);
+	keep = idle_count < IDLE_MAX;
+	if (keep) {
+		list_prepend(&idle, &blocking->link);
+		idle_count++;
+	}
 	g_mutex_unlock(&lock);
+	if (!keep)
+		blocking_loop_free(blocking);
 }

@@ -43,5 +43,5 @@ void thread_start(struct aio_call *call)
 	counter_add(aio_offloaded, call->merge.count);
 	call->work.work = thread_work;
 	call->work.done = thread_done;
-	loop_offload(call->queue->loop, &call->work);
+	loop_offload_step(call->queue->loop, &call->work);
 }

@@ -7,10 +7,10 @@
  * headers. Behind a longer one what is between headers costs more than it saves. */
 #include "headers.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/thread.h"
 #include "format.h"
 #include "transfer.h"
 
@@ -97,7 +97,8 @@ void cache_headers_read(int fd, uint64_t first, unsigned count, uint64_t ring_se
 
 	for (unsigned i = 0; i < count; i++)
 		found[i] = (struct cache_segment_headers){.headers = g_ptr_array_new_with_free_func(g_free)};
-	while (started < MIN(count, THREADS) - 1 && pthread_create(&threads[started], NULL, thread_main, &batch) == 0)
+	while (started < MIN(count, THREADS) - 1 &&
+	       thread_spawn(&threads[started], NULL, THREAD_STEP, thread_main, &batch) == 0)
 		started++;
 	thread_main(&batch);
 	while (started > 0)

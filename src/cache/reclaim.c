@@ -16,12 +16,12 @@
 #include "reclaim.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "core/counters.h"
 #include "core/error.h"
+#include "core/thread.h"
 #include "log.h"
 #include "writer.h"
 
@@ -260,7 +260,6 @@ static void *thread_main(void *opaque)
 {
 	struct cache *cache = opaque;
 
-	pthread_setname_np(pthread_self(), "leafdisk-clean");
 	cache_lock(cache);
 	while (!cache->reclaim.stop) {
 		if (!is_wanted_locked(cache)) {
@@ -277,15 +276,11 @@ static void *thread_main(void *opaque)
 
 bool reclaim_start(struct cache *cache, GError **error)
 {
-	sigset_t all, saved;
 	int result;
 
 	cache->reclaim.data = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	result = pthread_create(&cache->reclaim.thread, NULL, thread_main, cache);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	return result == 0 || error_set_errno(error, result, "cannot start the cache's reclaim thread");
+	result = thread_spawn(&cache->reclaim.thread, "leafdisk-clean", THREAD_OTHER, thread_main, cache);
+	return result == 0 || error_set_errno(error, -result, "cannot start the cache's reclaim thread");
 }
 
 void reclaim_stop(struct cache *cache)

@@ -6,9 +6,8 @@
  * there is no timer. */
 #include "writer.h"
 
-#include <signal.h>
-
 #include "core/error.h"
+#include "core/thread.h"
 #include "log.h"
 #include "writeout.h"
 
@@ -159,17 +158,11 @@ bool writer_init(struct cache *cache, GError **error)
 	return writer->queue;
 }
 
-/* The threads of the cache take no signals: those belong to the main thread. */
 bool writer_start(struct cache *cache, GError **error)
 {
-	sigset_t all, saved;
-	int result;
+	int result = thread_spawn(&cache->writer.thread, "leafdisk-log", THREAD_OTHER, thread_main, cache);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	result = pthread_create(&cache->writer.thread, NULL, thread_main, cache);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	return result == 0 || error_set_errno(error, result, "cannot start the cache's writing thread");
+	return result == 0 || error_set_errno(error, -result, "cannot start the cache's writing thread");
 }
 
 void writer_stop(struct cache *cache)

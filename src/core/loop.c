@@ -32,6 +32,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "poll_trial.h"
 #include "workers.h"
 
@@ -50,6 +51,7 @@ struct loop {
 	unsigned events; /* handled since the trial's last step */
 	int epoll_fd;
 	int wake_fd;
+	bool steps_here;
 	bool unwatched; /* the kernel refused to watch a source: sleep in short naps */
 	_Atomic(struct loop_task *) posted;
 	atomic_bool sleeping;
@@ -196,11 +198,51 @@ static void work_done(struct loop_task *task)
 	work->done(work);
 }
 
-void loop_offload(struct loop *loop, struct loop_work *work)
+/* On a thread that may block, in a turn of its own: whoever handed it out may
+ * have held a lock. */
+static void work_here(struct loop_task *task)
+{
+	struct loop_work *work = container_of(task, struct loop_work, task);
+
+	work->work(work);
+	work->done(work);
+}
+
+/* No thread at all is to be had only in a program that did not make sure of
+ * one: it has no loop that must not block. */
+static void offload(struct workers *workers, struct loop *loop, struct loop_work *work)
 {
 	work->loop = loop;
 	work->task.run = work_done;
-	workers_submit(work);
+	if (workers && workers_submit(workers, work))
+		return;
+	g_assert(thread_may_block());
+	work->task.run = work_here;
+	loop_post(loop, &work->task);
+}
+
+void loop_offload_step(struct loop *loop, struct loop_work *work)
+{
+	offload(loop->steps_here ? NULL : &workers_steps, loop, work);
+}
+
+void loop_offload_wait(struct loop *loop, struct loop_work *work)
+{
+	offload(&workers_waiters, loop, work);
+}
+
+void loop_run_steps_here(struct loop *loop)
+{
+	loop->steps_here = true;
+}
+
+bool loop_start_workers(GError **error)
+{
+	int result = workers_ensure(&workers_steps);
+
+	if (result == 0)
+		result = workers_ensure(&workers_waiters);
+	return result == 0 || error_set_errno(error, -result, "cannot start a background thread");
 }
 
 /* A source that is added meanwhile has its turn too, before the loop sleeps. */

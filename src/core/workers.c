@@ -1,135 +1,199 @@
-/* The background threads behind loop_offload().
+/* The background threads behind loop_offload_step() and loop_offload_wait().
  *
- * One queue, first in first out, linked through the work's own task (which is
- * on no other list until the work is done), and up to WORKERS_MAX threads that
- * start on demand and stay. A thread is `idle` from the moment it looks for
- * work until it has taken some: with no more queued than idle nobody waits for
- * want of a thread. The threads take no signals: those belong to the main
- * thread. POSIX locks, not GLib's: the thread sanitizer understands them. */
+ * Two kinds, each with one queue, first in first out, linked through the work's
+ * own task (which is on no other list until the work is done):
+ *
+ *     steps     up to STEPS_MAX threads, which stay: a step waits for the
+ *               kernel alone, so with all of them occupied the rest waits its
+ *               turn
+ *     waiters   as many as there is work, as each may wait for another's end;
+ *               those that find nothing to do for IDLE_SECONDS end, all but one
+ *
+ * A thread is `idle` from the moment it looks for work until it has taken some:
+ * with no more queued than idle nobody waits for want of a thread.
+ *
+ * Where the kernel gives no more threads, work waits in the queue for one of
+ * those that exist, and every submission asks the kernel again. For steps that
+ * is as ever. Waiters then take work in the order that it came in, so whoever
+ * waits for work that was submitted before his own waits for what is running.
+ *
+ * POSIX locks, not GLib's: the thread sanitizer understands them. */
 #include "workers.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
+#include <time.h>
 
+#include "core/fault.h"
 #include "core/log.h"
+#include "core/thread.h"
 
-#define WORKERS_MAX 8
+#define STEPS_MAX 8
+#define IDLE_SECONDS 10
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
-static struct loop_task *queue_head;
-static struct loop_task **queue_tail = &queue_head;
-static unsigned queued;
-static unsigned idle;
-static unsigned threads;
+struct workers {
+	const char *name;
+	enum thread_kind kind;
+	unsigned threads_max;
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	struct loop_task *head;
+	struct loop_task **tail;
+	unsigned queued;
+	unsigned idle;
+	unsigned threads;
+	unsigned starting; /* asked of the kernel, and not counted yet */
+	atomic_flag warned;
+};
 
-static void push_locked(struct loop_work *work)
+struct workers workers_steps = {
+	.name = "leafdisk-step",
+	.kind = THREAD_STEP,
+	.threads_max = STEPS_MAX,
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.more = PTHREAD_COND_INITIALIZER,
+	.tail = &workers_steps.head,
+	.warned = ATOMIC_FLAG_INIT,
+};
+
+struct workers workers_waiters = {
+	.name = "leafdisk-wait",
+	.kind = THREAD_WAITER,
+	.threads_max = UINT_MAX,
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.more = PTHREAD_COND_INITIALIZER,
+	.tail = &workers_waiters.head,
+	.warned = ATOMIC_FLAG_INIT,
+};
+
+static void push_locked(struct workers *workers, struct loop_work *work)
 {
 	work->task.next = NULL;
-	*queue_tail = &work->task;
-	queue_tail = &work->task.next;
-	queued++;
+	*workers->tail = &work->task;
+	workers->tail = &work->task.next;
+	workers->queued++;
 }
 
-static struct loop_work *pop_locked(void)
+static struct loop_work *pop_locked(struct workers *workers)
 {
-	struct loop_task *task = queue_head;
+	struct loop_task *task = workers->head;
 
 	if (!task)
 		return NULL;
-	queue_head = task->next;
-	if (!queue_head)
-		queue_tail = &queue_head;
-	queued--;
+	workers->head = task->next;
+	if (!workers->head)
+		workers->tail = &workers->head;
+	workers->queued--;
 	return container_of(task, struct loop_work, task);
 }
 
-/* The work belongs to its loop from the post on, which may free it. */
-static void run_work(struct loop_work *work)
+/* True: nothing came for a while, and there is another thread. One that runs
+ * before it is counted waits for longer. */
+static bool is_spare_locked(struct workers *workers)
 {
-	work->work(work);
-	loop_post(work->loop, &work->task);
+	struct timespec until;
+
+	if (workers->threads_max != UINT_MAX || workers->threads <= 1) {
+		pthread_cond_wait(&workers->more, &workers->lock);
+		return false;
+	}
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += IDLE_SECONDS;
+	return pthread_cond_timedwait(&workers->more, &workers->lock, &until) == ETIMEDOUT && !workers->head &&
+	       workers->threads > 1;
 }
 
-static void *worker_main(void *unused)
+/* NULL: the thread is to end, and is counted no more. */
+static struct loop_work *take(struct workers *workers)
 {
-	(void)unused;
-	pthread_setname_np(pthread_self(), "leafdisk-work");
-	for (;;) {
-		struct loop_work *work;
+	struct loop_work *work;
+	bool spare = false;
 
-		pthread_mutex_lock(&lock);
-		idle++;
-		while (!(work = pop_locked()))
-			pthread_cond_wait(&more, &lock);
-		idle--;
-		pthread_mutex_unlock(&lock);
-		run_work(work);
+	pthread_mutex_lock(&workers->lock);
+	workers->idle++;
+	while (!(work = pop_locked(workers)) && !spare)
+		spare = is_spare_locked(workers);
+	workers->idle--;
+	if (!work)
+		workers->threads--;
+	pthread_mutex_unlock(&workers->lock);
+	return work;
+}
+
+/* The work belongs to its loop from the post on, which may free it. */
+static void *worker_main(void *opaque)
+{
+	struct workers *workers = opaque;
+	struct loop_work *work;
+
+	while ((work = take(workers))) {
+		work->work(work);
+		loop_post(work->loop, &work->task);
 	}
 	return NULL;
 }
 
-static int create_thread(void)
+static int create_thread(struct workers *workers)
 {
-	sigset_t all;
-	sigset_t saved;
-	pthread_attr_t attributes;
-	pthread_t thread;
-	int result;
+	int result = fault_hit("workers.thread", workers->name);
 
-	sigfillset(&all);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	result = pthread_create(&thread, &attributes, worker_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	pthread_attr_destroy(&attributes);
+	if (result == 0)
+		result = thread_spawn(NULL, workers->name, workers->kind, worker_main, workers);
+	if (result < 0 && !atomic_flag_test_and_set(&workers->warned))
+		log_warning("cannot start a background thread: %s; going on with fewer", g_strerror(-result));
 	return result;
 }
 
-static void run_queue_here(void)
+/* The first is made under the lock: once there is one there always is. */
+static int ensure_locked(struct workers *workers)
 {
-	struct loop_work *work;
+	int result = workers->threads ? 0 : create_thread(workers);
 
-	do {
-		pthread_mutex_lock(&lock);
-		work = pop_locked();
-		pthread_mutex_unlock(&lock);
-		if (work)
-			run_work(work);
-	} while (work);
+	if (workers->threads == 0 && result == 0)
+		workers->threads = 1;
+	return result;
 }
 
-/* `threads` counts the new one already. When others exist they do its share. */
-static void start_thread(void)
+int workers_ensure(struct workers *workers)
 {
-	static atomic_flag warned = ATOMIC_FLAG_INIT;
-	bool alone;
-	int errnum = create_thread();
+	int result;
 
-	if (errnum == 0)
-		return;
-	if (!atomic_flag_test_and_set(&warned))
-		log_warning("cannot start a background thread: %s; going on with fewer", g_strerror(errnum));
-	pthread_mutex_lock(&lock);
-	alone = --threads == 0;
-	pthread_mutex_unlock(&lock);
-	if (alone)
-		run_queue_here();
+	pthread_mutex_lock(&workers->lock);
+	result = ensure_locked(workers);
+	pthread_mutex_unlock(&workers->lock);
+	return result;
 }
 
-void workers_submit(struct loop_work *work)
+/* `starting` counts the new one already. */
+static void start_another(struct workers *workers)
+{
+	int result = create_thread(workers);
+
+	pthread_mutex_lock(&workers->lock);
+	workers->starting--;
+	workers->threads += result == 0;
+	pthread_mutex_unlock(&workers->lock);
+}
+
+bool workers_submit(struct workers *workers, struct loop_work *work)
 {
 	bool start;
 
-	pthread_mutex_lock(&lock);
-	push_locked(work);
-	start = queued > idle && threads < WORKERS_MAX;
+	pthread_mutex_lock(&workers->lock);
+	if (ensure_locked(workers) < 0) {
+		pthread_mutex_unlock(&workers->lock);
+		return false;
+	}
+	push_locked(workers, work);
+	start = workers->queued > workers->idle + workers->starting &&
+		workers->threads + workers->starting < workers->threads_max;
+	workers->starting += start;
+	pthread_cond_signal(&workers->more);
+	pthread_mutex_unlock(&workers->lock);
 	if (start)
-		threads++;
-	pthread_cond_signal(&more);
-	pthread_mutex_unlock(&lock);
-	if (start)
-		start_thread();
+		start_another(workers);
+	return true;
 }

@@ -100,7 +100,7 @@ static void start_overflow(struct run *run)
 	run->work.work = make_overflow;
 	run->work.done = overflow_made;
 	io->pending++;
-	loop_offload(io->context->loop, &run->work);
+	loop_offload_step(io->context->loop, &run->work);
 }
 
 static void overflow_written(struct run *run, int result)

@@ -31,6 +31,7 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "disk/pool.h"
 #include "owner.h"
 #include "route.h"
@@ -50,7 +51,8 @@
 
 struct migrator {
 	struct local *local;
-	GThread *thread;
+	pthread_t thread;
+	bool started;
 	GMutex lock;
 	GCond changed;
 	struct list disks;
@@ -717,7 +719,7 @@ static bool is_stopping(struct migrator *migrator)
 	return stop;
 }
 
-static gpointer thread_main(gpointer opaque)
+static void *thread_main(void *opaque)
 {
 	struct migrator *migrator = opaque;
 	struct look look = {.migrator = migrator};
@@ -734,15 +736,18 @@ static gpointer thread_main(gpointer opaque)
 struct migrator *migrator_new(struct local *local, GError **error)
 {
 	struct migrator *migrator = g_new0(struct migrator, 1);
+	int result;
 
 	migrator->local = local;
 	g_mutex_init(&migrator->lock);
 	g_cond_init(&migrator->changed);
 	list_init(&migrator->disks);
 	migrator->random = g_rand_new();
-	migrator->thread = g_thread_try_new("leafdisk-back", thread_main, migrator, error);
-	if (migrator->thread)
+	result = thread_spawn(&migrator->thread, "leafdisk-back", THREAD_WAITER, thread_main, migrator);
+	migrator->started = result == 0;
+	if (migrator->started)
 		return migrator;
+	error_set_errno(error, -result, "cannot start the thread that writes back");
 	migrator_free(migrator);
 	return NULL;
 }
@@ -754,9 +759,9 @@ void migrator_free(struct migrator *migrator)
 	g_mutex_lock(&migrator->lock);
 	migrator->stop = true;
 	g_mutex_unlock(&migrator->lock);
-	if (migrator->thread) {
+	if (migrator->started) {
 		cache_kick(migrator->local->cache);
-		g_thread_join(migrator->thread);
+		pthread_join(migrator->thread, NULL);
 	}
 	g_rand_free(migrator->random);
 	g_cond_clear(&migrator->changed);

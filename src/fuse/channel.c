@@ -28,6 +28,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "request.h"
 
 /* Taken in before the disk is given what there is; 64 was slower. */
@@ -283,9 +284,12 @@ void channel_free(struct channel *channel)
 
 void channel_run(struct channel *channel)
 {
+	enum thread_kind before = thread_become(THREAD_LOOP);
+
 	self = channel;
 	loop_run(channel->loop, &channel->stopped);
 	self = NULL;
+	thread_become(before);
 }
 
 static void *thread_main(void *opaque)
@@ -296,10 +300,10 @@ static void *thread_main(void *opaque)
 
 bool channel_start_thread(struct channel *channel, GError **error)
 {
-	int result = pthread_create(&channel->thread, NULL, thread_main, channel);
+	int result = thread_spawn(&channel->thread, "leafdisk-loop", THREAD_LOOP, thread_main, channel);
 
 	channel->has_thread = result == 0;
-	return result == 0 || error_set_errno(error, result, "cannot start a thread");
+	return result == 0 || error_set_errno(error, -result, "cannot start a thread");
 }
 
 void channel_join(struct channel *channel)

@@ -40,10 +40,11 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 	return 0;
 }
 
-void handle_begin_close(struct session *session, struct handle *handle)
+void handle_begin_close(struct session *session, struct handle *handle, void (*hand_over)(void *opaque), void *opaque)
 {
 	pthread_mutex_lock(&session->handles_lock);
 	handle->closing = ++session->closes_begun;
+	hand_over(opaque);
 	pthread_mutex_unlock(&session->handles_lock);
 }
 
@@ -69,8 +70,10 @@ static bool is_closing_locked(const struct session *session, const struct disk *
 	return false;
 }
 
-/* Background work starts in the order it was handed over, so what is waited
- * for here runs already, or has run, and never waits for this thread. */
+/* Waiting work starts in the order that it was handed over, and closes are
+ * handed over in the order of their numbers, under the lock; the work that waits
+ * here was handed over after it had looked at the number. So what it waits for
+ * runs already, or has run, also where the kernel gives no more threads. */
 void handle_await_closes(struct session *session, const struct disk *disk, uint64_t last)
 {
 	pthread_mutex_lock(&session->handles_lock);

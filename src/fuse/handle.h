@@ -21,12 +21,14 @@ struct handle {
  * good. 0, or a negative errno that has been logged. Blocks. */
 int handle_open(struct session *session, struct node *node, bool write, struct handle **handle, bool *keep_cache);
 
-/* The kernel has given the handle back; handle_close() is to follow. The end of
+/* The kernel has given the handle back; HAND_OVER hands handle_close() to a
+ * thread, and does not block. The end of
  * a file's use reaches us without anybody waiting for it, so `rm` after `dd`
  * could find the disk still open. Whoever needs it closed waits for the closes
  * that had begun when its own request came. */
-void handle_begin_close(struct session *session, struct handle *handle);
-/* Number of the last close that has begun. */
+void handle_begin_close(struct session *session, struct handle *handle, void (*hand_over)(void *opaque), void *opaque);
+/* Number of the last close that has begun; asked before the work that is to wait
+ * for it is handed over. */
 uint64_t handle_closes_begun(struct session *session);
 /* Waits until no close of DISK up to number LAST is left. Blocks. */
 void handle_await_closes(struct session *session, const struct disk *disk, uint64_t last);

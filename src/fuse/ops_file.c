@@ -170,6 +170,11 @@ void op_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 		request_reply(request, -ENAMETOOLONG);
 }
 
+static void hand_over_close(void *opaque)
+{
+	request_offload(opaque, close_run, request_reply_result);
+}
+
 /* Nobody waits for the result; handle_close() has logged an error. */
 void op_release(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
@@ -181,6 +186,5 @@ void op_release(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 	}
 	request = request_new(fuse);
 	request->handle = handle_of(file);
-	handle_begin_close(request->session, request->handle);
-	request_offload(request, close_run, request_reply_result);
+	handle_begin_close(request->session, request->handle, hand_over_close, request);
 }

@@ -2,9 +2,9 @@
 #include "request.h"
 
 #include <linux/fuse.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
+
+#include "core/thread.h"
 
 struct request *request_new(fuse_req_t fuse)
 {
@@ -75,7 +75,7 @@ void request_offload(struct request *request, void (*run)(struct request *), voi
 	request->finish = finish;
 	request->work.work = work_run;
 	request->work.done = work_done;
-	loop_offload(request->channel->loop, &request->work);
+	loop_offload_wait(request->channel->loop, &request->work);
 }
 
 static void alone_done(struct loop_task *task)
@@ -90,29 +90,9 @@ static void *alone_main(void *opaque)
 {
 	struct request *request = opaque;
 
-	pthread_setname_np(pthread_self(), "leafdisk-command");
 	request->run(request);
 	loop_post(request->channel->loop, &request->work.task);
 	return NULL;
-}
-
-/* Signals belong to the main thread. */
-static int create_thread(struct request *request)
-{
-	sigset_t all;
-	sigset_t saved;
-	pthread_attr_t attributes;
-	pthread_t thread;
-	int result;
-
-	sigfillset(&all);
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	result = pthread_create(&thread, &attributes, alone_main, request);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
-	pthread_attr_destroy(&attributes);
-	return result;
 }
 
 void request_start_thread(struct request *request, void (*run)(struct request *), void (*finish)(struct request *))
@@ -122,9 +102,9 @@ void request_start_thread(struct request *request, void (*run)(struct request *)
 	request->run = run;
 	request->finish = finish;
 	request->work.task.run = alone_done;
-	result = create_thread(request);
-	if (result != 0)
-		request_reply(request, -result);
+	result = thread_spawn(NULL, "leafdisk-cmd", THREAD_WAITER, alone_main, request);
+	if (result < 0)
+		request_reply(request, result);
 }
 
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,

@@ -2,9 +2,9 @@
  *
  * Requests come from their channel's pool and live on that channel's loop. A
  * request works in one of these ways, or in one after the other: as a disk_io
- * (data), or with a step that may block, on a background thread (names) or one of
- * its own (commands of the control tree). Each
- * ends in a callback on the loop, which goes on or replies. */
+ * (data), or on a thread that may wait: a background thread (names), or one of its
+ * own (commands of the control tree). Each ends in a callback on the loop, which
+ * goes on or replies. */
 #ifndef LEAFDISK_FUSE_REQUEST_H
 #define LEAFDISK_FUSE_REQUEST_H
 
@@ -69,9 +69,11 @@ void request_keep_message(struct request *request);
 /* A buffer for a read (DISK_READ_BUFFER_BYTES). */
 void *request_take_read_buffer(struct request *request);
 
-/* RUN on a background thread, then FINISH on the loop. */
+/* RUN on a background thread that may wait (THREAD_WAITER), then FINISH on the
+ * loop. */
 void request_offload(struct request *request, void (*run)(struct request *), void (*finish)(struct request *));
-/* The same, with a thread of its own, for what may take long. */
+/* The same, with a thread of its own or not at all, for what may take as long as
+ * a drain: where the kernel gives few threads the mount has others to serve. */
 void request_start_thread(struct request *request, void (*run)(struct request *), void (*finish)(struct request *));
 /* OP on DISK; DONE on the loop. The buffer, if any, is set before in IO. */
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,

@@ -1,6 +1,6 @@
 /* A mount: libfuse's session, the pool behind it and the loops that serve it.
  *
- * Order of the start: pool, channels, mount, descriptors, threads. So whatever
+ * Order of the start: background threads, pool, channels, mount, descriptors, threads. So whatever
  * can fail fails before the mount, but for the clones of its descriptor.
  *
  * Order of the end: every channel stops receiving and answers what it has;
@@ -206,8 +206,8 @@ static bool attach_channels(struct session *session, GError **error)
 
 static bool start(struct session *session, GError **error)
 {
-	return open_pool(session, error) && make_channels(session, error) && mount_session(session, error) &&
-	       attach_channels(session, error);
+	return loop_start_workers(error) && open_pool(session, error) && make_channels(session, error) &&
+	       mount_session(session, error) && attach_channels(session, error);
 }
 
 struct session *session_new(const struct mount_options *options, int signal_fd, GError **error)

@@ -264,7 +264,7 @@ void image_op_offload(struct image_op *op, int (*run)(struct image_op *op))
 	offloaded->work = (struct loop_work){.work = offloaded_work, .done = offloaded_done};
 	offloaded->op = op;
 	offloaded->run = run;
-	loop_offload(aio_queue_loop(op->queue), &offloaded->work);
+	loop_offload_step(aio_queue_loop(op->queue), &offloaded->work);
 }
 
 struct blocking_run {

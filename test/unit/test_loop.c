@@ -3,12 +3,17 @@
  * A loop that loses a wake-up never ends: an alarm turns that into a failure. */
 #include "core/loop.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/thread.h"
 
 #define MS ((uint64_t)1000000)
 #define DEADLOCK_SECONDS 60
@@ -676,7 +681,7 @@ static void work_done(struct loop_work *work)
 	g_assert_true(loop_self() == test->loop);
 	g_assert_false(pthread_equal(test->worker, pthread_self()));
 	if (test->again-- > 0) {
-		loop_offload(test->loop, work);
+		loop_offload_step(test->loop, work);
 		return;
 	}
 	g_assert_cmpint(test->value, ==, 8);
@@ -697,7 +702,7 @@ static int count_workers(void)
 		g_autofree char *path = g_strdup_printf("/proc/self/task/%s/comm", id);
 		g_autofree char *name = NULL;
 
-		if (g_file_get_contents(path, &name, NULL, NULL) && strcmp(name, "leafdisk-work\n") == 0)
+		if (g_file_get_contents(path, &name, NULL, NULL) && strcmp(name, "leafdisk-step\n") == 0)
 			count++;
 	}
 	return count;
@@ -716,7 +721,7 @@ static void test_offload(void)
 
 		*test = (struct test_work){
 			.work = {.work = do_work, .done = work_done}, .loop = loop, .value = 2, .again = 1};
-		loop_offload(loop, &test->work);
+		loop_offload_step(loop, &test->work);
 	}
 	run_and_free(loop);
 	g_assert_cmpint(works_left, ==, 0);
@@ -725,6 +730,132 @@ static void test_offload(void)
 	g_assert_cmpint(count_workers(), >, 1);
 	g_assert_cmpint(count_workers(), <=, 8);
 }
+
+#define WAITERS 40
+
+static pthread_barrier_t all_wait;
+static atomic_int waits_done;
+
+static void wait_for_all(struct loop_work *work)
+{
+	(void)work;
+	g_assert_true(thread_kind_self() == THREAD_WAITER);
+	g_assert_true(thread_may_wait());
+	pthread_barrier_wait(&all_wait);
+}
+
+static void wait_done(struct loop_work *work)
+{
+	(void)work;
+	stop = atomic_fetch_add(&waits_done, 1) + 1 == WAITERS;
+}
+
+/* Each may wait for all others: there is a thread for each. */
+static void test_waiters(void)
+{
+	struct loop *loop = make_loop();
+	struct loop_work works[WAITERS];
+
+	atomic_store(&waits_done, 0);
+	pthread_barrier_init(&all_wait, NULL, WAITERS);
+	for (int i = 0; i < WAITERS; i++) {
+		works[i] = (struct loop_work){.work = wait_for_all, .done = wait_done};
+		loop_offload_wait(loop, &works[i]);
+	}
+	run_and_free(loop);
+	pthread_barrier_destroy(&all_wait);
+}
+
+static pthread_t ran_on[WAITERS];
+static int order[WAITERS];
+static atomic_int ordered_run;
+
+struct ordered {
+	struct loop_work work;
+	int number;
+};
+
+static void ordered_done(struct loop_work *work)
+{
+	(void)work;
+	stop = atomic_fetch_add(&waits_done, 1) + 1 == WAITERS;
+}
+
+static void note_thread(struct loop_work *work)
+{
+	struct ordered *ordered = container_of(work, struct ordered, work);
+
+	ran_on[ordered->number] = pthread_self();
+	order[atomic_fetch_add(&ordered_run, 1)] = ordered->number;
+}
+
+static void run_ordered(struct loop *loop, struct ordered *works,
+			void (*offload)(struct loop *loop, struct loop_work *work))
+{
+	stop = false;
+	atomic_store(&waits_done, 0);
+	atomic_store(&ordered_run, 0);
+	for (int i = 0; i < WAITERS; i++) {
+		works[i] = (struct ordered){.work = {.work = note_thread, .done = ordered_done}, .number = i};
+		offload(loop, &works[i].work);
+	}
+	loop_run(loop, &stop);
+}
+
+/* A loop whose thread may block needs no other thread for its steps. */
+static void test_steps_here(void)
+{
+	struct loop *loop = make_loop();
+	struct ordered works[WAITERS];
+
+	loop_run_steps_here(loop);
+	run_ordered(loop, works, loop_offload_step);
+	for (int i = 0; i < WAITERS; i++)
+		g_assert_true(pthread_equal(ran_on[i], pthread_self()));
+	run_and_free(loop);
+}
+
+#ifdef LEAFDISK_FAULTS
+/* The kernel gives no more threads: the ones that exist do the work in the order
+ * that it came in. */
+static void test_no_more_threads(void)
+{
+	struct loop *loop = make_loop();
+	struct ordered works[WAITERS];
+
+	g_assert_true(loop_start_workers(NULL));
+	g_assert_true(fault_arm("workers.thread:EAGAIN", NULL));
+	run_ordered(loop, works, loop_offload_wait);
+	run_ordered(loop, works, loop_offload_step);
+	g_assert_true(fault_arm("", NULL));
+	for (int i = 0; i < WAITERS; i++)
+		g_assert_false(pthread_equal(ran_on[i], pthread_self()));
+	run_and_free(loop);
+}
+
+/* None at all, in a program that did not make sure of one. */
+static void test_no_thread(void)
+{
+	GError *error = NULL;
+	struct loop *loop;
+	struct ordered works[WAITERS];
+
+	if (!g_test_subprocess()) {
+		g_test_trap_subprocess(NULL, 0, 0);
+		g_test_trap_assert_passed();
+		return;
+	}
+	loop = make_loop();
+	g_assert_true(fault_arm("workers.thread:EAGAIN", NULL));
+	g_assert_false(loop_start_workers(&error));
+	g_assert_cmpint(error_to_errno(error), ==, -EAGAIN);
+	g_clear_error(&error);
+	run_ordered(loop, works, loop_offload_wait);
+	for (int i = 0; i < WAITERS; i++)
+		g_assert_cmpint(order[i], ==, i);
+	run_and_free(loop);
+}
+#endif
 
 int main(int argc, char **argv)
 {
@@ -747,5 +878,11 @@ int main(int argc, char **argv)
 	g_test_add_func("/loop/run/nested", test_nested_loops);
 	g_test_add_func("/loop/run/again", test_run_again);
 	g_test_add_func("/loop/offload", test_offload);
+	g_test_add_func("/loop/offload/waiters", test_waiters);
+	g_test_add_func("/loop/offload/steps-here", test_steps_here);
+#ifdef LEAFDISK_FAULTS
+	g_test_add_func("/loop/offload/no-more-threads", test_no_more_threads);
+	g_test_add_func("/loop/offload/no-thread", test_no_thread);
+#endif
 	return g_test_run();
 }

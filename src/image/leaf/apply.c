@@ -155,7 +155,7 @@ void leaf_apply(struct image *image, struct image_op *op)
 {
 	(void)image;
 	op->work = (struct loop_work){.work = prepare_work, .done = prepare_done};
-	loop_offload(aio_queue_loop(op->queue), &op->work);
+	loop_offload_step(aio_queue_loop(op->queue), &op->work);
 }
 
 bool leaf_apply_fits_locked(struct leaf *leaf, const struct apply_plan *plan)
@@ -270,5 +270,5 @@ void leaf_apply_settle(struct leaf_commit *commit, int result)
 	}
 	commit->header_touched = true; /* the batch has happened: its copies are owed */
 	commit->work = (struct loop_work){.work = settle_work, .done = settle_done};
-	loop_offload(aio_queue_loop(commit->queue), &commit->work);
+	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 }

@@ -233,7 +233,7 @@ static void write_metadata(struct leaf_commit *commit)
 {
 	if (commit->checkpoint) {
 		commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
-		loop_offload(aio_queue_loop(commit->queue), &commit->work);
+		loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 	} else if (commit->record_bytes > 0) {
 		leaf_commit_write_record(commit, commit->record_bytes,
 					 commit->plan ? leaf_apply_settle : leaf_commit_finish);

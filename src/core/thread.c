@@ -1,0 +1,77 @@
+/* Threads, told apart by what they may wait for. */
+#include "core/thread.h"
+
+#include <signal.h>
+
+struct start {
+	const char *name;
+	enum thread_kind kind;
+	void *(*main)(void *opaque);
+	void *opaque;
+};
+
+static _Thread_local enum thread_kind kind_self;
+
+enum thread_kind thread_become(enum thread_kind kind)
+{
+	enum thread_kind before = kind_self;
+
+	kind_self = kind;
+	return before;
+}
+
+enum thread_kind thread_kind_self(void)
+{
+	return kind_self;
+}
+
+bool thread_may_wait(void)
+{
+	return kind_self != THREAD_LOOP && kind_self != THREAD_STEP;
+}
+
+bool thread_may_block(void)
+{
+	return kind_self != THREAD_LOOP;
+}
+
+static void *start_main(void *opaque)
+{
+	struct start start = *(struct start *)opaque;
+
+	g_free(opaque);
+	kind_self = start.kind;
+	if (start.name)
+		pthread_setname_np(pthread_self(), start.name);
+	return start.main(start.opaque);
+}
+
+static int create(pthread_t *thread, const pthread_attr_t *attributes, struct start *start)
+{
+	sigset_t all, saved;
+	int result;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	result = pthread_create(thread, attributes, start_main, start);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	return -result;
+}
+
+int thread_spawn(pthread_t *thread, const char *name, enum thread_kind kind, void *(*main)(void *opaque), void *opaque)
+{
+	struct start *start = g_new(struct start, 1);
+	pthread_attr_t attributes;
+	pthread_t unused;
+	int result;
+
+	*start = (struct start){name, kind, main, opaque};
+	pthread_attr_init(&attributes);
+	if (!thread)
+		pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	result = create(thread ? thread : &unused, &attributes, start);
+	pthread_attr_destroy(&attributes);
+	if (result < 0)
+		g_free(start);
+	return result;
+}
