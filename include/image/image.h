@@ -22,6 +22,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "aio/queue.h"
@@ -137,6 +138,10 @@ struct image_op {
  * BASE_OFFSET is for raw only: bytes of the file before the layer. */
 struct image *image_open(const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
 			 GError **error);
+/* The file that FD is open on (any way, O_PATH too; borrowed for the call):
+ * PATH only names it in messages. So what was checked is what is opened. */
+struct image *image_open_fd(int fd, const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
+			    GError **error);
 /* Marks a writable image as written from now on: its generation, or its time
  * stamp, is another one, durably. A part of image_open() without
  * IMAGE_BEGIN_LATER; so an image that is only read stays as it is. Before the
@@ -186,6 +191,8 @@ void image_resize(struct image *image, struct image_op *op);
 
 /* Bytes that the image takes on its storage. Blocks. */
 uint64_t image_allocated_bytes(struct image *image);
+/* Of the open file, whatever its name is now. Blocks. 0 or -errno. */
+int image_stat(struct image *image, struct stat *st);
 
 /* ARGV (NULL-terminated, copied; NULL: none) is run when a block device has no
  * room left, with the device's path appended. Every leaf image opened later
@@ -199,6 +206,8 @@ int image_run_blocking(struct image *image, struct image_op *op, void (*submit)(
  * anything unknown. NULL on error. A name that ends in .raw or .img is raw
  * whatever its bytes say, and is not read. */
 enum image_format image_probe(const char *path, GError **error);
+/* FD and PATH as for image_open_fd(); PATH's ending counts. */
+enum image_format image_probe_fd(int fd, const char *path, GError **error);
 
 /* What the headers say, without opening the layer. Blocks. Parent path etc.
  * are copied into *INFO; clear with image_info_clear. */
@@ -211,6 +220,7 @@ struct image_info {
 	struct image_parent parent;
 };
 bool image_read_info(const char *path, enum image_format format, struct image_info *info, GError **error);
+bool image_read_info_fd(int fd, const char *path, enum image_format format, struct image_info *info, GError **error);
 void image_info_clear(struct image_info *info);
 
 /* Creates a new file; never replaces one (EEXIST). For a block device,
@@ -224,6 +234,10 @@ struct image_create_options {
 };
 bool image_create(const char *path, enum image_format format, const struct image_create_options *options,
 		  GError **error);
+/* In the directory that DIRECTORY is open on: PATH's last part is the file's
+ * name there, the whole only names it in messages. */
+bool image_create_in(int directory, const char *path, enum image_format format,
+		     const struct image_create_options *options, GError **error);
 
 /* Names another parent in the header; nothing else changes. */
 bool image_set_parent(const char *path, const struct image_parent *parent, GError **error);

@@ -9,7 +9,8 @@ typedef void (*image_finding)(void *opaque, bool repaired, const char *sentence)
 
 struct image_ops {
 	const char *name;
-	struct image *(*open)(const char *path, unsigned flags, uint64_t base_offset, GError **error);
+	/* FD: the file itself; IMAGE_BY_PATH: the one that PATH names. */
+	struct image *(*open)(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error);
 	int (*begin_writing)(struct image *image);
 	int (*close)(struct image *image);
 	struct image_extent (*extent)(struct image *image, uint64_t block, uint64_t blocks, bool may_block);
@@ -21,8 +22,10 @@ struct image_ops {
 	void (*resize)(struct image *image, struct image_op *op);
 	void (*wait_room)(struct image *image, struct image_op *op); /* NULL: never -EAGAIN */
 	uint64_t (*allocated_bytes)(struct image *image);
-	bool (*read_info)(const char *path, struct image_info *info, GError **error);
-	bool (*create)(const char *path, const struct image_create_options *options, GError **error);
+	int (*stat)(struct image *image, struct stat *st);
+	bool (*read_info)(int fd, const char *path, struct image_info *info, GError **error);
+	/* DIRECTORY may be AT_FDCWD: then PATH is the file's. */
+	bool (*create)(int directory, const char *path, const struct image_create_options *options, GError **error);
 	bool (*set_parent)(const char *path, const struct image_parent *parent, GError **error); /* NULL: none */
 	bool (*check)(const char *path, bool repair, image_finding finding, void *opaque,
 		      struct image_check_result *result, GError **error);

@@ -73,7 +73,21 @@ static void open_direct(struct image_file *file, int flags)
 		log_debug(LOG_IMAGE, "%s: no O_DIRECT (%s), using the page cache", file->path, strerror(errno));
 }
 
-bool image_file_open(struct image_file *file, const char *path, unsigned flags, GError **error)
+/* An open of the descriptor's link in /proc is one of its very file. */
+int image_file_reopen(int fd, const char *path, int open_flags)
+{
+	char link[sizeof("/proc/self/fd/") + 3 * sizeof(int)];
+	int fault = fault_hit("image.open", path);
+
+	if (fault) {
+		errno = -fault;
+		return -1;
+	}
+	g_snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return open(fd == IMAGE_BY_PATH ? path : link, open_flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
+bool image_file_open(struct image_file *file, int fd, const char *path, unsigned flags, GError **error)
 {
 	bool writable = flags & IMAGE_WRITABLE;
 	int open_flags = writable ? O_RDWR : O_RDONLY;
@@ -84,7 +98,7 @@ bool image_file_open(struct image_file *file, const char *path, unsigned flags, 
 		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE},
 	};
 	file->aio.name = file->path;
-	file->aio.buffered_fd = open(path, open_flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	file->aio.buffered_fd = image_file_reopen(fd, path, open_flags);
 	if (file->aio.buffered_fd < 0 || fstat(file->aio.buffered_fd, &st) < 0) {
 		error_set_errno(error, errno, "%s: cannot be opened%s", path, writable ? " for writing" : "");
 		goto fail;
@@ -202,17 +216,35 @@ int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t le
 	return verdict_final(STORE_IMAGE, STORE_PUNCH, -errno) == VERDICT_IGNORE ? 0 : -errno;
 }
 
-int image_file_create(const char *path, bool force, bool *block_device, GError **error)
+int image_file_stat(const struct image_file *file, struct stat *st)
+{
+	return fstat(file->aio.buffered_fd, st) < 0 ? -errno : 0;
+}
+
+static const char *name_in(int directory, const char *path)
+{
+	const char *slash = directory == AT_FDCWD ? NULL : strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+void image_file_remove(int directory, const char *path)
+{
+	(void)unlinkat(directory, name_in(directory, path), 0);
+}
+
+int image_file_create(int directory, const char *path, bool force, bool *block_device, GError **error)
 {
 	struct stat st;
 	int fd;
 
-	*block_device = stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+	*block_device = directory == AT_FDCWD && stat(path, &st) == 0 && S_ISBLK(st.st_mode);
 	if (*block_device && !force) {
 		error_set(error, EEXIST, "%s: is a block device; its content is overwritten only with --force", path);
 		return -1;
 	}
-	fd = open(path, *block_device ? O_RDWR | O_EXCL | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = openat(directory, name_in(directory, path),
+		    *block_device ? O_RDWR | O_EXCL | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		error_set_errno(error, errno, "%s: cannot be created", path);
 	return fd;

@@ -18,10 +18,15 @@ struct image_file {
 	bool locked;
 };
 
-/* FLAGS are image.h's. Anything but a regular file or a block device is
- * refused. Locks against other opens unless IMAGE_NO_LOCK. On failure FILE is
- * closed. */
-bool image_file_open(struct image_file *file, const char *path, unsigned flags, GError **error);
+#define IMAGE_BY_PATH (-1)
+
+/* The file that FD is open on, named PATH in messages, or with IMAGE_BY_PATH
+ * the one at PATH, links followed. FLAGS are image.h's. Anything but a regular
+ * file or a block device is refused. Locks against other opens unless
+ * IMAGE_NO_LOCK. On failure FILE is closed. */
+bool image_file_open(struct image_file *file, int fd, const char *path, unsigned flags, GError **error);
+/* A descriptor to read it with, or -1 with errno. */
+int image_file_reopen(int fd, const char *path, int open_flags);
 void image_file_close(struct image_file *file);
 
 /* Bytes; a block device's capacity. -errno on failure. */
@@ -36,7 +41,11 @@ int image_file_sync(const struct image_file *file);
 int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length);
 
 /* Creates PATH exclusively (mode 0600 less umask), or opens an existing block
- * device when FORCE. The descriptor, or -1 with ERROR. */
-int image_file_create(const char *path, bool force, bool *block_device, GError **error);
+ * device when FORCE. DIRECTORY is AT_FDCWD, or where PATH's last part is. The
+ * descriptor, or -1 with ERROR. */
+int image_file_create(int directory, const char *path, bool force, bool *block_device, GError **error);
+/* What image_file_create() made. */
+void image_file_remove(int directory, const char *path);
+int image_file_stat(const struct image_file *file, struct stat *st);
 
 #endif

@@ -12,6 +12,7 @@
 #include "aio/blocking.h"
 #include "core/error.h"
 #include "driver.h"
+#include "file.h"
 #include "format/leaf.h"
 
 static const struct image_ops *const drivers[] = {
@@ -55,8 +56,14 @@ void image_info_clear(struct image_info *info)
 struct image *image_open(const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
 			 GError **error)
 {
+	return image_open_fd(IMAGE_BY_PATH, path, format, flags, base_offset, error);
+}
+
+struct image *image_open_fd(int fd, const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
+			    GError **error)
+{
 	const struct image_ops *ops = driver_of(path, format, error);
-	struct image *image = ops ? ops->open(path, flags, base_offset, error) : NULL;
+	struct image *image = ops ? ops->open(fd, path, flags, base_offset, error) : NULL;
 	int result = image && image->writable && !(flags & IMAGE_BEGIN_LATER) ? image_begin_writing(image) : 0;
 
 	if (result == 0)
@@ -221,6 +228,11 @@ uint64_t image_allocated_bytes(struct image *image)
 	return image->ops->allocated_bytes(image);
 }
 
+int image_stat(struct image *image, struct stat *st)
+{
+	return image->ops->stat(image, st);
+}
+
 static void run_done(struct loop_task *task)
 {
 	struct image_op *op = container_of(task, struct image_op, task);
@@ -317,28 +329,38 @@ static bool has_leaf_magic(int fd)
 
 enum image_format image_probe(const char *path, GError **error)
 {
+	return image_probe_fd(IMAGE_BY_PATH, path, error);
+}
+
+enum image_format image_probe_fd(int fd, const char *path, GError **error)
+{
 	enum image_format format = IMAGE_FORMAT_NONE;
-	int fd;
+	int readable;
 
 	if (name_is_raw(path))
 		return IMAGE_FORMAT_RAW;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0) {
+	readable = image_file_reopen(fd, path, O_RDONLY);
+	if (readable < 0) {
 		error_set_errno(error, errno, "%s: cannot be read", path);
 		return format;
 	}
-	if (has_leaf_magic(fd))
+	if (has_leaf_magic(readable))
 		format = IMAGE_FORMAT_LEAF;
-	close(fd);
+	close(readable);
 	return format;
 }
 
 bool image_read_info(const char *path, enum image_format format, struct image_info *info, GError **error)
 {
+	return image_read_info_fd(IMAGE_BY_PATH, path, format, info, error);
+}
+
+bool image_read_info_fd(int fd, const char *path, enum image_format format, struct image_info *info, GError **error)
+{
 	const struct image_ops *ops = driver_of(path, format, error);
 
 	*info = (struct image_info){.format = format};
-	if (ops && ops->read_info(path, info, error))
+	if (ops && ops->read_info(fd, path, info, error))
 		return true;
 	image_info_clear(info);
 	return false;
@@ -347,9 +369,15 @@ bool image_read_info(const char *path, enum image_format format, struct image_in
 bool image_create(const char *path, enum image_format format, const struct image_create_options *options,
 		  GError **error)
 {
+	return image_create_in(AT_FDCWD, path, format, options, error);
+}
+
+bool image_create_in(int directory, const char *path, enum image_format format,
+		     const struct image_create_options *options, GError **error)
+{
 	const struct image_ops *ops = driver_of(path, format, error);
 
-	return ops && ops->create(path, options, error);
+	return ops && ops->create(directory, path, options, error);
 }
 
 bool image_set_parent(const char *path, const struct image_parent *parent, GError **error)

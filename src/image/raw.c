@@ -78,7 +78,7 @@ static int raw_begin_writing(struct image *image)
 	return fsync(fd) < 0 ? -errno : 0;
 }
 
-static struct image *raw_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)
+static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error)
 {
 	struct raw *raw = g_new0(struct raw, 1);
 
@@ -89,7 +89,7 @@ static struct image *raw_open(const char *path, unsigned flags, uint64_t base_of
 	};
 	raw->base_offset = base_offset;
 	raw->file.aio.direct_fd = raw->file.aio.buffered_fd = -1;
-	if (!image_file_open(&raw->file, path, flags, error) || !raw_measure(raw, error)) {
+	if (!image_file_open(&raw->file, fd, path, flags, error) || !raw_measure(raw, error)) {
 		raw_close(&raw->image);
 		return NULL;
 	}
@@ -255,9 +255,14 @@ static uint64_t raw_allocated_bytes(struct image *image)
 	return image_file_allocated(&raw_of(image)->file);
 }
 
-static bool raw_read_info(const char *path, struct image_info *info, GError **error)
+static int raw_stat(struct image *image, struct stat *st)
 {
-	struct image *image = raw_open(path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, 0, error);
+	return image_file_stat(&raw_of(image)->file, st);
+}
+
+static bool raw_read_info(int fd, const char *path, struct image_info *info, GError **error)
+{
+	struct image *image = raw_open(fd, path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, 0, error);
 
 	if (!image)
 		return false;
@@ -266,21 +271,21 @@ static bool raw_read_info(const char *path, struct image_info *info, GError **er
 	return true;
 }
 
-static bool raw_create(const char *path, const struct image_create_options *options, GError **error)
+static bool raw_create(int directory, const char *path, const struct image_create_options *options, GError **error)
 {
 	bool block_device;
 	int fd;
 
 	if (options->parent && options->parent->format != IMAGE_FORMAT_NONE)
 		return error_set(error, EINVAL, "%s: a raw image cannot have a parent; create a .leaf", path);
-	fd = image_file_create(path, options->force, &block_device, error);
+	fd = image_file_create(directory, path, options->force, &block_device, error);
 	if (fd < 0)
 		return false;
 	if (!block_device && ftruncate(fd, (off_t)options->size_bytes) < 0) {
 		error_set_errno(error, errno, "%s: cannot be made %" G_GUINT64_FORMAT " bytes long", path,
 				options->size_bytes);
 		close(fd);
-		unlink(path);
+		image_file_remove(directory, path);
 		return false;
 	}
 	close(fd);
@@ -290,7 +295,7 @@ static bool raw_create(const char *path, const struct image_create_options *opti
 static bool raw_check(const char *path, bool repair, image_finding finding, void *opaque,
 		      struct image_check_result *result, GError **error)
 {
-	struct image *image = raw_open(path, IMAGE_NO_LOCK, 0, error);
+	struct image *image = raw_open(IMAGE_BY_PATH, path, IMAGE_NO_LOCK, 0, error);
 
 	(void)repair;
 	(void)finding;
@@ -314,6 +319,7 @@ const struct image_ops raw_image_ops = {
 	.flush = raw_flush,
 	.resize = raw_resize,
 	.allocated_bytes = raw_allocated_bytes,
+	.stat = raw_stat,
 	.read_info = raw_read_info,
 	.create = raw_create,
 	.check = raw_check,

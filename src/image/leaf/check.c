@@ -70,7 +70,8 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 {
 	g_autoptr(GError) local = NULL;
 	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path};
-	struct leaf *leaf = leaf_load(path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
+	struct leaf *leaf =
+		leaf_load(IMAGE_BY_PATH, path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
 	bool good = leaf;
 
 	if (leaf) {

@@ -114,7 +114,7 @@ static int write_new(int fd, bool block_device, const char *path, struct leaf_he
 	return result < 0 ? result : leaf_header_write(&file, header);
 }
 
-bool leaf_create(const char *path, const struct image_create_options *options, GError **error)
+bool leaf_create(int directory, const char *path, const struct image_create_options *options, GError **error)
 {
 	uint32_t chunk_bytes = options->chunk_bytes ? options->chunk_bytes : LEAF_CHUNK_BYTES;
 	struct leaf_header_ondisk header;
@@ -123,7 +123,7 @@ bool leaf_create(const char *path, const struct image_create_options *options, G
 
 	if (!options_fit(path, options, chunk_bytes, error))
 		return false;
-	fd = image_file_create(path, options->force, &block_device, error);
+	fd = image_file_create(directory, path, options->force, &block_device, error);
 	if (fd < 0)
 		return false;
 	new_header(&header, options, chunk_bytes);
@@ -132,7 +132,7 @@ bool leaf_create(const char *path, const struct image_create_options *options, G
 	if (result == 0)
 		return true;
 	if (!block_device)
-		unlink(path);
+		image_file_remove(directory, path);
 	return error_set_errno(error, -result, "%s: cannot be created", path);
 }
 
@@ -144,7 +144,7 @@ bool leaf_set_parent(const char *path, const struct image_parent *parent, GError
 	bool read_only;
 	int result;
 
-	if (!parent_fits(path, parent, error) || !image_file_open(&file, path, IMAGE_WRITABLE, error))
+	if (!parent_fits(path, parent, error) || !image_file_open(&file, IMAGE_BY_PATH, path, IMAGE_WRITABLE, error))
 		return false;
 	if (!leaf_header_read(&file, &header, &report) || !leaf_header_usable(&header, path, &read_only, error)) {
 		image_file_close(&file);
@@ -158,14 +158,14 @@ bool leaf_set_parent(const char *path, const struct image_parent *parent, GError
 	return result == 0 || error_set_errno(error, -result, "%s: its parent cannot be changed", path);
 }
 
-bool leaf_read_info(const char *path, struct image_info *info, GError **error)
+bool leaf_read_info(int fd, const char *path, struct image_info *info, GError **error)
 {
 	struct leaf_report report = {.path = path, .error = error};
 	struct leaf_header_ondisk header;
 	struct image_file file;
 	bool read_only, good;
 
-	if (!image_file_open(&file, path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, error))
+	if (!image_file_open(&file, fd, path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, error))
 		return false;
 	good = leaf_header_read(&file, &header, &report) && leaf_header_usable(&header, path, &read_only, error);
 	image_file_close(&file);

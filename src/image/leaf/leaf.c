@@ -46,7 +46,7 @@ static int leaf_begin_writing(struct image *image)
 	return 0;
 }
 
-static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_offset, GError **error)
+static struct image *leaf_open(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error)
 {
 	g_autoptr(GError) local = NULL;
 	struct leaf_report report = {.path = path, .error = &local};
@@ -56,7 +56,7 @@ static struct image *leaf_open(const char *path, unsigned flags, uint64_t base_o
 	if (base_offset)
 		error_set(&local, EINVAL, "%s: only a raw image can begin at an offset", path);
 	else
-		leaf = leaf_load(path, flags, &report);
+		leaf = leaf_load(fd, path, flags, &report);
 	if (leaf && leaf->image.writable && (result = leaf_redo_finish(leaf)) < 0) {
 		error_set_errno(&local, -result, "%s: a batch that was interrupted cannot be finished", path);
 		g_clear_pointer(&leaf, leaf_free);
@@ -84,6 +84,11 @@ static uint64_t leaf_allocated_bytes(struct image *image)
 	return image_file_allocated(&leaf_of(image)->file);
 }
 
+static int leaf_stat(struct image *image, struct stat *st)
+{
+	return image_file_stat(&leaf_of(image)->file, st);
+}
+
 const struct image_ops leaf_image_ops = {
 	.name = "leaf",
 	.open = leaf_open,
@@ -98,6 +103,7 @@ const struct image_ops leaf_image_ops = {
 	.resize = leaf_resize,
 	.wait_room = leaf_wait_room,
 	.allocated_bytes = leaf_allocated_bytes,
+	.stat = leaf_stat,
 	.read_info = leaf_read_info,
 	.create = leaf_create,
 	.set_parent = leaf_set_parent,

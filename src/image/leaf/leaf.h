@@ -233,7 +233,7 @@ struct leaf_report {
 /* Always false, for "return leaf_damage(...)" in opening; in checking the
  * caller may go on. */
 bool leaf_damage(struct leaf_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
-struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *report);
+struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_report *report);
 void leaf_free(struct leaf *leaf);
 
 /* header.c: the two copies. All block. */
@@ -341,9 +341,9 @@ void leaf_grow_set_command(const char *const *argv);
 int leaf_no_room_locked(struct leaf *leaf);
 
 /* create.c */
-bool leaf_create(const char *path, const struct image_create_options *options, GError **error);
+bool leaf_create(int directory, const char *path, const struct image_create_options *options, GError **error);
 bool leaf_set_parent(const char *path, const struct image_parent *parent, GError **error);
-bool leaf_read_info(const char *path, struct image_info *info, GError **error);
+bool leaf_read_info(int fd, const char *path, struct image_info *info, GError **error);
 void leaf_parent_encode(struct leaf_header_ondisk *header, const struct image_parent *parent);
 void leaf_parent_decode(const struct leaf_header_ondisk *header, struct image_parent *parent);
 

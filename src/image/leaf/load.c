@@ -289,7 +289,7 @@ static bool load_header(struct leaf *leaf, unsigned flags, struct leaf_report *r
 	return true;
 }
 
-struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *report)
+struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_report *report)
 {
 	struct leaf *leaf = g_new0(struct leaf, 1);
 
@@ -300,7 +300,7 @@ struct leaf *leaf_load(const char *path, unsigned flags, struct leaf_report *rep
 		.path = g_strdup(path),
 		.writable = flags & IMAGE_WRITABLE,
 	};
-	if (!image_file_open(&leaf->file, path, flags, report->error))
+	if (!image_file_open(&leaf->file, fd, path, flags, report->error))
 		goto fail;
 	leaf->image.device = leaf->file.device;
 	leaf->image.inode = leaf->file.inode;

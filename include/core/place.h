@@ -1,0 +1,49 @@
+/* Files below a directory that others may write to.
+ *
+ * Whoever can write to a directory can put a link, or another file, in a name's
+ * place at any moment. So a name is looked up once: what is found is checked on
+ * its descriptor, and the descriptor is used. No function here but
+ * place_open() follows a link, leads above its directory, or has an effect on
+ * what it finds (descriptors of files are O_PATH ones).
+ *
+ * Everything blocks, on any thread. Descriptors are close-on-exec and the
+ * caller's to close; a negative one is the -errno of a call that failed. */
+#ifndef LEAFDISK_CORE_PLACE_H
+#define LEAFDISK_CORE_PLACE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/* A directory, held open. */
+struct place {
+	int fd;	    /* readable where the process may read it, else O_PATH */
+	char *path; /* absolute, links followed: as it was when it was opened */
+	ino_t inode;
+	uid_t owner;
+};
+
+/* Links in DIRECTORY are followed: it is named by who runs the program. False
+ * and ERROR when it is not a usable directory. */
+bool place_open(struct place *place, const char *directory, GError **error);
+/* Of a place that was not opened, or is closed, too. */
+void place_close(struct place *place);
+/* Where the store has forgotten the descriptor (ESTALE after a server was
+ * restarted, or a new mount): the same directory by its path. 0 or -errno; the
+ * descriptor's number stays. */
+int place_renew(struct place *place);
+
+/* What PATH (absolute, links followed) is called below the place; NULL: it is
+ * not below it. */
+const char *place_relative(const struct place *place, const char *path);
+
+/* The directory RELATIVE ("" is the place itself), or the file. ELOOP: a name on
+ * the way, or the last one, is a link now; EXDEV: RELATIVE leads above. *ST is
+ * the file's. */
+int place_open_directory(const struct place *place, const char *relative);
+int place_find(const struct place *place, const char *relative, struct stat *st);
+
+/* The directory PATH, absolute and without links, readable. */
+int place_open_absolute(const char *path);
+
+#endif

@@ -1,0 +1,170 @@
+/* Files below a directory that others may write to.
+ *
+ * openat2() holds a whole path to the rules. Where the kernel has none (before
+ * 5.6, or behind a filter of system calls) each name is a step of its own from
+ * the descriptor of the one before: a step follows no link and never goes up,
+ * so what it reaches is below the directory as well. */
+#include "core/place.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+
+/* Somebody renamed a directory on the way just then. */
+#define TRIES 8
+
+#define STEP_FLAGS (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+static int open_at_once(int directory, const char *relative, int flags)
+{
+	struct open_how how = {
+		.flags = (unsigned)flags,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	int fault = fault_hit("place.openat2", relative);
+	int fd = -1;
+
+	if (fault)
+		return fault;
+	for (unsigned i = 0; i < TRIES && fd < 0; i++) {
+		fd = (int)syscall(SYS_openat2, directory, relative, &how, sizeof(how));
+		if (fd < 0 && errno != EAGAIN && errno != EINTR)
+			break;
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+/* One name; AT is closed. */
+static int step(int at, const char *name, int flags)
+{
+	int fd = -EXDEV;
+
+	if (strcmp(name, "..") != 0) {
+		fd = openat(at, name, flags | O_NOFOLLOW);
+		fd = fd < 0 ? -errno : fd;
+	}
+	close(at);
+	return fd;
+}
+
+static int open_by_steps(int directory, const char *relative, int flags)
+{
+	g_auto(GStrv) names = g_strsplit(relative, "/", -1);
+	int at = relative[0] == '/' ? -EXDEV : openat(directory, ".", STEP_FLAGS);
+
+	if (at == -1)
+		return -errno;
+	for (char **name = names; *name && at >= 0; name++)
+		at = step(at, *name, name[1] ? STEP_FLAGS : flags);
+	return at;
+}
+
+/* A descriptor, or -errno. */
+static int open_beneath(int directory, const char *relative, int flags)
+{
+	int fd = fault_hit("place.open", relative);
+
+	if (fd == 0)
+		fd = open_at_once(directory, relative, flags | O_NOFOLLOW | O_CLOEXEC);
+	if (fd == -ENOSYS || fd == -EPERM)
+		fd = open_by_steps(directory, relative, flags | O_CLOEXEC);
+	return fd;
+}
+
+/* O_PATH where it can be entered and not listed. */
+static int open_to_read(int directory, const char *relative)
+{
+	int fd = open_beneath(directory, relative, O_RDONLY | O_DIRECTORY);
+
+	return fd == -EACCES ? open_beneath(directory, relative, O_PATH | O_DIRECTORY) : fd;
+}
+
+int place_open_absolute(const char *path)
+{
+	int top = open("/", STEP_FLAGS), fd;
+
+	if (top < 0)
+		return -errno;
+	fd = open_to_read(top, path[1] ? path + 1 : ".");
+	close(top);
+	return fd;
+}
+
+bool place_open(struct place *place, const char *directory, GError **error)
+{
+	char *path = realpath(directory, NULL);
+	int fd = path ? place_open_absolute(path) : -errno;
+	int result = fd < 0 ? fd : 0;
+	struct stat st;
+
+	*place = (struct place){.fd = -1};
+	if (fd >= 0 && fstat(fd, &st) < 0)
+		result = -errno;
+	if (result == 0)
+		*place = (struct place){fd, g_strdup(path), st.st_ino, st.st_uid};
+	else if (fd >= 0)
+		close(fd);
+	free(path);
+	return result == 0 || error_set_errno(error, -result, "%s: is not a usable directory", directory);
+}
+
+void place_close(struct place *place)
+{
+	if (place->path)
+		close(place->fd);
+	g_clear_pointer(&place->path, g_free);
+	place->fd = -1;
+}
+
+/* A directory that somebody has put there instead has another number. */
+int place_renew(struct place *place)
+{
+	int fd = place_open_absolute(place->path);
+	int result = fd < 0 ? fd : 0;
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) < 0)
+		result = -errno;
+	if (result == 0 && (st.st_ino != place->inode || st.st_uid != place->owner))
+		result = -ESTALE;
+	if (result == 0 && dup3(fd, place->fd, O_CLOEXEC) < 0)
+		result = -errno;
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
+const char *place_relative(const struct place *place, const char *path)
+{
+	size_t length = strlen(place->path);
+
+	if (strcmp(place->path, "/") == 0)
+		return path[0] == '/' && path[1] ? path + 1 : NULL;
+	return strncmp(path, place->path, length) == 0 && path[length] == '/' ? path + length + 1 : NULL;
+}
+
+int place_open_directory(const struct place *place, const char *relative)
+{
+	return open_beneath(place->fd, *relative ? relative : ".", O_PATH | O_DIRECTORY);
+}
+
+int place_find(const struct place *place, const char *relative, struct stat *st)
+{
+	int fd = open_beneath(place->fd, relative, O_PATH);
+	int result = fd < 0 ? fd : 0;
+
+	if (fd >= 0 && fstat(fd, st) < 0)
+		result = -errno;
+	if (result == 0 && S_ISLNK(st->st_mode))
+		result = -ELOOP;
+	if (result < 0 && fd >= 0)
+		close(fd);
+	return result < 0 ? result : fd;
+}
