@@ -193,6 +193,16 @@ def test_mode(mount, work, web1):
             "web1.img: mode persistent now, was direct"]
 
 
+def test_mode_of_a_disk_in_use_without_a_cache(mount, web1):
+    """The one that it has is no change; any other is refused."""
+    with mount() as live, opened(live.file("web1.img")) as fd:
+        disk = live.file("web1.img")
+        assert leafctl("mode", disk, "direct").stdout == ""
+        refused(["mode", disk, "writeback"], 1, "needs a cache")
+        assert leafctl("mode", disk).stdout == "direct\n"
+        write_all(fd, b"still there", 0)
+
+
 def test_mode_refuses(mount, pool, web1):
     with mount() as live:
         disk = live.file("web1.img")

@@ -33,6 +33,8 @@ static bool is_dirty(struct disk *disk, uint64_t until_ns)
 {
 	struct disk_status status;
 
+	if (!disk->local)
+		return false;
 	if (migrate_has_failed(disk))
 		return true;
 	if (!migrate_is_needed(disk))
