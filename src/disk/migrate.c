@@ -358,41 +358,41 @@ static void fail_lost(struct migrator *migrator, struct disk *disk, const struct
 
 static bool is_usable(const struct image *leaf)
 {
-	return leaf && !leaf->failed && leaf->begun;
+	return !leaf->failed && leaf->begun;
 }
 
-static bool can_be_read(const struct chain_link *link, GError **error)
+/* The new one takes the other's place behind the gate. Whoever has open_lock may
+ * be waiting for this migration to pause: it is not waited for. */
+static int exchange_leaf(struct disk *disk, struct image *again)
 {
-	struct image_info info;
-	bool good = image_read_info(link->path, link->format, &info, error);
+	struct image *before = disk->leaf;
 
-	if (good)
-		image_info_clear(&info);
-	return good;
+	if (!g_mutex_trylock(&disk->open_lock))
+		return -EAGAIN;
+	gate_close(disk);
+	disk->leaf = again;
+	gate_open(disk);
+	g_mutex_unlock(&disk->open_lock);
+	(void)image_close(before);
+	return 0;
 }
 
-/* A leaf that failed refuses everything until it is opened anew. It goes only
- * when another may be had; where that is not so after all the gate stays closed
- * until it is. While an outage lasts the new one says nothing of it. */
+/* A leaf that failed refuses everything until it is opened anew. Until another
+ * is there, ready to be written, it stays in its place. While an outage lasts
+ * the new one says nothing of it. -EAGAIN: not now. */
 static int reopen_leaf(struct disk *disk)
 {
 	const struct chain_link *link = disk->links->pdata[0];
 	g_autoptr(GError) error = NULL;
+	struct image *again = image_reopen(disk->leaf, link->path, link->format, link->base_offset, &error);
 	int result;
 
-	if (!can_be_read(link, &error))
+	if (!again)
 		return error_to_errno(error);
-	if (disk->leaf) {
-		gate_close(disk);
-		image_close(disk->leaf);
-	}
-	disk->leaf =
-		image_open(link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, link->base_offset, &error);
-	if (!disk->leaf)
-		return error_to_errno(error);
-	disk->leaf->quiet = true;
-	result = image_begin_writing(disk->leaf);
-	gate_open(disk);
+	again->quiet = true;
+	result = exchange_leaf(disk, again);
+	if (result < 0)
+		(void)image_close(again);
 	return result;
 }
 
@@ -414,6 +414,8 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 	struct cache_batch *batch;
 	int result = is_usable(disk->leaf) ? 0 : reopen_leaf(disk);
 
+	if (result == -EAGAIN)
+		return false;
 	if (result < 0) {
 		note_failure(migrator, disk, result, "cannot be opened again");
 		return false;

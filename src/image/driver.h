@@ -5,6 +5,8 @@
 
 #include "image/image.h"
 
+struct image_file;
+
 typedef void (*image_finding)(void *opaque, bool repaired, const char *sentence);
 
 struct image_ops {
@@ -13,6 +15,7 @@ struct image_ops {
 	struct image *(*open)(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error);
 	int (*begin_writing)(struct image *image);
 	int (*close)(struct image *image);
+	struct image_file *(*file)(struct image *image);
 	struct image_extent (*extent)(struct image *image, uint64_t block, uint64_t blocks, bool may_block);
 	struct image_extent (*read)(struct image_io *io);
 	int64_t (*write)(struct image_io *io);

@@ -128,8 +128,23 @@ void image_file_close(struct image_file *file)
 		close(file->aio.direct_fd);
 	if (file->aio.buffered_fd >= 0)
 		close(file->aio.buffered_fd);
+	if (file->lock_fd > 0)
+		close(file->lock_fd);
 	file->aio.direct_fd = file->aio.buffered_fd = -1;
+	file->lock_fd = 0;
 	g_clear_pointer(&file->path, g_free);
+}
+
+/* An OFD lock belongs to an open file, however many descriptors that has. */
+int image_file_share_lock(struct image_file *file, const struct image_file *from)
+{
+	int holder = from->lock_fd > 0 ? from->lock_fd : from->aio.buffered_fd;
+
+	if (!from->locked)
+		return 0;
+	file->lock_fd = fcntl(holder, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	file->locked = file->lock_fd > 0;
+	return file->locked ? 0 : -errno;
 }
 
 int64_t image_file_size(const struct image_file *file)

@@ -16,6 +16,7 @@ struct image_file {
 	ino_t inode;
 	bool block_device;
 	bool locked;
+	int lock_fd; /* of the open file that has the lock, where it is not this one; 0: none */
 };
 
 #define IMAGE_BY_PATH (-1)
@@ -28,6 +29,9 @@ bool image_file_open(struct image_file *file, int fd, const char *path, unsigned
 /* A descriptor to read it with, or -1 with errno. */
 int image_file_reopen(int fd, const char *path, int open_flags);
 void image_file_close(struct image_file *file);
+/* FILE, opened with IMAGE_NO_LOCK, has the lock of FROM, which is open on the
+ * same file; it lasts until both are closed. 0 or -errno. */
+int image_file_share_lock(struct image_file *file, const struct image_file *from);
 
 /* Bytes; a block device's capacity. -errno on failure. */
 int64_t image_file_size(const struct image_file *file);

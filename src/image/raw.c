@@ -28,6 +28,11 @@ static struct raw *raw_of(struct image *image)
 	return container_of(image, struct raw, image);
 }
 
+static struct image_file *raw_file(struct image *image)
+{
+	return &raw_of(image)->file;
+}
+
 static int raw_close(struct image *image)
 {
 	struct raw *raw = raw_of(image);
@@ -312,6 +317,7 @@ const struct image_ops raw_image_ops = {
 	.open = raw_open,
 	.begin_writing = raw_begin_writing,
 	.close = raw_close,
+	.file = raw_file,
 	.extent = raw_extent,
 	.read = raw_read,
 	.write = raw_write,

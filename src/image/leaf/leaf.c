@@ -79,6 +79,11 @@ static int leaf_close(struct image *image)
 	return result;
 }
 
+static struct image_file *leaf_file(struct image *image)
+{
+	return &leaf_of(image)->file;
+}
+
 static uint64_t leaf_allocated_bytes(struct image *image)
 {
 	return image_file_allocated(&leaf_of(image)->file);
@@ -94,6 +99,7 @@ const struct image_ops leaf_image_ops = {
 	.open = leaf_open,
 	.begin_writing = leaf_begin_writing,
 	.close = leaf_close,
+	.file = leaf_file,
 	.extent = leaf_extent,
 	.read = leaf_read,
 	.write = leaf_write,

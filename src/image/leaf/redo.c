@@ -108,7 +108,7 @@ int leaf_redo_finish(struct leaf *leaf)
 
 	if (result < 0 || !leaf->redo->len)
 		return result;
-	log_info("%s: finished a batch of %u extents that a crash had interrupted", leaf->image.path, leaf->redo->len);
+	log_info("%s: finished a batch of %u extents that had been interrupted", leaf->image.path, leaf->redo->len);
 	g_array_set_size(leaf->redo, 0);
 	return leaf_checkpoint_everything(leaf);
 }
