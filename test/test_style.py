@@ -93,7 +93,7 @@ COMPARES_ERRNOS = {
     "src/image/leaf/apply.c": "its own: the journal is too small",
     "src/image/leaf/commit.c": "its own: the journal is too small",
     "src/image/leaf/plan.c": "its own: the journal is too small",
-    "src/image/leaf/table.c": "ftruncate: longer than a file can be",
+    "src/image/leaf/slots.c": "ftruncate: longer than a file can be",
     "src/disk/owner.c": "kill and locks: there is such a process, such a holder",
     "src/disk/owner_record.c": "its own: the record is too long",
     "src/ctl/control.c": "the control tree is the owner's only",

@@ -279,7 +279,7 @@ static void shorten_journal(const char *path)
 	struct leaf_header_ondisk header;
 	struct leaf_report report = {.path = path, .error = &(GError *){NULL}};
 
-	g_assert_true(image_file_open(&file, path, IMAGE_WRITABLE, NULL));
+	g_assert_true(image_file_open(&file, IMAGE_BY_PATH, path, IMAGE_WRITABLE, NULL));
 	g_assert_true(leaf_header_read(&file, &header, &report));
 	header.journal_bytes = le64_of(LEAF_JOURNAL_BYTES_MIN);
 	header.data_offset = le64_of(LEAF_JOURNAL_OFFSET + LEAF_JOURNAL_BYTES_MIN);

@@ -51,8 +51,7 @@ static void count_chunks(struct leaf *leaf, struct image_check_result *result)
 
 	result->chunks = g_hash_table_size(leaf->chunks);
 	for (uint64_t slot = 0; slot < room; slot++)
-		if ((slot >= leaf->slots->len || !leaf->slots->pdata[slot]) && !leaf->file.block_device &&
-		    slot_has_space(leaf, slot))
+		if (!leaf_slot_chunk(leaf, slot) && !leaf->file.block_device && slot_has_space(leaf, slot))
 			result->leaked_chunks++;
 }
 

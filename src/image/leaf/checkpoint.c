@@ -109,7 +109,7 @@ static void add_table_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint
 	struct leaf_page_ondisk *out = add_page(checkpoint, page, position);
 
 	for (uint32_t i = 0; i < g->entries_per_page; i++) {
-		struct chunk *chunk = first + i < leaf->slots->len ? leaf->slots->pdata[first + i] : NULL;
+		struct chunk *chunk = leaf_slot_chunk(leaf, first + i);
 		le64 *entry = (void *)(out->body + (size_t)i * g->entry_bytes);
 
 		if (chunk && (chunk->index >= LEAF_CHUNK_ZERO_LIST || !leaf_chunk_is_empty(leaf, chunk)))

@@ -73,10 +73,8 @@ static void take_down(struct leaf *leaf, struct leaf_commit *commit)
 		commit->checkpoint = leaf_checkpoint_prepare_locked(leaf, &commit->result);
 		leaf->checkpoint_due = !commit->checkpoint;
 	}
-	if (commit->record_bytes > 0 || commit->checkpoint) {
-		g_array_append_vals(leaf->freeing, leaf->freed->data, leaf->freed->len);
-		g_array_set_size(leaf->freed, 0);
-	}
+	if (commit->record_bytes > 0 || commit->checkpoint)
+		leaf_slots_commit_begins_locked(leaf);
 }
 
 /* True: a commit was begun, and commit_run() is to follow without the lock. */
@@ -97,14 +95,12 @@ static bool is_recoverable(const struct leaf_commit *commit, int result)
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
 {
-	g_array_append_vals(leaf->free, leaf->freeing->data, leaf->freeing->len);
 	if (commit->checkpoint)
 		leaf_checkpoint_done_locked(leaf, commit->checkpoint);
 }
 
 static void fail_locked(struct leaf *leaf, struct leaf_commit *commit, int result)
 {
-	g_array_append_vals(leaf->freed, leaf->freeing->data, leaf->freeing->len);
 	leaf_dirty_everything_locked(leaf);
 	leaf->unflushed = true;
 	if (is_recoverable(commit, result))
@@ -150,12 +146,13 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 		succeed_locked(leaf, commit);
 	else
 		fail_locked(leaf, commit, result);
-	g_array_set_size(leaf->freeing, 0);
+	leaf_slots_commit_ends_locked(leaf, result == 0);
 	if (commit->plan)
 		leaf_plan_free_locked(commit->plan, result < 0);
 	if (result < 0)
 		fail_waiting_locked(leaf, commit, result);
 	leaf->commit = NULL;
+	leaf_table_assert_locked(leaf);
 	again = commit_begin_locked(leaf);
 	if (again)
 		loop_post(aio_queue_loop(leaf->commit->queue), &leaf->commit->task);

@@ -4,10 +4,12 @@
  * zero bits. With nothing below (op->bottom) absent is as good as zero, and
  * no trace is kept. The space is punched at once: should a crash come before
  * the next commit, the old table finds zeros there, which is what was asked
- * for. The slot itself waits for that commit (invariant 5 of leaf.h).
+ * for. The slot itself waits for that commit (invariant 5 of leaf.h), and for the
+ * punch, which pins it.
  *
- * All of this runs on a background thread; the caller's range lock keeps
- * writes to these blocks away. */
+ * The work runs on a background thread and waits for the file alone: where a
+ * block device may grow first it ends, and begins anew when that is decided. The
+ * caller's range lock keeps writes to these blocks away. */
 #include <errno.h>
 
 #include "leaf.h"
@@ -15,17 +17,34 @@
 /* Chunks that one hold of the lock goes through. */
 #define BATCH_CHUNKS 256
 
+typedef struct zero_run zero_run;
 struct zero_run {
 	struct leaf *leaf;
 	bool bottom;
 	bool recorded;	 /* a durable record says so already */
 	GArray *punches; /* struct interval, bytes of the file */
+	GArray *pinned;	 /* uint64_t: slots that they are in */
 };
 
-static GArray *new_punches(void)
+static struct zero_run *zero_run_new(struct leaf *leaf, bool bottom, bool recorded)
 {
-	return g_array_new(FALSE, FALSE, sizeof(struct interval));
+	struct zero_run *run = g_new0(struct zero_run, 1);
+
+	run->leaf = leaf;
+	run->bottom = bottom;
+	run->recorded = recorded;
+	run->punches = g_array_new(FALSE, FALSE, sizeof(struct interval));
+	run->pinned = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+	return run;
 }
+
+static void zero_run_free(struct zero_run *run)
+{
+	g_array_free(run->punches, TRUE);
+	g_array_free(run->pinned, TRUE);
+	g_free(run);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(zero_run, zero_run_free)
 
 static void add_punch(struct zero_run *run, uint64_t offset, uint64_t length)
 {
@@ -37,6 +56,12 @@ static void add_punch(struct zero_run *run, uint64_t offset, uint64_t length)
 		last->count += length;
 	else
 		g_array_append_val(run->punches, punch);
+}
+
+static void pin_locked(struct zero_run *run, uint64_t slot)
+{
+	leaf_slot_pin_locked(run->leaf, slot);
+	g_array_append_val(run->pinned, slot);
 }
 
 static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t count)
@@ -53,39 +78,34 @@ static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t cou
 		leaf_event_locked(leaf, run->bottom ? LEAF_JOURNAL_UNZERO : LEAF_JOURNAL_ZERO, first, count);
 }
 
-/* The chunk goes and is zero from the same commit on: never absent between. */
 static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
 {
-	uint64_t index = chunk->index;
-
 	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
+	pin_locked(run, chunk->slot);
 	if (run->recorded)
 		leaf_chunk_drop_locked(run->leaf, chunk);
 	else
 		leaf_chunk_remove_locked(run->leaf, chunk);
-	if (!run->bottom)
-		mark_whole_locked(run, index, 1);
 }
 
-static void drop_chunks_locked(struct zero_run *run, uint64_t first, uint64_t count)
+/* A step from chunk FIRST towards END. All up to where it returns is in no
+ * slot, and zero from the same commit on: never absent between. */
+static uint64_t zero_chunks_locked(struct zero_run *run, uint64_t first, uint64_t end)
 {
-	for (uint64_t index = first; index < first + count; index++) {
-		struct chunk *chunk = leaf_chunk_find(run->leaf, index);
+	uint64_t next = first;
+	unsigned dropped = 0;
 
-		if (chunk)
+	while (next < end && dropped < BATCH_CHUNKS) {
+		struct chunk *chunk = leaf_chunk_from(run->leaf, next);
+		bool inside = chunk && chunk->index < end;
+
+		next = inside ? chunk->index + 1 : end;
+		if (inside)
 			drop_chunk_locked(run, chunk);
+		dropped += inside;
 	}
-}
-
-/* More chunks than the leaf has: its slots are looked at instead. */
-static void drop_slots_locked(struct zero_run *run, uint64_t first, uint64_t count, uint64_t slot, uint64_t slots)
-{
-	for (; slots; slot++, slots--) {
-		struct chunk *chunk = run->leaf->slots->pdata[slot];
-
-		if (chunk && chunk->index >= first && chunk->index - first < count)
-			drop_chunk_locked(run, chunk);
-	}
+	mark_whole_locked(run, first, next - first);
+	return next;
 }
 
 /* What is recorded has happened, whether its space can be given back or not. */
@@ -99,34 +119,25 @@ static int punch_all(struct zero_run *run)
 		result = image_file_punch(&run->leaf->file, punch->first, punch->count);
 	}
 	g_array_set_size(run->punches, 0);
+	g_mutex_lock(&run->leaf->lock);
+	for (guint i = 0; i < run->pinned->len; i++)
+		leaf_slot_unpin_locked(run->leaf, g_array_index(run->pinned, uint64_t, i));
+	g_mutex_unlock(&run->leaf->lock);
+	g_array_set_size(run->pinned, 0);
 	return run->recorded ? 0 : result;
 }
 
 static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
 {
-	struct leaf *leaf = run->leaf;
-	bool by_slot;
-	uint64_t total;
+	uint64_t end = first + count;
 	int result = 0;
 
-	if (!count)
-		return 0;
-	g_mutex_lock(&leaf->lock);
-	by_slot = count > leaf->slots->len;
-	total = by_slot ? leaf->slots->len : count;
-	for (uint64_t done = 0; done < total && result == 0; done += BATCH_CHUNKS) {
-		uint64_t n = MIN(BATCH_CHUNKS, total - done);
-
-		if (by_slot)
-			drop_slots_locked(run, first, count, done, n);
-		else
-			drop_chunks_locked(run, first + done, n);
-		g_mutex_unlock(&leaf->lock);
+	while (first < end && result == 0) {
+		g_mutex_lock(&run->leaf->lock);
+		first = zero_chunks_locked(run, first, end);
+		g_mutex_unlock(&run->leaf->lock);
 		result = punch_all(run);
-		g_mutex_lock(&leaf->lock);
 	}
-	mark_whole_locked(run, first, count);
-	g_mutex_unlock(&leaf->lock);
 	return result;
 }
 
@@ -148,11 +159,11 @@ static void release_if_void(struct zero_run *run, struct chunk *chunk)
 	struct leaf *leaf = run->leaf;
 
 	if (!chunk->writers && (leaf_chunk_is_empty(leaf, chunk) || leaf_chunk_is_zero(leaf, chunk)))
-		drop_chunk_locked(run, chunk);
+		zero_chunks_locked(run, chunk->index, chunk->index + 1);
 }
 
 /* The chunk at INDEX, allocated when zero bits have to be kept in it; NULL
- * with *ERRNUM 0 when nothing is to be done. Waits while the device grows. */
+ * with *ERRNUM 0 when nothing is to be done. */
 static struct chunk *chunk_for_zero_locked(struct zero_run *run, uint64_t index, int *errnum)
 {
 	struct leaf *leaf = run->leaf;
@@ -160,14 +171,8 @@ static struct chunk *chunk_for_zero_locked(struct zero_run *run, uint64_t index,
 	bool zero = intervals_contains(leaf->zero, index, 1, NULL);
 
 	*errnum = 0;
-	while (!chunk && !zero && !run->bottom) {
+	if (!chunk && !zero && !run->bottom)
 		chunk = leaf_chunk_allocate_locked(leaf, index, errnum);
-		if (*errnum != -EAGAIN)
-			break;
-		*errnum = 0;
-		g_cond_wait(&leaf->grown, &leaf->lock);
-		chunk = leaf_chunk_find(leaf, index);
-	}
 	return chunk;
 }
 
@@ -176,6 +181,7 @@ static void zero_bits_locked(struct zero_run *run, struct chunk *chunk, uint32_t
 	struct leaf *leaf = run->leaf;
 
 	add_block_punches(run, chunk, first, count);
+	pin_locked(run, chunk->slot);
 	if (run->bottom) {
 		bits_clear(chunk_present(leaf, chunk), first, count);
 		bits_clear(chunk_zero(leaf, chunk), first, count);
@@ -202,7 +208,7 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 		release_if_void(run, chunk);
 	}
 	g_mutex_unlock(&leaf->lock);
-	return errnum ? errnum : punch_all(run);
+	return chunk ? punch_all(run) : errnum;
 }
 
 static struct leaf_zero_parts zero_parts(uint32_t per_chunk, uint64_t first, uint64_t end, uint64_t image_end)
@@ -241,44 +247,90 @@ static int zero_blocks(struct zero_run *run, uint64_t first, uint64_t end, uint6
 	return result;
 }
 
-static int zero_work(struct image_op *op)
-{
-	struct zero_run run = {leaf_of(op->image), op->bottom, false, new_punches()};
-	uint64_t first = op->offset >> BLOCK_SHIFT, count = op->length >> BLOCK_SHIFT;
-	int result = count ? zero_blocks(&run, first, first + count, blocks_of(op->image->size_bytes)) : 0;
+struct zero_task {
+	struct loop_work work;
+	struct image_op *op;
+	struct image_op room;
+	int result;
+};
 
-	g_array_free(run.punches, TRUE);
-	return result;
+static void zero_work(struct loop_work *work)
+{
+	struct zero_task *task = container_of(work, struct zero_task, work);
+	const struct image_op *op = task->op;
+	g_autoptr(zero_run) run = zero_run_new(leaf_of(op->image), op->bottom, false);
+	uint64_t first = op->offset >> BLOCK_SHIFT, count = op->length >> BLOCK_SHIFT;
+
+	task->result = count ? zero_blocks(run, first, first + count, blocks_of(op->image->size_bytes)) : 0;
+}
+
+static void zero_finish(struct zero_task *task, int result)
+{
+	struct image_op *op = task->op;
+
+	g_free(task);
+	op->done(op, result);
+}
+
+static void zero_done(struct loop_work *work);
+
+static void zero_begin(struct zero_task *task)
+{
+	task->work = (struct loop_work){.work = zero_work, .done = zero_done};
+	loop_offload_step(aio_queue_loop(task->op->queue), &task->work);
+}
+
+static void zero_room_came(struct image_op *room, int result)
+{
+	struct zero_task *task = container_of(room, struct zero_task, room);
+
+	if (result < 0)
+		zero_finish(task, result);
+	else
+		zero_begin(task);
+}
+
+static void zero_done(struct loop_work *work)
+{
+	struct zero_task *task = container_of(work, struct zero_task, work);
+
+	if (task->result != -EAGAIN) {
+		zero_finish(task, task->result);
+		return;
+	}
+	task->room = (struct image_op){.queue = task->op->queue, .done = zero_room_came};
+	leaf_wait_room(task->op->image, &task->room);
 }
 
 void leaf_zero(struct image *image, struct image_op *op)
 {
+	struct zero_task *task = g_new0(struct zero_task, 1);
+
 	(void)image;
-	image_op_offload(op, zero_work);
+	task->op = op;
+	zero_begin(task);
 }
 
 void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t first, uint32_t count)
 {
-	struct zero_run run = {leaf, false, true, new_punches()};
+	g_autoptr(zero_run) run = zero_run_new(leaf, false, true);
 
 	g_mutex_lock(&leaf->lock);
-	zero_bits_locked(&run, chunk, first, count);
+	zero_bits_locked(run, chunk, first, count);
 	g_mutex_unlock(&leaf->lock);
-	punch_all(&run);
-	g_array_free(run.punches, TRUE);
+	punch_all(run);
 }
 
 void leaf_zero_recorded_chunks(struct leaf *leaf, struct interval chunks, bool bottom)
 {
-	struct zero_run run = {leaf, bottom, true, new_punches()};
+	g_autoptr(zero_run) run = zero_run_new(leaf, bottom, true);
 
-	zero_whole(&run, chunks.first, chunks.count);
-	g_array_free(run.punches, TRUE);
+	zero_whole(run, chunks.first, chunks.count);
 }
 
 void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom)
 {
-	struct zero_run run = {leaf, bottom, false, NULL};
+	struct zero_run run = {.leaf = leaf, .bottom = bottom};
 	bool zero = !chunk->dead && chunk->writers == 1 && leaf_chunk_is_zero(leaf, chunk);
 	uint64_t index = chunk->index;
 
@@ -309,25 +361,22 @@ static int clear_tail(struct leaf *leaf, uint64_t size_bytes)
 /* What lies past the new end goes: as in a bottom layer, no trace is kept. */
 static int shrink(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes)
 {
-	struct zero_run run = {leaf, true, false, new_punches()};
+	g_autoptr(zero_run) run = zero_run_new(leaf, true, false);
 	uint64_t end = blocks_of(old_bytes);
 	int result = clear_tail(leaf, new_bytes);
 
 	if (result == 0 && blocks_of(new_bytes) < end)
-		result = zero_blocks(&run, blocks_of(new_bytes), end, end);
-	g_array_free(run.punches, TRUE);
+		result = zero_blocks(run, blocks_of(new_bytes), end, end);
 	return result;
 }
 
 /* What is below must not show through where the disk was shorter before. */
 static int grow(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes, bool bottom)
 {
-	struct zero_run run = {leaf, bottom, false, new_punches()};
+	g_autoptr(zero_run) run = zero_run_new(leaf, bottom, false);
 	uint64_t first = blocks_of(old_bytes), end = blocks_of(new_bytes);
-	int result = !bottom && first < end ? zero_blocks(&run, first, end, end) : 0;
 
-	g_array_free(run.punches, TRUE);
-	return result;
+	return !bottom && first < end ? zero_blocks(run, first, end, end) : 0;
 }
 
 /* The new size becomes durable together with the table that fits it, by the

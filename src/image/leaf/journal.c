@@ -200,14 +200,6 @@ static bool replay_blocks(struct leaf *leaf, enum leaf_journal_type type, const 
 	return true;
 }
 
-static void unload_chunk(struct leaf *leaf, struct chunk *chunk)
-{
-	g_hash_table_remove(leaf->chunks, &chunk->index);
-	leaf->slots->pdata[chunk->slot] = NULL;
-	leaf_page_mark_dirty_locked(leaf, chunk->slot);
-	g_free(chunk);
-}
-
 static bool replay_free(struct leaf *leaf, const le64 *value)
 {
 	uint64_t slot = le64_get(value[0]);
@@ -215,28 +207,23 @@ static bool replay_free(struct leaf *leaf, const le64 *value)
 
 	if (slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes))
 		return false;
-	if (slot >= leaf->slots->len || !leaf->slots->pdata[slot])
+	chunk = leaf_slot_chunk(leaf, slot);
+	if (!chunk)
 		return true;
-	chunk = leaf->slots->pdata[slot];
 	if (chunk->index >= LEAF_CHUNK_ZERO_LIST)
 		return false;
-	unload_chunk(leaf, chunk);
+	leaf_chunk_unload(leaf, chunk);
 	return true;
 }
 
 static void unload_chunks(struct leaf *leaf, uint64_t first, uint64_t count)
 {
-	for (uint64_t index = first; count <= leaf->slots->len && index < first + count; index++) {
-		struct chunk *chunk = leaf_chunk_find(leaf, index);
+	struct chunk *chunk;
 
-		if (chunk)
-			unload_chunk(leaf, chunk);
-	}
-	for (guint slot = 0; count > leaf->slots->len && slot < leaf->slots->len; slot++) {
-		struct chunk *chunk = leaf->slots->pdata[slot];
-
-		if (chunk && chunk->index >= first && chunk->index - first < count)
-			unload_chunk(leaf, chunk);
+	while ((chunk = leaf_chunk_from(leaf, first)) && chunk->index - first < count) {
+		count -= chunk->index + 1 - first;
+		first = chunk->index + 1;
+		leaf_chunk_unload(leaf, chunk);
 	}
 }
 

@@ -1,16 +1,17 @@
 /* The native layer in memory, shared by the files of this folder.
  *
  * What is stored: for every chunk that has a slot, a struct chunk in the hash
- * (virtual chunk -> chunk) and in the slot array (slot -> chunk); whole chunks
- * that read as zeros, as intervals; which slots are free. It follows the
- * inverted table on disk, whose size is that of what is allocated.
+ * (virtual chunk -> chunk), in the ordered tree, and in the slot array (slot ->
+ * chunk); whole chunks that read as zeros, as intervals; the state of every
+ * slot. It follows the inverted table on disk, whose size is that of what is
+ * allocated.
  *
  * Invariants (leaf_table_assert_locked() checks 1 to 3 in debug builds):
- *  1. hash[c] == k implies k->index == c and slots[k->slot] == k.
+ *  1. hash[c] == k implies k->index == c and slots[k->slot].chunk == k; the tree
+ *     has the same chunks.
  *  2. A chunk in the hash is in no zero interval.
- *  3. A slot is in exactly one of: slots[] (taken), free, freed (waiting for
- *     the commit that frees it), freeing (in the commit under way), or held by
- *     a dead chunk whose last user is not back.
+ *  3. A slot has one state, and is in the list of that state (slots.c); it is
+ *     free only when no punch and no transfer of it is under way.
  *  4. A block is present only after its data has been written; a record or
  *     page names it only when that data was flushed after.
  *  5. A slot is handed out again only when no durable table or record names
@@ -56,8 +57,24 @@ struct chunk {
 	uint32_t dirty_position; /* in leaf->dirty */
 	bool dirty;		 /* changed by a hard write since the last commit */
 	bool soft;		 /* has blocks of soft writes that no record or page names */
-	bool dead;		 /* gone from the hash; the last user frees the slot */
+	bool dead;		 /* gone from the hash and its slot, which it pins until the last user is back */
 	uint64_t bits[];	 /* presence words, then zero words */
+};
+
+/* slots.c has the transitions. */
+enum slot_state {
+	SLOT_FREE,    /* nothing names it, nothing is under way on it: may be handed out */
+	SLOT_TAKEN,   /* has an owner */
+	SLOT_FREED,   /* lost its owner; the next commit tells the disk */
+	SLOT_FREEING, /* the commit under way tells the disk */
+	SLOT_BUSY,    /* nothing names it any more, a punch or a transfer of it is under way */
+	SLOT_STATES
+};
+
+struct slot {
+	struct chunk *chunk; /* the owner, NULL unless TAKEN */
+	uint32_t pins;	     /* punches under way, and dead chunks with users */
+	enum slot_state state;
 };
 
 /* A journal event that is not the state of a chunk. */
@@ -87,11 +104,11 @@ struct leaf {
 	uint64_t file_bytes;
 
 	GHashTable *chunks; /* uint64_t * (chunk->index) -> struct chunk */
-	GPtrArray *slots;   /* slot -> struct chunk, NULL: free */
-	GArray *sorted;	    /* uint64_t indexes of all chunks, for long runs; NULL: out of date */
-	GArray *free;	    /* uint64_t, stack */
-	GArray *freed;	    /* uint64_t: since the last commit began */
-	GArray *freeing;    /* uint64_t: the commit under way frees them */
+	GTree *ordered;	    /* the same by index: what is next */
+	GArray *slots;	    /* struct slot */
+	GArray *free;	    /* uint64_t: the FREE slots, a stack */
+	GArray *freed;	    /* uint64_t: FREED */
+	GArray *freeing;    /* uint64_t: FREEING */
 	struct intervals *zero;
 
 	GPtrArray *dirty;	/* struct chunk: to be in the next record */
@@ -158,17 +175,18 @@ static inline bool bits_test(const uint64_t *words, uint32_t bit)
 
 /* table.c: chunks, slots and their dirtiness. All _locked. */
 struct chunk *leaf_chunk_find(struct leaf *leaf, uint64_t index);
-/* Chunks, up to LIMIT, from INDEX on that have no slot; INDEX has none. Slow
- * after a change. */
+/* The first chunk from INDEX on that has a slot, or NULL. */
+struct chunk *leaf_chunk_from(struct leaf *leaf, uint64_t index);
+/* Chunks, up to LIMIT, from INDEX on that have no slot; INDEX has none. */
 uint64_t leaf_chunks_without_slot_locked(struct leaf *leaf, uint64_t index, uint64_t limit);
 /* A new chunk in the lowest free slot: the blocks of a chunk that was in the
  * zero list are zero, others absent. NULL with *ERRNUM (-ENOSPC, -EAGAIN while
  * a block device may grow, -EFBIG). */
 struct chunk *leaf_chunk_allocate_locked(struct leaf *leaf, uint64_t index, int *errnum);
-/* Takes a slot from the file for INDEX without putting it in the hash. */
-struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum);
 /* The chunk at a known slot, when loading. NULL when the slot or the index is taken. */
 struct chunk *leaf_chunk_load(struct leaf *leaf, uint64_t index, uint64_t slot);
+/* Takes a chunk out again that was loaded. */
+void leaf_chunk_unload(struct leaf *leaf, struct chunk *chunk);
 void leaf_chunk_mark_dirty_locked(struct leaf *leaf, struct chunk *chunk);
 void leaf_page_mark_dirty_locked(struct leaf *leaf, uint64_t slot);
 /* What is dirty stands in a record or a checkpoint now. */
@@ -178,27 +196,57 @@ void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk);
 /* The same for a chunk that the record of the commit under way drops: its slot
  * is free when that ends. */
 void leaf_chunk_drop_locked(struct leaf *leaf, struct chunk *chunk);
-/* Gives back a slot taken by leaf_slot_take_locked() that nothing on disk
- * names: free at once. */
-void leaf_slot_return_locked(struct leaf *leaf, struct chunk *chunk);
+/* The same for one that nothing on disk names: its slot is free at once. */
+void leaf_chunk_return_locked(struct leaf *leaf, struct chunk *chunk);
 /* A transfer ends. */
 void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer);
 bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk);
 bool leaf_chunk_is_zero(const struct leaf *leaf, struct chunk *chunk);
 void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_t count);
-/* After loading: slots with no owner become free, those of redo extents with
- * the next commit. */
-void leaf_table_find_free(struct leaf *leaf);
 void leaf_table_init(struct leaf *leaf);
 void leaf_table_clear(struct leaf *leaf);
-/* Invariants 1 to 3; does nothing in a release build. */
+/* Invariants 1 to 3; does nothing in a release build. Costs what the table has:
+ * where a commit ends, or an image is closed. */
 void leaf_table_assert_locked(struct leaf *leaf);
 /* Page of SLOT. */
 uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot);
 /* What PAGE with EPOCH adds to the header's table_digest; epoch 0: nothing. */
 uint64_t leaf_page_digest(uint64_t page, uint64_t epoch);
+
+/* slots.c: who has a slot, and when it may be handed out again. All _locked. */
+static inline struct slot *leaf_slot(const struct leaf *leaf, uint64_t slot)
+{
+	return &g_array_index(leaf->slots, struct slot, slot);
+}
+/* The chunk in SLOT, NULL: none. */
+static inline struct chunk *leaf_slot_chunk(const struct leaf *leaf, uint64_t slot)
+{
+	return slot < leaf->slots->len ? leaf_slot(leaf, slot)->chunk : NULL;
+}
+/* A slot of the file for INDEX, without putting the chunk in the hash. NULL with
+ * *ERRNUM as for leaf_chunk_allocate_locked(). */
+struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum);
+/* CHUNK loses its slot, which becomes STATE: FREED, FREEING, or FREE. */
+void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state);
+/* The slot is not handed out before the last pin is gone. */
+void leaf_slot_pin_locked(struct leaf *leaf, uint64_t slot);
+void leaf_slot_unpin_locked(struct leaf *leaf, uint64_t slot);
+/* What is FREED is told by the commit that begins; when it ends it is free, or
+ * waits for the next. */
+void leaf_slots_commit_begins_locked(struct leaf *leaf);
+void leaf_slots_commit_ends_locked(struct leaf *leaf, bool durable);
 /* Grows slots to have SLOT, found on disk. */
 void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot);
+/* CHUNK in its slot, found on disk, which has no owner. */
+void leaf_slot_load(struct leaf *leaf, struct chunk *chunk);
+void leaf_slot_unload(struct leaf *leaf, struct chunk *chunk);
+/* After loading: slots with no owner become free, those of redo extents with
+ * the next commit. */
+void leaf_slots_find_free(struct leaf *leaf);
+void leaf_slots_assert_locked(struct leaf *leaf);
+
+/* table.c */
+struct chunk *leaf_chunk_new(const struct leaf *leaf, uint64_t index, uint64_t slot);
 /* Grows page_dirty, page_place and page_epoch to cover all slots. */
 void leaf_pages_cover_locked(struct leaf *leaf);
 

@@ -93,8 +93,7 @@ static void load_page(struct leaf *leaf, uint64_t page, uint64_t slots, const st
 				       first, leaf->image_id) &&
 		    (best < 0 || le64_get(places[i].epoch) > le64_get(places[best].epoch)))
 			best = i;
-	g_ptr_array_set_size(leaf->slots, (gint)end);
-	leaf_pages_cover_locked(leaf);
+	leaf_slots_cover_locked(leaf, end - 1);
 	if (best < 0) {
 		leaf_damage(report, "page %" G_GUINT64_FORMAT " of the chunk table is damaged in both places", page);
 		return;
@@ -236,7 +235,7 @@ static void load_zero_list(struct leaf *leaf, struct leaf_report *report)
 static void check_zero_overlap(struct leaf *leaf, struct leaf_report *report)
 {
 	for (guint slot = 0; slot < leaf->slots->len; slot++) {
-		struct chunk *chunk = leaf->slots->pdata[slot];
+		struct chunk *chunk = leaf_slot_chunk(leaf, slot);
 
 		if (!chunk || chunk->index >= LEAF_CHUNK_ZERO_LIST ||
 		    !intervals_contains(leaf->zero, chunk->index, 1, NULL))
@@ -314,7 +313,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 	leaf_redo_check(leaf, report);
 	if (!go_on(report))
 		goto fail;
-	leaf_table_find_free(leaf);
+	leaf_slots_find_free(leaf);
 	return leaf;
 fail:
 	if (!*report->error)

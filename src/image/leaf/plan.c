@@ -188,7 +188,7 @@ static void return_redo_slots_locked(const struct apply_plan *plan, bool uncerta
 		if (uncertain)
 			leaf_chunk_remove_locked(plan->leaf, slot);
 		else
-			leaf_slot_return_locked(plan->leaf, slot);
+			leaf_chunk_return_locked(plan->leaf, slot);
 	}
 }
 

@@ -31,7 +31,7 @@ static bool check_one(struct leaf *leaf, const struct leaf_redo *redo, struct le
 	if (!chunk || !bits_all_set(chunk_present(leaf, chunk), first, (uint32_t)redo->blocks))
 		return leaf_damage(report, "a copy is owed to block %" G_GUINT64_FORMAT ", which is not there",
 				   redo->block);
-	if (leaf->slots->pdata[redo->slot])
+	if (leaf_slot_chunk(leaf, redo->slot))
 		return leaf_damage(report,
 				   "a copy is owed to block %" G_GUINT64_FORMAT " from slot %" G_GUINT64_FORMAT
 				   ", which has a chunk",

@@ -1,0 +1,209 @@
+/* Slots: who has one, and when it may be handed out again.
+ *
+ *            take                 owner goes, the disk names it
+ *     FREE ---------> TAKEN -----------------------------------> FREED
+ *      ^ ^              |  owner goes by the record under way     | a commit begins
+ *      | |              +----------------------------> FREEING <--+
+ *      | |              |  nothing on disk names it       | | the commit fails: FREED
+ *      | +--------------+                                 | |
+ *      |   (pinned: BUSY)             the commit is durable |
+ *      +--------------------------------------------------+ (pinned: BUSY)
+ *      +--- BUSY, when the last pin is gone
+ *
+ * Two things keep a slot from its next owner: that a durable table or record
+ * may name its last one (FREED, FREEING: invariant 5 of leaf.h), and that a
+ * punch or a transfer of it is under way, which would fall on the next owner's
+ * data (pins). They are independent, and a slot is free when both are gone. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/fault.h"
+#include "leaf.h"
+
+/* The file is extended ahead of use in steps: an extending O_DIRECT write is
+ * synchronous in most file systems. It stays sparse. */
+#define FILE_STEP_BYTES (UINT64_C(64) << 20)
+
+#ifdef LEAFDISK_FAULTS
+static const bool allowed[SLOT_STATES][SLOT_STATES] = {
+	[SLOT_FREE] = {[SLOT_TAKEN] = true},
+	[SLOT_TAKEN] = {[SLOT_FREED] = true, [SLOT_FREEING] = true, [SLOT_FREE] = true, [SLOT_BUSY] = true},
+	[SLOT_FREED] = {[SLOT_FREEING] = true},
+	[SLOT_FREEING] = {[SLOT_FREED] = true, [SLOT_FREE] = true, [SLOT_BUSY] = true},
+	[SLOT_BUSY] = {[SLOT_FREE] = true},
+};
+#endif
+
+static GArray *list_of(struct leaf *leaf, enum slot_state state)
+{
+	switch (state) {
+	case SLOT_FREE:
+		return leaf->free;
+	case SLOT_FREED:
+		return leaf->freed;
+	case SLOT_FREEING:
+		return leaf->freeing;
+	default:
+		return NULL;
+	}
+}
+
+/* Enters its state's list; the caller has taken it from that of the state
+ * before. */
+static void set_state(struct leaf *leaf, uint64_t number, enum slot_state state)
+{
+	struct slot *slot = leaf_slot(leaf, number);
+	GArray *list;
+
+	if (state == SLOT_FREE && slot->pins)
+		state = SLOT_BUSY;
+#ifdef LEAFDISK_FAULTS
+	g_assert(allowed[slot->state][state]);
+#endif
+	slot->state = state;
+	list = list_of(leaf, state);
+	if (list)
+		g_array_append_val(list, number);
+}
+
+void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot)
+{
+	if (slot < leaf->slots->len)
+		return;
+	g_array_set_size(leaf->slots, (guint)slot + 1);
+	leaf_pages_cover_locked(leaf);
+}
+
+/* Makes the file reach to the end of SLOT. */
+static int cover_slot(struct leaf *leaf, uint64_t slot)
+{
+	uint64_t end = leaf_slot_offset(&leaf->geometry, slot) + leaf->geometry.chunk_bytes;
+	uint64_t bytes = round_up(end, FILE_STEP_BYTES);
+	int fault;
+
+	if (end <= leaf->file_bytes)
+		return 0;
+	if (leaf->file.block_device)
+		return leaf_no_room_locked(leaf);
+	fault = fault_hit("image.extend", leaf->file.path);
+	if (fault)
+		return fault;
+	if (ftruncate(leaf->file.aio.buffered_fd, (off_t)bytes) < 0)
+		return errno == EFBIG || errno == EINVAL ? -EFBIG : -errno;
+	leaf->file_bytes = bytes;
+	return 0;
+}
+
+struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum)
+{
+	struct chunk *chunk;
+	uint64_t slot;
+
+	if (leaf->free->len) {
+		slot = g_array_index(leaf->free, uint64_t, leaf->free->len - 1);
+		g_array_set_size(leaf->free, leaf->free->len - 1);
+	} else {
+		slot = leaf->slots->len;
+		*errnum = cover_slot(leaf, slot);
+		if (*errnum)
+			return NULL;
+		leaf_slots_cover_locked(leaf, slot);
+	}
+	chunk = leaf_chunk_new(leaf, index, slot);
+	leaf_slot(leaf, slot)->chunk = chunk;
+	set_state(leaf, slot, SLOT_TAKEN);
+	return chunk;
+}
+
+void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state)
+{
+	leaf_slot(leaf, chunk->slot)->chunk = NULL;
+	set_state(leaf, chunk->slot, state);
+}
+
+void leaf_slot_pin_locked(struct leaf *leaf, uint64_t slot)
+{
+	leaf_slot(leaf, slot)->pins++;
+}
+
+void leaf_slot_unpin_locked(struct leaf *leaf, uint64_t number)
+{
+	struct slot *slot = leaf_slot(leaf, number);
+
+	if (--slot->pins == 0 && slot->state == SLOT_BUSY)
+		set_state(leaf, number, SLOT_FREE);
+}
+
+static void move_all(struct leaf *leaf, GArray *from, enum slot_state state)
+{
+	for (guint i = 0; i < from->len; i++)
+		set_state(leaf, g_array_index(from, uint64_t, i), state);
+	g_array_set_size(from, 0);
+}
+
+void leaf_slots_commit_begins_locked(struct leaf *leaf)
+{
+	move_all(leaf, leaf->freed, SLOT_FREEING);
+}
+
+void leaf_slots_commit_ends_locked(struct leaf *leaf, bool durable)
+{
+	move_all(leaf, leaf->freeing, durable ? SLOT_FREE : SLOT_FREED);
+}
+
+void leaf_slot_load(struct leaf *leaf, struct chunk *chunk)
+{
+	*leaf_slot(leaf, chunk->slot) = (struct slot){.chunk = chunk, .state = SLOT_TAKEN};
+}
+
+void leaf_slot_unload(struct leaf *leaf, struct chunk *chunk)
+{
+	*leaf_slot(leaf, chunk->slot) = (struct slot){0};
+}
+
+/* Per slot whether a copy is owed from it: it is read again after a crash, as
+ * long as the record that says so counts. */
+static uint8_t *redo_slots(const struct leaf *leaf)
+{
+	uint8_t *owed = g_malloc0(leaf->slots->len);
+
+	for (guint i = 0; i < leaf->redo->len; i++)
+		owed[g_array_index(leaf->redo, struct leaf_redo, i).slot] = 1;
+	return owed;
+}
+
+void leaf_slots_find_free(struct leaf *leaf)
+{
+	g_autofree uint8_t *owed = redo_slots(leaf);
+
+	g_array_set_size(leaf->free, 0);
+	for (uint64_t number = leaf->slots->len; number-- > 0;) {
+		struct slot *slot = leaf_slot(leaf, number);
+
+		if (slot->chunk)
+			continue;
+		slot->state = owed[number] ? SLOT_FREED : SLOT_FREE;
+		g_array_append_val(list_of(leaf, slot->state), number);
+	}
+}
+
+void leaf_slots_assert_locked(struct leaf *leaf)
+{
+	unsigned counts[SLOT_STATES] = {0};
+
+	for (guint i = 0; i < leaf->slots->len; i++) {
+		const struct slot *slot = leaf_slot(leaf, i);
+
+		counts[slot->state]++;
+		g_assert((slot->state == SLOT_TAKEN) == (slot->chunk != NULL));
+		g_assert(slot->state != SLOT_FREE || !slot->pins);
+		g_assert(slot->state != SLOT_BUSY || slot->pins);
+	}
+	for (enum slot_state state = 0; state < SLOT_STATES; state++) {
+		const GArray *list = list_of(leaf, state);
+
+		g_assert(!list || list->len == counts[state]);
+		for (guint i = 0; list && i < list->len; i++)
+			g_assert(leaf_slot(leaf, g_array_index(list, uint64_t, i))->state == state);
+	}
+}
