@@ -20,12 +20,13 @@
 #include "core/log.h"
 
 #define ACTION_CRASH 2
+#define ACTION_SWEEP 3
 #define CRASH_STATUS 77
 
 struct rule {
 	char *point;
 	char *subject; /* NULL: any */
-	int action;    /* what fault_hit returns, or ACTION_CRASH */
+	int action;    /* what fault_hit returns, or ACTION_CRASH, ACTION_SWEEP */
 	uint64_t nth;
 	uint64_t count;
 	uint64_t hits;
@@ -51,7 +52,7 @@ static const struct {
 	{"ENXIO", -ENXIO},	     {"ESTALE", -ESTALE},	{"EPIPE", -EPIPE},
 	{"ECONNRESET", -ECONNRESET}, {"ECANCELED", -ECANCELED}, {"EOPNOTSUPP", -EOPNOTSUPP},
 	{"EBADMSG", -EBADMSG},	     {"EMFILE", -EMFILE},	{"ENFILE", -ENFILE},
-	{"ENOSYS", -ENOSYS},	     {"ENOTCONN", -ENOTCONN},
+	{"ENOSYS", -ENOSYS},	     {"ENOTCONN", -ENOTCONN},	{"sweep", ACTION_SWEEP},
 };
 
 static void rule_free(void *data)
@@ -63,13 +64,28 @@ static void rule_free(void *data)
 	g_free(rule);
 }
 
+/* "E524" is -524; 0 for what is no such number. */
+static int number_of(const char *name, size_t length)
+{
+	int number = 0;
+
+	if (length < 2 || length > 5 || *name != 'E')
+		return 0;
+	for (size_t i = 1; i < length; i++) {
+		if (!g_ascii_isdigit(name[i]))
+			return 0;
+		number = number * 10 + g_ascii_digit_value(name[i]);
+	}
+	return -number;
+}
+
 /* The action named by the LENGTH bytes at NAME; 0 when there is none. */
 static int action_of(const char *name, size_t length)
 {
 	for (size_t i = 0; i < G_N_ELEMENTS(actions); i++)
 		if (strlen(actions[i].name) == length && memcmp(actions[i].name, name, length) == 0)
 			return actions[i].value;
-	return 0;
+	return number_of(name, length);
 }
 
 /* Where *TEXT goes on with MARK, takes it and the number from 1 after it. */
@@ -193,6 +209,11 @@ static bool rule_fires(struct rule *rule)
 	return rule->hits >= rule->nth && rule->hits - rule->nth < rule->count;
 }
 
+static int action_now(const struct rule *rule)
+{
+	return rule->action == ACTION_SWEEP ? -(int)(rule->hits - rule->nth + 1) : rule->action;
+}
+
 static int hit_locked(const char *point, const char *subject)
 {
 	int action = 0;
@@ -205,7 +226,7 @@ static int hit_locked(const char *point, const char *subject)
 		if (gate && access(gate, F_OK) != 0)
 			return 0;
 		if (rule_fires(rule) && action == 0)
-			action = rule->action;
+			action = action_now(rule);
 	}
 	return action;
 }

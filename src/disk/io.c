@@ -22,6 +22,7 @@
 #include <errno.h>
 
 #include "core/counters.h"
+#include "core/fault.h"
 #include "local.h"
 #include "writeback.h"
 
@@ -358,12 +359,24 @@ static void count_finished(const struct disk_io *io, int64_t result)
 		counter_add(write_bytes, (uint64_t)result);
 }
 
+static int64_t result_of(const struct disk_io *io)
+{
+	static const char *const points[] = {
+		[DISK_READ] = "disk.read", [DISK_WRITE] = "disk.write", [DISK_DISCARD] = "disk.discard",
+		[DISK_ZERO] = "disk.zero", [DISK_FLUSH] = "disk.flush", [DISK_RESIZE] = "disk.resize",
+	};
+	int fault = fault_hit(points[io->op], disk_name(io->disk));
+
+	return fault < 0 ? fault : io->result;
+}
+
 static void finish_task(struct loop_task *task)
 {
 	struct disk_io *io = container_of(task, struct disk_io, task);
+	int64_t result = result_of(io);
 
-	count_finished(io, io->result);
-	io->done(io, io->result);
+	count_finished(io, result);
+	io->done(io, result);
 }
 
 enum step io_park(struct disk_io *io)

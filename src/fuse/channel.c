@@ -109,19 +109,28 @@ static bool has_room(const struct channel *channel)
 	return pool_available(channel->requests) > 0;
 }
 
+/* libfuse tells an operation nothing of the message that it is about. */
+static void process(struct channel *channel, const struct fuse_buf *message)
+{
+	const struct fuse_in_header *header = message->mem;
+
+	channel->opcode = header->opcode;
+	channel->reply_kind = reply_kind_of(header->opcode, header->nodeid);
+	fuse_session_process_buf(channel->session->fuse, message);
+}
+
 /* Takes in one message and has it processed; false when there is none. */
 static bool receive_one(struct channel *channel)
 {
-	struct fuse_session *fuse = channel->session->fuse;
 	struct fuse_buf message = {0};
 	int received;
 
 	if (!channel->receive)
 		channel->receive = pool_get(channel->receives);
 	message.mem = channel->receive;
-	received = fuse_session_receive_buf(fuse, &message);
+	received = fuse_session_receive_buf(channel->session->fuse, &message);
 	if (received > 0) {
-		fuse_session_process_buf(fuse, &message);
+		process(channel, &message);
 		return true;
 	}
 	if (received == -EAGAIN || received == -EINTR)

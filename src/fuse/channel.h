@@ -11,6 +11,7 @@
 #include "core/loop.h"
 #include "core/pool.h"
 #include "disk/disk.h"
+#include "reply.h"
 #include "session.h"
 
 /* Largest WRITE payload and READ answer. */
@@ -27,6 +28,9 @@ struct channel {
 	struct pool *receives;
 	struct pool *reads;
 	void *receive; /* the next message goes here; NULL: to be taken from RECEIVES */
+	/* Of the message that is being processed. */
+	uint32_t opcode;
+	enum reply_kind reply_kind;
 
 	struct loop_source source;
 	bool watched; /* SOURCE is on the loop */

@@ -2,6 +2,7 @@
 #include "handle.h"
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/log.h"
 
 /* The attributes are read before the open is counted: from then on the loops
@@ -96,6 +97,8 @@ int handle_close(struct session *session, struct handle *handle)
 
 	node_closing(session->nodes, handle->node, handle->write);
 	result = disk_close(handle->disk);
+	if (result == 0)
+		result = fault_hit("handle.close", disk_name(handle->disk));
 	if (result != 0 && atomic_load(&session->stopping))
 		atomic_store(&session->close_failed, true);
 	if (result != 0)

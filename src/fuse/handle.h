@@ -12,6 +12,8 @@ struct handle {
 	struct node *node; /* pinned */
 	struct disk *disk; /* open, with a reference */
 	bool write;
+	bool direct;	   /* the kernel keeps no pages for it, and makes no write durable by itself */
+	bool durable;	   /* opened with O_DSYNC or O_SYNC */
 	atomic_bool dirty; /* a change was made that no flush has covered */
 	uint64_t closing;  /* number of its release, 0 before that */
 	struct list link;  /* on session->handles */

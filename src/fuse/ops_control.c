@@ -169,9 +169,9 @@ static struct control_file *file_of(const struct fuse_file_info *file)
  * another loop may get the release. */
 void control_op_read(fuse_req_t fuse, size_t size, off_t offset, struct fuse_file_info *file)
 {
-	g_autoptr(GBytes) text = g_bytes_ref(file_of(file)->text);
-	size_t length;
-	const char *data = g_bytes_get_data(text, &length);
+	g_autoptr(GBytes) text = file_of(file) ? g_bytes_ref(file_of(file)->text) : NULL;
+	size_t length = 0;
+	const char *data = text ? g_bytes_get_data(text, &length) : NULL;
 	size_t from = MIN((size_t)MAX(offset, 0), length);
 
 	fuse_reply_buf(fuse, data + from, MIN(size, length - from));
@@ -179,7 +179,8 @@ void control_op_read(fuse_req_t fuse, size_t size, off_t offset, struct fuse_fil
 
 void control_op_release(fuse_req_t fuse, struct fuse_file_info *file)
 {
-	file_free(session_of(fuse), file_of(file));
+	if (file_of(file))
+		file_free(session_of(fuse), file_of(file));
 	reply_now(fuse, 0);
 }
 
@@ -204,7 +205,7 @@ static void write_run(struct request *request)
 
 	request->error = control_write(request->session, request->ino, &input);
 	if (request->error != 0 && request->given_up)
-		request->error = -EINTR;
+		request->error = REPLY_INTERRUPTED;
 }
 
 static void write_finish(struct request *request)

@@ -5,7 +5,13 @@
  *
  * Durability. A handle is dirty from the end of a change until a flush that
  * began later. close(2) flushes a dirty handle (op_flush), so it reports what
- * could not be written, and a mount that can be unmounted is durable. */
+ * could not be written, and a mount that can be unmounted is durable.
+ *
+ * O_DSYNC, O_SYNC and RWF_DSYNC come with each write. Where the kernel passes
+ * writes on as they are (handle->direct) it leaves the rest to the answer: the
+ * write is followed by a flush of the disk, which shares a commit with others as
+ * every flush does, and then acknowledged. Where it keeps pages it sends an fsync
+ * of its own behind the write. */
 #include "ops.h"
 
 #include <errno.h>
@@ -34,6 +40,21 @@ static void read_done(struct disk_io *io, int64_t result)
 	request_free(request);
 }
 
+/* About an open file. NULL: the kernel names none, and has been answered. */
+static struct request *new_for_handle(fuse_req_t fuse, const struct fuse_file_info *file)
+{
+	struct handle *handle = handle_of(file);
+	struct request *request;
+
+	if (!handle) {
+		reply_now(fuse, -EBADF);
+		return NULL;
+	}
+	request = request_new(fuse);
+	request->handle = handle;
+	return request;
+}
+
 void op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file)
 {
 	struct request *request;
@@ -46,36 +67,73 @@ void op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct 
 		reply_now(fuse, -EINVAL);
 		return;
 	}
-	request = request_new(fuse);
+	request = new_for_handle(fuse, file);
+	if (!request)
+		return;
 	request->io.buffer = request_take_read_buffer(request);
-	request_submit(request, handle_of(file)->disk, DISK_READ, (uint64_t)offset, size, read_done);
+	request_submit(request, request->handle->disk, DISK_READ, (uint64_t)offset, size, read_done);
+}
+
+static struct request *new_change(fuse_req_t fuse, const struct fuse_file_info *file)
+{
+	struct request *request = new_for_handle(fuse, file);
+
+	if (!request || request->handle->write)
+		return request;
+	request_reply(request, -EBADF);
+	return NULL;
+}
+
+/* Flushes REQUEST's disk, whatever the handle had to do with it before. */
+static void submit_flush(struct request *request, void (*done)(struct disk_io *io, int64_t result))
+{
+	atomic_store(&request->handle->dirty, false);
+	request_submit(request, request->handle->disk, DISK_FLUSH, 0, 0, done);
+}
+
+static void reply_written(struct request *request)
+{
+	fuse_reply_write(request->fuse, (size_t)request->position);
+	request_free(request);
+}
+
+static void reply_done(struct request *request)
+{
+	request_reply(request, 0);
+}
+
+static void change_flushed(struct disk_io *io, int64_t result)
+{
+	struct request *request = request_of(io);
+
+	if (result >= 0) {
+		request->finish(request);
+		return;
+	}
+	atomic_store(&request->handle->dirty, true);
+	request_reply(request, (int)result);
+}
+
+/* A change has been made, or has failed: REPLY answers when it is as durable as
+ * was asked for. */
+static void change_done(struct request *request, int64_t result, void (*reply)(struct request *))
+{
+	atomic_store(&request->handle->dirty, true);
+	request->finish = reply;
+	if (result < 0)
+		request_reply(request, (int)result);
+	else if (request->durable)
+		submit_flush(request, change_flushed);
+	else
+		reply(request);
 }
 
 static void write_done(struct disk_io *io, int64_t result)
 {
 	struct request *request = request_of(io);
 
-	atomic_store(&request->handle->dirty, true);
-	if (result < 0) {
-		request_reply(request, (int)result);
-		return;
-	}
-	fuse_reply_write(request->fuse, (size_t)result);
-	request_free(request);
-}
-
-static struct request *new_change(fuse_req_t fuse, struct fuse_file_info *file)
-{
-	struct handle *handle = handle_of(file);
-	struct request *request;
-
-	if (!handle->write) {
-		reply_now(fuse, -EBADF);
-		return NULL;
-	}
-	request = request_new(fuse);
-	request->handle = handle;
-	return request;
+	request->position = result;
+	change_done(request, result, reply_written);
 }
 
 /* DATA lies in the channel's receive buffer, page-aligned. */
@@ -94,6 +152,7 @@ void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, of
 	request = new_change(fuse, file);
 	if (!request)
 		return;
+	request->durable = request->handle->direct && (file->flags & O_DSYNC);
 	request_keep_message(request);
 	request->io.buffer = (char *)data;
 	request_submit(request, request->handle->disk, DISK_WRITE, (uint64_t)offset, size, write_done);
@@ -108,13 +167,12 @@ static void flush_done(struct disk_io *io, int64_t result)
 	request_reply(request, (int)result);
 }
 
-static void submit_flush(fuse_req_t fuse, struct handle *handle)
+static void flush(fuse_req_t fuse, struct handle *handle)
 {
 	struct request *request = request_new(fuse);
 
 	request->handle = handle;
-	atomic_store(&handle->dirty, false);
-	request_submit(request, handle->disk, DISK_FLUSH, 0, 0, flush_done);
+	submit_flush(request, flush_done);
 }
 
 void op_flush(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
@@ -122,7 +180,7 @@ void op_flush(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 	struct handle *handle = control_owns(ino) ? NULL : handle_of(file);
 
 	if (handle && handle->write && atomic_load(&handle->dirty))
-		submit_flush(fuse, handle);
+		flush(fuse, handle);
 	else
 		reply_now(fuse, 0);
 }
@@ -136,17 +194,14 @@ void op_fsync(fuse_req_t fuse, fuse_ino_t ino, int datasync, struct fuse_file_in
 
 	(void)datasync;
 	if (handle && (handle->write || node_is_written(session_of(fuse)->nodes, handle->node)))
-		submit_flush(fuse, handle);
+		flush(fuse, handle);
 	else
 		reply_now(fuse, 0);
 }
 
 static void fallocate_done(struct disk_io *io, int64_t result)
 {
-	struct request *request = request_of(io);
-
-	atomic_store(&request->handle->dirty, true);
-	request_reply(request, (int)MIN(result, 0));
+	change_done(request_of(io), result, reply_done);
 }
 
 /* Cuts *LENGTH at the end of the disk. 0, or the errno that MODE earns by
@@ -198,6 +253,7 @@ void op_fallocate(fuse_req_t fuse, fuse_ino_t ino, int mode, off_t offset, off_t
 	request = new_change(fuse, file);
 	if (!request)
 		return;
+	request->durable = request->handle->durable;
 	result = cut_range(request->handle->disk, mode, (uint64_t)offset, &bytes);
 	if (result != 0 || bytes == 0)
 		request_reply(request, result);
@@ -208,12 +264,13 @@ void op_fallocate(fuse_req_t fuse, fuse_ino_t ino, int mode, off_t offset, off_t
 static void lseek_run(struct request *request)
 {
 	request->position = disk_seek(request->handle->disk, (uint64_t)request->position, (int)request->flags);
+	request->error = (int)MIN(request->position, 0);
 }
 
 static void lseek_finish(struct request *request)
 {
-	if (request->position < 0) {
-		request_reply(request, (int)request->position);
+	if (request->error) {
+		request_reply(request, request->error);
 		return;
 	}
 	fuse_reply_lseek(request->fuse, request->position);
@@ -229,8 +286,9 @@ void op_lseek(fuse_req_t fuse, fuse_ino_t ino, off_t offset, int whence, struct 
 		reply_now(fuse, offset < 0 ? -ENXIO : -EINVAL);
 		return;
 	}
-	request = request_new(fuse);
-	request->handle = handle_of(file);
+	request = new_for_handle(fuse, file);
+	if (!request)
+		return;
 	request->position = offset;
 	request->flags = (unsigned)whence;
 	request_offload(request, lseek_run, lseek_finish);

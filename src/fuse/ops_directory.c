@@ -66,10 +66,16 @@ static struct directory *directory_of(const struct fuse_file_info *file)
 
 void op_readdir(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file)
 {
-	struct request *request = request_new(fuse);
-	char *buffer = request_take_read_buffer(request);
+	struct request *request;
+	char *buffer;
 
 	(void)ino;
+	if (!directory_of(file)) {
+		reply_now(fuse, -EBADF);
+		return;
+	}
+	request = request_new(fuse);
+	buffer = request_take_read_buffer(request);
 	size = directory_fill(fuse, directory_of(file), (uint64_t)MAX(offset, 0), buffer,
 			      MIN(size, CHANNEL_PAYLOAD_BYTES));
 	fuse_reply_buf(fuse, buffer, size);
@@ -79,6 +85,7 @@ void op_readdir(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, stru
 void op_releasedir(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
 	(void)ino;
-	directory_close(session_of(fuse), directory_of(file));
+	if (directory_of(file))
+		directory_close(session_of(fuse), directory_of(file));
 	reply_now(fuse, 0);
 }

@@ -42,11 +42,20 @@ static bool wants_write(const struct fuse_file_info *file)
 	return (file->flags & O_ACCMODE) != O_RDONLY;
 }
 
+static void open_handle(struct request *request, bool *keep_cache)
+{
+	request->error =
+		handle_open(request->session, request->node, wants_write(&request->file), &request->handle, keep_cache);
+	if (request->error == 0)
+		request->handle->durable = request->file.flags & O_DSYNC;
+}
+
 static void open_run(struct request *request)
 {
 	raise_read_ahead(request->session);
-	request->error = handle_open(request->session, request->node, wants_write(&request->file), &request->handle,
-				     &request->keep_cache);
+	open_handle(request, &request->keep_cache);
+	if (request->error == 0)
+		request->handle->direct = request->file.flags & O_DIRECT;
 }
 
 static void close_run(struct request *request)
@@ -56,7 +65,7 @@ static void close_run(struct request *request)
 
 static int reply_open(struct request *request)
 {
-	if (request->file.flags & O_DIRECT)
+	if (request->handle->direct)
 		return reply_open_direct(request->fuse, request->handle);
 	request->file.fh = (uint64_t)(uintptr_t)request->handle;
 	request->file.keep_cache = request->keep_cache;
@@ -128,8 +137,7 @@ static void open_created(struct request *request, struct disk *disk, bool is_new
 {
 	entry_prepare(request, disk);
 	if (request->error == 0)
-		request->error = handle_open(request->session, request->node, wants_write(&request->file),
-					     &request->handle, NULL);
+		open_handle(request, NULL);
 	if (request->error != 0 && is_new)
 		disk_pool_remove(request->session->pool, request->name, NULL);
 }
@@ -182,6 +190,10 @@ void op_release(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 
 	if (control_owns(ino)) {
 		control_op_release(fuse, file);
+		return;
+	}
+	if (!handle_of(file)) {
+		reply_now(fuse, 0);
 		return;
 	}
 	request = request_new(fuse);

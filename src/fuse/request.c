@@ -4,6 +4,7 @@
 #include <linux/fuse.h>
 #include <string.h>
 
+#include "core/fault.h"
 #include "core/thread.h"
 
 struct request *request_new(fuse_req_t fuse)
@@ -16,6 +17,8 @@ struct request *request_new(fuse_req_t fuse)
 	request->channel = channel;
 	request->session = channel->session;
 	request->fuse = fuse;
+	request->opcode = channel->opcode;
+	request->reply_kind = channel->reply_kind;
 	channel->in_flight++;
 	return request;
 }
@@ -55,11 +58,35 @@ void *request_take_read_buffer(struct request *request)
 	return request->read_buffer;
 }
 
+/* The operations that have work done for them, as subjects of fault points. */
+static const char *name_of(uint32_t opcode)
+{
+	static const char *const names[] = {
+		[FUSE_LOOKUP] = "LOOKUP",   [FUSE_GETATTR] = "GETATTR", [FUSE_SETATTR] = "SETATTR",
+		[FUSE_UNLINK] = "UNLINK",   [FUSE_RENAME] = "RENAME",	[FUSE_RENAME2] = "RENAME",
+		[FUSE_OPEN] = "OPEN",	    [FUSE_CREATE] = "CREATE",	[FUSE_STATFS] = "STATFS",
+		[FUSE_OPENDIR] = "OPENDIR", [FUSE_LSEEK] = "LSEEK",	[FUSE_WRITE] = "COMMAND",
+	};
+
+	return opcode < G_N_ELEMENTS(names) ? names[opcode] : NULL;
+}
+
+/* An injected error comes in place of the work. Work that nobody waits for the
+ * result of (RELEASE) gives something back, and is done. */
+static void do_work(struct request *request)
+{
+	const char *name = name_of(request->opcode);
+	int fault = name ? fault_hit("request", name) : 0;
+
+	if (fault < 0)
+		request->error = fault;
+	else
+		request->run(request);
+}
+
 static void work_run(struct loop_work *work)
 {
-	struct request *request = container_of(work, struct request, work);
-
-	request->run(request);
+	do_work(container_of(work, struct request, work));
 }
 
 static void work_done(struct loop_work *work)
@@ -90,7 +117,7 @@ static void *alone_main(void *opaque)
 {
 	struct request *request = opaque;
 
-	request->run(request);
+	do_work(request);
 	loop_post(request->channel->loop, &request->work.task);
 	return NULL;
 }
@@ -123,12 +150,12 @@ void request_submit(struct request *request, struct disk *disk, enum disk_op op,
 
 void reply_now(fuse_req_t fuse, int error)
 {
-	fuse_reply_err(fuse, -error);
+	reply_error(fuse, channel_self()->reply_kind, error);
 }
 
 void request_reply(struct request *request, int error)
 {
-	reply_now(request->fuse, error);
+	reply_error(request->fuse, request->reply_kind, error);
 	request_free(request);
 }
 

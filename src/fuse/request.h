@@ -21,6 +21,8 @@ struct request {
 	struct channel *channel;
 	struct session *session;
 	fuse_req_t fuse;
+	uint32_t opcode;
+	enum reply_kind reply_kind;
 
 	struct disk_io io;
 	void *receive_buffer; /* given back with the request; NULL: none */
@@ -39,12 +41,13 @@ struct request {
 	bool opened; /* HANDLE is the request's own */
 	bool keep_cache;
 	bool resize;
+	bool durable;	     /* flushed before it is answered */
 	bool given_up;	     /* the caller, or the end of the mount, wants no more of it */
 	uint64_t last_close; /* handle_closes_begun() when the request came */
 	int to_set;
 	unsigned flags;
-	int64_t position;
-	int error; /* 0 or -errno */
+	int64_t position; /* of a seek, size to be set, bytes written */
+	int error;	  /* what reply_error() takes */
 	union {
 		struct stat attributes;
 		struct statvfs file_system;
@@ -79,12 +82,12 @@ void request_start_thread(struct request *request, void (*run)(struct request *)
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
 		    void (*done)(struct disk_io *io, int64_t result));
 
-/* Replies with ERROR (0 or -errno) and frees the request. */
+/* Replies with ERROR, as reply_error() does, and frees the request. */
 void request_reply(struct request *request, int error);
 /* The same as a `finish`: with request->error. */
 void request_reply_result(struct request *request);
 
-/* Replies to a message that needs no request. */
+/* Replies to the message that is being processed, which needs no request. */
 void reply_now(fuse_req_t fuse, int error);
 
 /* Answers an open for direct I/O. 0, or -ENOENT: the caller is gone. */

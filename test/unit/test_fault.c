@@ -87,6 +87,14 @@ static void test_errno_names(void)
 		arm(spec);
 		HITS("p", NULL, -names[i].errnum, 0);
 	}
+	arm("p:E524x1;p:E7@2x1");
+	HITS("p", NULL, -524, -7, 0);
+}
+
+static void test_sweep(void)
+{
+	arm("write:sweep@2x3");
+	HITS("write", NULL, 0, -1, -2, -3, 0);
 }
 
 static void test_bad_syntax(void)
@@ -97,7 +105,8 @@ static void test_bad_syntax(void)
 		"write:EIO@0",	  "write:EIOx",	  "write:EIOx0",
 		"write:EIO@-1",	  "write:EIO@1y", "write:EIOx1@2",
 		"write:eio",	  "write: EIO",	  "write:EIO@99999999999999999999",
-		"read:EIO;write", NULL,
+		"read:EIO;write", "write:E",	  "write:E0",
+		"write:E12345",	  "write:E5y",	  NULL,
 	};
 
 	arm("kept:EIO");
@@ -208,6 +217,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/fault/several-rules", test_several_rules);
 	g_test_add_func("/fault/subject", test_subject);
 	g_test_add_func("/fault/errno-names", test_errno_names);
+	g_test_add_func("/fault/sweep", test_sweep);
 	g_test_add_func("/fault/bad-syntax", test_bad_syntax);
 	g_test_add_func("/fault/gate", test_gate);
 	g_test_add_func("/fault/threads", test_threads);

@@ -1,0 +1,299 @@
+"""What the kernel and programs rely on: errnos, durable writes, lookups side by side."""
+import contextlib
+import ctypes
+import errno
+import os
+import re
+
+import pytest
+
+from harness import (ALLOCATE_KEEP_SIZE, ALLOCATE_PUNCH_HOLE, ALLOCATE_ZERO_RANGE, BLOCK, MIB, TREE, Aligned, Gate,
+                     fallocate, faults, make_image, make_raw, opened, stats, wait_until)
+
+AT_FDCWD = -100
+AT_STATX_FORCE_SYNC = 0x2000
+
+# All that have a name, what the kernel keeps for itself, and what is no errno.
+LAST_ERRNO = 600
+LAST_KNOWN = 133
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def getattr_of(path):
+    """Asks the daemon, whatever the kernel has kept."""
+    if _libc.statx(AT_FDCWD, os.fsencode(path), AT_STATX_FORCE_SYNC, 0x7FF, ctypes.create_string_buffer(256)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def open_and_close(path, flags, mode=0o600):
+    os.close(os.open(path, flags, mode))
+
+
+def read_direct(live):
+    with opened(live.file("a.img"), os.O_RDONLY | os.O_DIRECT) as fd:
+        memory = Aligned(BLOCK)
+        yield lambda: memory.read(fd, BLOCK, 0)
+
+
+def write_direct(live):
+    with opened(live.file("a.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        memory = Aligned(BLOCK)
+        yield lambda: memory.write(fd, b"x" * BLOCK, 0)
+
+
+def fsync_file(live):
+    with opened(live.file("a.img")) as fd:
+        yield lambda: os.fsync(fd)
+
+
+def close_written(live):
+    """close(2) itself fails, and closes. The disk stays open all the while."""
+    path = live.file("a.img")
+    memory = Aligned(BLOCK)
+
+    def once():
+        fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+        memory.write(fd, b"x" * BLOCK, 0)
+        os.close(fd)
+
+    with opened(path):
+        yield once
+
+
+def changed(mode):
+    def operation(live):
+        with opened(live.file("a.img")) as fd:
+            yield lambda: fallocate(fd, mode, 0, MIB)
+    return operation
+
+
+def seek(live):
+    with opened(live.file("a.img")) as fd:
+        yield lambda: os.lseek(fd, 0, os.SEEK_DATA)
+
+
+def on_path(function, *arguments):
+    def operation(live):
+        yield lambda: function(live.file("a.img"), *arguments)
+    return operation
+
+
+def grow(live):
+    """Each time to another size, as the error comes when all has been done."""
+    sizes = iter(range(9 * MIB, 1 << 30, BLOCK))
+    with opened(live.file("a.img")) as fd:
+        yield lambda: os.ftruncate(fd, next(sizes))
+
+
+def lookup(live):
+    names = iter(range(1 << 30))
+    yield lambda: os.stat(live.file(f"none{next(names)}.img"))
+
+
+def rename(live):
+    yield lambda: os.rename(live.file("a.img"), live.file("c.img"))
+
+
+def create(live):
+    names = iter(range(1 << 30))
+    yield lambda: open_and_close(live.file(f"new{next(names)}.img"), os.O_RDWR | os.O_CREAT)
+
+
+def command(live):
+    yield lambda: write_command(live.control("tunables", "max_dirty"))
+
+
+def write_command(path):
+    with opened(path, os.O_WRONLY) as fd:
+        os.write(fd, b"1G")
+
+
+def on_mount(function):
+    def operation(live):
+        yield lambda: function(live.path)
+    return operation
+
+
+OPERATIONS = {
+    "read": ("disk.read", read_direct),
+    "write": ("disk.write", write_direct),
+    "fsync": ("disk.flush", fsync_file),
+    "flush": ("disk.flush", close_written),
+    "punch": ("disk.discard", changed(ALLOCATE_PUNCH_HOLE | ALLOCATE_KEEP_SIZE)),
+    "zero": ("disk.zero", changed(ALLOCATE_ZERO_RANGE | ALLOCATE_KEEP_SIZE)),
+    "truncate": ("disk.resize", grow),
+    "lseek": ("request/LSEEK", seek),
+    "open": ("request/OPEN", on_path(open_and_close, os.O_RDWR)),
+    "create": ("request/CREATE", create),
+    "getattr": ("request/GETATTR", on_path(getattr_of)),
+    "setattr": ("request/SETATTR", on_path(os.truncate, 9 * MIB)),
+    "lookup": ("request/LOOKUP", lookup),
+    "unlink": ("request/UNLINK", on_path(os.unlink)),
+    "rename": ("request/RENAME", rename),
+    "opendir": ("request/OPENDIR", on_mount(os.listdir)),
+    "statfs": ("request/STATFS", on_mount(os.statvfs)),
+    "command": ("request/COMMAND", command),
+}
+
+
+@pytest.fixture
+def two_disks(pool):
+    make_raw(os.path.join(pool, "a.raw"), b"A" * (8 * MIB))
+    make_image(os.path.join(pool, "b.leaf"), "8M")
+
+
+def assert_all_of_it_works(live):
+    """No operation of the mount has been switched off in the kernel."""
+    path = live.file("b.img")
+    memory = Aligned(BLOCK)
+    before = stats(live)
+    with opened(path, os.O_RDWR | os.O_DIRECT) as fd:
+        memory.write(fd, b"b" * BLOCK, BLOCK)
+        os.fsync(fd)
+        memory.write(fd, b"c" * BLOCK, 3 * BLOCK)
+        fallocate(fd, ALLOCATE_PUNCH_HOLE | ALLOCATE_KEEP_SIZE, BLOCK, BLOCK)
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 3 * BLOCK
+        assert os.lseek(fd, 3 * BLOCK, os.SEEK_HOLE) == 4 * BLOCK
+    after = stats(live)
+    assert after["flush_requests"] - before["flush_requests"] == 2, "fsync and close"
+    assert after["discard_requests"] - before["discard_requests"] == 1
+    with opened(path) as fd:
+        assert os.pread(fd, 4 * BLOCK, 0) == bytes(3 * BLOCK) + b"c" * BLOCK
+    open_and_close(live.file("made.img"), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    os.rename(live.file("made.img"), live.file("moved.img"))
+    os.unlink(live.file("moved.img"))
+    assert live.names() == ["a.img", "b.img"]
+    assert os.statvfs(live.path).f_bsize == BLOCK
+    assert os.stat(path).st_size == 8 * MIB
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_errno_of_every_operation(mount, work, two_disks, name):
+    """It reaches whoever called as an error, and does nothing else. For ESTALE the
+    kernel walks the path once more, and meets the next one."""
+    point, operation = OPERATIONS[name]
+    gate = Gate(work)
+    live = mount("create", "threads=2", env=faults(f"{point}:sweepx{LAST_ERRNO + 1}", gate=gate.path))
+    with contextlib.contextmanager(operation)(live) as attempt:
+        gate.open()
+        for number in range(1, LAST_ERRNO + 1):
+            with pytest.raises(OSError) as failed:
+                attempt()
+            assert failed.value.errno not in (errno.ENOSYS, errno.EAGAIN, errno.ECHILD), f"errno {number}"
+            assert failed.value.errno <= LAST_KNOWN, f"errno {number}"
+        gate.close()
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(live.file("c.img"), live.file("a.img"))
+    assert_all_of_it_works(live)
+    live.stop()
+
+
+def test_every_errno_of_a_release(mount, work, two_disks):
+    gate = Gate(work)
+    live = mount("create", env=faults(f"handle.close:sweepx{LAST_ERRNO}", gate=gate.path))
+    gate.open()
+    for _ in range(LAST_ERRNO):
+        open_and_close(live.file("a.img"), os.O_RDONLY)
+    os.truncate(live.file("a.img"), 9 * MIB)
+    os.truncate(live.file("a.img"), 8 * MIB)
+    gate.close()
+    assert_all_of_it_works(live)
+    live.stop()
+
+
+def test_a_file_without_a_handle(mount, work, two_disks):
+    """The kernel has none once it believes that there is no OPEN."""
+    gate = Gate(work)
+    live = mount(env=faults("request/OPEN:EIOx1", "reply.raw:ENOSYSx1", gate=gate.path))
+    path = live.file("a.img")
+    os.stat(path)
+    gate.open()
+    with opened(path) as fd:
+        gate.close()
+        for attempt in (lambda: os.pwrite(fd, b"x", 0), lambda: os.pread(fd, 1, 0),
+                        lambda: fallocate(fd, ALLOCATE_ZERO_RANGE | ALLOCATE_KEEP_SIZE, 0, BLOCK),
+                        lambda: os.lseek(fd, 0, os.SEEK_HOLE)):
+            with pytest.raises(OSError):
+                attempt()
+        os.fsync(fd)
+    with opened(live.control("version"), os.O_RDONLY) as fd:
+        assert os.read(fd, 1) == b""
+    wait_until(lambda: os.stat(path).st_size == 8 * MIB, "the daemon to live")
+    live.stop()
+
+
+def test_one_function_answers_with_an_errno():
+    folder = os.path.join(TREE, "src", "fuse")
+    callers = [name for name in sorted(os.listdir(folder)) if name.endswith(".c")
+               and re.search(r"fuse_reply_err\s*\(", open(os.path.join(folder, name), encoding="utf-8").read())]
+    assert callers == ["reply.c"]
+
+
+# ---- Durable writes --------------------------------------------------------------
+
+# Flags of open(2), flags of the write.
+DURABLE = [(os.O_DSYNC, 0), (os.O_SYNC, 0), (0, os.RWF_DSYNC), (0, os.RWF_SYNC)]
+
+
+def flushes(live):
+    return stats(live)["flush_requests"]
+
+
+@pytest.mark.parametrize("mode", ["direct", "persistent", "writeback"])
+def test_a_durable_write_survives_a_kill(mount, pool, work, mode):
+    """Acknowledged is durable, in each way to ask for it, and flushed once."""
+    options = [f"mode={mode}"]
+    if mode != "direct":
+        options += [f"cache={os.path.join(work, 'cache')}", "cache_size=32M"]
+    if mode == "writeback":
+        options += ["migrate_idle_ms=60000", "max_dirty_age=3600"]
+    make_image(os.path.join(pool, "b.leaf"), "8M")
+    live = mount(*options)
+    memory = Aligned(BLOCK)
+    memory.memory[:] = b"d" * BLOCK
+    fds = []
+    for index, (flags, write_flags) in enumerate(DURABLE * 2):
+        direct = os.O_DIRECT if index < len(DURABLE) else 0
+        fds.append(os.open(live.file("b.img"), os.O_RDWR | flags | direct))
+        before = flushes(live)
+        assert os.pwritev(fds[-1], [memory.memory], index * MIB, write_flags) == BLOCK
+        assert flushes(live) - before == 1
+    live.kill9()
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    live = mount(*options)
+    with opened(live.file("b.img"), os.O_RDONLY) as fd:
+        for index in range(len(fds)):
+            assert os.pread(fd, BLOCK, index * MIB) == b"d" * BLOCK, index
+    live.stop()
+
+
+def test_a_durable_file_punches_durably(mount, pool):
+    make_image(os.path.join(pool, "b.leaf"), "8M")
+    live = mount()
+    for flags, count in ((os.O_DSYNC | os.O_DIRECT, 1), (os.O_DIRECT, 0)):
+        with opened(live.file("b.img"), os.O_RDWR | flags) as fd:
+            before = flushes(live)
+            fallocate(fd, ALLOCATE_PUNCH_HOLE | ALLOCATE_KEEP_SIZE, 0, MIB)
+            assert flushes(live) - before == count
+    live.stop()
+
+
+def test_a_durable_write_that_cannot_be_flushed_fails(mount, pool, work):
+    """And the change is not forgotten: the next flush is one."""
+    gate = Gate(work)
+    make_image(os.path.join(pool, "b.leaf"), "8M")
+    live = mount(env=faults("disk.flush:ENOSPCx1", gate=gate.path))
+    memory = Aligned(BLOCK)
+    fd = os.open(live.file("b.img"), os.O_RDWR | os.O_DIRECT | os.O_DSYNC)
+    gate.open()
+    with pytest.raises(OSError) as failed:
+        memory.write(fd, b"d" * BLOCK, 0)
+    assert failed.value.errno == errno.ENOSPC
+    before = flushes(live)
+    os.close(fd)
+    assert flushes(live) - before == 1
+    live.stop()
