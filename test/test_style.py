@@ -83,6 +83,7 @@ DECISION = re.compile(r"(?:[=!]= *-?|case +-?)E(?:NOSPC|DQUOT|FBIG|BUSY|MFILE|NF
 # What an error of a store means stands in one table; these compare errnos that say something else.
 COMPARES_ERRNOS = {
     "src/core/verdict.c": "the table",
+    "src/core/workers.c": "pthread_cond_timedwait: the time is over",
     "src/core/place.c": "openat2: the kernel has none, or asks to try again; a directory to enter only",
     "src/cache/storage.c": "fcntl: somebody else has the lock",
     "src/cache/view.c": "fcntl: somebody else has the lock",
