@@ -4,11 +4,13 @@ import ctypes
 import errno
 import os
 import re
+import signal
+import subprocess
 
 import pytest
 
 from harness import (ALLOCATE_KEEP_SIZE, ALLOCATE_PUNCH_HOLE, ALLOCATE_ZERO_RANGE, BLOCK, MIB, TREE, Aligned, Gate,
-                     fallocate, faults, make_image, make_raw, opened, stats, wait_until)
+                     fallocate, file_bytes, faults, make_image, make_raw, opened, run, stats, wait_until)
 
 AT_FDCWD = -100
 AT_STATX_FORCE_SYNC = 0x2000
@@ -296,4 +298,35 @@ def test_a_durable_write_that_cannot_be_flushed_fails(mount, pool, work):
     before = flushes(live)
     os.close(fd)
     assert flushes(live) - before == 1
+    live.stop()
+
+
+# ---- Lookups -----------------------------------------------------------------------
+
+@contextlib.contextmanager
+def fuse_connections(work):
+    """What the kernel says of its FUSE connections."""
+    path = os.path.join(work, "connections")
+    os.mkdir(path)
+    run("mount", "-t", "fusectl", "none", path)
+    try:
+        yield path
+    finally:
+        run("umount", path)
+
+
+def test_lookups_are_sent_side_by_side(mount, work, two_disks):
+    """While the daemon answers none of them the others are on their way too."""
+    live = mount()
+    device = os.stat(live.path).st_dev
+    with fuse_connections(work) as connections:
+        waiting = os.path.join(connections, str(device), "waiting")
+        os.kill(live.pid, signal.SIGSTOP)
+        try:
+            askers = [subprocess.Popen(["stat", live.file(f"none{index}.img")], stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL) for index in range(4)]
+            wait_until(lambda: int(file_bytes(waiting)) == len(askers), "all lookups to be sent")
+        finally:
+            os.kill(live.pid, signal.SIGCONT)
+        assert [asker.wait(30) for asker in askers] == [1] * len(askers)
     live.stop()

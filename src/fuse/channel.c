@@ -61,10 +61,23 @@ static ssize_t io_read(int fd, void *buffer, size_t length, void *opaque)
 	return read(self->fd, buffer, MIN(length, RECEIVE_BYTES));
 }
 
+/* libfuse before 3.17 keeps FUSE_CAP_PARALLEL_DIROPS for itself, and the kernel
+ * then sends lookups one by one: one that waits for a store holds up all. So its
+ * answer to INIT is completed here. */
+static void complete_init(const struct iovec *iov, int count)
+{
+	struct fuse_init_out *out = count > 1 ? iov[1].iov_base : NULL;
+
+	if (self->session->parallel_lookups && out && iov[1].iov_len >= FUSE_COMPAT_22_INIT_OUT_SIZE)
+		out->flags |= FUSE_PARALLEL_DIROPS;
+}
+
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *opaque)
 {
 	(void)fd;
 	(void)opaque;
+	if (self->opcode == FUSE_INIT)
+		complete_init(iov, count);
 	return writev(self->fd, iov, count);
 }
 

@@ -19,7 +19,7 @@ static const unsigned unwanted = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | 
 
 static void op_init(void *opaque, struct fuse_conn_info *conn)
 {
-	const struct session *session = opaque;
+	struct session *session = opaque;
 
 	conn->want |= wanted & conn->capable;
 	conn->want &= ~unwanted;
@@ -29,6 +29,7 @@ static void op_init(void *opaque, struct fuse_conn_info *conn)
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND / 4 * 3;
 	conn->time_gran = 1;
+	session->parallel_lookups = conn->want & FUSE_CAP_PARALLEL_DIROPS;
 	log_debug(LOG_FUSE, "kernel protocol %u.%u, capabilities 0x%x of 0x%x", conn->proto_major, conn->proto_minor,
 		  conn->want, conn->capable);
 }

@@ -34,6 +34,7 @@ struct session {
 
 	struct fuse_session *fuse;
 	bool mounted;
+	bool parallel_lookups;	   /* the kernel offers to send them side by side */
 	struct channel **channels; /* options->threads of them; the first runs on the main thread */
 	struct loop_source signals;
 	atomic_bool stopping;
