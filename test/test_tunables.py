@@ -193,14 +193,16 @@ def test_mode(mount, work, web1):
             "web1.img: mode persistent now, was direct"]
 
 
-def test_mode_of_a_disk_in_use_without_a_cache(mount, web1):
-    """The one that it has is no change; any other is refused."""
-    with mount() as live, opened(live.file("web1.img")) as fd:
-        disk = live.file("web1.img")
-        assert leafctl("mode", disk, "direct").stdout == ""
-        refused(["mode", disk, "writeback"], 1, "needs a cache")
-        assert leafctl("mode", disk).stdout == "direct\n"
-        write_all(fd, b"still there", 0)
+@pytest.mark.parametrize("mode", ["direct", "persistent", "ephemeral", "writeback"])
+def test_mode_that_it_has_already(mount, work, web1, mode):
+    """No change, for a disk in use as for any other, with a cache or without."""
+    options = ["mode=" + mode, f"cache={work}/cache", "cache_size=8M"] if mode != "direct" else []
+    with mount(*options) as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"still there", 5000)
+        assert leafctl("mode", live.file("web1.img"), mode).stdout == ""
+        assert leafctl("mode", live.file("web1.img")).stdout == f"{mode}\n"
+        assert os.pread(fd, 11, 5000) == b"still there"
+        write_all(fd, b"and goes on", 5000)
 
 
 def test_mode_refuses(mount, pool, web1):

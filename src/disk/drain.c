@@ -134,7 +134,7 @@ int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error)
 	if (result < 0)
 		return result;
 	g_mutex_lock(&disk->open_lock);
-	if (may_change(disk, mode, &local) && (!disk->open || change_open(disk, mode, &local)))
+	if (may_change(disk, mode, &local) && mode != disk->mode && (!disk->open || change_open(disk, mode, &local)))
 		disk->mode = mode;
 	g_mutex_unlock(&disk->open_lock);
 	if (!local)
