@@ -2,17 +2,17 @@
  *
  * The environment variable LEAFDISK_FAULTS arms them:
  *
- *     POINT[/SUBJECT]:ACTION[@NTH][xCOUNT] [; ...]
+ *     POINT[/SUBJECT]:ACTION[@NTH][xCOUNT][%ODDS] [; ...]
  *
  * ACTION is an errno name (EIO, ENOSPC, EAGAIN, ...) or number (E524, which need
  * not be one that is known), "sweep" (errno 1 for the first one that fails, 2 for
  * the next, and so on), "short" (the point does half of its work), or "crash" (the
  * process ends at once with status 77).
- * NTH (1 by default) is the first occurrence that fails, COUNT (unlimited
- * by default) how many do. SUBJECT narrows a point to objects whose name ends
- * with it, a file name for example. While the file named by the environment
- * variable LEAFDISK_FAULTS_GATE is set and does not exist, no point fires and
- * nothing is counted. */
+ * NTH (1 by default) is the first occurrence that fails, COUNT (unlimited by
+ * default) how many do, and ODDS that only one in so many of those does, by chance.
+ * SUBJECT narrows a point to objects whose name ends with it, a file name for
+ * example. While the file named by the environment variable LEAFDISK_FAULTS_GATE is
+ * set and does not exist, no point fires and nothing is counted. */
 #ifndef LEAFDISK_CORE_FAULT_H
 #define LEAFDISK_CORE_FAULT_H
 

@@ -29,6 +29,7 @@ struct rule {
 	int action;    /* what fault_hit returns, or ACTION_CRASH, ACTION_SWEEP */
 	uint64_t nth;
 	uint64_t count;
+	uint64_t odds; /* one in so many of these fires */
 	uint64_t hits;
 };
 
@@ -38,6 +39,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic(enum state) state = ENVIRONMENT_UNREAD;
 static GPtrArray *rules;
 static char *gate;
+static GRand *chance; /* the same at each start */
 
 static const struct {
 	const char *name;
@@ -103,17 +105,18 @@ static bool take_number(const char **text, char mark, uint64_t *number)
 	return errno == 0 && *number > 0;
 }
 
-/* "ACTION[@NTH][xCOUNT]" */
+/* "ACTION[@NTH][xCOUNT][%ODDS]" */
 static bool parse_action(struct rule *rule, const char *text)
 {
-	size_t length = strcspn(text, "@x");
+	size_t length = strcspn(text, "@x%");
 
 	rule->action = action_of(text, length);
 	rule->nth = 1;
 	rule->count = UINT64_MAX;
+	rule->odds = 1;
 	text += length;
 	return rule->action != 0 && take_number(&text, '@', &rule->nth) && take_number(&text, 'x', &rule->count) &&
-	       *text == '\0';
+	       take_number(&text, '%', &rule->odds) && rule->odds <= G_MAXINT32 && *text == '\0';
 }
 
 /* A subject may hold colons and slashes: the point ends at the first slash,
@@ -133,7 +136,7 @@ static struct rule *parse_rule(char *text, GError **error)
 	if (colon && *target && parse_action(rule, colon + 1))
 		return rule;
 	error_set(error, EINVAL,
-		  "fault \"%s\" is not POINT[/SUBJECT]:ACTION[@NTH][xCOUNT]"
+		  "fault \"%s\" is not POINT[/SUBJECT]:ACTION[@NTH][xCOUNT][%%ODDS]"
 		  " with an errno name, short or crash for ACTION and numbers from 1",
 		  text);
 	rule_free(rule);
@@ -168,6 +171,8 @@ static bool arm_locked(const char *spec, GError **error)
 	g_free(gate);
 	rules = parsed;
 	gate = g_strdup(getenv("LEAFDISK_FAULTS_GATE"));
+	g_clear_pointer(&chance, g_rand_free);
+	chance = g_rand_new_with_seed(1);
 	atomic_store(&state, rules->len ? ARMED : NOTHING_ARMED);
 	return true;
 }
@@ -206,7 +211,9 @@ static bool rule_matches(const struct rule *rule, const char *point, const char 
 static bool rule_fires(struct rule *rule)
 {
 	rule->hits++;
-	return rule->hits >= rule->nth && rule->hits - rule->nth < rule->count;
+	if (rule->hits < rule->nth || rule->hits - rule->nth >= rule->count)
+		return false;
+	return rule->odds == 1 || g_rand_int_range(chance, 0, (gint32)rule->odds) == 0;
 }
 
 static int action_now(const struct rule *rule)

@@ -49,6 +49,23 @@ static void test_counts(void)
 	HITS("write", NULL, 0, 0);
 }
 
+/* About one in ten of those that it is about, and no other. */
+static void test_odds(void)
+{
+	unsigned fired = 0;
+
+	arm("write:EIO@11x10000%10");
+	HITS("write", NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+	for (int i = 0; i < 10000; i++)
+		fired += fault_hit("write", NULL) == -EIO;
+	g_assert_cmpuint(fired, >, 500);
+	g_assert_cmpuint(fired, <, 2000);
+	for (int i = 0; i < 1000; i++)
+		g_assert_cmpint(fault_hit("write", NULL), ==, 0);
+	arm("write:EIO%1");
+	HITS("write", NULL, -EIO, -EIO, -EIO);
+}
+
 static void test_several_rules(void)
 {
 	arm(" write:EIO@2x1 ; read:EBUSY ;write:EROFS@3x1;; ");
@@ -100,13 +117,11 @@ static void test_sweep(void)
 static void test_bad_syntax(void)
 {
 	static const char *const bad[] = {
-		"write",	  "write:",	  ":EIO",
-		"/x:EIO",	  "write:EFOO",	  "write:EIO@",
-		"write:EIO@0",	  "write:EIOx",	  "write:EIOx0",
-		"write:EIO@-1",	  "write:EIO@1y", "write:EIOx1@2",
-		"write:eio",	  "write: EIO",	  "write:EIO@99999999999999999999",
-		"read:EIO;write", "write:E",	  "write:E0",
-		"write:E12345",	  "write:E5y",	  NULL,
+		"write",	  "write:",	   ":EIO",	   "/x:EIO",	    "write:EFOO",
+		"write:EIO@",	  "write:EIO@0",   "write:EIOx",   "write:EIOx0",   "write:EIO@-1",
+		"write:EIO@1y",	  "write:EIOx1@2", "write:eio",	   "write: EIO",    "write:EIO@99999999999999999999",
+		"read:EIO;write", "write:EIO%",	   "write:EIO%0",  "write:EIO%2x1", "write:EIO%4294967296",
+		"write:E",	  "write:E0",	   "write:E12345", "write:E5y",	    NULL,
 	};
 
 	arm("kept:EIO");
@@ -214,6 +229,7 @@ int main(int argc, char **argv)
 		return fault_hit("write", NULL) == 0 ? 0 : 3;
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/fault/counts", test_counts);
+	g_test_add_func("/fault/odds", test_odds);
 	g_test_add_func("/fault/several-rules", test_several_rules);
 	g_test_add_func("/fault/subject", test_subject);
 	g_test_add_func("/fault/errno-names", test_errno_names);
