@@ -273,8 +273,11 @@ def test_info_of_what_is_written_back(cache_path, work):
 
 @pytest.mark.parametrize("kind", [form.MIGRATE, form.MIGRATED])
 def test_migration_never_goes_back(cache_path, kind):
+    """Behind what the image has; before that an image may have had no room."""
     cache, first, second = written_back()
-    cache.append(form.migrate_entry(1, kind, second, 1))
+    cache.append(form.migrate_entry(1, form.MIGRATE, second, 1))
+    cache.append(form.migrate_entry(1, form.MIGRATE, first, 2))
+    cache.append(form.migrate_entry(1, form.MIGRATED, second, 1))
     cache.write(cache_path)
     assert check(cache_path) == (0, [])
     cache.append(form.migrate_entry(1, kind, first, 2))

@@ -1,12 +1,14 @@
 """What an error of a store means: nothing is given away before there is another, nothing waits for ever."""
+import contextlib
+import errno
 import fcntl
 import os
 import struct
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Gate, Loop, assert_same, converted, faults, leafctl, make_raw, opened,
-                     process_ended, run, wait_until)
+from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, check_clean, converted, discard, faults,
+                     leafctl, make_raw, opened, process_ended, run, wait_until, write_all)
 from test_writeback_faults import in_background, left_open, lines_with, state_of
 
 pytestmark = pytest.mark.timeout(60)
@@ -94,3 +96,64 @@ def test_a_failed_leaf_stays_until_there_is_another(mount, work, cache, gate, de
     live.stop()
     found = converted(loop.device, work)
     assert_same(found, b"2" * BLOCK + b"3" * BLOCK + bytes((BLOCKS - 2) * BLOCK), "the image alone")
+
+
+# ---- A full store ------------------------------------------------------------------
+
+
+def fill_up(directory, left):
+    """All the room that there is, but LEFT bytes."""
+    with open(os.path.join(directory, "filler"), "wb", buffering=0) as file:
+        for size in (MIB, 64 * KIB, BLOCK):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+        file.truncate(file.tell() - left)
+
+
+@pytest.fixture
+def small(work):
+    """A pool on a file system of its own, which is full soon."""
+    path = os.path.join(work, "small.ext4")
+    run("truncate", "-s", "40M", path)
+    run("mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", path)
+    with Loop(path) as loop:
+        yield loop.mount(os.path.join(work, "small"))
+
+
+@pytest.mark.parametrize("name,left", [("web1.leaf", 512 * KIB), ("web1.raw", 0)])
+def test_full_store_takes_what_it_can(mount, small, work, cache, rng, name, left):
+    """Overwrites of what is allocated go, whatever their epoch, and discards; what
+    finds no room waits, and the room that a later discard makes is enough. A
+    leaf needs some to write a piece of a batch aside first."""
+    image = os.path.join(small, name)
+    leafctl("create", *(["-c", "64K"] if name.endswith("leaf") else []), image, 64 * MIB)
+    options = [f"cache={cache}", "mode=writeback", "cache_size=64M", "migrate_idle_ms=1", "max_dirty_age=1"]
+    expected = bytearray(64 * MIB)
+
+    def write(fd, offset, length):
+        data = rng.randbytes(length)
+        write_all(fd, data, offset)
+        os.fsync(fd)
+        expected[offset:offset + length] = data
+
+    live = mount(*options, pool=small)
+    with left_open(live.file("web1.img")) as fd:
+        write(fd, 0, 8 * MIB)
+        leafctl("drain", live.path)
+        fill_up(small, left)
+        write(fd, 0, 4 * MIB)
+        for offset in range(0, 4 * MIB, 256 * KIB):
+            write(fd, offset, 64 * KIB)
+        leafctl("drain", live.path)
+        write(fd, 16 * MIB, MIB)
+        refused = leafctl("drain", live.path, check=False)
+        assert refused.returncode == 1 and os.strerror(errno.ENOSPC) in refused.stderr, refused.stderr
+        write(fd, 0, 64 * KIB)
+        discard(fd, 4 * MIB, 4 * MIB)
+        os.fsync(fd)
+        expected[4 * MIB:8 * MIB] = bytes(4 * MIB)
+        wait_until(lambda: state_of(live)["dirty_bytes"] == "0", "all to be in the pool", timeout=40)
+    live.stop()
+    check_clean(image)
+    assert_same(converted(image, work), bytes(expected), "the image alone")

@@ -270,8 +270,12 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 		     void (*lost)(void *opaque, uint64_t block), void *opaque);
 /* The image has it, durably: what was not overwritten since is clean. */
 void cache_batch_done(struct cache_batch *batch);
-/* It was not applied; it stays dirty. NULL is allowed. */
+/* It was not applied, or nobody knows; it stays dirty. NULL is allowed. */
 void cache_batch_free(struct cache_batch *batch);
+/* The image does not have it, and will not after a crash either. True: it is
+ * freed, and the next one may be smaller, down to one epoch. False: it is the
+ * smallest already, or that cannot be written down; nothing has changed. */
+bool cache_batch_refuse(struct cache_batch *batch);
 
 /* Blocks until there is something to migrate where there was nothing, somebody
  * waits for room, much more is dirty, a layer has its first barrier, the state of

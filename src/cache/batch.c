@@ -7,7 +7,9 @@
  *   3. MIGRATED is in the log.
  * Found without MIGRATED after a crash, nobody knows whether the image has the
  * batch. It may have; so the next batch ends there or later, and leaves the
- * image as that one did or newer: never as it was at an older barrier.
+ * image as that one did or newer: never as it was at an older barrier. Whoever
+ * knows that the image does not have it may have it refused: then a MIGRATE of
+ * the smallest batch follows in the log, and counts instead.
  *
  * A batch has the versions of blocks that its epochs have, not newer ones;
  * superseded slots keep their content until their segment is reclaimed, which
@@ -23,6 +25,9 @@ struct epoch_range {
 	uint32_t first; /* slot */
 	struct epoch_place end;
 	uint64_t put; /* epochs.put at END */
+	/* What the image may have had before this batch: epochs.begun then. */
+	bool bound;
+	struct epoch_place bound_place;
 };
 
 struct collection {
@@ -62,7 +67,13 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 	bool found = epochs->begun;
 	unsigned zeros = 0;
 
-	*range = (struct epoch_range){.first = epochs->first, .end = epochs->begun_place, .put = epochs->done};
+	*range = (struct epoch_range){
+		.first = epochs->first,
+		.end = epochs->begun_place,
+		.put = epochs->done,
+		.bound = epochs->begun,
+		.bound_place = epochs->begun_place,
+	};
 	for (unsigned i = 0; i < epochs_length(epochs); i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 		bool due = is_due_locked(layer->cache, epochs, event);
@@ -391,6 +402,41 @@ void cache_batch_free(struct cache_batch *batch)
 	hold_end_locked(cache, batch->range, -1);
 	cache_unlock(cache);
 	batch_free(batch);
+}
+
+/* ---- Refused --------------------------------------------------------------- */
+
+static bool refuse_locked(struct cache_layer *layer, const struct epoch_range *range)
+{
+	const struct cache_batch_limits smallest = {0};
+	struct epochs *epochs = layer->epochs;
+	struct epoch_range next;
+
+	epochs->begun = range->bound;
+	epochs->begun_place = range->bound_place;
+	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
+	    !epoch_place_equal(next.end, range->end) &&
+	    log_migrate_locked(layer->cache, CACHE_ENTRY_MIGRATE, layer->id, next.end)) {
+		epochs->begun = epochs->begun_logged = true;
+		epochs->begun_place = next.end;
+		return true;
+	}
+	epochs->begun = true;
+	epochs->begun_place = range->end;
+	return false;
+}
+
+bool cache_batch_refuse(struct cache_batch *batch)
+{
+	struct cache_layer *layer = batch->layer;
+	bool smaller;
+
+	cache_lock(layer->cache);
+	smaller = layer->id == batch->layer_id && layer->epochs && refuse_locked(layer, batch->range);
+	cache_unlock(layer->cache);
+	if (smaller)
+		cache_batch_free(batch);
+	return smaller;
 }
 
 /* ---- Done ------------------------------------------------------------------ */

@@ -28,8 +28,8 @@ struct check {
 struct known_layer {
 	bool declared, dropped, orphan;
 	uint8_t identity[16];
-	uint64_t barrier_sequence;  /* of the record with the last BARRIER; 0: none */
-	uint64_t migrate, migrated; /* distances from the tail of what the last of each names; 0: none */
+	uint64_t barrier_sequence; /* of the record with the last BARRIER; 0: none */
+	uint64_t migrated;	   /* distance from the tail of what the last MIGRATED names; 0: none */
 };
 
 struct known_barrier {
@@ -128,7 +128,6 @@ static void check_migration(struct check *check, struct known_layer *known, cons
 {
 	uint64_t slot = le64_get(entry->words[0]), distance = place_distance(check, slot, le64_get(entry->words[1]));
 	bool migrated = entry->kind == CACHE_ENTRY_MIGRATED;
-	uint64_t *last = migrated ? &known->migrated : &known->migrate;
 	const char *verb = migrated ? "says MIGRATED of" : "says MIGRATE of";
 
 	if (slot >= le64_get(check->view.super.ring_segments) * CACHE_SEGMENT_BLOCKS)
@@ -137,9 +136,10 @@ static void check_migration(struct check *check, struct known_layer *known, cons
 		return;
 	else if (!has_barrier(check, entry->layer, distance))
 		report_entry(check, entry, sequence, verb, " and names a place where no epoch of it ends");
-	if (distance < *last)
-		report_entry(check, entry, sequence, verb, " and names an earlier place than the one before");
-	*last = distance;
+	if (distance < known->migrated)
+		report_entry(check, entry, sequence, verb, " and names an earlier place than its image has");
+	if (migrated)
+		known->migrated = distance;
 }
 
 static bool is_of_epochs(enum cache_entry_kind kind)

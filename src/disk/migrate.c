@@ -16,6 +16,11 @@
  * RETRY_LONGEST_NS, a little more or less so that many hosts do not come back
  * at once. An outage is one line in the log, and its end another.
  *
+ * A full store gets smaller batches, down to an epoch, then pieces of that; what
+ * is discarded later may be what makes room for it, so an epoch for which there is
+ * none is tried again together with all up to such discards. Once there is room
+ * the batches grow again.
+ *
  * A disk goes AWAY from a suspended cache once nothing of it is dirty, and
  * comes back when the cache works again. It is FAILED when a block of it cannot
  * be read any more, or when another has taken its image over.
@@ -47,6 +52,8 @@
 #define FAILURES_TOLD 3
 /* Blocks of a batch while room is short. */
 #define SHORT_BATCH 512
+/* Blocks of a batch whose discards are to make room. */
+#define FULL_BATCH 16384
 #define LOST_TOLD 16
 
 struct migrator {
@@ -99,6 +106,7 @@ void migrate_attach(struct disk *disk)
 	disk->migration.away = disk->migration.failed = disk->migration.lost = false;
 	disk->migration.failures = 0;
 	disk->migration.error = 0;
+	disk->migration.batch_max = UINT_MAX;
 	disk->migration.retry_at_ns = 0;
 	disk->migration.reason[0] = '\0';
 	g_mutex_unlock(&migrator->lock);
@@ -408,6 +416,42 @@ static int take_batch(struct migrator *migrator, struct disk *disk, const struct
 	return lost.count > 0 ? -ENODATA : result;
 }
 
+/* ---- On a full store ------------------------------------------------------- */
+
+/* True: BATCH is freed, and the image is sure not to have it: a flush settles what
+ * a commit left open. */
+static bool make_smaller(struct disk *disk, struct cache_batch *batch)
+{
+	if (disk->migration.in_pieces || image_run_blocking(disk->leaf, &(struct image_op){0}, image_flush) < 0 ||
+	    !cache_batch_refuse(batch))
+		return false;
+	disk->migration.batch_max = 0;
+	return true;
+}
+
+static void grow_batches(struct migration *migration)
+{
+	if (migration->batch_max < UINT_MAX / 4)
+		migration->batch_max = migration->batch_max * 2 + 64;
+	else
+		migration->batch_max = UINT_MAX;
+}
+
+/* DISK is busy: only this thread looks at these. */
+static void limit_batch(struct disk *disk, struct cache_batch_limits *limits)
+{
+	struct cache_dirty dirty;
+
+	cache_layer_get_dirty(disk->cached, &dirty);
+	disk->migration.in_pieces =
+		disk->migration.failures && apply_found_no_room(disk->migration.error) && dirty.zeros > 0;
+	limits->data_blocks = MIN(limits->data_blocks, disk->migration.batch_max);
+	if (disk->migration.in_pieces)
+		limits->data_blocks = limits->extents = FULL_BATCH;
+}
+
+/* ---- One batch, to its image ----------------------------------------------- */
+
 /* True: some of it went. */
 static bool migrate_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits)
 {
@@ -435,7 +479,12 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 			note_failure(migrator, disk, result, "no batch can be made of its changes");
 		return false;
 	}
-	result = batch_apply(disk->leaf, batch);
+	result = disk->migration.in_pieces ? -ENOSPC : batch_apply(disk->leaf, batch);
+	if (apply_found_no_room(result)) {
+		if (make_smaller(disk, batch))
+			return true;
+		result = batch_apply_in_pieces(disk->leaf, batch);
+	}
 	if (result < 0) {
 		cache_batch_free(batch);
 		note_failure(migrator, disk, result, "cannot be written");
@@ -444,6 +493,7 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 	counter_add(migrate_batches, 1);
 	counter_add(migrate_blocks, batch->data_blocks);
 	cache_batch_done(batch);
+	grow_batches(&disk->migration);
 	note_success(migrator, disk);
 	return true;
 }
@@ -703,6 +753,7 @@ static bool migrate_one(struct look *look)
 	limits.extents = disk->leaf ? image_apply_extents_max(disk->leaf) : 1;
 	if (limits.extents == 0)
 		limits.extents = UINT_MAX;
+	limit_batch(disk, &limits);
 	done = migrate_batch(look->migrator, disk, &limits);
 	end(look->migrator, disk);
 	disk_unref(disk);

@@ -33,6 +33,8 @@ struct migration {
 	struct list waiters; /* struct drain */
 	unsigned failures;   /* in a row */
 	int error;	     /* of the last one */
+	unsigned batch_max;  /* blocks; less than is tuned while the store is full */
+	bool in_pieces;	     /* the batch has discards that are to make room for the rest of it */
 	uint64_t retry_at_ns;
 	bool failed; /* for good */
 	bool lost;   /* that is why: another has its image */

@@ -300,7 +300,8 @@ static inline void assert_image(struct disk *disk)
 	g_assert_true(find_state(&disk->model, disk->image, disk->history, 0, end, epoch_blocks));
 }
 
-/* False: nothing was to be migrated. Now and then the image fails. */
+/* False: nothing was to be migrated. Now and then the image fails, or has no
+ * room for the batch. */
 static inline bool migrate(struct disk *disk, unsigned data_blocks, bool cut)
 {
 	struct cache_batch_limits limits = {.data_blocks = data_blocks, .extents = 16, .cut = cut};
@@ -315,7 +316,8 @@ static inline bool migrate(struct disk *disk, unsigned data_blocks, bool cut)
 	if (!batch)
 		return false;
 	if (g_rand_int_range(disk->user->random, 0, 10) == 0) {
-		cache_batch_free(batch);
+		if (g_rand_boolean(disk->user->random) || !cache_batch_refuse(batch))
+			cache_batch_free(batch);
 		return true;
 	}
 	apply_batch(disk->image, batch, disk->tag);

@@ -61,7 +61,7 @@ static void *child_migrates(void *opaque)
 		limits.cut = child->cuts && g_rand_boolean(child->random);
 		cache_wait_work(disk->cache, loop_now_ns() + 1000 * 1000);
 		g_assert_cmpint(cache_batch_take(disk->layer, &limits, &batch, NULL, NULL), ==, 0);
-		if (!batch)
+		if (!batch || (g_rand_int_range(child->random, 0, 8) == 0 && cache_batch_refuse(batch)))
 			continue;
 		apply_batch(disk->image, batch, disk->tag);
 		save_image(child->image_path, disk->image);

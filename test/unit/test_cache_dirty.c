@@ -239,6 +239,61 @@ static void test_stays(void)
 	user_clear(&user);
 }
 
+/* Takes at most DATA_BLOCKS, which are in one extent, and returns how many they are. */
+static uint64_t take_blocks(struct disk *disk, unsigned data_blocks, struct cache_batch **batch)
+{
+	struct cache_batch_limits limits = {.data_blocks = data_blocks, .extents = 100};
+
+	g_assert_cmpint(cache_batch_take(disk->layer, &limits, batch, NULL, NULL), ==, 0);
+	g_assert_nonnull(*batch);
+	return (*batch)->data_blocks;
+}
+
+/* A batch for which the image has no room gets smaller, down to an epoch, also
+ * after a restart; one that the image may have does not. */
+static void test_refused(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache = open_cache(path, SMALL);
+	struct cache_batch *batch;
+	struct disk disk;
+	struct user user;
+
+	user_init(&user);
+	disk_init(&disk, cache, &user, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		put_waiting(&disk, i * 100, 100);
+		flush_waiting(&disk);
+	}
+	g_assert_cmpuint(take_blocks(&disk, 1000, &batch), ==, 300);
+	g_assert_true(cache_batch_refuse(batch));
+	g_assert_cmpuint(take_blocks(&disk, 0, &batch), ==, 100);
+	g_assert_false(cache_batch_refuse(batch));
+	cache_batch_free(batch);
+	cache_layer_close(disk.layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	disk.cache = open_cache(path, SMALL);
+	disk.layer = open_dirty(disk.cache, disk.tag, 1, 2);
+	/* What is bound to an end goes at least that far; no further is needed. */
+	g_assert_cmpuint(take_blocks(&disk, 0, &batch), ==, 100);
+	cache_batch_free(batch);
+	g_assert_cmpuint(take_blocks(&disk, 200, &batch), ==, 200);
+	g_assert_true(cache_batch_refuse(batch));
+	g_assert_cmpuint(take_blocks(&disk, 200, &batch), ==, 200);
+	/* The image fails in the middle of it. */
+	cache_batch_free(batch);
+	g_assert_cmpuint(take_blocks(&disk, 1000, &batch), ==, 300);
+	g_assert_true(cache_batch_refuse(batch));
+	g_assert_cmpuint(take_blocks(&disk, 0, &batch), ==, 200);
+	g_assert_false(cache_batch_refuse(batch));
+	cache_batch_free(batch);
+	drain(&disk);
+	assert_clean(disk.cache, disk.layer);
+	disk_clear(&disk, 0);
+	g_assert_cmpint(cache_close(disk.cache), ==, 0);
+	user_clear(&user);
+}
+
 static struct cache_layer *open_numbered(struct cache *cache, unsigned number)
 {
 	struct cache_layer_key key = {.stamp = 77, .size_bytes = UINT64_C(1) << 40, .name = "one of many"};
@@ -904,6 +959,7 @@ int main(int argc, char **argv)
 	g_test_add_data_func("/cache-dirty/model/larger", GSIZE_TO_POINTER(5 * SMALL), test_model);
 	g_test_add_func("/cache-dirty/full", test_full);
 	g_test_add_func("/cache-dirty/stays", test_stays);
+	g_test_add_func("/cache-dirty/refused", test_refused);
 	g_test_add_data_func("/cache-dirty/many-layers/200", GSIZE_TO_POINTER(200), test_many_layers);
 	g_test_add_data_func("/cache-dirty/many-layers/2000", GSIZE_TO_POINTER(2000), test_many_layers);
 	g_test_add_func("/cache-dirty/dirty-max", test_dirty_max);
