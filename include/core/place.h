@@ -42,6 +42,11 @@ const char *place_relative(const struct place *place, const char *path);
  * the file's. */
 int place_open_directory(const struct place *place, const char *relative);
 int place_find(const struct place *place, const char *relative, struct stat *st);
+/* A name, no path, in a directory that is open. */
+int place_find_at(int directory, const char *name, struct stat *st);
+/* The directory NAME, no path, readable; MAKE: made, durably, where there is none
+ * (mode 0700). */
+int place_enter(int directory, const char *name, bool make);
 
 /* The directory PATH, absolute and without links, readable. */
 int place_open_absolute(const char *path);

@@ -148,11 +148,10 @@ struct image *image_open_fd(int fd, const char *path, enum image_format format, 
  * first write, once it has returned 0 without effect; not while another thread
  * calls it. Blocks. 0 or -errno. */
 int image_begin_writing(struct image *image);
-/* Another open of PATH, for writing, begun, with the lock that IMAGE has: IMAGE
- * has failed and is to be closed when the new one has taken its place, and until
+/* Another open of IMAGE's file, which FD is open on, for writing, begun, with the
+ * lock that IMAGE has: IMAGE has failed and is to be closed when the new one has taken its place, and until
  * then may be read. NULL and ERROR: IMAGE is as it was, lock and all. Blocks. */
-struct image *image_reopen(struct image *image, const char *path, enum image_format format, uint64_t base_offset,
-			   GError **error);
+struct image *image_reopen(struct image *image, int fd, uint64_t base_offset, GError **error);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);

@@ -155,9 +155,9 @@ int place_open_directory(const struct place *place, const char *relative)
 	return open_beneath(place->fd, *relative ? relative : ".", O_PATH | O_DIRECTORY);
 }
 
-int place_find(const struct place *place, const char *relative, struct stat *st)
+/* FD, unless it cannot be looked at or is a link. */
+static int take_file(int fd, struct stat *st)
 {
-	int fd = open_beneath(place->fd, relative, O_PATH);
 	int result = fd < 0 ? fd : 0;
 
 	if (fd >= 0 && fstat(fd, st) < 0)
@@ -167,4 +167,48 @@ int place_find(const struct place *place, const char *relative, struct stat *st)
 	if (result < 0 && fd >= 0)
 		close(fd);
 	return result < 0 ? result : fd;
+}
+
+int place_find(const struct place *place, const char *relative, struct stat *st)
+{
+	return take_file(open_beneath(place->fd, relative, O_PATH), st);
+}
+
+int place_find_at(int directory, const char *name, struct stat *st)
+{
+	int fd = strchr(name, '/') || strcmp(name, "..") == 0 ? -EXDEV : fault_hit("place.open", name);
+
+	if (fd == 0) {
+		fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	}
+	return take_file(fd, st);
+}
+
+static int make_directory(int directory, const char *name)
+{
+	if (mkdirat(directory, name, 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return fsync(directory) < 0 ? -errno : 0;
+}
+
+static int enter(int directory, const char *name)
+{
+	int fd = fault_hit("place.open", name);
+
+	if (fd < 0)
+		return fd;
+	fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int place_enter(int directory, const char *name, bool make)
+{
+	int fd = enter(directory, name);
+	int result;
+
+	if (fd != -ENOENT || !make)
+		return fd;
+	result = make_directory(directory, name);
+	return result < 0 ? result : enter(directory, name);
 }

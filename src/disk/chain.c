@@ -19,61 +19,15 @@ void chain_link_free(struct chain_link *link)
 	if (!link)
 		return;
 	image_info_clear(&link->info);
+	chain_roots_unref(link->roots);
 	g_free(link->path);
+	g_free(link->real);
 	g_free(link);
 }
 
 GPtrArray *chain_links_new(void)
 {
 	return g_ptr_array_new_with_free_func((GDestroyNotify)chain_link_free);
-}
-
-static bool add_root(GPtrArray *roots, const char *directory, GError **error)
-{
-	char *path = realpath(directory, NULL);
-	struct stat st;
-
-	if (!path || stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
-		error_set_errno(error, path && errno == 0 ? ENOTDIR : errno, "%s: is not a usable directory",
-				directory);
-		free(path);
-		return false;
-	}
-	g_ptr_array_add(roots, g_strdup(path));
-	free(path);
-	return true;
-}
-
-bool chain_roots_init(struct chain_roots *roots, const char *first, const char *layers, GError **error)
-{
-	g_auto(GStrv) more = g_strsplit(layers ? layers : "", ":", -1);
-	GPtrArray *array = g_ptr_array_new();
-	bool good = add_root(array, first, error);
-
-	for (char **directory = more; good && *directory; directory++)
-		if (**directory)
-			good = add_root(array, *directory, error);
-	g_ptr_array_add(array, NULL);
-	roots->directories = (char **)g_ptr_array_free(array, FALSE);
-	if (!good)
-		chain_roots_clear(roots);
-	return good;
-}
-
-void chain_roots_clear(struct chain_roots *roots)
-{
-	g_clear_pointer(&roots->directories, g_strfreev);
-}
-
-bool chain_is_inside(const char *path, const struct chain_roots *roots)
-{
-	for (char **root = roots->directories; *root; root++) {
-		size_t n = strlen(*root);
-
-		if (strncmp(path, *root, n) == 0 && (path[n] == '/' || (n == 1 && path[0] == '/')))
-			return true;
-	}
-	return false;
 }
 
 struct cached_info {
@@ -126,16 +80,17 @@ static bool is_current(const struct cached_info *cached, const struct stat *st, 
 	       cached->changed.tv_nsec == st->st_ctim.tv_nsec;
 }
 
-static bool read_info(const char *path, enum image_format format, const struct stat *st, struct chain_cache *cache,
-		      struct image_info *info, GError **error)
+static bool read_info(const char *path, const struct chain_file *file, enum image_format format,
+		      struct chain_cache *cache, struct image_info *info, GError **error)
 {
 	struct cached_info *cached = cache ? g_hash_table_lookup(cache->infos, path) : NULL;
+	const struct stat *st = &file->st;
 
 	if (is_current(cached, st, format)) {
 		copy_info(info, &cached->info);
 		return true;
 	}
-	if (!image_read_info(path, format, info, error))
+	if (!image_read_info_fd(file->fd, path, format, info, error))
 		return false;
 	if (!cache)
 		return true;
@@ -146,43 +101,135 @@ static bool read_info(const char *path, enum image_format format, const struct s
 	return true;
 }
 
-static struct chain_link *link_new(const char *path, enum image_format format, struct chain_cache *cache,
-				   GError **error)
+/* A header that was read has its magic. */
+enum image_format chain_probe(const char *path, const struct chain_file *file, struct chain_cache *cache,
+			      GError **error)
 {
-	struct chain_link *link = g_new0(struct chain_link, 1);
-	struct stat st;
+	const struct cached_info *cached = g_hash_table_lookup(cache->infos, path);
 
-	link->path = g_strdup(path);
-	link->format = format;
-	if (stat(path, &st) < 0) {
-		error_set_errno(error, errno, "%s: cannot be found", path);
-	} else if (read_info(path, format, &st, cache, &link->info, error)) {
-		link->device = st.st_dev;
-		link->inode = st.st_ino;
+	if (g_str_has_suffix(path, ".leaf") && is_current(cached, &file->st, IMAGE_FORMAT_LEAF))
+		return IMAGE_FORMAT_LEAF;
+	return image_probe_fd(file->fd, path, error);
+}
+
+static struct chain_link *link_new(const char *path, const struct chain_file *file, enum image_format format,
+				   const struct chain_roots *roots, struct chain_cache *cache, GError **error)
+{
+	struct chain_link *link;
+	struct image_info info = {0};
+
+	if (read_info(path, file, format, cache, &info, error)) {
+		link = g_new0(struct chain_link, 1);
+		*link = (struct chain_link){
+			.path = g_strdup(path),
+			.real = g_strdup(file->real),
+			.format = format,
+			.device = file->st.st_dev,
+			.inode = file->st.st_ino,
+			.allocated_bytes = (uint64_t)file->st.st_blocks * 512,
+			.block_device = S_ISBLK(file->st.st_mode),
+			.outside = !file->in_pool,
+			.roots = chain_roots_ref(roots),
+			.info = info,
+		};
 		return link;
 	}
-	chain_link_free(link);
 	return NULL;
 }
 
-static char *parent_path(const struct chain_link *child, const struct chain_roots *roots, GError **error)
+bool chain_link_find(const struct chain_link *link, struct chain_file *file, GError **error)
+{
+	if (!chain_file_find(file, "", link->path, link->roots, error))
+		return false;
+	if (file->st.st_ino == link->inode && file->st.st_dev == link->device)
+		return true;
+	chain_file_clear(file);
+	return error_set(error, ESTALE, "%s: is another file than it was", link->path);
+}
+
+struct image *chain_link_open(const struct chain_link *link, unsigned flags, GError **error)
+{
+	struct image *image = NULL;
+	struct chain_file file;
+
+	if (flags & IMAGE_WRITABLE && link->outside)
+		error_set(error, EROFS, "%s: is outside the pool %s, where nothing is written", link->real,
+			  chain_roots_pool(link->roots)->path);
+	else if (chain_link_find(link, &file, error)) {
+		image = image_open_fd(file.fd, link->path, link->format, flags, link->base_offset, error);
+		chain_file_clear(&file);
+	}
+	return image;
+}
+
+struct image *chain_link_reopen(const struct chain_link *link, struct image *image, GError **error)
+{
+	struct image *again = NULL;
+	struct chain_file file;
+
+	if (chain_link_find(link, &file, error)) {
+		again = image_reopen(image, file.fd, link->base_offset, error);
+		chain_file_clear(&file);
+	}
+	return again;
+}
+
+bool chain_link_read_info(const struct chain_link *link, struct image_info *info, struct stat *st, GError **error)
+{
+	struct chain_file file;
+	bool good;
+
+	*info = (struct image_info){0};
+	if (!chain_link_find(link, &file, error))
+		return false;
+	good = image_read_info_fd(file.fd, link->path, link->format, info, error);
+	if (st)
+		*st = file.st;
+	chain_file_clear(&file);
+	return good;
+}
+
+/* Anybody can make a header say anything, and a device of another host's may
+ * stand in a shared pool. */
+static bool device_is_allowed(const struct chain_link *child, const struct chain_file *file, GError **error)
+{
+	if (!S_ISBLK(file->st.st_mode) || !file->in_pool || child->block_device)
+		return true;
+	return error_set(error, EPERM,
+			 "%s: its parent %s is a block device in the pool, which only the configuration may name: "
+			 "[disk NAME] layers = ...",
+			 child->path, file->real);
+}
+
+/* Nothing else is read. */
+static bool find_image(struct chain_file *file, const char *what, const char *path, const struct chain_roots *roots,
+		       GError **error)
+{
+	if (!chain_file_find(file, what, path, roots, error))
+		return false;
+	if (S_ISREG(file->st.st_mode) || S_ISBLK(file->st.st_mode))
+		return true;
+	chain_file_clear(file);
+	return error_set(error, EINVAL, "%s%s: is neither a file nor a block device", what, path);
+}
+
+static struct chain_link *find_parent(const struct chain_link *child, const struct chain_roots *roots,
+				      struct chain_cache *cache, GError **error)
 {
 	const char *stored = child->info.parent.path;
-	g_autofree char *directory = g_path_get_dirname(child->path);
+	g_autofree char *directory = g_path_get_dirname(child->real);
 	g_autofree char *joined =
 		g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(directory, stored, NULL);
-	char *resolved = realpath(joined, NULL);
+	g_autofree char *what = g_strdup_printf("%s: its parent ", child->path);
+	struct chain_link *parent = NULL;
+	struct chain_file file;
 
-	if (!resolved) {
-		error_set_errno(error, errno, "%s: its parent %s cannot be found", child->path, joined);
-	} else if (!chain_is_inside(resolved, roots)) {
-		error_set(error, EPERM,
-			  "%s: its parent %s is outside the pool %s; allow its directory with -o layers=DIR (leafctl: "
-			  "--layers)",
-			  child->path, resolved, roots->directories[0]);
-		g_clear_pointer(&resolved, free);
-	}
-	return resolved;
+	if (!find_image(&file, what, joined, roots, error))
+		return NULL;
+	if (device_is_allowed(child, &file, error))
+		parent = link_new(file.real, &file, child->info.parent.format, roots, cache, error);
+	chain_file_clear(&file);
+	return parent;
 }
 
 static bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error)
@@ -220,10 +267,8 @@ static bool is_among(const GPtrArray *links, const struct chain_link *link)
 static bool add_parent(GPtrArray *links, const struct chain_roots *roots, struct chain_cache *cache, GError **error)
 {
 	const struct chain_link *child = links->pdata[links->len - 1];
-	char *path = parent_path(child, roots, error);
-	struct chain_link *parent = path ? link_new(path, child->info.parent.format, cache, error) : NULL;
+	struct chain_link *parent = find_parent(child, roots, cache, error);
 
-	free(path);
 	if (!parent)
 		return false;
 	if (is_among(links, parent))
@@ -238,10 +283,10 @@ static bool add_parent(GPtrArray *links, const struct chain_roots *roots, struct
 	return false;
 }
 
-bool chain_resolve(const char *path, enum image_format format, const struct chain_roots *roots,
-		   struct chain_cache *cache, GPtrArray *links, GError **error)
+bool chain_resolve_file(const char *path, const struct chain_file *file, enum image_format format,
+			const struct chain_roots *roots, struct chain_cache *cache, GPtrArray *links, GError **error)
 {
-	struct chain_link *link = link_new(path, format, cache, error);
+	struct chain_link *link = link_new(path, file, format, roots, cache, error);
 
 	if (!link)
 		return false;
@@ -252,6 +297,19 @@ bool chain_resolve(const char *path, enum image_format format, const struct chai
 		link = links->pdata[links->len - 1];
 	}
 	return true;
+}
+
+bool chain_resolve(const char *path, enum image_format format, const struct chain_roots *roots,
+		   struct chain_cache *cache, GPtrArray *links, GError **error)
+{
+	struct chain_file file;
+	bool good;
+
+	if (!find_image(&file, "", path, roots, error))
+		return false;
+	good = chain_resolve_file(path, &file, format, roots, cache, links, error);
+	chain_file_clear(&file);
+	return good;
 }
 
 /* "[FORMAT:]PATH[@OFFSET]". False: malformed. */
@@ -274,43 +332,58 @@ static bool parse_word(const char *word, enum image_format *format, char **path,
 }
 
 /* What the bytes of a file say counts only where nothing else is said. */
-static bool format_of_word(const char *path, enum image_format *format, GError **error)
+static bool format_of_word(const struct chain_file *file, enum image_format *format, GError **error)
 {
 	g_autoptr(GError) local = NULL;
 
 	if (*format == IMAGE_FORMAT_NONE)
-		*format = image_probe(path, &local);
+		*format = image_probe_fd(file->fd, file->real, &local);
 	if (local)
 		g_propagate_error(error, g_steal_pointer(&local));
 	else if (*format == IMAGE_FORMAT_NONE)
 		error_set(error, EINVAL,
 			  "layer %s: is no image that this version knows; a raw one is named .raw or .img, "
 			  "or written raw:%s",
-			  path, path);
+			  file->real, file->real);
 	return *format != IMAGE_FORMAT_NONE;
+}
+
+/* What the configuration itself says is outside is meant so; a link in the pool
+ * is not the configuration. */
+static bool names_the_pool(const char *name, const struct chain_roots *roots)
+{
+	const struct place *pool = chain_roots_pool(roots);
+	g_autofree char *plain = g_canonicalize_filename(name, pool->path);
+	g_autofree char *directory = g_path_get_dirname(plain);
+	char *real = realpath(directory, NULL);
+	bool named =
+		place_relative(pool, plain) || (real && (strcmp(real, pool->path) == 0 || place_relative(pool, real)));
+
+	free(real);
+	return named;
 }
 
 static struct chain_link *spelled_link(const char *word, const struct chain_roots *roots, GError **error)
 {
 	g_autofree char *name = NULL, *joined = NULL;
 	struct chain_link *link = NULL;
+	struct chain_file file;
 	enum image_format format;
 	uint64_t offset;
-	char *path;
 
 	if (!parse_word(word, &format, &name, &offset, error))
 		return NULL;
-	joined = g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(roots->directories[0], name, NULL);
-	path = realpath(joined, NULL);
-	if (!path)
-		error_set_errno(error, errno, "layer %s: %s cannot be found", word, joined);
-	else if (!chain_is_inside(path, roots))
-		error_set(error, EPERM, "layer %s: is outside the pool; allow its directory with -o layers=DIR", path);
-	else if (format_of_word(path, &format, error))
-		link = link_new(path, format, NULL, error);
-	free(path);
-	if (link)
+	joined =
+		g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(chain_roots_pool(roots)->path, name, NULL);
+	if (!find_image(&file, "layer ", joined, roots, error))
+		return NULL;
+	if (format_of_word(&file, &format, error))
+		link = link_new(file.real, &file, format, roots, NULL, error);
+	chain_file_clear(&file);
+	if (link) {
 		link->base_offset = offset;
+		link->outside &= names_the_pool(name, roots);
+	}
 	return link;
 }
 

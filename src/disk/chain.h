@@ -7,30 +7,37 @@
 #include <sys/types.h>
 
 #include "image/image.h"
+#include "roots.h"
 
 /* Layers in a chain, with the leaf: a map names a layer in a byte. */
 #define CHAIN_DEPTH_MAX 255
 
 struct chain_link {
-	char *path; /* absolute, links followed */
+	char *path; /* absolute; of a disk of the pool its name there, which may be a link; else as REAL */
+	char *real; /* absolute, links followed */
 	enum image_format format;
 	uint64_t base_offset;
 	dev_t device;
 	ino_t inode;
+	uint64_t allocated_bytes;
+	bool block_device;
+	bool outside; /* of the pool, and not named so by the configuration: never written */
+	struct chain_roots *roots;
 	struct image_info info;
 };
 void chain_link_free(struct chain_link *link);
 
-/* Directories that parents may be in: absolute, links followed. */
-struct chain_roots {
-	char **directories;
-};
-/* FIRST, then LAYERS, DIR[:DIR] or NULL. ERROR when one is not a directory. */
-bool chain_roots_init(struct chain_roots *roots, const char *first, const char *layers, GError **error);
-void chain_roots_clear(struct chain_roots *roots);
-
-/* PATH is absolute, links followed. */
-bool chain_is_inside(const char *path, const struct chain_roots *roots);
+/* The file that LINK told of, found again: -ESTALE when its name has another
+ * now. Blocks. */
+bool chain_link_find(const struct chain_link *link, struct chain_file *file, GError **error);
+/* That file's image: as image_open(). -EROFS for IMAGE_WRITABLE when it is
+ * outside. Blocks. */
+struct image *chain_link_open(const struct chain_link *link, unsigned flags, GError **error);
+/* Another open of the image that IMAGE, which has failed, is open on: as
+ * image_reopen(). Blocks. */
+struct image *chain_link_reopen(const struct chain_link *link, struct image *image, GError **error);
+/* What its headers say now, and in ST (NULL: not wanted) its file. Blocks. */
+bool chain_link_read_info(const struct chain_link *link, struct image_info *info, struct stat *st, GError **error);
 
 /* Header contents by path and time stamps, so that 2,000 clones read their
  * base's header once. Not locked. */
@@ -38,14 +45,21 @@ struct chain_cache;
 struct chain_cache *chain_cache_new(void);
 void chain_cache_free(struct chain_cache *cache);
 
+/* What FILE, found at PATH, is: as image_probe_fd(). */
+enum image_format chain_probe(const char *path, const struct chain_file *file, struct chain_cache *cache,
+			      GError **error);
+
 /* Appends PATH and its ancestors to LINKS (struct chain_link, leaf first),
  * checking the identity and size of each parent, depth, loops, and that it is
  * inside ROOTS. On false, LINKS holds what was found before. CACHE may be NULL. */
 bool chain_resolve(const char *path, enum image_format format, const struct chain_roots *roots,
 		   struct chain_cache *cache, GPtrArray *links, GError **error);
+/* The same of the FILE that PATH was found to be, a regular file. */
+bool chain_resolve_file(const char *path, const struct chain_file *file, enum image_format format,
+			const struct chain_roots *roots, struct chain_cache *cache, GPtrArray *links, GError **error);
 
 /* A stack spelled out: "base.raw@1048576; r1.leaf; w.leaf", base first; paths
- * relative to roots->directories[0]. */
+ * relative to the pool. */
 bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, GPtrArray *links, GError **error);
 
 GPtrArray *chain_links_new(void);

@@ -30,7 +30,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->writable = writable;
 	disk->id = id;
 	disk->links = links;
-	disk->roots.directories = g_strdupv(roots->directories);
+	disk->roots = chain_roots_ref(roots);
 	disk->spelled = g_strdup(spelled);
 	disk->configured_mode = disk->mode = mode;
 	disk->local = local;
@@ -59,7 +59,7 @@ void disk_unref(struct disk *disk)
 	cache_layer_close(disk->cached, 0);
 	overflow_free(disk);
 	g_ptr_array_unref(disk->links);
-	chain_roots_clear(&disk->roots);
+	chain_roots_unref(disk->roots);
 	g_mutex_clear(&disk->open_lock);
 	g_mutex_clear(&disk->lock);
 	gate_clear(&disk->gate);
@@ -105,8 +105,8 @@ static GPtrArray *resolve(struct disk *disk, GError **error)
 	g_autoptr(GPtrArray) known = disk_get_links(disk);
 	g_autoptr(GPtrArray) links = chain_links_new();
 	const struct chain_link *leaf = known->pdata[0];
-	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, &disk->roots, links, error)
-				  : chain_resolve(leaf->path, leaf->format, &disk->roots, NULL, links, error);
+	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, disk->roots, links, error)
+				  : chain_resolve(leaf->path, leaf->format, disk->roots, NULL, links, error);
 
 	return good ? g_steal_pointer(&links) : NULL;
 }
@@ -168,12 +168,12 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 
 	if (ours || !write) {
 		g_clear_error(&local);
-		disk->leaf = image_open(leaf->path, leaf->format, flags, leaf->base_offset, &local);
+		disk->leaf = chain_link_open(leaf, flags, &local);
 	}
 	if (!disk->leaf && disk->writable && !write &&
 	    error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY) {
 		g_clear_error(&local);
-		disk->leaf = image_open(leaf->path, leaf->format, 0, leaf->base_offset, &local);
+		disk->leaf = chain_link_open(leaf, 0, &local);
 	}
 	if (!disk->leaf) {
 		if (ours)
@@ -271,9 +271,11 @@ int disk_open(struct disk *disk, bool write, GError **error)
 
 	g_mutex_lock(&disk->open_lock);
 	if (write && !disk->writable)
-		error_set(&local, EROFS,
-			  "%s: is read-only: another image depends on it, or the pool is mounted read-only",
-			  disk->name);
+		error_set(
+			&local, EROFS,
+			"%s: is read-only: another image depends on it, its image is outside the pool, or the pool is "
+			"mounted read-only",
+			disk->name);
 	else if (open_chain_once(disk, write, &local) && write && !disk_takes_writes(disk))
 		error_set(&local, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
 	if (!local && write)
@@ -306,25 +308,23 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	const struct chain_link *leaf = links->pdata[0];
 	g_autoptr(GError) error = NULL;
-	struct image_info info;
-	struct stat st;
+	struct image_info info = {0};
+	struct chain_file file;
+	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached);
 
-	if (stat(leaf->path, &st) < 0)
-		return -errno;
-	*attributes = (struct disk_attributes){
-		.allocated_bytes = (uint64_t)st.st_blocks * 512,
-		.modified = st.st_mtim,
-		.writable = disk->writable,
-	};
-	if (disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached)) {
-		attributes->size_bytes = disk->size_bytes;
-		return 0;
-	}
-	if (!image_read_info(leaf->path, leaf->format, &info, &error))
+	if (!chain_link_find(leaf, &file, &error))
 		return error_to_errno(error);
-	attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
+	*attributes = (struct disk_attributes){
+		.allocated_bytes = (uint64_t)file.st.st_blocks * 512,
+		.modified = file.st.st_mtim,
+		.writable = disk->writable,
+		.size_bytes = disk->size_bytes,
+	};
+	if (!known && image_read_info_fd(file.fd, leaf->path, leaf->format, &info, &error))
+		attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
 	image_info_clear(&info);
-	return 0;
+	chain_file_clear(&file);
+	return error ? error_to_errno(error) : 0;
 }
 
 static void layer_free(void *data)

@@ -28,7 +28,7 @@ struct local {
 	_Atomic uint64_t read_run_bypass; /* bytes */
 	_Atomic uint64_t last_io_ns;	  /* loop_now_ns() of the last write to the cache or read from the pool */
 	_Atomic bool ending;		  /* nobody waits for the pool or the cache any more */
-	char *pool_path;
+	const struct place *pool;	  /* whose owner frees it after this */
 };
 /* NULL: the pool has none. */
 struct disk_pool;
@@ -61,7 +61,7 @@ struct disk {
 	GMutex open_lock;
 	_Atomic enum disk_mode mode; /* written under open_lock */
 	GPtrArray *links;	     /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
-	struct chain_roots roots;
+	struct chain_roots *roots;
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */
 	_Atomic unsigned opens;

@@ -18,31 +18,47 @@ static void hash_identity(const struct chain_link *link, uint8_t identity[CACHE_
 	memcpy(identity, canonical.digest, CACHE_ID_BYTES);
 }
 
-bool layer_key_of(const struct chain_link *link, struct cache_layer_key *key)
+static bool look_at(const struct chain_link *link, struct image *image, struct image_info *info, struct stat *st)
+{
+	if (!image)
+		return chain_link_read_info(link, info, st, NULL);
+	*info = (struct image_info){
+		.size_bytes = image->size_bytes + link->base_offset,
+		.generation = image->generation,
+	};
+	memcpy(info->uuid, image->uuid, sizeof(info->uuid));
+	return image_stat(image, st) == 0;
+}
+
+static uint64_t stamp_of(const struct image_info *info, const struct stat *st)
+{
+	uint64_t facts[8] = {info->generation};
+
+	if (S_ISREG(st->st_mode)) {
+		facts[1] = st->st_ino;
+		facts[2] = (uint64_t)st->st_size;
+		facts[3] = (uint64_t)st->st_mtim.tv_sec;
+		facts[4] = (uint64_t)st->st_mtim.tv_nsec;
+		facts[5] = (uint64_t)st->st_ctim.tv_sec;
+		facts[6] = (uint64_t)st->st_ctim.tv_nsec;
+	}
+	return XXH64(facts, sizeof(facts), 0) | 1;
+}
+
+bool layer_key_of(const struct chain_link *link, struct image *image, struct cache_layer_key *key)
 {
 	struct image_info info;
 	struct stat st;
-	uint64_t facts[8] = {0};
 	bool leaf = link->format == IMAGE_FORMAT_LEAF;
+	bool good = look_at(link, image, &info, &st) && (leaf || S_ISREG(st.st_mode));
 
-	if (stat(link->path, &st) < 0 || (!leaf && !S_ISREG(st.st_mode)) ||
-	    !image_read_info(link->path, link->format, &info, NULL))
-		return false;
 	*key = (struct cache_layer_key){.size_bytes = info.size_bytes, .name = link->path};
 	if (leaf)
 		memcpy(key->identity, info.uuid, CACHE_ID_BYTES);
 	else
 		hash_identity(link, key->identity);
-	facts[0] = info.generation;
-	if (S_ISREG(st.st_mode)) {
-		facts[1] = st.st_ino;
-		facts[2] = (uint64_t)st.st_size;
-		facts[3] = (uint64_t)st.st_mtim.tv_sec;
-		facts[4] = (uint64_t)st.st_mtim.tv_nsec;
-		facts[5] = (uint64_t)st.st_ctim.tv_sec;
-		facts[6] = (uint64_t)st.st_ctim.tv_nsec;
-	}
-	key->stamp = XXH64(facts, sizeof(facts), 0) | 1;
+	if (good)
+		key->stamp = stamp_of(&info, &st);
 	image_info_clear(&info);
-	return true;
+	return good;
 }

@@ -5,9 +5,11 @@
 #include "cache/cache.h"
 #include "chain.h"
 
-/* KEY of LINK's image as it is now; NAME borrowed from LINK. False when it
- * cannot be looked at, or when nothing would show that it was changed by other
- * hands (a raw block device): such an image is not to be found again. Blocks. */
-bool layer_key_of(const struct chain_link *link, struct cache_layer_key *key);
+/* KEY of LINK's image as it is now; NAME borrowed from LINK. IMAGE is that image
+ * where it is open, so that the key is of the very file; NULL: it is looked up.
+ * False when it cannot be looked at, or when nothing would show that it was
+ * changed by other hands (a raw block device): such an image is not to be found
+ * again. Blocks. */
+bool layer_key_of(const struct chain_link *link, struct image *image, struct cache_layer_key *key);
 
 #endif

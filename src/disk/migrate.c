@@ -392,7 +392,7 @@ static int reopen_leaf(struct disk *disk)
 {
 	const struct chain_link *link = disk->links->pdata[0];
 	g_autoptr(GError) error = NULL;
-	struct image *again = image_reopen(disk->leaf, link->path, link->format, link->base_offset, &error);
+	struct image *again = chain_link_reopen(link, disk->leaf, &error);
 	int result;
 
 	if (!again)

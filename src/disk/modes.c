@@ -32,10 +32,10 @@ static bool open_cache(struct local *local, const struct local_options *options,
 	struct cache_options cache = {
 		.path = options->cache,
 		.size_bytes = options->cache_size,
-		.pool_path = options->pool_path,
+		.pool_path = options->pool->path,
 	};
 
-	if (!disk_pool_read_id(options->pool_path, cache.pool_id, error))
+	if (!disk_pool_read_id(options->pool->path, cache.pool_id, error))
 		return false;
 	local->cache = cache_open(&cache, error);
 	return local->cache && cache_start(local->cache, error);
@@ -47,9 +47,9 @@ struct local *local_new(const struct local_options *options, GError **error)
 
 	fetches_init(&local->fetches);
 	local->tunables = options->tunables;
-	local->pool_path = g_strdup(options->pool_path);
+	local->pool = options->pool;
 	if (open_cache(local, options, error)) {
-		overflow_sweep(local->pool_path);
+		overflow_sweep(local->pool);
 		local_tune(local);
 		local->migrator = migrator_new(local, error);
 	}
@@ -81,9 +81,8 @@ void local_free(struct local *local)
 	if (result < 0)
 		log_warning("the cache could not be written at the end (%s); what it lost will be read again",
 			    g_strerror(-result));
-	overflow_sweep(local->pool_path);
+	overflow_sweep(local->pool);
 	fetches_clear(&local->fetches);
-	g_free(local->pool_path);
 	g_free(local);
 }
 

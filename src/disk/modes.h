@@ -5,8 +5,8 @@
 #include "internal.h"
 
 struct local_options {
-	const char *pool_path;
-	const char *cache; /* NULL: an unlinked file */
+	const struct place *pool; /* borrowed */
+	const char *cache;	  /* NULL: an unlinked file */
 	uint64_t cache_size;
 	struct tunables *tunables; /* borrowed */
 };

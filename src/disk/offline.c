@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/error.h"
 #include "offline_disk.h"
@@ -31,13 +30,13 @@ static char *relative_path(const char *from, const char *to)
 /* What the pool would refuse later is refused now. */
 static bool parent_is_allowed(const char *directory, const char *parent, const char *layers, GError **error)
 {
-	struct chain_roots roots = {0};
+	struct chain_roots *roots = chain_roots_new(directory, layers, error);
 	bool inside = false;
 
-	if (!chain_roots_init(&roots, directory, layers, error))
+	if (!roots)
 		return false;
-	inside = chain_is_inside(parent, &roots);
-	chain_roots_clear(&roots);
+	inside = chain_is_inside(parent, roots);
+	chain_roots_unref(roots);
 	return inside || error_set(error, EPERM,
 				   "%s: is outside %s, where its child would look for it; allow its directory with "
 				   "--layers DIR, and mount with -o layers=DIR",
@@ -126,13 +125,6 @@ static void layer_free(void *data)
 	g_free(layer);
 }
 
-static uint64_t allocated_of(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-}
-
 static struct offline_layer *layer_of(const struct chain_link *link)
 {
 	struct offline_layer *layer = g_new0(struct offline_layer, 1);
@@ -141,7 +133,7 @@ static struct offline_layer *layer_of(const struct chain_link *link)
 		.path = g_strdup(link->path),
 		.format = link->format,
 		.size_bytes = link->info.size_bytes,
-		.allocated_bytes = allocated_of(link->path),
+		.allocated_bytes = link->allocated_bytes,
 		.chunk_bytes = link->info.chunk_bytes,
 		.generation = link->info.generation,
 		.has_uuid = link->format == IMAGE_FORMAT_LEAF,

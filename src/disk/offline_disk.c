@@ -23,32 +23,33 @@ enum image_format offline_format_of(const char *path, enum image_format format, 
 	return format;
 }
 
-/* Parents may be in the image's directory, below it, or in LAYERS. */
-static bool roots_for(const char *path, const char *layers, struct chain_roots *roots, GError **error)
+/* Parents may be in the image's directory, below it, or in LAYERS. Links that a
+ * user names are followed, what images name is held to that. */
+static struct chain_roots *roots_for(const char *path, const char *layers, char **real, GError **error)
 {
-	char *real = realpath(path, NULL);
-	g_autofree char *directory = real ? g_path_get_dirname(real) : NULL;
-	bool good = real ? chain_roots_init(roots, directory, layers, error)
-			 : error_set_errno(error, errno, "%s: cannot be found", path);
+	char *resolved = realpath(path, NULL);
+	g_autofree char *directory = resolved ? g_path_get_dirname(resolved) : NULL;
 
-	free(real);
-	return good;
+	*real = g_strdup(resolved);
+	free(resolved);
+	if (*real)
+		return chain_roots_new(directory, layers, error);
+	error_set_errno(error, errno, "%s: cannot be found", path);
+	return NULL;
 }
 
 GPtrArray *offline_links(const char *path, enum image_format format, const char *layers, GError **error)
 {
 	GPtrArray *links = chain_links_new();
-	struct chain_roots roots = {0};
-	bool good = false;
+	struct chain_roots *roots = NULL;
+	g_autofree char *real = NULL;
+	bool good;
 
 	format = offline_format_of(path, format, error);
-	if (format != IMAGE_FORMAT_NONE && roots_for(path, layers, &roots, error)) {
-		char *real = realpath(path, NULL);
-
-		good = chain_resolve(real ? real : path, format, &roots, NULL, links, error);
-		free(real);
-	}
-	chain_roots_clear(&roots);
+	if (format != IMAGE_FORMAT_NONE)
+		roots = roots_for(path, layers, &real, error);
+	good = roots && chain_resolve(real, format, roots, NULL, links, error);
+	chain_roots_unref(roots);
 	if (!good && !links->len)
 		g_clear_pointer(&links, g_ptr_array_unref);
 	return links;
@@ -60,16 +61,16 @@ struct disk *offline_open(const char *path, enum image_format format, const char
 	bool write = mode == OPEN_TO_WRITE;
 	g_autoptr(GError) local = NULL;
 	GPtrArray *links = offline_links(path, format, layers, &local);
-	struct chain_roots roots = {0};
 	struct disk *disk = NULL;
 
-	if (!local && roots_for(path, layers, &roots, &local)) {
-		disk = disk_new(path, write, 0, g_ptr_array_ref(links), &roots, NULL, DISK_MODE_DIRECT, NULL);
+	if (!local) {
+		const struct chain_link *leaf = links->pdata[0];
+
+		disk = disk_new(path, write, 0, g_ptr_array_ref(links), leaf->roots, NULL, DISK_MODE_DIRECT, NULL);
 		disk->unlocked = mode == OPEN_TO_LOOK;
 		if (disk_open(disk, write, &local) < 0)
 			g_clear_pointer(&disk, disk_unref);
 	}
-	chain_roots_clear(&roots);
 	g_clear_pointer(&links, g_ptr_array_unref);
 	if (local)
 		g_propagate_error(error, g_steal_pointer(&local));

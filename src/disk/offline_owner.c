@@ -2,6 +2,7 @@
 #include "offline_owner.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,7 +17,7 @@ bool offline_owner_allows(const char *path, bool locked, GError **error)
 	struct owner_self self;
 	bool good;
 
-	if (!owner_place_init(&place, path, NULL, NULL))
+	if (!owner_place_init(&place, path))
 		return true;
 	owner_self_init(&self, NULL, NULL);
 	good = owner_allows(place.pool, place.name, &self, locked, error);
@@ -35,7 +36,7 @@ void offline_owner_explain(const char *path, GError **error)
 {
 	g_auto(owner_place) place = {0};
 
-	if (owner_place_init(&place, path, NULL, NULL))
+	if (owner_place_init(&place, path))
 		owner_explain_lock(&place, error);
 }
 
@@ -46,8 +47,8 @@ char *offline_owner_warning(const char *path)
 	g_autofree char *holder = NULL;
 	char *warning = NULL;
 
-	if (owner_place_init(&place, path, NULL, NULL) && owner_read(place.pool, place.name, &record, NULL) &&
-	    !record.clean && strcmp(record.mode, "writeback") == 0) {
+	if (owner_place_init(&place, path) && owner_read(place.pool, place.name, &record, NULL) && !record.clean &&
+	    strcmp(record.mode, "writeback") == 0) {
 		holder = owner_describe(&record);
 		warning = g_strdup_printf("%s: newer content may be in the cache %s of %s, and is not seen here", path,
 					  record.cache_path, holder);
@@ -96,10 +97,10 @@ static bool find_place(const char *pool, const char *name, struct owner_place *p
 	if (access(pool, X_OK) < 0)
 		return error_set_errno(error, errno, "%s: cannot be looked into", pool);
 	image = image_shown_as(pool, name);
-	if (image && owner_place_init(place, image, NULL, NULL) && has_record(place->pool, place->name))
+	if (image && owner_place_init(place, image) && has_record(place->pool, place->name))
 		return true;
 	owner_place_clear(place);
-	if (owner_place_init(place, file, NULL, NULL) && has_record(place->pool, place->name))
+	if (owner_place_init(place, file) && has_record(place->pool, place->name))
 		return true;
 	if (!image && !place->name && !has_record(pool, name))
 		return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s", pool,
@@ -203,14 +204,27 @@ static bool read_for_unlock(const struct owner_place *place, bool force, struct 
 	return false;
 }
 
-char *offline_unlock(const char *pool, const char *name, bool force, GError **error)
+/* Records are reached without links. */
+static char *real_pool(const char *pool, GError **error)
 {
+	char *real = realpath(pool, NULL);
+	char *copy = g_strdup(real);
+
+	if (!real)
+		error_set_errno(error, errno, "%s: cannot be looked into", pool);
+	free(real);
+	return copy;
+}
+
+char *offline_unlock(const char *given, const char *name, bool force, GError **error)
+{
+	g_autofree char *pool = real_pool(given, error);
 	g_auto(owner_place) place = {0};
 	struct owner_record record = {0};
 	char *report = NULL;
 	bool there;
 
-	if (!find_place(pool, name, &place, error) || !read_for_unlock(&place, force, &record, &there, error))
+	if (!pool || !find_place(pool, name, &place, error) || !read_for_unlock(&place, force, &record, &there, error))
 		return NULL;
 	if (!there || record.clean)
 		report = g_strdup_printf("%s/%s: has no owner", place.pool, place.name);

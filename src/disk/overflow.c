@@ -1,9 +1,18 @@
-/* Overflow layers. */
+/* Overflow layers.
+ *
+ * Whoever can write to the pool can put anything at .leafdisk/overflow. Each step
+ * on the way is taken from the directory before and follows no link. A sweep
+ * removes only what a daemon made there: a file of such a name, of the owner of
+ * the directory, that is a leaf image and that nobody has locked. It is opened
+ * for reading only. */
 #include "overflow.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,44 +22,100 @@
 #define DIRECTORY ".leafdisk"
 #define SUBDIRECTORY "overflow"
 
+/* "web1.img-2b1c...-....leaf": what was the disk's name, and a UUID. */
+#define SUFFIX ".leaf"
+#define UUID_BYTES 36
+
 /* Another daemon that sweeps may take a file for one that was left. */
 #define TRIES 3
 
-static char *make_directory(const char *pool_path, GError **error)
-{
-	g_autofree char *path = g_build_filename(pool_path, DIRECTORY, SUBDIRECTORY, NULL);
+/* ---- The directory ----------------------------------------------------------- */
 
-	if (g_mkdir_with_parents(path, 0700) == 0)
-		return g_steal_pointer(&path);
-	error_set_errno(error, errno, "%s cannot be made", path);
-	return NULL;
+/* Its files go where a daemon's own and the pool's owner may put them. */
+static bool is_trusted(int directory, const struct place *pool)
+{
+	struct stat st;
+
+	return fstat(directory, &st) == 0 && (st.st_uid == geteuid() || st.st_uid == pool->owner);
 }
 
-static struct image *make_image(struct disk *disk, const char *directory, GError **error)
+/* A descriptor, or -errno; -EPERM: it is another user's. */
+static int open_directory(const struct place *pool, bool make)
+{
+	int top = place_enter(pool->fd, DIRECTORY, make);
+	int directory = top < 0 ? top : place_enter(top, SUBDIRECTORY, make);
+
+	if (top >= 0)
+		close(top);
+	if (directory >= 0 && !is_trusted(directory, pool)) {
+		close(directory);
+		return -EPERM;
+	}
+	return directory;
+}
+
+/* ---- Making ------------------------------------------------------------------ */
+
+/* As much of the disk's name as there is room for, a character whole. */
+static char *new_path(const struct disk *disk)
 {
 	g_autofree char *uuid = g_uuid_string_random();
-	g_autofree char *path = g_strdup_printf("%s/%s-%s.leaf", directory, disk->name, uuid);
+	g_autofree char *name = g_strdup(disk->name);
+	size_t room = NAME_MAX - strlen("-") - UUID_BYTES - strlen(SUFFIX);
+
+	if (strlen(name) > room) {
+		while (room && ((unsigned char)name[room] & 0xc0) == 0x80)
+			room--;
+		name[room] = '\0';
+	}
+	return g_strdup_printf("%s/" DIRECTORY "/" SUBDIRECTORY "/%s-%s" SUFFIX, chain_roots_pool(disk->roots)->path,
+			       name, uuid);
+}
+
+static struct image *open_image(int directory, const char *path, unsigned flags, GError **error)
+{
+	struct stat st;
+	int fd = place_find_at(directory, strrchr(path, '/') + 1, &st);
+	struct image *image;
+
+	if (fd < 0) {
+		error_set_errno(error, -fd, "%s: cannot be opened", path);
+		return NULL;
+	}
+	image = image_open_fd(fd, path, IMAGE_FORMAT_LEAF, flags, 0, error);
+	close(fd);
+	return image;
+}
+
+static struct image *make_in(int directory, const struct disk *disk, GError **error)
+{
 	struct image_create_options options = {.size_bytes = disk->size_bytes};
+	g_autofree char *path = new_path(disk);
 	struct image *image = NULL;
 
-	if (image_create(path, IMAGE_FORMAT_LEAF, &options, error)) {
-		image = image_open(path, IMAGE_FORMAT_LEAF, IMAGE_WRITABLE, 0, error);
-		unlink(path);
+	if (image_create_in(directory, path, IMAGE_FORMAT_LEAF, &options, error)) {
+		image = open_image(directory, path, IMAGE_WRITABLE, error);
+		(void)unlinkat(directory, strrchr(path, '/') + 1, 0);
 	}
 	return image;
 }
 
 static struct image *make(struct disk *disk, GError **error)
 {
+	const struct place *pool = chain_roots_pool(disk->roots);
 	struct image *image = NULL;
 
 	for (unsigned i = 0; i < TRIES && !image; i++) {
-		g_autofree char *directory = NULL;
+		int directory = open_directory(pool, true);
 
 		g_clear_error(error);
-		directory = make_directory(disk->roots.directories[0], error);
-		if (directory)
-			image = make_image(disk, directory, error);
+		if (directory >= 0) {
+			image = make_in(directory, disk, error);
+			close(directory);
+		} else {
+			error_set_errno(error, -directory, "%s/" DIRECTORY "/" SUBDIRECTORY " cannot be used",
+					pool->path);
+		}
 	}
 	return image;
 }
@@ -90,33 +155,74 @@ void overflow_free(struct disk *disk)
 		(void)image_close(image);
 }
 
-/* A daemon that uses it holds its lock, and has removed its name. */
-static void sweep_file(const char *path)
-{
-	struct image *image = image_open(path, IMAGE_FORMAT_LEAF, IMAGE_WRITABLE, 0, NULL);
+/* ---- Sweeping ---------------------------------------------------------------- */
 
-	if (!image)
-		return;
-	if (unlink(path) == 0)
-		log_info("%s: left by a crash, removed", path);
-	(void)image_close(image);
+static bool has_our_name(const char *name)
+{
+	size_t length = strlen(name), tail = UUID_BYTES + strlen(SUFFIX);
+	g_autofree char *uuid = length > tail ? g_strndup(name + length - tail, UUID_BYTES) : NULL;
+
+	return uuid && g_str_has_suffix(name, SUFFIX) && name[length - tail - 1] == '-' && g_uuid_string_is_valid(uuid);
 }
 
-void overflow_sweep(const char *pool_path)
+/* A daemon that uses it holds its lock, and has removed its name. The image is
+ * opened as if it were a raw one: what a hostile one costs is not paid here. */
+static bool is_left(int fd, const char *path)
 {
-	g_autofree char *top = g_build_filename(pool_path, DIRECTORY, NULL);
-	g_autofree char *path = g_build_filename(top, SUBDIRECTORY, NULL);
-	GDir *directory = g_dir_open(path, 0, NULL);
-	const char *name;
+	struct image_info info;
+	struct image *image;
 
-	if (!directory)
+	if (image_probe_fd(fd, path, NULL) != IMAGE_FORMAT_LEAF ||
+	    !image_read_info_fd(fd, path, IMAGE_FORMAT_LEAF, &info, NULL))
+		return false;
+	image_info_clear(&info);
+	image = image_open_fd(fd, path, IMAGE_FORMAT_RAW, 0, 0, NULL);
+	(void)image_close(image);
+	return image;
+}
+
+static void sweep_file(int directory, const struct stat *owner, const struct place *pool, const char *name)
+{
+	g_autofree char *path = g_strdup_printf("%s/" DIRECTORY "/" SUBDIRECTORY "/%s", pool->path, name);
+	struct stat st;
+	int fd = has_our_name(name) ? place_find_at(directory, name, &st) : -1;
+
+	if (fd < 0)
 		return;
-	while ((name = g_dir_read_name(directory))) {
-		g_autofree char *file = g_build_filename(path, name, NULL);
+	if (S_ISREG(st.st_mode) && (st.st_uid == owner->st_uid || st.st_uid == geteuid()) && st.st_nlink == 1 &&
+	    is_left(fd, path) && unlinkat(directory, name, 0) == 0)
+		log_info("%s: left by a crash, removed", path);
+	close(fd);
+}
 
-		sweep_file(file);
+static void remove_directory(const struct place *pool)
+{
+	int top = place_enter(pool->fd, DIRECTORY, false);
+
+	if (top < 0)
+		return;
+	if (unlinkat(top, SUBDIRECTORY, AT_REMOVEDIR) == 0)
+		(void)unlinkat(pool->fd, DIRECTORY, AT_REMOVEDIR);
+	close(top);
+}
+
+void overflow_sweep(const struct place *pool)
+{
+	int fd = open_directory(pool, false);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	struct stat owner;
+
+	if (fd == -ELOOP || fd == -ENOTDIR || fd == -EPERM)
+		log_warning("%s/" DIRECTORY "/" SUBDIRECTORY ": is a link or another user's, and left alone",
+			    pool->path);
+	if (!directory) {
+		if (fd >= 0)
+			close(fd);
+		return;
 	}
-	g_dir_close(directory);
-	if (rmdir(path) == 0)
-		(void)rmdir(top);
+	while (fstat(fd, &owner) == 0 && (entry = readdir(directory)))
+		sweep_file(fd, &owner, pool, entry->d_name);
+	closedir(directory);
+	remove_directory(pool);
 }

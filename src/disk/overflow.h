@@ -14,6 +14,6 @@ void overflow_free(struct disk *disk);
 
 /* Removes what a crash between making and opening one left, and the directory
  * when it is empty. Blocks. */
-void overflow_sweep(const char *pool_path);
+void overflow_sweep(const struct place *pool);
 
 #endif

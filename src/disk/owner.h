@@ -68,9 +68,9 @@ typedef struct owner_place {
 	char *pool;
 	char *name;
 } owner_place;
-/* Of the image at PATH. DISK_NAME and POOL are for block devices, whose own
- * directory is no pool; NULL: there is no place for these, and false. */
-bool owner_place_init(struct owner_place *place, const char *path, const char *pool, const char *disk_name);
+/* Of the image at PATH as a tool was given it, links followed. False for a block
+ * device, whose directory is no pool. */
+bool owner_place_init(struct owner_place *place, const char *path);
 void owner_place_clear(struct owner_place *place);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(owner_place, owner_place_clear)
 

@@ -9,20 +9,16 @@
 #include "core/log.h"
 #include "owner.h"
 
-bool owner_place_init(struct owner_place *place, const char *path, const char *pool, const char *disk_name)
+bool owner_place_init(struct owner_place *place, const char *path)
 {
 	char *resolved = realpath(path, NULL);
 	struct stat st;
 
 	*place = (struct owner_place){0};
-	if (!resolved || stat(resolved, &st) < 0 || (S_ISBLK(st.st_mode) && !pool)) {
-		free(resolved);
-		return false;
-	}
-	place->pool = S_ISBLK(st.st_mode) ? g_strdup(pool) : g_path_get_dirname(resolved);
-	place->name = S_ISBLK(st.st_mode) ? g_strconcat(disk_name, "@device", NULL) : g_path_get_basename(resolved);
+	if (resolved && stat(resolved, &st) == 0 && !S_ISBLK(st.st_mode))
+		*place = (struct owner_place){g_path_get_dirname(resolved), g_path_get_basename(resolved)};
 	free(resolved);
-	return true;
+	return place->name;
 }
 
 void owner_place_clear(struct owner_place *place)
@@ -31,10 +27,20 @@ void owner_place_clear(struct owner_place *place)
 	g_clear_pointer(&place->name, g_free);
 }
 
+/* As the disk's image was found: who asks its name again asks what somebody may
+ * have put there since. */
 static bool place_of_disk(struct disk *disk, struct owner_place *place)
 {
-	return owner_place_init(place, disk_image_path(disk), disk->owner ? disk->roots.directories[0] : NULL,
-				disk->name);
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
+
+	*place = (struct owner_place){0};
+	if (!leaf->block_device)
+		*place = (struct owner_place){g_path_get_dirname(leaf->real), g_path_get_basename(leaf->real)};
+	else if (disk->owner)
+		*place = (struct owner_place){g_strdup(chain_roots_pool(disk->roots)->path),
+					      g_strconcat(disk->name, "@device", NULL)};
+	return place->name;
 }
 
 bool owner_allows_disk(struct disk *disk, GError **error)

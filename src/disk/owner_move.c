@@ -24,8 +24,9 @@ static void find_places(struct owner_move *move, const char *old, const char *fi
 	struct stat st;
 
 	*move = (struct owner_move){0};
-	move->moves = lstat(old, &st) == 0 && S_ISREG(st.st_mode) && g_strcmp0(old, file) != 0 &&
-		      owner_place_init(&move->from, old, NULL, NULL);
+	move->moves = lstat(old, &st) == 0 && S_ISREG(st.st_mode) && g_strcmp0(old, file) != 0;
+	if (move->moves)
+		move->from = (owner_place){g_path_get_dirname(old), g_path_get_basename(old)};
 	if (move->moves && file)
 		move->to = (owner_place){g_path_get_dirname(file), g_path_get_basename(file)};
 }

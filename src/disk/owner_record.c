@@ -7,7 +7,8 @@
  * when it is older than any write takes. Should a sweep take one that is in use
  * all the same, the rename finds nothing and the write begins again.
  *
- * Who can write to the pool can write anything here: no link is followed, no
+ * Who can write to the pool can write anything here: no link is followed, on the
+ * way to the directory neither (POOL is absolute, as realpath() gives it), no
  * more is read than a record has, and no field is used before all were
  * checked. */
 #include "owner_record.h"
@@ -22,6 +23,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/place.h"
 #include "owner_text.h"
 
 #define TEMPORARY_PREFIX ".new-"
@@ -44,33 +46,13 @@ void owner_record_clear(struct owner_record *record)
 
 /* ---- Directories ----------------------------------------------------------- */
 
-static int make_directory(int parent, const char *name)
-{
-	if (mkdirat(parent, name, 0700) < 0)
-		return errno == EEXIST ? 0 : -errno;
-	return fsync(parent) < 0 ? -errno : 0;
-}
-
-/* A descriptor, or -errno. */
-static int enter_directory(int parent, const char *name, bool make)
-{
-	int result = make ? make_directory(parent, name) : 0;
-	int fd = result < 0 ? result : openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-	return result == 0 && fd < 0 ? -errno : fd;
-}
-
 static int open_owners(const char *pool, bool make)
 {
-	int fd = open(pool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = place_open_absolute(pool);
 
-	if (fd < 0)
-		return -errno;
 	for (unsigned i = 0; i < G_N_ELEMENTS(directories) && fd >= 0; i++) {
-		int inner = enter_directory(fd, directories[i], false);
+		int inner = place_enter(fd, directories[i], make);
 
-		if (inner == -ENOENT && make)
-			inner = enter_directory(fd, directories[i], true);
 		close(fd);
 		fd = inner;
 	}

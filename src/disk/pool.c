@@ -7,7 +7,6 @@
  * directory's time stamp has moved, or is too fresh to tell. */
 #include "disk/pool.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,7 +16,9 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/verdict.h"
 #include "modes.h"
+#include "names.h"
 #include "owner.h"
 #include "scan.h"
 #include "tunables.h"
@@ -27,12 +28,13 @@
 
 struct disk_pool {
 	struct scan_options options;
-	struct chain_roots roots;
+	struct chain_roots *roots;
 	GMutex lock;
-	GHashTable *disks; /* name -> struct disk */
+	GHashTable *disks; /* disk->name -> struct disk */
+	struct names *names;
 	struct chain_cache *cache;
 	struct timespec scanned; /* the directory's mtime when it was scanned */
-	bool fresh;		 /* it was younger than the grain then */
+	bool fresh;		 /* it was younger than the grain then, or could not be scanned */
 	char *broken;		 /* lines, as of the last scan */
 	char *notes;
 	bool quiet;
@@ -41,6 +43,11 @@ struct disk_pool {
 	struct tunables *tunables;
 	struct owner_self owner;
 };
+
+static struct place *place_of(const struct disk_pool *pool)
+{
+	return chain_roots_pool(pool->roots);
+}
 
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
 {
@@ -64,10 +71,11 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 		disk_ref(disk);
 	} else {
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
-				&pool->roots, found->spelled, found->mode, pool->local);
+				pool->roots, found->spelled, found->mode, pool->local);
 		disk->owner = &pool->owner;
 	}
-	g_hash_table_insert(disks, disk->name, disk);
+	/* The key is the disk's own, so it goes with the disk. */
+	g_hash_table_replace(disks, disk->name, disk);
 }
 
 /* Each line once; *KNOWN is what the last scan said. */
@@ -88,8 +96,9 @@ static bool stamp(struct disk_pool *pool, struct timespec *mtime, bool *fresh, G
 	struct stat st;
 	int64_t age;
 
-	if (stat(pool->roots.directories[0], &st) < 0)
-		return error_set_errno(error, errno, "%s: cannot be looked at", pool->roots.directories[0]);
+	chain_roots_renew(pool->roots);
+	if (fstat(place_of(pool)->fd, &st) < 0)
+		return error_set_errno(error, errno, "%s: cannot be looked at", place_of(pool)->path);
 	clock_gettime(CLOCK_REALTIME, &now);
 	age = (now.tv_sec - st.st_mtim.tv_sec) * INT64_C(1000000000) + now.tv_nsec - st.st_mtim.tv_nsec;
 	*mtime = st.st_mtim;
@@ -104,8 +113,9 @@ static bool scan_locked(struct disk_pool *pool, GError **error)
 	g_autoptr(GPtrArray) found = NULL;
 
 	if (stamp(pool, &pool->scanned, &pool->fresh, error))
-		found = scan_directory(&pool->options, &pool->roots, pool->cache, broken, notes, error);
+		found = scan_directory(&pool->options, pool->roots, pool->cache, pool->names, broken, notes, error);
 	if (!found) {
+		pool->fresh = true;
 		g_hash_table_destroy(disks);
 		return false;
 	}
@@ -170,7 +180,7 @@ static bool open_local(struct disk_pool *pool, const struct disk_pool_options *o
 {
 	unsigned used = modes_used(options);
 	struct local_options local = {
-		.pool_path = pool->roots.directories[0],
+		.pool = place_of(pool),
 		.cache = options->cache,
 		.cache_size = options->cache_size,
 		.tunables = pool->tunables,
@@ -196,7 +206,7 @@ static void init_owner(struct disk_pool *pool, const struct disk_pool_options *o
 		cache_get_id(pool->local->cache, cache_id);
 	owner_self_init(&pool->owner, options->cache, options->cache ? cache_id : NULL);
 	if (!options->read_only && modes_used(options) != 1u << DISK_MODE_EPHEMERAL)
-		owner_sweep(pool->roots.directories[0]);
+		owner_sweep(disk_pool_path(pool));
 }
 
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
@@ -205,6 +215,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 
 	g_mutex_init(&pool->lock);
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
+	pool->names = names_new();
 	pool->cache = chain_cache_new();
 	pool->quiet = options->quiet;
 	pool->tunables = tunables_new(&options->tunables);
@@ -214,8 +225,9 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 		.config = options->config,
 		.mode = options->mode,
 	};
-	if (set_grow_command(options->grow_command, error) &&
-	    chain_roots_init(&pool->roots, options->path, options->layers, error) && open_local(pool, options, error)) {
+	if (set_grow_command(options->grow_command, error))
+		pool->roots = chain_roots_new(options->path, options->layers, error);
+	if (pool->roots && open_local(pool, options, error)) {
 		init_owner(pool, options);
 		if (scan_locked(pool, error)) {
 			disk_pool_resume(pool);
@@ -235,7 +247,8 @@ void disk_pool_close(struct disk_pool *pool)
 	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);
 	chain_cache_free(pool->cache);
-	chain_roots_clear(&pool->roots);
+	names_free(pool->names);
+	chain_roots_unref(pool->roots);
 	g_free(pool->options.glob);
 	g_mutex_clear(&pool->lock);
 	g_free(pool->broken);
@@ -264,20 +277,29 @@ struct local *disk_pool_local(struct disk_pool *pool)
 
 const char *disk_pool_path(const struct disk_pool *pool)
 {
-	return pool->roots.directories[0];
+	return place_of(pool)->path;
+}
+
+/* False where it is gone, or its name has another file; what cannot be looked at
+ * now is not gone. */
+static bool is_there(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autoptr(GError) error = NULL;
+	struct chain_file file;
+
+	if (!chain_link_find(links->pdata[0], &file, &error))
+		return error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_DESCRIPTORS;
+	chain_file_clear(&file);
+	return true;
 }
 
 /* Known, and still that file. */
 static struct disk *find_locked(struct disk_pool *pool, const char *name)
 {
 	struct disk *disk = g_hash_table_lookup(pool->disks, name);
-	g_autoptr(GPtrArray) links = disk ? disk_get_links(disk) : NULL;
-	const struct chain_link *leaf = links ? links->pdata[0] : NULL;
-	struct stat st;
 
-	if (disk && !disk->open && (stat(leaf->path, &st) < 0 || st.st_ino != leaf->inode || st.st_dev != leaf->device))
-		return NULL;
-	return disk;
+	return disk && (disk->open || is_there(disk)) ? disk : NULL;
 }
 
 struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name)
@@ -322,12 +344,12 @@ GPtrArray *disk_pool_list(struct disk_pool *pool)
 
 int disk_pool_stat(struct disk_pool *pool, struct stat *st)
 {
-	return stat(disk_pool_path(pool), st) < 0 ? -errno : 0;
+	return fstat(place_of(pool)->fd, st) < 0 ? -errno : 0;
 }
 
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st)
 {
-	return statvfs(disk_pool_path(pool), st) < 0 ? -errno : 0;
+	return fstatvfs(place_of(pool)->fd, st) < 0 ? -errno : 0;
 }
 
 char *disk_pool_broken(struct disk_pool *pool)
@@ -349,43 +371,57 @@ static char *stem_of(const char *name, GError **error)
 	return NULL;
 }
 
-static int sync_directory(const char *path)
+static int sync_directory(struct disk_pool *pool)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+	return fsync(place_of(pool)->fd) < 0 ? -errno : 0;
+}
 
-	if (fd >= 0)
-		close(fd);
-	return result;
+static bool name_is_free(struct disk_pool *pool, const char *name, GError **error)
+{
+	if (g_hash_table_contains(pool->disks, name))
+		return error_set(error, EEXIST, "%s: exists", name);
+	return !names_is_given(pool->names, name) ||
+	       error_set(error, EEXIST, "%s: is the name of an image that is not shown now", name);
+}
+
+static struct disk *create_locked(struct disk_pool *pool, const char *name, const char *stem, GError **error)
+{
+	g_autofree char *path = g_strconcat(disk_pool_path(pool), "/", stem, ".leaf", NULL);
+	struct image_create_options options = {0};
+	struct disk *disk;
+
+	if (!name_is_free(pool, name, error) ||
+	    !image_create_in(place_of(pool)->fd, path, IMAGE_FORMAT_LEAF, &options, error))
+		return NULL;
+	disk = scan_locked(pool, error) ? g_hash_table_lookup(pool->disks, name) : NULL;
+	if (disk)
+		return disk_ref(disk);
+	(void)unlinkat(place_of(pool)->fd, strrchr(path, '/') + 1, 0);
+	if (error && !*error)
+		error_set(error, EINVAL, "%s: would not be among the disks of this mount", path);
+	return NULL;
 }
 
 struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error)
 {
 	g_autofree char *stem = stem_of(name, error);
-	struct image_create_options options = {0};
-	struct disk *disk = NULL;
+	struct disk *disk;
 
 	if (!stem)
 		return NULL;
 	g_mutex_lock(&pool->lock);
-	if (g_hash_table_contains(pool->disks, name)) {
-		error_set(error, EEXIST, "%s: exists", name);
-	} else {
-		g_autofree char *file = g_strconcat(disk_pool_path(pool), "/", stem, ".leaf", NULL);
-
-		if (image_create(file, IMAGE_FORMAT_LEAF, &options, error) && scan_locked(pool, error)) {
-			disk = g_hash_table_lookup(pool->disks, name);
-			if (!disk)
-				error_set(error, EINVAL, "%s: was created, but is not among the disks of this mount",
-					  file);
-		}
-	}
-	if (disk)
-		disk_ref(disk);
+	disk = create_locked(pool, name, stem, error);
 	g_mutex_unlock(&pool->lock);
 	if (disk)
-		sync_directory(disk_pool_path(pool));
+		sync_directory(pool);
 	return disk;
+}
+
+static bool is_outside(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	return ((const struct chain_link *)links->pdata[0])->outside;
 }
 
 /* A disk that may be moved or removed: its own file in the pool, not open,
@@ -405,7 +441,10 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 	else if (disk->open)
 		error_set(error, EBUSY, "%s: has changes in the cache that are being written back", name);
 	else if (!disk->writable)
-		error_set(error, EBUSY, "%s: another image depends on it", name);
+		error_set(error, EBUSY,
+			  is_outside(disk) ? "%s: is a link to an image outside the pool"
+					   : "%s: another image depends on it",
+			  name);
 	else
 		return disk;
 	return NULL;
@@ -418,23 +457,58 @@ static char *renamed_path(struct disk_pool *pool, struct disk *disk, const char 
 	return g_strconcat(disk_pool_path(pool), "/", stem, suffix ? suffix : "", NULL);
 }
 
-/* A disk of another format under the new name would be left behind. */
-static bool target_gives_way(struct disk_pool *pool, const char *name, const char *file, bool replace, GError **error)
+/* A target that is no known, free disk with this very file is left as it is:
+ * what has the file's name and is not shown is somebody's all the same. *REPLACED
+ * is the disk that gives way, or NULL. */
+static bool target_gives_way(struct disk_pool *pool, const char *name, const char *file, bool replace,
+			     struct disk **replaced, GError **error)
 {
-	struct disk *target = g_hash_table_lookup(pool->disks, name);
-
-	if (!target)
-		return true;
+	*replaced = g_hash_table_lookup(pool->disks, name);
+	if (!*replaced)
+		return name_is_free(pool, name, error);
 	if (!find_free_locked(pool, name, error))
 		return false;
-	if (replace && strcmp(disk_image_path(target), file) == 0)
+	if (replace && strcmp(disk_image_path(*replaced), file) == 0)
 		return true;
 	return error_set(error, EEXIST, "%s: exists; remove it first", name);
 }
 
-static bool move_file(const char *old, const char *file, bool replace, GError **error)
+/* The file's name right in the pool. */
+static const char *name_in_pool(const char *path)
 {
-	if (renameat2(AT_FDCWD, old, AT_FDCWD, file, replace ? 0 : RENAME_NOREPLACE) == 0)
+	return strrchr(path, '/') + 1;
+}
+
+/* The image of a disk that is to be moved or removed, locked against other
+ * programs, and checked to be what its name has now. */
+static bool hold_image(struct disk *disk, struct image **image, GError **error)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
+	g_autoptr(GError) local = NULL;
+	struct chain_file file;
+
+	*image = NULL;
+	if (!chain_link_find(leaf, &file, error))
+		return false;
+	if (!leaf->outside)
+		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0,
+				       &local);
+	if (leaf->outside || (local && error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY)) {
+		g_clear_error(&local);
+		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, 0, 0, &local);
+	}
+	chain_file_clear(&file);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return *image;
+}
+
+static bool move_file(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
+{
+	int directory = place_of(pool)->fd;
+
+	if (renameat2(directory, name_in_pool(old), directory, name_in_pool(file), replace ? 0 : RENAME_NOREPLACE) == 0)
 		return true;
 	return error_set_errno(error, errno, "%s: cannot be renamed to %s", old, file);
 }
@@ -443,23 +517,24 @@ static bool move_owned(struct disk_pool *pool, const char *old, const char *file
 {
 	struct owner_move move;
 	bool good = owner_move_begin(&move, &pool->owner, old, file, error);
-	bool moved = good && move_file(old, file, replace, error);
+	bool moved = good && move_file(pool, old, file, replace, error);
 
 	if (good)
 		owner_move_end(&move, moved);
 	return moved;
 }
 
-static bool unlink_file(const char *path, GError **error)
+static bool unlink_file(struct disk_pool *pool, const char *path, GError **error)
 {
-	return unlink(path) == 0 || error_set_errno(error, errno, "%s: cannot be removed", path);
+	return unlinkat(place_of(pool)->fd, name_in_pool(path), 0) == 0 ||
+	       error_set_errno(error, errno, "%s: cannot be removed", path);
 }
 
 static bool remove_owned(struct disk_pool *pool, const char *path, GError **error)
 {
 	struct owner_move move;
 	bool good = owner_move_begin(&move, &pool->owner, path, NULL, error);
-	bool removed = good && unlink_file(path, error);
+	bool removed = good && unlink_file(pool, path, error);
 
 	if (good)
 		owner_move_end(&move, removed);
@@ -468,39 +543,52 @@ static bool remove_owned(struct disk_pool *pool, const char *path, GError **erro
 
 static bool directory_changed(struct disk_pool *pool, GError **error)
 {
-	int result = sync_directory(disk_pool_path(pool));
+	int result = sync_directory(pool);
 
 	scan_locked(pool, NULL);
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be flushed", disk_pool_path(pool));
 }
 
+static bool rename_locked(struct disk_pool *pool, const char *name, const char *new_name, const char *stem,
+			  bool replace, GError **error)
+{
+	struct disk *disk = find_free_locked(pool, name, error), *replaced = NULL;
+	g_autofree char *file = disk ? renamed_path(pool, disk, stem) : NULL;
+	struct image *image = NULL, *other = NULL;
+	bool good = disk && target_gives_way(pool, new_name, file, replace, &replaced, error);
+
+	good = good && hold_image(disk, &image, error) &&
+	       (!replaced || replaced == disk || hold_image(replaced, &other, error)) &&
+	       move_owned(pool, disk_image_path(disk), file, replaced, error);
+	(void)image_close(image);
+	(void)image_close(other);
+	return good && directory_changed(pool, error);
+}
+
 bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace, GError **error)
 {
 	g_autofree char *stem = stem_of(new_name, error);
-	g_autofree char *file = NULL;
-	struct disk *disk;
 	bool good;
 
 	if (!stem)
 		return false;
 	g_mutex_lock(&pool->lock);
-	disk = find_free_locked(pool, name, error);
-	if (disk)
-		file = renamed_path(pool, disk, stem);
-	good = disk && target_gives_way(pool, new_name, file, replace, error) &&
-	       move_owned(pool, disk_image_path(disk), file, replace, error) && directory_changed(pool, error);
+	good = rename_locked(pool, name, new_name, stem, replace, error);
 	g_mutex_unlock(&pool->lock);
 	return good;
 }
 
 bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error)
 {
+	struct image *image = NULL;
 	struct disk *disk;
 	bool good;
 
 	g_mutex_lock(&pool->lock);
 	disk = find_free_locked(pool, name, error);
-	good = disk && remove_owned(pool, disk_image_path(disk), error) && directory_changed(pool, error);
+	good = disk && hold_image(disk, &image, error) && remove_owned(pool, disk_image_path(disk), error);
+	(void)image_close(image);
+	good = good && directory_changed(pool, error);
 	g_mutex_unlock(&pool->lock);
 	return good;
 }

@@ -41,7 +41,7 @@ static void close_layer(struct disk *disk, bool good)
 	struct cache_layer_key key = {0};
 
 	if (good && disk->cached)
-		good = layer_key_of(leaf_link(disk), &key);
+		good = layer_key_of(leaf_link(disk), disk->leaf, &key);
 	cache_layer_close(disk->cached, good ? key.stamp : 0);
 	disk->cached = NULL;
 }
@@ -50,7 +50,7 @@ static void open_mirror(struct disk *disk, bool writable)
 {
 	struct cache_layer_key key;
 
-	if (wants_cache(disk) && layer_key_of(leaf_link(disk), &key))
+	if (wants_cache(disk) && layer_key_of(leaf_link(disk), disk->leaf, &key))
 		disk->cached = cache_layer_open(disk->local->cache, &key, writable);
 	disk->route = disk->cached ? ROUTE_MIRRORED : ROUTE_SHARED;
 }
@@ -71,7 +71,7 @@ static bool open_dirty_layer(void *opaque, uint64_t owned, uint64_t generation, 
 	struct cache_layer_key key;
 	int result = -EBUSY;
 
-	if (layer_key_of(leaf_link(disk), &key)) {
+	if (layer_key_of(leaf_link(disk), disk->leaf, &key)) {
 		key.owned = owned;
 		disk->cached = cache_layer_open_dirty(disk->local->cache, &key, generation, &result);
 	}
@@ -208,7 +208,7 @@ uint64_t route_left_in_cache(struct disk *disk)
 	struct cache_layer_found found;
 	struct cache_layer_key key;
 
-	if (!disk->local || !layer_key_of(links->pdata[0], &key) ||
+	if (!disk->local || !layer_key_of(links->pdata[0], NULL, &key) ||
 	    !cache_layer_find(disk->local->cache, key.identity, &found))
 		return 0;
 	return found.dirty_blocks;

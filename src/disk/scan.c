@@ -1,21 +1,28 @@
 /* Reading a pool's directory.
  *
- * In order: every image of the top level with its chain; the stacks that the
- * configuration spells out; who is whose parent (by device and inode, so that
- * links do not hide it) and therefore read-only; names, where two images with
- * one stem both keep their whole file name. */
+ * In order: the stacks that the configuration spells out; every image of the top
+ * level with its chain; who is whose parent (by device and inode, so that links
+ * do not hide it) and therefore read-only; names.
+ *
+ * An image that cannot be opened is no disk, and the scan goes on. When there are
+ * no descriptors left that would be so of every image, and nothing is known: the
+ * scan fails, and what was known before stays. */
 #include "scan.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
-#include <stdlib.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/verdict.h"
 #include "disk/pool.h"
+#include "names.h"
 
 struct disk_config {
 	char *layers;
@@ -38,6 +45,7 @@ struct scan {
 	struct chain_cache *cache;
 	GString *broken;
 	GString *notes;
+	GPtrArray *files;    /* names in the directory */
 	GPtrArray *found;    /* struct scan_found */
 	GHashTable *parents; /* "device:inode" of every layer that is not a leaf */
 	GHashTable *leaves;  /* the same of leaves of configured stacks */
@@ -48,6 +56,7 @@ static void found_free(void *data)
 {
 	struct scan_found *found = data;
 
+	g_free(found->file);
 	g_free(found->name);
 	g_free(found->spelled);
 	g_ptr_array_unref(found->links);
@@ -60,10 +69,11 @@ static char *identity(const struct chain_link *link)
 			       (uint64_t)link->inode);
 }
 
-static void add_found(struct scan *scan, const char *name, const char *spelled, GPtrArray *links)
+static void add_found(struct scan *scan, const char *file, const char *name, GPtrArray *links, const char *spelled)
 {
 	struct scan_found *found = g_new0(struct scan_found, 1);
 
+	found->file = g_strdup(file);
 	found->name = g_strdup(name);
 	found->spelled = g_strdup(spelled);
 	found->links = links;
@@ -88,53 +98,95 @@ static void note_ancestors(struct scan *scan, const GPtrArray *links)
 		g_hash_table_add(scan->parents, identity(links->pdata[i]));
 }
 
-/* A symbolic link may name an image elsewhere, within the same bounds as a
- * parent. */
-static bool stays_inside(const struct scan *scan, const char *path, GError **error)
+static bool is_out_of_descriptors(const GError *error)
 {
-	char *resolved = realpath(path, NULL);
-	bool inside = resolved && chain_is_inside(resolved, scan->roots);
-
-	if (!inside)
-		error_set(error, EPERM, "%s: leads to %s, outside the pool; allow its directory with -o layers=DIR",
-			  path, resolved ? resolved : "nothing");
-	free(resolved);
-	return inside;
+	return error && error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_DESCRIPTORS;
 }
 
-static void scan_file(struct scan *scan, const char *file)
+/* NONE without ERROR: it is no image. */
+static enum image_format probe(struct scan *scan, const char *path, const struct chain_file *file, GError **error)
 {
-	g_autofree char *path = g_build_filename(scan->roots->directories[0], file, NULL);
-	g_autoptr(GPtrArray) links = chain_links_new();
-	g_autoptr(GError) error = NULL;
-	enum image_format format = IMAGE_FORMAT_NONE;
-	struct stat st;
+	g_autoptr(GError) local = NULL;
+	enum image_format format = chain_probe(path, file, scan->cache, &local);
 
-	if (file[0] == '.' || stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+	if (format == IMAGE_FORMAT_NONE && !local && g_str_has_suffix(path, ".leaf"))
+		error_set(&local, EINVAL, "%s: is named .leaf, but is not a leaf image", path);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return format;
+}
+
+static void scan_image(struct scan *scan, const char *name, const char *path, const struct chain_file *file,
+		       GError **error)
+{
+	g_autoptr(GPtrArray) links = chain_links_new();
+	enum image_format format = probe(scan, path, file, error);
+
+	if (format == IMAGE_FORMAT_NONE)
 		return;
-	if (stays_inside(scan, path, &error))
-		format = image_probe(path, &error);
-	if (format == IMAGE_FORMAT_NONE && !error && g_str_has_suffix(file, ".leaf"))
-		error_set(&error, EINVAL, "%s: is named .leaf, but is not a leaf image", path);
-	if (format != IMAGE_FORMAT_NONE && !chain_resolve(path, format, scan->roots, scan->cache, links, &error))
+	if (chain_resolve_file(path, file, format, scan->roots, scan->cache, links, error))
+		add_found(scan, name, NULL, g_steal_pointer(&links), NULL);
+	else
 		note_ancestors(scan, links);
-	if (error)
-		add_broken(scan, error);
-	else if (format != IMAGE_FORMAT_NONE)
-		add_found(scan, file, NULL, g_steal_pointer(&links));
+}
+
+/* A link that leads nowhere, and what is no regular file, is passed over. */
+static bool scan_file(struct scan *scan, const char *name, GError **error)
+{
+	g_autofree char *path = g_build_filename(chain_roots_pool(scan->roots)->path, name, NULL);
+	g_autoptr(GError) local = NULL;
+	struct chain_file file;
+
+	if (chain_file_find(&file, "", path, scan->roots, &local)) {
+		if (S_ISREG(file.st.st_mode))
+			scan_image(scan, name, path, &file, &local);
+		chain_file_clear(&file);
+	} else if (error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_ABSENT) {
+		g_clear_error(&local);
+	}
+	if (is_out_of_descriptors(local)) {
+		g_propagate_error(error, g_steal_pointer(&local));
+		return false;
+	}
+	if (local)
+		add_broken(scan, local);
+	return true;
+}
+
+static gint compare_files(gconstpointer a, gconstpointer b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sorted, so that nothing depends on the order of the directory. */
+static bool list_files(struct scan *scan, GError **error)
+{
+	const struct place *pool = chain_roots_pool(scan->roots);
+	int fd = openat(pool->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!directory) {
+		error_set_errno(error, errno, "%s: cannot be listed", pool->path);
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while ((errno = 0, entry = readdir(directory)))
+		if (entry->d_name[0] != '.')
+			g_ptr_array_add(scan->files, g_strdup(entry->d_name));
+	if (errno)
+		error_set_errno(error, errno, "%s: cannot be listed", pool->path);
+	closedir(directory);
+	g_ptr_array_sort(scan->files, compare_files);
+	return !*error;
 }
 
 static bool scan_files(struct scan *scan, GError **error)
 {
-	const char *path = scan->roots->directories[0];
-	DIR *directory = opendir(path);
-	struct dirent *entry;
-
-	if (!directory)
-		return error_set_errno(error, errno, "%s: cannot be listed", path);
-	while ((entry = readdir(directory)))
-		scan_file(scan, entry->d_name);
-	closedir(directory);
+	for (guint i = 0; i < scan->files->len; i++)
+		if (!scan_file(scan, scan->files->pdata[i], error))
+			return false;
 	return true;
 }
 
@@ -145,15 +197,17 @@ static bool scan_group(struct scan *scan, const char *group, GError **error)
 	g_autoptr(GPtrArray) links = chain_links_new();
 	enum disk_mode mode;
 	const char *name = group + strlen(DISK_GROUP);
-	bool good = g_str_has_suffix(name, ".img") && !strchr(name, '/')
+	bool good = g_str_has_suffix(name, ".img") && !strchr(name, '/') && strlen(name) <= NAME_MAX
 			    ? config_set_group(disk_config_keys, &config, scan->options->config, group, error)
-			    : error_set(error, EINVAL, "[%s]: names no disk; a disk's name ends in .img", group);
+			    : error_set(error, EINVAL,
+					"[%s]: names no disk; a disk's name ends in .img and has %d bytes at most",
+					group, NAME_MAX);
 
 	if (good && config.mode && disk_mode_from_name(config.mode, &mode))
 		g_hash_table_insert(scan->modes, g_strdup(name), GINT_TO_POINTER(mode));
 	if (good && config.layers && chain_resolve_spelled(config.layers, scan->roots, links, error)) {
 		g_hash_table_add(scan->leaves, identity(links->pdata[0]));
-		add_found(scan, name, config.layers, g_steal_pointer(&links));
+		add_found(scan, NULL, name, g_steal_pointer(&links), config.layers);
 	}
 	config_clear(disk_config_keys, &config);
 	return good;
@@ -168,7 +222,7 @@ static bool scan_config(struct scan *scan, GError **error)
 
 		if (!g_str_has_prefix(*group, DISK_GROUP))
 			continue;
-		if (!scan_group(scan, *group, &local)) {
+		if (!scan_group(scan, *group, &local) || is_out_of_descriptors(local)) {
 			g_propagate_error(error, g_steal_pointer(&local));
 			return false;
 		}
@@ -198,53 +252,6 @@ static void drop_configured_leaves(struct scan *scan)
 	}
 }
 
-static char *shown_name(const char *file, bool whole)
-{
-	const char *dot = strrchr(file, '.');
-
-	if (whole || !dot || dot == file)
-		return g_strconcat(file, ".img", NULL);
-	return g_strdup_printf("%.*s.img", (int)(dot - file), file);
-}
-
-static char *short_name(const struct scan_found *found)
-{
-	return found->spelled ? g_strdup(found->name) : shown_name(found->name, false);
-}
-
-static GHashTable *count_names(const struct scan *scan)
-{
-	GHashTable *names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-
-	for (guint i = 0; i < scan->found->len; i++) {
-		char *name = short_name(scan->found->pdata[i]);
-		guint n = GPOINTER_TO_UINT(g_hash_table_lookup(names, name));
-
-		g_hash_table_replace(names, name, GUINT_TO_POINTER(n + 1));
-	}
-	return names;
-}
-
-/* File names become shown names. */
-static void name_disks(struct scan *scan)
-{
-	g_autoptr(GHashTable) names = count_names(scan);
-
-	for (guint i = 0; i < scan->found->len; i++) {
-		struct scan_found *found = scan->found->pdata[i];
-		char *name = short_name(found);
-
-		if (!found->spelled && GPOINTER_TO_UINT(g_hash_table_lookup(names, name)) > 1) {
-			g_string_append_printf(scan->notes, "%s: another image has the name %s too, shown as %s.img\n",
-					       found->name, name, found->name);
-			g_free(name);
-			name = shown_name(found->name, true);
-		}
-		g_free(found->name);
-		found->name = name;
-	}
-}
-
 static enum disk_mode mode_of(const struct scan *scan, const struct scan_found *found)
 {
 	gpointer mode;
@@ -254,15 +261,21 @@ static enum disk_mode mode_of(const struct scan *scan, const struct scan_found *
 	return scan->options->mode;
 }
 
-/* An ephemeral disk writes no image, so its image may have children. */
+static bool is_outside(const struct scan_found *found)
+{
+	return ((const struct chain_link *)found->links->pdata[0])->outside;
+}
+
+/* An ephemeral disk writes no image, so its image may have children, and be
+ * outside the pool. */
 static void set_rights(struct scan *scan)
 {
 	for (guint i = 0; i < scan->found->len; i++) {
 		struct scan_found *found = scan->found->pdata[i];
 
 		found->mode = mode_of(scan, found);
-		found->writable = !scan->options->read_only &&
-				  (found->mode == DISK_MODE_EPHEMERAL || !is_in(scan->parents, found));
+		found->writable = !scan->options->read_only && (found->mode == DISK_MODE_EPHEMERAL ||
+								(!is_in(scan->parents, found) && !is_outside(found)));
 	}
 }
 
@@ -276,27 +289,35 @@ static void apply_glob(struct scan *scan)
 	}
 }
 
-GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
-			  struct chain_cache *cache, GString *broken, GString *notes, GError **error)
+static void scan_clear(struct scan *scan)
 {
-	struct scan scan = {options, roots, cache, broken, notes, NULL, NULL, NULL, NULL};
-	bool good;
+	g_ptr_array_unref(scan->files);
+	g_hash_table_destroy(scan->parents);
+	g_hash_table_destroy(scan->leaves);
+	g_hash_table_destroy(scan->modes);
+}
 
+GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
+			  struct chain_cache *cache, struct names *names, GString *broken, GString *notes,
+			  GError **error)
+{
+	struct scan scan = {options, roots, cache, broken, notes, NULL, NULL, NULL, NULL, NULL};
+	g_autoptr(GError) local = NULL;
+
+	scan.files = g_ptr_array_new_with_free_func(g_free);
 	scan.found = g_ptr_array_new_with_free_func(found_free);
 	scan.parents = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan.leaves = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan.modes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-	good = scan_config(&scan, error) && scan_files(&scan, error);
-	if (good) {
+	if (scan_config(&scan, &local) && list_files(&scan, &local) && scan_files(&scan, &local)) {
 		drop_configured_leaves(&scan);
-		name_disks(&scan);
+		names_give(names, scan.found, scan.files, broken, notes);
 		set_rights(&scan);
 		apply_glob(&scan);
 	} else {
 		g_clear_pointer(&scan.found, g_ptr_array_unref);
+		g_propagate_error(error, g_steal_pointer(&local));
 	}
-	g_hash_table_destroy(scan.parents);
-	g_hash_table_destroy(scan.leaves);
-	g_hash_table_destroy(scan.modes);
+	scan_clear(&scan);
 	return scan.found;
 }

@@ -12,18 +12,22 @@ struct scan_options {
 };
 
 struct scan_found {
-	char *name;
+	char *file; /* its name in the pool's directory; NULL: spelled */
+	char *name; /* shown */
 	bool writable;
 	enum disk_mode mode;
 	char *spelled;	  /* the configured stack, or NULL */
 	GPtrArray *links; /* leaf first */
 };
 
-/* The disks of roots->directories[0] (struct scan_found, free function set).
- * What cannot be shown adds a line to BROKEN, what
- * is shown under another name than expected one to NOTES. NULL with ERROR when the
- * directory cannot be read. */
+struct names;
+
+/* The disks of the pool (struct scan_found, free function set). What cannot be
+ * shown adds a line to BROKEN, what is shown under another name than expected one
+ * to NOTES. NULL with ERROR when the directory cannot be read, or there are no
+ * descriptors to look at its images with: nothing is known then. */
 GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
-			  struct chain_cache *cache, GString *broken, GString *notes, GError **error);
+			  struct chain_cache *cache, struct names *names, GString *broken, GString *notes,
+			  GError **error);
 
 #endif

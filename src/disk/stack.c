@@ -75,9 +75,9 @@ static bool open_layer(struct layer *layer, const struct chain_link *link, struc
 {
 	struct cache_layer_key key;
 
-	layer->image = image_open(link->path, link->format, 0, link->base_offset, error);
+	layer->image = chain_link_open(link, 0, error);
 	layer->cached = NULL;
-	if (layer->image && cache && layer_key_of(link, &key))
+	if (layer->image && cache && layer_key_of(link, layer->image, &key))
 		layer->cached = cache_layer_open(cache, &key, false);
 	return layer->image;
 }

@@ -25,7 +25,6 @@ struct image_ops {
 	void (*resize)(struct image *image, struct image_op *op);
 	void (*wait_room)(struct image *image, struct image_op *op); /* NULL: never -EAGAIN */
 	uint64_t (*allocated_bytes)(struct image *image);
-	int (*stat)(struct image *image, struct stat *st);
 	bool (*read_info)(int fd, const char *path, struct image_info *info, GError **error);
 	/* DIRECTORY may be AT_FDCWD: then PATH is the file's. */
 	bool (*create)(int directory, const char *path, const struct image_create_options *options, GError **error);

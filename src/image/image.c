@@ -84,41 +84,25 @@ int image_begin_writing(struct image *image)
 	return result;
 }
 
-/* A file that has taken the other's place is locked like any other. */
-static struct image *open_again(const struct image *image, const char *path, enum image_format format,
-				uint64_t base_offset, GError **error)
-{
-	unsigned flags = IMAGE_WRITABLE | IMAGE_BEGIN_LATER;
-	struct stat st;
-	bool same;
-
-	if (stat(path, &st) < 0) {
-		error_set_errno(error, errno, "%s: cannot be opened for writing", path);
-		return NULL;
-	}
-	same = st.st_dev == image->device && st.st_ino == image->inode;
-	return image_open(path, format, flags | (same ? IMAGE_NO_LOCK : 0), base_offset, error);
-}
-
 static int take_over(struct image *again, struct image *image)
 {
-	int result = 0;
+	int result = again->device == image->device && again->inode == image->inode ? 0 : -ESTALE;
 
-	if (again->device == image->device && again->inode == image->inode)
+	if (result == 0)
 		result = image_file_share_lock(again->ops->file(again), image->ops->file(image));
 	again->locked = again->ops->file(again)->locked;
 	return result < 0 ? result : image_begin_writing(again);
 }
 
-struct image *image_reopen(struct image *image, const char *path, enum image_format format, uint64_t base_offset,
-			   GError **error)
+struct image *image_reopen(struct image *image, int fd, uint64_t base_offset, GError **error)
 {
-	struct image *again = open_again(image, path, format, base_offset, error);
+	unsigned flags = IMAGE_WRITABLE | IMAGE_BEGIN_LATER | IMAGE_NO_LOCK;
+	struct image *again = image_open_fd(fd, image->path, image->format, flags, base_offset, error);
 	int result = again ? take_over(again, image) : 0;
 
 	if (result == 0)
 		return again;
-	error_set_errno(error, -result, "%s: cannot be made ready for writing", path);
+	error_set_errno(error, -result, "%s: cannot be made ready for writing", image->path);
 	image_close(again);
 	return NULL;
 }
@@ -270,7 +254,7 @@ uint64_t image_allocated_bytes(struct image *image)
 
 int image_stat(struct image *image, struct stat *st)
 {
-	return image->ops->stat(image, st);
+	return image_file_stat(image->ops->file(image), st);
 }
 
 static void run_done(struct loop_task *task)

@@ -260,11 +260,6 @@ static uint64_t raw_allocated_bytes(struct image *image)
 	return image_file_allocated(&raw_of(image)->file);
 }
 
-static int raw_stat(struct image *image, struct stat *st)
-{
-	return image_file_stat(&raw_of(image)->file, st);
-}
-
 static bool raw_read_info(int fd, const char *path, struct image_info *info, GError **error)
 {
 	struct image *image = raw_open(fd, path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, 0, error);
@@ -325,7 +320,6 @@ const struct image_ops raw_image_ops = {
 	.flush = raw_flush,
 	.resize = raw_resize,
 	.allocated_bytes = raw_allocated_bytes,
-	.stat = raw_stat,
 	.read_info = raw_read_info,
 	.create = raw_create,
 	.check = raw_check,

@@ -89,11 +89,6 @@ static uint64_t leaf_allocated_bytes(struct image *image)
 	return image_file_allocated(&leaf_of(image)->file);
 }
 
-static int leaf_stat(struct image *image, struct stat *st)
-{
-	return image_file_stat(&leaf_of(image)->file, st);
-}
-
 const struct image_ops leaf_image_ops = {
 	.name = "leaf",
 	.open = leaf_open,
@@ -109,7 +104,6 @@ const struct image_ops leaf_image_ops = {
 	.resize = leaf_resize,
 	.wait_room = leaf_wait_room,
 	.allocated_bytes = leaf_allocated_bytes,
-	.stat = leaf_stat,
 	.read_info = leaf_read_info,
 	.create = leaf_create,
 	.set_parent = leaf_set_parent,

@@ -1,0 +1,216 @@
+/* Shown names.
+ *
+ * An image is shown under its stem and ".img", or, where another image has a
+ * right to that name, under its whole file name and ".img". A name is given once:
+ * the file that has it keeps it until it leaves the directory, whatever appears
+ * beside it. So only newcomers are decided about, all that are new in one scan
+ * together, and the order of the directory does not count:
+ *
+ *     1. Names of the configuration, and those given before, are taken.
+ *     2. A newcomer whose short name is taken, or is another newcomer's too,
+ *        has its whole name; and so does one whose short name is the whole name
+ *        of such a one.
+ *     3. Whose name is taken even so, or is longer than a name may be, is not
+ *        shown.
+ *
+ * Whole names differ as file names do, so after 2 no two newcomers have one name. */
+#include "names.h"
+
+#include <limits.h>
+#include <string.h>
+
+#define SUFFIX ".img"
+
+struct names {
+	GHashTable *given; /* file name -> shown name */
+};
+
+struct newcomer {
+	struct scan_found *found;
+	char *short_name;
+	char *whole_name;
+	bool whole;
+};
+
+struct names *names_new(void)
+{
+	struct names *names = g_new0(struct names, 1);
+
+	names->given = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	return names;
+}
+
+void names_free(struct names *names)
+{
+	if (!names)
+		return;
+	g_hash_table_destroy(names->given);
+	g_free(names);
+}
+
+static gboolean has_value(gpointer file, gpointer shown, gpointer wanted)
+{
+	(void)file;
+	return strcmp(shown, wanted) == 0;
+}
+
+bool names_is_given(const struct names *names, const char *shown)
+{
+	return g_hash_table_find(names->given, has_value, (gpointer)shown);
+}
+
+static void newcomer_free(void *data)
+{
+	struct newcomer *newcomer = data;
+
+	g_free(newcomer->short_name);
+	g_free(newcomer->whole_name);
+	g_free(newcomer);
+}
+
+static struct newcomer *newcomer_of(struct scan_found *found)
+{
+	struct newcomer *newcomer = g_new0(struct newcomer, 1);
+	const char *dot = strrchr(found->file, '.');
+	int stem = dot && dot != found->file ? (int)(dot - found->file) : (int)strlen(found->file);
+
+	newcomer->found = found;
+	newcomer->short_name = g_strdup_printf("%.*s" SUFFIX, stem, found->file);
+	newcomer->whole_name = g_strconcat(found->file, SUFFIX, NULL);
+	return newcomer;
+}
+
+/* Who has left the directory has no name any more. */
+static void forget_absent(struct names *names, const GPtrArray *files)
+{
+	g_autoptr(GHashTable) present = g_hash_table_new(g_str_hash, g_str_equal);
+	GHashTableIter iter;
+	gpointer file;
+
+	for (guint i = 0; i < files->len; i++)
+		g_hash_table_add(present, files->pdata[i]);
+	g_hash_table_iter_init(&iter, names->given);
+	while (g_hash_table_iter_next(&iter, &file, NULL))
+		if (!g_hash_table_contains(present, file))
+			g_hash_table_iter_remove(&iter);
+}
+
+/* What no newcomer can have. */
+static GHashTable *taken_names(const struct names *names, const GPtrArray *found)
+{
+	GHashTable *taken = g_hash_table_new(g_str_hash, g_str_equal);
+	GHashTableIter iter;
+	gpointer shown;
+
+	for (guint i = 0; i < found->len; i++) {
+		const struct scan_found *disk = found->pdata[i];
+
+		if (disk->spelled)
+			g_hash_table_add(taken, disk->name);
+	}
+	g_hash_table_iter_init(&iter, names->given);
+	while (g_hash_table_iter_next(&iter, NULL, &shown))
+		g_hash_table_add(taken, shown);
+	return taken;
+}
+
+/* Short names of newcomers that have no whole one yet, with how many have each. */
+static GHashTable *count_short(const GPtrArray *newcomers)
+{
+	GHashTable *counts = g_hash_table_new(g_str_hash, g_str_equal);
+
+	for (guint i = 0; i < newcomers->len; i++) {
+		const struct newcomer *newcomer = newcomers->pdata[i];
+		guint count = GPOINTER_TO_UINT(g_hash_table_lookup(counts, newcomer->short_name));
+
+		g_hash_table_insert(counts, newcomer->short_name, GUINT_TO_POINTER(count + 1));
+	}
+	return counts;
+}
+
+static void choose(const GPtrArray *newcomers, GHashTable *taken)
+{
+	g_autoptr(GHashTable) counts = count_short(newcomers);
+	g_autoptr(GHashTable) whole = g_hash_table_new(g_str_hash, g_str_equal);
+	bool more = true;
+
+	while (more) {
+		more = false;
+		for (guint i = 0; i < newcomers->len; i++) {
+			struct newcomer *newcomer = newcomers->pdata[i];
+			const char *name = newcomer->short_name;
+
+			if (newcomer->whole ||
+			    (GPOINTER_TO_UINT(g_hash_table_lookup(counts, name)) == 1 &&
+			     !g_hash_table_contains(taken, name) && !g_hash_table_contains(whole, name)))
+				continue;
+			newcomer->whole = more = true;
+			g_hash_table_add(whole, newcomer->whole_name);
+		}
+	}
+}
+
+/* Why it cannot have its name; NULL: it can. g_free. */
+static char *refusal_of(const struct newcomer *newcomer, GHashTable *taken)
+{
+	const char *name = newcomer->whole ? newcomer->whole_name : newcomer->short_name;
+
+	if (strlen(name) > NAME_MAX)
+		return g_strdup_printf(
+			"%s: would be shown under a name of %zu bytes, and a name has at most %d; rename "
+			"the file",
+			newcomer->found->file, strlen(name), NAME_MAX);
+	if (g_hash_table_contains(taken, name))
+		return g_strdup_printf("%s: other images have the names %s and %s; rename the file",
+				       newcomer->found->file, newcomer->short_name, newcomer->whole_name);
+	return NULL;
+}
+
+static void settle(struct names *names, const struct newcomer *newcomer, GHashTable *taken, GString *broken,
+		   GString *notes)
+{
+	struct scan_found *found = newcomer->found;
+	g_autofree char *refusal = refusal_of(newcomer, taken);
+
+	if (refusal) {
+		g_strdelimit(refusal, "\n", ' ');
+		g_string_append_printf(broken, "%s\n", refusal);
+		return;
+	}
+	found->name = g_strdup(newcomer->whole ? newcomer->whole_name : newcomer->short_name);
+	g_hash_table_insert(names->given, g_strdup(found->file), g_strdup(found->name));
+	if (newcomer->whole)
+		g_string_append_printf(notes, "%s: another image has the name %s too, shown as %s\n", found->file,
+				       newcomer->short_name, found->name);
+}
+
+static GPtrArray *find_newcomers(const struct names *names, const GPtrArray *found)
+{
+	GPtrArray *newcomers = g_ptr_array_new_with_free_func(newcomer_free);
+
+	for (guint i = 0; i < found->len; i++) {
+		struct scan_found *disk = found->pdata[i];
+
+		if (!disk->name)
+			disk->name = g_strdup(g_hash_table_lookup(names->given, disk->file));
+		if (!disk->name)
+			g_ptr_array_add(newcomers, newcomer_of(disk));
+	}
+	return newcomers;
+}
+
+void names_give(struct names *names, GPtrArray *found, const GPtrArray *files, GString *broken, GString *notes)
+{
+	g_autoptr(GPtrArray) newcomers = NULL;
+	g_autoptr(GHashTable) taken = NULL;
+
+	forget_absent(names, files);
+	newcomers = find_newcomers(names, found);
+	taken = taken_names(names, found);
+	choose(newcomers, taken);
+	for (guint i = 0; i < newcomers->len; i++)
+		settle(names, newcomers->pdata[i], taken, broken, notes);
+	for (guint i = found->len; i-- > 0;)
+		if (!((const struct scan_found *)found->pdata[i])->name)
+			g_ptr_array_remove_index(found, i);
+}

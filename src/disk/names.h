@@ -1,0 +1,24 @@
+/* Shown names: which image of a pool has which name in the mount. */
+#ifndef LEAFDISK_DISK_NAMES_H
+#define LEAFDISK_DISK_NAMES_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "scan.h"
+
+/* What has been given since the mount began. Not locked. */
+struct names *names_new(void);
+void names_free(struct names *names);
+
+/* Gives each of FOUND (struct scan_found; by file name sorted) its shown name,
+ * and removes those that cannot have one, with a line in BROKEN; FILES (char *)
+ * are all names of the directory. An unexpected name adds a line to NOTES when
+ * it is given. */
+void names_give(struct names *names, GPtrArray *found, const GPtrArray *files, GString *broken, GString *notes);
+
+/* Whether SHOWN is an image's name, also where that image is hidden or cannot be
+ * opened now. */
+bool names_is_given(const struct names *names, const char *shown);
+
+#endif

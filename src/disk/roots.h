@@ -1,0 +1,45 @@
+/* Where the images of a pool may be, and how they are reached. */
+#ifndef LEAFDISK_DISK_ROOTS_H
+#define LEAFDISK_DISK_ROOTS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+
+#include "core/place.h"
+
+/* The pool, or the directory of an image that a tool was given, and the
+ * directories named by layers=. Constant but for their descriptors, which are
+ * renewed in place; shared by references, any thread. */
+struct chain_roots;
+/* FIRST is the pool; LAYERS is DIR[:DIR] or NULL. NULL with ERROR when one is
+ * not a usable directory. */
+struct chain_roots *chain_roots_new(const char *first, const char *layers, GError **error);
+struct chain_roots *chain_roots_ref(const struct chain_roots *roots);
+void chain_roots_unref(struct chain_roots *roots);
+
+struct place *chain_roots_pool(const struct chain_roots *roots);
+/* Those whose descriptors the store has forgotten are opened anew. */
+void chain_roots_renew(const struct chain_roots *roots);
+
+/* PATH is absolute, links followed. */
+bool chain_is_inside(const char *path, const struct chain_roots *roots);
+
+/* A file that was found: FD (O_PATH) is what ST tells of. */
+struct chain_file {
+	char *real; /* its path, absolute, links followed */
+	int fd;
+	struct stat st;
+	bool in_pool; /* or in a layers= directory only */
+};
+/* PATH is absolute; links in it are followed as long as they end below one of
+ * ROOTS. WHAT goes before PATH in a message ("a.leaf: its parent "). False with
+ * ERROR: -ENOENT, -ELOOP (exchanged all the time), -EPERM (outside, or a file
+ * that whoever can write to its directory may have brought there from
+ * elsewhere) or what the store says; FILE is then empty. Blocks. */
+bool chain_file_find(struct chain_file *file, const char *what, const char *path, const struct chain_roots *roots,
+		     GError **error);
+/* Of an empty one too. */
+void chain_file_clear(struct chain_file *file);
+
+#endif
