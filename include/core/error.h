@@ -11,7 +11,8 @@ GQuark leafdisk_error_quark(void);
 
 /* Sets ERROR and returns false. ERRNUM is positive. */
 bool error_set(GError **error, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* The same, with ": strerror(ERRNUM)" appended to the sentence. */
+/* The same, with ": strerror(ERRNUM)" appended to the sentence, and which limit of
+ * the process that is where it is one. */
 bool error_set_errno(GError **error, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The errno in ERROR as a negative number; -EIO for other domains. */
 int error_to_errno(const GError *error);

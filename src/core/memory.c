@@ -4,14 +4,38 @@
  * kernel whole, so both save what the kernel does for each page. */
 #include "core/memory.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+
+/* GLib ends the program where it cannot have a few bytes. */
+#define ROOM_BYTES ((size_t)64 << 20)
+
+static void *map(size_t bytes)
+{
+	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+bool memory_has_room(void)
+{
+	void *room = map(ROOM_BYTES);
+
+	if (room == MAP_FAILED)
+		return false;
+	munmap(room, ROOM_BYTES);
+	return true;
+}
 
 void *memory_map(size_t bytes)
 {
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *memory = map(bytes);
 
 	if (memory == MAP_FAILED)
 		return NULL;
+	if (!memory_has_room()) {
+		munmap(memory, bytes);
+		errno = ENOMEM;
+		return NULL;
+	}
 	/* Refused where the kernel has none. */
 	(void)madvise(memory, bytes, MADV_HUGEPAGE);
 	return memory;

@@ -15,6 +15,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/memory.h"
 
 #if defined(LEAFDISK_FAULTS) || defined(G_DEBUG_POOL)
 #define POOL_CHECKS 1
@@ -71,6 +72,8 @@ static bool map_objects(struct pool *pool, size_t align, size_t skew, GError **e
 				       pool->count);
 	}
 	pool->mapping_bytes = bytes;
+	if (!memory_has_room())
+		return error_set_errno(error, ENOMEM, "no memory is left beside a pool of %u objects", pool->count);
 	pool->first = pool->mapping + (-(uintptr_t)pool->mapping & (align - 1)) + skew;
 	return true;
 }

@@ -3,6 +3,8 @@
 
 #include <signal.h>
 
+#include "core/fault.h"
+
 struct start {
 	const char *name;
 	enum thread_kind kind;
@@ -49,8 +51,10 @@ static void *start_main(void *opaque)
 static int create(pthread_t *thread, const pthread_attr_t *attributes, struct start *start)
 {
 	sigset_t all, saved;
-	int result;
+	int result = fault_hit("thread.spawn", start->name);
 
+	if (result < 0)
+		return result;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	result = pthread_create(thread, attributes, start_main, start);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/process.h"
 #include "ctl.h"
 
 #ifndef LEAFDISK_VERSION
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
 	const struct ctl_verb *verb;
 	int status, words;
 
+	process_begin();
 	log_set_program("leafctl");
 	if (argc < 2) {
 		print_help(stderr);

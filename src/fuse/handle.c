@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/process.h"
 
 /* The attributes are read before the open is counted: from then on the loops
  * believe that asking the disk is quick. */
@@ -20,11 +21,19 @@ static void count_open(struct session *session, struct handle *handle, bool *kee
 	pthread_mutex_unlock(&session->handles_lock);
 }
 
+/* A disk that is open already needs nothing more. */
+static int open_disk(struct disk *disk, bool write, GError **error)
+{
+	if (disk_open_count(disk) == 0 && !process_has_room(error))
+		return error_to_errno(*error);
+	return disk_open(disk, write, error);
+}
+
 int handle_open(struct session *session, struct node *node, bool write, struct handle **handle, bool *keep_cache)
 {
 	g_autoptr(GError) error = NULL;
 	struct disk *disk = node_disk(session->nodes, node);
-	int result = disk_open(disk, write, &error);
+	int result = open_disk(disk, write, &error);
 
 	if (result != 0) {
 		if (error)

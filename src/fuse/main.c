@@ -6,6 +6,7 @@
 #include "checks.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/process.h"
 #include "daemon.h"
 #include "options.h"
 #include "session.h"
@@ -52,7 +53,7 @@ static int mount_pool(struct mount_options *options)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!set_debug(options, &error) || !checks_run(options, &error))
+	if (!process_has_room(&error) || !set_debug(options, &error) || !checks_run(options, &error))
 		return report(error);
 	if (!options->foreground && !daemon_start(&error))
 		return report(error);
@@ -105,6 +106,7 @@ int main(int argc, char **argv)
 	enum options_result result;
 	int status;
 
+	process_begin();
 	log_set_program("leafdisk");
 	result = options_parse(&options, argc, argv, &error);
 	status = act(result, &options, error);

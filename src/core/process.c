@@ -1,0 +1,61 @@
+/* The process: its first descriptors and its limits. */
+#include "core/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/memory.h"
+
+/* The lowest free number is the one that is given. A place without /dev/null
+ * has a root directory, which cannot be read or written. */
+static void open_standard_files(void)
+{
+	for (int standard = 0; standard <= 2; standard++)
+		if (fcntl(standard, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			(void)open("/", O_PATH);
+}
+
+static void raise_limit(int resource)
+{
+	struct rlimit limit;
+
+	if (getrlimit(resource, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(resource, &limit);
+}
+
+void process_begin(void)
+{
+	open_standard_files();
+	raise_limit(RLIMIT_NOFILE);
+	signal(SIGXFSZ, SIG_IGN);
+}
+
+/* An open disk has two or more. Each request that is under way about a name, an
+ * open or a close needs some for a moment, and there may be many at once; a record
+ * that cannot be read then costs more than a disk that is refused. So open disks get
+ * a quarter. All numbers below the one that a new descriptor gets are taken. */
+static bool has_descriptors(void)
+{
+	struct rlimit limit = {0};
+	int next = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+
+	if (next >= 0)
+		close(next);
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	return next >= 0 && (rlim_t)next < limit.rlim_cur / 4;
+}
+
+bool process_has_room(GError **error)
+{
+	if (!has_descriptors())
+		return error_set_errno(error, EMFILE, "no other disk can be opened");
+	if (!memory_has_room())
+		return error_set_errno(error, ENOMEM, "no other disk can be opened");
+	return true;
+}
