@@ -231,6 +231,15 @@ void loop_offload_wait(struct loop *loop, struct loop_work *work)
 	offload(&workers_waiters, loop, work);
 }
 
+void loop_offload_apart(struct loop_work *work)
+{
+	work->loop = NULL;
+	if (workers_submit(&workers_waiters, work))
+		return;
+	g_assert(thread_may_block());
+	work->work(work);
+}
+
 void loop_run_steps_here(struct loop *loop)
 {
 	loop->steps_here = true;

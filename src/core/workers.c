@@ -20,7 +20,6 @@
  * POSIX locks, not GLib's: the thread sanitizer understands them. */
 #include "workers.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -102,7 +101,7 @@ static bool is_spare_locked(struct workers *workers)
 	}
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += IDLE_SECONDS;
-	return pthread_cond_timedwait(&workers->more, &workers->lock, &until) == ETIMEDOUT && !workers->head &&
+	return pthread_cond_timedwait(&workers->more, &workers->lock, &until) != 0 && !workers->head &&
 	       workers->threads > 1;
 }
 
@@ -123,15 +122,19 @@ static struct loop_work *take(struct workers *workers)
 	return work;
 }
 
-/* The work belongs to its loop from the post on, which may free it. */
+/* The work belongs to its loop from the post on, which may free it. Without a
+ * loop it is nobody's once it runs. */
 static void *worker_main(void *opaque)
 {
 	struct workers *workers = opaque;
 	struct loop_work *work;
 
 	while ((work = take(workers))) {
+		struct loop *loop = work->loop;
+
 		work->work(work);
-		loop_post(work->loop, &work->task);
+		if (loop)
+			loop_post(loop, &work->task);
 	}
 	return NULL;
 }

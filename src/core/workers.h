@@ -15,7 +15,7 @@ extern struct workers workers_waiters;
 int workers_ensure(struct workers *workers);
 
 /* Queues WORK, whose loop is set: its work() runs on a background thread, then
- * its task is posted to its loop. False, and nothing is queued: there is no
+ * its task is posted to its loop, if that is not NULL. False, and nothing is queued: there is no
  * thread, and none can be had. Never blocks. Any thread; allocates next to
  * nothing, and only to start a thread. */
 bool workers_submit(struct workers *workers, struct loop_work *work);

@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "internal.h"
 #include "layer_key.h"
 #include "overflow.h"
@@ -39,6 +40,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	migration_init(&disk->migration);
 	g_mutex_init(&disk->open_lock);
 	g_mutex_init(&disk->lock);
+	list_init(&disk->overflow_runs);
 	range_lock_init(&disk->ranges);
 	return disk;
 }
@@ -49,10 +51,8 @@ struct disk *disk_ref(struct disk *disk)
 	return disk;
 }
 
-void disk_unref(struct disk *disk)
+static void disk_free(struct disk *disk)
 {
-	if (!disk || --disk->references)
-		return;
 	if (disk->open && disk->opens == 0)
 		(void)disk_close_chain(disk);
 	/* An ephemeral disk's; the others' went with their last close. */
@@ -67,6 +67,46 @@ void disk_unref(struct disk *disk)
 	g_free(disk->path);
 	g_free(disk->name);
 	g_free(disk);
+}
+
+/* Disks that are being freed in the background. */
+static struct {
+	GMutex lock;
+	GCond none;
+	unsigned count;
+} disposals;
+
+static void dispose(struct loop_work *work)
+{
+	disk_free(container_of(work, struct disk, disposal));
+	g_mutex_lock(&disposals.lock);
+	if (--disposals.count == 0)
+		g_cond_broadcast(&disposals.none);
+	g_mutex_unlock(&disposals.lock);
+}
+
+/* Freeing closes what is still open, with flushes: not on a loop. */
+void disk_unref(struct disk *disk)
+{
+	if (!disk || --disk->references)
+		return;
+	if (thread_may_wait()) {
+		disk_free(disk);
+		return;
+	}
+	g_mutex_lock(&disposals.lock);
+	disposals.count++;
+	g_mutex_unlock(&disposals.lock);
+	disk->disposal.work = dispose;
+	loop_offload_apart(&disk->disposal);
+}
+
+void disk_await_disposals(void)
+{
+	g_mutex_lock(&disposals.lock);
+	while (disposals.count > 0)
+		g_cond_wait(&disposals.none, &disposals.lock);
+	g_mutex_unlock(&disposals.lock);
 }
 
 const char *disk_name(const struct disk *disk)
@@ -269,6 +309,7 @@ int disk_open(struct disk *disk, bool write, GError **error)
 	g_autoptr(GError) local = NULL;
 	int result = 0;
 
+	thread_assert_may_wait();
 	g_mutex_lock(&disk->open_lock);
 	if (write && !disk->writable)
 		error_set(
@@ -296,6 +337,7 @@ int disk_close(struct disk *disk)
 {
 	int result = 0;
 
+	thread_assert_may_wait();
 	g_mutex_lock(&disk->open_lock);
 	if (--disk->opens == 0)
 		result = close_or_leave(disk);

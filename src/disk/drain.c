@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "disk/pool.h"
 #include "internal.h"
 #include "route.h"
@@ -80,6 +81,7 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 {
 	int result = 0;
 
+	thread_assert_may_wait();
 	if (!disk->local)
 		return 0;
 	if (!disk->open && route_left_in_cache(disk)) {

@@ -1,6 +1,7 @@
 /* The gate before a disk. */
 #include "gate.h"
 
+#include "core/thread.h"
 #include "internal.h"
 
 void gate_init(struct gate *gate)
@@ -37,6 +38,7 @@ void gate_leave_locked(struct disk *disk)
 
 void gate_wait(struct disk *disk)
 {
+	thread_assert_may_wait();
 	g_mutex_lock(&disk->lock);
 	while (disk->gate.closings > 0)
 		g_cond_wait(&disk->gate.changed, &disk->lock);
@@ -83,6 +85,7 @@ bool gate_is_closing(struct disk *disk)
 
 void gate_close(struct disk *disk)
 {
+	thread_assert_may_wait();
 	g_mutex_lock(&disk->lock);
 	disk->gate.closings++;
 	g_mutex_unlock(&disk->lock);

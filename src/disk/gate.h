@@ -30,7 +30,7 @@ void gate_clear(struct gate *gate);
 /* IO may begin. False: it is parked, and disk_io_restart() will be called on
  * its loop. */
 bool gate_enter(struct disk_io *io);
-/* For who only looks at the disk, and may block: between these two it is in work. */
+/* For who only looks at the disk, and may wait: between these two it is in work. */
 void gate_wait(struct disk *disk);
 void gate_leave(struct disk *disk);
 /* The disk's lock is held: a request is no longer in work. */
@@ -41,7 +41,8 @@ bool gate_has_parked(struct disk *disk);
 /* Who has begun to wait for the migrator looks, and goes back if so. */
 bool gate_is_closing(struct disk *disk);
 
-/* Blocks until no request is in work. Not on a loop. Nests. */
+/* Blocks until no request is in work, so from a thread that may wait (THREAD_WAITER),
+ * which holds nothing that a request needs. Nests. */
 void gate_close(struct disk *disk);
 void gate_open(struct disk *disk);
 /* Parked requests begin anew, as far as the gate is open. */

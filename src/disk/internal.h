@@ -56,8 +56,11 @@ struct disk {
 	struct local *local;		/* NULL: no cache; the pool's */
 	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
 	_Atomic unsigned references;
+	struct loop_work disposal; /* once there is none */
 
-	/* Opening, closing and changing; held while that blocks. */
+	/* Opening, closing and changing; held while that blocks, and while it
+	 * waits for requests: so only who may wait takes it, and no request
+	 * ever needs it. Order: open_lock, the migrator's lock, `lock`. */
 	GMutex open_lock;
 	_Atomic enum disk_mode mode; /* written under open_lock */
 	GPtrArray *links;	     /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
@@ -81,14 +84,18 @@ struct disk {
 	struct cache_layer *cached;
 	_Atomic(struct image *) overflow;
 
-	/* The data path. */
+	/* The data path. The lock is never held across I/O. */
 	GMutex lock;
+	struct list overflow_runs; /* struct run by link: the overflow layer is being made for them */
 	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;
 
 	struct migration migration;
 };
+
+/* Blocks until no disk is being freed in the background. */
+void disk_await_disposals(void);
 
 /* open_lock is held, nothing is open any more. 0 or -errno of committing. */
 int disk_close_chain(struct disk *disk);
@@ -113,6 +120,7 @@ struct run {
 		struct loop_work work;
 	};
 	struct disk_io *owner;
+	struct list link; /* on the disk's overflow_runs */
 
 	/* Reads. */
 	struct image *image; /* where to read what the cache cannot give after all */

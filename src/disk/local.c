@@ -79,30 +79,6 @@ enum step phase_mirror(struct disk_io *io)
 
 /* ---- Ephemeral ------------------------------------------------------------ */
 
-static void make_overflow(struct loop_work *work)
-{
-	struct run *run = container_of(work, struct run, work);
-
-	run->result = overflow_make(run->owner->disk);
-}
-
-static void overflow_made(struct loop_work *work)
-{
-	struct run *run = container_of(work, struct run, work);
-
-	io_run_finished(run, run->result);
-}
-
-static void start_overflow(struct run *run)
-{
-	struct disk_io *io = run->owner;
-
-	run->work.work = make_overflow;
-	run->work.done = overflow_made;
-	io->pending++;
-	loop_offload_step(io->context->loop, &run->work);
-}
-
 static void overflow_written(struct run *run, int result)
 {
 	if (result == 0)
@@ -159,7 +135,7 @@ uint64_t local_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, 
 	if (!run)
 		return 0;
 	if (!overflow) {
-		start_overflow(run);
+		overflow_make(run);
 		return 0;
 	}
 	n = write_overflow(run, overflow, block, limit, buffer);
@@ -208,7 +184,7 @@ enum step phase_zero_local(struct disk_io *io)
 		if (!run)
 			return STEP_WAIT;
 		io->stage = ZERO_OVERFLOW;
-		start_overflow(run);
+		overflow_make(run);
 		return STEP_WAIT;
 	}
 	if (io->stage == ZERO_OVERFLOW && io->result >= 0) {

@@ -18,6 +18,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "io.h"
 
 #define DIRECTORY ".leafdisk"
 #define SUBDIRECTORY "overflow"
@@ -120,21 +121,16 @@ static struct image *make(struct disk *disk, GError **error)
 	return image;
 }
 
-int overflow_make(struct disk *disk)
+static int make_and_keep(struct disk *disk)
 {
 	g_autoptr(GError) error = NULL;
+	struct image *image = disk->overflow ? NULL : make(disk, &error);
 	int result = 0;
 
-	g_mutex_lock(&disk->open_lock);
-	if (!disk->overflow) {
-		struct image *image = make(disk, &error);
-
-		if (image)
-			log_info("%s: the cache takes no more of it; the rest goes to the pool until the unmount",
-				 disk->name);
+	if (image) {
+		log_info("%s: the cache takes no more of it; the rest goes to the pool until the unmount", disk->name);
 		disk->overflow = image;
 	}
-	g_mutex_unlock(&disk->open_lock);
 	if (error) {
 		log_warning("%s: the cache takes no more of it, and there is no overflow layer: %s", disk->name,
 			    error->message);
@@ -143,6 +139,61 @@ int overflow_make(struct disk *disk)
 			result = -ENOSPC;
 	}
 	return result;
+}
+
+static void make_work(struct loop_work *work)
+{
+	struct run *run = container_of(work, struct run, work);
+
+	run->result = make_and_keep(run->owner->disk);
+}
+
+static void finish_run(struct loop_task *task)
+{
+	struct run *run = container_of(task, struct run, work.task);
+
+	io_run_finished(run, run->result);
+}
+
+/* Tells all who wait, each on its own loop. Nobody can begin to wait for a layer
+ * that is there before this: what comes meanwhile is told at once too. */
+static void make_done(struct loop_work *work)
+{
+	struct run *maker = container_of(work, struct run, work);
+	struct disk *disk = maker->owner->disk;
+	int result = maker->result;
+	struct list runs;
+	struct list *node;
+
+	list_init(&runs);
+	g_mutex_lock(&disk->lock);
+	list_splice(&runs, &disk->overflow_runs);
+	g_mutex_unlock(&disk->lock);
+	while ((node = list_pop(&runs))) {
+		struct run *run = container_of(node, struct run, link);
+
+		run->result = result;
+		run->work.task.run = finish_run;
+		loop_post(run->owner->context->loop, &run->work.task);
+	}
+}
+
+void overflow_make(struct run *run)
+{
+	struct disk_io *io = run->owner;
+	struct disk *disk = io->disk;
+	bool first;
+
+	io->pending++;
+	g_mutex_lock(&disk->lock);
+	first = list_is_empty(&disk->overflow_runs);
+	list_append(&disk->overflow_runs, &run->link);
+	g_mutex_unlock(&disk->lock);
+	if (!first)
+		return;
+	run->work.work = make_work;
+	run->work.done = make_done;
+	loop_offload_step(io->context->loop, &run->work);
 }
 
 /* Nobody will read it again: nothing of it needs to be durable. */

@@ -7,9 +7,10 @@
 
 #include "internal.h"
 
-/* Makes disk->overflow if there is none. 0, or -errno which has been logged.
- * Blocks; any thread. */
-int overflow_make(struct disk *disk);
+/* Makes disk->overflow if there is none: RUN, of a request in work, is finished
+ * with 0, or -errno which has been logged. One makes it for all who ask
+ * meanwhile. On the request's loop; does not block. */
+void overflow_make(struct run *run);
 void overflow_free(struct disk *disk);
 
 /* Removes what a crash between making and opening one left, and the directory

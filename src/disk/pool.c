@@ -243,6 +243,7 @@ void disk_pool_close(struct disk_pool *pool)
 	if (!pool)
 		return;
 	g_hash_table_destroy(pool->disks);
+	disk_await_disposals();
 	local_free(pool->local);
 	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);
