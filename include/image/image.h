@@ -82,7 +82,8 @@ struct image {
 	uint32_t chunk_bytes; /* 0: the format has no chunks */
 	unsigned apply_extents_max;
 
-	bool begun; /* image_begin_writing() has succeeded */
+	bool begun;	/* image_begin_writing() has succeeded */
+	bool unstamped; /* and the times of its file do not tell */
 	_Atomic uint64_t size_bytes;
 	_Atomic bool failed;
 	_Atomic bool quiet; /* who uses it tells of failures; set by who opened it */

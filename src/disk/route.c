@@ -41,7 +41,7 @@ static void close_layer(struct disk *disk, bool good)
 	struct cache_layer_key key = {0};
 
 	if (good && disk->cached)
-		good = layer_key_of(leaf_link(disk), disk->leaf, &key);
+		good = !disk->leaf->unstamped && layer_key_of(leaf_link(disk), disk->leaf, &key);
 	cache_layer_close(disk->cached, good ? key.stamp : 0);
 	disk->cached = NULL;
 }

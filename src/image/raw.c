@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/fault.h"
+#include "core/log.h"
 #include "driver.h"
 #include "file.h"
 
@@ -60,27 +62,71 @@ static bool raw_measure(struct raw *raw, GError **error)
 	return true;
 }
 
+/* The file's times move. */
+static int touch(const struct raw *raw)
+{
+	int fault = fault_hit("image.stamp", raw->image.path);
+
+	if (fault)
+		return MIN(fault, 0);
+	return futimens(raw->file.aio.buffered_fd, NULL) < 0 ? -errno : 0;
+}
+
+/* The same where a store lets nobody set them: a write of what is there. */
+static int rewrite(const struct raw *raw)
+{
+	int fault = fault_hit("image.rewrite", raw->image.path);
+	uint8_t byte;
+	int result = fault ? MIN(fault, 0) : image_file_read(&raw->file, &byte, 1, 0);
+
+	if (fault || result < 0)
+		return result;
+	return image_file_write(&raw->file, &byte, 1, 0);
+}
+
+/* Coarse clocks need a moment. */
+static int move_times(const struct raw *raw, int (*move)(const struct raw *raw), bool *moved)
+{
+	int fd = raw->file.aio.buffered_fd;
+	struct stat before, after;
+	int result = 0;
+
+	*moved = false;
+	if (fstat(fd, &before) < 0)
+		return -errno;
+	for (unsigned i = 0; i < MARK_TRIES && !*moved && result == 0; i++) {
+		result = move(raw);
+		if (result == 0 && fstat(fd, &after) < 0)
+			result = -errno;
+		*moved = result == 0 && (after.st_mtim.tv_sec != before.st_mtim.tv_sec ||
+					 after.st_mtim.tv_nsec != before.st_mtim.tv_nsec);
+		if (result == 0 && !*moved)
+			g_usleep(MARK_WAIT_US);
+	}
+	return result;
+}
+
 /* Whoever knows the file by its time stamp is to see that it was written, even
  * when a loss of power takes the time stamps of the writes: it moves before the
- * first of them, durably. Coarse clocks need a moment for that. */
+ * first of them, durably. Where that cannot be the image can be written as well,
+ * and nobody is to know it by its times (image->unstamped). */
 static int raw_begin_writing(struct image *image)
 {
 	const struct raw *raw = raw_of(image);
-	int fd = raw->file.aio.buffered_fd;
-	struct stat before, after;
+	bool moved;
+	int result;
 
 	if (raw->file.block_device)
 		return 0;
-	if (fstat(fd, &before) < 0)
-		return -errno;
-	for (unsigned i = 0; i < MARK_TRIES; i++) {
-		if (futimens(fd, NULL) < 0 || fstat(fd, &after) < 0)
-			return -errno;
-		if (after.st_mtim.tv_sec != before.st_mtim.tv_sec || after.st_mtim.tv_nsec != before.st_mtim.tv_nsec)
-			break;
-		g_usleep(MARK_WAIT_US);
-	}
-	return fsync(fd) < 0 ? -errno : 0;
+	result = move_times(raw, touch, &moved);
+	if (result < 0 && verdict_of(STORE_IMAGE, STORE_STAMP, result) != VERDICT_DEGRADE)
+		return result;
+	if (!moved && move_times(raw, rewrite, &moved) < 0)
+		log_debug(LOG_IMAGE, "%s: its first byte cannot be written anew", image->path);
+	image->unstamped = !moved;
+	if (!moved)
+		log_info("%s: its store keeps no times; the cache forgets the image when it is closed", image->path);
+	return fsync(raw->file.aio.buffered_fd) < 0 ? -errno : 0;
 }
 
 static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error)
@@ -171,7 +217,27 @@ static int64_t raw_write(struct image_io *io)
 	return (int64_t)blocks_of(length);
 }
 
-static int raw_write_zeros(struct raw *raw, uint64_t offset, uint64_t length)
+/* Zeroing, a step at a time, so that others have their turn. In the first way that
+ * the store knows and has room for:
+ *
+ *     ZERO_KEEP    what is allocated stays so, and holes stay holes: a thin image
+ *                  stays thin, and never finds the store full
+ *     ZERO_PUNCH   the whole becomes a hole
+ *     ZERO_WRITE   zeros are written where there is data */
+enum zero_way { ZERO_KEEP, ZERO_PUNCH, ZERO_WRITE };
+
+#define ZERO_STEP_BYTES (UINT64_C(4) << 20)
+#define ZERO_STEP_EXTENTS 256
+
+struct raw_zero {
+	struct loop_work work;
+	struct image_op *op;
+	enum zero_way way;
+	uint64_t next, end; /* in the file */
+	int result;
+};
+
+static int write_zeros(struct raw *raw, uint64_t offset, uint64_t length)
 {
 	static const uint8_t zeros[64 << 10] __attribute__((aligned(4096)));
 
@@ -186,24 +252,105 @@ static int raw_write_zeros(struct raw *raw, uint64_t offset, uint64_t length)
 	return 0;
 }
 
-static int raw_zero_work(struct image_op *op)
+/* The data at or after FROM and before END; FROM = END when there is none. A store
+ * that cannot tell has nothing but data. */
+static void find_data(const struct raw *raw, uint64_t *from, uint64_t *end)
 {
-	struct raw *raw = raw_of(op->image);
-	uint64_t offset = raw->base_offset + op->offset;
-	uint64_t length = MIN(op->length, op->image->size_bytes - op->offset);
-	int mode = FALLOC_FL_KEEP_SIZE | (op->keep_allocated ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE);
+	int fd = raw->file.aio.buffered_fd;
+	off_t data = lseek(fd, (off_t)*from, SEEK_DATA);
+	off_t hole = data < 0 ? data : lseek(fd, data, SEEK_HOLE);
 
-	if (!length || fallocate(raw->file.aio.buffered_fd, mode, (off_t)offset, (off_t)length) == 0)
-		return 0;
-	if (verdict_final(STORE_IMAGE, STORE_ZERO, -errno) != VERDICT_DEGRADE)
-		return -errno;
-	return raw_write_zeros(raw, offset, length);
+	if (data < 0 && errno == ENXIO)
+		*from = *end;
+	if (data >= 0)
+		*from = MIN((uint64_t)data, *end);
+	if (hole >= 0)
+		*end = MIN((uint64_t)hole, *end);
+}
+
+static int allocate(const struct raw *raw, int mode, uint64_t from, uint64_t end)
+{
+	int result = fault_hit("image.zero", raw->image.path);
+
+	if (result == 0 &&
+	    fallocate(raw->file.aio.buffered_fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from)) < 0)
+		result = -errno;
+	return result;
+}
+
+static int zero_some(struct raw_zero *zero, uint64_t *budget)
+{
+	struct raw *raw = raw_of(zero->op->image);
+	uint64_t from = zero->next, end = zero->end;
+	int result = 0;
+
+	if (zero->way != ZERO_PUNCH)
+		find_data(raw, &from, &end);
+	if (zero->way == ZERO_WRITE)
+		end = MIN(end, from + *budget);
+	if (from < end)
+		result = zero->way == ZERO_WRITE
+				 ? write_zeros(raw, from, end - from)
+				 : allocate(raw, zero->way == ZERO_KEEP ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE,
+					    from, end);
+	if (result == 0) {
+		zero->next = end;
+		*budget -= zero->way == ZERO_WRITE ? end - from : 0;
+	}
+	return result;
+}
+
+/* Without room for the extents of one way another may do. */
+static bool has_other_way(const struct raw_zero *zero, int error)
+{
+	return zero->way != ZERO_WRITE && (error_class_of(STORE_ZERO, error) == ERROR_NO_ROOM ||
+					   verdict_final(STORE_IMAGE, STORE_ZERO, error) == VERDICT_DEGRADE);
+}
+
+static void raw_zero_step(struct loop_work *work)
+{
+	struct raw_zero *zero = container_of(work, struct raw_zero, work);
+	uint64_t budget = ZERO_STEP_BYTES;
+
+	for (unsigned i = 0; i < ZERO_STEP_EXTENTS && zero->next < zero->end && budget > 0; i++) {
+		int result = zero_some(zero, &budget);
+
+		if (result < 0 && has_other_way(zero, result))
+			zero->way++;
+		else if (result < 0)
+			zero->result = result;
+		if (zero->result < 0)
+			break;
+	}
+}
+
+static void raw_zero_stepped(struct loop_work *work)
+{
+	struct raw_zero *zero = container_of(work, struct raw_zero, work);
+	struct image_op *op = zero->op;
+	int result = zero->result;
+
+	if (result == 0 && zero->next < zero->end) {
+		loop_offload_step(aio_queue_loop(op->queue), &zero->work);
+		return;
+	}
+	g_free(zero);
+	op->done(op, result);
 }
 
 static void raw_zero(struct image *image, struct image_op *op)
 {
-	(void)image;
-	image_op_offload(op, raw_zero_work);
+	uint64_t start = raw_of(image)->base_offset + op->offset;
+	struct raw_zero *zero = g_new(struct raw_zero, 1);
+
+	*zero = (struct raw_zero){
+		.work = {.work = raw_zero_step, .done = raw_zero_stepped},
+		.op = op,
+		.way = op->keep_allocated ? ZERO_KEEP : ZERO_PUNCH,
+		.next = start,
+		.end = start + MIN(op->length, image->size_bytes - op->offset),
+	};
+	loop_offload_step(aio_queue_loop(op->queue), &zero->work);
 }
 
 struct raw_flush {
@@ -238,13 +385,17 @@ static void raw_flush(struct image *image, struct image_op *op)
 static int raw_resize_work(struct image_op *op)
 {
 	struct raw *raw = raw_of(op->image);
+	int result;
 
 	if (raw->file.block_device)
 		return -EOPNOTSUPP;
 	if (ftruncate(raw->file.aio.buffered_fd, (off_t)(raw->base_offset + op->length)) < 0)
 		return -errno;
 	op->image->size_bytes = op->length;
-	return image_file_sync(&raw->file);
+	result = image_file_sync(&raw->file);
+	if (result < 0 && verdict_final(STORE_IMAGE, STORE_FLUSH, result) == VERDICT_FAIL)
+		op->image->failed = true;
+	return result;
 }
 
 static void raw_resize(struct image *image, struct image_op *op)
