@@ -3,13 +3,15 @@ import contextlib
 import errno
 import fcntl
 import os
+import signal
 import struct
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, check_clean, converted, discard, faults,
-                     leafctl, make_raw, opened, process_ended, run, wait_until, write_all)
-from test_writeback_faults import in_background, left_open, lines_with, state_of
+from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, check_clean, control_values, converted, discard,
+                     faults, leafctl, make_image, make_raw, opened, process_ended, run, state_of, stats, wait_until,
+                     write_all)
+from test_writeback_faults import HELD, in_background, left_open, lines_with
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -157,3 +159,69 @@ def test_full_store_takes_what_it_can(mount, small, work, cache, rng, name, left
     live.stop()
     check_clean(image)
     assert_same(converted(image, work), bytes(expected), "the image alone")
+
+
+# ---- A cache that does not answer --------------------------------------------------
+
+
+@pytest.fixture
+def silent(mount, work):
+    """A cache's file on a mount of its own, and the process to stop."""
+    where = os.path.join(work, "remote")
+    os.mkdir(where)
+    make_raw(os.path.join(where, "cache.raw"), bytes(32 * MIB))
+    store = mount(pool=where)
+    yield store.file("cache.img"), store.pid
+    os.kill(store.pid, signal.SIGCONT)
+
+
+def cache_state(live):
+    return control_values(live, "cache", "info")
+
+
+def reads_file(live, fd, memory):
+    """A block that the cache has costs a request to its file."""
+    before = stats(live)["aio_requests"]
+    memory.read(fd, BLOCK, 64 * BLOCK)
+    return stats(live)["aio_requests"] > before
+
+
+@pytest.mark.parametrize("what", ["flush", "read"])
+def test_silent_cache_is_noticed(mount, pool, work, silent, rng, what):
+    """By whatever meets it, and alone: it is suspended, and what the images have
+    is read from there. When it answers again nothing is lost."""
+    path, pid = silent
+    os.mkdir(os.path.join(pool, "bases"))
+    content = rng.randbytes(2 * MIB)
+    make_image(os.path.join(pool, "web1.leaf"), parent=make_raw(os.path.join(pool, "bases", "base.raw"), content))
+    live = mount(f"cache={path}", "mode=writeback", "read_run_bypass=1G", *HELD)
+    memory = Aligned(BLOCK)
+    with left_open(live.file("web1.img")) as fd, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as direct:
+        for block in range(len(content) // BLOCK):
+            memory.read(direct, BLOCK, block * BLOCK)
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        # Nothing is under way any more, and what was read is in the file only.
+        wait_until(lambda: reads_file(live, direct, memory), "the cache's buffers to be let go", 30, 0.2)
+        memory.write(direct, b"2" * BLOCK, 0)
+        os.kill(pid, signal.SIGSTOP)
+        done = []
+
+        def meet(_stop):
+            done.append(os.fsync(direct) if what == "flush" else Aligned(BLOCK).read(direct, BLOCK, 64 * BLOCK))
+
+        with in_background(meet):
+            try:
+                wait_until(lambda: cache_state(live)["state"] == "suspended", "the cache to be suspended", 40, 0.1)
+                assert "does not answer" in cache_state(live)["reason"], cache_state(live)
+                assert state_of(live)["state"] == "degraded" and "since" in state_of(live)
+                for block in (1, 100, 300):
+                    found = memory.read(direct, BLOCK, block * BLOCK)
+                    assert_same(found, content[block * BLOCK:(block + 1) * BLOCK], f"block {block}")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        assert done in ([None], [content[64 * BLOCK:65 * BLOCK]])
+        wait_until(lambda: cache_state(live)["state"] == "active", "the cache to work again", 60, 0.1)
+        os.fsync(direct)
+        assert_same(memory.read(direct, BLOCK, 0), b"2" * BLOCK, "what was written")
+    live.stop()

@@ -13,9 +13,10 @@
  * go to a buffer in memory and from there to the file by the cache's own
  * threads; reads use the caller's queue.
  *
- * A cache whose file fails is SUSPENDED: nothing can be put, what was put can
- * be read where the file still answers, and the last writes are tried again
- * every few seconds until they succeed.
+ * A cache whose file fails, or does not answer for 10 s, is SUSPENDED: nothing
+ * can be put, what was put can be read where the file still answers, and the last
+ * writes are tried again every few seconds until they succeed. Of a file that
+ * does not answer what is clean is not found any more: its image has it.
  *
  * The cache does no locking of ranges: writes to one block are the caller's to
  * put in order. */
@@ -157,6 +158,12 @@ struct cache_extent {
 /* Looks only. */
 struct cache_extent cache_lookup(struct cache_layer *layer, uint64_t block, uint64_t limit);
 
+/* The cache's: an operation of its file that is under way. */
+struct cache_watch {
+	struct list link;
+	uint64_t begun_ns;
+};
+
 /* One read. The submitter owns it and keeps it and the buffer until DONE. */
 struct cache_io {
 	struct aio_queue *queue;
@@ -172,6 +179,7 @@ struct cache_io {
 	/* The cache's. */
 	struct cache *cache;
 	struct aio_request aio;
+	struct cache_watch watch;
 	uint32_t slot;
 	int result;
 	struct loop_task task;

@@ -13,6 +13,7 @@
 #include "core/counters.h"
 #include "core/memory.h"
 #include "log.h"
+#include "watch.h"
 
 #define READS_MAX 4
 
@@ -30,6 +31,7 @@ struct reading {
 /* Items of one segment. */
 struct segment_read {
 	struct aio_request aio;
+	struct cache_watch watch;
 	struct reading *reading;
 	uint8_t *memory;
 	guint first;
@@ -76,11 +78,15 @@ static void read_done(struct aio_request *request, int result);
 
 static void submit(struct segment_read *read, uint32_t slots)
 {
+	struct cache *cache = read->reading->source->cache;
 	uint32_t bytes = slots << BLOCK_SHIFT;
 
+	cache_lock(cache);
+	watch_begin_locked(cache, &read->watch);
+	cache_unlock(cache);
 	read->aio = (struct aio_request){
 		.op = AIO_READ,
-		.file = &read->reading->source->cache->storage.aio,
+		.file = &cache->storage.aio,
 		.buffer = read->memory,
 		.offset = cache_slot_offset(item_at(read->reading, read->first)->slot),
 		.length = bytes,
@@ -173,7 +179,11 @@ static void read_done(struct aio_request *request, int result)
 {
 	struct segment_read *read = container_of(request, struct segment_read, aio);
 	struct reading *reading = read->reading;
+	struct cache *cache = reading->source->cache;
 
+	cache_lock(cache);
+	watch_end_locked(cache, &read->watch);
+	cache_unlock(cache);
 	if (read->whole && result == 0) {
 		take_segment(read);
 		read->first = read->end;

@@ -47,6 +47,7 @@ static struct cache *cache_new(void)
 	pthread_cond_init(&cache->changed, NULL);
 	pthread_cond_init(&cache->reclaim.wanted, NULL);
 	list_init(&cache->waiters);
+	list_init(&cache->watched);
 	list_init(&cache->flushes);
 	list_init(&cache->writer.timer.link);
 	clock_gettime(CLOCK_REALTIME, &cache->since);

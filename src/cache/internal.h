@@ -181,6 +181,9 @@ struct cache {
 	unsigned degraded_layers;
 
 	enum cache_state state;
+	bool silent;	     /* SUSPENDED: the file does not answer */
+	struct list watched; /* cache_watch, the oldest first; see watch.c */
+	bool watching;	     /* somebody was, since the writer's thread looked */
 	char reason[256];
 	struct timespec since;
 	int failure;   /* -errno; SUSPENDED */

@@ -13,6 +13,7 @@
 #include "core/counters.h"
 #include "log.h"
 #include "reclaim.h"
+#include "watch.h"
 
 struct victim {
 	struct cache *cache;
@@ -88,23 +89,37 @@ static uint8_t *data_of(const struct victim *victim, unsigned block)
 	return victim->cache->reclaim.data + ((size_t)block << BLOCK_SHIFT);
 }
 
+static bool read_watched(struct cache *cache, void *data, size_t length, uint64_t offset)
+{
+	struct cache_watch watch;
+	int result;
+
+	cache_lock(cache);
+	watch_begin_locked(cache, &watch);
+	cache_unlock(cache);
+	result = cache_storage_read(&cache->storage, data, length, offset);
+	cache_lock(cache);
+	watch_end_locked(cache, &watch);
+	cache_unlock(cache);
+	return result == 0;
+}
+
 /* Only the blocks that move matter: one by one where not all can be read. */
 static void read_segment(struct victim *victim)
 {
-	const struct cache_storage *storage = &victim->cache->storage;
 	uint64_t offset = cache_segment_offset(victim->segment);
 
 	victim->readable = true;
 	if (victim->count > 0)
-		victim->readable = cache_storage_read(storage, data_of(victim, 0), CACHE_SEGMENT_BYTES, offset) == 0;
+		victim->readable = read_watched(victim->cache, data_of(victim, 0), CACHE_SEGMENT_BYTES, offset);
 }
 
 static bool read_block(const struct victim *victim, unsigned block)
 {
 	uint64_t slot = victim->segment * CACHE_SEGMENT_BLOCKS + block;
 
-	if (victim->readable || cache_storage_read(&victim->cache->storage, data_of(victim, block), BLOCK_SIZE,
-						   cache_slot_offset(slot)) == 0)
+	if (victim->readable ||
+	    read_watched(victim->cache, data_of(victim, block), BLOCK_SIZE, cache_slot_offset(slot)))
 		return true;
 	memset(data_of(victim, block), 0, BLOCK_SIZE);
 	return false;

@@ -16,12 +16,32 @@
 #include "core/counters.h"
 #include "core/log.h"
 #include "log.h"
+#include "watch.h"
 
 /* Longer looks cost more than they are worth while the lock is held. */
 #define LOOKUP_BLOCKS_MAX 65536
 #define READ_BLOCKS_MAX 256
 
 /* ---- Lookup -------------------------------------------------------------- */
+
+/* Of a silent file only what is in memory, or nobody else has. */
+static bool is_to_be_had_locked(const struct cache *cache, uint32_t slot)
+{
+	const struct cache_buffer *buffer = cache->segments[segment_of(slot)].buffer;
+	struct index_entry entry;
+
+	index_get(cache->index, slot, &entry);
+	return (entry.flags & INDEX_PINNED) || (buffer && block_in_segment(slot) >= buffer->first);
+}
+
+static struct cache_extent hit_locked(const struct cache_layer *layer, uint32_t slot, uint64_t block, uint64_t limit)
+{
+	struct cache *cache = layer->cache;
+
+	if (cache->silent)
+		return (struct cache_extent){is_to_be_had_locked(cache, slot) ? CACHE_HIT : CACHE_MISS, 1};
+	return (struct cache_extent){CACHE_HIT, index_run(cache->index, slot, layer->id, block, limit)};
+}
 
 static struct cache_extent lookup_locked(const struct cache_layer *layer, uint64_t block, uint64_t limit,
 					 uint32_t *slot)
@@ -36,7 +56,7 @@ static struct cache_extent lookup_locked(const struct cache_layer *layer, uint64
 	if (layer->live_blocks > 0)
 		*slot = index_find(index, layer->id, block);
 	if (*slot != INDEX_NO_SLOT)
-		return (struct cache_extent){CACHE_HIT, index_run(index, *slot, layer->id, block, limit)};
+		return hit_locked(layer, *slot, block, limit);
 	run = layer->live_blocks > 0 ? index_gap(index, layer->id, block, limit) : limit;
 	if (layer->zeros)
 		zero = intervals_contains(layer->zeros, block, run, &run);
@@ -187,6 +207,7 @@ static void read_done(struct aio_request *request, int result)
 		result = apply_checks_locked(cache, &check, &first);
 	}
 	release_segment_locked(cache, io->slot);
+	watch_end_locked(cache, &io->watch);
 	cache_unlock(cache);
 	if (first)
 		log_damage(cache, failed ? "cannot be read" : "are not what was put");
@@ -291,6 +312,8 @@ struct cache_extent cache_read(struct cache_io *io)
 		blocks = trim_run_locked(cache, io->slot, extent.blocks);
 	if (blocks > 0)
 		buffer = hold_locked(cache, io->slot);
+	if (blocks > 0 && !buffer)
+		watch_begin_locked(cache, &io->watch);
 	cache_unlock(cache);
 	if (extent.answer == CACHE_HIT) {
 		extent.blocks = MAX(blocks, 1);

@@ -23,6 +23,7 @@
 #include "core/error.h"
 #include "core/thread.h"
 #include "log.h"
+#include "watch.h"
 #include "writer.h"
 
 #define LOW_WATER_MIN 5
@@ -163,14 +164,17 @@ static bool pause_locked(struct cache *cache, uint64_t length_ns)
 static bool write_super(struct cache *cache)
 {
 	for (;;) {
+		struct cache_watch watch;
 		bool go_on;
 		int result;
 
 		cache_lock(cache);
 		fill_super_locked(cache);
+		watch_begin_locked(cache, &watch);
 		cache_unlock(cache);
 		result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
 		cache_lock(cache);
+		watch_end_locked(cache, &watch);
 		if (result == 0) {
 			free_segments_locked(cache);
 			cache_unlock(cache);

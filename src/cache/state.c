@@ -1,8 +1,9 @@
 /* The cache's state: ACTIVE, SUSPENDED, and who has to know of a change.
  *
- *     ACTIVE -> SUSPENDED   the writer's or the superblock's first failure
- *     SUSPENDED -> ACTIVE   the writer is good and no superblock write has
- *                           failed since its last success
+ *     ACTIVE -> SUSPENDED   the writer's or the superblock's first failure, or
+ *                           an operation that has no answer (watch.c)
+ *     SUSPENDED -> ACTIVE   the writer is good, no superblock write has failed
+ *                           since its last success, and nothing is overdue
  *
  * Layers that are mirrored are degraded at once: changes of their images that
  * come from now on cannot be recorded. What is dirty stays: it is in memory or
@@ -14,6 +15,7 @@
 #include "core/log.h"
 #include "log.h"
 #include "reclaim.h"
+#include "watch.h"
 #include "writer.h"
 
 static void change_locked(struct cache *cache, enum cache_state state)
@@ -46,10 +48,12 @@ void cache_suspend_locked(struct cache *cache, int error, const char *what)
 
 void cache_resume_locked(struct cache *cache)
 {
-	if (cache->state == CACHE_ACTIVE || cache->writer.state != WRITER_GOOD || cache->reclaim.super_failed)
+	if (cache->state == CACHE_ACTIVE || cache->writer.state != WRITER_GOOD || cache->reclaim.super_failed ||
+	    watch_is_overdue_locked(cache))
 		return;
 	cache->reason[0] = '\0';
 	cache->failure = 0;
+	cache->silent = false;
 	change_locked(cache, CACHE_ACTIVE);
 	cache_dirty_catch_up_locked(cache);
 	pthread_cond_signal(&cache->reclaim.wanted);

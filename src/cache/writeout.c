@@ -18,6 +18,7 @@
 
 #include "core/counters.h"
 #include "log.h"
+#include "watch.h"
 #include "writer.h"
 
 #define SYNC_NS (5 * NS_PER_S)
@@ -63,8 +64,10 @@ void writeout_watch_locked(struct cache *cache, uint64_t now)
 	struct writer *writer = &cache->writer;
 
 	/* Another thread's durable write may have begun after NOW. */
-	if (writeout_is_under_way(writer) && now >= writer->progress_ns + ANSWER_NS)
-		fail_locked(cache, -ETIMEDOUT, "does not answer");
+	if (!writeout_is_under_way(writer) || now < writer->progress_ns + ANSWER_NS)
+		return;
+	watch_tell_locked(cache);
+	fail_locked(cache, -ETIMEDOUT, "does not answer");
 }
 
 /* ---- Flushes ------------------------------------------------------------- */

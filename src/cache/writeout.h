@@ -7,9 +7,6 @@
 
 /* Records that are written at once. */
 #define WRITES_MAX 4
-/* Without an answer for so long the file has failed. */
-#define ANSWER_NS (10 * NS_PER_S)
-
 /* Something is with the kernel. */
 bool writeout_is_under_way(const struct writer *writer);
 /* The last record up to which all are written. */

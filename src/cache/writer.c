@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/thread.h"
 #include "log.h"
+#include "watch.h"
 #include "writeout.h"
 
 #define SEAL_NS (200 * NS_PER_MS)
@@ -30,7 +31,7 @@ static uint64_t next_look_locked(const struct cache *cache)
 	uint64_t next = UINT64_MAX;
 
 	if (cache->log.open && writer->seal_at_ns)
-		next = writer->seal_at_ns;
+		next = MIN(next, writer->seal_at_ns);
 	if (writer->state == WRITER_GOOD && !writer->syncing && writeout_written_locked(cache) > cache->log.durable)
 		next = MIN(next, writer->sync_at_ns);
 	if (writer->state == WRITER_FAILED)
@@ -50,12 +51,13 @@ void writer_look(struct cache *cache)
 	if (!writer->stop) {
 		seal_due_locked(cache, now);
 		writeout_watch_locked(cache, now);
+		watch_look_locked(cache, now);
 		writeout_retry_locked(cache, now);
 		cache_dirty_catch_up_locked(cache);
 		cache_layers_heal_locked(cache);
 		writeout_write_locked(cache, now);
 		writeout_sync_locked(cache, now);
-		next = next_look_locked(cache);
+		next = MIN(next_look_locked(cache), watch_next_ns_locked(cache, now));
 	}
 	writer->next_look_ns = next;
 	cache_unlock(cache);
@@ -109,12 +111,15 @@ void writer_hold_locked(struct cache *cache)
 	cache->writer.wanted = false;
 }
 
-/* A record that the holder writes itself is nothing to wake for. */
+/* A record that the holder writes itself is nothing to wake for, but it is to be
+ * watched. */
 void writer_let_go_locked(struct cache *cache)
 {
 	cache->writer.held = false;
 	if (cache->writer.wanted && writeout_is_due_locked(cache))
 		writer_wake_locked(cache);
+	if (writeout_is_under_way(&cache->writer))
+		watch_until_locked(cache, cache->writer.progress_ns);
 }
 
 /* It looks at the time when it wakes. */

@@ -83,13 +83,34 @@ bool gate_is_closing(struct disk *disk)
 	return closing;
 }
 
-void gate_close(struct disk *disk)
+static void begin_closing(struct disk *disk)
 {
 	thread_assert_may_wait();
 	g_mutex_lock(&disk->lock);
 	disk->gate.closings++;
 	g_mutex_unlock(&disk->lock);
 	migrate_send_back(disk);
+}
+
+bool gate_try_close(struct disk *disk, int64_t patience_us)
+{
+	gint64 until = g_get_monotonic_time() + patience_us;
+	bool closed, waiting = true;
+
+	begin_closing(disk);
+	g_mutex_lock(&disk->lock);
+	while (disk->gate.active > 0 && waiting)
+		waiting = g_cond_wait_until(&disk->gate.changed, &disk->lock, until);
+	closed = disk->gate.active == 0;
+	g_mutex_unlock(&disk->lock);
+	if (!closed)
+		gate_open(disk);
+	return closed;
+}
+
+void gate_close(struct disk *disk)
+{
+	begin_closing(disk);
 	g_mutex_lock(&disk->lock);
 	while (disk->gate.active > 0)
 		g_cond_wait(&disk->gate.changed, &disk->lock);

@@ -10,6 +10,7 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "core/list.h"
 
@@ -45,6 +46,9 @@ bool gate_is_closing(struct disk *disk);
  * which holds nothing that a request needs. Nests. */
 void gate_close(struct disk *disk);
 void gate_open(struct disk *disk);
+/* Closes it if that takes no longer than PATIENCE_US; false: it stays open, for a
+ * request in work that a store does not answer is not to hold up the others. */
+bool gate_try_close(struct disk *disk, int64_t patience_us);
 /* Parked requests begin anew, as far as the gate is open. */
 void gate_release(struct disk *disk);
 

@@ -55,6 +55,9 @@
 /* Blocks of a batch whose discards are to make room. */
 #define FULL_BATCH 16384
 #define LOST_TOLD 16
+/* How long the gate may take to close, and when that is tried again. */
+#define GATE_PATIENCE_US (500 * 1000)
+#define GATE_PAUSE_NS (5 * NS_PER_S)
 
 struct migrator {
 	struct local *local;
@@ -258,8 +261,10 @@ static bool fill_status_locked(struct disk *disk, struct disk_status *status)
 		status->state = "degraded";
 	else if (disk->mode != DISK_MODE_WRITEBACK)
 		status->state = "draining";
-	g_strlcpy(status->reason, migration->reason, sizeof(status->reason));
-	status->since = migration->since;
+	if (migration->reason[0])
+		g_strlcpy(status->reason, migration->reason, sizeof(status->reason));
+	if (migration->reason[0] || !status->since.tv_sec)
+		status->since = migration->since;
 	return true;
 }
 
@@ -323,6 +328,20 @@ static void note_success(struct migrator *migrator, struct disk *disk)
 		log_warning("%s: takes its changes again, after %u tries", disk_image_path(disk), failures);
 }
 
+/* False: something in work has no answer. It is tried again after a while, in
+ * which the others go on. */
+static bool try_close(struct disk *disk)
+{
+	struct migrator *migrator = migrator_of(disk);
+
+	if (gate_try_close(disk, GATE_PATIENCE_US))
+		return true;
+	g_mutex_lock(&migrator->lock);
+	disk->migration.retry_at_ns = loop_now_ns() + GATE_PAUSE_NS;
+	g_mutex_unlock(&migrator->lock);
+	return false;
+}
+
 /* For good. The disk is busy. */
 static void fail_disk(struct migrator *migrator, struct disk *disk, bool lost, const char *reason)
 {
@@ -373,16 +392,18 @@ static bool is_usable(const struct image *leaf)
  * be waiting for this migration to pause: it is not waited for. */
 static int exchange_leaf(struct disk *disk, struct image *again)
 {
-	struct image *before = disk->leaf;
+	struct image *unused = again;
 
-	if (!g_mutex_trylock(&disk->open_lock))
-		return -EAGAIN;
-	gate_close(disk);
-	disk->leaf = again;
-	gate_open(disk);
-	g_mutex_unlock(&disk->open_lock);
-	(void)image_close(before);
-	return 0;
+	if (g_mutex_trylock(&disk->open_lock)) {
+		if (try_close(disk)) {
+			unused = disk->leaf;
+			disk->leaf = again;
+			gate_open(disk);
+		}
+		g_mutex_unlock(&disk->open_lock);
+	}
+	(void)image_close(unused);
+	return unused == again ? -EAGAIN : 0;
 }
 
 /* A leaf that failed refuses everything until it is opened anew. Until another
@@ -393,15 +414,11 @@ static int reopen_leaf(struct disk *disk)
 	const struct chain_link *link = disk->links->pdata[0];
 	g_autoptr(GError) error = NULL;
 	struct image *again = chain_link_reopen(link, disk->leaf, &error);
-	int result;
 
 	if (!again)
 		return error_to_errno(error);
 	again->quiet = true;
-	result = exchange_leaf(disk, again);
-	if (result < 0)
-		(void)image_close(again);
-	return result;
+	return exchange_leaf(disk, again);
 }
 
 static int take_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits,
@@ -629,7 +646,8 @@ static void change_route(struct look *look, struct disk *disk, bool away)
 	g_autoptr(GError) error = NULL;
 	bool done = false;
 
-	gate_close(disk);
+	if (!try_close(disk))
+		return;
 	if (!away)
 		done = route_enter_writeback(disk, &error);
 	else if (!migrate_is_needed(disk)) {
@@ -652,7 +670,8 @@ static void leave(struct look *look, struct disk *disk)
 {
 	g_autoptr(GError) error = NULL;
 
-	gate_close(disk);
+	if (!try_close(disk))
+		return;
 	if (!migrate_is_needed(disk) && !route_leave_writeback(disk, &error))
 		note_failure(look->migrator, disk, error_to_errno(error), error->message);
 	gate_open(disk);
@@ -692,7 +711,8 @@ static void look_at_state(struct look *look, struct disk *disk)
 		look_again(look, retry_at_ns);
 	else if (migration->away != suspended && (migration->away || !migrate_is_needed(disk)))
 		change_route(look, disk, suspended);
-	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk))
+	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk) &&
+	    retry_at_ns <= look->now_ns)
 		leave(look, disk);
 	if (gate_has_parked(disk) && migration->away == suspended)
 		gate_release(disk);

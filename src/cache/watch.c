@@ -1,0 +1,77 @@
+/* The watch on the cache's file.
+ *
+ * A device that answers nothing gives no error either. Every operation of the
+ * file is watched, whoever waits for it: the writer's by the time of their last
+ * answer (writeout.c), all others here, in a list by the time they began. The
+ * writer's thread looks when the oldest is due. It is woken where it would not
+ * look by then, and looks again after ANSWER_NS even if nothing is under way any
+ * more, so that a load of short operations wakes it once in that time.
+ *
+ * Once the file is silent nothing that is clean is read from it: the images have
+ * the same. What is under way has memory of its submitter and waits on. */
+#include "watch.h"
+
+#include <errno.h>
+
+#include "writer.h"
+
+static struct cache_watch *oldest_locked(const struct cache *cache)
+{
+	struct list *first = list_first(&cache->watched);
+
+	return first ? container_of(first, struct cache_watch, link) : NULL;
+}
+
+void watch_until_locked(struct cache *cache, uint64_t begun_ns)
+{
+	if (cache->writer.next_look_ns <= begun_ns + ANSWER_NS)
+		return;
+	cache->watching = true;
+	writer_wake_locked(cache);
+}
+
+void watch_begin_locked(struct cache *cache, struct cache_watch *watch)
+{
+	watch->begun_ns = loop_now_ns();
+	list_append(&cache->watched, &watch->link);
+	watch_until_locked(cache, watch->begun_ns);
+}
+
+void watch_end_locked(struct cache *cache, struct cache_watch *watch)
+{
+	list_remove(&watch->link);
+	if (cache->silent)
+		writer_wake_locked(cache);
+}
+
+uint64_t watch_next_ns_locked(struct cache *cache, uint64_t now)
+{
+	const struct cache_watch *oldest = oldest_locked(cache);
+	uint64_t next = cache->watching ? now + ANSWER_NS : UINT64_MAX;
+
+	cache->watching = false;
+	return oldest && !cache->silent ? MIN(next, oldest->begun_ns + ANSWER_NS) : next;
+}
+
+bool watch_is_overdue_locked(const struct cache *cache)
+{
+	const struct cache_watch *oldest = oldest_locked(cache);
+
+	return oldest && loop_now_ns() >= oldest->begun_ns + ANSWER_NS;
+}
+
+void watch_tell_locked(struct cache *cache)
+{
+	cache->silent = true;
+	cache_suspend_locked(cache, -ETIMEDOUT, "does not answer");
+}
+
+void watch_look_locked(struct cache *cache, uint64_t now)
+{
+	const struct cache_watch *oldest = oldest_locked(cache);
+
+	if (oldest && now >= oldest->begun_ns + ANSWER_NS)
+		watch_tell_locked(cache);
+	else if (cache->silent)
+		cache_resume_locked(cache);
+}
