@@ -5,12 +5,14 @@ import fcntl
 import os
 import signal
 import struct
+import threading
 
 import pytest
 
+import cleanup
 from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, check_clean, control_values, converted, discard,
-                     faults, leafctl, make_image, make_raw, opened, process_ended, run, state_of, stats, wait_until,
-                     write_all)
+                     faults, leafctl, make_image, make_raw, opened, process_ended, read_all, run, state_of, stats,
+                     wait_until, write_all)
 from test_writeback_faults import HELD, in_background, left_open, lines_with
 
 pytestmark = pytest.mark.timeout(60)
@@ -225,3 +227,96 @@ def test_silent_cache_is_noticed(mount, pool, work, silent, rng, what):
         os.fsync(direct)
         assert_same(memory.read(direct, BLOCK, 0), b"2" * BLOCK, "what was written")
     live.stop()
+
+
+# ---- The end of a mount whose stores do not answer ------------------------------------
+
+
+@pytest.fixture
+def frozen(work):
+    """A pool on a file system that can be frozen: writes to it hang, where no signal reaches them."""
+    path = make_raw(os.path.join(work, "frozen.ext4"), bytes(48 * MIB))
+    run("mke2fs", "-q", "-t", "ext4", path)
+    thawed = [True]
+
+    def freeze(frozen):
+        if thawed[0] == frozen:
+            run("fsfreeze", "-f" if frozen else "-u", where)
+            thawed[0] = not frozen
+
+    with Loop(path) as loop:
+        where = loop.mount(os.path.join(work, "frozen"))
+        yield where, freeze
+        freeze(False)
+
+
+def is_mounted(live):
+    return any(point == live.path for point, _, _ in cleanup.mounts_below(live.path))
+
+
+@pytest.mark.parametrize("mode,option", [("writeback", "nodrain"), ("writeback", "drain"), ("direct", "drain")])
+def test_end_of_a_mount_with_a_hung_pool(mount, work, frozen, cache, mode, option):
+    """After a second signal, and with nodrain after the first, neither the mount nor the
+    cache is kept; what was flushed is in the pool or the cache, and it is said."""
+    where, freeze = frozen
+    make_raw(os.path.join(where, "web1.raw"), bytes(8 * MIB))
+    options = [f"cache={cache}", f"mode={mode}", "cache_size=16M", "migrate_idle_ms=1"]
+    live = mount(*options, *(["nodrain"] if option == "nodrain" else []), pool=where)
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        freeze(True)
+        if mode == "writeback":
+            write_all(fd, b"2" * BLOCK, 0)
+            os.fsync(fd)
+        else:
+            thread = threading.Thread(target=fails_in_the_end, args=(live.file("web1.img"),), daemon=True)
+            thread.start()
+        os.kill(live.pid, signal.SIGTERM)
+        if option == "drain":
+            assert not process_ended(live.pid, 1)
+            os.kill(live.pid, signal.SIGTERM)
+        wait_until(lambda: lines_with(live, "a store does not answer"), "the daemon to leave", 60, 0.1)
+        assert not is_mounted(live) and os.listdir(live.path) == []
+        said, = lines_with(live, "a store does not answer")
+        if mode == "writeback":
+            assert "4 KiB of changes stay in the cache" in said
+        else:
+            thread.join(30)
+            assert not thread.is_alive(), "who wrote is kept"
+        assert leafctl("cache", "check", cache).returncode == 0
+    freeze(False)
+    assert live.wait(60) == 1
+    assert len(lines_with(live, "has ended")) == 1
+    live.finalise()
+    with mount(*options, pool=where) as again, opened(again.file("web1.img")) as fd:
+        assert read_all(fd, BLOCK, 0) == (b"2" if mode == "writeback" else b"1") * BLOCK
+
+
+def fails_in_the_end(path):
+    with contextlib.suppress(OSError):
+        with opened(path, os.O_RDWR | os.O_DIRECT) as fd:
+            Aligned(BLOCK).write(fd, b"3" * BLOCK, BLOCK)
+
+
+def test_end_of_a_mount_with_a_silent_cache(mount, pool, work, silent):
+    """The second signal is enough; what was flushed before is found again."""
+    path, pid = silent
+    image = make_raw(os.path.join(pool, "web1.raw"), bytes(8 * MIB))
+    live = mount(f"cache={path}", "mode=writeback", *HELD)
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        os.kill(pid, signal.SIGSTOP)
+        write_all(fd, b"2" * BLOCK, BLOCK)
+        os.kill(live.pid, signal.SIGTERM)
+        wait_until(lambda: lines_with(live, "ending the mount"), "the end to begin")
+        os.kill(live.pid, signal.SIGTERM)
+        wait_until(lambda: not is_mounted(live), "the mount to be free", 60, 0.1)
+    os.kill(pid, signal.SIGCONT)
+    live.wait(60)
+    live.finalise()
+    with mount(f"cache={path}", "mode=writeback") as again, opened(again.file("web1.img")) as fd:
+        assert read_all(fd, BLOCK, 0) == b"1" * BLOCK
+    with open(image, "rb") as file:
+        assert file.read(BLOCK) == b"1" * BLOCK

@@ -56,9 +56,16 @@ struct cache *cache_open(const struct cache_options *options, GError **error);
 /* Starts the threads: after the daemon's fork, before the first put. */
 bool cache_start(struct cache *cache, GError **error);
 /* Writes what is buffered, makes it durable, ends the threads. 0 or -errno of
- * that; the cache is closed in either case. All layers must be closed and no
- * request in flight. NULL is allowed. */
+ * that; the threads have ended in either case, and only cache_get_status() and
+ * cache_close() may follow. All layers must be closed and no request in flight. */
+int cache_stop(struct cache *cache);
+/* The same, if it is still to do, and frees. NULL is allowed. */
 int cache_close(struct cache *cache);
+/* For a process that ends whatever its threads wait for: what is buffered becomes
+ * durable if the file answers within PATIENCE_NS, and nothing of this process
+ * holds the file or its lock any more, but for calls that the kernel has. 0 or
+ * -errno. Only cache_get_status() may follow. Any thread. */
+int cache_leave(struct cache *cache, uint64_t patience_ns);
 
 enum cache_state { CACHE_ACTIVE, CACHE_SUSPENDED };
 struct cache_status {

@@ -94,6 +94,16 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
  * answered -EIO. Any thread; does not block. */
 void disk_pool_end(struct disk_pool *pool);
 
+/* Ends all that disk_pool_close() would wait for, which then only frees: disks are
+ * forgotten, threads end, the cache is durable. False: the cache is not, though
+ * something stays in it; that has been logged. Blocks. */
+bool disk_pool_stop(struct disk_pool *pool);
+/* For a process that ends although disks are open and threads wait for stores:
+ * what the cache has becomes durable, for PATIENCE_NS at most, and its lock is
+ * free; *LEFT_BYTES are dirty in it. 0 or -errno of that. The pool is of no use
+ * any more. Any thread, while no other frees the pool. */
+int disk_pool_leave(struct disk_pool *pool, uint64_t patience_ns, uint64_t *left_bytes);
+
 /* The tunables by name; ends with a NULL name. */
 extern const struct config_key disk_tunable_keys[];
 /* A copy of what is in force. */

@@ -7,6 +7,7 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -134,17 +135,58 @@ static int stop(struct cache *cache)
 }
 
 /* Layers may have been opened and closed without a start: that is recorded too. */
-int cache_close(struct cache *cache)
+int cache_stop(struct cache *cache)
 {
 	int result = 0;
 
-	if (!cache)
+	if (cache->stopped)
 		return 0;
 	if (!cache->started && cache->log.next_sequence - 1 > cache->log.durable && !cache_start(cache, NULL))
 		result = -EAGAIN;
 	if (cache->started)
 		result = stop(cache);
-	cache_free(cache);
+	cache->stopped = true;
+	return result;
+}
+
+int cache_close(struct cache *cache)
+{
+	int result = cache ? cache_stop(cache) : 0;
+
+	if (cache)
+		cache_free(cache);
+	return result;
+}
+
+/* Their numbers stay taken, by what takes no write. */
+static void let_go_of_file(struct cache *cache)
+{
+	int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	if (cache->storage.aio.direct_fd >= 0)
+		dup3(nothing, cache->storage.aio.direct_fd, O_CLOEXEC);
+	dup3(nothing, cache->storage.aio.buffered_fd, O_CLOEXEC);
+}
+
+int cache_leave(struct cache *cache, uint64_t patience_ns)
+{
+	int result = -ETIMEDOUT;
+	struct timespec until;
+	uint64_t sequence;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += (time_t)(patience_ns / NS_PER_S);
+	cache_lock(cache);
+	sequence = log_flush_locked(cache);
+	while (cache->log.durable < sequence && cache->state == CACHE_ACTIVE &&
+	       pthread_cond_timedwait(&cache->changed, &cache->lock, &until) == 0)
+		;
+	if (cache->log.durable >= sequence)
+		result = 0;
+	else if (cache->state != CACHE_ACTIVE)
+		result = cache->failure;
+	cache_unlock(cache);
+	let_go_of_file(cache);
 	return result;
 }
 

@@ -151,6 +151,7 @@ struct cache {
 	struct cache_storage storage;
 	uint64_t segment_count;
 	bool started;
+	bool stopped;
 
 	/* The reclaim thread's; before it starts and after it ends, cache.c's. */
 	struct cache_super_ondisk super;

@@ -70,17 +70,32 @@ void local_tune(struct local *local)
 	migrate_kick(local);
 }
 
-void local_free(struct local *local)
+bool local_stop(struct local *local)
 {
+	struct cache_status status;
 	int result;
 
-	if (!local)
-		return;
-	migrator_free(local->migrator);
-	result = cache_close(local->cache);
-	if (result < 0)
+	g_clear_pointer(&local->migrator, migrator_free);
+	result = local->cache ? cache_stop(local->cache) : 0;
+	if (result == 0)
+		return true;
+	cache_get_status(local->cache, &status);
+	if (status.dirty_blocks == 0) {
 		log_warning("the cache could not be written at the end (%s); what it lost will be read again",
 			    g_strerror(-result));
+		return true;
+	}
+	log_error("the cache could not be written at the end (%s): the last of the changes that stay in it may be lost",
+		  g_strerror(-result));
+	return false;
+}
+
+void local_free(struct local *local)
+{
+	if (!local)
+		return;
+	(void)local_stop(local);
+	cache_close(local->cache);
 	overflow_sweep(local->pool);
 	fetches_clear(&local->fetches);
 	g_free(local);

@@ -14,6 +14,8 @@ struct local_options {
 struct local *local_new(const struct local_options *options, GError **error);
 /* The tunables have changed. */
 void local_tune(struct local *local);
+/* What local_free() would wait for. False: what stays in the cache is not durable. */
+bool local_stop(struct local *local);
 /* Closes the cache; every disk that used it is gone. NULL is allowed. Blocks. */
 void local_free(struct local *local);
 

@@ -238,6 +238,26 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	return NULL;
 }
 
+bool disk_pool_stop(struct disk_pool *pool)
+{
+	g_hash_table_remove_all(pool->disks);
+	return !pool->local || local_stop(pool->local);
+}
+
+int disk_pool_leave(struct disk_pool *pool, uint64_t patience_ns, uint64_t *left_bytes)
+{
+	struct cache_status status;
+	int result;
+
+	*left_bytes = 0;
+	if (!pool->local)
+		return 0;
+	result = cache_leave(pool->local->cache, patience_ns);
+	cache_get_status(pool->local->cache, &status);
+	*left_bytes = status.dirty_blocks << BLOCK_SHIFT;
+	return status.dirty_blocks > 0 ? result : 0;
+}
+
 void disk_pool_close(struct disk_pool *pool)
 {
 	if (!pool)

@@ -11,14 +11,14 @@
 #include "control_files.h"
 #include "core/log.h"
 #include "core/progress.h"
-#include "daemon.h"
+#include "end.h"
 
 #define NS_PER_SECOND UINT64_C(1000000000)
 #define TERMINAL_INTERVAL_NS (NS_PER_SECOND / 5)
 #define LOG_INTERVAL_NS (5 * NS_PER_SECOND)
 
 struct drain {
-	int signal_fd;
+	const struct end *end;
 	bool on_terminal;
 	bool shown; /* a line stands on the terminal */
 	struct progress progress;
@@ -47,15 +47,11 @@ static void clear_line(struct drain *drain)
 static bool go_on(void *opaque, uint64_t left_bytes)
 {
 	struct drain *drain = opaque;
-	const char *name = daemon_next_signal(drain->signal_fd);
+	bool given_up = end_is_given_up(drain->end);
 
-	if (name) {
-		clear_line(drain);
-		log_event("signal %s: what is not written back yet stays in the cache", name);
-		return false;
-	}
-	show(drain, left_bytes);
-	return true;
+	if (!given_up)
+		show(drain, left_bytes);
+	return !given_up;
 }
 
 bool drain_at_end(struct session *session)
@@ -63,7 +59,7 @@ bool drain_at_end(struct session *session)
 	g_autoptr(GError) error = NULL;
 	uint64_t dirty_bytes;
 	struct drain drain = {
-		.signal_fd = session->signals.fd,
+		.end = session->end,
 		.on_terminal = session->options->foreground && isatty(STDERR_FILENO),
 	};
 	bool done;

@@ -5,6 +5,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/process.h"
+#include "end.h"
 
 /* The attributes are read before the open is counted: from then on the loops
  * believe that asking the disk is quick. */
@@ -114,6 +115,7 @@ int handle_close(struct session *session, struct handle *handle)
 		log_error("%s: closing failed: %s", disk_name(handle->disk), g_strerror(-result));
 	else
 		log_debug(LOG_FUSE, "%s: closed", disk_name(handle->disk));
+	end_note_progress(session->end);
 	forget_handle(session, handle);
 	disk_unref(handle->disk);
 	node_put(session->nodes, handle->node);

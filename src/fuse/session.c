@@ -8,12 +8,14 @@
  * then the mount is taken down, if that was not how it began: nobody is to wait
  * at it while what is dirty is written back; and the rest is freed. A mount
  * taken down by its user, or by force, ends the same way: its descriptor says
- * ENODEV. */
+ * ENODEV. What takes too long of it is given up (end.c). */
 #include "session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "channel.h"
 #include "core/error.h"
@@ -21,6 +23,7 @@
 #include "daemon.h"
 #include "directory.h"
 #include "drain.h"
+#include "end.h"
 #include "handle.h"
 #include "ops.h"
 #include "ops_control.h"
@@ -75,21 +78,10 @@ void session_stop(struct session *session)
 {
 	if (atomic_exchange(&session->stopping, true))
 		return;
+	end_begin(session->end);
 	disk_pool_end(session->pool);
 	for (unsigned i = 0; i < session->options->threads; i++)
 		channel_stop(session->channels[i]);
-}
-
-static int dispatch_signals(struct loop_source *source)
-{
-	struct session *session = container_of(source, struct session, signals);
-	const char *name = daemon_next_signal(source->fd);
-
-	if (!name)
-		return 0;
-	log_event("signal %s: ending the mount %s", name, session->options->mountpoint);
-	session_stop(session);
-	return 1;
 }
 
 /* libfuse's own messages, without their line ends. */
@@ -206,8 +198,9 @@ static bool attach_channels(struct session *session, GError **error)
 
 static bool start(struct session *session, GError **error)
 {
-	return loop_start_workers(error) && open_pool(session, error) && make_channels(session, error) &&
-	       mount_session(session, error) && attach_channels(session, error);
+	session->end = end_new(session, error);
+	return session->end && loop_start_workers(error) && open_pool(session, error) &&
+	       make_channels(session, error) && mount_session(session, error) && attach_channels(session, error);
 }
 
 struct session *session_new(const struct mount_options *options, int signal_fd, GError **error)
@@ -223,8 +216,8 @@ struct session *session_new(const struct mount_options *options, int signal_fd, 
 	pthread_mutex_init(&session->handles_lock, NULL);
 	pthread_cond_init(&session->handle_closed, NULL);
 	pthread_mutex_init(&session->message_lock, NULL);
-	session->signals.fd = signal_fd;
-	session->signals.dispatch = dispatch_signals;
+	pthread_mutex_init(&session->connection_lock, NULL);
+	session->signal_fd = signal_fd;
 	fuse_set_log_func(log_libfuse);
 	if (start(session, error))
 		return session;
@@ -248,6 +241,7 @@ static void start_threads(struct session *session)
  * whoever waits on the mount is let go when it ends. */
 static void end_connection(struct session *session)
 {
+	pthread_mutex_lock(&session->connection_lock);
 	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
 		channel_free(session->channels[i]);
 	g_clear_pointer(&session->channels, g_free);
@@ -255,6 +249,22 @@ static void end_connection(struct session *session)
 	if (session->mounted)
 		fuse_session_unmount(session->fuse);
 	session->mounted = false;
+	pthread_mutex_unlock(&session->connection_lock);
+}
+
+/* The descriptors stay taken: whoever uses one finds nothing behind it. */
+void session_cut_off(struct session *session)
+{
+	int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	pthread_mutex_lock(&session->connection_lock);
+	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
+		if (session->channels[i] && session->channels[i]->cloned)
+			dup3(nothing, session->channels[i]->fd, O_CLOEXEC);
+	if (session->mounted)
+		fuse_session_unmount(session->fuse);
+	session->mounted = false;
+	pthread_mutex_unlock(&session->connection_lock);
 }
 
 static bool write_back(struct session *session)
@@ -264,23 +274,24 @@ static bool write_back(struct session *session)
 
 bool session_run(struct session *session, void (*ready)(void))
 {
-	struct loop *loop = session->channels[0]->loop;
 	bool written_back;
 
-	loop_add_source(loop, &session->signals);
 	start_threads(session);
+	end_watch_signals(session->end);
 	if (ready)
 		ready();
 	log_event("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
 	channel_run(session->channels[0]);
 	for (unsigned i = 1; i < session->options->threads; i++)
 		channel_join(session->channels[i]);
-	loop_remove_source(loop, &session->signals);
 	handle_close_all(session);
 	control_close_all(session);
 	directory_close_all(session);
 	end_connection(session);
 	written_back = write_back(session);
+	g_clear_pointer(&session->nodes, node_table_free);
+	written_back &= disk_pool_stop(session->pool);
+	g_clear_pointer(&session->end, end_free);
 	log_event("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
 	return written_back && !atomic_load(&session->close_failed);
 }
@@ -290,6 +301,7 @@ void session_free(struct session *session)
 	if (!session)
 		return;
 	end_connection(session);
+	end_free(session->end);
 	if (session->fuse)
 		fuse_session_destroy(session->fuse);
 	node_table_free(session->nodes);
@@ -297,6 +309,7 @@ void session_free(struct session *session)
 	pthread_mutex_destroy(&session->handles_lock);
 	pthread_cond_destroy(&session->handle_closed);
 	pthread_mutex_destroy(&session->message_lock);
+	pthread_mutex_destroy(&session->connection_lock);
 	g_free(session->last_message);
 	g_free(session->last_refusal);
 	g_free(session);

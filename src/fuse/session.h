@@ -16,6 +16,7 @@
 #include "options.h"
 
 struct channel;
+struct end;
 
 struct session {
 	const struct mount_options *options;
@@ -33,10 +34,12 @@ struct session {
 	uint64_t closes_begun;
 
 	struct fuse_session *fuse;
+	pthread_mutex_t connection_lock; /* for ending it; held for a moment */
 	bool mounted;
 	bool parallel_lookups;	   /* the kernel offers to send them side by side */
 	struct channel **channels; /* options->threads of them; the first runs on the main thread */
-	struct loop_source signals;
+	int signal_fd;
+	struct end *end; /* watches it; NULL: not yet, or no more */
 	atomic_bool stopping;
 	atomic_bool close_failed; /* a disk that the end closed; the exit status says so */
 	atomic_bool tuned;	  /* read-ahead has been set */
@@ -63,6 +66,11 @@ void session_free(struct session *session);
 /* Makes all loops take no more requests, finish those in work, and end. Any
  * thread, any number of times. */
 void session_stop(struct session *session);
+
+/* Ends the connection while loops and whoever else may still be at work, so that
+ * nobody waits at the mount: for a process that leaves. Any thread; does not
+ * block. */
+void session_cut_off(struct session *session);
 
 /* Logs a refused request's sentence, once while it repeats, and returns its
  * negative errno. Any thread. */

@@ -1,0 +1,186 @@
+/* The end of a mount takes no longer than it may.
+ *
+ * What the end waits for may have no answer: an image's store that hangs, the
+ * cache. It waits as long as nobody says otherwise; after another signal, and with
+ * `nodrain`, which is not to wait for the pool, it is given PATIENCE_NS without
+ * progress. Then the process leaves as it is, whatever its threads wait for:
+ *   1. the connection is ended: nobody is kept at the mount, nothing more is
+ *      acknowledged;
+ *   2. the cache makes durable what it can, and its lock is free;
+ *   3. what stays behind is said, and the process ends with status 1.
+ * A thread that the kernel does not let go keeps the process, and the images that
+ * it has open, until the store answers; but neither the mount nor the cache.
+ *
+ * The watch is a thread of its own, which takes the signals: a loop may be in a
+ * call that has no answer. It touches no store before it leaves, and then only the
+ * cache. */
+#include "end.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "core/config.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/loop.h"
+#include "core/thread.h"
+#include "daemon.h"
+#include "session.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define PATIENCE_NS (10 * UINT64_C(1000000000))
+#define CACHE_PATIENCE_NS (5 * UINT64_C(1000000000))
+
+struct end {
+	struct session *session;
+	pthread_t thread;
+	int wake_fd;
+	atomic_bool serving;
+	atomic_bool begun;
+	atomic_bool given_up;
+	atomic_bool over;
+	_Atomic uint64_t progress_ns;
+};
+
+static void wake(struct end *end)
+{
+	uint64_t one = 1;
+
+	if (write(end->wake_fd, &one, sizeof(one)) < 0)
+		log_warning("the end of the mount is not watched");
+}
+
+void end_watch_signals(struct end *end)
+{
+	atomic_store(&end->serving, true);
+	wake(end);
+}
+
+void end_begin(struct end *end)
+{
+	if (!end)
+		return;
+	atomic_store(&end->progress_ns, loop_now_ns());
+	atomic_store(&end->begun, true);
+	wake(end);
+}
+
+bool end_is_given_up(const struct end *end)
+{
+	return end && atomic_load(&end->given_up);
+}
+
+void end_note_progress(struct end *end)
+{
+	if (end)
+		atomic_store(&end->progress_ns, loop_now_ns());
+}
+
+/* ---- Leaving --------------------------------------------------------------- */
+
+static void __attribute__((noreturn)) leave(struct session *session)
+{
+	uint64_t left_bytes = 0;
+	g_autofree char *size = NULL;
+	int result;
+
+	session_cut_off(session);
+	result = disk_pool_leave(session->pool, CACHE_PATIENCE_NS, &left_bytes);
+	size = config_format_size(left_bytes);
+	log_error("the mount of %s on %s has ended before all its disks were closed: a store does not answer; "
+		  "%s of changes stay in the cache%s%s",
+		  session->options->pool_path, session->options->mountpoint, size,
+		  result < 0 ? ", which does not take the last of them: " : "", result < 0 ? g_strerror(-result) : "");
+	_exit(1);
+}
+
+/* ---- The watch ------------------------------------------------------------- */
+
+/* UINT64_MAX: there is all the time in the world. */
+static uint64_t deadline_of(struct end *end)
+{
+	if (!atomic_load(&end->begun) || (end->session->options->drain && !atomic_load(&end->given_up)))
+		return UINT64_MAX;
+	return atomic_load(&end->progress_ns) + PATIENCE_NS;
+}
+
+static int timeout_ms(uint64_t deadline, uint64_t now)
+{
+	if (deadline == UINT64_MAX)
+		return -1;
+	return deadline > now ? (int)((deadline - now) / NS_PER_MS) + 1 : 0;
+}
+
+static void take_signal(struct end *end, const char *name)
+{
+	struct session *session = end->session;
+
+	if (!atomic_load(&end->begun)) {
+		log_event("signal %s: ending the mount %s", name, session->options->mountpoint);
+		session_stop(session);
+	} else if (!atomic_exchange(&end->given_up, true)) {
+		log_event("signal %s: what is not written back yet stays in the cache", name);
+		end_note_progress(end);
+	}
+}
+
+static void wait_for_event(struct end *end)
+{
+	struct pollfd fds[] = {
+		{.fd = end->wake_fd, .events = POLLIN},
+		{.fd = atomic_load(&end->serving) ? end->session->signal_fd : -1, .events = POLLIN},
+	};
+	const char *name = NULL;
+	uint64_t count;
+
+	(void)poll(fds, G_N_ELEMENTS(fds), timeout_ms(deadline_of(end), loop_now_ns()));
+	if (fds[0].revents && read(end->wake_fd, &count, sizeof(count)) < 0)
+		log_debug(LOG_FUSE, "nothing woke the watch");
+	if (fds[1].revents)
+		name = daemon_next_signal(fds[1].fd);
+	if (name)
+		take_signal(end, name);
+}
+
+static void *watch_main(void *opaque)
+{
+	struct end *end = opaque;
+
+	while (!atomic_load(&end->over)) {
+		wait_for_event(end);
+		if (!atomic_load(&end->over) && loop_now_ns() >= deadline_of(end))
+			leave(end->session);
+	}
+	return NULL;
+}
+
+struct end *end_new(struct session *session, GError **error)
+{
+	struct end *end = g_new0(struct end, 1);
+	int result;
+
+	end->session = session;
+	end->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	result = end->wake_fd < 0 ? -EMFILE : thread_spawn(&end->thread, "leafdisk-end", THREAD_OTHER, watch_main, end);
+	if (result == 0)
+		return end;
+	error_set_errno(error, -result, "cannot start the thread that watches the end of the mount");
+	if (end->wake_fd >= 0)
+		close(end->wake_fd);
+	g_free(end);
+	return NULL;
+}
+
+void end_free(struct end *end)
+{
+	if (!end)
+		return;
+	atomic_store(&end->over, true);
+	wake(end);
+	pthread_join(end->thread, NULL);
+	close(end->wake_fd);
+	g_free(end);
+}

@@ -1,0 +1,25 @@
+/* The end of a mount takes no longer than it may. */
+#ifndef LEAFDISK_FUSE_END_H
+#define LEAFDISK_FUSE_END_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+struct session;
+struct end;
+
+/* Starts the thread that watches SESSION's end. NULL and ERROR. */
+struct end *end_new(struct session *session, GError **error);
+/* From now on the first signal ends SESSION, which serves. */
+void end_watch_signals(struct end *end);
+/* SESSION has ended. NULL is allowed. */
+void end_free(struct end *end);
+
+/* SESSION begins to end. Any thread. */
+void end_begin(struct end *end);
+/* There was another signal: nobody is to wait any longer for what can stay. */
+bool end_is_given_up(const struct end *end);
+/* The end gets on. Any thread. */
+void end_note_progress(struct end *end);
+
+#endif
