@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from harness import (ALLOCATE_KEEP_SIZE, ALLOCATE_PUNCH_HOLE, ALLOCATE_ZERO_RANGE, BLOCK, MIB, TREE, Aligned, Gate,
-                     fallocate, file_bytes, faults, make_image, make_raw, opened, run, stats, wait_until)
+                     discard, fallocate, faults, file_bytes, make_image, make_raw, opened, run, stats, wait_until)
 
 AT_FDCWD = -100
 AT_STATX_FORCE_SYNC = 0x2000
@@ -330,3 +330,60 @@ def test_lookups_are_sent_side_by_side(mount, work, two_disks):
             os.kill(live.pid, signal.SIGCONT)
         assert [asker.wait(30) for asker in askers] == [1] * len(askers)
     live.stop()
+
+
+# ---- Seeks -------------------------------------------------------------------------
+
+EIB = 1 << 60
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("mode", ["direct", "persistent", "ephemeral", "writeback"])
+def test_a_seek_costs_what_is_there(mount, pool, work, mode):
+    """Not what the disk could hold: with steps of a size it takes minutes."""
+    make_image(os.path.join(pool, "b.leaf"), EIB)
+    options = [f"mode={mode}"]
+    if mode in ("persistent", "writeback"):
+        options += [f"cache={os.path.join(work, 'cache')}", "cache_size=32M"]
+    live = mount(*options)
+    with opened(live.file("b.img")) as fd:
+        for offset in (EIB // 2, EIB - MIB):
+            os.pwrite(fd, b"x" * BLOCK, offset)
+        for offset in (0, EIB // 3, EIB // 2):
+            assert os.lseek(fd, offset, os.SEEK_DATA) == EIB // 2
+        assert os.lseek(fd, EIB // 2, os.SEEK_HOLE) == EIB // 2 + BLOCK
+        assert os.lseek(fd, EIB // 2 + BLOCK, os.SEEK_DATA) == EIB - MIB
+        discard(fd, 0, EIB // 4)
+        assert os.lseek(fd, 0, os.SEEK_DATA) == EIB // 2
+        with pytest.raises(OSError) as failed:
+            os.lseek(fd, EIB - MIB + BLOCK, os.SEEK_DATA)
+        assert failed.value.errno == errno.ENXIO
+    live.stop()
+
+
+def start_seek(path):
+    return subprocess.Popen(["python3", "-c", "import os, sys; os.lseek(os.open(sys.argv[1], os.O_RDONLY), 0, "
+                             "os.SEEK_DATA)", path], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.timeout(100)
+def test_a_seek_can_be_interrupted(mount, pool, work):
+    """By a signal to whoever seeks, and by the end of the mount."""
+    gate = Gate(work)
+    make_image(os.path.join(pool, "b.leaf"), "8M")
+    live = mount(env=faults("disk.seek:short", gate=gate.path))
+    gate.open()
+    for end in (lambda seeker: seeker.terminate(), lambda _: os.kill(live.pid, signal.SIGTERM)):
+        seeker = start_seek(live.file("b.img"))
+        wait_until(lambda: is_seeking(seeker.pid), "a seek to be under way")
+        end(seeker)
+        assert seeker.wait(60) != 0
+    assert live.wait() == 0
+    live.finalise()
+
+
+def is_seeking(pid):
+    """Its number on x86-64 and on the others."""
+    with contextlib.suppress(OSError):
+        return file_bytes(f"/proc/{pid}/syscall").split()[:1] in ([b"8"], [b"62"])
+    return False

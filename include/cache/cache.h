@@ -162,8 +162,12 @@ struct cache_extent {
 	enum cache_answer answer;
 	uint64_t blocks; /* that share it, from the first on */
 };
-/* Looks only. */
+/* Looks only, and not very far. */
 struct cache_extent cache_lookup(struct cache_layer *layer, uint64_t block, uint64_t limit);
+/* The same, as far as it goes: in time proportional to what the cache has, however
+ * long the range is. The cache can be used meanwhile; what is put in the meantime is
+ * seen. Not on a loop. */
+struct cache_extent cache_lookup_far(struct cache_layer *layer, uint64_t block, uint64_t limit);
 
 /* The cache's: an operation of its file that is under way. */
 struct cache_watch {

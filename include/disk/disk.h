@@ -157,9 +157,11 @@ struct disk_layer {
  * chain is broken. Blocks. */
 GPtrArray *disk_get_layers(struct disk *disk, GError **error);
 
-/* SEEK_DATA or SEEK_HOLE from OFFSET; blocks. The position, or -ENXIO.
- * The disk must be open. */
-int64_t disk_seek(struct disk *disk, uint64_t offset, int whence);
+/* SEEK_DATA or SEEK_HOLE from OFFSET; blocks. The disk must be open. GO_ON (may be
+ * NULL) is asked from extent to extent, and false gives up. The position; -ENXIO:
+ * there is none up to the end of the disk, and nothing else; -EINTR: given up;
+ * -EIO: the disk has failed. */
+int64_t disk_seek(struct disk *disk, uint64_t offset, int whence, bool (*go_on)(void *opaque), void *opaque);
 
 /* Which layer a range comes from, for maps: 0 is the leaf, counting down the
  * chain. */

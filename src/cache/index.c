@@ -24,6 +24,8 @@
 #define SLOTS_PER_REGION 64
 /* Beyond this share of the slots a walk over all of them is shorter. */
 #define WALK_SHARE 8
+/* Looked at in one piece of a walk; some 100 us. */
+#define WALK_SLOTS 65536
 
 struct slot {
 	uint32_t next; /* in the chain: slot + 1, 0 at its end */
@@ -44,6 +46,7 @@ struct index {
 	uint64_t bucket_count;
 	uint64_t region_count;
 	uint64_t used;
+	struct list walks;
 };
 
 /* ---- Memory -------------------------------------------------------------- */
@@ -73,6 +76,7 @@ struct index *index_new(uint64_t slots, GError **error)
 {
 	struct index *index = g_new0(struct index, 1);
 
+	list_init(&index->walks);
 	index->slot_count = slots;
 	index->slots = memory_map(slots * sizeof(*index->slots));
 	if (index->slots && map_chains(index, slots))
@@ -176,6 +180,22 @@ uint32_t index_remove(struct index *index, uint32_t layer, uint64_t block)
 	return number;
 }
 
+static void note(struct index_walk *walk, const struct slot *slot)
+{
+	uint64_t gap = block_of(slot) - walk->block;
+
+	if (slot->layer == walk->layer && is_live(slot) && gap < walk->gap)
+		walk->gap = gap;
+}
+
+static void tell_walks(struct index *index, const struct slot *slot)
+{
+	list_foreach(link, &index->walks)
+	{
+		note(container_of(link, struct index_walk, link), slot);
+	}
+}
+
 uint32_t index_insert(struct index *index, uint32_t number, const struct index_entry *entry)
 {
 	uint32_t superseded = index_remove(index, entry->layer, entry->block);
@@ -189,6 +209,7 @@ uint32_t index_insert(struct index *index, uint32_t number, const struct index_e
 	};
 	index->used = MAX(index->used, (uint64_t)number + 1);
 	chain(index, number);
+	tell_walks(index, &index->slots[number]);
 	return superseded;
 }
 
@@ -287,13 +308,31 @@ uint64_t index_run(const struct index *index, uint32_t number, uint32_t layer, u
 
 static uint64_t gap_by_walk(const struct index *index, uint32_t layer, uint64_t block, uint64_t limit)
 {
-	for (uint64_t i = 0; i < index->used; i++) {
-		const struct slot *slot = &index->slots[i];
+	struct index_walk walk = {.layer = layer, .block = block, .gap = limit};
 
-		if (slot->layer == layer && is_live(slot) && block_of(slot) - block < limit)
-			limit = block_of(slot) - block;
-	}
-	return limit;
+	while (!index_walk_on(index, &walk))
+		;
+	return walk.gap;
+}
+
+void index_walk_begin(struct index *index, struct index_walk *walk, uint32_t layer, uint64_t block, uint64_t limit)
+{
+	*walk = (struct index_walk){.layer = layer, .block = block, .gap = limit};
+	list_append(&index->walks, &walk->link);
+}
+
+bool index_walk_on(const struct index *index, struct index_walk *walk)
+{
+	uint64_t end = MIN(index->used, walk->next + WALK_SLOTS);
+
+	for (; walk->next < end; walk->next++)
+		note(walk, &index->slots[walk->next]);
+	return walk->next == index->used;
+}
+
+void index_walk_end(struct index_walk *walk)
+{
+	list_remove(&walk->link);
 }
 
 uint64_t index_gap(const struct index *index, uint32_t layer, uint64_t block, uint64_t limit)

@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/list.h"
+
 #define INDEX_NO_SLOT UINT32_MAX
 
 enum index_flags {
@@ -61,6 +63,22 @@ void index_remove_range(struct index *index, uint32_t layer, uint64_t block, uin
 uint64_t index_run(const struct index *index, uint32_t slot, uint32_t layer, uint64_t block, uint64_t limit);
 /* How many blocks from BLOCK on, up to LIMIT, have no LIVE slot. */
 uint64_t index_gap(const struct index *index, uint32_t layer, uint64_t block, uint64_t limit);
+
+/* index_gap() of a range that is longer than what the index has: all slots are
+ * looked at, in pieces, between which the lock may be let go. A block that gets its
+ * slot meanwhile, so one that moves too, counts. */
+struct index_walk {
+	uint32_t layer;
+	uint64_t block;
+	uint64_t gap; /* the answer, once the walk is done */
+	uint64_t next;
+	struct list link;
+};
+void index_walk_begin(struct index *index, struct index_walk *walk, uint32_t layer, uint64_t block, uint64_t limit);
+/* One more piece. True: done. */
+bool index_walk_on(const struct index *index, struct index_walk *walk);
+/* Done or not. */
+void index_walk_end(struct index_walk *walk);
 
 void index_get(const struct index *index, uint32_t slot, struct index_entry *entry);
 void index_set_checksum(struct index *index, uint32_t slot, uint32_t checksum);

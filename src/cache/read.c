@@ -20,6 +20,8 @@
 
 /* Longer looks cost more than they are worth while the lock is held. */
 #define LOOKUP_BLOCKS_MAX 65536
+/* From here on all that the index has is looked at. */
+#define NEAR_BLOCKS_MAX (64 * LOOKUP_BLOCKS_MAX)
 #define READ_BLOCKS_MAX 256
 
 /* ---- Lookup -------------------------------------------------------------- */
@@ -72,6 +74,57 @@ struct cache_extent cache_lookup(struct cache_layer *layer, uint64_t block, uint
 	extent = lookup_locked(layer, block, MIN(limit, LOOKUP_BLOCKS_MAX), &slot);
 	cache_unlock(layer->cache);
 	return extent;
+}
+
+/* The blocks from BLOCK on, up to LIMIT, of which the layer has none live. */
+static uint64_t far_gap_locked(const struct cache_layer *layer, uint64_t block, uint64_t limit)
+{
+	struct cache *cache = layer->cache;
+	struct index_walk walk;
+
+	if (layer->live_blocks == 0)
+		return limit;
+	index_walk_begin(cache->index, &walk, layer->id, block, limit);
+	while (!index_walk_on(cache->index, &walk)) {
+		cache_unlock(cache);
+		cache_lock(cache);
+	}
+	index_walk_end(&walk);
+	return walk.gap;
+}
+
+/* NEAR is MISS or ZERO. Where the layer began anew meanwhile it is good as it is. */
+static struct cache_extent extend_far(struct cache_layer *layer, uint64_t block, uint64_t limit,
+				      struct cache_extent near)
+{
+	struct cache_extent far = {CACHE_MISS, limit};
+	uint32_t id;
+	bool same;
+
+	cache_lock(layer->cache);
+	id = layer->id;
+	if (layer->status.state == CACHE_LAYER_ACTIVE)
+		far.blocks = near.blocks + far_gap_locked(layer, block + near.blocks, limit - near.blocks);
+	if (layer->status.state == CACHE_LAYER_ACTIVE && layer->zeros &&
+	    intervals_contains(layer->zeros, block, far.blocks, &far.blocks))
+		far.answer = CACHE_ZERO;
+	same = layer->id == id;
+	cache_unlock(layer->cache);
+	return same ? far : near;
+}
+
+struct cache_extent cache_lookup_far(struct cache_layer *layer, uint64_t block, uint64_t limit)
+{
+	struct cache_extent all = cache_lookup(layer, block, limit), next = all;
+
+	while (next.answer == all.answer && next.blocks == LOOKUP_BLOCKS_MAX && all.blocks < limit) {
+		if (all.answer != CACHE_HIT && all.blocks >= NEAR_BLOCKS_MAX)
+			return extend_far(layer, block, limit, all);
+		next = cache_lookup(layer, block + all.blocks, limit - all.blocks);
+		if (next.answer == all.answer)
+			all.blocks += next.blocks;
+	}
+	return all;
 }
 
 /* ---- Damage -------------------------------------------------------------- */

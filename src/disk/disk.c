@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/log.h"
 #include "core/thread.h"
 #include "internal.h"
@@ -408,7 +409,7 @@ GPtrArray *disk_get_layers(struct disk *disk, GError **error)
 /* What the local leaf of an ephemeral disk has. */
 static struct image_extent extent_of_local(struct disk *disk, uint64_t block, uint64_t limit)
 {
-	struct cache_extent cached = cache_lookup(disk->cached, block, limit);
+	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);
 	struct image *overflow = disk->overflow;
 
 	if (cached.answer != CACHE_MISS)
@@ -421,7 +422,7 @@ static struct image_extent extent_of_local(struct disk *disk, uint64_t block, ui
 /* What is newer in the cache, or else what the leaf has. */
 static struct image_extent extent_of_cached(struct disk *disk, uint64_t block, uint64_t limit)
 {
-	struct cache_extent cached = cache_lookup(disk->cached, block, limit);
+	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);
 
 	if (cached.answer != CACHE_MISS)
 		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
@@ -466,25 +467,28 @@ static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, u
 	return (struct image_extent){EXTENT_ABSENT, limit};
 }
 
-static bool get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+/* 1; 0 past the end of the disk; or a negative errno. */
+static int get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
 {
 	uint64_t size = disk->size_bytes, end;
 	struct image_extent found;
 
-	if (offset >= size || disk->route == ROUTE_FAILED)
-		return false;
+	if (disk->route == ROUTE_FAILED)
+		return -EIO;
+	if (offset >= size)
+		return 0;
 	found = extent_of_layers(disk, offset >> BLOCK_SHIFT, blocks_of(size) - (offset >> BLOCK_SHIFT),
 				 &extent->layer);
 	end = MIN(round_down(offset, BLOCK_SIZE) + (found.blocks << BLOCK_SHIFT), size);
 	extent->offset = offset;
 	extent->length = end - offset;
 	extent->zero = found.state != EXTENT_DATA;
-	return true;
+	return 1;
 }
 
-bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+static int wait_and_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
 {
-	bool found;
+	int found;
 
 	gate_wait(disk);
 	found = get_extent(disk, offset, extent);
@@ -492,14 +496,27 @@ bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *ext
 	return found;
 }
 
-int64_t disk_seek(struct disk *disk, uint64_t offset, int whence)
+bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+{
+	return wait_and_get_extent(disk, offset, extent) > 0;
+}
+
+int64_t disk_seek(struct disk *disk, uint64_t offset, int whence, bool (*go_on)(void *opaque), void *opaque)
 {
 	struct disk_extent extent;
+	int found;
 
 	if (offset >= disk->size_bytes)
 		return -ENXIO;
-	for (; disk_get_extent(disk, offset, &extent); offset = extent.offset + extent.length)
+	while ((found = wait_and_get_extent(disk, offset, &extent)) > 0) {
 		if (extent.zero == (whence == SEEK_HOLE))
 			return (int64_t)extent.offset;
+		if (go_on && !go_on(opaque))
+			return -EINTR;
+		if (fault_hit("disk.seek", disk->name) == 0)
+			offset = extent.offset + extent.length;
+	}
+	if (found < 0)
+		return found;
 	return whence == SEEK_HOLE ? (int64_t)disk->size_bytes : -ENXIO;
 }

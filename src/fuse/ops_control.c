@@ -186,12 +186,8 @@ void control_op_release(fuse_req_t fuse, struct fuse_file_info *file)
 
 static bool go_on(void *opaque, uint64_t dirty_bytes)
 {
-	struct request *request = opaque;
-
 	(void)dirty_bytes;
-	if (fuse_req_interrupted(request->fuse) || atomic_load(&request->session->stopping))
-		request->given_up = true;
-	return !request->given_up;
+	return request_goes_on(opaque);
 }
 
 static void write_run(struct request *request)

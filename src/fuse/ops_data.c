@@ -261,10 +261,17 @@ void op_fallocate(fuse_req_t fuse, fuse_ino_t ino, int mode, off_t offset, off_t
 		request_submit(request, request->handle->disk, op, (uint64_t)offset, bytes, fallocate_done);
 }
 
+static bool go_on(void *opaque)
+{
+	return request_goes_on(opaque);
+}
+
+/* In an image of many extents it takes as long as they are many. */
 static void lseek_run(struct request *request)
 {
-	request->position = disk_seek(request->handle->disk, (uint64_t)request->position, (int)request->flags);
-	request->error = (int)MIN(request->position, 0);
+	request->position =
+		disk_seek(request->handle->disk, (uint64_t)request->position, (int)request->flags, go_on, request);
+	request->error = request->given_up ? REPLY_INTERRUPTED : (int)MIN(request->position, 0);
 }
 
 static void lseek_finish(struct request *request)

@@ -148,6 +148,13 @@ void request_submit(struct request *request, struct disk *disk, enum disk_op op,
 	disk_submit(io);
 }
 
+bool request_goes_on(struct request *request)
+{
+	if (fuse_req_interrupted(request->fuse) || atomic_load(&request->session->stopping))
+		request->given_up = true;
+	return !request->given_up;
+}
+
 void reply_now(fuse_req_t fuse, int error)
 {
 	reply_error(fuse, channel_self()->reply_kind, error);

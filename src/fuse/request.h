@@ -82,6 +82,10 @@ void request_start_thread(struct request *request, void (*run)(struct request *)
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
 		    void (*done)(struct disk_io *io, int64_t result));
 
+/* False: whoever made the request was interrupted, or the mount ends, so that what
+ * takes long is to be given up: the answer is REPLY_INTERRUPTED. Any thread. */
+bool request_goes_on(struct request *request);
+
 /* Replies with ERROR, as reply_error() does, and frees the request. */
 void request_reply(struct request *request, int error);
 /* The same as a `finish`: with request->error. */

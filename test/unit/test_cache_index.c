@@ -298,6 +298,45 @@ static void test_long_ranges(void)
 	model_free(model);
 }
 
+#define WALK_SLOTS (4 * 65536)
+
+static void insert(struct index *index, uint32_t slot, uint64_t block)
+{
+	index_insert(index, slot, &(struct index_entry){.layer = 1, .block = block});
+}
+
+/* What moves behind the walk while the lock is let go is not missed. */
+static void test_walk(void)
+{
+	g_autoptr(GError) error = NULL;
+	struct index *index = index_new(WALK_SLOTS, &error);
+	uint64_t far = UINT64_C(1) << 50, limit = UINT64_C(1) << 52;
+	struct index_walk walk, other;
+
+	g_assert_no_error(error);
+	insert(index, WALK_SLOTS - 2, far);
+	insert(index, WALK_SLOTS - 1, far + 7);
+	index_walk_begin(index, &walk, 1, 0, limit);
+	index_walk_begin(index, &other, 2, 0, limit);
+	g_assert_false(index_walk_on(index, &walk));
+	g_assert_cmpuint(walk.gap, ==, limit);
+	insert(index, 3, far);
+	index_clear(index, WALK_SLOTS - 2);
+	insert(index, 4, limit + 1);
+	while (!index_walk_on(index, &walk))
+		;
+	while (!index_walk_on(index, &other))
+		;
+	index_walk_end(&walk);
+	index_walk_end(&other);
+	g_assert_cmpuint(walk.gap, ==, far);
+	g_assert_cmpuint(other.gap, ==, limit);
+	insert(index, 5, 1);
+	g_assert_cmpuint(walk.gap, ==, far);
+	g_assert_cmpuint(index_gap(index, 1, 2, limit), ==, far - 2);
+	index_free(index);
+}
+
 int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
@@ -306,5 +345,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-index/memory", test_memory);
 	g_test_add_func("/cache-index/largest", test_largest);
 	g_test_add_func("/cache-index/long-ranges", test_long_ranges);
+	g_test_add_func("/cache-index/walk", test_walk);
 	return g_test_run();
 }
