@@ -570,46 +570,106 @@ static bool directory_changed(struct disk_pool *pool, GError **error)
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be flushed", disk_pool_path(pool));
 }
 
-static bool rename_locked(struct disk_pool *pool, const char *name, const char *new_name, const char *stem,
-			  bool replace, GError **error)
+/* Whether the file right in the pool is still the one that is held; a link to it
+ * is moved or removed alone. */
+static bool is_held(struct disk_pool *pool, struct disk *disk, const struct image *image, GError **error)
 {
-	struct disk *disk = find_free_locked(pool, name, error), *replaced = NULL;
-	g_autofree char *file = disk ? renamed_path(pool, disk, stem) : NULL;
-	struct image *image = NULL, *other = NULL;
-	bool good = disk && target_gives_way(pool, new_name, file, replace, &replaced, error);
+	struct stat st;
 
-	good = good && hold_image(disk, &image, error) &&
-	       (!replaced || replaced == disk || hold_image(replaced, &other, error)) &&
-	       move_owned(pool, disk_image_path(disk), file, replaced, error);
-	(void)image_close(image);
-	(void)image_close(other);
-	return good && directory_changed(pool, error);
+	if (fstatat(place_of(pool)->fd, name_in_pool(disk_image_path(disk)), &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
+	return S_ISLNK(st.st_mode) || (st.st_ino == image->inode && st.st_dev == image->device) ||
+	       error_set(error, EBUSY, "%s: was replaced meanwhile", disk_image_path(disk));
+}
+
+/* What a rename or a removal is about. The images are locked between two looks at
+ * the pool, as another program's lock is waited for a moment. */
+struct change {
+	struct disk *disk;
+	struct disk *replaced; /* NULL: nothing is */
+	struct image *image;
+	struct image *replaced_image;
+	char *file; /* the new name's; NULL: it is removed */
+};
+
+static bool change_plan_locked(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+			       struct change *change, GError **error)
+{
+	g_autofree char *stem = new_name ? stem_of(new_name, error) : NULL;
+
+	*change = (struct change){0};
+	if (!new_name || stem)
+		change->disk = find_free_locked(pool, name, error);
+	if (!change->disk || !new_name)
+		return change->disk;
+	change->file = renamed_path(pool, change->disk, stem);
+	return target_gives_way(pool, new_name, change->file, replace, &change->replaced, error);
+}
+
+static bool change_plan(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+			struct change *change, GError **error)
+{
+	bool good;
+
+	g_mutex_lock(&pool->lock);
+	good = change_plan_locked(pool, name, new_name, replace, change, error);
+	if (change->disk)
+		disk_ref(change->disk);
+	if (change->replaced)
+		disk_ref(change->replaced);
+	g_mutex_unlock(&pool->lock);
+	return good && hold_image(change->disk, &change->image, error) &&
+	       (!change->replaced || change->replaced == change->disk ||
+		hold_image(change->replaced, &change->replaced_image, error));
+}
+
+static bool change_stands_locked(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+				 const struct change *change, GError **error)
+{
+	struct change now;
+	bool good = change_plan_locked(pool, name, new_name, replace, &now, error);
+
+	g_free(now.file);
+	if (!good)
+		return false;
+	if (now.disk != change->disk || now.replaced != change->replaced)
+		return error_set(error, EBUSY, "%s: was replaced meanwhile", name);
+	return is_held(pool, change->disk, change->image, error) &&
+	       (!change->replaced_image || is_held(pool, change->replaced, change->replaced_image, error));
+}
+
+static void change_clear(struct change *change)
+{
+	(void)image_close(change->image);
+	(void)image_close(change->replaced_image);
+	disk_unref(change->disk);
+	disk_unref(change->replaced);
+	g_free(change->file);
 }
 
 bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace, GError **error)
 {
-	g_autofree char *stem = stem_of(new_name, error);
-	bool good;
+	struct change change;
+	bool good = change_plan(pool, name, new_name, replace, &change, error);
 
-	if (!stem)
-		return false;
 	g_mutex_lock(&pool->lock);
-	good = rename_locked(pool, name, new_name, stem, replace, error);
+	good = good && change_stands_locked(pool, name, new_name, replace, &change, error) &&
+	       move_owned(pool, disk_image_path(change.disk), change.file, change.replaced, error) &&
+	       directory_changed(pool, error);
 	g_mutex_unlock(&pool->lock);
+	change_clear(&change);
 	return good;
 }
 
 bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error)
 {
-	struct image *image = NULL;
-	struct disk *disk;
-	bool good;
+	struct change change;
+	bool good = change_plan(pool, name, NULL, false, &change, error);
 
 	g_mutex_lock(&pool->lock);
-	disk = find_free_locked(pool, name, error);
-	good = disk && hold_image(disk, &image, error) && remove_owned(pool, disk_image_path(disk), error);
-	(void)image_close(image);
-	good = good && directory_changed(pool, error);
+	good = good && change_stands_locked(pool, name, NULL, false, &change, error) &&
+	       remove_owned(pool, disk_image_path(change.disk), error) && directory_changed(pool, error);
 	g_mutex_unlock(&pool->lock);
+	change_clear(&change);
 	return good;
 }
