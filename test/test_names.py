@@ -1,8 +1,10 @@
 """Shown names: given once, kept by who has them, and never another image's file."""
+import contextlib
 import errno
 import itertools
 import os
 import subprocess
+import threading
 
 import pytest
 
@@ -204,23 +206,63 @@ def test_rename_over_a_free_disk(mount, pool):
     assert [name for name in os.listdir(pool) if name[0] != "."] == ["c.raw"]
 
 
-def test_what_another_program_has_open_stays(mount, pool):
-    """It has the image's lock: neither moved, replaced nor removed."""
-    image = make_image(os.path.join(pool, "a.leaf"), "1M")
-    make_image(os.path.join(pool, "b.leaf"), "1M")
+@contextlib.contextmanager
+def locked(image):
+    """Another program has the image's lock, as a daemon on another pool would."""
     code = ("import fcntl, struct, sys; file = open(sys.argv[1], 'r+b'); "
             "fcntl.fcntl(file, 37, struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 1, 0)); print('has it', flush=True); "
             "sys.stdin.read()")
+    with subprocess.Popen(["python3", "-c", code, image], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"has it\n"
+        yield
+        other.stdin.close()
+
+
+def test_what_another_program_has_open_stays(mount, pool):
+    """Neither moved, replaced nor removed; names of others go on meanwhile."""
+    image = make_image(os.path.join(pool, "a.leaf"), "1M")
+    make_image(os.path.join(pool, "b.leaf"), "1M")
     with mount() as live:
         assert live.names() == ["a.img", "b.img"]
-        with subprocess.Popen(["python3", "-c", code, image], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-            assert other.stdout.readline() == b"has it\n"
+        with locked(image):
             expect_errno(errno.EBUSY, os.unlink, live.file("a.img"))
             expect_errno(errno.EBUSY, os.rename, live.file("a.img"), live.file("c.img"))
             expect_errno(errno.EBUSY, os.rename, live.file("b.img"), live.file("a.img"))
-            other.stdin.close()
         os.unlink(live.file("a.img"))
         wait_until(lambda: live.names() == ["b.img"], "a.img to go")
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_an_image_that_goes_while_its_lock_is_waited_for(mount, pool, how):
+    """A guest's writes do not go to a file that nobody will find."""
+    image = make_image(os.path.join(pool, "a.leaf"), "1M")
+    opens = []
+
+    def open_disk(path):
+        try:
+            opens.append(os.open(path, os.O_RDWR))
+        except OSError as error:
+            opens.append(error)
+
+    def is_looked_at():
+        for number in os.listdir(f"/proc/{live.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{live.pid}/fd/{number}") == image:
+                    return True
+        return opens
+
+    with mount() as live:
+        assert live.names() == ["a.img"]
+        with locked(image):
+            guest = threading.Thread(target=open_disk, args=(live.file("a.img"),))
+            guest.start()
+            wait_until(is_looked_at, "the daemon to wait for the lock")
+            if how == "removed":
+                os.unlink(image)
+            else:
+                os.rename(image, os.path.join(pool, "b.leaf"))
+        guest.join()
+        assert isinstance(opens[0], OSError)
 
 
 def test_a_file_in_the_place_of_a_known_one(mount, pool):

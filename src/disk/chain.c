@@ -147,6 +147,21 @@ bool chain_link_find(const struct chain_link *link, struct chain_file *file, GEr
 	return error_set(error, ESTALE, "%s: is another file than it was", link->path);
 }
 
+/* Whoever had the lock may have moved or removed the file: what is written then
+ * would be nobody's disk. */
+static struct image *still_named(const struct chain_link *link, struct image *image, GError **error)
+{
+	struct chain_file file;
+
+	if (!image || chain_link_find(link, &file, error)) {
+		if (image)
+			chain_file_clear(&file);
+		return image;
+	}
+	(void)image_close(image);
+	return NULL;
+}
+
 struct image *chain_link_open(const struct chain_link *link, unsigned flags, GError **error)
 {
 	struct image *image = NULL;
@@ -159,7 +174,7 @@ struct image *chain_link_open(const struct chain_link *link, unsigned flags, GEr
 		image = image_open_fd(file.fd, link->path, link->format, flags, link->base_offset, error);
 		chain_file_clear(&file);
 	}
-	return image;
+	return flags & IMAGE_WRITABLE ? still_named(link, image, error) : image;
 }
 
 struct image *chain_link_reopen(const struct chain_link *link, struct image *image, GError **error)
