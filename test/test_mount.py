@@ -4,14 +4,16 @@ import os
 import pwd
 import shutil
 import signal
+import threading
 
 import pytest
 
 import cleanup
 import leaf_format
 from harness import (KIB, MIB, MOUNT_VARIABLE, MountError, assert_same, check_clean, expect_errno, file_bytes,
-                     leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, wait_until,
+                     leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled, wait_until,
                      write_all)
+from model import in_threads
 
 
 @pytest.fixture
@@ -170,6 +172,45 @@ def test_create_rename_unlink(mount, pool, base, web1):
         os.unlink(live.file("web1.img"))
         assert live.names() == ["base.img"]
     assert [name for name in os.listdir(pool) if name[0] != "."] == ["base.raw"]
+
+
+def test_new_names_beside_listings(mount, pool, base):
+    """Whoever made or renamed a disk has it at once, whatever others list meanwhile."""
+    done = threading.Event()
+    with mount("create") as live:
+
+        def change_names():
+            for number in range(scaled(100, 3000)):
+                os.close(os.open(live.file(f"a{number}.img"), os.O_CREAT | os.O_EXCL | os.O_RDWR))
+                os.close(os.open(live.file(f"a{number}.img"), os.O_RDWR))
+                wait_until(lambda: succeeds(os.rename, live.file(f"a{number}.img"), live.file(f"b{number}.img")),
+                           "the last close to arrive")
+                os.close(os.open(live.file(f"b{number}.img"), os.O_RDWR))
+                wait_until(lambda: succeeds(os.unlink, live.file(f"b{number}.img")), "the last close to arrive")
+
+        def work(number):
+            try:
+                if number == 0:
+                    change_names()
+                while number != 0 and not done.is_set():
+                    os.listdir(live.path)
+                    os.listdir(live.control("disks"))
+            finally:
+                done.set()
+
+        in_threads(4, work)
+        assert live.names() == ["base.img"]
+
+
+def succeeds(operation, *arguments):
+    """False while the disk is busy."""
+    try:
+        operation(*arguments)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def test_create_needs_the_option(mount, pool, web1):
@@ -492,7 +533,7 @@ def test_the_daemon_leaves_the_terminal(pool, work, web1):
     point = os.path.join(work, "mnt")
     os.mkdir(point)
     # Returns only when the pipes are closed.
-    run(program("leafdisk"), pool, point, cwd=work, timeout=30, env={MOUNT_VARIABLE: point})
+    run(program("leafdisk"), pool, point, cwd=work, env={MOUNT_VARIABLE: point})
     pid, = cleanup.processes_with(MOUNT_VARIABLE, point)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert os.getsid(pid) != os.getsid(0)

@@ -164,13 +164,15 @@ static uint64_t ino_of_disk(struct session *session, struct disk *disk)
 
 static int find_disk(struct session *session, const char *name, uint64_t *ino)
 {
-	struct disk *disk = disk_pool_lookup(session->pool, name);
+	struct disk *disk;
 
-	if (!disk)
-		return -ENOENT;
-	*ino = ino_of_disk(session, disk);
+	g_rw_lock_reader_lock(&session->names_lock);
+	disk = disk_pool_lookup(session->pool, name);
+	if (disk)
+		*ino = ino_of_disk(session, disk);
+	g_rw_lock_reader_unlock(&session->names_lock);
 	disk_unref(disk);
-	return 0;
+	return disk ? 0 : -ENOENT;
 }
 
 static int find_tunable(const char *name, uint64_t *ino)
@@ -240,11 +242,14 @@ int control_get_attributes(struct session *session, uint64_t ino, struct stat *s
 
 static void list_disks(struct session *session, struct directory *directory)
 {
-	g_autoptr(GPtrArray) disks = disk_pool_list(session->pool);
+	g_autoptr(GPtrArray) disks = NULL;
 
+	g_rw_lock_writer_lock(&session->names_lock);
+	disks = disk_pool_list(session->pool);
 	for (unsigned i = 0; i < disks->len; i++)
 		directory_add(directory, disk_name(disks->pdata[i]), ino_of_disk(session, disks->pdata[i]), S_IFDIR);
 	node_sweep(session->nodes, disks);
+	g_rw_lock_writer_unlock(&session->names_lock);
 }
 
 static void list_tunables(struct directory *directory)

@@ -3,9 +3,15 @@
 
 #include "attributes.h"
 
-void entry_prepare(struct request *request, struct disk *disk)
+bool entry_pin(struct request *request, struct disk *disk)
 {
-	request->node = node_for_disk(request->session->nodes, disk);
+	if (disk)
+		request->node = node_for_disk(request->session->nodes, disk);
+	return disk;
+}
+
+void entry_prepare(struct request *request)
+{
 	request->error = attributes_of_node(request->session, request->node, &request->attributes);
 }
 

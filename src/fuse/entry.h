@@ -4,9 +4,11 @@
 
 #include "request.h"
 
-/* Pins DISK's node in REQUEST and reads its attributes; sets request->error.
- * On a background thread. */
-void entry_prepare(struct request *request, struct disk *disk);
+/* Pins DISK's node in REQUEST, and says whether there is a disk: under the lock of
+ * the names that it was found with. */
+bool entry_pin(struct request *request, struct disk *disk);
+/* Reads the attributes of what is pinned; sets request->error. On a waiter. */
+void entry_prepare(struct request *request);
 /* Replies with request->node and its attributes, or the error, and frees the
  * request. With HANDLE it is the reply to a create. */
 void entry_reply(struct request *request, struct handle *handle);

@@ -10,9 +10,11 @@
 static struct directory *list_disks(struct session *session)
 {
 	struct directory *directory = directory_new(FUSE_ROOT_ID, FUSE_ROOT_ID);
-	g_autoptr(GPtrArray) disks = disk_pool_list(session->pool);
+	g_autoptr(GPtrArray) disks = NULL;
 
 	directory_add(directory, CONTROL_NAME, CONTROL_INO, S_IFDIR);
+	g_rw_lock_writer_lock(&session->names_lock);
+	disks = disk_pool_list(session->pool);
 	for (unsigned i = 0; i < disks->len; i++) {
 		struct node *node = node_for_disk(session->nodes, disks->pdata[i]);
 
@@ -20,6 +22,7 @@ static struct directory *list_disks(struct session *session)
 		node_put(session->nodes, node);
 	}
 	node_sweep(session->nodes, disks);
+	g_rw_lock_writer_unlock(&session->names_lock);
 	return directory;
 }
 

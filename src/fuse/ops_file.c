@@ -133,9 +133,9 @@ static struct disk *create_disk(struct request *request, bool *is_new, GError **
 	return disk;
 }
 
-static void open_created(struct request *request, struct disk *disk, bool is_new)
+static void open_created(struct request *request, bool is_new)
 {
-	entry_prepare(request, disk);
+	entry_prepare(request);
 	if (request->error == 0)
 		open_handle(request, NULL);
 	if (request->error != 0 && is_new)
@@ -146,13 +146,16 @@ static void create_run(struct request *request)
 {
 	g_autoptr(GError) error = NULL;
 	bool is_new = false;
-	struct disk *disk = create_disk(request, &is_new, &error);
+	struct disk *disk;
 
-	if (!disk) {
+	g_rw_lock_writer_lock(&request->session->names_lock);
+	disk = create_disk(request, &is_new, &error);
+	entry_pin(request, disk);
+	g_rw_lock_writer_unlock(&request->session->names_lock);
+	if (disk)
+		open_created(request, is_new);
+	else
 		request->error = session_log_refusal(request->session, error);
-		return;
-	}
-	open_created(request, disk, is_new);
 	disk_unref(disk);
 }
 

@@ -16,12 +16,15 @@
 
 static void lookup_run(struct request *request)
 {
-	struct disk *disk = disk_pool_lookup(request->session->pool, request->name);
+	struct session *session = request->session;
+	struct disk *disk;
 
-	request->error = -ENOENT;
-	if (!disk)
-		return;
-	entry_prepare(request, disk);
+	g_rw_lock_reader_lock(&session->names_lock);
+	disk = disk_pool_lookup(session->pool, request->name);
+	request->error = entry_pin(request, disk) ? 0 : -ENOENT;
+	g_rw_lock_reader_unlock(&session->names_lock);
+	if (request->error == 0)
+		entry_prepare(request);
 	disk_unref(disk);
 }
 
@@ -79,19 +82,26 @@ void op_forget_multi(fuse_req_t fuse, size_t count, struct fuse_forget_data *for
 	fuse_reply_none(fuse);
 }
 
+static int remove_disk(struct session *session, struct disk *disk, const char *name)
+{
+	g_autoptr(GError) error = NULL;
+	bool removed;
+
+	g_rw_lock_writer_lock(&session->names_lock);
+	removed = disk_pool_remove(session->pool, name, &error);
+	if (removed)
+		node_mark_gone(session->nodes, disk);
+	g_rw_lock_writer_unlock(&session->names_lock);
+	return removed ? 0 : session_log_refusal(session, error);
+}
+
 static void unlink_run(struct request *request)
 {
 	struct session *session = request->session;
-	g_autoptr(GError) error = NULL;
 	struct disk *disk = disk_pool_lookup(session->pool, request->name);
 
 	handle_await_closes(session, disk, request->last_close);
-	if (!disk)
-		request->error = -ENOENT;
-	else if (!disk_pool_remove(session->pool, request->name, &error))
-		request->error = session_log_refusal(session, error);
-	else
-		node_mark_gone(session->nodes, disk);
+	request->error = disk ? remove_disk(session, disk, request->name) : -ENOENT;
 	disk_unref(disk);
 }
 
@@ -116,22 +126,30 @@ static void rename_nodes(struct session *session, struct disk *from, struct disk
 	disk_unref(to);
 }
 
+static int rename_disk(struct request *request, struct disk *from, struct disk *replaced)
+{
+	struct session *session = request->session;
+	g_autoptr(GError) error = NULL;
+	bool renamed;
+
+	g_rw_lock_writer_lock(&session->names_lock);
+	renamed = disk_pool_rename(session->pool, request->name, request->new_name,
+				   !(request->flags & RENAME_NOREPLACE), &error);
+	if (renamed)
+		rename_nodes(session, from, replaced, request->new_name);
+	g_rw_lock_writer_unlock(&session->names_lock);
+	return renamed ? 0 : session_log_refusal(session, error);
+}
+
 static void rename_run(struct request *request)
 {
 	struct session *session = request->session;
 	struct disk *from = disk_pool_lookup(session->pool, request->name);
 	struct disk *replaced = disk_pool_lookup(session->pool, request->new_name);
-	g_autoptr(GError) error = NULL;
-	bool replace = !(request->flags & RENAME_NOREPLACE);
 
 	handle_await_closes(session, from, request->last_close);
 	handle_await_closes(session, replaced, request->last_close);
-	if (!from)
-		request->error = -ENOENT;
-	else if (!disk_pool_rename(session->pool, request->name, request->new_name, replace, &error))
-		request->error = session_log_refusal(session, error);
-	else
-		rename_nodes(session, from, replaced, request->new_name);
+	request->error = from ? rename_disk(request, from, replaced) : -ENOENT;
 	disk_unref(from);
 	disk_unref(replaced);
 }

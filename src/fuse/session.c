@@ -213,6 +213,7 @@ struct session *session_new(const struct mount_options *options, int signal_fd, 
 	list_init(&session->handles);
 	list_init(&session->directories);
 	list_init(&session->control_files);
+	g_rw_lock_init(&session->names_lock);
 	pthread_mutex_init(&session->handles_lock, NULL);
 	pthread_cond_init(&session->handle_closed, NULL);
 	pthread_mutex_init(&session->message_lock, NULL);
@@ -306,6 +307,7 @@ void session_free(struct session *session)
 		fuse_session_destroy(session->fuse);
 	node_table_free(session->nodes);
 	disk_pool_close(session->pool);
+	g_rw_lock_clear(&session->names_lock);
 	pthread_mutex_destroy(&session->handles_lock);
 	pthread_cond_destroy(&session->handle_closed);
 	pthread_mutex_destroy(&session->message_lock);

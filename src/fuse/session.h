@@ -22,6 +22,11 @@ struct session {
 	const struct mount_options *options;
 	struct disk_pool *pool;
 	struct node_table *nodes;
+	/* What the pool has under a name, and which number means that disk. Held for
+	 * reading from the look at the pool to the node, and for writing while both
+	 * change, or nodes go that a list of the pool does not have. Before the pool's
+	 * lock and the nodes'. Waiters only. */
+	GRWLock names_lock;
 	uid_t owner;
 	gid_t group;
 	struct timespec started;
