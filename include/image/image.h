@@ -191,7 +191,14 @@ void image_apply(struct image *image, struct image_op *op);
  * what is there changes between data and none; zeros up to three times. 0 where
  * image_apply is not supported. */
 unsigned image_apply_extents_max(const struct image *image);
-/* Durable when DONE says 0. Growth reads as zeros. Nothing else in flight. */
+/* A store without any room left takes batches all the same, from the first one
+ * on that a format with chunks has taken: a batch that takes no new chunk and
+ * has data for no more than so many blocks that hold data finds its room. So
+ * whoever meets -ENOSPC makes its batches smaller, down to these. */
+#define IMAGE_APPLY_RESERVE_BLOCKS 16
+/* Durable when DONE says 0. Growth reads as zeros. No other but reads and flushes
+ * in flight. -EFBIG, -ENOSPC, -EDQUOT: the size, and what is in the image, is as
+ * before, and it goes on. */
 void image_resize(struct image *image, struct image_op *op);
 
 /* Bytes that the image takes on its storage. Blocks. */

@@ -2,6 +2,7 @@
 #ifndef LEAFDISK_TEST_LEAF_FIXTURE_H
 #define LEAFDISK_TEST_LEAF_FIXTURE_H
 
+#include <errno.h>
 #include <glib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,28 @@ static inline void io_done(struct image_io *io, int result)
 	waited.finished = true;
 }
 
+static inline int run_op(struct image *image, void (*submit)(struct image *, struct image_op *), uint64_t block,
+			 uint64_t blocks)
+{
+	struct image_op op = {.offset = block << BLOCK_SHIFT, .length = blocks << BLOCK_SHIFT};
+
+	return image_run_blocking(image, &op, submit);
+}
+
+/* What image_write() returns once it need not be tried again. */
+static inline int64_t write_some(struct image_io *io)
+{
+	int64_t n = image_write(io);
+
+	while (n == -EAGAIN) {
+		n = run_op(io->image, image_wait_room, 0, 0);
+		if (n == 0)
+			n = image_write(io);
+	}
+	return n;
+}
+
+/* 0, or the first error. */
 static inline int transfer(struct image *image, bool write, uint64_t block, uint64_t blocks, uint8_t *data)
 {
 	struct blocking_loop *blocking = blocking_loop_get();
@@ -67,12 +90,15 @@ static inline int transfer(struct image *image, bool write, uint64_t block, uint
 		waited.finished = false;
 		waited.result = 0;
 		if (write) {
-			n = image_write(&io);
-			g_assert_cmpint(n, >, 0);
+			n = write_some(&io);
+			g_assert_cmpint(n, !=, 0);
+			waited.result = n < 0 ? (int)n : 0;
 		} else {
 			extent = image_read(&io);
 			n = (int64_t)extent.blocks;
 		}
+		if (waited.result < 0)
+			break;
 		if (extent.state == EXTENT_DATA)
 			loop_run(blocking->loop, &waited.finished);
 		else
@@ -100,18 +126,10 @@ static inline int write_soft(struct image *image, uint64_t block, uint8_t *data)
 			      .done = io_done};
 
 	waited.finished = false;
-	g_assert_cmpint(image_write(&io), ==, 1);
+	g_assert_cmpint(write_some(&io), ==, 1);
 	loop_run(blocking->loop, &waited.finished);
 	blocking_loop_put(blocking);
 	return waited.result;
-}
-
-static inline int run_op(struct image *image, void (*submit)(struct image *, struct image_op *), uint64_t block,
-			 uint64_t blocks)
-{
-	struct image_op op = {.offset = block << BLOCK_SHIFT, .length = blocks << BLOCK_SHIFT};
-
-	return image_run_blocking(image, &op, submit);
 }
 
 static inline uint8_t *new_buffer(uint64_t bytes)

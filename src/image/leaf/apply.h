@@ -22,6 +22,7 @@ struct apply_plan {
 	GPtrArray *redo_slots; /* struct chunk */
 	uint32_t redo_used;    /* blocks of the last redo slot */
 	uint64_t entry_bytes;  /* of the batch in its record */
+	unsigned promised;     /* intervals of the zero list that it may add */
 };
 
 /* The plan of OP's batch: chunks and redo slots are taken, nothing is written

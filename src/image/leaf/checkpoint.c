@@ -6,19 +6,24 @@
  * header is durable the new pages do not count, because their epoch is above
  * its; after it the old journal does not, because its records' is below. */
 #include <errno.h>
+#include <string.h>
 
 #include "core/counters.h"
-#include "leaf.h"
+#include "resize.h"
+
+enum page_kind { PAGE_TABLE, PAGE_ZERO_LIST, PAGE_BLANK };
 
 struct page_copy {
-	uint64_t page; /* UINT64_MAX: a page of the zero list */
+	enum page_kind kind;
+	uint64_t page; /* of the table */
 	uint64_t position;
 	struct leaf_page_ondisk *data;
 };
 
 struct leaf_checkpoint {
 	struct leaf_header_ondisk header;
-	GArray *pages; /* struct page_copy */
+	GArray *pages;		 /* struct page_copy */
+	GPtrArray *zero_retired; /* struct chunk: slots of the zero list of before; NULL: it stays */
 };
 
 void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint)
@@ -28,29 +33,33 @@ void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint)
 	for (guint i = 0; i < checkpoint->pages->len; i++)
 		g_free(g_array_index(checkpoint->pages, struct page_copy, i).data);
 	g_array_free(checkpoint->pages, TRUE);
+	if (checkpoint->zero_retired)
+		g_ptr_array_free(checkpoint->zero_retired, TRUE);
 	g_free(checkpoint);
 }
 
-static struct leaf_page_ondisk *add_page(struct leaf_checkpoint *checkpoint, uint64_t page, uint64_t position)
+static struct leaf_page_ondisk *add_page(struct leaf_checkpoint *checkpoint, enum page_kind kind, uint64_t page,
+					 uint64_t position)
 {
-	struct page_copy copy = {page, position, g_new0(struct leaf_page_ondisk, 1)};
+	struct page_copy copy = {kind, page, position, g_new0(struct leaf_page_ondisk, 1)};
 
 	g_array_append_val(checkpoint->pages, copy);
 	return copy.data;
 }
 
-static void add_zero_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint, uint64_t number)
+static void add_zero_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint, const struct intervals *zero,
+			  uint64_t number)
 {
 	uint64_t per_slot = leaf->geometry.chunk_bytes / LEAF_PAGE_BYTES;
 	struct chunk *slot = leaf->zero_slots->pdata[number / per_slot];
 	uint64_t position = leaf_slot_offset(&leaf->geometry, slot->slot) + number % per_slot * LEAF_PAGE_BYTES;
-	struct leaf_page_ondisk *page = add_page(checkpoint, UINT64_MAX, position);
+	struct leaf_page_ondisk *page = add_page(checkpoint, PAGE_ZERO_LIST, 0, position);
 	struct leaf_interval_ondisk *out = (void *)page->body;
 	unsigned first = (unsigned)(number * LEAF_INTERVALS_PER_PAGE);
-	unsigned count = MIN(LEAF_INTERVALS_PER_PAGE, intervals_length(leaf->zero) - first);
+	unsigned count = MIN(LEAF_INTERVALS_PER_PAGE, intervals_length(zero) - first);
 
 	for (unsigned i = 0; i < count; i++) {
-		struct interval interval = intervals_get(leaf->zero, first + i);
+		struct interval interval = intervals_get(zero, first + i);
 
 		out[i] = (struct leaf_interval_ondisk){le64_of(interval.first), le64_of(interval.count)};
 	}
@@ -58,68 +67,106 @@ static void add_zero_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint,
 	leaf_page_seal(page, LEAF_ZERO_MAGIC, position, le64_get(checkpoint->header.epoch), number, leaf->image_id);
 }
 
-static void remove_slots(struct leaf *leaf, GPtrArray *slots)
+/* The list ends with a page that is not full. */
+static uint64_t zero_pages(uint64_t intervals)
+{
+	return intervals ? intervals / LEAF_INTERVALS_PER_PAGE + 1 : 0;
+}
+
+uint64_t leaf_zero_list_slots(const struct leaf *leaf, uint64_t intervals)
+{
+	uint64_t per_slot = leaf->geometry.chunk_bytes / LEAF_PAGE_BYTES;
+
+	return (zero_pages(intervals) + per_slot - 1) / per_slot;
+}
+
+static void return_slots(struct leaf *leaf, GPtrArray *slots)
 {
 	for (guint i = 0; i < slots->len; i++)
-		leaf_chunk_remove_locked(leaf, slots->pdata[i]);
+		leaf_spare_return_locked(leaf, slots->pdata[i]);
 	g_ptr_array_free(slots, TRUE);
 }
 
-static int take_zero_slots(struct leaf *leaf, uint64_t count, GPtrArray *slots)
+static GPtrArray *take_slots(struct leaf *leaf, uint64_t count, int *errnum)
 {
-	int errnum = 0;
+	GPtrArray *slots = g_ptr_array_new();
 
 	for (uint64_t n = 0; n < count; n++) {
-		struct chunk *slot = leaf_slot_take_locked(leaf, LEAF_CHUNK_ZERO_LIST + n, &errnum);
+		struct chunk *slot = leaf_spare_take_locked(leaf, LEAF_CHUNK_ZERO_LIST + n, errnum);
 
-		if (!slot)
-			return errnum == -EAGAIN ? -ENOSPC : errnum;
+		if (!slot) {
+			return_slots(leaf, slots);
+			return NULL;
+		}
 		leaf_page_mark_dirty_locked(leaf, slot->slot);
 		g_ptr_array_add(slots, slot);
 	}
-	return 0;
+	return slots;
 }
 
-/* The list ends with a page that is not full. */
-static int add_zero_list(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
+/* The list goes to other slots than it has: until the header is durable the old
+ * one counts. */
+static int add_zero_list(struct leaf *leaf, struct leaf_checkpoint *checkpoint, const struct intervals *zero)
 {
-	unsigned intervals = intervals_length(leaf->zero);
-	uint64_t pages = intervals ? intervals / LEAF_INTERVALS_PER_PAGE + 1 : 0;
-	uint64_t per_slot = leaf->geometry.chunk_bytes / LEAF_PAGE_BYTES;
-	GPtrArray *slots = g_ptr_array_new();
-	int errnum = take_zero_slots(leaf, (pages + per_slot - 1) / per_slot, slots);
+	uint64_t pages = zero_pages(intervals_length(zero));
+	int errnum = 0;
+	GPtrArray *slots = take_slots(leaf, leaf_zero_list_slots(leaf, intervals_length(zero)), &errnum);
 
-	if (errnum) {
-		remove_slots(leaf, slots);
+	if (!slots)
 		return errnum;
+	for (guint i = 0; i < leaf->zero_slots->len; i++) {
+		struct chunk *old = leaf->zero_slots->pdata[i];
+
+		old->dead = true;
+		leaf_page_mark_dirty_locked(leaf, old->slot);
 	}
-	remove_slots(leaf, leaf->zero_slots);
+	checkpoint->zero_retired = leaf->zero_slots;
+	leaf->zero_retiring = leaf->zero_slots->len;
 	leaf->zero_slots = slots;
 	for (uint64_t number = 0; number < pages; number++)
-		add_zero_page(leaf, checkpoint, number);
+		add_zero_page(leaf, checkpoint, zero, number);
 	return 0;
 }
 
-static void add_table_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint, uint64_t page)
+/* True: the entry is that of a free slot. */
+static bool encode_entry(struct leaf *leaf, const struct leaf_resize *resize, struct chunk *chunk, le64 *entry)
+{
+	if (!chunk || chunk->dead)
+		return false;
+	chunk->soft = false;
+	if (chunk->index < LEAF_CHUNK_ZERO_LIST)
+		return leaf_resize_encode_locked(leaf, resize, chunk, entry);
+	leaf_entry_encode(leaf, chunk, entry);
+	return true;
+}
+
+/* The page goes to the place that does not count. With its first one the other
+ * place is written too: a checkpoint then finds its room where the file has it. */
+static void add_table_page(struct leaf *leaf, const struct leaf_resize *resize, struct leaf_checkpoint *checkpoint,
+			   uint64_t page)
 {
 	const struct leaf_geometry *g = &leaf->geometry;
 	unsigned place = 1u - leaf->page_place->data[page];
 	uint64_t position = leaf_page_offset(g, page) + (uint64_t)place * LEAF_PAGE_BYTES;
 	uint64_t first = page * g->entries_per_page;
-	struct leaf_page_ondisk *out = add_page(checkpoint, page, position);
+	struct leaf_page_ondisk *out = add_page(checkpoint, PAGE_TABLE, page, position);
 
 	for (uint32_t i = 0; i < g->entries_per_page; i++) {
-		struct chunk *chunk = leaf_slot_chunk(leaf, first + i);
 		le64 *entry = (void *)(out->body + (size_t)i * g->entry_bytes);
 
-		if (chunk && (chunk->index >= LEAF_CHUNK_ZERO_LIST || !leaf_chunk_is_empty(leaf, chunk)))
-			leaf_entry_encode(leaf, chunk, entry);
-		else
-			entry[0] = le64_of(LEAF_CHUNK_FREE);
-		if (chunk)
-			chunk->soft = false;
+		if (encode_entry(leaf, resize, leaf_slot_chunk(leaf, first + i), entry))
+			continue;
+		memset(entry, 0, g->entry_bytes);
+		entry[0] = le64_of(LEAF_CHUNK_FREE);
 	}
 	leaf_page_seal(out, LEAF_TABLE_MAGIC, position, le64_get(checkpoint->header.epoch), first, leaf->image_id);
+	if (!g_array_index(leaf->page_epoch, uint64_t, page))
+		add_page(checkpoint, PAGE_BLANK, page, leaf_page_offset(g, page) + (1u - place) * LEAF_PAGE_BYTES);
+}
+
+static const struct page_copy *page_copy(const struct leaf_checkpoint *checkpoint, guint i)
+{
+	return &g_array_index(checkpoint->pages, struct page_copy, i);
 }
 
 static void set_digest(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
@@ -127,9 +174,10 @@ static void set_digest(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 	uint64_t digest = le64_get(leaf->header.table_digest), epoch = le64_get(checkpoint->header.epoch);
 
 	for (guint i = 0; i < checkpoint->pages->len; i++) {
-		uint64_t page = g_array_index(checkpoint->pages, struct page_copy, i).page;
+		const struct page_copy *copy = page_copy(checkpoint, i);
+		uint64_t page = copy->page;
 
-		if (page == UINT64_MAX)
+		if (copy->kind != PAGE_TABLE)
 			continue;
 		digest -= leaf_page_digest(page, g_array_index(leaf->page_epoch, uint64_t, page));
 		digest += leaf_page_digest(page, epoch);
@@ -137,31 +185,49 @@ static void set_digest(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 	checkpoint->header.table_digest = le64_of(digest);
 }
 
-struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, int *errnum)
+static int add_pages(struct leaf *leaf, const struct leaf_resize *resize, struct leaf_checkpoint *checkpoint)
+{
+	struct intervals *zero = leaf->zero_dirty ? leaf_resize_zero_locked(leaf, resize) : NULL;
+	int errnum = zero ? add_zero_list(leaf, checkpoint, zero) : 0;
+
+	intervals_free(zero);
+	for (guint page = 0; page < leaf->page_dirty->len && !errnum; page++) {
+		if (leaf->page_dirty->data[page])
+			add_table_page(leaf, resize, checkpoint, page);
+		leaf->page_dirty->data[page] = 0;
+	}
+	return errnum;
+}
+
+static void fill_header(struct leaf *leaf, const struct leaf_resize *resize, struct leaf_checkpoint *checkpoint)
+{
+	struct leaf_header_ondisk *header = &checkpoint->header;
+
+	set_digest(leaf, checkpoint);
+	header->size_bytes = le64_of(leaf_resize_size(leaf, resize));
+	header->slot_count = le64_of(leaf->slots->len);
+	header->zero_list_slots = le64_of(leaf->zero_slots->len);
+	header->journal_sequence = le64_of(leaf->journal_sequence);
+}
+
+struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, const struct leaf_resize *resize,
+						       struct leaf_dirty *taken, int *errnum)
 {
 	struct leaf_checkpoint *checkpoint = g_new0(struct leaf_checkpoint, 1);
 
 	checkpoint->pages = g_array_new(FALSE, FALSE, sizeof(struct page_copy));
 	checkpoint->header = leaf->header;
 	checkpoint->header.epoch = le64_of(le64_get(leaf->header.epoch) + 1);
-	*errnum = leaf->zero_dirty ? add_zero_list(leaf, checkpoint) : 0;
+	leaf_resize_mark_locked(leaf, resize);
+	*errnum = add_pages(leaf, resize, checkpoint);
 	if (*errnum) {
 		leaf_checkpoint_free(checkpoint);
 		return NULL;
 	}
-	leaf_table_assert_locked(leaf);
-	for (guint page = 0; page < leaf->page_dirty->len; page++) {
-		if (leaf->page_dirty->data[page])
-			add_table_page(leaf, checkpoint, page);
-		leaf->page_dirty->data[page] = 0;
-	}
-	set_digest(leaf, checkpoint);
-	checkpoint->header.slot_count = le64_of(leaf->slots->len);
-	checkpoint->header.zero_list_slots = le64_of(leaf->zero_slots->len);
-	checkpoint->header.journal_sequence = le64_of(leaf->journal_sequence);
+	fill_header(leaf, resize, checkpoint);
 	leaf->zero_dirty = false;
 	leaf->checkpoint_due = false;
-	leaf_forget_dirty_locked(leaf);
+	leaf_dirty_take_locked(leaf, taken);
 	return checkpoint;
 }
 
@@ -171,7 +237,7 @@ int leaf_checkpoint_write(struct leaf *leaf, struct leaf_checkpoint *checkpoint,
 
 	*header_touched = false;
 	for (guint i = 0; i < checkpoint->pages->len; i++) {
-		struct page_copy *copy = &g_array_index(checkpoint->pages, struct page_copy, i);
+		const struct page_copy *copy = page_copy(checkpoint, i);
 
 		result = image_file_write(&leaf->file, copy->data, LEAF_PAGE_BYTES, copy->position);
 		if (result < 0)
@@ -187,16 +253,50 @@ int leaf_checkpoint_write(struct leaf *leaf, struct leaf_checkpoint *checkpoint,
 void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 {
 	for (guint i = 0; i < checkpoint->pages->len; i++) {
-		uint64_t page = g_array_index(checkpoint->pages, struct page_copy, i).page;
+		const struct page_copy *copy = page_copy(checkpoint, i);
+		uint64_t page = copy->page;
 
-		if (page == UINT64_MAX)
+		if (copy->kind != PAGE_TABLE)
 			continue;
 		leaf->page_place->data[page] ^= 1;
 		g_array_index(leaf->page_epoch, uint64_t, page) = le64_get(checkpoint->header.epoch);
 	}
 	leaf->header = checkpoint->header;
 	leaf->journal_position = le64_get(leaf->header.journal_offset);
+	if (checkpoint->zero_retired)
+		return_slots(leaf, g_steal_pointer(&checkpoint->zero_retired));
+	leaf->zero_retiring = 0;
+	leaf_spare_trim_locked(leaf);
 	counter_add(image_checkpoints, 1);
+}
+
+/* Chunks of the page may have had soft blocks that it would have named. */
+static void page_undo_locked(struct leaf *leaf, uint64_t page)
+{
+	uint64_t first = page * leaf->geometry.entries_per_page;
+
+	leaf->page_dirty->data[page] = 1;
+	for (uint32_t i = 0; i < leaf->geometry.entries_per_page; i++) {
+		struct chunk *chunk = leaf_slot_chunk(leaf, first + i);
+
+		if (chunk)
+			chunk->soft = true;
+	}
+}
+
+void leaf_checkpoint_undo_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
+{
+	for (guint i = 0; i < checkpoint->pages->len; i++)
+		if (page_copy(checkpoint, i)->kind == PAGE_TABLE)
+			page_undo_locked(leaf, page_copy(checkpoint, i)->page);
+	if (!checkpoint->zero_retired)
+		return;
+	leaf->zero_dirty = true;
+	leaf->zero_retiring = 0;
+	return_slots(leaf, leaf->zero_slots);
+	leaf->zero_slots = g_steal_pointer(&checkpoint->zero_retired);
+	for (guint i = 0; i < leaf->zero_slots->len; i++)
+		((struct chunk *)leaf->zero_slots->pdata[i])->dead = false;
 }
 
 void leaf_dirty_everything_locked(struct leaf *leaf)
@@ -209,12 +309,14 @@ void leaf_dirty_everything_locked(struct leaf *leaf)
 
 int leaf_checkpoint_everything(struct leaf *leaf)
 {
+	struct leaf_dirty taken = {0};
 	struct leaf_checkpoint *checkpoint;
 	bool touched;
 	int result;
 
 	leaf_dirty_everything_locked(leaf);
-	checkpoint = leaf_checkpoint_prepare_locked(leaf, &result);
+	checkpoint = leaf_checkpoint_prepare_locked(leaf, NULL, &taken, &result);
+	leaf_dirty_clear(&taken);
 	if (!checkpoint)
 		return result;
 	result = leaf_checkpoint_write(leaf, checkpoint, &touched);

@@ -1,17 +1,22 @@
-/* Group commit: flushes that arrive while one commit runs share the next.
+/* The commit queue: commits are serial. What is queued while one runs is for the
+ * next: all flushes share it; a batch, or a resize, goes with it one at a time.
  *
  * Order, which a crash needs (invariants 4 and 5 of leaf.h):
- *   1. what is dirty is taken down as a record, or as a checkpoint when the
- *      journal has no room: exactly the blocks whose data was written by now;
+ *   1. what is dirty is taken down as a record; or as a checkpoint when the
+ *      journal has no room or the disk changes its size: exactly the blocks whose
+ *      data was written by now;
  *   2. the file is flushed, so that data is durable;
  *   3. the record (or the checkpoint) is written and the file flushed again;
  *   4. the waiters are answered, and the slots that it freed become free.
- * A write that finishes after 1 is in the next commit, with its data.
+ * A write that finishes after 1 is in the next commit, with its data. A
+ * checkpoint does all of it on a background thread, a record goes through the
+ * queue of whoever came first.
  *
- * No room (ENOSPC, EDQUOT) for a record or the table's pages loses nothing:
- * the next commit writes everything again as a checkpoint; a batch in it has
- * not happened, and that checkpoint makes it sure. Any other failure
- * leaves it open what is on disk, and the image is FAILED. */
+ * Where there is no room (ENOSPC, EDQUOT) for a record or the table's pages,
+ * nothing is lost, and the disk is as before: what was taken down is dirty again.
+ * A batch in the record has not happened, and the next commit, a checkpoint,
+ * makes that sure. Any other failure leaves it open what is on disk, and the
+ * image is FAILED. */
 #include "commit.h"
 
 #include <errno.h>
@@ -20,6 +25,8 @@
 #include "apply.h"
 #include "core/counters.h"
 #include "core/log.h"
+#include "core/verdict.h"
+#include "resize.h"
 
 static void commit_run(struct leaf *leaf);
 
@@ -37,12 +44,25 @@ static struct leaf_commit *commit_new(struct leaf *leaf)
 
 	if (!first)
 		first = list_first(&leaf->applies);
+	if (!first)
+		first = list_first(&leaf->resizes);
 	commit->leaf = leaf;
 	commit->queue = container_of(first, struct image_op, link)->queue;
 	commit->task.run = commit_task;
 	list_init(&commit->waiters);
 	list_splice(&commit->waiters, &leaf->flushes);
 	return commit;
+}
+
+static void take_resize(struct leaf *leaf, struct leaf_commit *commit)
+{
+	struct list *first = list_pop(&leaf->resizes);
+
+	if (!first)
+		return;
+	list_append(&commit->waiters, first);
+	commit->resize = leaf_resize_of(container_of(first, struct image_op, link));
+	commit->whole = true;
 }
 
 /* One batch a commit. It waits for the next when a checkpoint has to make
@@ -53,10 +73,10 @@ static void take_apply(struct leaf *leaf, struct leaf_commit *commit)
 	struct list *first = list_first(&leaf->applies);
 	struct image_op *op = first ? container_of(first, struct image_op, link) : NULL;
 
-	if (!op || leaf->checkpoint_due)
+	if (!op || commit->whole)
 		return;
 	if (!leaf_apply_fits_locked(leaf, leaf_apply_plan_of(op))) {
-		leaf->checkpoint_due = true;
+		commit->whole = true;
 		return;
 	}
 	list_remove(&op->link);
@@ -66,23 +86,25 @@ static void take_apply(struct leaf *leaf, struct leaf_commit *commit)
 
 static void take_down(struct leaf *leaf, struct leaf_commit *commit)
 {
+	commit->record_bytes = commit->whole ? -1 : leaf_journal_build_locked(leaf, commit->plan, &commit->taken);
+	commit->whole = commit->record_bytes < 0;
+	if (commit->whole)
+		return;
 	commit->data_flush = leaf->unflushed;
 	leaf->unflushed = false;
-	commit->record_bytes = leaf->checkpoint_due ? -1 : leaf_journal_build_locked(leaf, commit->plan);
-	if (commit->record_bytes < 0) {
-		commit->checkpoint = leaf_checkpoint_prepare_locked(leaf, &commit->result);
-		leaf->checkpoint_due = !commit->checkpoint;
-	}
-	if (commit->record_bytes > 0 || commit->checkpoint)
+	if (commit->record_bytes > 0)
 		leaf_slots_commit_begins_locked(leaf);
 }
 
 /* True: a commit was begun, and commit_run() is to follow without the lock. */
 static bool commit_begin_locked(struct leaf *leaf)
 {
-	if (leaf->commit || (list_is_empty(&leaf->flushes) && list_is_empty(&leaf->applies)))
+	if (leaf->commit ||
+	    (list_is_empty(&leaf->flushes) && list_is_empty(&leaf->applies) && list_is_empty(&leaf->resizes)))
 		return false;
 	leaf->commit = commit_new(leaf);
+	leaf->commit->whole = leaf->checkpoint_due;
+	take_resize(leaf, leaf->commit);
 	take_apply(leaf, leaf->commit);
 	take_down(leaf, leaf->commit);
 	return true;
@@ -90,7 +112,7 @@ static bool commit_begin_locked(struct leaf *leaf)
 
 static bool is_recoverable(const struct leaf_commit *commit, int result)
 {
-	return verdict_final(STORE_IMAGE, STORE_COMMIT, result) != VERDICT_FAIL && !commit->header_touched;
+	return !commit->header_touched && verdict_final(STORE_IMAGE, STORE_COMMIT, result) != VERDICT_FAIL;
 }
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
@@ -101,10 +123,14 @@ static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
 
 static void fail_locked(struct leaf *leaf, struct leaf_commit *commit, int result)
 {
-	leaf_dirty_everything_locked(leaf);
 	leaf->unflushed = true;
-	if (is_recoverable(commit, result))
+	leaf_dirty_restore_locked(leaf, &commit->taken);
+	leaf->checkpoint_due |= commit->plan != NULL;
+	if (is_recoverable(commit, result)) {
+		if (commit->checkpoint)
+			leaf_checkpoint_undo_locked(leaf, commit->checkpoint);
 		return;
+	}
 	leaf->image.failed = true;
 	if (leaf->image.quiet)
 		return;
@@ -124,8 +150,15 @@ static void fail_waiting_locked(struct leaf *leaf, struct leaf_commit *commit, i
 		leaf_plan_free_locked(leaf_apply_plan_of(op), false);
 		image_op_complete(op, result == -EFBIG ? -ENOSPC : result);
 	}
-	if (leaf->image.failed)
-		list_splice(&commit->waiters, &leaf->flushes);
+	if (!leaf->image.failed)
+		return;
+	list_splice(&commit->waiters, &leaf->flushes);
+	while ((node = list_pop(&leaf->resizes))) {
+		struct image_op *op = container_of(node, struct image_op, link);
+
+		leaf_resize_free_locked(leaf, leaf_resize_of(op));
+		image_op_complete(op, -EIO);
+	}
 }
 
 static void answer(struct leaf_commit *commit, int result)
@@ -149,6 +182,8 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	leaf_slots_commit_ends_locked(leaf, result == 0);
 	if (commit->plan)
 		leaf_plan_free_locked(commit->plan, result < 0);
+	if (commit->resize)
+		leaf_resize_free_locked(leaf, commit->resize);
 	if (result < 0)
 		fail_waiting_locked(leaf, commit, result);
 	leaf->commit = NULL;
@@ -159,6 +194,7 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	g_mutex_unlock(&leaf->lock);
 	answer(commit, result);
 	leaf_checkpoint_free(commit->checkpoint);
+	leaf_dirty_clear(&commit->taken);
 	g_free(commit);
 }
 
@@ -211,11 +247,34 @@ void leaf_commit_write_record(struct leaf_commit *commit, int64_t bytes,
 	submit(commit, AIO_WRITE, record_written);
 }
 
+static bool prepare_checkpoint(struct leaf_commit *commit)
+{
+	struct leaf *leaf = commit->leaf;
+
+	g_mutex_lock(&leaf->lock);
+	commit->checkpoint = leaf_checkpoint_prepare_locked(leaf, commit->resize, &commit->taken, &commit->result);
+	if (commit->checkpoint) {
+		commit->data_flush = leaf->unflushed;
+		leaf->unflushed = false;
+		leaf_slots_commit_begins_locked(leaf);
+	}
+	g_mutex_unlock(&leaf->lock);
+	return commit->checkpoint;
+}
+
 static void checkpoint_work(struct loop_work *work)
 {
 	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
 
-	commit->result = leaf_checkpoint_write(commit->leaf, commit->checkpoint, &commit->header_touched);
+	if (!prepare_checkpoint(commit))
+		return;
+	commit->result = commit->data_flush ? image_file_sync(&commit->leaf->file) : 0;
+	if (commit->result < 0)
+		commit->header_touched = true; /* nothing is certain any more */
+	else
+		commit->result = leaf_checkpoint_write(commit->leaf, commit->checkpoint, &commit->header_touched);
+	if (commit->result == 0 && commit->resize)
+		leaf_resize_settle(commit->leaf, commit->resize);
 }
 
 static void checkpoint_done(struct loop_work *work)
@@ -228,10 +287,7 @@ static void checkpoint_done(struct loop_work *work)
 /* The data is durable. */
 static void write_metadata(struct leaf_commit *commit)
 {
-	if (commit->checkpoint) {
-		commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
-		loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
-	} else if (commit->record_bytes > 0) {
+	if (commit->record_bytes > 0) {
 		leaf_commit_write_record(commit, commit->record_bytes,
 					 commit->plan ? leaf_apply_settle : leaf_commit_finish);
 	} else {
@@ -255,10 +311,14 @@ static void commit_run(struct leaf *leaf)
 {
 	struct leaf_commit *commit = leaf->commit;
 
-	if (commit->data_flush)
+	if (commit->whole) {
+		commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
+		loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
+	} else if (commit->data_flush) {
 		submit(commit, AIO_DATASYNC, data_flushed);
-	else
+	} else {
 		write_metadata(commit);
+	}
 }
 
 /* False: a commit failed since the caller looked. */
@@ -270,6 +330,8 @@ static bool enqueue_locked(struct leaf *leaf, struct list *list, struct image_op
 	}
 	if (list == &leaf->applies)
 		leaf_plan_free_locked(leaf_apply_plan_of(op), false);
+	if (list == &leaf->resizes)
+		leaf_resize_free_locked(leaf, leaf_resize_of(op));
 	return false;
 }
 

@@ -9,9 +9,12 @@ struct apply_plan;
 struct leaf_commit {
 	struct leaf *leaf;
 	struct aio_queue *queue;
-	struct list waiters;	 /* image_op */
-	struct apply_plan *plan; /* NULL: an ordinary flush */
+	struct list waiters;	    /* image_op */
+	struct apply_plan *plan;    /* a batch, or NULL */
+	struct leaf_resize *resize; /* NULL: the size stays */
+	bool whole;		    /* a checkpoint, not a record */
 	struct leaf_checkpoint *checkpoint;
+	struct leaf_dirty taken; /* what it writes */
 	int64_t record_bytes;
 	bool data_flush;
 	bool header_touched; /* or a batch recorded: a failure now is for good */
@@ -22,8 +25,8 @@ struct leaf_commit {
 	struct loop_task task;
 };
 
-/* OP waits on LIST, leaf->flushes or leaf->applies, for its commit; a commit
- * begins when none runs. */
+/* OP waits on LIST, leaf->flushes, ->applies or ->resizes, for its commit; a
+ * commit begins when none runs. */
 void leaf_commit_enqueue(struct leaf *leaf, struct list *list, struct image_op *op);
 /* The record in leaf->record, BYTES long, is written and flushed; NEXT is
  * called with the result. */

@@ -1,4 +1,4 @@
-/* Discard, zero and resize: blocks that read as zeros from now on.
+/* Discard and zero: blocks that read as zeros from now on.
  *
  * Whole chunks lose their slot and join the zero list, parts of a chunk get
  * zero bits. With nothing below (op->bottom) absent is as good as zero, and
@@ -22,6 +22,7 @@ struct zero_run {
 	struct leaf *leaf;
 	bool bottom;
 	bool recorded;	 /* a durable record says so already */
+	bool forgotten;	 /* nothing on disk names these chunks any more */
 	GArray *punches; /* struct interval, bytes of the file */
 	GArray *pinned;	 /* uint64_t: slots that they are in */
 };
@@ -73,7 +74,7 @@ static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t cou
 	else
 		intervals_add(leaf->zero, first, count);
 	if (run->recorded)
-		leaf->zero_dirty = true;
+		leaf->zero_dirty |= !run->forgotten;
 	else
 		leaf_event_locked(leaf, run->bottom ? LEAF_JOURNAL_UNZERO : LEAF_JOURNAL_ZERO, first, count);
 }
@@ -82,7 +83,9 @@ static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
 {
 	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
 	pin_locked(run, chunk->slot);
-	if (run->recorded)
+	if (run->forgotten)
+		leaf_chunk_return_locked(run->leaf, chunk);
+	else if (run->recorded)
 		leaf_chunk_drop_locked(run->leaf, chunk);
 	else
 		leaf_chunk_remove_locked(run->leaf, chunk);
@@ -127,6 +130,25 @@ static int punch_all(struct zero_run *run)
 	return run->recorded ? 0 : result;
 }
 
+/* Before chunks in [FIRST, END) join the zero list: it has room to be written
+ * with them. Where it has none, a chunk among them gives its slot for it, with a
+ * commit for which the journal has room. */
+int leaf_zero_reserve_locked(struct leaf *leaf, uint64_t first, uint64_t end)
+{
+	const struct chunk *chunk = leaf_chunk_from(leaf, first);
+	int errnum = leaf_spare_reserve_locked(leaf, 1);
+	uint64_t record = leaf_journal_waiting_bytes_locked(leaf) + 2 * LEAF_PAGE_BYTES;
+
+	return chunk && chunk->index < end && record <= leaf_journal_room(leaf) ? 0 : errnum;
+}
+
+static int reserve_locked(struct zero_run *run, uint64_t first, uint64_t end)
+{
+	if (run->recorded || (run->bottom && !intervals_length(run->leaf->zero)))
+		return 0;
+	return leaf_zero_reserve_locked(run->leaf, first, end);
+}
+
 static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
 {
 	uint64_t end = first + count;
@@ -134,9 +156,11 @@ static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
 
 	while (first < end && result == 0) {
 		g_mutex_lock(&run->leaf->lock);
-		first = zero_chunks_locked(run, first, end);
+		result = reserve_locked(run, first, end);
+		if (result == 0)
+			first = zero_chunks_locked(run, first, end);
 		g_mutex_unlock(&run->leaf->lock);
-		result = punch_all(run);
+		result = result < 0 ? result : punch_all(run);
 	}
 	return result;
 }
@@ -158,7 +182,9 @@ static void release_if_void(struct zero_run *run, struct chunk *chunk)
 {
 	struct leaf *leaf = run->leaf;
 
-	if (!chunk->writers && (leaf_chunk_is_empty(leaf, chunk) || leaf_chunk_is_zero(leaf, chunk)))
+	if (!chunk->writers &&
+	    (leaf_chunk_is_empty(leaf, chunk) || (!run->forgotten && leaf_chunk_is_zero(leaf, chunk))) &&
+	    reserve_locked(run, chunk->index, chunk->index) == 0)
 		zero_chunks_locked(run, chunk->index, chunk->index + 1);
 }
 
@@ -189,7 +215,8 @@ static void zero_bits_locked(struct zero_run *run, struct chunk *chunk, uint32_t
 		bits_set(chunk_present(leaf, chunk), first, count);
 		bits_set(chunk_zero(leaf, chunk), first, count);
 	}
-	leaf_page_mark_dirty_locked(leaf, chunk->slot);
+	if (!run->forgotten)
+		leaf_page_mark_dirty_locked(leaf, chunk->slot);
 }
 
 static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint32_t count)
@@ -204,15 +231,17 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 	chunk = chunk_for_zero_locked(run, index, &errnum);
 	if (chunk) {
 		zero_bits_locked(run, chunk, first, count);
-		leaf_chunk_mark_dirty_locked(leaf, chunk);
+		if (!run->recorded)
+			leaf_chunk_mark_dirty_locked(leaf, chunk);
 		release_if_void(run, chunk);
 	}
 	g_mutex_unlock(&leaf->lock);
 	return chunk ? punch_all(run) : errnum;
 }
 
-static struct leaf_zero_parts zero_parts(uint32_t per_chunk, uint64_t first, uint64_t end, uint64_t image_end)
+struct leaf_zero_parts leaf_zero_parts_of(const struct leaf *leaf, uint64_t first, uint64_t end, uint64_t image_end)
 {
+	uint32_t per_chunk = leaf->geometry.chunk_blocks;
 	uint64_t first_whole = (first + per_chunk - 1) / per_chunk;
 	uint64_t end_whole = end == image_end ? (end + per_chunk - 1) / per_chunk : end / per_chunk;
 
@@ -230,14 +259,12 @@ static struct leaf_zero_parts zero_parts(uint32_t per_chunk, uint64_t first, uin
 
 struct leaf_zero_parts leaf_zero_parts(const struct leaf *leaf, uint64_t first, uint64_t end)
 {
-	return zero_parts(leaf->geometry.chunk_blocks, first, end, blocks_of(leaf->image.size_bytes));
+	return leaf_zero_parts_of(leaf, first, end, blocks_of(leaf->image.size_bytes));
 }
 
-/* FIRST and END in blocks; END may stand for the end of the image's last,
- * partial chunk. */
-static int zero_blocks(struct zero_run *run, uint64_t first, uint64_t end, uint64_t image_end)
+static int zero_blocks(struct zero_run *run, uint64_t first, uint64_t end)
 {
-	struct leaf_zero_parts parts = zero_parts(run->leaf->geometry.chunk_blocks, first, end, image_end);
+	struct leaf_zero_parts parts = leaf_zero_parts(run->leaf, first, end);
 	int result = zero_part(run, parts.head, parts.head_first, parts.head_blocks);
 
 	if (result == 0)
@@ -261,7 +288,7 @@ static void zero_work(struct loop_work *work)
 	g_autoptr(zero_run) run = zero_run_new(leaf_of(op->image), op->bottom, false);
 	uint64_t first = op->offset >> BLOCK_SHIFT, count = op->length >> BLOCK_SHIFT;
 
-	task->result = count ? zero_blocks(run, first, first + count, blocks_of(op->image->size_bytes)) : 0;
+	task->result = count ? zero_blocks(run, first, first + count) : 0;
 }
 
 static void zero_finish(struct zero_task *task, int result)
@@ -335,79 +362,20 @@ void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom)
 	uint64_t index = chunk->index;
 
 	leaf_chunk_put_locked(leaf, chunk, true);
-	if (!zero)
+	if (!zero || reserve_locked(&run, index, index) < 0)
 		return;
 	leaf_chunk_remove_locked(leaf, chunk);
 	mark_whole_locked(&run, index, 1);
 }
 
-/* The bytes past the new end in its last block become zeros. */
-static int clear_tail(struct leaf *leaf, uint64_t size_bytes)
+void leaf_zero_cut(struct leaf *leaf, uint64_t end)
 {
-	uint64_t block = size_bytes >> BLOCK_SHIFT;
-	uint32_t in_block = (uint32_t)(size_bytes & (BLOCK_SIZE - 1));
-	uint32_t in_chunk = (uint32_t)(block % leaf->geometry.chunk_blocks);
-	struct chunk *chunk = leaf_chunk_find(leaf, block / leaf->geometry.chunk_blocks);
-	static const uint8_t zeros[4096];
+	g_autoptr(zero_run) run = zero_run_new(leaf, true, true);
+	uint64_t per_chunk = leaf->geometry.chunk_blocks, chunk = (end + per_chunk - 1) / per_chunk;
+	uint32_t first = (uint32_t)(end % per_chunk);
 
-	if (!in_block || !chunk || !bits_test(chunk_present(leaf, chunk), in_chunk) ||
-	    bits_test(chunk_zero(leaf, chunk), in_chunk))
-		return 0;
-	return image_file_write(&leaf->file, zeros, BLOCK_SIZE - in_block,
-				leaf_slot_offset(&leaf->geometry, chunk->slot) + ((uint64_t)in_chunk << BLOCK_SHIFT) +
-					in_block);
-}
-
-/* What lies past the new end goes: as in a bottom layer, no trace is kept. */
-static int shrink(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes)
-{
-	g_autoptr(zero_run) run = zero_run_new(leaf, true, false);
-	uint64_t end = blocks_of(old_bytes);
-	int result = clear_tail(leaf, new_bytes);
-
-	if (result == 0 && blocks_of(new_bytes) < end)
-		result = zero_blocks(run, blocks_of(new_bytes), end, end);
-	return result;
-}
-
-/* What is below must not show through where the disk was shorter before. */
-static int grow(struct leaf *leaf, uint64_t old_bytes, uint64_t new_bytes, bool bottom)
-{
-	g_autoptr(zero_run) run = zero_run_new(leaf, bottom, false);
-	uint64_t first = blocks_of(old_bytes), end = blocks_of(new_bytes);
-
-	return !bottom && first < end ? zero_blocks(run, first, end, end) : 0;
-}
-
-/* The new size becomes durable together with the table that fits it, by the
- * header that a checkpoint writes. */
-static int resize_work(struct image_op *op)
-{
-	struct leaf *leaf = leaf_of(op->image);
-	uint64_t old_bytes = op->image->size_bytes, new_bytes = op->length;
-	struct image_op flush = {0};
-	int result = new_bytes < old_bytes ? shrink(leaf, old_bytes, new_bytes)
-					   : grow(leaf, old_bytes, new_bytes, op->bottom);
-
-	if (result < 0)
-		return result;
-	g_mutex_lock(&leaf->lock);
-	leaf->header.size_bytes = le64_of(new_bytes);
-	leaf->checkpoint_due = true;
-	leaf->unflushed = true;
-	g_mutex_unlock(&leaf->lock);
-	result = image_run_blocking(op->image, &flush, image_flush);
-	if (result == 0)
-		op->image->size_bytes = new_bytes;
-	else
-		op->image->failed = true;
-	return result;
-}
-
-void leaf_resize(struct image *image, struct image_op *op)
-{
-	if (op->length > LEAF_SIZE_MAX(leaf_of(image)->geometry.chunk_bytes))
-		image_op_complete(op, -EFBIG);
-	else
-		image_op_offload(op, resize_work);
+	run->forgotten = true;
+	if (first)
+		zero_part(run, end / per_chunk, first, (uint32_t)(per_chunk - first));
+	zero_whole(run, chunk, (UINT64_MAX >> leaf->geometry.chunk_shift) - chunk);
 }

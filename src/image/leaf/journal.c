@@ -107,7 +107,7 @@ static int64_t builder_seal(struct leaf *leaf, struct record_builder *builder)
 	return (int64_t)bytes;
 }
 
-int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan)
+int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan, struct leaf_dirty *taken)
 {
 	struct record_builder builder;
 
@@ -121,7 +121,7 @@ int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan)
 		leaf_apply_add_entries(plan, &builder);
 	if (builder.overflow)
 		return -1;
-	leaf_forget_dirty_locked(leaf);
+	leaf_dirty_take_locked(leaf, taken);
 	return builder_seal(leaf, &builder);
 }
 

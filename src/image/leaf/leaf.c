@@ -41,7 +41,9 @@ static int leaf_begin_writing(struct image *image)
 	result = leaf_header_write(&leaf->file, &header);
 	if (result < 0)
 		return result;
+	g_mutex_lock(&leaf->lock);
 	leaf->header = header;
+	g_mutex_unlock(&leaf->lock);
 	image->generation++;
 	return 0;
 }
@@ -66,6 +68,14 @@ static struct image *leaf_open(int fd, const char *path, unsigned flags, uint64_
 	return leaf ? &leaf->image : NULL;
 }
 
+/* Its space is nobody's. */
+static void punch_redo_reserve(struct leaf *leaf)
+{
+	if (leaf->redo_reserve && !leaf->image.failed)
+		(void)image_file_punch(&leaf->file, leaf_slot_offset(&leaf->geometry, leaf->redo_reserve->slot),
+				       leaf->geometry.chunk_bytes);
+}
+
 static int leaf_close(struct image *image)
 {
 	struct leaf *leaf = leaf_of(image);
@@ -74,6 +84,7 @@ static int leaf_close(struct image *image)
 
 	if (image->begun && !image->failed)
 		result = image_run_blocking(image, &flush, image_flush);
+	punch_redo_reserve(leaf);
 	leaf_table_assert_locked(leaf);
 	leaf_free(leaf);
 	return result;

@@ -64,6 +64,7 @@ struct chunk {
 /* slots.c has the transitions. */
 enum slot_state {
 	SLOT_FREE,    /* nothing names it, nothing is under way on it: may be handed out */
+	SLOT_SPARE,   /* the same, and kept for the zero list */
 	SLOT_TAKEN,   /* has an owner */
 	SLOT_FREED,   /* lost its owner; the next commit tells the disk */
 	SLOT_FREEING, /* the commit under way tells the disk */
@@ -100,16 +101,20 @@ struct leaf {
 	uint64_t image_id;
 
 	GMutex lock;
-	struct leaf_header_ondisk header; /* as on disk */
+	/* As on disk. It changes where a commit ends, from what that commit has
+	 * written, and before the first of them. */
+	struct leaf_header_ondisk header;
 	uint64_t file_bytes;
 
 	GHashTable *chunks; /* uint64_t * (chunk->index) -> struct chunk */
 	GTree *ordered;	    /* the same by index: what is next */
 	GArray *slots;	    /* struct slot */
 	GArray *free;	    /* uint64_t: the FREE slots, a stack */
+	GArray *spare;	    /* uint64_t: SPARE */
 	GArray *freed;	    /* uint64_t: FREED */
 	GArray *freeing;    /* uint64_t: FREEING */
 	struct intervals *zero;
+	unsigned zero_promised; /* intervals that a batch under way may add */
 
 	GPtrArray *dirty;	/* struct chunk: to be in the next record */
 	GArray *events;		/* struct leaf_event */
@@ -118,8 +123,9 @@ struct leaf {
 	GByteArray *page_place; /* per page: place of the current copy, 0 or 1 */
 	GArray *page_epoch;	/* uint64_t, per page: of the current copy, 0: none yet */
 	bool zero_dirty;	/* differs from the zero list on disk */
-	bool checkpoint_due;	/* the next commit must write the table back */
+	bool checkpoint_due; /* the next commit must write the table back: a record that must not count may be there */
 	GPtrArray *zero_slots;	/* struct chunk: slots of the zero list */
+	unsigned zero_retiring; /* slots that a checkpoint under way replaces */
 
 	uint64_t journal_position; /* file offset of the next record */
 	uint64_t journal_sequence; /* of the next record */
@@ -128,12 +134,17 @@ struct leaf {
 	bool unflushed;		    /* transfers written since the last data flush began */
 	struct list flushes;	    /* image_op: wait for the next commit */
 	struct list applies;	    /* image_op: wait for a commit of their own */
+	struct list resizes;	    /* image_op: the same */
 	struct leaf_commit *commit; /* under way, or NULL */
 
 	bool growing;	     /* the grow command runs */
 	uint64_t full_bytes; /* the size at which it was tried last */
 	GCond grown;
 	struct list room_waiters; /* image_op */
+
+	/* A redo slot that the file has room for, kept from the first batch on. */
+	struct chunk *redo_reserve; /* NULL: none, or in use */
+	bool redo_reserved;	    /* there is one, or a batch has it */
 
 	GArray *redo; /* struct leaf_redo found at open, by block; their slots are in freed. Empty once it is written */
 };
@@ -189,8 +200,16 @@ struct chunk *leaf_chunk_load(struct leaf *leaf, uint64_t index, uint64_t slot);
 void leaf_chunk_unload(struct leaf *leaf, struct chunk *chunk);
 void leaf_chunk_mark_dirty_locked(struct leaf *leaf, struct chunk *chunk);
 void leaf_page_mark_dirty_locked(struct leaf *leaf, uint64_t slot);
-/* What is dirty stands in a record or a checkpoint now. */
-void leaf_forget_dirty_locked(struct leaf *leaf);
+/* What is dirty goes to TAKEN, which a commit writes; it comes back when that has
+ * failed and the disk is as before. */
+struct leaf_dirty {
+	GArray *slots;	     /* uint64_t: of chunks */
+	GArray *events;	     /* struct leaf_event */
+	GArray *free_events; /* uint64_t */
+};
+void leaf_dirty_take_locked(struct leaf *leaf, struct leaf_dirty *taken);
+void leaf_dirty_restore_locked(struct leaf *leaf, struct leaf_dirty *taken);
+void leaf_dirty_clear(struct leaf_dirty *taken);
 /* Takes the chunk out of the table; its slot is free after the next commit. */
 void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk);
 /* The same for a chunk that the record of the commit under way drops: its slot
@@ -226,6 +245,15 @@ static inline struct chunk *leaf_slot_chunk(const struct leaf *leaf, uint64_t sl
 /* A slot of the file for INDEX, without putting the chunk in the hash. NULL with
  * *ERRNUM as for leaf_chunk_allocate_locked(). */
 struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum);
+/* The reserve has slots for a zero list of so many intervals MORE. Errors as
+ * above. */
+int leaf_spare_reserve_locked(struct leaf *leaf, unsigned more);
+/* One of the reserve, for a checkpoint: NULL and -ENOSPC where there is none. */
+struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *errnum);
+/* CHUNK goes, and nothing on disk names its slot. */
+void leaf_spare_return_locked(struct leaf *leaf, struct chunk *chunk);
+/* The reserve is no larger than it need be. */
+void leaf_spare_trim_locked(struct leaf *leaf);
 /* CHUNK loses its slot, which becomes STATE: FREED, FREEING, or FREE. */
 void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state);
 /* The slot is not handed out before the last pin is gone. */
@@ -299,10 +327,10 @@ int leaf_header_write(const struct image_file *file, struct leaf_header_ondisk *
 /* Applies the journal to the table just loaded; sets journal_position and
  * journal_sequence. Returns the number of records, or -1 after damage. */
 int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report);
-/* Builds one record of all that is dirty. Returns its length, 0: nothing to
- * write, -1: does not fit. */
+/* Builds one record of all that is dirty, which goes to TAKEN. Returns its
+ * length, 0: nothing to write, -1: does not fit. */
 struct apply_plan;
-int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan);
+int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan, struct leaf_dirty *taken);
 /* A record with one entry of TYPE and no values. */
 int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type type);
 /* What the entries of all that is dirty take in a record. */
@@ -342,14 +370,20 @@ unsigned leaf_apply_extents_max(uint64_t journal_bytes);
 
 /* checkpoint.c */
 struct leaf_checkpoint;
-/* What is to be written, as of now. NULL with *ERRNUM when the zero list finds
- * no slot. */
-struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, int *errnum);
+struct leaf_resize;
+/* What is to be written, as of now, with RESIZE unless NULL; what is dirty goes
+ * to TAKEN. NULL with *ERRNUM when the zero list finds no slot. */
+struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, const struct leaf_resize *resize,
+						       struct leaf_dirty *taken, int *errnum);
 /* Pages, flush, header. Blocks; any thread. 0 or -errno; *HEADER_TOUCHED: the
  * header may have changed on disk. */
 int leaf_checkpoint_write(struct leaf *leaf, struct leaf_checkpoint *checkpoint, bool *header_touched);
 void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint);
+/* It was not written: the header on disk is as before. */
+void leaf_checkpoint_undo_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint);
 void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint);
+/* Slots that a zero list of so many intervals fills. */
+uint64_t leaf_zero_list_slots(const struct leaf *leaf, uint64_t intervals);
 /* Everything is to be written again. */
 void leaf_dirty_everything_locked(struct leaf *leaf);
 /* Writes all of the table back. While nobody else has the image; blocks. 0 or -errno. */
@@ -360,9 +394,11 @@ struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t bl
 struct image_extent leaf_read(struct image_io *io);
 int64_t leaf_write(struct image_io *io);
 
+/* resize.c */
+void leaf_resize(struct image *image, struct image_op *op);
+
 /* discard.c */
 void leaf_zero(struct image *image, struct image_op *op);
-void leaf_resize(struct image *image, struct image_op *op);
 /* A run of blocks: a part of chunk HEAD, whole chunks, the start of TAIL. */
 struct leaf_zero_parts {
 	uint64_t head;
@@ -374,6 +410,14 @@ struct leaf_zero_parts {
 };
 /* Of the blocks [FIRST, END); the image's last, partial chunk counts as whole. */
 struct leaf_zero_parts leaf_zero_parts(const struct leaf *leaf, uint64_t first, uint64_t end);
+/* The same for an image that ends at IMAGE_END. */
+struct leaf_zero_parts leaf_zero_parts_of(const struct leaf *leaf, uint64_t first, uint64_t end, uint64_t image_end);
+/* Blocks from END on, which no durable table names any more, go and are punched.
+ * Blocks. */
+void leaf_zero_cut(struct leaf *leaf, uint64_t end);
+/* Whether chunks in [FIRST, END) may join the zero list: errors as for
+ * leaf_spare_reserve_locked(). */
+int leaf_zero_reserve_locked(struct leaf *leaf, uint64_t first, uint64_t end);
 /* What the durable record of the commit under way says is zero becomes so in
  * memory, and is punched. Block. */
 void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t first, uint32_t count);

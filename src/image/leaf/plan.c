@@ -8,7 +8,9 @@
  *
  * Redo slots stand in no table, only in APPLY entries. When APPLIED is durable,
  * or no record was written, nothing names them, and they are free at once: the
- * next batch writes over space that the file already has. */
+ * next batch writes over space that the file already has. The first of them is
+ * kept: a full store must take what the guest writes over what it has, or a
+ * cache in front of it could never be emptied. */
 #include <errno.h>
 
 #include "apply.h"
@@ -32,13 +34,21 @@ unsigned leaf_apply_extents_max(uint64_t journal_bytes)
 	return (unsigned)((record - sizeof(struct leaf_record_ondisk)) / ENTRY_BYTES(4));
 }
 
+static struct chunk *take_redo_slot_locked(struct leaf *leaf, int *errnum)
+{
+	*errnum = 0;
+	if (leaf->redo_reserve)
+		return g_steal_pointer(&leaf->redo_reserve);
+	return leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, errnum);
+}
+
 static int plan_redo_locked(struct apply_plan *plan, struct piece *piece)
 {
 	struct leaf *leaf = plan->leaf;
 	int errnum = 0;
 
 	if (!plan->redo_slots->len || plan->redo_used + piece->blocks > leaf->geometry.chunk_blocks) {
-		struct chunk *slot = leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, &errnum);
+		struct chunk *slot = take_redo_slot_locked(leaf, &errnum);
 
 		if (!slot)
 			return errnum;
@@ -119,12 +129,24 @@ static int plan_data_locked(struct apply_plan *plan, uint64_t block, uint64_t bl
 	return result;
 }
 
+/* The zero list has room for CHUNKS when the batch has happened. */
+static int promise_locked(struct apply_plan *plan, struct interval chunks)
+{
+	int result = leaf_zero_reserve_locked(plan->leaf, chunks.first, chunks.first + chunks.count);
+
+	plan->promised += result == 0;
+	plan->leaf->zero_promised += result == 0;
+	return result;
+}
+
 static int plan_zeros_locked(struct apply_plan *plan, uint64_t block, uint64_t blocks)
 {
 	struct leaf_zero_parts parts = leaf_zero_parts(plan->leaf, block, block + blocks);
 	int result = plan_in_chunk_locked(plan, parts.head, parts.head_first, parts.head_blocks, NULL);
 
-	if (parts.whole.count) {
+	if (result == 0 && parts.whole.count && !plan->bottom)
+		result = promise_locked(plan, parts.whole);
+	if (result == 0 && parts.whole.count) {
 		g_array_append_val(plan->zeros, parts.whole);
 		plan->entry_bytes += ENTRY_BYTES(2) + (plan->bottom ? 0 : ENTRY_BYTES(2));
 	}
@@ -155,6 +177,42 @@ static int plan_extents_locked(struct apply_plan *plan, const struct image_apply
 	return result;
 }
 
+/* Before the first batch of data: a redo slot with its room in the file is kept
+ * for times when there is none; where there is none now, batches go on without.
+ * The room is taken by writing, which no file system answers with a promise. */
+static void redo_reserve(struct leaf *leaf)
+{
+	uint64_t bytes = leaf->geometry.chunk_bytes;
+	g_autofree uint8_t *zeros = NULL;
+	struct chunk *slot;
+	int result = 0;
+
+	g_mutex_lock(&leaf->lock);
+	slot = leaf->redo_reserved ? NULL : leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, &result);
+	leaf->redo_reserved |= slot != NULL;
+	g_mutex_unlock(&leaf->lock);
+	if (!slot)
+		return;
+	zeros = g_malloc0(bytes);
+	result = image_file_write(&leaf->file, zeros, bytes, leaf_slot_offset(&leaf->geometry, slot->slot));
+	g_mutex_lock(&leaf->lock);
+	leaf->redo_reserved = result == 0;
+	if (result == 0)
+		leaf->redo_reserve = slot;
+	else
+		leaf_chunk_return_locked(leaf, slot);
+	g_mutex_unlock(&leaf->lock);
+}
+
+static bool has_data(const struct image_op *op)
+{
+	unsigned i = 0;
+
+	while (i < op->extent_count && !op->extents[i].data)
+		i++;
+	return i < op->extent_count;
+}
+
 struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, int *result)
 {
 	struct apply_plan *plan = g_new0(struct apply_plan, 1);
@@ -165,6 +223,8 @@ struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, i
 	plan->zeros = g_array_new(FALSE, FALSE, sizeof(struct interval));
 	plan->redo_slots = g_ptr_array_new();
 	*result = 0;
+	if (has_data(op))
+		redo_reserve(leaf);
 	g_mutex_lock(&leaf->lock);
 	for (unsigned i = 0; i < op->extent_count && *result == 0; i += BATCH_EXTENTS) {
 		*result = plan_extents_locked(plan, op->extents + i, MIN(BATCH_EXTENTS, op->extent_count - i));
@@ -185,16 +245,20 @@ static void return_redo_slots_locked(const struct apply_plan *plan, bool uncerta
 	for (guint i = plan->redo_slots->len; i-- > 0;) {
 		struct chunk *slot = plan->redo_slots->pdata[i];
 
-		if (uncertain)
+		if (i == 0 && !uncertain && plan->leaf->redo_reserved && !plan->leaf->redo_reserve)
+			plan->leaf->redo_reserve = slot;
+		else if (uncertain)
 			leaf_chunk_remove_locked(plan->leaf, slot);
 		else
 			leaf_chunk_return_locked(plan->leaf, slot);
 	}
+	plan->leaf->redo_reserved = plan->leaf->redo_reserve;
 }
 
 void leaf_plan_free_locked(struct apply_plan *plan, bool uncertain)
 {
 	return_redo_slots_locked(plan, uncertain);
+	plan->leaf->zero_promised -= plan->promised;
 	for (guint i = 0; i < plan->pieces->len; i++)
 		leaf_zero_put_locked(plan->leaf, plan_piece(plan, i)->chunk, plan->bottom);
 	g_ptr_array_free(plan->redo_slots, TRUE);

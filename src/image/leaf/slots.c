@@ -1,5 +1,8 @@
 /* Slots: who has one, and when it may be handed out again.
  *
+ *            reserve               take for the zero list
+ *     FREE ---------> SPARE <-------------------> TAKEN
+ *          <---------        nothing on disk names it
  *            take                 owner goes, the disk names it
  *     FREE ---------> TAKEN -----------------------------------> FREED
  *      ^ ^              |  owner goes by the record under way     | a commit begins
@@ -13,7 +16,12 @@
  * Two things keep a slot from its next owner: that a durable table or record
  * may name its last one (FREED, FREEING: invariant 5 of leaf.h), and that a
  * punch or a transfer of it is under way, which would fall on the next owner's
- * data (pins). They are independent, and a slot is free when both are gone. */
+ * data (pins). They are independent, and a slot is free when both are gone.
+ *
+ * A checkpoint writes the zero list to other slots than it has. Those it always
+ * finds in the reserve, which is filled before anything else gets a slot and
+ * before the list gets longer: what would need more than there is finds no room
+ * while nothing has changed yet. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -26,8 +34,13 @@
 
 #ifdef LEAFDISK_FAULTS
 static const bool allowed[SLOT_STATES][SLOT_STATES] = {
-	[SLOT_FREE] = {[SLOT_TAKEN] = true},
-	[SLOT_TAKEN] = {[SLOT_FREED] = true, [SLOT_FREEING] = true, [SLOT_FREE] = true, [SLOT_BUSY] = true},
+	[SLOT_FREE] = {[SLOT_TAKEN] = true, [SLOT_SPARE] = true},
+	[SLOT_SPARE] = {[SLOT_TAKEN] = true, [SLOT_FREE] = true},
+	[SLOT_TAKEN] = {[SLOT_FREED] = true,
+			[SLOT_FREEING] = true,
+			[SLOT_FREE] = true,
+			[SLOT_BUSY] = true,
+			[SLOT_SPARE] = true},
 	[SLOT_FREED] = {[SLOT_FREEING] = true},
 	[SLOT_FREEING] = {[SLOT_FREED] = true, [SLOT_FREE] = true, [SLOT_BUSY] = true},
 	[SLOT_BUSY] = {[SLOT_FREE] = true},
@@ -39,6 +52,8 @@ static GArray *list_of(struct leaf *leaf, enum slot_state state)
 	switch (state) {
 	case SLOT_FREE:
 		return leaf->free;
+	case SLOT_SPARE:
+		return leaf->spare;
 	case SLOT_FREED:
 		return leaf->freed;
 	case SLOT_FREEING:
@@ -94,25 +109,101 @@ static int cover_slot(struct leaf *leaf, uint64_t slot)
 	return 0;
 }
 
-struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum)
+static uint64_t pop(GArray *list)
 {
-	struct chunk *chunk;
-	uint64_t slot;
+	uint64_t slot = g_array_index(list, uint64_t, list->len - 1);
+
+	g_array_set_size(list, list->len - 1);
+	return slot;
+}
+
+/* A slot that nobody has, in no list. */
+static int find_slot(struct leaf *leaf, uint64_t *slot)
+{
+	int errnum;
 
 	if (leaf->free->len) {
-		slot = g_array_index(leaf->free, uint64_t, leaf->free->len - 1);
-		g_array_set_size(leaf->free, leaf->free->len - 1);
-	} else {
-		slot = leaf->slots->len;
-		*errnum = cover_slot(leaf, slot);
-		if (*errnum)
-			return NULL;
-		leaf_slots_cover_locked(leaf, slot);
+		*slot = pop(leaf->free);
+		return 0;
 	}
-	chunk = leaf_chunk_new(leaf, index, slot);
+	*slot = leaf->slots->len;
+	errnum = cover_slot(leaf, *slot);
+	if (errnum == 0)
+		leaf_slots_cover_locked(leaf, *slot);
+	return errnum;
+}
+
+static struct chunk *give_slot(struct leaf *leaf, uint64_t slot, uint64_t index)
+{
+	struct chunk *chunk = leaf_chunk_new(leaf, index, slot);
+
 	leaf_slot(leaf, slot)->chunk = chunk;
 	set_state(leaf, slot, SLOT_TAKEN);
 	return chunk;
+}
+
+/* Twice what a list takes, less what lists have now: for the next, and, as that
+ * then has them, for the one after. */
+static uint64_t spare_needed(const struct leaf *leaf, unsigned more)
+{
+	uint64_t intervals = (uint64_t)intervals_length(leaf->zero) + leaf->zero_promised + more;
+	uint64_t both = 2 * MAX(leaf_zero_list_slots(leaf, intervals), 1);
+	uint64_t held = leaf->zero_slots->len + leaf->zero_retiring;
+
+	return both > held ? both - held : 0;
+}
+
+int leaf_spare_reserve_locked(struct leaf *leaf, unsigned more)
+{
+	uint64_t needed = spare_needed(leaf, more), slot;
+
+	while (leaf->spare->len < needed) {
+		int errnum = find_slot(leaf, &slot);
+
+		if (errnum)
+			return errnum;
+		set_state(leaf, slot, SLOT_SPARE);
+	}
+	return 0;
+}
+
+void leaf_spare_trim_locked(struct leaf *leaf)
+{
+	uint64_t enough = spare_needed(leaf, LEAF_INTERVALS_PER_PAGE);
+
+	while (leaf->spare->len > enough)
+		set_state(leaf, pop(leaf->spare), SLOT_FREE);
+}
+
+/* An image that was full before there was a reserve has none. */
+struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *errnum)
+{
+	uint64_t slot;
+
+	*errnum = 0;
+	if (leaf->spare->len)
+		slot = pop(leaf->spare);
+	else
+		*errnum = find_slot(leaf, &slot);
+	if (*errnum == -EAGAIN)
+		*errnum = -ENOSPC;
+	return *errnum ? NULL : give_slot(leaf, slot, index);
+}
+
+void leaf_spare_return_locked(struct leaf *leaf, struct chunk *chunk)
+{
+	leaf_slot_release_locked(leaf, chunk, SLOT_SPARE);
+	g_free(chunk);
+}
+
+struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum)
+{
+	uint64_t slot;
+
+	*errnum = leaf_spare_reserve_locked(leaf, 1);
+	if (*errnum == 0)
+		*errnum = find_slot(leaf, &slot);
+	return *errnum ? NULL : give_slot(leaf, slot, index);
 }
 
 void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state)

@@ -99,13 +99,55 @@ static void unmark_dirty(struct leaf *leaf, struct chunk *chunk)
 		((struct chunk *)leaf->dirty->pdata[chunk->dirty_position])->dirty_position = chunk->dirty_position;
 }
 
-void leaf_forget_dirty_locked(struct leaf *leaf)
+void leaf_dirty_take_locked(struct leaf *leaf, struct leaf_dirty *taken)
 {
-	for (guint i = 0; i < leaf->dirty->len; i++)
-		((struct chunk *)leaf->dirty->pdata[i])->dirty = false;
+	*taken = (struct leaf_dirty){g_array_new(FALSE, FALSE, sizeof(uint64_t)), leaf->events, leaf->free_events};
+	for (guint i = 0; i < leaf->dirty->len; i++) {
+		struct chunk *chunk = leaf->dirty->pdata[i];
+
+		chunk->dirty = false;
+		g_array_append_val(taken->slots, chunk->slot);
+	}
 	g_ptr_array_set_size(leaf->dirty, 0);
-	g_array_set_size(leaf->events, 0);
-	g_array_set_size(leaf->free_events, 0);
+	leaf->events = g_array_new(FALSE, FALSE, sizeof(struct leaf_event));
+	leaf->free_events = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+}
+
+static void put_in_front(GArray *older, GArray **newer)
+{
+	g_array_append_vals(older, (*newer)->data, (*newer)->len);
+	g_array_free(*newer, TRUE);
+	*newer = older;
+}
+
+/* A slot that has lost its chunk since has an event of its own. Whether a chunk
+ * had soft blocks is not known any more: it is taken to have some. */
+void leaf_dirty_restore_locked(struct leaf *leaf, struct leaf_dirty *taken)
+{
+	if (!taken->slots)
+		return;
+	for (guint i = 0; i < taken->slots->len; i++) {
+		struct chunk *chunk = leaf_slot_chunk(leaf, g_array_index(taken->slots, uint64_t, i));
+
+		if (!chunk || chunk->index >= LEAF_CHUNK_ZERO_LIST)
+			continue;
+		leaf_chunk_mark_dirty_locked(leaf, chunk);
+		chunk->soft = true;
+	}
+	put_in_front(taken->events, &leaf->events);
+	put_in_front(taken->free_events, &leaf->free_events);
+	g_array_free(taken->slots, TRUE);
+	*taken = (struct leaf_dirty){0};
+}
+
+void leaf_dirty_clear(struct leaf_dirty *taken)
+{
+	if (!taken->slots)
+		return;
+	g_array_free(taken->slots, TRUE);
+	g_array_free(taken->events, TRUE);
+	g_array_free(taken->free_events, TRUE);
+	*taken = (struct leaf_dirty){0};
 }
 
 /* Blocks of chunk INDEX that are inside the image. */
@@ -233,6 +275,7 @@ void leaf_table_init(struct leaf *leaf)
 	leaf->ordered = g_tree_new_full(compare_indexes, NULL, NULL, NULL);
 	leaf->slots = g_array_new(FALSE, TRUE, sizeof(struct slot));
 	leaf->free = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+	leaf->spare = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 	leaf->freed = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 	leaf->freeing = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 	leaf->free_events = g_array_new(FALSE, FALSE, sizeof(uint64_t));
@@ -246,6 +289,7 @@ void leaf_table_init(struct leaf *leaf)
 	leaf->zero = intervals_new();
 	list_init(&leaf->flushes);
 	list_init(&leaf->applies);
+	list_init(&leaf->resizes);
 	list_init(&leaf->room_waiters);
 }
 
@@ -259,6 +303,7 @@ void leaf_table_clear(struct leaf *leaf)
 	g_ptr_array_free(leaf->dirty, TRUE);
 	g_ptr_array_free(leaf->zero_slots, TRUE);
 	g_array_free(leaf->free, TRUE);
+	g_array_free(leaf->spare, TRUE);
 	g_array_free(leaf->freed, TRUE);
 	g_array_free(leaf->freeing, TRUE);
 	g_array_free(leaf->free_events, TRUE);
@@ -282,9 +327,10 @@ void leaf_table_assert_locked(struct leaf *leaf)
 
 		if (!chunk)
 			continue;
-		g_assert(chunk->slot == slot && !chunk->dead); /* 1 */
+		g_assert(chunk->slot == slot); /* 1 */
 		if (chunk->index >= LEAF_CHUNK_ZERO_LIST)
 			continue;
+		g_assert(!chunk->dead);
 		owned++;
 		g_assert(leaf_chunk_find(leaf, chunk->index) == chunk);		  /* 1 */
 		g_assert(leaf_chunk_from(leaf, chunk->index) == chunk);		  /* 1 */
