@@ -94,7 +94,7 @@ COMPARES_ERRNOS = {
     "src/image/leaf/apply.c": "its own: the journal is too small",
     "src/image/leaf/commit.c": "its own: the journal is too small",
     "src/image/leaf/plan.c": "its own: the journal is too small",
-    "src/image/leaf/slots.c": "ftruncate: longer than a file can be",
+    "src/image/leaf/room.c": "ftruncate: longer than a file can be",
     "src/disk/overflow.c": "its own: the directory is another user's",
     "src/disk/roots.c": "its own: a file brought from elsewhere",
     "src/disk/owner.c": "kill and locks: there is such a process, such a holder",

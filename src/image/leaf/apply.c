@@ -140,12 +140,48 @@ static void prepare_work(struct loop_work *work)
 	op->result = apply_prepare(op);
 }
 
+static void prepare_done(struct loop_work *work);
+
+static void prepare(struct image_op *op)
+{
+	op->work = (struct loop_work){.work = prepare_work, .done = prepare_done};
+	loop_offload_step(aio_queue_loop(op->queue), &op->work);
+}
+
+struct room_wait {
+	struct image_op room;
+	struct image_op *op;
+};
+
+static void room_came(struct image_op *room, int result)
+{
+	struct room_wait *wait = container_of(room, struct room_wait, room);
+	struct image_op *op = wait->op;
+
+	g_free(wait);
+	if (result < 0)
+		op->done(op, result);
+	else
+		prepare(op);
+}
+
+static void wait_room(struct leaf *leaf, struct image_op *op)
+{
+	struct room_wait *wait = g_new0(struct room_wait, 1);
+
+	wait->op = op;
+	wait->room = (struct image_op){.queue = op->queue, .done = room_came};
+	leaf_wait_room(&leaf->image, &wait->room);
+}
+
 static void prepare_done(struct loop_work *work)
 {
 	struct image_op *op = container_of(work, struct image_op, work);
 	struct leaf *leaf = leaf_of(op->image);
 
-	if (op->result < 0)
+	if (op->result == -EAGAIN)
+		wait_room(leaf, op);
+	else if (op->result < 0)
 		op->done(op, op->result);
 	else
 		leaf_commit_enqueue(leaf, &leaf->applies, op);
@@ -154,8 +190,7 @@ static void prepare_done(struct loop_work *work)
 void leaf_apply(struct image *image, struct image_op *op)
 {
 	(void)image;
-	op->work = (struct loop_work){.work = prepare_work, .done = prepare_done};
-	loop_offload_step(aio_queue_loop(op->queue), &op->work);
+	prepare(op);
 }
 
 bool leaf_apply_fits_locked(struct leaf *leaf, const struct apply_plan *plan)

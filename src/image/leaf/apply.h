@@ -27,7 +27,7 @@ struct apply_plan {
 
 /* The plan of OP's batch: chunks and redo slots are taken, nothing is written
  * and nothing has changed for readers. Blocks. NULL with *RESULT: -EFBIG does
- * not fit the journal, -ENOSPC, -ENOMEM. */
+ * not fit the journal, -ENOSPC, -ENOMEM; -EAGAIN: after leaf_wait_room(). */
 struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, int *result);
 /* What was taken and is not used goes back. UNCERTAIN: a record of the batch
  * may be on disk, and its copies owed, until the next commit. */

@@ -315,7 +315,9 @@ int leaf_checkpoint_everything(struct leaf *leaf)
 	int result;
 
 	leaf_dirty_everything_locked(leaf);
-	checkpoint = leaf_checkpoint_prepare_locked(leaf, NULL, &taken, &result);
+	do
+		checkpoint = leaf_checkpoint_prepare_locked(leaf, NULL, &taken, &result);
+	while (result == -EAGAIN && (result = leaf_room_extend(leaf)) == 0);
 	leaf_dirty_clear(&taken);
 	if (!checkpoint)
 		return result;

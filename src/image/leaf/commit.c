@@ -277,11 +277,34 @@ static void checkpoint_work(struct loop_work *work)
 		leaf_resize_settle(commit->leaf, commit->resize);
 }
 
+static void checkpoint_done(struct loop_work *work);
+
+static void begin_checkpoint(struct leaf_commit *commit)
+{
+	commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
+	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
+}
+
+static void room_came(struct image_op *room, int result)
+{
+	struct leaf_commit *commit = container_of(room, struct leaf_commit, room);
+
+	if (result < 0)
+		leaf_commit_finish(commit, result);
+	else
+		begin_checkpoint(commit);
+}
+
 static void checkpoint_done(struct loop_work *work)
 {
 	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
 
-	leaf_commit_finish(commit, commit->result);
+	if (commit->checkpoint || commit->result != -EAGAIN) {
+		leaf_commit_finish(commit, commit->result);
+		return;
+	}
+	commit->room = (struct image_op){.queue = commit->queue, .done = room_came};
+	leaf_wait_room(&commit->leaf->image, &commit->room);
 }
 
 /* The data is durable. */
@@ -312,8 +335,7 @@ static void commit_run(struct leaf *leaf)
 	struct leaf_commit *commit = leaf->commit;
 
 	if (commit->whole) {
-		commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
-		loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
+		begin_checkpoint(commit);
 	} else if (commit->data_flush) {
 		submit(commit, AIO_DATASYNC, data_flushed);
 	} else {

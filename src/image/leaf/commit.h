@@ -22,6 +22,7 @@ struct leaf_commit {
 	void (*next)(struct leaf_commit *commit, int result);
 	struct aio_request aio;
 	struct loop_work work;
+	struct image_op room; /* waits for the file to be extended */
 	struct loop_task task;
 };
 

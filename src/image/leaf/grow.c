@@ -2,19 +2,44 @@
  * make the device larger.
  *
  * The command is an argument vector of the local configuration, run without a
- * shell on a thread of its own, never on the data path. Writers that found no
- * room wait in room_waiters (and discards on the condition `grown`), then try
- * again: with the device's new size, or for -ENOSPC when it did not grow. */
+ * shell on a thread of its own, never on the data path. Who found no room waits
+ * (room.c), then tries again: with the device's new size, or for -ENOSPC when it
+ * did not grow. A command that takes longer than its limit is killed.
+ *
+ * A run belongs to its thread, which may outlast the image: a close does not wait
+ * for a command, it takes the image out of the run. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "core/fault.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "leaf.h"
+
+#define LIMIT_SECONDS 300
+#define KILL_SECONDS 5
+#define LOOK_US (20 * 1000)
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
 
 static struct {
 	GMutex lock;
 	char **argv;
 } command;
+
+/* Lock order: a run's, then the leaf's. */
+struct leaf_grow {
+	gint references; /* the thread's, the leaf's */
+	GMutex lock;
+	struct leaf *leaf; /* NULL: it is closed */
+	char *path;
+};
 
 void image_set_grow_command(const char *const *argv)
 {
@@ -41,76 +66,144 @@ static char **command_for(const char *path)
 	return argv;
 }
 
-/* In the child: the daemon blocks and ignores signals of its own. */
-static void reset_signals(gpointer unused)
+/* In the child: the daemon blocks and ignores signals of its own, and the kernel
+ * treats it as what storage depends on. A group of its own is killed as a whole. */
+static void be_ordinary(gpointer unused)
 {
+	static const char score[] = "0";
 	sigset_t none;
+	int fd;
 
 	(void)unused;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
+	setpgid(0, 0);
+	prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
+	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 && write(fd, score, sizeof(score) - 1) >= 0)
+		close(fd);
+}
+
+static gint64 limit_us(const char *path)
+{
+	return (fault_hit("grow.limit", path) ? 1 : LIMIT_SECONDS) * G_USEC_PER_SEC;
+}
+
+/* False: it has not ended by DEADLINE, on the monotonic clock. */
+static bool wait_until(GPid pid, gint64 deadline, int *status)
+{
+	pid_t ended;
+
+	while ((ended = waitpid(pid, status, WNOHANG)) == 0 && g_get_monotonic_time() < deadline)
+		g_usleep(LOOK_US);
+	return ended != 0;
+}
+
+static bool finish_command(GPid pid, const char *path, GError **error)
+{
+	int status = 0;
+
+	if (wait_until(pid, g_get_monotonic_time() + limit_us(path), &status))
+		return g_spawn_check_wait_status(status, error);
+	kill(-pid, SIGKILL);
+	wait_until(pid, g_get_monotonic_time() + KILL_SECONDS * G_USEC_PER_SEC, &status);
+	g_set_error(error, G_SPAWN_ERROR, G_SPAWN_ERROR_FAILED, "it was stopped because it took too long");
+	return false;
 }
 
 static void run_command(const char *path)
 {
 	g_auto(GStrv) argv = command_for(path);
 	g_autoptr(GError) error = NULL;
-	int status = 0;
+	GPid pid;
 
 	if (!argv)
 		return;
 	log_info("%s: is full, running %s to make it larger", path, argv[0]);
-	if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, reset_signals, NULL, NULL,
-			  NULL, &status, &error) ||
-	    !g_spawn_check_wait_status(status, &error))
+	if (!g_spawn_async(NULL, argv, NULL,
+			   G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_DO_NOT_REAP_CHILD, be_ordinary,
+			   NULL, &pid, &error) ||
+	    !finish_command(pid, path, &error))
 		log_warning("%s: grow_command failed: %s", path, error->message);
 }
 
-static gpointer grow_thread(gpointer opaque)
+static void grow_unref(struct leaf_grow *grow)
 {
-	struct leaf *leaf = opaque;
-	struct list waiters;
-	struct list *node;
-	int64_t bytes;
+	if (!g_atomic_int_dec_and_test(&grow->references))
+		return;
+	g_mutex_clear(&grow->lock);
+	g_free(grow->path);
+	g_free(grow);
+}
 
-	run_command(leaf->file.path);
-	bytes = image_file_size(&leaf->file);
-	list_init(&waiters);
+static void look_at_size_locked(struct leaf *leaf, struct leaf_grow *grow)
+{
+	int64_t bytes = image_file_size(&leaf->file);
+
 	g_mutex_lock(&leaf->lock);
 	leaf->full_bytes = leaf->file_bytes;
 	if (bytes > (int64_t)leaf->file_bytes)
 		leaf->file_bytes = (uint64_t)bytes;
-	leaf->growing = false;
-	list_splice(&waiters, &leaf->room_waiters);
-	g_cond_broadcast(&leaf->grown);
-	while ((node = list_pop(&waiters)))
-		image_op_complete(container_of(node, struct image_op, link), 0);
+	leaf->grow = NULL;
+	leaf_room_came_locked(leaf, 0);
 	g_mutex_unlock(&leaf->lock);
+	grow_unref(grow);
+}
+
+static void *grow_main(void *opaque)
+{
+	struct leaf_grow *grow = opaque;
+
+	run_command(grow->path);
+	g_mutex_lock(&grow->lock);
+	if (grow->leaf)
+		look_at_size_locked(grow->leaf, grow);
+	g_mutex_unlock(&grow->lock);
+	grow_unref(grow);
 	return NULL;
 }
 
 int leaf_no_room_locked(struct leaf *leaf)
 {
-	if (leaf->growing)
+	struct leaf_grow *grow;
+
+	if (leaf->grow)
 		return -EAGAIN;
 	if (leaf->full_bytes == leaf->file_bytes || !command.argv)
 		return -ENOSPC;
-	leaf->growing = true;
-	g_thread_unref(g_thread_new("leafdisk-grow", grow_thread, leaf));
-	return -EAGAIN;
+	grow = g_new0(struct leaf_grow, 1);
+	grow->references = 2;
+	g_mutex_init(&grow->lock);
+	grow->leaf = leaf;
+	grow->path = g_strdup(leaf->file.path);
+	leaf->grow = grow;
+	if (thread_spawn(NULL, "leafdisk-grow", THREAD_WAITER, grow_main, grow) == 0)
+		return -EAGAIN;
+	leaf->grow = NULL;
+	grow->references = 1;
+	grow_unref(grow);
+	return -ENOSPC;
 }
 
-void leaf_wait_room(struct image *image, struct image_op *op)
+void leaf_grow_detach(struct leaf *leaf)
 {
-	struct leaf *leaf = leaf_of(image);
-	bool wait;
+	struct leaf_grow *grow;
 
 	g_mutex_lock(&leaf->lock);
-	wait = leaf->growing;
-	if (wait)
-		list_append(&leaf->room_waiters, &op->link);
+	grow = leaf->grow;
+	if (grow)
+		g_atomic_int_inc(&grow->references);
 	g_mutex_unlock(&leaf->lock);
-	if (!wait)
-		image_op_complete(op, 0);
+	if (!grow)
+		return;
+	g_mutex_lock(&grow->lock);
+	if (grow->leaf)
+		grow->leaf = NULL;
+	g_mutex_unlock(&grow->lock);
+	if (leaf->grow)
+		grow_unref(grow);
+	leaf->grow = NULL;
+	grow_unref(grow);
 }

@@ -174,17 +174,22 @@ int64_t leaf_write(struct image_io *io)
 	uint64_t block = io->offset >> BLOCK_SHIFT;
 	uint64_t blocks = cut_to_chunk(leaf, block, io->length >> BLOCK_SHIFT);
 	struct chunk *chunk;
+	bool ahead = false;
 	int errnum = 0;
 
 	g_mutex_lock(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
-	if (!chunk)
+	if (!chunk) {
 		chunk = leaf_chunk_allocate_locked(leaf, chunk_index(leaf, block), &errnum);
+		ahead = chunk && leaf_room_ahead_locked(leaf);
+	}
 	if (chunk) {
 		chunk->users++;
 		chunk->writers++;
 	}
 	g_mutex_unlock(&leaf->lock);
+	if (ahead)
+		leaf_room_ahead(leaf, aio_queue_loop(io->queue));
 	if (!chunk)
 		return errnum;
 	submit(leaf, io, AIO_WRITE, chunk, block_offset(leaf, chunk, block), blocks, write_done);

@@ -137,9 +137,11 @@ struct leaf {
 	struct list resizes;	    /* image_op: the same */
 	struct leaf_commit *commit; /* under way, or NULL */
 
-	bool growing;	     /* the grow command runs */
-	uint64_t full_bytes; /* the size at which it was tried last */
-	GCond grown;
+	struct leaf_grow *grow; /* the grow command runs, or NULL */
+	uint64_t full_bytes;	/* the size at which it was tried last */
+	bool extending;		/* a background thread extends the file, or is about to */
+	bool extended_in_vain;	/* the last time */
+	GCond extended;
 	struct list room_waiters; /* image_op */
 
 	/* A redo slot that the file has room for, kept from the first batch on. */
@@ -248,7 +250,8 @@ struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errn
 /* The reserve has slots for a zero list of so many intervals MORE. Errors as
  * above. */
 int leaf_spare_reserve_locked(struct leaf *leaf, unsigned more);
-/* One of the reserve, for a checkpoint: NULL and -ENOSPC where there is none. */
+/* One of the reserve, for a checkpoint: NULL and -ENOSPC where there is none,
+ * -EAGAIN when the file has to be extended. */
 struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *errnum);
 /* CHUNK goes, and nothing on disk names its slot. */
 void leaf_spare_return_locked(struct leaf *leaf, struct chunk *chunk);
@@ -426,11 +429,30 @@ void leaf_zero_recorded_chunks(struct leaf *leaf, struct interval chunks, bool b
  * slot. */
 void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom);
 
-/* grow.c */
+/* room.c */
+/* Calls OP's done when it may be worth to try again, or with the error that kept
+ * the file from being extended. */
 void leaf_wait_room(struct image *image, struct image_op *op);
-void leaf_grow_set_command(const char *const *argv);
+/* True: the file is to be extended ahead of use: leaf_room_ahead() follows, from
+ * LOOP, without the lock. */
+bool leaf_room_ahead_locked(struct leaf *leaf);
+void leaf_room_ahead(struct leaf *leaf, struct loop *loop);
+/* Those that wait try again, or get RESULT. */
+void leaf_room_came_locked(struct leaf *leaf, int result);
+/* The same from a background thread that needs a slot to go on: lets the lock go
+ * meanwhile. -EAGAIN: another extends the file, or a command the device. */
+int leaf_room_extend_locked(struct leaf *leaf);
+/* While nobody else has the image: extends the file for the next slot. Blocks. 0
+ * or -errno. */
+int leaf_room_extend(struct leaf *leaf);
+/* Before the leaf is freed. Blocks, for the kernel only. */
+void leaf_room_settle(struct leaf *leaf);
+
+/* grow.c */
 /* -EAGAIN when the device may grow (and starts that), else -ENOSPC. */
 int leaf_no_room_locked(struct leaf *leaf);
+/* The leaf is closed, whatever the command does. */
+void leaf_grow_detach(struct leaf *leaf);
 
 /* create.c */
 bool leaf_create(int directory, const char *path, const struct image_create_options *options, GError **error);

@@ -326,6 +326,7 @@ void leaf_free(struct leaf *leaf)
 {
 	if (!leaf)
 		return;
+	leaf_room_settle(leaf);
 	image_file_close(&leaf->file);
 	leaf_table_clear(leaf);
 	image_parent_clear(&leaf->image.parent);

@@ -34,12 +34,25 @@ unsigned leaf_apply_extents_max(uint64_t journal_bytes)
 	return (unsigned)((record - sizeof(struct leaf_record_ondisk)) / ENTRY_BYTES(4));
 }
 
+/* True: try again. */
+static bool room_came_locked(struct leaf *leaf, int *errnum)
+{
+	if (*errnum == -EAGAIN)
+		*errnum = leaf_room_extend_locked(leaf);
+	return *errnum == 0;
+}
+
 static struct chunk *take_redo_slot_locked(struct leaf *leaf, int *errnum)
 {
+	struct chunk *slot;
+
 	*errnum = 0;
 	if (leaf->redo_reserve)
 		return g_steal_pointer(&leaf->redo_reserve);
-	return leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, errnum);
+	do
+		slot = leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, errnum);
+	while (!slot && room_came_locked(leaf, errnum));
+	return slot;
 }
 
 static int plan_redo_locked(struct apply_plan *plan, struct piece *piece)
@@ -103,6 +116,13 @@ static bool is_zero_already(const struct apply_plan *plan, uint64_t index, const
 	return !data && (plan->bottom || intervals_contains(plan->leaf->zero, index, 1, NULL));
 }
 
+static struct chunk *find_or_allocate_locked(struct leaf *leaf, uint64_t index, int *errnum)
+{
+	struct chunk *chunk = leaf_chunk_find(leaf, index);
+
+	return chunk ? chunk : leaf_chunk_allocate_locked(leaf, index, errnum);
+}
+
 static int plan_in_chunk_locked(struct apply_plan *plan, uint64_t index, uint32_t first, uint32_t blocks, uint8_t *data)
 {
 	struct chunk *chunk = blocks ? leaf_chunk_find(plan->leaf, index) : NULL;
@@ -110,8 +130,8 @@ static int plan_in_chunk_locked(struct apply_plan *plan, uint64_t index, uint32_
 
 	if (!blocks || (!chunk && is_zero_already(plan, index, data)))
 		return 0;
-	if (!chunk)
-		chunk = leaf_chunk_allocate_locked(plan->leaf, index, &errnum);
+	while (!chunk && room_came_locked(plan->leaf, &errnum))
+		chunk = find_or_allocate_locked(plan->leaf, index, &errnum);
 	return chunk ? plan_pieces_locked(plan, chunk, first, blocks, data) : errnum;
 }
 
@@ -132,8 +152,11 @@ static int plan_data_locked(struct apply_plan *plan, uint64_t block, uint64_t bl
 /* The zero list has room for CHUNKS when the batch has happened. */
 static int promise_locked(struct apply_plan *plan, struct interval chunks)
 {
-	int result = leaf_zero_reserve_locked(plan->leaf, chunks.first, chunks.first + chunks.count);
+	int result;
 
+	do
+		result = leaf_zero_reserve_locked(plan->leaf, chunks.first, chunks.first + chunks.count);
+	while (result < 0 && room_came_locked(plan->leaf, &result));
 	plan->promised += result == 0;
 	plan->leaf->zero_promised += result == 0;
 	return result;
@@ -162,7 +185,7 @@ static int plan_extent_locked(struct apply_plan *plan, const struct image_apply_
 				  : plan_zeros_locked(plan, block, blocks);
 
 	if (result < 0) /* a file may be as large as it can get, too: no reason to split the batch */
-		return result == -EAGAIN || result == -EFBIG ? -ENOSPC : result;
+		return result == -EFBIG ? -ENOSPC : result;
 	if (leaf_plan_journal_bytes(plan, 0) > le64_get(plan->leaf->header.journal_bytes))
 		return -EFBIG;
 	return 0;
@@ -180,7 +203,7 @@ static int plan_extents_locked(struct apply_plan *plan, const struct image_apply
 /* Before the first batch of data: a redo slot with its room in the file is kept
  * for times when there is none; where there is none now, batches go on without.
  * The room is taken by writing, which no file system answers with a promise. */
-static void redo_reserve(struct leaf *leaf)
+static int redo_reserve(struct leaf *leaf)
 {
 	uint64_t bytes = leaf->geometry.chunk_bytes;
 	g_autofree uint8_t *zeros = NULL;
@@ -188,11 +211,11 @@ static void redo_reserve(struct leaf *leaf)
 	int result = 0;
 
 	g_mutex_lock(&leaf->lock);
-	slot = leaf->redo_reserved ? NULL : leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, &result);
+	slot = leaf->redo_reserved ? NULL : take_redo_slot_locked(leaf, &result);
 	leaf->redo_reserved |= slot != NULL;
 	g_mutex_unlock(&leaf->lock);
 	if (!slot)
-		return;
+		return result == -EAGAIN ? result : 0;
 	zeros = g_malloc0(bytes);
 	result = image_file_write(&leaf->file, zeros, bytes, leaf_slot_offset(&leaf->geometry, slot->slot));
 	g_mutex_lock(&leaf->lock);
@@ -202,6 +225,7 @@ static void redo_reserve(struct leaf *leaf)
 	else
 		leaf_chunk_return_locked(leaf, slot);
 	g_mutex_unlock(&leaf->lock);
+	return 0;
 }
 
 static bool has_data(const struct image_op *op)
@@ -222,9 +246,7 @@ struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, i
 	plan->pieces = g_array_new(FALSE, FALSE, sizeof(struct piece));
 	plan->zeros = g_array_new(FALSE, FALSE, sizeof(struct interval));
 	plan->redo_slots = g_ptr_array_new();
-	*result = 0;
-	if (has_data(op))
-		redo_reserve(leaf);
+	*result = has_data(op) ? redo_reserve(leaf) : 0;
 	g_mutex_lock(&leaf->lock);
 	for (unsigned i = 0; i < op->extent_count && *result == 0; i += BATCH_EXTENTS) {
 		*result = plan_extents_locked(plan, op->extents + i, MIN(BATCH_EXTENTS, op->extent_count - i));

@@ -23,14 +23,8 @@
  * before the list gets longer: what would need more than there is finds no room
  * while nothing has changed yet. */
 #include <errno.h>
-#include <unistd.h>
 
-#include "core/fault.h"
 #include "leaf.h"
-
-/* The file is extended ahead of use in steps: an extending O_DIRECT write is
- * synchronous in most file systems. It stays sparse. */
-#define FILE_STEP_BYTES (UINT64_C(64) << 20)
 
 #ifdef LEAFDISK_FAULTS
 static const bool allowed[SLOT_STATES][SLOT_STATES] = {
@@ -89,24 +83,12 @@ void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot)
 	leaf_pages_cover_locked(leaf);
 }
 
-/* Makes the file reach to the end of SLOT. */
+/* Whether the file reaches to the end of SLOT. */
 static int cover_slot(struct leaf *leaf, uint64_t slot)
 {
-	uint64_t end = leaf_slot_offset(&leaf->geometry, slot) + leaf->geometry.chunk_bytes;
-	uint64_t bytes = round_up(end, FILE_STEP_BYTES);
-	int fault;
-
-	if (end <= leaf->file_bytes)
+	if (leaf_slot_offset(&leaf->geometry, slot) + leaf->geometry.chunk_bytes <= leaf->file_bytes)
 		return 0;
-	if (leaf->file.block_device)
-		return leaf_no_room_locked(leaf);
-	fault = fault_hit("image.extend", leaf->file.path);
-	if (fault)
-		return fault;
-	if (ftruncate(leaf->file.aio.buffered_fd, (off_t)bytes) < 0)
-		return errno == EFBIG || errno == EINVAL ? -EFBIG : -errno;
-	leaf->file_bytes = bytes;
-	return 0;
+	return leaf->file.block_device ? leaf_no_room_locked(leaf) : -EAGAIN;
 }
 
 static uint64_t pop(GArray *list)
@@ -185,7 +167,7 @@ struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *err
 		slot = pop(leaf->spare);
 	else
 		*errnum = find_slot(leaf, &slot);
-	if (*errnum == -EAGAIN)
+	if (*errnum < 0 && leaf->file.block_device)
 		*errnum = -ENOSPC;
 	return *errnum ? NULL : give_slot(leaf, slot, index);
 }

@@ -270,7 +270,7 @@ void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_
 void leaf_table_init(struct leaf *leaf)
 {
 	g_mutex_init(&leaf->lock);
-	g_cond_init(&leaf->grown);
+	g_cond_init(&leaf->extended);
 	leaf->chunks = g_hash_table_new(g_int64_hash, g_int64_equal);
 	leaf->ordered = g_tree_new_full(compare_indexes, NULL, NULL, NULL);
 	leaf->slots = g_array_new(FALSE, TRUE, sizeof(struct slot));
@@ -314,7 +314,7 @@ void leaf_table_clear(struct leaf *leaf)
 	g_array_free(leaf->page_epoch, TRUE);
 	intervals_free(leaf->zero);
 	g_mutex_clear(&leaf->lock);
-	g_cond_clear(&leaf->grown);
+	g_cond_clear(&leaf->extended);
 }
 
 void leaf_table_assert_locked(struct leaf *leaf)
