@@ -124,8 +124,16 @@ struct disk_attributes {
 	struct timespec modified;
 	bool writable;
 };
-/* Does not block while the disk is open; otherwise looks at the image. */
+/* Looks at the image. 0 or -errno; of an open disk whose image cannot be looked
+ * at for the moment they are what they were. Blocks. */
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes);
+/* Of an open disk, from memory: as they were when somebody looked last, with the
+ * size as it is. False: nobody ever could. Any thread; does not block. */
+bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attributes);
+/* Somebody is looking at this moment. Any thread. */
+bool disk_is_looked_at(struct disk *disk);
+/* Of an open disk, in bytes. Any thread; does not block. */
+uint64_t disk_size_bytes(struct disk *disk);
 
 struct disk_status {
 	const char *mode;

@@ -346,14 +346,44 @@ int disk_close(struct disk *disk)
 	return result;
 }
 
-int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
+static void remember(struct disk *disk, const struct disk_attributes *attributes)
+{
+	g_mutex_lock(&disk->lock);
+	disk->seen = *attributes;
+	disk->has_seen = true;
+	g_mutex_unlock(&disk->lock);
+}
+
+bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attributes)
+{
+	bool has;
+
+	g_mutex_lock(&disk->lock);
+	has = disk->has_seen;
+	*attributes = disk->seen;
+	g_mutex_unlock(&disk->lock);
+	attributes->size_bytes = disk->size_bytes;
+	return has;
+}
+
+bool disk_is_looked_at(struct disk *disk)
+{
+	return disk->lookers > 0;
+}
+
+uint64_t disk_size_bytes(struct disk *disk)
+{
+	return disk->size_bytes;
+}
+
+/* The size is what the chain says while that is KNOWN. */
+static int look_at_image(struct disk *disk, bool known, struct disk_attributes *attributes)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	const struct chain_link *leaf = links->pdata[0];
 	g_autoptr(GError) error = NULL;
 	struct image_info info = {0};
 	struct chain_file file;
-	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached);
 
 	if (!chain_link_find(leaf, &file, &error))
 		return error_to_errno(error);
@@ -363,11 +393,24 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 		.writable = disk->writable,
 		.size_bytes = disk->size_bytes,
 	};
+	remember(disk, attributes);
 	if (!known && image_read_info_fd(file.fd, leaf->path, leaf->format, &info, &error))
 		attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
 	image_info_clear(&info);
 	chain_file_clear(&file);
 	return error ? error_to_errno(error) : 0;
+}
+
+int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
+{
+	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached);
+	int result;
+
+	thread_assert_may_block();
+	disk->lookers++;
+	result = look_at_image(disk, known, attributes);
+	disk->lookers--;
+	return result < 0 && known && disk_recall_attributes(disk, attributes) ? 0 : result;
 }
 
 static void layer_free(void *data)

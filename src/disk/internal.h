@@ -86,6 +86,9 @@ struct disk {
 
 	/* The data path. The lock is never held across I/O. */
 	GMutex lock;
+	struct disk_attributes seen; /* under `lock`; all but the size */
+	bool has_seen;
+	_Atomic unsigned lookers;  /* at the image's attributes, now */
 	struct list overflow_runs; /* struct run by link: the overflow layer is being made for them */
 	struct gate gate;
 	struct range_lock ranges;

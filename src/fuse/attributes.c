@@ -26,6 +26,23 @@ static mode_t file_mode(const struct session *session, bool writable)
 	return S_IFREG | (writable ? mode : mode & ~(mode_t)WRITE_BITS);
 }
 
+static void fill(struct session *session, struct node *node, struct disk_attributes *attributes, struct stat *st)
+{
+	node_adjust(session->nodes, node, attributes);
+	*st = (struct stat){
+		.st_ino = node_ino(node),
+		.st_mode = file_mode(session, attributes->writable),
+		.st_nlink = 1,
+		.st_size = (off_t)attributes->size_bytes,
+		.st_blksize = BLOCK_SIZE,
+		.st_blocks = (blkcnt_t)((attributes->allocated_bytes + 511) / 512),
+		.st_atim = attributes->modified,
+		.st_mtim = attributes->modified,
+		.st_ctim = attributes->modified,
+	};
+	fill_owner(session, st);
+}
+
 int attributes_of_node(struct session *session, struct node *node, struct stat *st)
 {
 	struct disk *disk = node_disk(session->nodes, node);
@@ -33,22 +50,21 @@ int attributes_of_node(struct session *session, struct node *node, struct stat *
 	int result = disk_get_attributes(disk, &attributes);
 
 	disk_unref(disk);
-	if (result != 0)
-		return result;
-	node_adjust(session->nodes, node, &attributes);
-	*st = (struct stat){
-		.st_ino = node_ino(node),
-		.st_mode = file_mode(session, attributes.writable),
-		.st_nlink = 1,
-		.st_size = (off_t)attributes.size_bytes,
-		.st_blksize = BLOCK_SIZE,
-		.st_blocks = (blkcnt_t)((attributes.allocated_bytes + 511) / 512),
-		.st_atim = attributes.modified,
-		.st_mtim = attributes.modified,
-		.st_ctim = attributes.modified,
-	};
-	fill_owner(session, st);
-	return 0;
+	if (result == 0)
+		fill(session, node, &attributes, st);
+	return result;
+}
+
+bool attributes_recall(struct session *session, struct node *node, struct stat *st)
+{
+	struct disk *disk = node_disk(session->nodes, node);
+	struct disk_attributes attributes;
+	bool known = disk_recall_attributes(disk, &attributes);
+
+	disk_unref(disk);
+	if (known)
+		fill(session, node, &attributes, st);
+	return known;
 }
 
 int attributes_of_root(struct session *session, struct stat *st)

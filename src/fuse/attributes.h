@@ -11,6 +11,9 @@
 
 /* 0 or a negative errno. Blocks, unless the disk is open. */
 int attributes_of_node(struct session *session, struct node *node, struct stat *st);
+/* The same from memory, of a disk that is open. False: there are none yet. Does
+ * not block. */
+bool attributes_recall(struct session *session, struct node *node, struct stat *st);
 /* The same for the top directory. Blocks. */
 int attributes_of_root(struct session *session, struct stat *st);
 

@@ -8,7 +8,7 @@
 #include "end.h"
 
 /* The attributes are read before the open is counted: from then on the loops
- * believe that asking the disk is quick. */
+ * tell them from memory. */
 static void count_open(struct session *session, struct handle *handle, bool *keep_cache)
 {
 	struct disk_attributes attributes = {0};

@@ -45,7 +45,7 @@ void node_move(struct node_table *table, struct disk *from, struct disk *to);
  * Returns whether pages that the kernel has of the disk are still good. */
 bool node_opened(struct node_table *table, struct node *node, bool write, const struct disk_attributes *attributes);
 void node_closing(struct node_table *table, struct node *node, bool write);
-/* Whether the disk is open, so that asking it for its attributes is quick. */
+/* Whether the disk is open, so that its attributes can be told from memory. */
 bool node_is_open(struct node_table *table, struct node *node);
 bool node_is_written(struct node_table *table, struct node *node);
 

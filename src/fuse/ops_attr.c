@@ -23,6 +23,9 @@
 
 #define MODE_BITS 07777
 
+/* How long attributes of an open disk are waited for. */
+#define PATIENCE_NS (20 * UINT64_C(1000000))
+
 static void reply_attributes(struct request *request)
 {
 	if (request->error) {
@@ -58,6 +61,50 @@ static struct request *new_for_node(fuse_req_t fuse, fuse_ino_t ino)
 	return NULL;
 }
 
+static void reply_from_memory(struct request *request)
+{
+	struct stat st;
+
+	if (!request->answered && attributes_recall(request->session, request->node, &st)) {
+		fuse_reply_attr(request->fuse, &st, ATTRIBUTES_SECONDS);
+		request->answered = true;
+	}
+}
+
+static void patience_ended(struct loop_timer *timer)
+{
+	reply_from_memory(container_of(timer, struct request, patience));
+}
+
+static void getattr_looked(struct request *request)
+{
+	loop_timer_cancel(&request->patience);
+	if (request->answered)
+		request_free(request);
+	else
+		reply_attributes(request);
+}
+
+/* The kernel asks while it reads through the page cache, so an answer must not
+ * wait for a store that hangs: it is then what is in memory, at once if somebody
+ * looks already. */
+static void getattr_of_open(struct request *request)
+{
+	struct disk *disk = node_disk(request->session->nodes, request->node);
+	bool looked_at = disk_is_looked_at(disk);
+
+	disk_unref(disk);
+	if (looked_at)
+		reply_from_memory(request);
+	if (request->answered) {
+		request_free(request);
+		return;
+	}
+	loop_timer_init(&request->patience, patience_ended);
+	loop_timer_set(request->channel->loop, &request->patience, loop_now_ns() + PATIENCE_NS);
+	request_offload(request, getattr_run, getattr_looked);
+}
+
 void op_getattr(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 {
 	struct request *request;
@@ -70,12 +117,10 @@ void op_getattr(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 	request = new_for_node(fuse, ino);
 	if (!request)
 		return;
-	if (!request->node || !node_is_open(request->session->nodes, request->node)) {
+	if (request->node && node_is_open(request->session->nodes, request->node))
+		getattr_of_open(request);
+	else
 		request_offload(request, getattr_run, reply_attributes);
-		return;
-	}
-	getattr_run(request);
-	reply_attributes(request);
 }
 
 static int check_owner_and_mode(const struct stat *wish, int to_set, const struct stat *shown)

@@ -208,13 +208,9 @@ static void fallocate_done(struct disk_io *io, int64_t result)
  * reaching beyond: a disk does not grow by zeroing, as a device does not. */
 static int cut_range(struct disk *disk, int mode, uint64_t offset, uint64_t *length)
 {
-	struct disk_attributes attributes;
-	int result = disk_get_attributes(disk, &attributes);
-	uint64_t left;
+	uint64_t size = disk_size_bytes(disk);
+	uint64_t left = offset < size ? size - offset : 0;
 
-	if (result != 0)
-		return result;
-	left = offset < attributes.size_bytes ? attributes.size_bytes - offset : 0;
 	if (*length > left && !(mode & FALLOC_FL_KEEP_SIZE))
 		return -ENOSPC;
 	*length = MIN(*length, left);

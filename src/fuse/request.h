@@ -29,6 +29,8 @@ struct request {
 	void *read_buffer;
 
 	struct loop_work work;
+	struct loop_timer patience; /* getattr */
+	bool answered;		    /* already, while its work goes on */
 	void (*run)(struct request *request);
 	void (*finish)(struct request *request);
 

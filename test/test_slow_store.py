@@ -1,0 +1,165 @@
+"""A store that is slow or hangs: loops never wait for it, and another disk's users do not.
+
+slow_store.c, preloaded into the daemon, delays its calls on files of the pool,
+and writes down which thread made each."""
+import errno
+import os
+import threading
+
+import pytest
+
+from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, control_values, discard,
+                     expect_errno, fallocate, leafctl, make_image, make_raw, opened, run, state_of, wait_until,
+                     write_all, zero_range)
+
+SLOW_MS = 5
+RUNTIMES = {"asan": "libasan.so", "tsan": "libtsan.so", "ubsan": "libubsan.so"}
+
+
+def preloads(library):
+    """A sanitizer's runtime must come first."""
+    runtime = RUNTIMES.get(os.path.basename(BUILD))
+    return [run("cc", f"-print-file-name={runtime}").stdout.strip()] * bool(runtime) + [library]
+
+
+class Store:
+    """How the pool's store is, for a daemon that has its environment."""
+
+    def __init__(self, pool, work):
+        library = os.path.join(work, "slow_store.so")
+        run("cc", "-shared", "-fPIC", "-O1", "-o", library, os.path.join(TREE, "test", "slow_store.c"), "-ldl")
+        self.gate = Gate(work, "slow")
+        self.log = os.path.join(work, "calls")
+        self.env = {"LD_PRELOAD": ":".join(preloads(library)), "SLOW_POOL": pool, "SLOW_GATE": self.gate.path,
+                    "SLOW_LOG": self.log}
+
+    def calls(self):
+        """(thread is a loop's, name of the call) of each."""
+        with open(self.log, encoding="utf-8") as file:
+            for line in file:
+                thread, process, name, call, _ = line.split(" ", 4)
+                yield thread == process or name == "leafdisk-loop", call
+
+
+@pytest.fixture
+def store(pool, work):
+    return Store(pool, work)
+
+
+def ask(fd, *words):
+    """stat(1) of an open file; the kernel has to ask the daemon."""
+    return run("stat", "-L", "--cached=never", *words, f"/proc/self/fd/{fd}", pass_fds=[fd]).stdout.strip()
+
+
+def use_everything(live, memory):
+    """Every operation on web1, and on names beside it."""
+    path = live.file("web1.img")
+    with opened(path) as fd:
+        for offset in range(0, 3 * MIB, MIB):
+            write_all(fd, b"a" * 64 * KIB, offset)
+        os.fsync(fd)
+        discard(fd, 0, 128 * KIB)
+        zero_range(fd, MIB, 128 * KIB)
+        os.lseek(fd, 0, os.SEEK_DATA)
+        ask(fd)
+        os.ftruncate(fd, 65 * MIB)
+    with opened(path, os.O_RDWR | os.O_DIRECT) as fd:
+        memory.write(fd, b"b" * 64 * KIB, 2 * MIB)
+        memory.read(fd, 64 * KIB, 2 * MIB)
+        discard(fd, 2 * MIB, 64 * KIB)
+    os.stat(path)
+    os.statvfs(path)
+    os.listdir(live.path)
+    state_of(live)
+    control_values(live, "disks", "web1.img", "info")
+    leafctl("mode", path, "direct")
+    make_new(live)
+    os.rename(live.file("new.img"), live.file("newer.img"))
+    os.unlink(live.file("newer.img"))
+
+
+def make_new(live):
+    with opened(live.file("new.img"), os.O_RDWR | os.O_CREAT) as fd:
+        os.ftruncate(fd, MIB)
+
+
+@pytest.mark.parametrize("leaf", ["web1.leaf", "web1.raw"])
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+def test_no_call_from_a_loop(pool, work, mount, store, mode, leaf):
+    if leaf.endswith(".raw"):
+        make_raw(os.path.join(pool, leaf), bytes(64 * MIB))
+    else:
+        make_image(os.path.join(pool, leaf), "64M")
+    live = mount("create", f"mode={mode}", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
+                 env={**store.env, "SLOW_MS": str(SLOW_MS)})
+    store.gate.open()
+    use_everything(live, Aligned(MIB))
+    store.gate.close()
+    calls = list(store.calls())
+    assert {"open", "stat", "close"} <= {call for _, call in calls}
+    # A leaf's file is made longer by whoever needs the room.
+    assert {call for by_loop, call in calls if by_loop} <= {"ftruncate"}
+    live.stop()
+
+
+def test_one_disk_hangs(pool, mount, store):
+    """Many opens of it wait; who has another disk open goes on."""
+    for name in ("web1", "web2"):
+        make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+    live = mount(env={**store.env, "SLOW_HANG": "web1.leaf"})
+    os.listdir(live.path)
+    hanging = [threading.Thread(target=lambda: os.close(os.open(live.file("web1.img"), os.O_RDWR)))
+               for _ in range(12)]
+    with opened(live.file("web2.img")) as other:
+        write_all(other, b"b" * 64 * KIB, 0)
+        os.fsync(other)
+        store.gate.open()
+        for thread in hanging:
+            thread.start()
+        wait_until(lambda: os.path.exists(store.log), "an open to hang")
+        discard(other, 0, BLOCK)
+        os.fsync(other)
+        ask(other)
+        os.lseek(other, 0, os.SEEK_DATA)
+        assert os.pread(other, 2, 32 * KIB) == b"bb"
+        assert all(thread.is_alive() for thread in hanging)
+    store.gate.close()
+    for thread in hanging:
+        thread.join()
+    live.stop()
+
+
+def test_attributes_while_the_store_hangs(pool, work, mount, store):
+    """Whoever reads what is in the cache is not made to wait by questions for attributes."""
+    make_image(os.path.join(pool, "web1.leaf"), "64M")
+    live = mount("mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M", "max_dirty_age=3600",
+                 "migrate_idle_ms=60000", env={**store.env, "SLOW_HANG": "web1.leaf"})
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"x" * 8 * KIB, 0)
+        os.fsync(fd)
+        store.gate.open()
+        for _ in range(12):
+            assert ask(fd, "-c", "%s") == str(64 * MIB)
+        assert os.pread(fd, 2, 0) == b"xx"
+        discard(fd, 0, BLOCK)
+        assert os.pread(fd, 2, 0) == bytes(2)
+        store.gate.close()
+    live.stop()
+
+
+def test_image_cannot_be_looked_at(pool, work, mount):
+    """For a moment: an open disk is what it was."""
+    image = os.path.join(pool, "web1.leaf")
+    make_image(image, "64M")
+    live = mount("mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M", "max_dirty_age=3600",
+                 "migrate_idle_ms=60000")
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"x" * 8 * KIB, 0)
+        os.fsync(fd)
+        os.rename(image, f"{image}.away")
+        assert ask(fd, "-c", "%s") == str(64 * MIB)
+        assert os.pread(fd, 2, 0) == b"xx"
+        discard(fd, 0, BLOCK)
+        expect_errno(errno.ENOSPC, fallocate, fd, ALLOCATE_ZERO_RANGE, 64 * MIB - BLOCK, 2 * BLOCK)
+        os.rename(f"{image}.away", image)
+    live.stop()
