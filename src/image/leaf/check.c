@@ -36,23 +36,30 @@ static void repair_redo(struct leaf *leaf, struct leaf_report *report)
 	g_array_set_size(leaf->redo, 0);
 }
 
-static bool slot_has_space(const struct leaf *leaf, uint64_t slot)
+/* Costs the space that the file has, not its length. */
+static uint64_t count_leaked(const struct leaf *leaf)
 {
-	off_t start = (off_t)leaf_slot_offset(&leaf->geometry, slot);
-	off_t data = lseek(leaf->file.aio.buffered_fd, start, SEEK_DATA);
+	uint64_t room = leaf_slots_within(&leaf->geometry, leaf->file_bytes), leaked = 0;
 
-	return data >= 0 && data < start + (off_t)leaf->geometry.chunk_bytes;
+	for (uint64_t slot = 0; slot < room; slot++) {
+		uint64_t start = leaf_slot_offset(&leaf->geometry, slot);
+		off_t data = lseek(leaf->file.aio.buffered_fd, (off_t)start, SEEK_DATA);
+
+		if (data < 0)
+			break;
+		if ((uint64_t)data < start + leaf->geometry.chunk_bytes)
+			leaked += !leaf_slot_chunk(leaf, slot);
+		else
+			slot = MAX(slot, leaf_slots_within(&leaf->geometry, (uint64_t)data) - 1);
+	}
+	return leaked;
 }
 
 static void count_chunks(struct leaf *leaf, struct image_check_result *result)
 {
-	uint64_t room =
-		leaf->file.block_device ? leaf->slots->len : leaf_slots_within(&leaf->geometry, leaf->file_bytes);
-
 	result->chunks = g_hash_table_size(leaf->chunks);
-	for (uint64_t slot = 0; slot < room; slot++)
-		if (!leaf_slot_chunk(leaf, slot) && !leaf->file.block_device && slot_has_space(leaf, slot))
-			result->leaked_chunks++;
+	if (!leaf->file.block_device)
+		result->leaked_chunks = count_leaked(leaf);
 }
 
 static bool write_back(struct leaf *leaf, GError **error)
@@ -68,7 +75,7 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		GError **error)
 {
 	g_autoptr(GError) local = NULL;
-	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path};
+	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path, {0}};
 	struct leaf *leaf =
 		leaf_load(IMAGE_BY_PATH, path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
 	bool good = leaf;

@@ -9,9 +9,16 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/error.h"
 #include "commit.h"
+
+/* A journal names them one by one otherwise; soft writes and batches that came to
+ * nothing leave few. */
+#define SLOTS_WITHOUT_DATA (UINT64_C(1) << 20)
+#define REPLAY_SECONDS 60
+#define LOOK_ENTRIES 1024
 
 le64 *record_add(struct record_builder *builder, enum leaf_journal_type type, unsigned values)
 {
@@ -141,8 +148,7 @@ static struct chunk *chunk_in_slot(struct leaf *leaf, uint64_t index, uint64_t s
 {
 	struct chunk *chunk = index < LEAF_CHUNK_ZERO_LIST ? leaf_chunk_find(leaf, index) : NULL;
 
-	if (index >= leaf_chunk_count(leaf, leaf->image.size_bytes) ||
-	    slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes) || slot >= G_MAXINT)
+	if (index >= leaf_chunk_count(leaf, leaf->image.size_bytes) || slot >= leaf->slots_max)
 		return NULL;
 	if (!chunk)
 		chunk = leaf_chunk_load(leaf, index, slot);
@@ -205,7 +211,7 @@ static bool replay_free(struct leaf *leaf, const le64 *value)
 	uint64_t slot = le64_get(value[0]);
 	struct chunk *chunk;
 
-	if (slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes))
+	if (slot >= leaf->slots_max)
 		return false;
 	chunk = leaf_slot_chunk(leaf, slot);
 	if (!chunk)
@@ -261,8 +267,7 @@ static bool replay_apply(struct leaf *leaf, const le64 *value)
 	uint64_t blocks = blocks_of(leaf->image.size_bytes);
 
 	if (redo.blocks > leaf->geometry.chunk_blocks || redo.slot_block > leaf->geometry.chunk_blocks - redo.blocks ||
-	    redo.block > blocks || redo.blocks > blocks - redo.block ||
-	    redo.slot >= leaf_slots_within(&leaf->geometry, leaf->file_bytes) || redo.slot >= G_MAXINT)
+	    redo.block > blocks || redo.blocks > blocks - redo.block || redo.slot >= leaf->slots_max)
 		return false;
 	leaf_slots_cover_locked(leaf, redo.slot);
 	g_array_append_val(leaf->redo, redo);
@@ -310,7 +315,20 @@ static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondi
 	}
 }
 
-static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes)
+/* Opening is given up when it takes more of a processor than any sound image. */
+static bool takes_too_long(const struct leaf *leaf, struct leaf_report *report)
+{
+	struct timespec used;
+
+	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) < 0 || used.tv_sec - report->began.tv_sec < REPLAY_SECONDS)
+		return false;
+	leaf_damage(report,
+		    "record %" G_GUINT64_FORMAT " of its journal takes too long to be read: no sound image does",
+		    leaf->journal_sequence);
+	return true;
+}
+
+static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes, struct leaf_report *report)
 {
 	const struct leaf_record_ondisk *record = (const void *)data;
 	uint32_t position = sizeof(*record);
@@ -319,7 +337,7 @@ static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes
 		const struct leaf_journal_entry_ondisk *entry = (const void *)(data + position);
 		uint32_t left = bytes - position, length;
 
-		if (left < sizeof(*entry))
+		if (left < sizeof(*entry) || (i % LOOK_ENTRIES == 0 && takes_too_long(leaf, report)))
 			return false;
 		length = le32_get(entry->bytes);
 		if (length < sizeof(*entry) || length > left || !is_aligned(length, sizeof(le64)) ||
@@ -352,6 +370,17 @@ static void check_nothing_follows(struct leaf *leaf, const uint8_t *journal, uin
 	}
 }
 
+/* Slots that were taken since the table was written: most have data, so the file
+ * has space for them. What memory they take follows that, not the numbers that a
+ * record gives. */
+static uint64_t slots_max(const struct leaf *leaf)
+{
+	uint64_t taken = image_file_allocated(&leaf->file) / BLOCK_SIZE + SLOTS_WITHOUT_DATA;
+	uint64_t possible = leaf_slots_within(&leaf->geometry, leaf->file_bytes);
+
+	return MIN(MIN(possible, leaf->slots->len + taken), G_MAXINT);
+}
+
 int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 {
 	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
@@ -364,6 +393,8 @@ int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 		error_set_errno(report->error, -result, "%s: its journal cannot be read", report->path);
 		return -1;
 	}
+	leaf->slots_max = slots_max(leaf);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &report->began);
 	for (at = 0; at < bytes; records++) {
 		uint32_t length =
 			leaf_record_validate(journal + at, bytes - at, start + at, le64_get(leaf->header.epoch),
@@ -371,7 +402,7 @@ int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 
 		if (!length)
 			break;
-		if (!replay_record(leaf, journal + at, length)) {
+		if (!replay_record(leaf, journal + at, length, report)) {
 			leaf_damage(report, "record %" G_GUINT64_FORMAT " of the journal contradicts the chunk table",
 				    leaf->journal_sequence);
 			return report->finding ? records : -1;

@@ -23,6 +23,8 @@
 #ifndef LEAFDISK_IMAGE_LEAF_LEAF_H
 #define LEAFDISK_IMAGE_LEAF_LEAF_H
 
+#include <time.h>
+
 #include "../driver.h"
 #include "../file.h"
 #include "format/leaf.h"
@@ -109,6 +111,7 @@ struct leaf {
 	GHashTable *chunks; /* uint64_t * (chunk->index) -> struct chunk */
 	GTree *ordered;	    /* the same by index: what is next */
 	GArray *slots;	    /* struct slot */
+	uint64_t slots_max; /* while loading: that a journal may name */
 	GArray *free;	    /* uint64_t: the FREE slots, a stack */
 	GArray *spare;	    /* uint64_t: SPARE */
 	GArray *freed;	    /* uint64_t: FREED */
@@ -308,6 +311,7 @@ struct leaf_report {
 	unsigned bad_copies; /* of the header: a crash can leave one */
 	GError **error;
 	const char *path;
+	struct timespec began; /* processor time of the thread, as the replay began */
 };
 /* Always false, for "return leaf_damage(...)" in opening; in checking the
  * caller may go on. */
