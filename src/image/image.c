@@ -12,6 +12,7 @@
 
 #include "aio/blocking.h"
 #include "core/error.h"
+#include "core/thread.h"
 #include "driver.h"
 #include "file.h"
 #include "format/leaf.h"
@@ -320,8 +321,10 @@ static void blocking_done(struct image_op *op, int result)
 int image_run_blocking(struct image *image, struct image_op *op, void (*submit)(struct image *, struct image_op *))
 {
 	struct blocking_run run = {.result = -ENOMEM};
-	struct blocking_loop *blocking = blocking_loop_get();
+	struct blocking_loop *blocking;
 
+	thread_assert_may_wait();
+	blocking = blocking_loop_get();
 	if (!blocking)
 		return run.result;
 	op->queue = blocking->queue;
