@@ -320,3 +320,36 @@ def test_end_of_a_mount_with_a_silent_cache(mount, pool, work, silent):
         assert read_all(fd, BLOCK, 0) == b"1" * BLOCK
     with open(image, "rb") as file:
         assert file.read(BLOCK) == b"1" * BLOCK
+
+
+# ---- What is said of it ---------------------------------------------------------------
+
+
+def test_a_hung_store_is_told_once(mount, work):
+    """However many requests wait; the state says so while it is so, and so does the log
+    when it is over."""
+    where = os.path.join(work, "slow")
+    os.mkdir(where)
+    make_raw(os.path.join(where, "device.raw"), bytes(16 * MIB))
+    slow = mount(pool=where)
+    conf = os.path.join(work, "leafdisk.conf")
+    with Loop(slow.file("device.img")) as loop:
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = raw:{loop.device}\n")
+        with mount(f"conf={conf}") as live, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+            Aligned(BLOCK).write(fd, b"1" * BLOCK, 0)
+            os.kill(slow.pid, signal.SIGSTOP)
+            try:
+                with contextlib.ExitStack() as stack:
+                    for block in range(8):
+                        stack.enter_context(in_background(
+                            lambda _stop, block=block: Aligned(BLOCK).write(fd, b"2" * BLOCK, 2 * block * BLOCK)))
+                    wait_until(lambda: state_of(live)["state"] == "waiting", "the disk to be waiting", 40, 0.1)
+                    state = state_of(live)
+                    assert loop.device in state["reason"] and "since" in state, state
+                    os.kill(slow.pid, signal.SIGCONT)
+            finally:
+                os.kill(slow.pid, signal.SIGCONT)
+            wait_until(lambda: state_of(live)["state"] == "active", "the disk to be active")
+            assert len(lines_with(live, "has been waiting")) == 1
+            assert len(lines_with(live, "answers again")) == 1

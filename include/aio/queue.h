@@ -14,7 +14,7 @@
  * growing spaces, until io_timeout has passed; everything else goes up at once. A short result is
  * continued from where it stopped; when a merged call fails its members are
  * tried one by one, so that only the part that is bad fails. A request older
- * than 10 s is reported once in the log. */
+ * than 10 s is reported: the first of a file, and that it answers again, in the log. */
 #ifndef LEAFDISK_AIO_QUEUE_H
 #define LEAFDISK_AIO_QUEUE_H
 
@@ -61,6 +61,13 @@ struct aio_file {
 	struct cache_estimate cache; /* the queue's */
 	const char *name;	     /* for messages and fault points; outlives the file */
 	enum store store;
+	/* The queues': requests older than 10 s, those of this time of waiting,
+	 * and loop_now_ns() when the first of them was submitted. */
+	_Atomic unsigned overdue;
+	_Atomic unsigned overdue_total;
+	_Atomic uint64_t overdue_since_ns;
+	_Atomic int error; /* of the last write or flush; 0 */
+	_Atomic uint64_t error_since_ns;
 };
 
 struct aio_request {

@@ -19,6 +19,10 @@ bool log_debug_enabled(enum log_module module);
 
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* At most once a minute for what is said of OBJECT by the same KIND; what came
+ * meanwhile is counted, and the number said with the next. Any thread. */
+void log_warning_limited(const char *object, const char *kind, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* An info line that belongs among the events: a state that has changed. */
 void log_event(const char *format, ...) __attribute__((format(printf, 1, 2)));

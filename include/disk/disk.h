@@ -137,7 +137,7 @@ uint64_t disk_size_bytes(struct disk *disk);
 
 struct disk_status {
 	const char *mode;
-	const char *state;     /* "active", "degraded", "draining" or "failed" */
+	const char *state;     /* "active", "waiting", "failing", "degraded", "draining" or "failed" */
 	char reason[256];      /* not active: a sentence */
 	struct timespec since; /* of the last change of state; realtime; zeros: none so far */
 	uint64_t dirty_bytes;  /* acknowledged and not yet on the shared leaf; a zero range counts as a block */

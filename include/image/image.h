@@ -201,6 +201,16 @@ unsigned image_apply_extents_max(const struct image *image);
  * before, and it goes on. */
 void image_resize(struct image *image, struct image_op *op);
 
+/* How its storage is doing: requests that have waited for longer than 10 s, or
+ * the error of the last write or flush (-errno), and since when (loop_now_ns());
+ * false: well. Any thread; does not block. */
+struct image_trouble {
+	unsigned waiting;
+	int error;
+	uint64_t since_ns;
+};
+bool image_get_trouble(struct image *image, struct image_trouble *trouble);
+
 /* Bytes that the image takes on its storage. Blocks. */
 uint64_t image_allocated_bytes(struct image *image);
 /* Of the open file, whatever its name is now. Blocks. 0 or -errno. */

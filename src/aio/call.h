@@ -70,6 +70,8 @@ void wait_init(struct aio_queue *queue);
 bool wait_is_transient(const struct aio_request *request, int error);
 /* REQUEST, on no list, met ERROR: a later try, or its end. */
 void wait_fail(struct aio_queue *queue, struct aio_request *request, int error);
+/* REQUEST, which was reported, has its answer. */
+void wait_answered(struct aio_request *request);
 /* A request was submitted. */
 void wait_submitted(struct aio_queue *queue, uint64_t now);
 /* Cancels the timers that nothing waits for. */

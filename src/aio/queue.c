@@ -36,9 +36,21 @@ static struct aio_request *request_of(struct list *node)
 	return container_of(node, struct aio_request, link);
 }
 
+static void note_error(struct aio_file *file, int result)
+{
+	if (result < 0 && atomic_load(&file->error) == 0)
+		atomic_store(&file->error_since_ns, loop_now_ns());
+	atomic_store(&file->error, result);
+}
+
 void queue_finish(struct aio_queue *queue, struct aio_request *request, int result)
 {
 	request->result = result;
+	if (request->op != AIO_READ &&
+	    (result < 0 || atomic_load_explicit(&request->file->error, memory_order_relaxed)))
+		note_error(request->file, result);
+	if (request->reported)
+		wait_answered(request);
 	list_append(&queue->ready, &request->link);
 }
 

@@ -2,8 +2,9 @@
  *
  * One timer for each, and both only while somebody waits. The retry list is
  * not sorted: its timer is set for the earliest, and whoever is due goes back
- * to `gathered`. The report looks at every request that is older than 10 s and
- * names it once; it runs when the oldest one not named yet reaches that age. */
+ * to `gathered`. The report counts every request that is older than 10 s with its
+ * file, and names the first; it runs when the oldest one not counted yet reaches
+ * that age. When the last of a file has its answer, that is told too. */
 #include <inttypes.h>
 
 #include "call.h"
@@ -80,10 +81,30 @@ static void report(struct aio_request *request, uint64_t age_ns)
 		[AIO_WRITE_DURABLE] = "durable write",
 		[AIO_DATASYNC] = "datasync",
 	};
+	struct aio_file *file = request->file;
 
-	log_warning("aio: %s: %s of %" PRIu32 " bytes at %" PRIu64 " has been waiting for %" PRIu64 " s",
-		    request->file->name, names[request->op], request->length, request->offset, age_ns / NS_PER_S);
 	request->reported = true;
+	atomic_fetch_add(&file->overdue_total, 1);
+	if (atomic_fetch_add(&file->overdue, 1) > 0)
+		return;
+	atomic_store(&file->overdue_since_ns, request->start_ns);
+	log_warning_limited(file->name, "waits",
+			    "aio: %s: %s of %" PRIu32 " bytes at %" PRIu64 " has been waiting for %" PRIu64 " s",
+			    file->name, names[request->op], request->length, request->offset, age_ns / NS_PER_S);
+}
+
+void wait_answered(struct aio_request *request)
+{
+	struct aio_file *file = request->file;
+	unsigned total;
+
+	request->reported = false;
+	if (atomic_fetch_sub(&file->overdue, 1) > 1)
+		return;
+	total = atomic_exchange(&file->overdue_total, 0);
+	log_warning_limited(file->name, "answers",
+			    "aio: %s: answers again, after %" PRIu64 " s, in which %u requests waited", file->name,
+			    (loop_now_ns() - atomic_load(&file->overdue_since_ns)) / NS_PER_S, total);
 }
 
 /* Reports what is old, and lowers *OLDEST_NS to the start of what is not yet. */

@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *const module_names[LOG_MODULES] = {
@@ -132,6 +133,87 @@ static void log_line(int priority, bool is_event, const char *label, const char 
 	g_string_free(line, TRUE);
 	errno = saved;
 }
+
+/* ---- What repeats ------------------------------------------------------------ */
+
+#define REPEAT_NS (60 * INT64_C(1000000000))
+/* Objects and kinds that are remembered; the one heard of longest ago goes. */
+#define REPEATS_MAX 64
+
+struct repeat {
+	char *key;
+	int64_t said_ns;
+	unsigned suppressed; /* since then */
+};
+
+static pthread_mutex_t repeats_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct repeat repeats[REPEATS_MAX];
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* KEY's, or one that it may have. */
+static struct repeat *find_repeat_locked(const char *key)
+{
+	struct repeat *oldest = &repeats[0];
+
+	for (unsigned i = 0; i < REPEATS_MAX; i++) {
+		struct repeat *repeat = &repeats[i];
+
+		if (!repeat->key || strcmp(repeat->key, key) == 0)
+			return repeat;
+		if (repeat->said_ns < oldest->said_ns)
+			oldest = repeat;
+	}
+	return oldest;
+}
+
+/* False: it was said less than a minute ago. *SUPPRESSED: how often since then. */
+static bool may_say(const char *key, unsigned *suppressed)
+{
+	int64_t now = now_ns();
+	struct repeat *repeat;
+	bool known, may;
+
+	pthread_mutex_lock(&repeats_lock);
+	repeat = find_repeat_locked(key);
+	known = repeat->key && strcmp(repeat->key, key) == 0;
+	may = !known || now - repeat->said_ns >= REPEAT_NS;
+	*suppressed = known ? repeat->suppressed : 0;
+	if (!known) {
+		g_free(repeat->key);
+		repeat->key = g_strdup(key);
+	}
+	repeat->suppressed = may ? 0 : *suppressed + 1;
+	repeat->said_ns = may ? now : repeat->said_ns;
+	pthread_mutex_unlock(&repeats_lock);
+	return may;
+}
+
+void log_warning_limited(const char *object, const char *kind, const char *format, ...)
+{
+	g_autofree char *key = g_strconcat(kind, " ", object, NULL);
+	g_autofree char *text = NULL;
+	unsigned suppressed;
+	va_list args;
+
+	if (!may_say(key, &suppressed))
+		return;
+	va_start(args, format);
+	text = g_strdup_vprintf(format, args);
+	va_end(args);
+	if (suppressed)
+		log_warning("%s (and %u more like it before)", text, suppressed);
+	else
+		log_warning("%s", text);
+}
+
+/* ---- The program, modules, levels ---------------------------------------------- */
 
 void log_set_program(const char *name)
 {

@@ -10,6 +10,8 @@
 #include "route.h"
 #include "tunables.h"
 
+#define NS_PER_S UINT64_C(1000000000)
+
 const char disk_mode_names[] = "direct|persistent|ephemeral|writeback";
 
 const char *disk_mode_name(enum disk_mode mode)
@@ -118,12 +120,34 @@ static void set_left(struct disk *disk, struct disk_status *status)
 			     (struct timespec){0});
 }
 
-void disk_get_status(struct disk *disk, struct disk_status *status)
+/* The leaf's store hangs, or takes no writes, and nothing else is the matter. */
+static void add_trouble(struct disk *disk, struct disk_status *status)
+{
+	struct image_trouble trouble;
+	uint64_t seconds;
+
+	if (strcmp(status->state, "active") != 0 || !disk->open || !g_mutex_trylock(&disk->open_lock))
+		return;
+	if (disk->open && disk->leaf && image_get_trouble(disk->leaf, &trouble)) {
+		seconds = (loop_now_ns() - trouble.since_ns) / NS_PER_S;
+		clock_gettime(CLOCK_REALTIME, &status->since);
+		status->since.tv_sec -= (time_t)seconds;
+		status->state = trouble.waiting ? "waiting" : "failing";
+		if (trouble.waiting)
+			g_snprintf(status->reason, sizeof(status->reason), "%s: %u requests have no answer",
+				   disk_image_path(disk), trouble.waiting);
+		else
+			g_snprintf(status->reason, sizeof(status->reason), "%s: %s", disk_image_path(disk),
+				   g_strerror(-trouble.error));
+	}
+	g_mutex_unlock(&disk->open_lock);
+}
+
+static void get_status(struct disk *disk, struct disk_status *status)
 {
 	struct cache_layer_status layer;
 	struct cache_status cache;
 
-	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
 	if (!disk->local)
 		return;
 	cache_get_status(disk->local->cache, &cache);
@@ -146,6 +170,13 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 			     (struct timespec){0});
 	}
 	g_mutex_unlock(&disk->open_lock);
+}
+
+void disk_get_status(struct disk *disk, struct disk_status *status)
+{
+	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
+	get_status(disk, status);
+	add_trouble(disk, status);
 }
 
 static void add_size(GString *text, const char *key, uint64_t bytes)

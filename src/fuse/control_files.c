@@ -185,7 +185,7 @@ static GPtrArray *get_layers(const struct control_subject *subject, int *result)
 	g_autoptr(GError) error = NULL;
 	GPtrArray *layers = disk_get_layers(subject->disk, &error);
 
-	*result = layers ? 0 : session_log_refusal(subject->session, error);
+	*result = layers ? 0 : session_log_refusal(error);
 	return layers;
 }
 

@@ -38,7 +38,7 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 
 	if (result != 0) {
 		if (error)
-			session_log_refusal(session, error);
+			session_log_refusal(error);
 		disk_unref(disk);
 		return result;
 	}

@@ -134,12 +134,12 @@ static int check_owner_and_mode(const struct stat *wish, int to_set, const struc
 	return 0;
 }
 
-static int refuse(struct session *session, int errnum, const char *sentence, const struct disk *disk)
+static int refuse(int errnum, const char *sentence, const struct disk *disk)
 {
 	g_autoptr(GError) error = NULL;
 
 	error_set(&error, errnum, "%s: %s", disk_name(disk), sentence);
-	return session_log_refusal(session, error);
+	return session_log_refusal(error);
 }
 
 /* The disk is open, once by this request or its handle. */
@@ -148,12 +148,11 @@ static int check_size(struct request *request, off_t from, off_t to)
 	struct disk *disk = request->handle->disk;
 
 	if (to == 0 && from > 0)
-		return refuse(request->session, EPERM,
-			      "not truncated to nothing; write with conv=notrunc, or remove the disk", disk);
+		return refuse(EPERM, "not truncated to nothing; write with conv=notrunc, or remove the disk", disk);
 	if (to < from)
 		handle_await_closes(request->session, disk, request->last_close);
 	if (to < from && disk_open_count(disk) > 1)
-		return refuse(request->session, EBUSY, "not made smaller while open elsewhere", disk);
+		return refuse(EBUSY, "not made smaller while open elsewhere", disk);
 	return 0;
 }
 

@@ -155,7 +155,7 @@ static void create_run(struct request *request)
 	if (disk)
 		open_created(request, is_new);
 	else
-		request->error = session_log_refusal(request->session, error);
+		request->error = session_log_refusal(error);
 	disk_unref(disk);
 }
 

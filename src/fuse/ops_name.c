@@ -92,7 +92,7 @@ static int remove_disk(struct session *session, struct disk *disk, const char *n
 	if (removed)
 		node_mark_gone(session->nodes, disk);
 	g_rw_lock_writer_unlock(&session->names_lock);
-	return removed ? 0 : session_log_refusal(session, error);
+	return removed ? 0 : session_log_refusal(error);
 }
 
 static void unlink_run(struct request *request)
@@ -138,7 +138,7 @@ static int rename_disk(struct request *request, struct disk *from, struct disk *
 	if (renamed)
 		rename_nodes(session, from, replaced, request->new_name);
 	g_rw_lock_writer_unlock(&session->names_lock);
-	return renamed ? 0 : session_log_refusal(session, error);
+	return renamed ? 0 : session_log_refusal(error);
 }
 
 static void rename_run(struct request *request)

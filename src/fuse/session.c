@@ -28,25 +28,9 @@
 #include "ops.h"
 #include "ops_control.h"
 
-/* A refusal that repeats is logged again after this time. */
-#define REFUSAL_REPEAT_NS (60 * UINT64_C(1000000000))
-
-int session_log_refusal(struct session *session, const GError *error)
+int session_log_refusal(const GError *error)
 {
-	uint64_t now = loop_now_ns();
-	bool repeated;
-
-	pthread_mutex_lock(&session->message_lock);
-	repeated = g_strcmp0(session->last_message, error->message) == 0 &&
-		   now - session->last_message_ns < REFUSAL_REPEAT_NS;
-	if (!repeated) {
-		g_free(session->last_message);
-		session->last_message = g_strdup(error->message);
-		session->last_message_ns = now;
-	}
-	pthread_mutex_unlock(&session->message_lock);
-	if (!repeated)
-		log_warning("%s", error->message);
+	log_warning_limited(error->message, "refused", "%s", error->message);
 	return error_to_errno(error);
 }
 
@@ -312,7 +296,6 @@ void session_free(struct session *session)
 	pthread_cond_destroy(&session->handle_closed);
 	pthread_mutex_destroy(&session->message_lock);
 	pthread_mutex_destroy(&session->connection_lock);
-	g_free(session->last_message);
 	g_free(session->last_refusal);
 	g_free(session);
 }

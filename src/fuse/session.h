@@ -50,8 +50,6 @@ struct session {
 	atomic_bool tuned;	  /* read-ahead has been set */
 
 	pthread_mutex_t message_lock;
-	char *last_message;
-	uint64_t last_message_ns;
 	char *last_refusal; /* sentence of the last command to the mount that failed */
 };
 
@@ -79,7 +77,7 @@ void session_cut_off(struct session *session);
 
 /* Logs a refused request's sentence, once while it repeats, and returns its
  * negative errno. Any thread. */
-int session_log_refusal(struct session *session, const GError *error);
+int session_log_refusal(const GError *error);
 
 /* The sentence of the last command of the control tree that failed: of those to
  * NODE's disk, or with NULL to the mount; NULL: there was none. g_free. Any

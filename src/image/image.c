@@ -248,6 +248,16 @@ void image_resize(struct image *image, struct image_op *op)
 		image->ops->resize(image, op);
 }
 
+bool image_get_trouble(struct image *image, struct image_trouble *trouble)
+{
+	const struct aio_file *file = &image->ops->file(image)->aio;
+
+	trouble->waiting = file->overdue;
+	trouble->error = file->error;
+	trouble->since_ns = trouble->waiting ? file->overdue_since_ns : file->error_since_ns;
+	return trouble->waiting || trouble->error;
+}
+
 uint64_t image_allocated_bytes(struct image *image)
 {
 	return image->ops->allocated_bytes(image);

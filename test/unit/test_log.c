@@ -49,6 +49,22 @@ static void test_lines(void)
 			"prog: error: it failed\nprog: warning: 3 left\nprog: ready\nprog: debug: aio: deep\n");
 }
 
+/* Of each object and kind once, until a minute has passed. */
+static void test_limited(void)
+{
+	g_autofree char *text = NULL;
+
+	capture();
+	for (int i = 0; i < 1000; i++) {
+		log_warning_limited("web1", "waits", "web1 waits, %d", i);
+		log_warning_limited("web2", "waits", "web2 waits");
+		log_warning_limited("web1", "fails", "web1 fails");
+	}
+	text = captured();
+	g_assert_cmpstr(text, ==,
+			"prog: warning: web1 waits, 0\nprog: warning: web2 waits\nprog: warning: web1 fails\n");
+}
+
 static void test_escapes(void)
 {
 	g_autofree char *text = NULL;
@@ -189,6 +205,7 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	log_set_program("prog");
 	g_test_add_func("/log/lines", test_lines);
+	g_test_add_func("/log/limited", test_limited);
 	g_test_add_func("/log/escapes", test_escapes);
 	g_test_add_func("/log/debug-switch", test_debug_switch);
 	g_test_add_func("/log/threads", test_threads);
