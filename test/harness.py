@@ -19,6 +19,8 @@ TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), ".."))
 BUILD = os.path.realpath(os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build", "check")))
 TORTURE = os.environ.get("LEAFDISK_TORTURE") == "1"
 SANITIZED = os.path.basename(BUILD) in ("asan", "tsan", "ubsan")
+# Seconds. What comes about at all does so long before, on a machine that has much else to do too.
+PATIENCE = 300
 MOUNT_VARIABLE = "LEAFDISK_TEST_MOUNT"
 CRASH_STATUS = 77
 CONTROL = ".leafdisk"
@@ -61,7 +63,7 @@ def program(name):
     return os.path.join(BUILD, name)
 
 
-def run(*command, timeout=120, check=True, env=None, **options):
+def run(*command, timeout=PATIENCE, check=True, env=None, **options):
     """Runs a program to its end; its output is in the result as text."""
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
@@ -81,7 +83,7 @@ def check_clean(*images):
         leafctl("check", image)
 
 
-def wait_until(condition, what, timeout=30, interval=0.005):
+def wait_until(condition, what, timeout=PATIENCE, interval=0.005):
     """Waits for CONDITION to be true and returns its value."""
     end = time.monotonic() + timeout
     while True:
@@ -199,6 +201,32 @@ def process_ended(pid, timeout):
         os.close(descriptor)
 
 
+def thread_names(pid):
+    """Of the threads of a process."""
+    names = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as file:
+            names.append(file.read().strip())
+    return names
+
+
+class Stopwatch:
+    """How long something takes, without the time that this process and another
+    stood in line for a processor: others use the machine too."""
+
+    def __init__(self):
+        self.begun = time.monotonic() - self.stood_in_line("self")
+
+    @staticmethod
+    def stood_in_line(pid):
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+
+    def seconds(self, pid):
+        """PID has lived since the watch was started, or less long."""
+        return time.monotonic() - self.begun - self.stood_in_line("self") - self.stood_in_line(pid)
+
+
 # What finalise_all() and a Deadline end.
 _live_mounts = []
 _live_loops = []
@@ -269,7 +297,7 @@ class Mount:
             words += ["-o", option]
         return words
 
-    def start(self, timeout=60):
+    def start(self, timeout=PATIENCE):
         os.makedirs(self.path, exist_ok=True)
         _live_mounts.append(self)
         with open(self.log_path, "wb") as log:
@@ -306,7 +334,7 @@ class Mount:
             self.status = self.child.poll()
         return self.status is not None if self.foreground else process_ended(self.pid, 0)
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=PATIENCE):
         """Waits for the daemon to end; its exit status where it is a child."""
         if self.foreground:
             self.status = self.child.wait(timeout)
@@ -315,7 +343,7 @@ class Mount:
             self.status = None
         return self.status
 
-    def stop(self, timeout=60):
+    def stop(self, timeout=PATIENCE):
         """An orderly unmount: the daemon ends with 0 and reports nothing bad."""
         run("fusermount3", "-u", self.path)
         status = self.wait(timeout)
@@ -341,11 +369,11 @@ class Mount:
         while any(point == self.path for point, _, _ in cleanup.mounts_below(self.path)):
             if not cleanup.quietly("fusermount3", "-uz", self.path):
                 cleanup.quietly("umount", "-l", self.path)
-        if self.pid and not process_ended(self.pid, 20 if self.status is None else 0):
+        if self.pid and not process_ended(self.pid, 60 if self.status is None else 0):
             self.kill()
         if self.child:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(20)
+                self.child.wait(60)
             if self.foreground:
                 self.status = self.child.returncode
 

@@ -7,7 +7,7 @@ import os
 import struct
 import threading
 
-from harness import BLOCK, Aligned, discard, opened, write_all
+from harness import BLOCK, Aligned, discard, opened, process_ended, wait_until, write_all
 
 STAMP = struct.Struct("<QQ")
 SECTOR = 512
@@ -183,6 +183,13 @@ def load(path, ledger, rng, count=3):
         return writers
 
     return finish
+
+
+def await_random_moment(live, ledger, rng, seconds, least):
+    """For nothing but time, and until the writers have made LEAST versions in all."""
+    process_ended(live.pid, rng.uniform(0.01, seconds))
+    wait_until(lambda: ledger.version > least or live.has_ended(), "the writers to write")
+    assert not live.has_ended(), f"the daemon ended by itself\n{live.messages()}"
 
 
 def read_disk(path, blocks):

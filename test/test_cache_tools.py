@@ -13,7 +13,7 @@ from harness import BLOCK, MIB, file_bytes, leafctl, opened, run, scaled, write_
 
 DAMAGED = 3
 USAGE = 2
-TIMEOUT = 20
+TIMEOUT = 100
 IDENTITY = bytes(range(100, 116))
 STAMP = 0x1234567890
 SIZE = 100 * BLOCK - 100

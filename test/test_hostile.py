@@ -10,7 +10,7 @@ from harness import (KIB, MIB, SANITIZED, discard, expect_errno, file_bytes, lea
                      scaled, write_all)
 
 DAMAGED = 3
-TIMEOUT = 20
+TIMEOUT = 100
 SIZE = 3 * MIB + 513
 CHUNK_BYTES = 64 * KIB
 EDGES = [0, 1, 511, 4095, 4097, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 32) + 1, 1 << 48, (1 << 62) + 4096,

@@ -147,7 +147,6 @@ def test_each_claim_raises_the_generation(mount, pool, web1):
     assert record_of(pool)["generation"] == "1000001"
 
 
-@pytest.mark.timeout(60)
 def test_killed_and_mounted_again(mount, pool, web1):
     live = mount()
     fd = os.open(live.file("web1.img"), os.O_RDWR)

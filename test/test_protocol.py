@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from harness import (ALLOCATE_KEEP_SIZE, ALLOCATE_PUNCH_HOLE, ALLOCATE_ZERO_RANGE, BLOCK, MIB, TREE, Aligned, Gate,
-                     discard, fallocate, faults, file_bytes, make_image, make_raw, opened, run, stats, wait_until)
+from harness import (ALLOCATE_KEEP_SIZE, ALLOCATE_PUNCH_HOLE, ALLOCATE_ZERO_RANGE, BLOCK, MIB, PATIENCE, TREE, Aligned,
+                     Gate, discard, fallocate, faults, file_bytes, make_image, make_raw, opened, run, stats, wait_until)
 
 AT_FDCWD = -100
 AT_STATX_FORCE_SYNC = 0x2000
@@ -328,7 +328,7 @@ def test_lookups_are_sent_side_by_side(mount, work, two_disks):
             wait_until(lambda: int(file_bytes(waiting)) == len(askers), "all lookups to be sent")
         finally:
             os.kill(live.pid, signal.SIGCONT)
-        assert [asker.wait(30) for asker in askers] == [1] * len(askers)
+        assert [asker.wait(PATIENCE) for asker in askers] == [1] * len(askers)
     live.stop()
 
 

@@ -15,8 +15,6 @@ from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, check_cl
                      wait_until, write_all)
 from test_writeback_faults import HELD, in_background, left_open, lines_with
 
-pytestmark = pytest.mark.timeout(60)
-
 BLOCKS = 8 * MIB // BLOCK
 F_OFD_SETLK = 37
 
@@ -157,7 +155,7 @@ def test_full_store_takes_what_it_can(mount, small, work, cache, rng, name, left
         discard(fd, 4 * MIB, 4 * MIB)
         os.fsync(fd)
         expected[4 * MIB:8 * MIB] = bytes(4 * MIB)
-        wait_until(lambda: state_of(live)["dirty_bytes"] == "0", "all to be in the pool", timeout=40)
+        wait_until(lambda: state_of(live)["dirty_bytes"] == "0", "all to be in the pool")
     live.stop()
     check_clean(image)
     assert_same(converted(image, work), bytes(expected), "the image alone")

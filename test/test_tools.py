@@ -8,7 +8,7 @@ import pytest
 
 import cleanup
 import harness
-from harness import TREE, Deadline, Loop, loop_attachment, make_raw, process_ended, run, wait_until
+from harness import PATIENCE, TREE, Deadline, Loop, loop_attachment, make_raw, process_ended, run, wait_until
 
 
 def test_demo_runs_twice_and_leaves_nothing(work):
@@ -71,7 +71,7 @@ def test_cleanup_ends_what_belongs_to_the_run(work, stranger):
     loop.mount(os.path.join(other, "guest"))
     wait_until(lambda: cleanup.processes_of_run(other), "the process")
     run(sys.executable, os.path.join(TREE, "test", "cleanup.py"), other)
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(PATIENCE) == -signal.SIGKILL
     assert cleanup.mounts_below(other) == []
     wait_until(lambda: not loop.is_attached(), "the loop device to go")
     loop.mounted = None
@@ -113,10 +113,10 @@ def test_a_run_that_is_killed_leaves_nothing(work):
     try:
         directory = wait_until(lambda: run_of(work), "the run's directory")
         devices = wait_until(lambda: len(workers_with_mounts(directory)) > 1 and loops_of(directory),
-                             "two workers with mounts and a loop device", timeout=120)
+                             "two workers with mounts and a loop device")
     finally:
         process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     assert cleanup.mounts_below(directory) == []
     assert not devices & loops_of("/"), "a loop device is left"
     assert not os.path.exists(directory)

@@ -11,12 +11,12 @@ import pytest
 
 import cache_format
 
-from harness import (BLOCK, CRASH_STATUS, MIB, SANITIZED, Aligned, MountError, assert_same, check_clean, converted, faults,
-                     file_bytes, leafctl, make_image, make_raw, numbers, opened, process_ended, run, scaled, stats,
+from harness import (BLOCK, CRASH_STATUS, MIB, PATIENCE, SANITIZED, Aligned, MountError, assert_same, check_clean, converted,
+                     faults, file_bytes, leafctl, make_image, make_raw, numbers, opened, process_ended, run, scaled, stats,
                      wait_until)
 from model import Disk, build_chain, patchwork
 from rounds import Guest, difference, rounds_of
-from stamps import Ledger, load, read_disk, stamp
+from stamps import Ledger, await_random_moment, load, read_disk, stamp
 
 RECORD_MAGIC = 0x5243464c
 NEVER = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
@@ -137,9 +137,8 @@ def test_killed_at_random_moments(writeback, pool, cache, rng, leaf, parent, opt
         live = writeback(*options)
         ledger.settle_all(read_disk(live.file("web1.img"), KILL_BLOCKS), f"after kill {kill}")
         finish = load(live.file("web1.img"), ledger, rng)
-        # The moment is what is random here: a wait for nothing but time.
-        process_ended(live.pid, rng.uniform(0.01, 0.15))
-        assert not live.has_ended(), f"the daemon ended by itself\n{live.messages()}"
+        # The moment is what is random here.
+        await_random_moment(live, ledger, rng, 0.15, 10 * (kill + 1))
         live.kill9()
         finish()
         check_clean(image)
@@ -212,8 +211,9 @@ def drain_sometimes(live, guest, rng):
         guest.written_back()
 
 
-def work_and_look(live, guest, alone, rng, met, what):
-    """Rounds with looks between them, and a kill. The batches that were migrated."""
+def work_and_look(live, guest, alone, rng, met, least, what):
+    """Rounds with looks between them, and a kill when LEAST batches have been migrated
+    or later. How many were."""
     stop = threading.Event()
     after = functools.partial(drain_sometimes, live, guest, rng)
     thread = threading.Thread(target=guest.run, args=(live.file("web1.img"), stop), kwargs={"after": after})
@@ -224,6 +224,7 @@ def work_and_look(live, guest, alone, rng, met, what):
             process_ended(live.pid, rng.uniform(0.002, 0.03))
             met.add(look(live, guest, alone, f"{what}, look {number}"))
         process_ended(live.pid, rng.uniform(0.002, 0.05))
+        wait_until(lambda: live.has_ended() or stats(live)["migrate_batches"] >= least, "a batch to be migrated")
         assert not live.has_ended(), f"the daemon ended by itself\n{live.messages()}"
         return stats(live)["migrate_batches"]
     finally:
@@ -251,7 +252,7 @@ def test_shared_leaf_is_at_a_barrier(writeback, pool, work, cache, rng, parent, 
         held = os.open(live.file("web1.img"), os.O_RDWR)
         try:
             guest.settle(read_disk(live.file("web1.img"), ROUND_BLOCKS), f"after kill {cycle}")
-            batches += work_and_look(live, guest, alone, rng, met, f"cycle {cycle}")
+            batches += work_and_look(live, guest, alone, rng, met, cycle + 2 - batches, f"cycle {cycle}")
         finally:
             close_lost(held)
         alone.take()
@@ -453,7 +454,7 @@ def test_successor_that_was_only_in_ram(writeback, pool, work, cache, rng):
         flushed = True
         memory.write(fd, data[1], 0)
         os.fsync(fd)
-    assert flushed and process_ended(live.pid, 30), "the crash was not met"
+    assert flushed and process_ended(live.pid, PATIENCE), "the crash was not met"
     live.finalise()
     assert live.status == CRASH_STATUS
     with writeback(*options) as live:

@@ -10,15 +10,13 @@ import time
 
 import pytest
 
-from harness import (BLOCK, GIB, KIB, MIB, Aligned, Gate, Loop, MountError, assert_same, check_clean, control_values,
-                     converted, discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened,
-                     process_ended, program, read_all, read_file, run, state_of, stats, wait_until, write_all,
-                     zero_range)
+from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, MountError, assert_same, check_clean,
+                     control_values, converted, discard, expect_errno, faults, file_bytes, leafctl, make_image,
+                     make_raw, opened, program, read_all, read_file, run, state_of, stats, thread_names,
+                     wait_until, write_all, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
 from test_owner import record_of, refusal, wait_released
-
-pytestmark = pytest.mark.timeout(25)
 
 BLOCKS = 8 * MIB // BLOCK
 # Nothing is written back unless somebody asks for it.
@@ -55,12 +53,12 @@ def dirty_of(live, name="web1.img"):
     return int(state_of(live, name)["dirty_bytes"])
 
 
-def wait_clean(live, name="web1.img", timeout=12):
-    wait_until(lambda: dirty_of(live, name) == 0, "everything to be in the pool", timeout)
+def wait_clean(live, name="web1.img"):
+    wait_until(lambda: dirty_of(live, name) == 0, "everything to be in the pool")
 
 
-def wait_state(live, state, timeout=12):
-    wait_until(lambda: state_of(live)["state"] == state, f"the disk to be {state}", timeout)
+def wait_state(live, state):
+    wait_until(lambda: state_of(live)["state"] == state, f"the disk to be {state}")
 
 
 def lines_with(live, words):
@@ -68,7 +66,10 @@ def lines_with(live, words):
 
 
 def tune(live, **values):
-    leafctl("set", live.path, *(f"{key}={value}" for key, value in values.items()))
+    """No program does it: its copy of an open file would be closed, which is a barrier."""
+    for key, value in values.items():
+        with open(live.control("tunables", key), "w", encoding="ascii") as file:
+            file.write(str(value))
 
 
 def write_random(fd, expected, rng, count=1, length=64 * KIB):
@@ -88,7 +89,7 @@ def failing(image, gate, points=STORE):
 def end(live):
     """SIGTERM, with whatever is open; the exit status."""
     os.kill(live.pid, signal.SIGTERM)
-    status = live.wait(30)
+    status = live.wait()
     live.finalise()
     return status
 
@@ -121,7 +122,7 @@ def in_background(work):
         yield thread
     finally:
         stop.set()
-        thread.join(60)
+        thread.join(PATIENCE)
     assert not thread.is_alive(), "the thread hangs"
     if failed:
         raise failed[0]
@@ -146,13 +147,13 @@ def under_load(live, rng, blocks=BLOCKS):
 
 
 @pytest.mark.parametrize("image,points", [("web1.leaf", ["aio.write"]), ("web1.leaf", ["aio.datasync"]),
-                                          ("web1.leaf", STORE),                                           ("web1.raw", STORE)])
+                                          ("web1.leaf", STORE), ("web1.raw", STORE)])
 def test_store_gone_and_back(writeback, pool, work, gate, rng, image, points):
     """The guest notices nothing; the state, the log and the image do."""
     path = os.path.join(pool, image)
     make_image(path, BLOCKS * BLOCK, chunk="256K") if image.endswith("leaf") else make_raw(path, bytes(BLOCKS * BLOCK))
     expected = bytearray(BLOCKS * BLOCK)
-    with writeback("migrate_idle_ms=1", "max_dirty_age=1", env=failing(path, gate, points)) as live:
+    with writeback("migrate_idle_ms=1", "max_dirty_age=1", "debug=disk", env=failing(path, gate, points)) as live:
         with opened(live.file("web1.img")) as fd:
             write_random(fd, expected, rng, 8)
             wait_clean(live)
@@ -166,14 +167,13 @@ def test_store_gone_and_back(writeback, pool, work, gate, rng, image, points):
             assert_same(read_file(live.file("web1.img"), len(expected)), expected, "meanwhile")
             assert state_of(live)["reason"] == state["reason"] and state_of(live)["since"] == state["since"]
             assert len(lines_with(live, "it is tried again")) == 1
-            # Several tries.
-            assert not process_ended(live.pid, 0.5)
+            wait_until(lambda: len(lines_with(live, "another try")) > 2, "several tries")
             gate.close()
             lasted = time.monotonic() - begun
             wait_clean(live)
             wait_state(live, "active")
             assert "reason" not in state_of(live)
-            said = lines_with(live, path)
+            said = [line for line in lines_with(live, path) if "warning: " in line]
             assert len(said) <= 3 and len(lines_with(live, "it is tried again")) == 1, said
             tries = int(said[-1].split("takes its changes again, after ")[1].split()[0])
             assert tries > 2, said
@@ -209,7 +209,7 @@ def test_writers_stop_at_max_dirty(writeback, web1, work, gate, rng, points):
                 assert thread.is_alive() and dirty_of(live) <= MIB and waits
                 with in_background(lambda _stop: os.truncate(live.file("web1.img"), 9 * MIB)):
                     gate.close()
-                thread.join(60)
+                thread.join(PATIENCE)
             wait_clean(live)
             assert os.fstat(fd).st_size == 9 * MIB
     assert_same(converted(web1, work), expected + bytes(5 * MIB), "the image alone")
@@ -226,7 +226,7 @@ def test_drain_after_an_outage(held, web1, work, gate, rng):
             assert refused.returncode == 1
             assert "stay in the cache" in refused.stderr and os.strerror(errno.EIO) in refused.stderr, refused.stderr
         gate.close()
-        leafctl("drain", live.path, timeout=10)
+        leafctl("drain", live.path)
         assert dirty_of(live) == 0 and state_of(live)["state"] == "active"
     assert_same(converted(web1, work), expected, "the image alone")
 
@@ -252,7 +252,7 @@ def test_cache_failing_and_back(writeback, web1, work, gate, rng, point):
             assert_same(read_file(live.file("web1.img"), len(expected)), expected, "without the cache")
             assert record_of(os.path.dirname(web1))["mode"] == "direct"
             gate.close()
-            wait_state(live, "active", timeout=60)
+            wait_state(live, "active")
             assert lines_with(live, "uses the cache again")
             assert record_of(os.path.dirname(web1))["mode"] == "writeback"
             put = stats(live)["cache_put_blocks"]
@@ -278,7 +278,7 @@ def test_killed_while_the_cache_fails(held, writeback, web1, work, cache, gate, 
             write_random(fd, expected, rng, 8)
         if when == "back":
             gate.close()
-            wait_state(live, "active", timeout=60)
+            wait_state(live, "active")
             write_random(fd, expected, rng, 8)
         live.kill9()
     check_clean(web1)
@@ -334,7 +334,6 @@ def remote(mount, work):
     return live.file("cache.img"), gate
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("back", ["store", "cache", "killed", "ended"])
 def test_both_failing(mount, web1, work, remote, gate, rng, back):
     """Writers wait; nothing that was fsynced is lost, and nothing hangs."""
@@ -367,13 +366,13 @@ def test_both_failing(mount, web1, work, remote, gate, rng, back):
                 assert "stay in the cache" in live.messages()
             else:
                 (gate if back == "store" else cache_gate).close()
-            thread.join(60)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         if back in ("store", "cache"):
             expected[:len(last)] = last
             assert_same(read_file(live.file("web1.img"), len(expected)), expected, "after one is back")
             (cache_gate if back == "store" else gate).close()
-            wait_state(live, "active", timeout=60)
+            wait_state(live, "active")
             wait_clean(live)
     if back in ("killed", "ended"):
         cache_gate.close()
@@ -434,19 +433,22 @@ def test_the_end_of_a_mount_without_the_store(held, writeback, web1, work, gate,
 
 
 @pytest.mark.parametrize("mode", ["writeback", "persistent", "direct"])
-def test_the_next_mount_goes_on(held, mount, web1, work, cache, gate, rng, mode):
-    """In any mode, with nobody asking for it; the state says so meanwhile."""
+def test_the_next_mount_goes_on(held, mount, pool, web1, work, cache, gate, other_store, rng, mode):
+    """In any mode, with nobody asking for it; the state says so meanwhile, which is
+    long on a slow store with a thousand batches."""
     expected = leave_dirty(held, gate, web1, rng)
     gate.open()
     options = [f"cache={cache}", f"mode={mode}", "migrate_batch=1", "read_run_bypass=1G"]
-    with mount(*options, env=failing(web1, gate, ["aio.write"])) as live:
-        wait_state(live, "degraded", timeout=10)
+    env = {**failing(web1, gate, ["aio.write"]), **other_store.slow(pool)}
+    with mount(*options, env=env) as live:
+        wait_state(live, "degraded")
         assert dirty_of(live) == 4 * MIB and leafctl("mode", live.file("web1.img")).stdout == f"{mode}\n"
         with opened(live.file("web1.img"), os.O_RDONLY) as fd:
             assert_same(read_all(fd, len(expected), 0), expected, "before it is written back")
             gate.close()
             if mode != "writeback":
-                wait_until(lambda: state_of(live)["state"] == "draining", "the disk to be draining", interval=0.001)
+                wait_state(live, "draining")
+            tune(live, migrate_batch=16384)
             wait_clean(live)
         wait_state(live, "active")
         with opened(live.file("web1.img")) as fd:
@@ -488,7 +490,7 @@ def interrupted(command, line, image, gate):
     child.send_signal(signal.SIGINT)
     said = child.stderr.read()
     gate.close()
-    return child.wait(30), said
+    return child.wait(PATIENCE), said
 
 
 def test_cache_drain(held, mount, web1, work, cache, gate, rng):
@@ -554,10 +556,10 @@ def test_interrupted_commands(held, hanging, rng, command):
         os.kill(pid, signal.SIGSTOP)
         child = subprocess.Popen([program("leafctl"), *words], stderr=subprocess.PIPE, text=True)
         write_random(fd, expected, rng, 2)
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(0.3)
+        wait_until(lambda: "leafdisk-cmd" in thread_names(live.pid), "the command to be under way")
+        assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=20)
+        _, said = child.communicate(timeout=PATIENCE)
         assert child.returncode == 1 and "in the cache" in said, said
         write_random(fd, expected, rng, 2)
         assert dirty_of(live, "big.img") > 0
@@ -702,7 +704,7 @@ def test_taken_over_while_writers_wait(writeback, pool, web1, gate, rng):
         leafctl("unlock", "--force", pool, "web1.leaf")
         gate.close()
         wait_state(live, "failed")
-        thread.join(30)
+        thread.join(PATIENCE)
     assert errors == [errno.EIO]
     assert end(live) == 1
 
@@ -715,7 +717,7 @@ def test_migrate_idle_ms(held, web1, rng):
         write_random(fd, bytearray(BLOCKS * BLOCK), rng, 4)
         assert dirty_of(live) > 0
         tune(live, migrate_idle_ms=1)
-        wait_clean(live, timeout=10)
+        wait_clean(live)
 
 
 def test_max_dirty_age(held, web1, rng):
@@ -725,7 +727,7 @@ def test_max_dirty_age(held, web1, rng):
         tune(live, migrate_idle_ms=1)
         assert dirty_of(live) == MIB
         tune(live, max_dirty_age=1)
-        wait_clean(live, timeout=10)
+        wait_clean(live)
 
 
 def test_migrate_threshold(held, web1, rng):
@@ -739,9 +741,9 @@ def test_migrate_threshold(held, web1, rng):
         assert dirty_of(live) == MIB
         memory.write(fd, rng.randbytes(MIB), MIB)
         os.fsync(fd)
-        wait_until(lambda: dirty_of(live) < 2 * MIB, "the threshold to be noticed", 10)
+        wait_until(lambda: dirty_of(live) < 2 * MIB, "the threshold to be noticed")
         tune(live, migrate_threshold=1)
-        wait_clean(live, timeout=10)
+        wait_clean(live)
 
 
 def test_max_dirty(held, web1, rng):
@@ -768,11 +770,12 @@ def test_migrate_batch(held, web1, rng, batch):
 
 
 def test_barrier_deadline_ms(held, web1):
-    """Flushes of several users share one of the cache's."""
+    """Flushes of several users share one of the cache's: of forty at least two come
+    within the tenth of a second that the first of them waits."""
     rounds = 10
     counted = {}
     with held() as live:
-        for deadline in (0, 20):
+        for deadline in (0, 100):
             tune(live, barrier_deadline_ms=deadline)
             before, begun = stats(live)["cache_syncs"], time.monotonic()
 
@@ -784,8 +787,8 @@ def test_barrier_deadline_ms(held, web1):
 
             in_threads(4, work)
             counted[deadline] = stats(live)["cache_syncs"] - before, time.monotonic() - begun
-    assert counted[20][0] < 4 * rounds, counted
-    assert counted[20][1] >= rounds * 0.015, counted
+    assert counted[100][0] < 4 * rounds, counted
+    assert counted[100][1] >= rounds * 0.075, counted
 
 
 # ---- Discards --------------------------------------------------------------------------
@@ -806,11 +809,11 @@ def test_discard_of_a_large_disk(held, pool, work):
             discard(fd, 0, size)
             assert all(memory.read(fd, MIB, place) == bytes(MIB) for place in places)
             os.fsync(fd)
-            leafctl("drain", live.path, timeout=20)
+            leafctl("drain", live.path)
             assert all(memory.read(fd, MIB, place) == bytes(MIB) for place in places)
             memory.write(fd, b"f" * MIB, places[2])
         with Loop(live.file("web1.img")) as loop:
-            run("blkdiscard", loop.device, timeout=20)
+            run("blkdiscard", loop.device)
             with opened(loop.device) as fd:
                 assert read_all(fd, MIB, places[2]) == bytes(MIB)
     check_clean(path)

@@ -309,6 +309,8 @@ static void note_failure(struct migrator *migrator, struct disk *disk, int error
 	g_mutex_unlock(&migrator->lock);
 	if (first)
 		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
+	else
+		log_debug(LOG_DISK, "%s: another try to write its changes back failed: %s", disk->name, what);
 }
 
 static void note_success(struct migrator *migrator, struct disk *disk)
