@@ -4,7 +4,9 @@
 #   make demo       a small pool, mounted, with a file system on it; make demo-stop
 #   make check      every test, WORKERS (3) at a time; check-asan: the same under ASan and UBSan;
 #                   check-tsan: under ThreadSanitizer
-#   make torture    the same tests, longer
+#   make torture    the same tests, longer, and a stress of everything at once, ten minutes for each
+#                   mode (LEAFDISK_TORTURE_SECONDS); SAN=address|thread: under a sanitizer.
+#                   PYTEST_FLAGS="-k torture": the stress alone
 #   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS)
 #   make fuzz       hostile images, FUZZ_SECONDS long
 #   make install    PREFIX (/usr/local), DESTDIR; uninstall
@@ -152,8 +154,9 @@ check-asan: $(release_PROGRAMS) $(asan_PROGRAMS) $(asan_UNITS)
 	$(Q)$(call suite,asan)
 check-tsan: $(release_PROGRAMS) $(tsan_PROGRAMS) $(tsan_UNITS)
 	$(Q)$(call suite,tsan)
-torture: $(release_PROGRAMS) $(check_PROGRAMS) $(check_UNITS)
-	$(Q)$(call suite,check,LEAFDISK_TORTURE=1)
+TORTURED := $(if $(SAN),$(VARIANT),check)
+torture: $(release_PROGRAMS) $($(TORTURED)_PROGRAMS) $($(TORTURED)_UNITS)
+	$(Q)$(call suite,$(TORTURED),LEAFDISK_TORTURE=1)
 
 bench: $(release_PROGRAMS)
 	$(Q)LEAFDISK_BUILD=$(CURDIR)/build $(PYTHON) test/bench/bench.py --output build/bench.json \

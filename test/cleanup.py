@@ -114,8 +114,13 @@ def clean(directory):
     """Returns a line for each thing that was left behind."""
     directory = os.path.realpath(directory)
     report = []
-    for pid in processes_of_run(directory):
+    pids = processes_of_run(directory)
+    # One may wait for another, in a system call that only its end interrupts: all
+    # are told before any is waited for.
+    for pid in pids:
         report.append(f"process {pid}")
+        kill_and_wait(pid, directory, 0)
+    for pid in pids:
         kill_and_wait(pid, directory)
     # File systems on loop devices first, then the devices, then their files.
     for point, source, kind in mounts_below(directory):
