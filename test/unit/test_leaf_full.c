@@ -173,6 +173,75 @@ static void test_batches(void)
 	free(data);
 	close_sound(image, path);
 }
+
+static uint8_t byte_after_crash(const char *path, uint64_t block)
+{
+	g_autofree char *copy = copy_of(path);
+	struct image *image = open_leaf(copy, IMAGE_WRITABLE);
+	uint8_t *data = new_buffer(BLOCK_SIZE), byte;
+
+	g_assert_cmpint(transfer(image, false, block, 1, data), ==, 0);
+	byte = data[0];
+	free(data);
+	image_close(image);
+	return byte;
+}
+
+/* A batch whose record may be on disk is refused; until a checkpoint that is
+ * durable voids the record no flush is answered without one, however often it finds no room. */
+static void test_refused_batch_stays_refused(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct image_apply_extent zeros = {2 * CHUNK, CHUNK, NULL};
+	struct image_op batch = {.extents = &zeros, .extent_count = 1, .bottom = true};
+
+	for (unsigned i = 0; i < 4; i++)
+		g_assert_cmpint(write_chunk(image, i, 1), ==, 0);
+	flush(image);
+	fault_arm("aio.datasync:ENOSPC@2x1", NULL);
+	g_assert_cmpint(image_run_blocking(image, &batch, image_apply), ==, -ENOSPC);
+	fault_arm("image.write:ENOSPC", NULL);
+	for (unsigned i = 0; i < 3; i++)
+		g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, -ENOSPC);
+	fault_arm("", NULL);
+	g_assert_cmpint(write_chunk(image, 2, 7), ==, 0);
+	flush(image);
+	g_assert_cmpuint(byte_after_crash(path, 2 * PER_CHUNK), ==, 7);
+	close_sound(image, path);
+}
+
+/* A hard write over a soft block, while a checkpoint that would name the block
+ * fails, is in the next record. */
+static void test_soft_block_of_a_failed_checkpoint(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+	struct leaf *leaf = leaf_of(image);
+	struct leaf_checkpoint *checkpoint;
+	struct leaf_dirty taken;
+	int result;
+
+	memset(data, 3, BLOCK_SIZE);
+	g_assert_cmpint(write_chunk(image, 0, 1), ==, 0);
+	flush(image);
+	g_assert_cmpint(write_soft(image, 100 * PER_CHUNK, data), ==, 0);
+	g_mutex_lock(&leaf->lock);
+	checkpoint = leaf_checkpoint_prepare_locked(leaf, NULL, &taken, &result);
+	g_mutex_unlock(&leaf->lock);
+	memset(data, 9, BLOCK_SIZE);
+	g_assert_cmpint(transfer(image, true, 100 * PER_CHUNK, 1, data), ==, 0);
+	g_mutex_lock(&leaf->lock);
+	leaf_dirty_restore_locked(leaf, &taken);
+	leaf_checkpoint_undo_locked(leaf, checkpoint);
+	g_mutex_unlock(&leaf->lock);
+	leaf_checkpoint_free(checkpoint);
+	flush(image);
+	g_assert_cmpuint(byte_after_crash(path, 100 * PER_CHUNK), ==, 9);
+	close_sound(image, path);
+	free(data);
+}
 #endif
 
 int main(int argc, char **argv)
@@ -186,6 +255,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/leaf-full/long-zero-list", test_long_zero_list);
 	g_test_add_func("/leaf-full/failing-checkpoints", test_failing_checkpoints);
 	g_test_add_func("/leaf-full/batches", test_batches);
+	g_test_add_func("/leaf-full/refused-batch", test_refused_batch_stays_refused);
+	g_test_add_func("/leaf-full/soft-block", test_soft_block_of_a_failed_checkpoint);
 #endif
 	status = g_test_run();
 	remove_directory();

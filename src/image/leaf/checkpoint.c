@@ -24,6 +24,8 @@ struct leaf_checkpoint {
 	struct leaf_header_ondisk header;
 	GArray *pages;		 /* struct page_copy */
 	GPtrArray *zero_retired; /* struct chunk: slots of the zero list of before; NULL: it stays */
+	GArray *soft;		 /* uint64_t indexes of chunks with soft blocks, which it names */
+	bool due;		 /* nothing less would have done */
 };
 
 void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint)
@@ -33,6 +35,7 @@ void leaf_checkpoint_free(struct leaf_checkpoint *checkpoint)
 	for (guint i = 0; i < checkpoint->pages->len; i++)
 		g_free(g_array_index(checkpoint->pages, struct page_copy, i).data);
 	g_array_free(checkpoint->pages, TRUE);
+	g_array_free(checkpoint->soft, TRUE);
 	if (checkpoint->zero_retired)
 		g_ptr_array_free(checkpoint->zero_retired, TRUE);
 	g_free(checkpoint);
@@ -129,10 +132,13 @@ static int add_zero_list(struct leaf *leaf, struct leaf_checkpoint *checkpoint, 
 }
 
 /* True: the entry is that of a free slot. */
-static bool encode_entry(struct leaf *leaf, const struct leaf_resize *resize, struct chunk *chunk, le64 *entry)
+static bool encode_entry(struct leaf *leaf, const struct leaf_resize *resize, struct leaf_checkpoint *checkpoint,
+			 struct chunk *chunk, le64 *entry)
 {
 	if (!chunk || chunk->dead)
 		return false;
+	if (chunk->soft)
+		g_array_append_val(checkpoint->soft, chunk->index);
 	chunk->soft = false;
 	if (chunk->index < LEAF_CHUNK_ZERO_LIST)
 		return leaf_resize_encode_locked(leaf, resize, chunk, entry);
@@ -154,7 +160,7 @@ static void add_table_page(struct leaf *leaf, const struct leaf_resize *resize, 
 	for (uint32_t i = 0; i < g->entries_per_page; i++) {
 		le64 *entry = (void *)(out->body + (size_t)i * g->entry_bytes);
 
-		if (encode_entry(leaf, resize, leaf_slot_chunk(leaf, first + i), entry))
+		if (encode_entry(leaf, resize, checkpoint, leaf_slot_chunk(leaf, first + i), entry))
 			continue;
 		memset(entry, 0, g->entry_bytes);
 		entry[0] = le64_of(LEAF_CHUNK_FREE);
@@ -183,6 +189,19 @@ static void set_digest(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 		digest += leaf_page_digest(page, epoch);
 	}
 	checkpoint->header.table_digest = le64_of(digest);
+}
+
+/* The checkpoint does not name their soft blocks after all. A hard write that came
+ * meanwhile took them for named: so the next record names them. */
+static void soft_undo_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
+{
+	for (guint i = 0; i < checkpoint->soft->len; i++) {
+		struct chunk *chunk = leaf_chunk_find(leaf, g_array_index(checkpoint->soft, uint64_t, i));
+
+		if (chunk)
+			leaf_chunk_mark_dirty_locked(leaf, chunk);
+	}
+	g_array_set_size(checkpoint->soft, 0);
 }
 
 static int add_pages(struct leaf *leaf, const struct leaf_resize *resize, struct leaf_checkpoint *checkpoint)
@@ -216,11 +235,14 @@ struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, const 
 	struct leaf_checkpoint *checkpoint = g_new0(struct leaf_checkpoint, 1);
 
 	checkpoint->pages = g_array_new(FALSE, FALSE, sizeof(struct page_copy));
+	checkpoint->soft = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+	checkpoint->due = leaf->checkpoint_due;
 	checkpoint->header = leaf->header;
 	checkpoint->header.epoch = le64_of(le64_get(leaf->header.epoch) + 1);
 	leaf_resize_mark_locked(leaf, resize);
 	*errnum = add_pages(leaf, resize, checkpoint);
 	if (*errnum) {
+		soft_undo_locked(leaf, checkpoint);
 		leaf_checkpoint_free(checkpoint);
 		return NULL;
 	}
@@ -270,25 +292,13 @@ void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *chec
 	counter_add(image_checkpoints, 1);
 }
 
-/* Chunks of the page may have had soft blocks that it would have named. */
-static void page_undo_locked(struct leaf *leaf, uint64_t page)
-{
-	uint64_t first = page * leaf->geometry.entries_per_page;
-
-	leaf->page_dirty->data[page] = 1;
-	for (uint32_t i = 0; i < leaf->geometry.entries_per_page; i++) {
-		struct chunk *chunk = leaf_slot_chunk(leaf, first + i);
-
-		if (chunk)
-			chunk->soft = true;
-	}
-}
-
 void leaf_checkpoint_undo_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 {
 	for (guint i = 0; i < checkpoint->pages->len; i++)
 		if (page_copy(checkpoint, i)->kind == PAGE_TABLE)
-			page_undo_locked(leaf, page_copy(checkpoint, i)->page);
+			leaf->page_dirty->data[page_copy(checkpoint, i)->page] = 1;
+	soft_undo_locked(leaf, checkpoint);
+	leaf->checkpoint_due |= checkpoint->due;
 	if (!checkpoint->zero_retired)
 		return;
 	leaf->zero_dirty = true;
