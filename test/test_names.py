@@ -273,3 +273,17 @@ def test_a_file_in_the_place_of_a_known_one(mount, pool):
         make_raw(os.path.join(pool, ".new"), b"b" * MIB)
         os.rename(os.path.join(pool, ".new"), os.path.join(pool, "a.raw"))
         wait_until(lambda: file_bytes(live.file("a.img")) == b"b" * MIB, "the new file to be seen")
+
+
+def test_an_ephemeral_disk_keeps_its_name_with_what_it_was_given(mount, pool):
+    """Under another name it would be as its image is, so it is not renamed."""
+    for name in "ab":
+        make_raw(os.path.join(pool, f"{name}.raw"), b"image" + bytes(MIB - 5))
+    with mount("mode=ephemeral", "create") as live:
+        os.rename(live.file("b.img"), live.file("c.img"))
+        with opened(live.file("a.img")) as fd:
+            write_all(fd, b"given", 0)
+        expect_errno(errno.EBUSY, os.rename, live.file("a.img"), live.file("d.img"))
+        assert read_file(live.file("a.img"), 5) == b"given"
+        assert read_file(live.file("c.img"), 5) == b"image"
+    assert {"a.raw", "c.raw"} <= set(os.listdir(pool))

@@ -2,6 +2,7 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import signal
@@ -270,6 +271,54 @@ def test_a_durable_write_survives_a_kill(mount, pool, work, mode):
     with opened(live.file("b.img"), os.O_RDONLY) as fd:
         for index in range(len(fds)):
             assert os.pread(fd, BLOCK, index * MIB) == b"d" * BLOCK, index
+    live.stop()
+
+
+class Iocb(ctypes.Structure):
+    """struct iocb of linux/aio_abi.h."""
+    _fields_ = [("data", ctypes.c_uint64), ("key", ctypes.c_uint32), ("rw_flags", ctypes.c_uint32),
+                ("opcode", ctypes.c_uint16), ("priority", ctypes.c_int16), ("fd", ctypes.c_uint32),
+                ("buffer", ctypes.c_uint64), ("bytes", ctypes.c_uint64), ("offset", ctypes.c_int64),
+                ("reserved", ctypes.c_uint64), ("flags", ctypes.c_uint32), ("result_fd", ctypes.c_uint32)]
+
+
+def write_asynchronously(fd, memory, offset):
+    """One write by io_submit(2), waited for; what it returned."""
+    aio = ctypes.CDLL("libaio.so.1")
+    context = ctypes.c_void_p(0)
+    request = Iocb(opcode=1, fd=fd, buffer=ctypes.addressof(ctypes.c_char.from_buffer(memory)), bytes=len(memory),
+                   offset=offset)
+    event = (ctypes.c_int64 * 4)()
+    assert aio.io_setup(1, ctypes.byref(context)) == 0
+    try:
+        assert aio.io_submit(context, ctypes.c_long(1), ctypes.byref(ctypes.pointer(request))) == 1
+        assert aio.io_getevents(context, ctypes.c_long(1), ctypes.c_long(1), event, None) == 1
+    finally:
+        aio.io_destroy(context)
+    return event[2]
+
+
+@pytest.mark.parametrize("how", ["fcntl", "create"])
+def test_a_durable_write_of_a_file_that_is_direct_later(mount, pool, how):
+    """The kernel sends no fsync behind an asynchronous direct write, whatever the
+    file was opened as."""
+    make_image(os.path.join(pool, "b.leaf"), "8M")
+    live = mount("create")
+    memory = Aligned(BLOCK)
+    memory.memory[:] = b"d" * BLOCK
+    name = "b.img" if how == "fcntl" else "new.img"
+    fd = os.open(live.file(name), os.O_RDWR | os.O_DSYNC | (os.O_CREAT | os.O_DIRECT if how == "create" else 0))
+    if how == "create":
+        os.ftruncate(fd, 8 * MIB)
+    else:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+    assert write_asynchronously(fd, memory.memory, MIB) == BLOCK
+    live.kill9()
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    live = mount()
+    with opened(live.file(name), os.O_RDONLY) as fd:
+        assert os.pread(fd, BLOCK, MIB) == b"d" * BLOCK
     live.stop()
 
 

@@ -471,6 +471,18 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 	return NULL;
 }
 
+/* What an ephemeral disk was given belongs to its name: the disk under the new one
+ * would be as its image is. */
+static struct disk *find_movable_locked(struct disk_pool *pool, const char *name, GError **error)
+{
+	struct disk *disk = find_free_locked(pool, name, error);
+
+	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk->cached)
+		return disk;
+	error_set(error, EBUSY, "%s: has changes that only this mount has, and would lose them", name);
+	return NULL;
+}
+
 static char *renamed_path(struct disk_pool *pool, struct disk *disk, const char *stem)
 {
 	const char *suffix = strrchr(strrchr(disk_image_path(disk), '/'), '.');
@@ -598,10 +610,11 @@ static bool change_plan_locked(struct disk_pool *pool, const char *name, const c
 	g_autofree char *stem = new_name ? stem_of(new_name, error) : NULL;
 
 	*change = (struct change){0};
-	if (!new_name || stem)
-		change->disk = find_free_locked(pool, name, error);
-	if (!change->disk || !new_name)
-		return change->disk;
+	if (!new_name)
+		return (change->disk = find_free_locked(pool, name, error));
+	change->disk = stem ? find_movable_locked(pool, name, error) : NULL;
+	if (!change->disk)
+		return false;
 	change->file = renamed_path(pool, change->disk, stem);
 	return target_gives_way(pool, new_name, change->file, replace, &change->replaced, error);
 }

@@ -8,10 +8,12 @@
  * could not be written, and a mount that can be unmounted is durable.
  *
  * O_DSYNC, O_SYNC and RWF_DSYNC come with each write. Where the kernel passes
- * writes on as they are (handle->direct) it leaves the rest to the answer: the
- * write is followed by a flush of the disk, which shares a commit with others as
- * every flush does, and then acknowledged. Where it keeps pages it sends an fsync
- * of its own behind the write. */
+ * writes on as they are it leaves the rest to the answer: the write is followed by
+ * a flush of the disk, which shares a commit with others as every flush does, and
+ * then acknowledged. That goes for a file opened for direct I/O, and for a direct
+ * write to any other (O_DIRECT came later, or the file was created with it): behind
+ * an asynchronous one the kernel sends nothing. Where it keeps pages it sends an
+ * fsync of its own. */
 #include "ops.h"
 
 #include <errno.h>
@@ -152,7 +154,7 @@ void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, of
 	request = new_change(fuse, file);
 	if (!request)
 		return;
-	request->durable = request->handle->direct && (file->flags & O_DSYNC);
+	request->durable = (file->flags & O_DSYNC) && (request->handle->direct || file->flags & O_DIRECT);
 	request_keep_message(request);
 	request->io.buffer = (char *)data;
 	request_submit(request, request->handle->disk, DISK_WRITE, (uint64_t)offset, size, write_done);
