@@ -104,9 +104,10 @@ bool loop_start_workers(GError **error);
 void loop_offload_step(struct loop *loop, struct loop_work *work);
 void loop_offload_wait(struct loop *loop, struct loop_work *work);
 
-/* The work alone, on a thread that may wait, for who need not hear of its end:
- * DONE is not called. Any thread. */
-void loop_offload_apart(struct loop_work *work);
+/* The work alone, on a thread of that kind, for who need not hear of its end: DONE is
+ * not called, and no loop has to be there by then. Any thread. */
+void loop_offload_step_apart(struct loop_work *work);
+void loop_offload_wait_apart(struct loop_work *work);
 
 /* LOOP's thread may block: steps run on it, one after the other, and need no
  * other thread. */

@@ -231,13 +231,23 @@ void loop_offload_wait(struct loop *loop, struct loop_work *work)
 	offload(&workers_waiters, loop, work);
 }
 
-void loop_offload_apart(struct loop_work *work)
+static void offload_apart(struct workers *workers, struct loop_work *work)
 {
 	work->loop = NULL;
-	if (workers_submit(&workers_waiters, work))
+	if (workers_submit(workers, work))
 		return;
 	g_assert(thread_may_block());
 	work->work(work);
+}
+
+void loop_offload_step_apart(struct loop_work *work)
+{
+	offload_apart(&workers_steps, work);
+}
+
+void loop_offload_wait_apart(struct loop_work *work)
+{
+	offload_apart(&workers_waiters, work);
 }
 
 void loop_run_steps_here(struct loop *loop)

@@ -99,7 +99,7 @@ void disk_unref(struct disk *disk)
 	disposals.count++;
 	g_mutex_unlock(&disposals.lock);
 	disk->disposal.work = dispose;
-	loop_offload_apart(&disk->disposal);
+	loop_offload_wait_apart(&disk->disposal);
 }
 
 void disk_await_disposals(void)

@@ -11,7 +11,7 @@
 #include "core/counters.h"
 #include "resize.h"
 
-enum page_kind { PAGE_TABLE, PAGE_ZERO_LIST, PAGE_BLANK };
+enum page_kind { PAGE_TABLE, PAGE_ZERO_LIST };
 
 struct page_copy {
 	enum page_kind kind;
@@ -146,8 +146,7 @@ static bool encode_entry(struct leaf *leaf, const struct leaf_resize *resize, st
 	return true;
 }
 
-/* The page goes to the place that does not count. With its first one the other
- * place is written too: a checkpoint then finds its room where the file has it. */
+/* The page goes to the place that does not count. */
 static void add_table_page(struct leaf *leaf, const struct leaf_resize *resize, struct leaf_checkpoint *checkpoint,
 			   uint64_t page)
 {
@@ -166,8 +165,6 @@ static void add_table_page(struct leaf *leaf, const struct leaf_resize *resize, 
 		entry[0] = le64_of(LEAF_CHUNK_FREE);
 	}
 	leaf_page_seal(out, LEAF_TABLE_MAGIC, position, le64_get(checkpoint->header.epoch), first, leaf->image_id);
-	if (!g_array_index(leaf->page_epoch, uint64_t, page))
-		add_page(checkpoint, PAGE_BLANK, page, leaf_page_offset(g, page) + (1u - place) * LEAF_PAGE_BYTES);
 }
 
 static const struct page_copy *page_copy(const struct leaf_checkpoint *checkpoint, guint i)

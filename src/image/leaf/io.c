@@ -189,7 +189,7 @@ int64_t leaf_write(struct image_io *io)
 	}
 	g_mutex_unlock(&leaf->lock);
 	if (ahead)
-		leaf_room_ahead(leaf, aio_queue_loop(io->queue));
+		leaf_room_ahead(leaf);
 	if (!chunk)
 		return errnum;
 	submit(leaf, io, AIO_WRITE, chunk, block_offset(leaf, chunk, block), blocks, write_done);

@@ -142,8 +142,10 @@ struct leaf {
 
 	struct leaf_grow *grow; /* the grow command runs, or NULL */
 	uint64_t full_bytes;	/* the size at which it was tried last */
-	bool extending;		/* a background thread extends the file, or is about to */
-	bool extended_in_vain;	/* the last time */
+	struct loop_work extension;
+	bool extending;	       /* a background thread extends the file, or is about to */
+	bool extended_in_vain; /* the last time */
+	uint64_t page_room;    /* pages of the table, from the first on, whose room the file has */
 	GCond extended;
 	struct list room_waiters; /* image_op */
 
@@ -437,10 +439,12 @@ void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom);
 /* Calls OP's done when it may be worth to try again, or with the error that kept
  * the file from being extended. */
 void leaf_wait_room(struct image *image, struct image_op *op);
-/* True: the file is to be extended ahead of use: leaf_room_ahead() follows, from
- * LOOP, without the lock. */
+/* Whether the file reaches to the end of SLOT, and has the room for its page. */
+bool leaf_room_covers_locked(const struct leaf *leaf, uint64_t slot);
+/* True: the file is to be extended ahead of use: leaf_room_ahead() follows,
+ * without the lock. */
 bool leaf_room_ahead_locked(struct leaf *leaf);
-void leaf_room_ahead(struct leaf *leaf, struct loop *loop);
+void leaf_room_ahead(struct leaf *leaf);
 /* Those that wait try again, or get RESULT. */
 void leaf_room_came_locked(struct leaf *leaf, int result);
 /* The same from a background thread that needs a slot to go on: lets the lock go

@@ -4,7 +4,10 @@
  * extended in steps, and stays sparse. A step begins on a background thread when
  * half of the one before is used: writers rarely wait for it. Who finds no slot
  * that the file covers gets -EAGAIN and waits here; an error of the step goes to
- * exactly those that wait for it. */
+ * exactly those that wait for it.
+ *
+ * The pages of the table that stand before the slots are written with the step,
+ * in both places: a checkpoint then finds their room on a full file system too. */
 #include <errno.h>
 #include <unistd.h>
 
@@ -13,11 +16,6 @@
 #include "leaf.h"
 
 #define STEP_BYTES (UINT64_C(64) << 20)
-
-struct extension {
-	struct loop_work work;
-	struct leaf *leaf;
-};
 
 static uint64_t end_of_next_slot(const struct leaf *leaf)
 {
@@ -35,31 +33,64 @@ static int set_length(struct leaf *leaf, uint64_t bytes)
 	return 0;
 }
 
-/* One at a time for a leaf: the file never becomes shorter. Where a step is too
- * long, what is needed may not be. */
+/* Nothing on disk names the pages from *ROOM on. */
+static int write_pages(struct leaf *leaf, uint64_t *room, uint64_t end)
+{
+	static const uint8_t blank[2 * LEAF_PAGE_BYTES];
+	int result = 0;
+
+	while (result == 0 && *room < end) {
+		result = image_file_write(&leaf->file, blank, sizeof(blank), leaf_page_offset(&leaf->geometry, *room));
+		*room += result == 0;
+	}
+	return result;
+}
+
+/* Where a step is too long, what is NEEDED may not be. *BYTES: how long the file is. */
+static int lengthen(struct leaf *leaf, uint64_t needed, uint64_t *bytes)
+{
+	uint64_t from = *bytes;
+	int result;
+
+	*bytes = round_up(needed + STEP_BYTES / 2, STEP_BYTES);
+	if (*bytes <= from) {
+		*bytes = from;
+		return 0;
+	}
+	result = set_length(leaf, *bytes);
+	if (error_class_of(STORE_EXTEND, result) != ERROR_NO_ROOM)
+		return result;
+	*bytes = MAX(needed, from);
+	return *bytes > from ? set_length(leaf, *bytes) : 0;
+}
+
+/* One at a time for a leaf: the file never becomes shorter. */
 static int extend(struct leaf *leaf)
 {
-	uint64_t needed, bytes, from;
+	uint64_t needed, bytes, room, page;
+	bool longer;
 	int result;
 
 	g_mutex_lock(&leaf->lock);
 	needed = end_of_next_slot(leaf);
-	from = leaf->file_bytes;
+	page = leaf_page_of(leaf, leaf->slots->len);
+	bytes = leaf->file_bytes;
+	while (leaf->page_room < leaf->page_epoch->len && g_array_index(leaf->page_epoch, uint64_t, leaf->page_room))
+		leaf->page_room++;
+	room = leaf->page_room;
 	g_mutex_unlock(&leaf->lock);
-	bytes = round_up(needed + STEP_BYTES / 2, STEP_BYTES);
-	if (bytes <= from)
-		return 0;
-	result = set_length(leaf, bytes);
-	if (error_class_of(STORE_EXTEND, result) == ERROR_NO_ROOM && needed > from) {
-		bytes = needed;
-		result = set_length(leaf, bytes);
-	}
+	result = lengthen(leaf, needed, &bytes);
+	longer = result == 0;
+	if (longer)
+		result =
+			write_pages(leaf, &room, leaf_page_of(leaf, leaf_slots_within(&leaf->geometry, bytes) - 1) + 1);
 	g_mutex_lock(&leaf->lock);
-	if (result == 0)
+	if (longer)
 		leaf->file_bytes = bytes;
+	leaf->page_room = room;
 	leaf->extended_in_vain = result < 0;
 	g_mutex_unlock(&leaf->lock);
-	return result;
+	return longer && room > page ? 0 : result;
 }
 
 int leaf_room_extend(struct leaf *leaf)
@@ -99,10 +130,11 @@ int leaf_room_extend_locked(struct leaf *leaf)
 	return result;
 }
 
-/* The leaf may be closed as soon as its lock is free. */
+/* The leaf may be closed as soon as its lock is free, and the loop of whoever
+ * asked may be gone before. */
 static void extend_work(struct loop_work *work)
 {
-	struct leaf *leaf = container_of(work, struct extension, work)->leaf;
+	struct leaf *leaf = container_of(work, struct leaf, extension);
 	int result = extend(leaf);
 
 	g_mutex_lock(&leaf->lock);
@@ -110,19 +142,11 @@ static void extend_work(struct loop_work *work)
 	g_mutex_unlock(&leaf->lock);
 }
 
-static void extend_done(struct loop_work *work)
-{
-	g_free(container_of(work, struct extension, work));
-}
-
 /* leaf->extending is set, and the lock is free again. */
-static void begin(struct leaf *leaf, struct loop *loop)
+void leaf_room_ahead(struct leaf *leaf)
 {
-	struct extension *extension = g_new0(struct extension, 1);
-
-	extension->leaf = leaf;
-	extension->work = (struct loop_work){.work = extend_work, .done = extend_done};
-	loop_offload_step(loop, &extension->work);
+	leaf->extension.work = extend_work;
+	loop_offload_step_apart(&leaf->extension);
 }
 
 bool leaf_room_ahead_locked(struct leaf *leaf)
@@ -134,14 +158,15 @@ bool leaf_room_ahead_locked(struct leaf *leaf)
 	return true;
 }
 
-void leaf_room_ahead(struct leaf *leaf, struct loop *loop)
+bool leaf_room_covers_locked(const struct leaf *leaf, uint64_t slot)
 {
-	begin(leaf, loop);
+	return leaf_slot_offset(&leaf->geometry, slot) + leaf->geometry.chunk_bytes <= leaf->file_bytes &&
+	       (leaf->file.block_device || leaf_page_of(leaf, slot) < leaf->page_room);
 }
 
 static bool must_extend(const struct leaf *leaf)
 {
-	return !leaf->file.block_device && !leaf->free->len && end_of_next_slot(leaf) > leaf->file_bytes;
+	return !leaf->file.block_device && !leaf->free->len && !leaf_room_covers_locked(leaf, leaf->slots->len);
 }
 
 void leaf_wait_room(struct image *image, struct image_op *op)
@@ -157,7 +182,7 @@ void leaf_wait_room(struct image *image, struct image_op *op)
 		list_append(&leaf->room_waiters, &op->link);
 	g_mutex_unlock(&leaf->lock);
 	if (begins)
-		begin(leaf, aio_queue_loop(op->queue));
+		leaf_room_ahead(leaf);
 	if (!waits)
 		image_op_complete(op, 0);
 }

@@ -83,10 +83,10 @@ void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot)
 	leaf_pages_cover_locked(leaf);
 }
 
-/* Whether the file reaches to the end of SLOT. */
+/* Whether the file has room for SLOT. */
 static int cover_slot(struct leaf *leaf, uint64_t slot)
 {
-	if (leaf_slot_offset(&leaf->geometry, slot) + leaf->geometry.chunk_bytes <= leaf->file_bytes)
+	if (leaf_room_covers_locked(leaf, slot))
 		return 0;
 	return leaf->file.block_device ? leaf_no_room_locked(leaf) : -EAGAIN;
 }
