@@ -9,6 +9,8 @@ HEADER_MAGIC = b"LEAFDISK"
 TABLE_MAGIC = b"LFTP"
 ZERO_MAGIC = b"LFZL"
 RECORD_MAGIC = b"LFJR"
+# Journal entries.
+CHUNK, FREE, ZERO, UNZERO, APPLY, APPLIED, DATA, ZEROS, DROP = range(1, 10)
 
 # name: offset, format
 HEADER_FIELDS = {
@@ -70,6 +72,31 @@ def forge(image, **values):
             set_field(forged, name, value, place)
         seal(forged, place)
     return forged
+
+
+def record(image, entries, position=None, number=0):
+    """The bytes of a journal record with ENTRIES (type, values ...), at POSITION
+    in the file, NUMBER records behind the first."""
+    position = field(image, "journal_offset") if position is None else position
+    body = b"".join(struct.pack(f"<II{len(values)}Q", kind, 8 + 8 * len(values), *values) for kind, *values in entries)
+    length = -(-(64 + len(body)) // PAGE) * PAGE
+    header = RECORD_MAGIC + struct.pack(
+        "<IQQQQ8sIIQ", length, position, 0, field(image, "epoch"), field(image, "journal_sequence") + number,
+        field(image, "uuid")[:8], len(entries), 0, 0)
+    sealed = bytearray((header + body).ljust(length, b"\0"))
+    seal(sealed, 0, length, PAGE_CHECKSUM)
+    return bytes(sealed)
+
+
+def add_records(path, *records):
+    """Fills the journal of an image that has none with these, each a list of
+    entries."""
+    with open(path, "r+b") as file:
+        image = file.read(16 * PAGE)
+        position = field(image, "journal_offset")
+        for number, entries in enumerate(records):
+            file.seek(position)
+            position += file.write(record(image, entries, position, number))
 
 
 def set_parent(path, parent):

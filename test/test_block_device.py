@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Loop, check_clean, faults, file_bytes, leafctl, opened, read_all, run,
-                     wait_until, write_all)
+from harness import (BLOCK, CRASH_STATUS, MIB, Loop, check_clean, expect_errno, faults, file_bytes, leafctl, opened,
+                     read_all, run, wait_until, write_all)
 
 DEVICE_BYTES = 12 * MIB
 
@@ -71,6 +71,23 @@ def test_full_device(mount, work, device, rng):
     with mount(write_conf(work, device.device)) as live:
         with opened(live.file("big.img"), os.O_RDONLY) as fd:
             assert read_all(fd, len(written) * MIB, 0) == b"".join(written)
+
+
+def test_sparse_device(mount, work, rng):
+    """One of 2 TiB that has little in it, after a crash."""
+    path = os.path.join(work, "sparse.bin")
+    run("truncate", "-s", "2T", path)
+    with Loop(path) as device:
+        leafctl("create", "--force", device.device, "4T")
+        live = mount(write_conf(work, device.device))
+        fd = os.open(live.file("big.img"), os.O_RDWR | os.O_SYNC)
+        written = rng.randbytes(3 * MIB)
+        write_all(fd, written, 1 << 41)
+        live.kill9()
+        expect_errno(errno.ENOTCONN, os.close, fd)
+        check_clean(device.device)
+        with mount(write_conf(work, device.device)) as live, opened(live.file("big.img")) as fd:
+            assert read_all(fd, 3 * MIB, 1 << 41) == written
 
 
 def test_grow_command(mount, work, device, rng):

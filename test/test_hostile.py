@@ -2,17 +2,23 @@
 harmless. Nothing crashes, hangs, or writes to what it refused."""
 import errno
 import os
+import re
+import resource
 
 import pytest
 
 import leaf_format
-from harness import (KIB, MIB, SANITIZED, discard, expect_errno, file_bytes, leafctl, make_image, make_raw, opened,
-                     scaled, write_all)
+from harness import (BLOCK, GIB, KIB, MIB, SANITIZED, discard, expect_errno, faults, file_bytes, leafctl, make_image,
+                     make_raw, opened, run, scaled, write_all)
 
 DAMAGED = 3
 TIMEOUT = 100
 SIZE = 3 * MIB + 513
 CHUNK_BYTES = 64 * KIB
+TIB = 1 << 40
+# What looking at a small file may take, whatever it says.
+COST_BYTES = 512 * MIB
+COST_SECONDS = 60 if SANITIZED else 10
 EDGES = [0, 1, 511, 4095, 4097, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, (1 << 32) + 1, 1 << 48, (1 << 62) + 4096,
          (1 << 63) - 4096, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1]
 
@@ -264,3 +270,134 @@ def test_the_largest_size(mount, pool):
             assert os.pread(fd, 8, offset) == b"far out!"
     leafctl("map", image, timeout=TIMEOUT)
     assert os.stat(image).st_blocks * 512 < 64 * MIB
+
+
+def limit_costs():
+    resource.setrlimit(resource.RLIMIT_CPU, (COST_SECONDS, COST_SECONDS))
+    if not SANITIZED:
+        resource.setrlimit(resource.RLIMIT_AS, (COST_BYTES, COST_BYTES))
+
+
+def cheaply(verb, path, *options, env=None):
+    """Runs leafctl VERB, which ends in good order and soon, and is small."""
+    result = leafctl(verb, *options, path, check=False, timeout=TIMEOUT, preexec_fn=limit_costs, env=env)
+    no_crash(result, path)
+    return result
+
+
+def small_daemon(live):
+    with open(f"/proc/{live.pid}/status", encoding="utf-8") as file:
+        peak = int(re.search(r"VmHWM:\s+(\d+) kB", file.read())[1]) * KIB
+    return SANITIZED or peak < COST_BYTES
+
+
+def forged_journal(pool, length, *records, chunk=CHUNK_BYTES):
+    """An image of nothing but a journal, in a sparse file of that length, beside a
+    good disk."""
+    make_raw(os.path.join(pool, "base.raw"), bytes(2 * MIB))
+    path = make_image(os.path.join(pool, "evil.leaf"), "2T", chunk=chunk)
+    leaf_format.add_records(path, *records)
+    os.truncate(path, length)
+    assert os.stat(path).st_blocks * 512 < 4 * MIB
+    return path
+
+
+def refused_cheaply(mount, pool, path, why):
+    """By all that opens it; a repair leaves out what is wrong."""
+    for verb, status in (("map", 1), ("check", DAMAGED)):
+        result = cheaply(verb, path)
+        assert result.returncode == status and why in result.stdout + result.stderr
+    with mount() as live:
+        with opened(live.file("base.img"), os.O_RDONLY) as fd:
+            expect_errno(errno.EIO, os.open, live.file("evil.img"), os.O_RDWR)
+            assert os.pread(fd, BLOCK, MIB) == bytes(BLOCK)
+        assert why in live.messages()
+        assert small_daemon(live)
+    cheaply("check", path, "--repair")
+    assert cheaply("map", path).returncode == 0
+
+
+@pytest.mark.parametrize("slot", [2_000_000, 100_000_000])
+def test_far_slot_of_a_sparse_file(mount, pool, slot):
+    """A few KiB do not take memory for all slots that the file could have."""
+    path = forged_journal(pool, 8 * TIB, [(leaf_format.CHUNK, slot, 0, 1, 0)])
+    refused_cheaply(mount, pool, path, "contradicts the chunk table")
+
+
+def test_many_drops(mount, pool):
+    """An entry costs what it names, not a walk through all slots."""
+    path = forged_journal(pool, TIB, [(leaf_format.CHUNK, 1_000_000, 0, 1, 0)],
+                          [(leaf_format.DROP, 1, 20_000_000)] * 43_000)
+    for verb in ("map", "check"):
+        assert cheaply(verb, path).returncode == 0
+    with mount() as live:
+        with opened(live.file("evil.img")) as fd:
+            assert os.pread(fd, BLOCK, MIB) == bytes(BLOCK)
+        assert small_daemon(live)
+
+
+@pytest.mark.parametrize("copies", [
+    [(0, 8, 2, 0), (4, 8, 2, 8)],
+    [(0, 8, 2, 0), (0, 8, 3, 0)],
+    [(4, 2, 2, 0), (3, 2, 2, 2), (8, 2, 2, 4)],
+])
+def test_two_copies_owed_to_a_block(mount, pool, copies):
+    owed = [(leaf_format.APPLY, *copy) for copy in copies]
+    path = forged_journal(pool, 4 * MIB, [(leaf_format.DATA, 0, 16, 0), *owed])
+    refused_cheaply(mount, pool, path, "two copies are owed")
+
+
+def test_more_owed_than_a_batch_holds(mount, pool):
+    """A few KiB do not make a writable open copy for hours."""
+    blocks, slots = 4096, 10_000
+    path = forged_journal(pool, TIB, [(leaf_format.DATA, number * blocks, blocks, number) for number in range(slots)],
+                          [(leaf_format.APPLY, number * blocks, blocks, slots, 0) for number in range(slots)],
+                          chunk=16 * MIB)
+    for verb in ("map", "check"):
+        result = cheaply(verb, path)
+        assert result.returncode in (1, DAMAGED) and "more than a batch holds" in result.stdout + result.stderr
+    with mount() as live:
+        expect_errno(errno.EIO, os.open, live.file("evil.img"), os.O_RDWR)
+
+
+def test_load_that_takes_too_long(mount, pool, sample):
+    """It is given up, by check too; the other disks go on. Nothing is wrong with
+    this one but the time."""
+    path = os.path.join(pool, "web1.leaf")
+    for nth in (1, 3, 5):
+        env = faults(f"leaf.load_time/web1.leaf:EIO@{nth}")
+        for verb in ("map", "check"):
+            result = cheaply(verb, path, env=env)
+            assert result.returncode == 1 and "of a processor" in result.stderr
+    with mount(env=env) as live:
+        expect_errno(errno.EIO, os.open, live.file("web1.img"), os.O_RDWR)
+        assert "of a processor" in live.messages()
+        assert file_bytes(live.file("base.img")) == file_bytes(os.path.join(pool, "base.raw"))
+    assert file_bytes(path).startswith(sample)
+    leafctl("check", path)
+
+
+def test_sparse_images_are_sound(mount, pool, rng):
+    """Zeros written as data become holes in a copy, and a file may be much longer
+    than what is in it: after a crash each is opened and has what it had."""
+    image = make_image(os.path.join(pool, "web1.leaf"), "16T", chunk=CHUNK_BYTES)
+    pieces = {0: bytes(300 * KIB), 8 * TIB: rng.randbytes(100_000), 16 * TIB - MIB: bytes(MIB)}
+    with mount() as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, bytes(2 * MIB), 4 * TIB)
+        os.fsync(fd)
+    live = mount()
+    fd = os.open(live.file("web1.img"), os.O_RDWR)
+    for offset, data in pieces.items():
+        write_all(fd, data, offset)
+        os.fsync(fd)
+    live.kill9()
+    expect_errno(errno.ENOTCONN, os.close, fd)
+    run("cp", "--sparse=always", image, os.path.join(pool, "copy.leaf"))
+    run("cp", "--sparse=always", image, os.path.join(pool, "long.leaf"))
+    os.truncate(os.path.join(pool, "long.leaf"), 8 * TIB)
+    for name in ("copy", "long"):
+        assert cheaply("check", os.path.join(pool, f"{name}.leaf")).returncode == 0
+        with mount() as live, opened(live.file(f"{name}.img")) as fd:
+            for offset, data in pieces.items():
+                assert os.pread(fd, len(data), offset) == data
+        assert cheaply("check", os.path.join(pool, f"{name}.leaf")).returncode == 0

@@ -132,6 +132,9 @@ enum leaf_journal_type {
 	LEAF_JOURNAL_DROP = 9,	  /* chunk, count: are in no slot, and not zero */
 };
 
+/* What APPLY entries name, all of a batch: 1 GiB. */
+#define LEAF_OWED_BLOCKS_MAX (UINT64_C(1) << 18)
+
 struct leaf_journal_entry_ondisk {
 	le32 type;
 	le32 bytes; /* of the entry with this header, a multiple of 8 */

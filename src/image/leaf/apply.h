@@ -21,6 +21,7 @@ struct apply_plan {
 	GArray *zeros;	       /* struct interval: whole chunks */
 	GPtrArray *redo_slots; /* struct chunk */
 	uint32_t redo_used;    /* blocks of the last redo slot */
+	uint64_t owed_blocks;  /* in all redo slots */
 	uint64_t entry_bytes;  /* of the batch in its record */
 	unsigned promised;     /* intervals of the zero list that it may add */
 };

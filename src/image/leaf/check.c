@@ -75,7 +75,7 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		GError **error)
 {
 	g_autoptr(GError) local = NULL;
-	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path, {0}};
+	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path, 0, 0, false};
 	struct leaf *leaf =
 		leaf_load(IMAGE_BY_PATH, path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
 	bool good = leaf;

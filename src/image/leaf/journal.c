@@ -9,15 +9,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/error.h"
 #include "commit.h"
 
-/* A journal names them one by one otherwise; soft writes and batches that came to
- * nothing leave few. */
-#define SLOTS_WITHOUT_DATA (UINT64_C(1) << 20)
-#define REPLAY_SECONDS 60
+/* No file system keeps the data of a slot in less than this. */
+#define SLOT_SPACE_BYTES 512
+/* Slots whose data is a hole (zeros, in a sparse copy) and which no entry names:
+ * of soft writes, and of batches that came to nothing. */
+#define SLOTS_WITHOUT_SPACE (UINT64_C(1) << 20)
+/* Of an entry that names a slot and may be the first to. */
+#define ENTRY_BYTES_MIN (sizeof(struct leaf_journal_entry_ondisk) + 3 * sizeof(le64))
+/* Entries after which the replay looks whether it may go on. */
 #define LOOK_ENTRIES 1024
 
 le64 *record_add(struct record_builder *builder, enum leaf_journal_type type, unsigned values)
@@ -266,8 +269,9 @@ static bool replay_apply(struct leaf *leaf, const le64 *value)
 	struct leaf_redo redo = {le64_get(value[0]), le64_get(value[1]), le64_get(value[2]), le64_get(value[3])};
 	uint64_t blocks = blocks_of(leaf->image.size_bytes);
 
-	if (redo.blocks > leaf->geometry.chunk_blocks || redo.slot_block > leaf->geometry.chunk_blocks - redo.blocks ||
-	    redo.block > blocks || redo.blocks > blocks - redo.block || redo.slot >= leaf->slots_max)
+	if (!redo.blocks || redo.blocks > leaf->geometry.chunk_blocks ||
+	    redo.slot_block > leaf->geometry.chunk_blocks - redo.blocks || redo.block > blocks ||
+	    redo.blocks > blocks - redo.block || redo.slot >= leaf->slots_max)
 		return false;
 	leaf_slots_cover_locked(leaf, redo.slot);
 	g_array_append_val(leaf->redo, redo);
@@ -315,19 +319,6 @@ static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondi
 	}
 }
 
-/* Opening is given up when it takes more of a processor than any sound image. */
-static bool takes_too_long(const struct leaf *leaf, struct leaf_report *report)
-{
-	struct timespec used;
-
-	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) < 0 || used.tv_sec - report->began.tv_sec < REPLAY_SECONDS)
-		return false;
-	leaf_damage(report,
-		    "record %" G_GUINT64_FORMAT " of its journal takes too long to be read: no sound image does",
-		    leaf->journal_sequence);
-	return true;
-}
-
 static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes, struct leaf_report *report)
 {
 	const struct leaf_record_ondisk *record = (const void *)data;
@@ -337,7 +328,7 @@ static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes
 		const struct leaf_journal_entry_ondisk *entry = (const void *)(data + position);
 		uint32_t left = bytes - position, length;
 
-		if (left < sizeof(*entry) || (i % LOOK_ENTRIES == 0 && takes_too_long(leaf, report)))
+		if (left < sizeof(*entry) || (i % LOOK_ENTRIES == 0 && !leaf_load_goes_on(report)))
 			return false;
 		length = le32_get(entry->bytes);
 		if (length < sizeof(*entry) || length > left || !is_aligned(length, sizeof(le64)) ||
@@ -355,7 +346,7 @@ static void check_nothing_follows(struct leaf *leaf, const uint8_t *journal, uin
 {
 	uint64_t start = le64_get(leaf->header.journal_offset), epoch = le64_get(leaf->header.epoch);
 
-	for (; at < bytes; at += LEAF_PAGE_BYTES) {
+	for (; at < bytes && leaf_load_goes_on(report); at += LEAF_PAGE_BYTES) {
 		const struct leaf_record_ondisk *record = (const void *)(journal + at);
 		uint64_t sequence = le64_get(record->sequence);
 
@@ -370,12 +361,13 @@ static void check_nothing_follows(struct leaf *leaf, const uint8_t *journal, uin
 	}
 }
 
-/* Slots that were taken since the table was written: most have data, so the file
- * has space for them. What memory they take follows that, not the numbers that a
- * record gives. */
+/* Slots that were taken since the table was written: an entry of the journal names
+ * each, or its data has space in the file, but for few. What memory they take
+ * follows that, not the numbers that a record gives. */
 static uint64_t slots_max(const struct leaf *leaf)
 {
-	uint64_t taken = image_file_allocated(&leaf->file) / BLOCK_SIZE + SLOTS_WITHOUT_DATA;
+	uint64_t named = le64_get(leaf->header.journal_bytes) / ENTRY_BYTES_MIN;
+	uint64_t taken = image_file_allocated(&leaf->file) / SLOT_SPACE_BYTES + named + SLOTS_WITHOUT_SPACE;
 	uint64_t possible = leaf_slots_within(&leaf->geometry, leaf->file_bytes);
 
 	return MIN(MIN(possible, leaf->slots->len + taken), G_MAXINT);
@@ -394,7 +386,6 @@ int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 		return -1;
 	}
 	leaf->slots_max = slots_max(leaf);
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &report->began);
 	for (at = 0; at < bytes; records++) {
 		uint32_t length =
 			leaf_record_validate(journal + at, bytes - at, start + at, le64_get(leaf->header.epoch),

@@ -23,8 +23,6 @@
 #ifndef LEAFDISK_IMAGE_LEAF_LEAF_H
 #define LEAFDISK_IMAGE_LEAF_LEAF_H
 
-#include <time.h>
-
 #include "../driver.h"
 #include "../file.h"
 #include "format/leaf.h"
@@ -313,11 +311,16 @@ struct leaf_report {
 	unsigned bad_copies; /* of the header: a crash can leave one */
 	GError **error;
 	const char *path;
-	struct timespec began; /* processor time of the thread, as the replay began */
+	int64_t began_us; /* processor time of the thread, as the load began */
+	uint64_t pages;	  /* of the table, found sound so far */
+	bool gave_up;	  /* it took too long */
 };
 /* Always false, for "return leaf_damage(...)" in opening; in checking the
  * caller may go on. */
 bool leaf_damage(struct leaf_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* False: there is damage enough, or the load has taken more of a processor than
+ * any sound image's would. Asked at least once for each page that is read. */
+bool leaf_load_goes_on(struct leaf_report *report);
 struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_report *report);
 void leaf_free(struct leaf *leaf);
 
@@ -363,7 +366,7 @@ void leaf_flush(struct image *image, struct image_op *op);
 void leaf_apply(struct image *image, struct image_op *op);
 
 /* redo.c: what a crash in the middle of a batch left owed. All block. */
-/* After loading: those that cannot be are damage. */
+/* After loading: in order of their blocks. Those that cannot be are damage. */
 void leaf_redo_check(struct leaf *leaf, struct leaf_report *report);
 /* Where the data of BLOCK is, whose own place is OFFSET: there, or in a redo
  * slot. *BLOCKS: cut to what is next to it. */

@@ -2,12 +2,20 @@
  *
  * The same code opens an image, where the first damage ends it, and checks
  * one, where each damage is reported and what is damaged is left out. Nothing
- * is written here. */
+ * is written here.
+ *
+ * An image may come from anybody. What it costs to load it, in memory and in
+ * time, follows the space that its file has, not the numbers in it: memory for
+ * the table is taken page by page, the journal names no slot that the file has
+ * no use for, and what is not sound is given up at the first damage. A limit on
+ * the processor time, which grows with the sound pages, stands behind that. */
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "leaf.h"
 
 bool leaf_damage(struct leaf_report *report, const char *format, ...)
@@ -15,6 +23,8 @@ bool leaf_damage(struct leaf_report *report, const char *format, ...)
 	g_autofree char *sentence = NULL;
 	va_list args;
 
+	if (report->gave_up) /* what is missing now was not looked for */
+		return false;
 	va_start(args, format);
 	sentence = g_strdup_vprintf(format, args);
 	va_end(args);
@@ -28,11 +38,39 @@ bool leaf_damage(struct leaf_report *report, const char *format, ...)
 
 /* Damages after which a check stops looking for more. */
 #define DAMAGES_MAX 1000
+/* Of a processor: a sound page takes a small part of that, also where memory is
+ * slow, and the longest journal no minute. */
+#define LOAD_US (60 * G_USEC_PER_SEC)
+#define PAGE_US 2000
+
+static int64_t processor_us(void)
+{
+	struct timespec used = {0};
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+	return used.tv_sec * G_USEC_PER_SEC + used.tv_nsec / 1000;
+}
+
+static bool takes_too_long(struct leaf_report *report)
+{
+	int64_t used = processor_us() - report->began_us;
+
+	if (report->gave_up ||
+	    (used <= LOAD_US + (int64_t)report->pages * PAGE_US && fault_hit("leaf.load_time", report->path) == 0))
+		return report->gave_up;
+	report->gave_up = true;
+	if (!*report->error)
+		error_set(report->error, EIO,
+			  "%s: its tables have taken %" G_GINT64_FORMAT
+			  " s of a processor, as those of no sound image do; restore it from a copy",
+			  report->path, used / G_USEC_PER_SEC);
+	return true;
+}
 
 /* In checking, damage is collected; in opening it ends the load. */
-static bool go_on(const struct leaf_report *report)
+bool leaf_load_goes_on(struct leaf_report *report)
 {
-	return report->damages < (report->finding ? DAMAGES_MAX : 1);
+	return report->damages < (report->finding ? DAMAGES_MAX : 1) && !takes_too_long(report);
 }
 
 static bool entry_is_sane(const struct leaf *leaf, uint64_t index, const uint64_t *bits, const char **why)
@@ -98,6 +136,7 @@ static void load_page(struct leaf *leaf, uint64_t page, uint64_t slots, const st
 		leaf_damage(report, "page %" G_GUINT64_FORMAT " of the chunk table is damaged in both places", page);
 		return;
 	}
+	report->pages++;
 	leaf->page_place->data[page] = (uint8_t)best;
 	g_array_index(leaf->page_epoch, uint64_t, page) = le64_get(places[best].epoch);
 	/* A checkpoint that a crash cut off left its page in the other place:
@@ -119,9 +158,9 @@ static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, u
 
 	if (result < 0)
 		return error_set_errno(report->error, -result, "%s: its chunk table cannot be read", report->path);
-	for (uint64_t i = 0; i < pages && go_on(report); i++)
+	for (uint64_t i = 0; i < pages && leaf_load_goes_on(report); i++)
 		load_page(leaf, first_page + i, slots, &area[2 * i], report);
-	return go_on(report);
+	return leaf_load_goes_on(report);
 }
 
 /* A place that should count and is damaged lets an older one count. */
@@ -150,14 +189,15 @@ static bool load_table(struct leaf *leaf, struct leaf_report *report)
 			    leaf->file_bytes, room, slots);
 		slots = room;
 	}
-	if (!go_on(report) || slots > G_MAXINT)
-		return go_on(report) && error_set(report->error, EFBIG, "%s: has too many chunks", report->path);
+	if (!leaf_load_goes_on(report) || slots > G_MAXINT)
+		return leaf_load_goes_on(report) &&
+		       error_set(report->error, EFBIG, "%s: has too many chunks", report->path);
 	pages = (slots + g->entries_per_page - 1) / g->entries_per_page;
 	for (uint64_t page = 0; page < pages; page += g->pages_per_group)
 		if (!load_group(leaf, page, MIN(g->pages_per_group, pages - page), slots, report))
 			return false;
 	check_digest(leaf, report);
-	return go_on(report);
+	return leaf_load_goes_on(report);
 }
 
 static bool load_interval(struct leaf *leaf, struct interval interval, uint64_t *floor, struct leaf_report *report)
@@ -174,15 +214,19 @@ static bool load_interval(struct leaf *leaf, struct interval interval, uint64_t 
 	return true;
 }
 
+static int compare_chunks(const void *left, const void *right)
+{
+	const struct chunk *a = *(struct chunk *const *)left, *b = *(struct chunk *const *)right;
+
+	return (a->index > b->index) - (a->index < b->index);
+}
+
+/* The slots are in order. */
 static struct chunk *zero_slot(const struct leaf *leaf, uint64_t n)
 {
-	for (guint i = 0; i < leaf->zero_slots->len; i++) {
-		struct chunk *chunk = leaf->zero_slots->pdata[i];
+	struct chunk *chunk = n < leaf->zero_slots->len ? leaf->zero_slots->pdata[n] : NULL;
 
-		if (chunk->index == LEAF_CHUNK_ZERO_LIST + n)
-			return chunk;
-	}
-	return NULL;
+	return chunk && chunk->index == LEAF_CHUNK_ZERO_LIST + n ? chunk : NULL;
 }
 
 /* *LAST: the list ends with this page. */
@@ -224,17 +268,18 @@ static void load_zero_list(struct leaf *leaf, struct leaf_report *report)
 			    leaf->zero_slots->len, le64_get(leaf->header.zero_list_slots));
 		return;
 	}
-	if (!leaf->zero_slots->len)
-		return;
-	for (uint64_t number = 0; !last; number++)
-		if (!load_zero_page(leaf, number, &floor, &last, report))
+	g_ptr_array_sort(leaf->zero_slots, compare_chunks);
+	for (uint64_t number = 0; leaf->zero_slots->len && !last; number++)
+		if (!leaf_load_goes_on(report) || !load_zero_page(leaf, number, &floor, &last, report))
 			return;
 }
 
 /* A chunk that is both in a slot and in the zero list. */
 static void check_zero_overlap(struct leaf *leaf, struct leaf_report *report)
 {
-	for (guint slot = 0; slot < leaf->slots->len; slot++) {
+	bool go_on = leaf_load_goes_on(report);
+
+	for (guint slot = 0; slot < leaf->slots->len && go_on; slot++) {
 		struct chunk *chunk = leaf_slot_chunk(leaf, slot);
 
 		if (!chunk || chunk->index >= LEAF_CHUNK_ZERO_LIST ||
@@ -244,6 +289,7 @@ static void check_zero_overlap(struct leaf *leaf, struct leaf_report *report)
 			    slot);
 		intervals_remove(leaf->zero, chunk->index, 1);
 		leaf->zero_dirty = true;
+		go_on = leaf_load_goes_on(report);
 	}
 }
 
@@ -292,6 +338,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 {
 	struct leaf *leaf = g_new0(struct leaf, 1);
 
+	report->began_us = processor_us();
 	leaf_table_init(leaf);
 	leaf->image = (struct image){
 		.ops = &leaf_image_ops,
@@ -311,7 +358,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 		goto fail;
 	check_zero_overlap(leaf, report);
 	leaf_redo_check(leaf, report);
-	if (!go_on(report))
+	if (!leaf_load_goes_on(report))
 		goto fail;
 	leaf_slots_find_free(leaf);
 	return leaf;

@@ -71,6 +71,7 @@ static int plan_redo_locked(struct apply_plan *plan, struct piece *piece)
 	piece->redo_slot = plan->redo_slots->pdata[plan->redo_slots->len - 1];
 	piece->redo_block = plan->redo_used;
 	plan->redo_used += piece->blocks;
+	plan->owed_blocks += piece->blocks;
 	/* A copy at the next open needs the blocks to be in the table. */
 	if (piece->chunk->soft)
 		leaf_chunk_mark_dirty_locked(leaf, piece->chunk);
@@ -186,7 +187,8 @@ static int plan_extent_locked(struct apply_plan *plan, const struct image_apply_
 
 	if (result < 0) /* a file may be as large as it can get, too: no reason to split the batch */
 		return result == -EFBIG ? -ENOSPC : result;
-	if (leaf_plan_journal_bytes(plan, 0) > le64_get(plan->leaf->header.journal_bytes))
+	if (leaf_plan_journal_bytes(plan, 0) > le64_get(plan->leaf->header.journal_bytes) ||
+	    plan->owed_blocks > LEAF_OWED_BLOCKS_MAX)
 		return -EFBIG;
 	return 0;
 }

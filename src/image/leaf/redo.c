@@ -19,12 +19,15 @@ static int compare(const void *left, const void *right)
 	return (a->block > b->block) - (a->block < b->block);
 }
 
-static bool check_one(struct leaf *leaf, const struct leaf_redo *redo, struct leaf_report *report)
+/* END: of the one before. */
+static bool check_one(struct leaf *leaf, const struct leaf_redo *redo, uint64_t end, struct leaf_report *report)
 {
 	uint32_t per_chunk = leaf->geometry.chunk_blocks;
 	uint32_t first = (uint32_t)(redo->block % per_chunk);
 	struct chunk *chunk = leaf_chunk_find(leaf, redo->block / per_chunk);
 
+	if (redo->block < end)
+		return leaf_damage(report, "two copies are owed to block %" G_GUINT64_FORMAT, redo->block);
 	if (first + redo->blocks > per_chunk)
 		return leaf_damage(report, "a copy to block %" G_GUINT64_FORMAT " reaches beyond its chunk",
 				   redo->block);
@@ -41,10 +44,22 @@ static bool check_one(struct leaf *leaf, const struct leaf_redo *redo, struct le
 
 void leaf_redo_check(struct leaf *leaf, struct leaf_report *report)
 {
-	for (guint i = leaf->redo->len; i-- > 0;)
-		if (!check_one(leaf, redo_at(leaf, i), report))
-			g_array_remove_index(leaf->redo, i);
+	uint64_t end = 0, owed = 0;
+	guint kept = 0;
+
 	g_array_sort(leaf->redo, compare);
+	for (guint i = 0; i < leaf->redo->len && leaf_load_goes_on(report); i++) {
+		struct leaf_redo redo = *redo_at(leaf, i);
+
+		if (!check_one(leaf, &redo, end, report))
+			continue;
+		end = redo.block + redo.blocks;
+		owed += redo.blocks;
+		*redo_at(leaf, kept++) = redo;
+	}
+	g_array_set_size(leaf->redo, kept);
+	if (owed > LEAF_OWED_BLOCKS_MAX)
+		leaf_damage(report, "%" G_GUINT64_FORMAT " blocks are owed to it, more than a batch holds", owed);
 }
 
 /* The first that ends behind BLOCK, or their number. */

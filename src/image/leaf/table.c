@@ -2,10 +2,24 @@
  *
  * The hash finds a chunk on the data path; the tree has the same chunks in
  * order, for those who ask what comes next. */
+#include <pthread.h>
 #include <string.h>
 
 #include "core/counters.h"
 #include "leaf.h"
+
+/* Of this process alone: nobody can make an image whose chunks collide. */
+static uint64_t hash_factor;
+
+static void choose_hash_factor(void)
+{
+	hash_factor = (uint64_t)g_random_int() << 32 | g_random_int() | 1;
+}
+
+static guint hash_index(gconstpointer index)
+{
+	return (guint)(*(const uint64_t *)index * hash_factor >> 32);
+}
 
 struct chunk *leaf_chunk_new(const struct leaf *leaf, uint64_t index, uint64_t slot)
 {
@@ -269,9 +283,12 @@ void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_
 
 void leaf_table_init(struct leaf *leaf)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, choose_hash_factor);
 	g_mutex_init(&leaf->lock);
 	g_cond_init(&leaf->extended);
-	leaf->chunks = g_hash_table_new(g_int64_hash, g_int64_equal);
+	leaf->chunks = g_hash_table_new(hash_index, g_int64_equal);
 	leaf->ordered = g_tree_new_full(compare_indexes, NULL, NULL, NULL);
 	leaf->slots = g_array_new(FALSE, TRUE, sizeof(struct slot));
 	leaf->free = g_array_new(FALSE, FALSE, sizeof(uint64_t));
