@@ -76,10 +76,10 @@ static bool write_page(int fd, const struct patch *patch)
 
 static bool write_file(const uint8_t *data, size_t size)
 {
-	uint32_t length = MIN(le32_get(*(const le32 *)(const void *)data), FILE_BYTES_MAX);
+	uint64_t length = MIN(le64_get(*(const le64 *)(const void *)data), FILE_BYTES_MAX);
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	bool ok = fd >= 0 && ftruncate(fd, length) == 0;
-	size_t at = sizeof(le32);
+	bool ok = fd >= 0 && ftruncate(fd, (off_t)length) == 0;
+	size_t at = sizeof(le64);
 
 	previous = 0;
 	while (ok && size - at >= sizeof(struct patch)) {
@@ -160,7 +160,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct cache_check_result result;
 
-	if (size < sizeof(le32) || !write_file(data, size))
+	if (size < sizeof(le64) || !write_file(data, size))
 		return 0;
 	cache_info_free(cache_read_info(path, NULL));
 	cache_check(path, take_finding, NULL, &result, NULL);

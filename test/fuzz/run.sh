@@ -15,8 +15,10 @@ make_images() {
 	build/leafctl create -c 64K "$work/large.leaf" 4T
 	build/leafctl create -c 64K -b "$work/empty.leaf" "$work/child.leaf"
 	build/leafctl convert "$work/data.raw" "$work/data.leaf"
-	build/leafctl create -c 64K "$work/batch.leaf" 1M
-	"${PYTHON:-/usr/bin/python3}" test/fuzz/seed_leaf.py "$work/batch.leaf"
+	for name in batch far drops owed; do
+		build/leafctl create -c 64K "$work/$name.leaf" 1M
+		"${PYTHON:-/usr/bin/python3}" test/fuzz/seed_leaf.py "$work/$name.leaf" "$name"
+	done
 	rm "$work/data.raw"
 }
 
@@ -28,5 +30,5 @@ for seed in "$work"/*; do
 	"${PYTHON:-/usr/bin/python3}" test/fuzz/pack.py "$seed" "$corpus/$(basename "$seed")"
 done
 
-LEAFDISK_FUZZ_DIR=$work "$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=4096 \
+LEAFDISK_FUZZ_DIR=$work "$target" -max_total_time="$seconds" -max_len=65536 -timeout=100 -rss_limit_mb=4096 \
 	-print_final_stats=1 -artifact_prefix=build/fuzz/findings/ "$corpus"
