@@ -34,7 +34,8 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->links = links;
 	disk->roots = chain_roots_ref(roots);
 	disk->spelled = g_strdup(spelled);
-	disk->configured_mode = disk->mode = mode;
+	disk->configured_mode = mode;
+	disk->mode = mode;
 	disk->local = local;
 	disk->references = 1;
 	gate_init(&disk->gate);

@@ -200,7 +200,22 @@ static int act_shrink(struct image *image)
 	return resize(image, 5 * BLOCK_SIZE, false);
 }
 
-static const struct leaf_act acts[] = {{"grow", act_grow, false}, {"shrink", act_shrink, false}};
+/* What a child does that lives is a whole session. */
+static int grow_and_close(struct image *image)
+{
+	int result = act_grow(image);
+
+	return image_close(image) == 0 ? result : -EIO;
+}
+
+static int shrink_and_close(struct image *image)
+{
+	int result = act_shrink(image);
+
+	return image_close(image) == 0 ? result : -EIO;
+}
+
+static const struct leaf_act acts[] = {{"grow", grow_and_close, false}, {"shrink", shrink_and_close, false}};
 
 static void prepare(struct image *image, uint8_t *model)
 {
