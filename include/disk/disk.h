@@ -105,6 +105,9 @@ int disk_open(struct disk *disk, bool write, GError **error);
 int disk_close(struct disk *disk);
 
 struct disk *disk_ref(struct disk *disk);
+/* For who finds it in a list that it is taken off while it is freed, under that
+ * list's lock: NULL when its last reference has gone. */
+struct disk *disk_ref_if_alive(struct disk *disk);
 void disk_unref(struct disk *disk);
 
 /* Unique while the disk is in the pool: "web1.img". */

@@ -7,6 +7,7 @@
  * meanwhile, so opens and closes of one disk follow each other. Whoever only
  * looks at a disk does not wait for them. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,6 +52,16 @@ struct disk *disk_ref(struct disk *disk)
 {
 	disk->references++;
 	return disk;
+}
+
+struct disk *disk_ref_if_alive(struct disk *disk)
+{
+	unsigned references = disk->references;
+
+	while (references > 0)
+		if (atomic_compare_exchange_weak(&disk->references, &references, references + 1))
+			return disk;
+	return NULL;
 }
 
 static void disk_free(struct disk *disk)

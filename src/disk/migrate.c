@@ -621,7 +621,10 @@ static struct disk *choose(struct look *look, bool *cut)
 	{
 		if (!begin_locked(look, disk_of(node), cut))
 			continue;
-		chosen = disk_ref(disk_of(node));
+		chosen = disk_ref_if_alive(disk_of(node));
+		disk_of(node)->migration.busy = chosen != NULL;
+		if (!chosen)
+			continue;
 		list_remove(node);
 		list_append(&migrator->disks, node);
 		break;
@@ -728,7 +731,13 @@ static GPtrArray *list_disks(struct migrator *migrator)
 	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
 
 	g_mutex_lock(&migrator->lock);
-	list_foreach(node, &migrator->disks) g_ptr_array_add(disks, disk_ref(disk_of(node)));
+	list_foreach(node, &migrator->disks)
+	{
+		struct disk *disk = disk_ref_if_alive(disk_of(node));
+
+		if (disk)
+			g_ptr_array_add(disks, disk);
+	}
 	g_mutex_unlock(&migrator->lock);
 	return disks;
 }

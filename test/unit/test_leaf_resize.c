@@ -135,6 +135,64 @@ static void test_beside_checkpoint(gconstpointer shrinks)
 }
 
 /* Flushes and resizes from many threads, in any order. */
+static void await_queued(struct leaf *leaf)
+{
+	bool queued = false;
+
+	while (!queued) {
+		g_usleep(1000);
+		g_mutex_lock(&leaf->lock);
+		queued = !list_is_empty(&leaf->flushes) && !list_is_empty(&leaf->resizes);
+		g_mutex_unlock(&leaf->lock);
+	}
+}
+
+/* A flush and a resize wait for the same commit, behind a checkpoint that is
+ * under way; the NTH write from then on finds no room. True: that was the resize's. */
+static bool flush_beside(unsigned nth)
+{
+	g_autofree char *path = new_leaf(SIZE), *fault = g_strdup_printf("image.write:ENOSPC@%ux1", nth);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct call calls[] = {{image, 0, NULL}, {image, 2 * SIZE, NULL}, {image, 0, NULL}};
+	uint8_t model[2 * BLOCKS];
+	int results[3];
+
+	memset(model, 0xaa, sizeof(model));
+	write_blocks(image, 3, 20, 1, model);
+	flush(image);
+	leaf_of(image)->checkpoint_due = true;
+	hold_syncs(true);
+	begin(&calls[0]);
+	await_sync();
+	write_blocks(image, BLOCKS - 1, 1, 2, model);
+	begin(&calls[1]);
+	begin(&calls[2]);
+	await_queued(leaf_of(image));
+	fault_arm(fault, NULL);
+	hold_syncs(false);
+	for (unsigned i = 0; i < G_N_ELEMENTS(calls); i++)
+		results[i] = GPOINTER_TO_INT(g_thread_join(calls[i].thread));
+	fault_arm("", NULL);
+	if (results[0] == 0 && results[1] < 0 && !image->failed) {
+		g_assert_cmpint(results[2], ==, 0);
+		write_blocks(image, 1, 1, 3, model);
+		flush(image);
+		close_sound(image, path, SIZE, model);
+		return true;
+	}
+	(void)image_close(image);
+	return false;
+}
+
+static void test_flush_beside(void)
+{
+	bool met = false;
+
+	for (unsigned nth = 1; nth < 8 && !met; nth++)
+		met = flush_beside(nth);
+	g_assert_true(met);
+}
+
 static gpointer flush_often(gpointer image)
 {
 	for (unsigned i = 0; i < 200; i++)
@@ -302,6 +360,7 @@ int main(int argc, char **argv)
 	directory = make_directory();
 	g_test_add_data_func("/leaf-resize/beside-checkpoint", NULL, test_beside_checkpoint);
 	g_test_add_data_func("/leaf-resize/shrink-beside-checkpoint", "shrinks", test_beside_checkpoint);
+	g_test_add_func("/leaf-resize/flush-beside", test_flush_beside);
 	g_test_add_func("/leaf-resize/any-order", test_any_order);
 	g_test_add_func("/leaf-resize/sizes", test_sizes);
 #ifdef LEAFDISK_FAULTS

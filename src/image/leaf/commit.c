@@ -110,9 +110,13 @@ static bool commit_begin_locked(struct leaf *leaf)
 	return true;
 }
 
+/* A checkpoint that could not be prepared has written nothing. */
 static bool is_recoverable(const struct leaf_commit *commit, int result)
 {
-	return !commit->header_touched && verdict_final(STORE_IMAGE, STORE_COMMIT, result) != VERDICT_FAIL;
+	bool written = !commit->whole || commit->checkpoint;
+
+	return !commit->header_touched &&
+	       (!written || verdict_final(STORE_IMAGE, STORE_COMMIT, result) != VERDICT_FAIL);
 }
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
@@ -161,6 +165,17 @@ static void fail_waiting_locked(struct leaf *leaf, struct leaf_commit *commit, i
 	}
 }
 
+/* The flushes that shared the commit of a resize that cannot be done are for the
+ * next one. */
+static void send_flushes_back_locked(struct leaf *leaf, struct leaf_commit *commit)
+{
+	struct list *resize = commit->waiters.prev;
+
+	list_remove(resize);
+	list_splice(&leaf->flushes, &commit->waiters);
+	list_append(&commit->waiters, resize);
+}
+
 static void answer(struct leaf_commit *commit, int result)
 {
 	struct list *node;
@@ -184,6 +199,8 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 		leaf_plan_free_locked(commit->plan, result < 0);
 	if (commit->resize)
 		leaf_resize_free_locked(leaf, commit->resize);
+	if (result < 0 && commit->resize && !leaf->image.failed)
+		send_flushes_back_locked(leaf, commit);
 	if (result < 0)
 		fail_waiting_locked(leaf, commit, result);
 	leaf->commit = NULL;

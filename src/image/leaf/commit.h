@@ -11,7 +11,7 @@ struct leaf_commit {
 	struct aio_queue *queue;
 	struct list waiters;	    /* image_op */
 	struct apply_plan *plan;    /* a batch, or NULL */
-	struct leaf_resize *resize; /* NULL: the size stays */
+	struct leaf_resize *resize; /* NULL: the size stays; its operation is the last waiter */
 	bool whole;		    /* a checkpoint, not a record */
 	struct leaf_checkpoint *checkpoint;
 	struct leaf_dirty taken; /* what it writes */
