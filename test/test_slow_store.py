@@ -2,15 +2,19 @@
 
 slow_store.c, preloaded into the daemon, delays its calls on files of the pool,
 and writes down which thread made each."""
+import contextlib
 import errno
 import os
+import signal
 import threading
+import time
+from glob import glob
 
 import pytest
 
-from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, control_values, discard,
-                     expect_errno, fallocate, leafctl, make_image, make_raw, opened, run, state_of, wait_until,
-                     write_all, zero_range)
+from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, Mount, MountError,
+                     control_values, discard, expect_errno, fallocate, leafctl, make_image, make_raw, opened, run,
+                     state_of, wait_until, write_all, zero_range)
 
 SLOW_MS = 5
 RUNTIMES = {"asan": "libasan.so", "tsan": "libtsan.so", "ubsan": "libubsan.so"}
@@ -162,3 +166,52 @@ def test_image_cannot_be_looked_at(pool, work, mount):
         expect_errno(errno.ENOSPC, fallocate, fd, ALLOCATE_ZERO_RANGE, 64 * MIB - BLOCK, 2 * BLOCK)
         os.rename(f"{image}.away", image)
     live.stop()
+
+
+# ---- A signal is heard while the store hangs ---------------------------------------
+
+
+def comm(task):
+    with contextlib.suppress(OSError), open(f"{task}/comm", encoding="utf-8") as file:
+        return file.read().strip()
+
+
+def end_by_two_signals(live):
+    for _ in range(2):
+        os.kill(live.pid, signal.SIGTERM)
+        time.sleep(0.5)
+    wait_until(live.has_ended, "the daemon to leave")
+
+
+def test_a_start_that_hangs_is_given_up(pool, work, store):
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    live = Mount(pool, work, env={**store.env, "SLOW_HANG": "web1.leaf"})
+    store.gate.open()
+
+    def start():
+        with contextlib.suppress(MountError):
+            live.start()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wait_until(lambda: live.pid and any(comm(task) == "leafdisk-end" for task in glob(f"/proc/{live.pid}/task/*")),
+               "the daemon to start")
+    end_by_two_signals(live)
+    thread.join()
+    assert live.status == 1 and not live.is_live()
+    assert "is not mounted on" in live.messages()
+
+
+@pytest.mark.parametrize("mode", ["direct", "persistent"])
+def test_an_end_that_hangs_is_given_up(mount, pool, work, store, mode):
+    """Nobody has a disk open: what is left to do at the end hangs as well."""
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    options = [] if mode == "direct" else [f"cache={os.path.join(work, 'cache')}", "mode=persistent", "cache_size=16M"]
+    live = mount(*options, "nodrain", env={**store.env, "SLOW_HANG": "/"})
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+    wait_until(lambda: control_values(live, "disks/web1.img/info")["opens"] == "0", "the disk to be closed")
+    store.gate.open()
+    end_by_two_signals(live)
+    assert not live.is_live()

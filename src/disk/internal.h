@@ -27,6 +27,7 @@ struct local {
 	_Atomic bool copy_on_read;
 	_Atomic uint64_t read_run_bypass; /* bytes */
 	_Atomic uint64_t last_io_ns;	  /* loop_now_ns() of the last write to the cache or read from the pool */
+	bool stopped;			  /* local_stop() was called */
 	_Atomic bool ending;		  /* nobody waits for the pool or the cache any more */
 	const struct place *pool;	  /* whose owner frees it after this */
 };

@@ -77,8 +77,12 @@ bool local_stop(struct local *local)
 	struct cache_status status;
 	int result;
 
+	if (local->stopped)
+		return true;
+	local->stopped = true;
 	g_clear_pointer(&local->migrator, migrator_free);
 	result = local->cache ? cache_stop(local->cache) : 0;
+	overflow_sweep(local->pool);
 	if (result == 0)
 		return true;
 	cache_get_status(local->cache, &status);
@@ -98,7 +102,6 @@ void local_free(struct local *local)
 		return;
 	(void)local_stop(local);
 	cache_close(local->cache);
-	overflow_sweep(local->pool);
 	fetches_clear(&local->fetches);
 	g_free(local);
 }

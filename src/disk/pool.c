@@ -241,6 +241,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 bool disk_pool_stop(struct disk_pool *pool)
 {
 	g_hash_table_remove_all(pool->disks);
+	disk_await_disposals();
 	return !pool->local || local_stop(pool->local);
 }
 

@@ -53,10 +53,11 @@ static void wake(struct end *end)
 		log_warning("the end of the mount is not watched");
 }
 
-void end_watch_signals(struct end *end)
+void end_serve(struct end *end)
 {
 	atomic_store(&end->serving, true);
-	wake(end);
+	if (atomic_load(&end->begun))
+		session_stop(end->session);
 }
 
 void end_begin(struct end *end)
@@ -88,6 +89,14 @@ static void __attribute__((noreturn)) leave(struct session *session)
 	int result;
 
 	session_cut_off(session);
+	if (!session->pool) {
+		log_error(
+			session->over
+				? "the mount of %s on %s has ended before its pool was let go: a store does not answer"
+				: "%s is not mounted on %s: a store does not answer",
+			session->options->pool_path, session->options->mountpoint);
+		_exit(1);
+	}
 	result = disk_pool_leave(session->pool, CACHE_PATIENCE_NS, &left_bytes);
 	size = config_format_size(left_bytes);
 	log_error("the mount of %s on %s has ended before all its disks were closed: a store does not answer; "
@@ -114,11 +123,25 @@ static int timeout_ms(uint64_t deadline, uint64_t now)
 	return deadline > now ? (int)((deadline - now) / NS_PER_MS) + 1 : 0;
 }
 
+/* The start may hang as well as the end: it is given up at once, and ends the
+ * mount if it gets through after all. */
+static void give_up_start(struct end *end, const char *name)
+{
+	log_event("signal %s: %s is not to be mounted any more", name, end->session->options->pool_path);
+	end_note_progress(end);
+	atomic_store(&end->given_up, true);
+	atomic_store(&end->begun, true);
+	if (atomic_load(&end->serving))
+		session_stop(end->session);
+}
+
 static void take_signal(struct end *end, const char *name)
 {
 	struct session *session = end->session;
 
-	if (!atomic_load(&end->begun)) {
+	if (!atomic_load(&end->serving)) {
+		give_up_start(end, name);
+	} else if (!atomic_load(&end->begun)) {
 		log_event("signal %s: ending the mount %s", name, session->options->mountpoint);
 		session_stop(session);
 	} else if (!atomic_exchange(&end->given_up, true)) {
@@ -131,7 +154,7 @@ static void wait_for_event(struct end *end)
 {
 	struct pollfd fds[] = {
 		{.fd = end->wake_fd, .events = POLLIN},
-		{.fd = atomic_load(&end->serving) ? end->session->signal_fd : -1, .events = POLLIN},
+		{.fd = end->session->signal_fd, .events = POLLIN},
 	};
 	const char *name = NULL;
 	uint64_t count;

@@ -8,10 +8,11 @@
 struct session;
 struct end;
 
-/* Starts the thread that watches SESSION's end. NULL and ERROR. */
+/* Starts the thread that takes the signals and watches SESSION's end; one that
+ * comes before SESSION serves gives its start up. NULL and ERROR. */
 struct end *end_new(struct session *session, GError **error);
-/* From now on the first signal ends SESSION, which serves. */
-void end_watch_signals(struct end *end);
+/* SESSION serves from now on, unless a signal has ended it. */
+void end_serve(struct end *end);
 /* SESSION has ended. NULL is allowed. */
 void end_free(struct end *end);
 

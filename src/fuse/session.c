@@ -262,7 +262,7 @@ bool session_run(struct session *session, void (*ready)(void))
 	bool written_back;
 
 	start_threads(session);
-	end_watch_signals(session->end);
+	end_serve(session->end);
 	if (ready)
 		ready();
 	log_event("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
@@ -276,8 +276,7 @@ bool session_run(struct session *session, void (*ready)(void))
 	written_back = write_back(session);
 	g_clear_pointer(&session->nodes, node_table_free);
 	written_back &= disk_pool_stop(session->pool);
-	g_clear_pointer(&session->end, end_free);
-	log_event("the mount of %s on %s has ended", disk_pool_path(session->pool), session->options->mountpoint);
+	session->over = true;
 	return written_back && !atomic_load(&session->close_failed);
 }
 
@@ -286,11 +285,14 @@ void session_free(struct session *session)
 	if (!session)
 		return;
 	end_connection(session);
-	end_free(session->end);
 	if (session->fuse)
 		fuse_session_destroy(session->fuse);
 	node_table_free(session->nodes);
-	disk_pool_close(session->pool);
+	/* The watch finds no pool that is being closed. */
+	disk_pool_close(g_steal_pointer(&session->pool));
+	end_free(session->end);
+	if (session->over)
+		log_event("the mount of %s on %s has ended", session->options->pool_path, session->options->mountpoint);
 	g_rw_lock_clear(&session->names_lock);
 	pthread_mutex_destroy(&session->handles_lock);
 	pthread_cond_destroy(&session->handle_closed);

@@ -43,6 +43,7 @@ struct session {
 	bool mounted;
 	bool parallel_lookups;	   /* the kernel offers to send them side by side */
 	struct channel **channels; /* options->threads of them; the first runs on the main thread */
+	bool over;		   /* it has served */
 	int signal_fd;
 	struct end *end; /* watches it; NULL: not yet, or no more */
 	atomic_bool stopping;
