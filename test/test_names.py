@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from harness import (KIB, MIB, assert_same, expect_errno, file_bytes, leafctl, make_image, make_raw, opened, read_all,
-                     read_file, wait_until, write_all)
+from harness import (KIB, MIB, Gate, assert_same, expect_errno, faults, file_bytes, leafctl, make_image, make_raw,
+                     opened, read_all, read_file, wait_until, write_all)
 
 
 def sizes(live):
@@ -287,3 +287,25 @@ def test_an_ephemeral_disk_keeps_its_name_with_what_it_was_given(mount, pool):
         assert read_file(live.file("a.img"), 5) == b"given"
         assert read_file(live.file("c.img"), 5) == b"image"
     assert {"a.raw", "c.raw"} <= set(os.listdir(pool))
+
+
+@pytest.mark.parametrize("mode", ["direct", "ephemeral"])
+def test_an_image_that_cannot_be_read_for_a_moment_stays_a_disk(mount, pool, work, mode):
+    """So what is below it stays read-only, and what an ephemeral disk was given is there."""
+    gate = Gate(work)
+    make_image(os.path.join(pool, "base.leaf"), MIB)
+    leafctl("clone", os.path.join(pool, "base.leaf"), os.path.join(pool, "a.leaf"))
+    with mount(f"mode={mode}", env=faults("place.open/a.leaf:EIO", gate=gate.path)) as live:
+        with opened(live.file("a.img")) as fd:
+            write_all(fd, b"given", 0)
+            os.fsync(fd)
+        before = os.stat(live.file("a.img")).st_ino, os.stat(live.file("base.img")).st_mode
+        gate.open()
+        with open(os.path.join(pool, "notes.txt"), "w", encoding="ascii") as file:
+            file.write("no image\n")
+        assert {"a.img", "base.img"} <= set(live.names())
+        assert os.stat(live.file("base.img")).st_mode == before[1]
+        gate.close()
+        wait_until(lambda: os.path.exists(live.file("a.img")), "the disk to be found")
+        assert os.stat(live.file("a.img")).st_ino == before[0]
+        assert read_file(live.file("a.img"), 5) == b"given"

@@ -38,6 +38,7 @@ struct disk_pool {
 	char *broken;		 /* lines, as of the last scan */
 	char *notes;
 	bool quiet;
+	GHashTable *known; /* the scan's */
 	uint64_t next_id;
 	struct local *local; /* NULL: there is no cache */
 	struct tunables *tunables;
@@ -113,7 +114,8 @@ static bool scan_locked(struct disk_pool *pool, GError **error)
 	g_autoptr(GPtrArray) found = NULL;
 
 	if (stamp(pool, &pool->scanned, &pool->fresh, error))
-		found = scan_directory(&pool->options, pool->roots, pool->cache, pool->names, broken, notes, error);
+		found = scan_directory(&pool->options, pool->roots, pool->cache, pool->names, &pool->known, broken,
+				       notes, error);
 	if (!found) {
 		pool->fresh = true;
 		g_hash_table_destroy(disks);
@@ -217,6 +219,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
 	pool->cache = chain_cache_new();
+	pool->known = scan_known_new();
 	pool->quiet = options->quiet;
 	pool->tunables = tunables_new(&options->tunables);
 	pool->options = (struct scan_options){
@@ -269,6 +272,7 @@ void disk_pool_close(struct disk_pool *pool)
 	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);
 	chain_cache_free(pool->cache);
+	g_hash_table_unref(pool->known);
 	names_free(pool->names);
 	chain_roots_unref(pool->roots);
 	g_free(pool->options.glob);

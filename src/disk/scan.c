@@ -50,6 +50,8 @@ struct scan {
 	GHashTable *parents; /* "device:inode" of every layer that is not a leaf */
 	GHashTable *leaves;  /* the same of leaves of configured stacks */
 	GHashTable *modes;   /* shown name -> enum disk_mode, of those that name one */
+	GHashTable *known;   /* file -> its links, GPtrArray: of the last scan, then of this one */
+	GHashTable *seen;
 };
 
 static void found_free(void *data)
@@ -80,6 +82,8 @@ static void add_found(struct scan *scan, const char *file, const char *name, GPt
 	for (guint i = 1; i < links->len; i++)
 		g_hash_table_add(scan->parents, identity(links->pdata[i]));
 	g_ptr_array_add(scan->found, found);
+	if (file)
+		g_hash_table_replace(scan->seen, g_strdup(file), g_ptr_array_ref(links));
 }
 
 static void add_broken(struct scan *scan, const GError *error)
@@ -130,6 +134,17 @@ static void scan_image(struct scan *scan, const char *name, const char *path, co
 		note_ancestors(scan, links);
 }
 
+/* An image that was known and cannot be told now is as it was: its disk stays, and
+ * what is below it stays somebody's parent. Opening it looks again. */
+static void keep_known(struct scan *scan, const char *name, const GError *error)
+{
+	GPtrArray *links = g_hash_table_lookup(scan->known, name);
+	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
+
+	if (links && (class == ERROR_OUTAGE || class == ERROR_TRANSIENT) && !g_hash_table_contains(scan->seen, name))
+		add_found(scan, name, NULL, g_ptr_array_ref(links), NULL);
+}
+
 /* A link that leads nowhere, and what is no regular file, is passed over. */
 static bool scan_file(struct scan *scan, const char *name, GError **error)
 {
@@ -148,8 +163,10 @@ static bool scan_file(struct scan *scan, const char *name, GError **error)
 		g_propagate_error(error, g_steal_pointer(&local));
 		return false;
 	}
-	if (local)
+	if (local) {
+		keep_known(scan, name, local);
 		add_broken(scan, local);
+	}
 	return true;
 }
 
@@ -297,11 +314,16 @@ static void scan_clear(struct scan *scan)
 	g_hash_table_destroy(scan->modes);
 }
 
-GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
-			  struct chain_cache *cache, struct names *names, GString *broken, GString *notes,
-			  GError **error)
+GHashTable *scan_known_new(void)
 {
-	struct scan scan = {options, roots, cache, broken, notes, NULL, NULL, NULL, NULL, NULL};
+	return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
+}
+
+GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
+			  struct chain_cache *cache, struct names *names, GHashTable **known, GString *broken,
+			  GString *notes, GError **error)
+{
+	struct scan scan = {options, roots, cache, broken, notes, .known = *known, .seen = scan_known_new()};
 	g_autoptr(GError) local = NULL;
 
 	scan.files = g_ptr_array_new_with_free_func(g_free);
@@ -314,10 +336,13 @@ GPtrArray *scan_directory(const struct scan_options *options, const struct chain
 		names_give(names, scan.found, scan.files, broken, notes);
 		set_rights(&scan);
 		apply_glob(&scan);
+		g_hash_table_unref(*known);
+		*known = g_hash_table_ref(scan.seen);
 	} else {
 		g_clear_pointer(&scan.found, g_ptr_array_unref);
 		g_propagate_error(error, g_steal_pointer(&local));
 	}
+	g_hash_table_unref(scan.seen);
 	scan_clear(&scan);
 	return scan.found;
 }

@@ -22,12 +22,16 @@ struct scan_found {
 
 struct names;
 
-/* The disks of the pool (struct scan_found, free function set). What cannot be
+/* What the last scan knows of each file; empty before the first. */
+GHashTable *scan_known_new(void);
+
+/* The disks of the pool (struct scan_found, free function set). An image that
+ * cannot be read now is what KNOWN says of it. What cannot be
  * shown adds a line to BROKEN, what is shown under another name than expected one
  * to NOTES. NULL with ERROR when the directory cannot be read, or there are no
  * descriptors to look at its images with: nothing is known then. */
 GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
-			  struct chain_cache *cache, struct names *names, GString *broken, GString *notes,
-			  GError **error);
+			  struct chain_cache *cache, struct names *names, GHashTable **known, GString *broken,
+			  GString *notes, GError **error);
 
 #endif
