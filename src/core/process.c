@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -36,19 +37,34 @@ void process_begin(void)
 	signal(SIGXFSZ, SIG_IGN);
 }
 
+/* The kernel tells the number as the directory's size since version 6.2. */
+static rlim_t count_descriptors(void)
+{
+	const char *path = "/proc/self/fd";
+	struct stat st;
+	rlim_t count = 0;
+	GDir *directory;
+
+	if (stat(path, &st) == 0 && st.st_size > 0)
+		return (rlim_t)st.st_size;
+	directory = g_dir_open(path, 0, NULL);
+	while (directory && g_dir_read_name(directory))
+		count++;
+	if (directory)
+		g_dir_close(directory);
+	return directory ? count : RLIM_INFINITY;
+}
+
 /* An open disk has two or more. Each request that is under way about a name, an
  * open or a close needs some for a moment, and there may be many at once; a record
  * that cannot be read then costs more than a disk that is refused. So open disks get
- * a quarter. All numbers below the one that a new descriptor gets are taken. */
+ * a quarter. */
 static bool has_descriptors(void)
 {
 	struct rlimit limit = {0};
-	int next = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
 
-	if (next >= 0)
-		close(next);
 	(void)getrlimit(RLIMIT_NOFILE, &limit);
-	return next >= 0 && (rlim_t)next < limit.rlim_cur / 4;
+	return count_descriptors() < limit.rlim_cur / 4;
 }
 
 bool process_has_room(GError **error)

@@ -80,7 +80,9 @@ bool local_stop(struct local *local)
 	if (local->stopped)
 		return true;
 	local->stopped = true;
-	g_clear_pointer(&local->migrator, migrator_free);
+	/* Its thread may have the last reference to a disk, which goes by it. */
+	migrator_free(local->migrator);
+	local->migrator = NULL;
 	result = local->cache ? cache_stop(local->cache) : 0;
 	overflow_sweep(local->pool);
 	if (result == 0)

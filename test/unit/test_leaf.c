@@ -340,7 +340,7 @@ static void test_begin_again(void)
 /* No room for a commit: the flush says so, and the next one makes it good. */
 static void test_no_room(void)
 {
-	const char *faults[] = {"aio.write:ENOSPC@2x1", "image.write:ENOSPC@1x1"};
+	const char *faults[] = {"aio.write:ENOSPC@1x1", "image.write:ENOSPC@1x1"};
 
 	for (unsigned f = 0; f < G_N_ELEMENTS(faults); f++) {
 		g_autofree char *path = new_leaf(SIZE);
@@ -350,8 +350,8 @@ static void test_no_room(void)
 
 		memset(data, 3, BLOCK_SIZE);
 		leaf->checkpoint_due = f == 1;
-		fault_arm(faults[f], NULL);
 		g_assert_cmpint(transfer(image, true, 5, 1, data), ==, 0);
+		fault_arm(faults[f], NULL);
 		g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, -ENOSPC);
 		fault_arm("", NULL);
 		g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
