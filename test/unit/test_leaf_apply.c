@@ -713,6 +713,7 @@ static void test_no_room(void)
 	struct image *image = open_leaf(path, IMAGE_WRITABLE);
 	uint8_t *data = new_buffer(SIZE);
 
+	g_assert_cmpint(leaf_room_extend(leaf_of(image)), ==, 0);
 	leaf_of(image)->checkpoint_due = true;
 	fault_arm("image.write:ENOSPC@2x1", NULL);
 	g_assert_cmpint(apply_batch(image, 2), ==, -ENOSPC); /* the checkpoint that it waits for */
