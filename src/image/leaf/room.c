@@ -75,8 +75,8 @@ static int extend(struct leaf *leaf)
 	needed = end_of_next_slot(leaf);
 	page = leaf_page_of(leaf, leaf->slots->len);
 	bytes = leaf->file_bytes;
-	while (leaf->page_room < leaf->page_epoch->len && g_array_index(leaf->page_epoch, uint64_t, leaf->page_room))
-		leaf->page_room++;
+	/* A checkpoint may be writing any page that slots stand in already. */
+	leaf->page_room = MAX(leaf->page_room, leaf->page_dirty->len);
 	room = leaf->page_room;
 	g_mutex_unlock(&leaf->lock);
 	result = lengthen(leaf, needed, &bytes);
