@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -459,6 +460,63 @@ def test_the_next_mount_goes_on(held, mount, pool, web1, work, cache, gate, othe
             expected = b"n" * BLOCK + expected[BLOCK:]
             if mode == "direct":
                 assert dirty_of(live) == 0
+    assert_same(converted(web1, work), expected, "the image alone")
+
+
+def generation_of(image):
+    return json.loads(leafctl("info", "--json", image).stdout)["layers"][0]["generation"]
+
+
+def opens(path):
+    try:
+        with opened(path, os.O_RDONLY):
+            return True
+    except OSError:
+        return False
+
+
+CLAIM = ["owner.write", "owner.rename", "image.write/web1.leaf", "image.sync/web1.leaf", "aio.write/leaf.cache",
+         "aio.datasync/leaf.cache"]
+
+
+@pytest.mark.parametrize("mode", ["writeback", "persistent", "direct"])
+@pytest.mark.parametrize("point", CLAIM)
+def test_an_error_while_dirty_blocks_are_claimed(mount, held, web1, work, cache, gate, rng, point, mode):
+    """One error of the record, the image's header or the log, of each that the claim writes: the
+    disk is refused until the next try, and what is dirty stays its own, the record unclean."""
+    expected = leave_dirty(held, gate, web1, rng)
+    options = [f"cache={cache}", f"mode={mode}", "read_run_bypass=1G", *HELD]
+    refusals = 0
+    for number in range(1, 5):
+        live = mount(*options, env=faults(f"{point}:EIO@{number}x1", "aio.write/web1.leaf:EIO"))
+        refusals += len(lines_with(live, "of changes that stay there for now: "))
+        assert dirty_of(live) == 4 * MIB and record_of(os.path.dirname(web1))["clean"] == "false"
+        if number % 2:
+            wait_until(lambda path=live.file("web1.img"): opens(path), "the disk to be opened")
+            assert_same(read_file(live.file("web1.img"), len(expected)), expected, "in the same mount")
+        assert not lines_with(live, "another owner")
+        live.kill9()
+    assert refusals > 0
+    with mount(*options) as live:
+        leafctl("drain", live.path)
+        assert not lines_with(live, "another owner")
+    assert_same(converted(web1, work), expected, "the image alone")
+
+
+def test_an_error_while_dirty_blocks_of_a_reopened_image_are_claimed(mount, held, web1, work, cache, gate, rng):
+    """Each time that it was opened again in an outage its generation went up, and the record's did not."""
+    expected = leave_dirty(held, gate, web1, rng)
+    options = [f"cache={cache}", "mode=writeback", *HELD]
+    live = mount(*options, env=faults("aio.datasync/web1.leaf:EIO"))
+    claimed = int(record_of(os.path.dirname(web1))["generation"])
+    wait_until(lambda: generation_of(web1) > claimed + 1, "the image to be opened again")
+    live.kill9()
+    live = mount(*options, env=faults("owner.write:EIO@1x1"))
+    assert lines_with(live, "of changes that stay there for now: ")
+    live.kill9()
+    with mount(*options) as live:
+        leafctl("drain", live.path)
+        assert not lines_with(live, "another owner")
     assert_same(converted(web1, work), expected, "the image alone")
 
 

@@ -105,8 +105,8 @@ struct cache_layer_key {
  * stamp is KEY's, and dropped otherwise. With WRITABLE the recorded stamp is
  * void from now on until cache_layer_close() records one: a crash costs its
  * cached blocks. A second open of the same identity shares the layer when both
- * are read-only, and is refused (NULL) otherwise, as is one with dirty blocks
- * that are good: that image goes uncached. */
+ * are read-only, and is refused (NULL) otherwise, as is one with dirty blocks,
+ * which stay as they are: that image goes uncached. */
 struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable);
 /* For DIRTY blocks, under the new ownership GENERATION, which is durable in the
  * log when this returns. What a recovered layer holds is kept when its stamp is

@@ -208,9 +208,10 @@ static struct cache_layer *open_locked(struct cache *cache, const struct cache_l
 		layer->opens++;
 		return layer;
 	}
-	layer = find_good_locked(cache, key);
+	/* KEY does not tell whose they are. */
 	if (layer && is_dirty(layer))
 		return NULL;
+	layer = find_good_locked(cache, key);
 	if (!layer)
 		layer = layers_add(cache->layers, key->identity, key->name);
 	if (!layer)

@@ -45,6 +45,14 @@ static uint64_t stamp_of(const struct image_info *info, const struct stat *st)
 	return XXH64(facts, sizeof(facts), 0) | 1;
 }
 
+void layer_identity_of(const struct chain_link *link, const struct image *image, uint8_t identity[CACHE_ID_BYTES])
+{
+	if (link->format == IMAGE_FORMAT_LEAF)
+		memcpy(identity, image ? image->uuid : link->info.uuid, CACHE_ID_BYTES);
+	else
+		hash_identity(link, identity);
+}
+
 bool layer_key_of(const struct chain_link *link, struct image *image, struct cache_layer_key *key)
 {
 	struct image_info info;

@@ -11,5 +11,8 @@
  * changed by other hands (a raw block device): such an image is not to be found
  * again. Blocks. */
 bool layer_key_of(const struct chain_link *link, struct image *image, struct cache_layer_key *key);
+/* Its identity alone, of the image that is open or, IMAGE NULL, as LINK was found.
+ * Nothing is read for it, so no error of the store hides what the cache has. */
+void layer_identity_of(const struct chain_link *link, const struct image *image, uint8_t identity[CACHE_ID_BYTES]);
 
 #endif

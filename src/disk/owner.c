@@ -1,8 +1,10 @@
 /* Who may write an image.
  *
  * The first open for writing claims the image: its record names this daemon,
- * is unclean, and has a generation above all before it. The last close makes
- * the record clean. What an unclean record means to the next who comes:
+ * is unclean, and has a generation above all before it: the image's too, but
+ * where the last record is our cache's it is the next one. The log has it before
+ * the record does, and is known by being one ahead when a record was not written.
+ * The last close makes the record clean. What an unclean record means to the next who comes:
  *
  *     record                                           verdict    claim
  *     none; or clean                                   FREE       allowed
@@ -238,8 +240,8 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 	g_autoptr(GError) local = NULL;
 	struct owner_record record;
 	bool good = read_and_judge(pool, name, self, want->locked, &record, error);
-	uint64_t before = MAX(record.generation, want->image_generation);
 	uint64_t owned = is_cache(&record, self) ? record.generation : 0;
+	uint64_t before = owned ? owned : MAX(record.generation, want->image_generation);
 
 	*generation = 0;
 	owner_record_clear(&record);

@@ -46,6 +46,19 @@ static void close_layer(struct disk *disk, bool good)
 	disk->cached = NULL;
 }
 
+/* Blocks and zero ranges of the open leaf's that nobody has claimed yet. */
+static uint64_t left_of_leaf(const struct disk *disk)
+{
+	uint8_t identity[CACHE_ID_BYTES];
+	struct cache_layer_found found = {0};
+
+	if (disk->local && !disk->cached) {
+		layer_identity_of(leaf_link(disk), disk->leaf, identity);
+		(void)cache_layer_find(disk->local->cache, identity, &found);
+	}
+	return found.dirty_blocks;
+}
+
 static void open_mirror(struct disk *disk, bool writable)
 {
 	struct cache_layer_key key;
@@ -99,7 +112,7 @@ bool route_enter_writeback(struct disk *disk, GError **error)
 /* Nothing is written yet in writeback: the layer is only read. */
 bool route_open(struct disk *disk, GError **error)
 {
-	if (route_left_in_cache(disk) == 0) {
+	if (left_of_leaf(disk) == 0) {
 		open_mirror(disk, disk->leaf->writable && disk->mode != DISK_MODE_WRITEBACK);
 		return true;
 	}
@@ -187,10 +200,11 @@ static bool has_dirty(struct disk *disk)
 
 	if (disk->cached)
 		cache_layer_get_dirty(disk->cached, &dirty);
-	return dirty.oldest_ns != 0;
+	return dirty.oldest_ns != 0 || left_of_leaf(disk) > 0;
 }
 
-/* With dirty blocks left the claim stays, and the layer keeps what it has. */
+/* With dirty blocks left, also where their claim went wrong halfway, the record
+ * stays unclean, and the layer keeps what it has. */
 void route_close(struct disk *disk)
 {
 	bool good;
@@ -205,11 +219,13 @@ void route_close(struct disk *disk)
 uint64_t route_left_in_cache(struct disk *disk)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
-	struct cache_layer_found found;
+	struct cache_layer_found found = {0};
 	struct cache_layer_key key;
 
-	if (!disk->local || !layer_key_of(links->pdata[0], NULL, &key) ||
-	    !cache_layer_find(disk->local->cache, key.identity, &found))
+	if (!disk->local)
 		return 0;
+	if (!layer_key_of(links->pdata[0], NULL, &key))
+		layer_identity_of(links->pdata[0], NULL, key.identity);
+	(void)cache_layer_find(disk->local->cache, key.identity, &found);
 	return found.dirty_blocks;
 }

@@ -564,7 +564,7 @@ static bool take_dumped(void *opaque, const struct cache_layer_info *layer, uint
 }
 
 /* Drained and closed it is a mirror like any other, of the image's stamp. With
- * dirty blocks it is not, to whom the pool says that they are good. */
+ * dirty blocks it is not, and keeps them, whatever the key says of their owner. */
 static void test_becomes_mirror(void)
 {
 	g_autofree char *path = new_path();
@@ -580,6 +580,8 @@ static void test_becomes_mirror(void)
 	disk_init(&disk, cache, &user, 1);
 	put_epochs(&disk);
 	cache_layer_close(disk.layer, 5);
+	g_assert_null(cache_layer_open(cache, &key, true));
+	key.owned = 0;
 	g_assert_null(cache_layer_open(cache, &key, true));
 	disk_reopen(&disk, cache, 1, 2);
 	drain(&disk);
