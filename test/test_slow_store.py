@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from glob import glob
 
 import pytest
@@ -39,10 +40,17 @@ class Store:
 
     def calls(self):
         """(thread is a loop's, name of the call) of each."""
+        for thread, process, name, call, _ in self.lines():
+            yield thread == process or name == "leafdisk-loop", call
+
+    def calls_on(self, part):
+        """Of files with PART in their path: how many times each call."""
+        return Counter(call for _, _, _, call, path in self.lines() if part in path)
+
+    def lines(self):
         with open(self.log, encoding="utf-8") as file:
             for line in file:
-                thread, process, name, call, _ = line.split(" ", 4)
-                yield thread == process or name == "leafdisk-loop", call
+                yield line.split(" ", 4)
 
 
 @pytest.fixture
@@ -103,6 +111,45 @@ def test_no_call_from_a_loop(pool, work, mount, store, mode, leaf):
     assert {"open", "stat", "close"} <= {call for _, call in calls}
     assert sorted({call for by_loop, call in calls if by_loop}) == []
     live.stop()
+
+
+def test_a_change_of_names_reads_no_other_image(pool, mount, store):
+    """Others are compared with what is known of them, once for each name that was not known."""
+    others = 30
+    for number in range(others):
+        make_image(os.path.join(pool, f"other{number}.leaf"), "1M")
+    live = mount("create", env=store.env)
+    assert len(live.names()) == others
+    time.sleep(0.1)
+    live.names()
+    store.gate.open()
+    make_new(live)
+    os.rename(live.file("new.img"), live.file("newer.img"))
+    os.unlink(live.file("newer.img"))
+    store.gate.close()
+    assert store.calls_on("new")
+    calls = store.calls_on("/other")
+    assert set(calls) <= {"stat"} and calls["stat"] <= 4 * others
+
+
+def test_a_known_disk_is_found_while_another_cannot_be_looked_at(pool, mount, store):
+    for name in ("web1", "web2", "web3"):
+        make_image(os.path.join(pool, f"{name}.leaf"), "1M")
+    live = mount(env={**store.env, "SLOW_HANG": "web1.leaf"})
+    live.names()
+    make_image(os.path.join(pool, "web4.leaf"), "1M")
+    listing = threading.Thread(target=os.listdir, args=[live.path])
+    store.gate.open()
+    listing.start()
+    wait_until(lambda: os.path.exists(store.log) and store.calls_on("web1.leaf"), "the listing looks at web1")
+    with opened(live.file("web2.img")) as fd:
+        write_all(fd, b"b" * BLOCK, 0)
+        os.fsync(fd)
+    assert os.stat(live.file("web3.img")).st_size == MIB
+    assert listing.is_alive()
+    store.gate.close()
+    listing.join(30)
+    assert not listing.is_alive() and "web4.img" in live.names()
 
 
 def test_one_disk_hangs(pool, mount, store):

@@ -2,8 +2,8 @@
  *
  * The directory is looked at again whenever a name is asked for that is not
  * known, and whenever it is listed, so that an image which appears becomes a
- * disk without a remount and one that disappears goes. Everything here may
- * block and runs on any thread, one at a time (the pool locks itself). */
+ * disk without a remount and one that disappears goes. Any thread; what does not
+ * say otherwise may block. */
 #ifndef LEAFDISK_DISK_POOL_H
 #define LEAFDISK_DISK_POOL_H
 
@@ -17,6 +17,7 @@
 #include "disk/disk.h"
 
 struct disk_pool;
+struct disk_pool_change;
 
 /* What can be changed while the pool is in use. */
 struct disk_tunables {
@@ -61,21 +62,38 @@ void disk_pool_close(struct disk_pool *pool);
 
 const char *disk_pool_path(const struct disk_pool *pool); /* absolute */
 
-/* The disk shown as NAME with a reference, or NULL. Rescans when the directory
- * has changed. */
-struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name);
+/* The disk shown as NAME with a reference. Looks at the directory where that has
+ * changed and the name is not known, or its file is gone. NULL with ERROR: -ENOENT,
+ * or what kept the pool from telling. Blocks on the pool's store, but not on what
+ * others do there. */
+struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name, GError **error);
+/* Whether it is what the pool has under its name now. Does not block. */
+bool disk_pool_shows(struct disk_pool *pool, const struct disk *disk);
 
-/* All disks, sorted by name, each with a reference (array of struct disk *,
- * free function set). Rescans when the directory has changed. */
-GPtrArray *disk_pool_list(struct disk_pool *pool);
+/* Looks at the directory where it has changed. Blocks on the pool's store. */
+void disk_pool_look(struct disk_pool *pool);
+/* All disks as of the last look, sorted by name, each with a reference (array of
+ * struct disk *, free function set). Does not block. */
+GPtrArray *disk_pool_shown(struct disk_pool *pool);
 
 /* Creates an empty disk shown as NAME ("x.img" makes x.leaf) of size 0, to be
  * given its size by DISK_RESIZE. A reference, or NULL with ERROR. */
 struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error);
 
-/* Refused (EBUSY) while open or while another image depends on it. */
-bool disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace, GError **error);
-bool disk_pool_remove(struct disk_pool *pool, const char *name, GError **error);
+/* A rename, or a removal, in three steps by one thread. The first does it on the
+ * store, and blocks there; NULL with ERROR: nothing has changed (-EBUSY: open, or
+ * another image depends on it). Until the third nobody else looks at the directory. */
+struct disk_pool_change *disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+					  GError **error);
+struct disk_pool_change *disk_pool_remove(struct disk_pool *pool, const char *name, GError **error);
+/* The disk that it is about; and the one that gives way to it, or NULL. Borrowed. */
+struct disk *disk_pool_change_disk(const struct disk_pool_change *change);
+struct disk *disk_pool_change_replaced(const struct disk_pool_change *change);
+/* The second, once: from now on the pool shows it. The disk under the new name with
+ * a reference; NULL: there is none. Does not block. */
+struct disk *disk_pool_change_show(struct disk_pool_change *change);
+/* The third. False with ERROR: it is done, and may not be durable. */
+bool disk_pool_change_end(struct disk_pool_change *change, GError **error);
 
 /* Identity of the pool at PATH, by which a cache knows it. Blocks. */
 bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error);

@@ -130,7 +130,7 @@ static void print_broken(const char *broken)
 
 static int print_pool(struct disk_pool *pool, const struct ctl_arguments *arguments)
 {
-	g_autoptr(GPtrArray) disks = disk_pool_list(pool);
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	g_autofree char *found = disk_pool_broken(pool);
 	const char *broken = found ? found : "";
 	int status;

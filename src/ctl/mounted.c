@@ -144,7 +144,7 @@ static char *pool_image_path(const struct mounted *mount, const char *layers, GE
 
 	if (!pool)
 		return NULL;
-	disk = disk_pool_lookup(pool, mount->name);
+	disk = disk_pool_lookup(pool, mount->name, NULL);
 	if (disk)
 		path = g_strdup(disk_image_path(disk));
 	else

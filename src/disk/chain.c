@@ -13,6 +13,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/verdict.h"
 
 void chain_link_free(struct chain_link *link)
 {
@@ -112,6 +113,17 @@ enum image_format chain_probe(const char *path, const struct chain_file *file, s
 	return image_probe_fd(file->fd, path, error);
 }
 
+/* File systems stamp times no finer than this. */
+#define TIMESTAMP_GRAIN_NS (INT64_C(20) * 1000 * 1000)
+
+bool chain_time_is_settled(const struct timespec *time)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (now.tv_sec - time->tv_sec) * INT64_C(1000000000) + now.tv_nsec - time->tv_nsec >= TIMESTAMP_GRAIN_NS;
+}
+
 static struct chain_link *link_new(const char *path, const struct chain_file *file, enum image_format format,
 				   const struct chain_roots *roots, struct chain_cache *cache, GError **error)
 {
@@ -126,6 +138,9 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 			.format = format,
 			.device = file->st.st_dev,
 			.inode = file->st.st_ino,
+			.file_bytes = file->st.st_size,
+			.changed = file->st.st_ctim,
+			.settled = chain_time_is_settled(&file->st.st_ctim),
 			.allocated_bytes = (uint64_t)file->st.st_blocks * 512,
 			.block_device = S_ISBLK(file->st.st_mode),
 			.outside = !file->in_pool,
@@ -135,6 +150,30 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 		return link;
 	}
 	return NULL;
+}
+
+bool chain_link_is_same(const struct chain_link *link, const struct stat *st)
+{
+	return link->settled && !link->block_device && link->inode == st->st_ino && link->device == st->st_dev &&
+	       link->file_bytes == st->st_size && link->changed.tv_sec == st->st_ctim.tv_sec &&
+	       link->changed.tv_nsec == st->st_ctim.tv_nsec;
+}
+
+enum answer chain_link_is_there(const struct chain_link *link, GError **why)
+{
+	g_autoptr(GError) local = NULL;
+	struct chain_file file;
+	bool same;
+
+	if (chain_file_find(&file, "", link->path, link->roots, &local)) {
+		same = file.st.st_ino == link->inode && file.st.st_dev == link->device;
+		chain_file_clear(&file);
+		return same ? ANSWER_YES : ANSWER_NO;
+	}
+	if (error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_ABSENT)
+		return ANSWER_NO;
+	g_propagate_error(why, g_steal_pointer(&local));
+	return ANSWER_UNKNOWN;
 }
 
 bool chain_link_find(const struct chain_link *link, struct chain_file *file, GError **error)

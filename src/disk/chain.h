@@ -5,7 +5,9 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 
+#include "core/answer.h"
 #include "image/image.h"
 #include "roots.h"
 
@@ -19,6 +21,9 @@ struct chain_link {
 	uint64_t base_offset;
 	dev_t device;
 	ino_t inode;
+	off_t file_bytes;
+	struct timespec changed; /* the file's ctime */
+	bool settled;		 /* it was old enough then that a later change shows in it */
 	uint64_t allocated_bytes;
 	bool block_device;
 	bool outside; /* of the pool, and not named so by the configuration: never written */
@@ -27,6 +32,11 @@ struct chain_link {
 };
 void chain_link_free(struct chain_link *link);
 
+/* Whether the file is where LINK was found: NO when its name is gone or has another
+ * file, UNKNOWN with WHY when the store does not tell. Blocks. */
+enum answer chain_link_is_there(const struct chain_link *link, GError **why);
+/* Whether nothing about the file has changed since, as far as ST tells. */
+bool chain_link_is_same(const struct chain_link *link, const struct stat *st);
 /* The file that LINK told of, found again: -ESTALE when its name has another
  * now. Blocks. */
 bool chain_link_find(const struct chain_link *link, struct chain_file *file, GError **error);
@@ -38,6 +48,10 @@ struct image *chain_link_open(const struct chain_link *link, unsigned flags, GEr
 struct image *chain_link_reopen(const struct chain_link *link, struct image *image, GError **error);
 /* What its headers say now, and in ST (NULL: not wanted) its file. Blocks. */
 bool chain_link_read_info(const struct chain_link *link, struct image_info *info, struct stat *st, GError **error);
+
+/* Whether a change from now on gives a file, or a directory, another time than
+ * TIME. */
+bool chain_time_is_settled(const struct timespec *time);
 
 /* Header contents by path and time stamps, so that 2,000 clones read their
  * base's header once. Not locked. */

@@ -224,7 +224,7 @@ static void drain_each(struct drain_all *all)
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
 		     GError **error)
 {
-	g_autoptr(GPtrArray) disks = disk_pool_list(pool);
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	struct local *local = disk_pool_local(pool);
 	g_autoptr(GString) left = g_string_new(NULL);
 	g_autofree char *size = NULL;
@@ -290,7 +290,7 @@ void disk_pool_resume(struct disk_pool *pool)
 
 	if (!local)
 		return;
-	resume.disks = disk_pool_list(pool);
+	resume.disks = disk_pool_shown(pool);
 	cache_layer_foreach_dirty(local->cache, false, resume_one, &resume);
 	cache_layer_foreach_dirty(local->cache, true, warn_of_orphan, NULL);
 	g_ptr_array_unref(resume.disks);

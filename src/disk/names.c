@@ -81,17 +81,14 @@ static struct newcomer *newcomer_of(struct scan_found *found)
 }
 
 /* Who has left the directory has no name any more. */
-static void forget_absent(struct names *names, const GPtrArray *files)
+static void forget_absent(struct names *names, GHashTable *files)
 {
-	g_autoptr(GHashTable) present = g_hash_table_new(g_str_hash, g_str_equal);
 	GHashTableIter iter;
 	gpointer file;
 
-	for (guint i = 0; i < files->len; i++)
-		g_hash_table_add(present, files->pdata[i]);
 	g_hash_table_iter_init(&iter, names->given);
 	while (g_hash_table_iter_next(&iter, &file, NULL))
-		if (!g_hash_table_contains(present, file))
+		if (!g_hash_table_contains(files, file))
 			g_hash_table_iter_remove(&iter);
 }
 
@@ -199,7 +196,7 @@ static GPtrArray *find_newcomers(const struct names *names, const GPtrArray *fou
 	return newcomers;
 }
 
-void names_give(struct names *names, GPtrArray *found, const GPtrArray *files, GString *broken, GString *notes)
+void names_give(struct names *names, GPtrArray *found, GHashTable *files, GString *broken, GString *notes)
 {
 	g_autoptr(GPtrArray) newcomers = NULL;
 	g_autoptr(GHashTable) taken = NULL;

@@ -64,7 +64,7 @@ static char *image_shown_as(const char *pool, const char *name)
 {
 	struct disk_pool_options options = {.path = pool, .read_only = true, .quiet = true};
 	struct disk_pool *opened = disk_pool_open(&options, NULL);
-	struct disk *disk = opened ? disk_pool_lookup(opened, name) : NULL;
+	struct disk *disk = opened ? disk_pool_lookup(opened, name, NULL) : NULL;
 	char *path = disk ? g_strdup(disk_image_path(disk)) : NULL;
 
 	if (disk)

@@ -13,6 +13,7 @@
 #include "roots.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -205,6 +206,16 @@ bool chain_file_find(struct chain_file *file, const char *what, const char *path
 	refuse(file, result, what, path, roots, error);
 	chain_file_clear(file);
 	return false;
+}
+
+int chain_file_stat(const char *path, const struct chain_roots *roots, struct stat *st)
+{
+	const char *relative;
+	const struct place *root = root_of(roots, path, &relative);
+
+	if (!root)
+		return -EXDEV;
+	return fstatat(root->fd, relative, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 void chain_file_clear(struct chain_file *file)

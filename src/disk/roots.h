@@ -39,6 +39,10 @@ struct chain_file {
  * elsewhere) or what the store says; FILE is then empty. Blocks. */
 bool chain_file_find(struct chain_file *file, const char *what, const char *path, const struct chain_roots *roots,
 		     GError **error);
+/* What is at PATH, absolute and below one of ROOTS; its last name is not followed.
+ * 0 or -errno. For a comparison with what was found there: the way to it is not
+ * held to any rule. Blocks. */
+int chain_file_stat(const char *path, const struct chain_roots *roots, struct stat *st);
 /* Of an empty one too. */
 void chain_file_clear(struct chain_file *file);
 

@@ -22,16 +22,27 @@ struct scan_found {
 
 struct names;
 
-/* What the last scan knows of each file; empty before the first. */
-GHashTable *scan_known_new(void);
+/* What looks at a pool have found so far; one of a pool at a time uses it. */
+struct scan_known;
+struct scan_known *scan_known_new(void);
+void scan_known_free(struct scan_known *known);
 
-/* The disks of the pool (struct scan_found, free function set). An image that
- * cannot be read now is what KNOWN says of it. What cannot be
- * shown adds a line to BROKEN, what is shown under another name than expected one
- * to NOTES. NULL with ERROR when the directory cannot be read, or there are no
- * descriptors to look at its images with: nothing is known then. */
-GPtrArray *scan_directory(const struct scan_options *options, const struct chain_roots *roots,
-			  struct chain_cache *cache, struct names *names, GHashTable **known, GString *broken,
-			  GString *notes, GError **error);
+struct scan_result {
+	GPtrArray *found; /* struct scan_found: the disks */
+	GString *broken;  /* lines: what cannot be shown */
+	GString *notes;	  /* lines: what is shown under another name than expected */
+};
+
+/* Looks at the pool's directory; at the files CHANGED (NULL-terminated) alone when it is
+ * given: whoever changed just these knows it. An image that cannot be read now is
+ * what KNOWN says of it. NULL with ERROR when the directory cannot be read, or
+ * there are no descriptors to look at its images with: nothing is known then.
+ * Blocks on the store. */
+struct scan_result *scan_look(const struct scan_options *options, const struct chain_roots *roots,
+			      struct scan_known *known, const char *const *changed, GError **error);
+/* Gives the disks their names and rights, and drops those that have none. Does not
+ * block; once, and until then the disks have no names. */
+void scan_settle(struct scan_result *result, struct names *names);
+void scan_result_free(struct scan_result *result);
 
 #endif

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "control_commands.h"
+#include "shown.h"
 
 #define ROW_BITS 8
 #define DIRECTORY_MODE (S_IFDIR | 0500)
@@ -153,26 +154,15 @@ bool control_is_writable(uint64_t ino)
 	return row_of(ino) < G_N_ELEMENTS(entries) && entries[row_of(ino)].write;
 }
 
-static uint64_t ino_of_disk(struct session *session, struct disk *disk)
-{
-	struct node *node = node_for_disk(session->nodes, disk);
-	uint64_t ino = ino_of(node_ino(node), ROW_DISK);
-
-	node_put(session->nodes, node);
-	return ino;
-}
-
 static int find_disk(struct session *session, const char *name, uint64_t *ino)
 {
-	struct disk *disk;
+	struct node *node;
+	int result = shown_find(session, name, &node);
 
-	g_rw_lock_reader_lock(&session->names_lock);
-	disk = disk_pool_lookup(session->pool, name);
-	if (disk)
-		*ino = ino_of_disk(session, disk);
-	g_rw_lock_reader_unlock(&session->names_lock);
-	disk_unref(disk);
-	return disk ? 0 : -ENOENT;
+	if (result == 0)
+		*ino = ino_of(node_ino(node), ROW_DISK);
+	node_put(session->nodes, node);
+	return result;
 }
 
 static int find_tunable(const char *name, uint64_t *ino)
@@ -240,16 +230,9 @@ int control_get_attributes(struct session *session, uint64_t ino, struct stat *s
 	return result;
 }
 
-static void list_disks(struct session *session, struct directory *directory)
+static void add_disk(void *directory, const struct disk *disk, uint64_t ino)
 {
-	g_autoptr(GPtrArray) disks = NULL;
-
-	g_rw_lock_writer_lock(&session->names_lock);
-	disks = disk_pool_list(session->pool);
-	for (unsigned i = 0; i < disks->len; i++)
-		directory_add(directory, disk_name(disks->pdata[i]), ino_of_disk(session, disks->pdata[i]), S_IFDIR);
-	node_sweep(session->nodes, disks);
-	g_rw_lock_writer_unlock(&session->names_lock);
+	directory_add(directory, disk_name(disk), ino_of(ino, ROW_DISK), S_IFDIR);
 }
 
 static void list_tunables(struct directory *directory)
@@ -266,7 +249,7 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
 		return result;
 	*directory = directory_new(ino, parent_of(ino));
 	if (row_of(ino) == ROW_DISKS)
-		list_disks(session, *directory);
+		shown_list(session, add_disk, *directory);
 	if (row_of(ino) == ROW_TUNABLES)
 		list_tunables(*directory);
 	for (unsigned row = 0; row < G_N_ELEMENTS(entries); row++)

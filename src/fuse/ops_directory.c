@@ -6,23 +6,19 @@
 #include "control.h"
 #include "directory.h"
 #include "request.h"
+#include "shown.h"
+
+static void add_disk(void *directory, const struct disk *disk, uint64_t ino)
+{
+	directory_add(directory, disk_name(disk), ino, S_IFREG);
+}
 
 static struct directory *list_disks(struct session *session)
 {
 	struct directory *directory = directory_new(FUSE_ROOT_ID, FUSE_ROOT_ID);
-	g_autoptr(GPtrArray) disks = NULL;
 
 	directory_add(directory, CONTROL_NAME, CONTROL_INO, S_IFDIR);
-	g_rw_lock_writer_lock(&session->names_lock);
-	disks = disk_pool_list(session->pool);
-	for (unsigned i = 0; i < disks->len; i++) {
-		struct node *node = node_for_disk(session->nodes, disks->pdata[i]);
-
-		directory_add(directory, disk_name(disks->pdata[i]), node_ino(node), S_IFREG);
-		node_put(session->nodes, node);
-	}
-	node_sweep(session->nodes, disks);
-	g_rw_lock_writer_unlock(&session->names_lock);
+	shown_list(session, add_disk, directory);
 	return directory;
 }
 

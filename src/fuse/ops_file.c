@@ -12,6 +12,7 @@
 #include "mounts.h"
 #include "ops_control.h"
 #include "request.h"
+#include "shown.h"
 
 #define READ_AHEAD_KIB (CHANNEL_PAYLOAD_BYTES / 1024)
 
@@ -116,47 +117,39 @@ static bool may_create(const struct session *session, const char *name, GError *
 }
 
 /* An existing disk is fine, as for any open(O_CREAT) that lost a race. */
-static struct disk *create_disk(struct request *request, bool *is_new, GError **error)
+static int find_or_create(struct request *request, bool *is_new)
 {
-	struct disk_pool *pool = request->session->pool;
+	struct session *session = request->session;
+	g_autoptr(GError) error = NULL;
 	struct disk *disk;
 
-	if (!may_create(request->session, request->name, error))
-		return NULL;
-	disk = disk_pool_create(pool, request->name, error);
-	*is_new = disk != NULL;
-	if (!disk && g_error_matches(*error, LEAFDISK_ERROR, EEXIST) && !(request->file.flags & O_EXCL)) {
-		disk = disk_pool_lookup(pool, request->name);
-		if (disk)
-			g_clear_error(error);
+	if (!may_create(session, request->name, &error))
+		return session_log_refusal(error);
+	disk = disk_pool_create(session->pool, request->name, &error);
+	if (disk) {
+		*is_new = true;
+		request->node = shown_pin(session, disk);
+		disk_unref(disk);
+		return request->node ? 0 : -ENOENT;
 	}
-	return disk;
-}
-
-static void open_created(struct request *request, bool is_new)
-{
-	entry_prepare(request);
-	if (request->error == 0)
-		open_handle(request, NULL);
-	if (request->error != 0 && is_new)
-		disk_pool_remove(request->session->pool, request->name, NULL);
+	if (g_error_matches(error, LEAFDISK_ERROR, EEXIST) && !(request->file.flags & O_EXCL) &&
+	    shown_find(session, request->name, &request->node) == 0)
+		return 0;
+	return session_log_refusal(error);
 }
 
 static void create_run(struct request *request)
 {
-	g_autoptr(GError) error = NULL;
 	bool is_new = false;
-	struct disk *disk;
 
-	g_rw_lock_writer_lock(&request->session->names_lock);
-	disk = create_disk(request, &is_new, &error);
-	entry_pin(request, disk);
-	g_rw_lock_writer_unlock(&request->session->names_lock);
-	if (disk)
-		open_created(request, is_new);
-	else
-		request->error = session_log_refusal(error);
-	disk_unref(disk);
+	request->error = find_or_create(request, &is_new);
+	if (request->error != 0)
+		return;
+	entry_prepare(request);
+	if (request->error == 0)
+		open_handle(request, NULL);
+	if (request->error != 0 && is_new)
+		(void)shown_remove(request->session, request->name);
 }
 
 static void create_finish(struct request *request)

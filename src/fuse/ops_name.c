@@ -9,6 +9,7 @@
 #include "entry.h"
 #include "ops_control.h"
 #include "request.h"
+#include "shown.h"
 
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1
@@ -16,16 +17,9 @@
 
 static void lookup_run(struct request *request)
 {
-	struct session *session = request->session;
-	struct disk *disk;
-
-	g_rw_lock_reader_lock(&session->names_lock);
-	disk = disk_pool_lookup(session->pool, request->name);
-	request->error = entry_pin(request, disk) ? 0 : -ENOENT;
-	g_rw_lock_reader_unlock(&session->names_lock);
+	request->error = shown_find(request->session, request->name, &request->node);
 	if (request->error == 0)
 		entry_prepare(request);
-	disk_unref(disk);
 }
 
 static void lookup_finish(struct request *request)
@@ -82,27 +76,20 @@ void op_forget_multi(fuse_req_t fuse, size_t count, struct fuse_forget_data *for
 	fuse_reply_none(fuse);
 }
 
-static int remove_disk(struct session *session, struct disk *disk, const char *name)
+/* Closes that the caller has seen end count, also where this overtakes them. */
+static void await_closes(struct request *request, const char *name)
 {
-	g_autoptr(GError) error = NULL;
-	bool removed;
+	struct disk *disk = disk_pool_lookup(request->session->pool, name, NULL);
 
-	g_rw_lock_writer_lock(&session->names_lock);
-	removed = disk_pool_remove(session->pool, name, &error);
-	if (removed)
-		node_mark_gone(session->nodes, disk);
-	g_rw_lock_writer_unlock(&session->names_lock);
-	return removed ? 0 : session_log_refusal(error);
+	if (disk)
+		handle_await_closes(request->session, disk, request->last_close);
+	disk_unref(disk);
 }
 
 static void unlink_run(struct request *request)
 {
-	struct session *session = request->session;
-	struct disk *disk = disk_pool_lookup(session->pool, request->name);
-
-	handle_await_closes(session, disk, request->last_close);
-	request->error = disk ? remove_disk(session, disk, request->name) : -ENOENT;
-	disk_unref(disk);
+	await_closes(request, request->name);
+	request->error = shown_remove(request->session, request->name);
 }
 
 void op_unlink(fuse_req_t fuse, fuse_ino_t parent, const char *name)
@@ -113,45 +100,12 @@ void op_unlink(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 		request_offload(request, unlink_run, request_reply_result);
 }
 
-/* The kernel goes on using the old number for the new name, so that number
- * must mean the disk that the pool now has there. */
-static void rename_nodes(struct session *session, struct disk *from, struct disk *replaced, const char *new_name)
-{
-	struct disk *to = disk_pool_lookup(session->pool, new_name);
-
-	if (replaced && replaced != to)
-		node_mark_gone(session->nodes, replaced);
-	if (to)
-		node_move(session->nodes, from, to);
-	disk_unref(to);
-}
-
-static int rename_disk(struct request *request, struct disk *from, struct disk *replaced)
-{
-	struct session *session = request->session;
-	g_autoptr(GError) error = NULL;
-	bool renamed;
-
-	g_rw_lock_writer_lock(&session->names_lock);
-	renamed = disk_pool_rename(session->pool, request->name, request->new_name,
-				   !(request->flags & RENAME_NOREPLACE), &error);
-	if (renamed)
-		rename_nodes(session, from, replaced, request->new_name);
-	g_rw_lock_writer_unlock(&session->names_lock);
-	return renamed ? 0 : session_log_refusal(error);
-}
-
 static void rename_run(struct request *request)
 {
-	struct session *session = request->session;
-	struct disk *from = disk_pool_lookup(session->pool, request->name);
-	struct disk *replaced = disk_pool_lookup(session->pool, request->new_name);
-
-	handle_await_closes(session, from, request->last_close);
-	handle_await_closes(session, replaced, request->last_close);
-	request->error = from ? rename_disk(request, from, replaced) : -ENOENT;
-	disk_unref(from);
-	disk_unref(replaced);
+	await_closes(request, request->name);
+	await_closes(request, request->new_name);
+	request->error =
+		shown_rename(request->session, request->name, request->new_name, !(request->flags & RENAME_NOREPLACE));
 }
 
 void op_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,

@@ -22,10 +22,9 @@ struct session {
 	const struct mount_options *options;
 	struct disk_pool *pool;
 	struct node_table *nodes;
-	/* What the pool has under a name, and which number means that disk. Held for
-	 * reading from the look at the pool to the node, and for writing while both
-	 * change, or nodes go that a list of the pool does not have. Before the pool's
-	 * lock and the nodes'. Waiters only. */
+	/* What the pool shows under a name, and which number means that disk: shown.c.
+	 * Never held across I/O. After the pool's `scanning`; before its lock and the
+	 * nodes'. */
 	GRWLock names_lock;
 	uid_t owner;
 	gid_t group;

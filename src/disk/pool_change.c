@@ -1,0 +1,405 @@
+/* Names that are made, changed and removed through a pool.
+ *
+ * Other programs' locks are waited for first. Then, with nobody else at the
+ * directory: whether all is as it was, the change, its flush, and a look at the
+ * files that it was about. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/verdict.h"
+#include "pool_internal.h"
+
+/* "x.img" -> "x"; ERROR when the name cannot be a disk's. */
+static char *stem_of(const char *name, GError **error)
+{
+	if (g_str_has_suffix(name, ".img") && strlen(name) > 4 && name[0] != '.' && !strchr(name, '/'))
+		return g_strndup(name, strlen(name) - 4);
+	error_set(error, EINVAL, "%s: a disk's name ends in .img and does not begin with a dot", name);
+	return NULL;
+}
+
+static int sync_directory(struct disk_pool *pool)
+{
+	return fsync(pool_place(pool)->fd) < 0 ? -errno : 0;
+}
+
+/* The file's name right in the pool. */
+static const char *name_in_pool(const char *path)
+{
+	return strrchr(path, '/') + 1;
+}
+
+static bool name_is_free_locked(struct disk_pool *pool, const char *name, GError **error)
+{
+	if (g_hash_table_contains(pool->disks, name))
+		return error_set(error, EEXIST, "%s: exists", name);
+	return !names_is_given(pool->names, name) ||
+	       error_set(error, EEXIST, "%s: is the name of an image that is not shown now", name);
+}
+
+/* ---- Creating ----------------------------------------------------------------- */
+
+static bool name_is_free(struct disk_pool *pool, const char *name, GError **error)
+{
+	bool is_free;
+
+	g_mutex_lock(&pool->lock);
+	is_free = name_is_free_locked(pool, name, error);
+	g_mutex_unlock(&pool->lock);
+	return is_free;
+}
+
+static struct disk *shown_as(struct disk_pool *pool, const char *name)
+{
+	struct disk *disk;
+
+	g_mutex_lock(&pool->lock);
+	disk = g_hash_table_lookup(pool->disks, name);
+	if (disk)
+		disk_ref(disk);
+	g_mutex_unlock(&pool->lock);
+	return disk;
+}
+
+static struct disk *show_created(struct disk_pool *pool, const char *name, const char *path, GError **error)
+{
+	const char *const changed[] = {name_in_pool(path), NULL};
+	struct scan_result *result = pool_look_at_locked(pool, changed);
+	struct disk *disk;
+
+	if (result)
+		pool_show_locked(pool, result);
+	disk = result ? shown_as(pool, name) : NULL;
+	if (disk)
+		return disk;
+	(void)unlinkat(pool_place(pool)->fd, name_in_pool(path), 0);
+	if (result)
+		error_set(error, EINVAL, "%s: would not be among the disks of this mount", path);
+	else
+		error_set(error, EMFILE, "%s: cannot be looked at", path);
+	return NULL;
+}
+
+static struct disk *create_locked(struct disk_pool *pool, const char *name, const char *stem, GError **error)
+{
+	g_autofree char *path = g_strconcat(disk_pool_path(pool), "/", stem, ".leaf", NULL);
+	struct image_create_options options = {0};
+
+	if (!name_is_free(pool, name, error) ||
+	    !image_create_in(pool_place(pool)->fd, path, IMAGE_FORMAT_LEAF, &options, error))
+		return NULL;
+	return show_created(pool, name, path, error);
+}
+
+struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error)
+{
+	g_autofree char *stem = stem_of(name, error);
+	struct disk *disk;
+
+	if (!stem)
+		return NULL;
+	g_mutex_lock(&pool->scanning);
+	disk = create_locked(pool, name, stem, error);
+	g_mutex_unlock(&pool->scanning);
+	if (disk)
+		sync_directory(pool);
+	return disk;
+}
+
+/* ---- What may be moved or removed --------------------------------------------- */
+
+static bool is_outside(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	return ((const struct chain_link *)links->pdata[0])->outside;
+}
+
+/* A disk that may be moved or removed: its own file in the pool, not open,
+ * nobody's parent. */
+static struct disk *find_free_locked(struct disk_pool *pool, const char *name, GError **error)
+{
+	struct disk *disk = g_hash_table_lookup(pool->disks, name);
+
+	if (!disk)
+		error_set(error, ENOENT, "%s: is not a disk of this pool", name);
+	else if (pool->options.read_only)
+		error_set(error, EROFS, "%s: the pool is mounted read-only", name);
+	else if (disk->spelled)
+		error_set(error, EBUSY, "%s: is made by the configuration", name);
+	else if (disk->opens)
+		error_set(error, EBUSY, "%s: is open", name);
+	else if (disk->open)
+		error_set(error, EBUSY, "%s: has changes in the cache that are being written back", name);
+	else if (!disk->writable)
+		error_set(error, EBUSY,
+			  is_outside(disk) ? "%s: is a link to an image outside the pool"
+					   : "%s: another image depends on it",
+			  name);
+	else
+		return disk;
+	return NULL;
+}
+
+/* What an ephemeral disk was given belongs to its name: the disk under the new one
+ * would be as its image is. */
+static struct disk *find_movable_locked(struct disk_pool *pool, const char *name, GError **error)
+{
+	struct disk *disk = find_free_locked(pool, name, error);
+
+	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk->cached)
+		return disk;
+	error_set(error, EBUSY, "%s: has changes that only this mount has, and would lose them", name);
+	return NULL;
+}
+
+static char *renamed_path(struct disk_pool *pool, struct disk *disk, const char *stem)
+{
+	const char *suffix = strrchr(strrchr(disk_image_path(disk), '/'), '.');
+
+	return g_strconcat(disk_pool_path(pool), "/", stem, suffix ? suffix : "", NULL);
+}
+
+/* A target that is no known, free disk with this very file is left as it is:
+ * what has the file's name and is not shown is somebody's all the same. *REPLACED
+ * is the disk that gives way, or NULL. */
+static bool target_gives_way_locked(struct disk_pool *pool, const char *name, const char *file, bool replace,
+				    struct disk **replaced, GError **error)
+{
+	*replaced = g_hash_table_lookup(pool->disks, name);
+	if (!*replaced)
+		return name_is_free_locked(pool, name, error);
+	if (!find_free_locked(pool, name, error))
+		return false;
+	if (replace && strcmp(disk_image_path(*replaced), file) == 0)
+		return true;
+	return error_set(error, EEXIST, "%s: exists; remove it first", name);
+}
+
+/* The image of a disk that is to be moved or removed, locked against other
+ * programs, and checked to be what its name has now. */
+static bool hold_image(struct disk *disk, struct image **image, GError **error)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
+	g_autoptr(GError) local = NULL;
+	struct chain_file file;
+
+	*image = NULL;
+	if (!chain_link_find(leaf, &file, error))
+		return false;
+	if (!leaf->outside)
+		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0,
+				       &local);
+	if (leaf->outside || (local && error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY)) {
+		g_clear_error(&local);
+		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, 0, 0, &local);
+	}
+	chain_file_clear(&file);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return *image;
+}
+
+static bool move_file(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
+{
+	int directory = pool_place(pool)->fd;
+
+	if (renameat2(directory, name_in_pool(old), directory, name_in_pool(file), replace ? 0 : RENAME_NOREPLACE) == 0)
+		return true;
+	return error_set_errno(error, errno, "%s: cannot be renamed to %s", old, file);
+}
+
+static bool move_owned(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
+{
+	struct owner_move move;
+	bool good = owner_move_begin(&move, &pool->owner, old, file, error);
+	bool moved = good && move_file(pool, old, file, replace, error);
+
+	if (good)
+		owner_move_end(&move, moved);
+	return moved;
+}
+
+static bool unlink_file(struct disk_pool *pool, const char *path, GError **error)
+{
+	return unlinkat(pool_place(pool)->fd, name_in_pool(path), 0) == 0 ||
+	       error_set_errno(error, errno, "%s: cannot be removed", path);
+}
+
+static bool remove_owned(struct disk_pool *pool, const char *path, GError **error)
+{
+	struct owner_move move;
+	bool good = owner_move_begin(&move, &pool->owner, path, NULL, error);
+	bool removed = good && unlink_file(pool, path, error);
+
+	if (good)
+		owner_move_end(&move, removed);
+	return removed;
+}
+
+/* Whether the file right in the pool is still the one that is held; a link to it
+ * is moved or removed alone. */
+static bool is_held(struct disk_pool *pool, struct disk *disk, const struct image *image, GError **error)
+{
+	struct stat st;
+
+	if (fstatat(pool_place(pool)->fd, name_in_pool(disk_image_path(disk)), &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
+	return S_ISLNK(st.st_mode) || (st.st_ino == image->inode && st.st_dev == image->device) ||
+	       error_set(error, EBUSY, "%s: was replaced meanwhile", disk_image_path(disk));
+}
+
+/* ---- Changes ------------------------------------------------------------------ */
+
+struct disk_pool_change {
+	struct disk_pool *pool;
+	struct disk *disk;
+	struct disk *replaced; /* NULL: nothing is */
+	struct image *image;
+	struct image *replaced_image;
+	char *new_name; /* NULL: it is removed */
+	char *file;	/* that name's */
+	struct scan_result *result;
+	int flushed; /* 0 or -errno */
+};
+
+/* Without references and images. */
+static bool plan_locked(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+			struct disk_pool_change *change, GError **error)
+{
+	g_autofree char *stem = new_name ? stem_of(new_name, error) : NULL;
+
+	*change = (struct disk_pool_change){.pool = pool};
+	if (!new_name)
+		return (change->disk = find_free_locked(pool, name, error));
+	change->disk = stem ? find_movable_locked(pool, name, error) : NULL;
+	if (!change->disk)
+		return false;
+	change->file = renamed_path(pool, change->disk, stem);
+	return target_gives_way_locked(pool, new_name, change->file, replace, &change->replaced, error);
+}
+
+static bool plan(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+		 struct disk_pool_change *change, GError **error)
+{
+	bool good;
+
+	g_mutex_lock(&pool->lock);
+	good = plan_locked(pool, name, new_name, replace, change, error);
+	if (change->disk)
+		disk_ref(change->disk);
+	if (change->replaced)
+		disk_ref(change->replaced);
+	g_mutex_unlock(&pool->lock);
+	change->new_name = g_strdup(new_name);
+	return good && hold_image(change->disk, &change->image, error) &&
+	       (!change->replaced || change->replaced == change->disk ||
+		hold_image(change->replaced, &change->replaced_image, error));
+}
+
+static bool still_stands(const struct disk_pool_change *change, const char *name, bool replace, GError **error)
+{
+	struct disk_pool *pool = change->pool;
+	struct disk_pool_change now;
+	bool good;
+
+	g_mutex_lock(&pool->lock);
+	good = plan_locked(pool, name, change->new_name, replace, &now, error);
+	g_mutex_unlock(&pool->lock);
+	g_free(now.file);
+	if (!good)
+		return false;
+	if (now.disk != change->disk || now.replaced != change->replaced)
+		return error_set(error, EBUSY, "%s: was replaced meanwhile", name);
+	return is_held(pool, change->disk, change->image, error) &&
+	       (!change->replaced_image || is_held(pool, change->replaced, change->replaced_image, error));
+}
+
+static void change_free(struct disk_pool_change *change)
+{
+	(void)image_close(change->image);
+	(void)image_close(change->replaced_image);
+	disk_unref(change->disk);
+	disk_unref(change->replaced);
+	g_free(change->new_name);
+	g_free(change->file);
+	g_free(change);
+}
+
+static bool make_change(const struct disk_pool_change *change, GError **error)
+{
+	const char *path = disk_image_path(change->disk);
+
+	return change->file ? move_owned(change->pool, path, change->file, change->replaced, error)
+			    : remove_owned(change->pool, path, error);
+}
+
+static void look_at_change(struct disk_pool_change *change)
+{
+	const char *const changed[] = {name_in_pool(disk_image_path(change->disk)),
+				       change->file ? name_in_pool(change->file) : NULL, NULL};
+
+	change->flushed = sync_directory(change->pool);
+	change->result = pool_look_at_locked(change->pool, changed);
+}
+
+static struct disk_pool_change *begin(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+				      GError **error)
+{
+	struct disk_pool_change *change = g_new0(struct disk_pool_change, 1);
+
+	if (plan(pool, name, new_name, replace, change, error)) {
+		g_mutex_lock(&pool->scanning);
+		if (still_stands(change, name, replace, error) && make_change(change, error)) {
+			look_at_change(change);
+			return change;
+		}
+		g_mutex_unlock(&pool->scanning);
+	}
+	change_free(change);
+	return NULL;
+}
+
+struct disk_pool_change *disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
+					  GError **error)
+{
+	return begin(pool, name, new_name, replace, error);
+}
+
+struct disk_pool_change *disk_pool_remove(struct disk_pool *pool, const char *name, GError **error)
+{
+	return begin(pool, name, NULL, false, error);
+}
+
+struct disk *disk_pool_change_disk(const struct disk_pool_change *change)
+{
+	return change->disk;
+}
+
+struct disk *disk_pool_change_replaced(const struct disk_pool_change *change)
+{
+	return change->replaced;
+}
+
+struct disk *disk_pool_change_show(struct disk_pool_change *change)
+{
+	if (change->result)
+		pool_show_locked(change->pool, g_steal_pointer(&change->result));
+	return change->new_name ? shown_as(change->pool, change->new_name) : NULL;
+}
+
+bool disk_pool_change_end(struct disk_pool_change *change, GError **error)
+{
+	int flushed = change->flushed;
+
+	g_mutex_unlock(&change->pool->scanning);
+	if (flushed < 0)
+		error_set_errno(error, -flushed, "%s: cannot be flushed", disk_pool_path(change->pool));
+	change_free(change);
+	return flushed == 0;
+}

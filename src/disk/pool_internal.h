@@ -1,0 +1,56 @@
+/* What the files of a pool share.
+ *
+ * `scanning` is held by whoever looks at the directory or changes it, and while
+ * that blocks on the store; `lock` for a moment, never across I/O. So a disk that
+ * is known is found whatever the store does for others. Order: scanning, whatever
+ * the front end holds while it shows a change, lock. */
+#ifndef LEAFDISK_DISK_POOL_INTERNAL_H
+#define LEAFDISK_DISK_POOL_INTERNAL_H
+
+#include "disk/pool.h"
+#include "internal.h"
+#include "names.h"
+#include "owner.h"
+#include "scan.h"
+
+struct disk_pool {
+	/* Constant while it is open. */
+	struct scan_options options;
+	struct chain_roots *roots;
+	bool quiet;
+	struct local *local; /* NULL: there is no cache */
+	struct tunables *tunables;
+	struct owner_self owner;
+
+	GMutex scanning;
+	struct scan_known *known;
+	struct timespec scanned; /* the directory's mtime when it was looked at */
+	bool fresh;		 /* that time was not settled then, or the look failed */
+	GError *trouble;	 /* of the last look; NULL: it succeeded */
+	char *broken_then;	 /* what has been logged of it */
+	char *notes;
+	_Atomic uint64_t looks; /* that have begun; written under `scanning` */
+
+	GMutex lock;
+	GHashTable *disks; /* disk->name -> struct disk */
+	struct names *names;
+	char *broken; /* lines, as of the last look */
+	uint64_t next_id;
+};
+
+static inline struct place *pool_place(const struct disk_pool *pool)
+{
+	return chain_roots_pool(pool->roots);
+}
+
+/* `scanning` is held for these. */
+
+/* The whole directory, whatever its time says. */
+bool pool_look_locked(struct disk_pool *pool, GError **error);
+/* What is to be shown once the files CHANGED (NULL-terminated) are as they are now;
+ * NULL: that cannot be told, and the next look finds it. */
+struct scan_result *pool_look_at_locked(struct disk_pool *pool, const char *const *changed);
+/* Shows RESULT, and frees it. */
+void pool_show_locked(struct disk_pool *pool, struct scan_result *result);
+
+#endif

@@ -1,0 +1,161 @@
+/* Opening and closing a pool: its options, its cache, its owner. */
+#include <errno.h>
+
+#include "core/config.h"
+#include "core/error.h"
+#include "modes.h"
+#include "pool_internal.h"
+#include "tunables.h"
+
+static bool set_grow_command(const char *text, GError **error)
+{
+	g_auto(GStrv) argv = NULL;
+	g_autoptr(GError) local = NULL;
+
+	if (!text)
+		return true;
+	if (!g_shell_parse_argv(text, NULL, &argv, &local))
+		return error_set(error, EINVAL, "grow_command \"%s\": %s", text, local->message);
+	image_set_grow_command((const char *const *)argv);
+	return true;
+}
+
+/* Bit 1 << MODE for each mode that a disk may have. */
+static unsigned modes_used(const struct disk_pool_options *options)
+{
+	g_auto(GStrv) groups = options->config ? g_key_file_get_groups(options->config, NULL) : NULL;
+	unsigned used = 1u << options->mode;
+
+	for (char **group = groups; group && *group; group++) {
+		g_autofree char *text = g_key_file_get_string(options->config, *group, "mode", NULL);
+		enum disk_mode mode;
+
+		if (g_str_has_prefix(*group, "disk ") && text && disk_mode_from_name(text, &mode))
+			used |= 1u << mode;
+	}
+	return used;
+}
+
+#define MODES_WITH_CACHE (1u << DISK_MODE_PERSISTENT | 1u << DISK_MODE_WRITEBACK)
+
+static bool open_local(struct disk_pool *pool, const struct disk_pool_options *options, GError **error)
+{
+	unsigned used = modes_used(options);
+	struct local_options local = {
+		.pool = pool_place(pool),
+		.cache = options->cache,
+		.cache_size = options->cache_size,
+		.tunables = pool->tunables,
+	};
+
+	if (used == 1u << DISK_MODE_DIRECT && !options->cache)
+		return true;
+	for (enum disk_mode mode = DISK_MODE_DIRECT; mode <= DISK_MODE_WRITEBACK; mode++)
+		if (used & 1u << mode & MODES_WITH_CACHE && !options->cache)
+			return error_set(error, EINVAL, "mode %s needs a cache: -o cache=FILE, on fast local storage",
+					 disk_mode_name(mode));
+	pool->local = local_new(&local, error);
+	return pool->local;
+}
+
+/* What others left is swept only where this pool will write as well. */
+static void init_owner(struct disk_pool *pool, const struct disk_pool_options *options)
+{
+	uint8_t cache_id[OWNER_ID_BYTES] = {0};
+
+	_Static_assert(OWNER_ID_BYTES == CACHE_ID_BYTES, "a cache's identity");
+	if (pool->local)
+		cache_get_id(pool->local->cache, cache_id);
+	owner_self_init(&pool->owner, options->cache, options->cache ? cache_id : NULL);
+	if (!options->read_only && modes_used(options) != 1u << DISK_MODE_EPHEMERAL)
+		owner_sweep(disk_pool_path(pool));
+}
+
+static bool look_first(struct disk_pool *pool, GError **error)
+{
+	bool good;
+
+	g_mutex_lock(&pool->scanning);
+	good = pool_look_locked(pool, error);
+	g_mutex_unlock(&pool->scanning);
+	return good;
+}
+
+struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
+{
+	struct disk_pool *pool = g_new0(struct disk_pool, 1);
+
+	g_mutex_init(&pool->scanning);
+	g_mutex_init(&pool->lock);
+	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
+	pool->names = names_new();
+	pool->known = scan_known_new();
+	pool->quiet = options->quiet;
+	pool->tunables = tunables_new(&options->tunables);
+	pool->options = (struct scan_options){
+		.glob = g_strdup(options->disks),
+		.read_only = options->read_only,
+		.config = options->config,
+		.mode = options->mode,
+	};
+	if (set_grow_command(options->grow_command, error))
+		pool->roots = chain_roots_new(options->path, options->layers, error);
+	if (pool->roots && open_local(pool, options, error)) {
+		init_owner(pool, options);
+		if (look_first(pool, error)) {
+			disk_pool_resume(pool);
+			return pool;
+		}
+	}
+	disk_pool_close(pool);
+	return NULL;
+}
+
+bool disk_pool_stop(struct disk_pool *pool)
+{
+	GHashTable *disks;
+
+	g_mutex_lock(&pool->lock);
+	disks = pool->disks;
+	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
+	g_mutex_unlock(&pool->lock);
+	g_hash_table_destroy(disks);
+	disk_await_disposals();
+	return !pool->local || local_stop(pool->local);
+}
+
+int disk_pool_leave(struct disk_pool *pool, uint64_t patience_ns, uint64_t *left_bytes)
+{
+	struct cache_status status;
+	int result;
+
+	*left_bytes = 0;
+	if (!pool->local)
+		return 0;
+	result = cache_leave(pool->local->cache, patience_ns);
+	cache_get_status(pool->local->cache, &status);
+	*left_bytes = status.dirty_blocks << BLOCK_SHIFT;
+	return status.dirty_blocks > 0 ? result : 0;
+}
+
+void disk_pool_close(struct disk_pool *pool)
+{
+	if (!pool)
+		return;
+	g_hash_table_destroy(pool->disks);
+	disk_await_disposals();
+	local_free(pool->local);
+	tunables_free(pool->tunables);
+	owner_self_clear(&pool->owner);
+	scan_known_free(pool->known);
+	names_free(pool->names);
+	chain_roots_unref(pool->roots);
+	g_free(pool->options.glob);
+	g_mutex_clear(&pool->scanning);
+	g_mutex_clear(&pool->lock);
+	g_clear_error(&pool->trouble);
+	g_free(pool->broken);
+	g_free(pool->broken_then);
+	g_free(pool->notes);
+	g_free(pool);
+}

@@ -1,0 +1,106 @@
+/* What the mount shows under a name.
+ *
+ * names_lock makes two things one: what the pool shows and what a number means. It
+ * is never held while the store is asked; so what was found there is asked of the
+ * pool's memory once more under it. */
+#include "shown.h"
+
+#include <errno.h>
+
+#include "core/error.h"
+
+/* Each time another file had the name. */
+#define TRIES 8
+
+struct node *shown_pin(struct session *session, struct disk *disk)
+{
+	struct node *node = NULL;
+
+	g_rw_lock_reader_lock(&session->names_lock);
+	if (disk_pool_shows(session->pool, disk))
+		node = node_for_disk(session->nodes, disk);
+	g_rw_lock_reader_unlock(&session->names_lock);
+	return node;
+}
+
+int shown_find(struct session *session, const char *name, struct node **node)
+{
+	*node = NULL;
+	for (unsigned i = 0; i < TRIES && !*node; i++) {
+		g_autoptr(GError) error = NULL;
+		struct disk *disk = disk_pool_lookup(session->pool, name, &error);
+
+		if (!disk)
+			return error_to_errno(error) == -ENOENT ? -ENOENT : session_log_refusal(error);
+		*node = shown_pin(session, disk);
+		disk_unref(disk);
+	}
+	return *node ? 0 : -ESTALE;
+}
+
+void shown_list(struct session *session, void (*each)(void *opaque, const struct disk *disk, uint64_t ino),
+		void *opaque)
+{
+	g_autoptr(GPtrArray) disks = NULL;
+
+	disk_pool_look(session->pool);
+	g_rw_lock_writer_lock(&session->names_lock);
+	disks = disk_pool_shown(session->pool);
+	for (unsigned i = 0; i < disks->len; i++) {
+		struct node *node = node_for_disk(session->nodes, disks->pdata[i]);
+
+		each(opaque, disks->pdata[i], node_ino(node));
+		node_put(session->nodes, node);
+	}
+	node_sweep(session->nodes, disks);
+	g_rw_lock_writer_unlock(&session->names_lock);
+}
+
+/* The result of a CHANGE that is shown now. */
+static int end(struct disk_pool_change *change)
+{
+	g_autoptr(GError) error = NULL;
+
+	return disk_pool_change_end(change, &error) ? 0 : session_log_refusal(error);
+}
+
+int shown_remove(struct session *session, const char *name)
+{
+	g_autoptr(GError) error = NULL;
+	struct disk_pool_change *change = disk_pool_remove(session->pool, name, &error);
+
+	if (!change)
+		return session_log_refusal(error);
+	g_rw_lock_writer_lock(&session->names_lock);
+	disk_unref(disk_pool_change_show(change));
+	node_mark_gone(session->nodes, disk_pool_change_disk(change));
+	g_rw_lock_writer_unlock(&session->names_lock);
+	return end(change);
+}
+
+/* The kernel goes on using the old number for the new name, so that number
+ * must mean the disk that the pool now has there. */
+static void show_renamed(struct session *session, struct disk_pool_change *change)
+{
+	struct disk *replaced = disk_pool_change_replaced(change);
+	struct disk *to = disk_pool_change_show(change);
+
+	if (replaced && replaced != to)
+		node_mark_gone(session->nodes, replaced);
+	if (to)
+		node_move(session->nodes, disk_pool_change_disk(change), to);
+	disk_unref(to);
+}
+
+int shown_rename(struct session *session, const char *name, const char *new_name, bool replace)
+{
+	g_autoptr(GError) error = NULL;
+	struct disk_pool_change *change = disk_pool_rename(session->pool, name, new_name, replace, &error);
+
+	if (!change)
+		return session_log_refusal(error);
+	g_rw_lock_writer_lock(&session->names_lock);
+	show_renamed(session, change);
+	g_rw_lock_writer_unlock(&session->names_lock);
+	return end(change);
+}

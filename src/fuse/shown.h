@@ -1,0 +1,22 @@
+/* What the mount shows under a name: the pool's disk and the number that means it.
+ *
+ * Waiters only: all of it blocks on the pool's store. */
+#ifndef LEAFDISK_FUSE_SHOWN_H
+#define LEAFDISK_FUSE_SHOWN_H
+
+#include "session.h"
+
+/* The disk shown as NAME: *NODE is its node, pinned. 0 or -errno. */
+int shown_find(struct session *session, const char *name, struct node **node);
+/* The node of DISK, pinned; NULL: the pool does not show it (any more). */
+struct node *shown_pin(struct session *session, struct disk *disk);
+
+/* Calls EACH for all disks by name, and gives up the nodes of those that are gone. */
+void shown_list(struct session *session, void (*each)(void *opaque, const struct disk *disk, uint64_t ino),
+		void *opaque);
+
+/* 0 or -errno; the refusal is logged. */
+int shown_remove(struct session *session, const char *name);
+int shown_rename(struct session *session, const char *name, const char *new_name, bool replace);
+
+#endif
