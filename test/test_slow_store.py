@@ -132,7 +132,7 @@ def test_a_change_of_names_reads_no_other_image(pool, mount, store):
     assert set(calls) <= {"stat"} and calls["stat"] <= 4 * others
 
 
-def test_a_known_disk_is_found_while_another_cannot_be_looked_at(pool, mount, store):
+def test_a_known_disk_is_found_while_the_pool_cannot_be_looked_at(pool, mount, store):
     for name in ("web1", "web2", "web3"):
         make_image(os.path.join(pool, f"{name}.leaf"), "1M")
     live = mount(env={**store.env, "SLOW_HANG": "web1.leaf"})
@@ -146,10 +146,44 @@ def test_a_known_disk_is_found_while_another_cannot_be_looked_at(pool, mount, st
         write_all(fd, b"b" * BLOCK, 0)
         os.fsync(fd)
     assert os.stat(live.file("web3.img")).st_size == MIB
-    assert listing.is_alive()
     store.gate.close()
     listing.join(30)
     assert not listing.is_alive() and "web4.img" in live.names()
+
+
+@pytest.mark.parametrize("hanging", ["base.raw", "web0.leaf"])
+def test_names_beside_an_image_that_hangs(pool, mount, store, hanging):
+    """It is waited for a moment, once, by whoever lists or changes names; and then it is
+    as it was. What is new below a base that hangs is shown when that answers."""
+    make_raw(os.path.join(pool, "base.raw"), bytes(MIB))
+    for number in range(8):
+        make_image(os.path.join(pool, f"web{number}.leaf"), parent=os.path.join(pool, "base.raw"))
+    live = mount("create", env={**store.env, "SLOW_HANG": hanging})
+    names = live.names()
+    make_image(os.path.join(pool, "late.leaf"), parent=os.path.join(pool, "base.raw"))
+    store.gate.open()
+    known = {name for name in live.names() if name != "late.img"}
+    assert known == set(names)
+    make_new(live)
+    os.rename(live.file("new.img"), live.file("newer.img"))
+    assert "newer.img" in live.names()
+    os.unlink(live.file("newer.img"))
+    assert "its store does not answer" in live.messages()
+    assert ("late.img" in live.names()) == (hanging != "base.raw")
+    store.gate.close()
+    wait_until(lambda: live.names() == sorted([*names, "late.img"]), "the store answers")
+
+
+def test_a_mount_begins_beside_an_image_that_hangs(pool, mount, store):
+    for name in ("web1", "web2"):
+        make_image(os.path.join(pool, f"{name}.leaf"), "1M")
+    store.gate.open()
+    live = mount(env={**store.env, "SLOW_HANG": "web1.leaf"})
+    assert live.names() == ["web2.img"]
+    with opened(live.file("web2.img")) as fd:
+        write_all(fd, b"b" * BLOCK, 0)
+    store.gate.close()
+    wait_until(lambda: live.names() == ["web1.img", "web2.img"], "the store answers")
 
 
 def test_one_disk_hangs(pool, mount, store):
@@ -232,7 +266,8 @@ def end_by_two_signals(live):
 
 def test_a_start_that_hangs_is_given_up(pool, work, store):
     make_image(os.path.join(pool, "web1.leaf"), "8M")
-    live = Mount(pool, work, env={**store.env, "SLOW_HANG": "web1.leaf"})
+    os.mkdir(os.path.join(pool, ".leafdisk"))
+    live = Mount(pool, work, env={**store.env, "SLOW_HANG": ".leafdisk"})
     store.gate.open()
 
     def start():

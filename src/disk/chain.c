@@ -13,6 +13,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/loop.h"
 #include "core/verdict.h"
 
 void chain_link_free(struct chain_link *link)
@@ -41,7 +42,10 @@ struct cached_info {
 };
 
 struct chain_cache {
+	_Atomic unsigned references;
+	GMutex lock;
 	GHashTable *infos; /* path -> struct cached_info */
+	GHashTable *asked; /* path -> when the store was first asked about it, guint64: it has not answered */
 };
 
 static void cached_info_free(void *data)
@@ -56,16 +60,50 @@ struct chain_cache *chain_cache_new(void)
 {
 	struct chain_cache *cache = g_new0(struct chain_cache, 1);
 
+	cache->references = 1;
+	g_mutex_init(&cache->lock);
 	cache->infos = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, cached_info_free);
+	cache->asked = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	return cache;
 }
 
-void chain_cache_free(struct chain_cache *cache)
+struct chain_cache *chain_cache_ref(struct chain_cache *cache)
 {
-	if (!cache)
+	cache->references++;
+	return cache;
+}
+
+void chain_cache_unref(struct chain_cache *cache)
+{
+	if (!cache || --cache->references)
 		return;
 	g_hash_table_destroy(cache->infos);
+	g_hash_table_destroy(cache->asked);
+	g_mutex_clear(&cache->lock);
 	g_free(cache);
+}
+
+bool chain_cache_ask(struct chain_cache *cache, const char *path, GError **error)
+{
+	uint64_t now = loop_now_ns(), *since;
+	bool hangs;
+
+	g_mutex_lock(&cache->lock);
+	since = g_hash_table_lookup(cache->asked, path);
+	hangs = since && now - *since >= CHAIN_PATIENCE_NS;
+	if (!since) {
+		since = g_memdup2(&now, sizeof(now));
+		g_hash_table_insert(cache->asked, g_strdup(path), since);
+	}
+	g_mutex_unlock(&cache->lock);
+	return !hangs || error_set(error, ETIMEDOUT, "%s: its store does not answer", path);
+}
+
+void chain_cache_answered(struct chain_cache *cache, const char *path)
+{
+	g_mutex_lock(&cache->lock);
+	g_hash_table_remove(cache->asked, path);
+	g_mutex_unlock(&cache->lock);
 }
 
 static void copy_info(struct image_info *to, const struct image_info *from)
@@ -81,24 +119,45 @@ static bool is_current(const struct cached_info *cached, const struct stat *st, 
 	       cached->changed.tv_nsec == st->st_ctim.tv_nsec;
 }
 
+/* INFO may be NULL. */
+static bool is_cached(struct chain_cache *cache, const char *path, const struct stat *st, enum image_format format,
+		      struct image_info *info)
+{
+	const struct cached_info *cached;
+	bool current;
+
+	if (!cache)
+		return false;
+	g_mutex_lock(&cache->lock);
+	cached = g_hash_table_lookup(cache->infos, path);
+	current = is_current(cached, st, format);
+	if (current && info)
+		copy_info(info, &cached->info);
+	g_mutex_unlock(&cache->lock);
+	return current;
+}
+
+static void keep_info(struct chain_cache *cache, const char *path, const struct stat *st, enum image_format format,
+		      const struct image_info *info)
+{
+	struct cached_info *cached = g_new0(struct cached_info, 1);
+
+	*cached = (struct cached_info){st->st_ctim, st->st_size, st->st_dev, st->st_ino, format, {0}};
+	copy_info(&cached->info, info);
+	g_mutex_lock(&cache->lock);
+	g_hash_table_replace(cache->infos, g_strdup(path), cached);
+	g_mutex_unlock(&cache->lock);
+}
+
 static bool read_info(const char *path, const struct chain_file *file, enum image_format format,
 		      struct chain_cache *cache, struct image_info *info, GError **error)
 {
-	struct cached_info *cached = cache ? g_hash_table_lookup(cache->infos, path) : NULL;
-	const struct stat *st = &file->st;
-
-	if (is_current(cached, st, format)) {
-		copy_info(info, &cached->info);
+	if (is_cached(cache, path, &file->st, format, info))
 		return true;
-	}
 	if (!image_read_info_fd(file->fd, path, format, info, error))
 		return false;
-	if (!cache)
-		return true;
-	cached = g_new0(struct cached_info, 1);
-	*cached = (struct cached_info){st->st_ctim, st->st_size, st->st_dev, st->st_ino, format, {0}};
-	copy_info(&cached->info, info);
-	g_hash_table_replace(cache->infos, g_strdup(path), cached);
+	if (cache)
+		keep_info(cache, path, &file->st, format, info);
 	return true;
 }
 
@@ -106,9 +165,7 @@ static bool read_info(const char *path, const struct chain_file *file, enum imag
 enum image_format chain_probe(const char *path, const struct chain_file *file, struct chain_cache *cache,
 			      GError **error)
 {
-	const struct cached_info *cached = g_hash_table_lookup(cache->infos, path);
-
-	if (g_str_has_suffix(path, ".leaf") && is_current(cached, &file->st, IMAGE_FORMAT_LEAF))
+	if (g_str_has_suffix(path, ".leaf") && is_cached(cache, path, &file->st, IMAGE_FORMAT_LEAF, NULL))
 		return IMAGE_FORMAT_LEAF;
 	return image_probe_fd(file->fd, path, error);
 }
@@ -267,22 +324,36 @@ static bool find_image(struct chain_file *file, const char *what, const char *pa
 	return error_set(error, EINVAL, "%s%s: is neither a file nor a block device", what, path);
 }
 
+static struct chain_link *read_parent(const struct chain_link *child, const char *path, const struct chain_roots *roots,
+				      struct chain_cache *cache, GError **error)
+{
+	g_autofree char *what = g_strdup_printf("%s: its parent ", child->path);
+	struct chain_link *parent = NULL;
+	struct chain_file file;
+
+	if (!find_image(&file, what, path, roots, error))
+		return NULL;
+	if (device_is_allowed(child, &file, error))
+		parent = link_new(file.real, &file, child->info.parent.format, roots, cache, error);
+	chain_file_clear(&file);
+	return parent;
+}
+
 static struct chain_link *find_parent(const struct chain_link *child, const struct chain_roots *roots,
 				      struct chain_cache *cache, GError **error)
 {
 	const char *stored = child->info.parent.path;
 	g_autofree char *directory = g_path_get_dirname(child->real);
-	g_autofree char *joined =
+	g_autofree char *path =
 		g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(directory, stored, NULL);
-	g_autofree char *what = g_strdup_printf("%s: its parent ", child->path);
-	struct chain_link *parent = NULL;
-	struct chain_file file;
+	struct chain_link *parent;
 
-	if (!find_image(&file, what, joined, roots, error))
+	if (!cache)
+		return read_parent(child, path, roots, NULL, error);
+	if (!chain_cache_ask(cache, path, error))
 		return NULL;
-	if (device_is_allowed(child, &file, error))
-		parent = link_new(file.real, &file, child->info.parent.format, roots, cache, error);
-	chain_file_clear(&file);
+	parent = read_parent(child, path, roots, cache, error);
+	chain_cache_answered(cache, path);
 	return parent;
 }
 
@@ -417,11 +488,25 @@ static bool names_the_pool(const char *name, const struct chain_roots *roots)
 	return named;
 }
 
-static struct chain_link *spelled_link(const char *word, const struct chain_roots *roots, GError **error)
+static struct chain_link *read_spelled(const char *path, enum image_format format, const struct chain_roots *roots,
+				       struct chain_cache *cache, GError **error)
 {
-	g_autofree char *name = NULL, *joined = NULL;
 	struct chain_link *link = NULL;
 	struct chain_file file;
+
+	if (!find_image(&file, "layer ", path, roots, error))
+		return NULL;
+	if (format_of_word(&file, &format, error))
+		link = link_new(file.real, &file, format, roots, cache, error);
+	chain_file_clear(&file);
+	return link;
+}
+
+static struct chain_link *spelled_link(const char *word, const struct chain_roots *roots, struct chain_cache *cache,
+				       GError **error)
+{
+	g_autofree char *name = NULL, *joined = NULL;
+	struct chain_link *link;
 	enum image_format format;
 	uint64_t offset;
 
@@ -429,11 +514,11 @@ static struct chain_link *spelled_link(const char *word, const struct chain_root
 		return NULL;
 	joined =
 		g_path_is_absolute(name) ? g_strdup(name) : g_build_filename(chain_roots_pool(roots)->path, name, NULL);
-	if (!find_image(&file, "layer ", joined, roots, error))
+	if (cache && !chain_cache_ask(cache, joined, error))
 		return NULL;
-	if (format_of_word(&file, &format, error))
-		link = link_new(file.real, &file, format, roots, NULL, error);
-	chain_file_clear(&file);
+	link = read_spelled(joined, format, roots, cache, error);
+	if (cache)
+		chain_cache_answered(cache, joined);
 	if (link) {
 		link->base_offset = offset;
 		link->outside &= names_the_pool(name, roots);
@@ -441,7 +526,8 @@ static struct chain_link *spelled_link(const char *word, const struct chain_root
 	return link;
 }
 
-bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, GPtrArray *links, GError **error)
+bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, struct chain_cache *cache,
+			   GPtrArray *links, GError **error)
 {
 	g_auto(GStrv) words = g_strsplit(layers, ";", -1);
 
@@ -451,7 +537,7 @@ bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, 
 		g_strstrip(*word);
 		if (!**word)
 			continue;
-		link = spelled_link(*word, roots, error);
+		link = spelled_link(*word, roots, cache, error);
 		if (!link)
 			return false;
 		if (is_among(links, link) || links->len == CHAIN_DEPTH_MAX) {

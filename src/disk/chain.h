@@ -54,10 +54,20 @@ bool chain_link_read_info(const struct chain_link *link, struct image_info *info
 bool chain_time_is_settled(const struct timespec *time);
 
 /* Header contents by path and time stamps, so that 2,000 clones read their
- * base's header once. Not locked. */
+ * base's header once; and which files a store has been asked about and does not
+ * answer, so that 2,000 clones of a base that hangs wait for it once. Any thread;
+ * shared by references. */
 struct chain_cache;
 struct chain_cache *chain_cache_new(void);
-void chain_cache_free(struct chain_cache *cache);
+struct chain_cache *chain_cache_ref(struct chain_cache *cache);
+void chain_cache_unref(struct chain_cache *cache);
+
+/* How long a store may take about a file before others do without the answer. */
+#define CHAIN_PATIENCE_NS (UINT64_C(2) * 1000 * 1000 * 1000)
+/* Before a store is asked about PATH, and after. False with ERROR (-ETIMEDOUT): somebody
+ * has been waiting for its answer for CHAIN_PATIENCE_NS. */
+bool chain_cache_ask(struct chain_cache *cache, const char *path, GError **error);
+void chain_cache_answered(struct chain_cache *cache, const char *path);
 
 /* What FILE, found at PATH, is: as image_probe_fd(). */
 enum image_format chain_probe(const char *path, const struct chain_file *file, struct chain_cache *cache,
@@ -65,7 +75,8 @@ enum image_format chain_probe(const char *path, const struct chain_file *file, s
 
 /* Appends PATH and its ancestors to LINKS (struct chain_link, leaf first),
  * checking the identity and size of each parent, depth, loops, and that it is
- * inside ROOTS. On false, LINKS holds what was found before. CACHE may be NULL. */
+ * inside ROOTS. On false, LINKS holds what was found before. CACHE may be NULL:
+ * every answer of the store is waited for. */
 bool chain_resolve(const char *path, enum image_format format, const struct chain_roots *roots,
 		   struct chain_cache *cache, GPtrArray *links, GError **error);
 /* The same of the FILE that PATH was found to be, a regular file. */
@@ -74,7 +85,8 @@ bool chain_resolve_file(const char *path, const struct chain_file *file, enum im
 
 /* A stack spelled out: "base.raw@1048576; r1.leaf; w.leaf", base first; paths
  * relative to the pool. */
-bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, GPtrArray *links, GError **error);
+bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, struct chain_cache *cache,
+			   GPtrArray *links, GError **error);
 
 GPtrArray *chain_links_new(void);
 

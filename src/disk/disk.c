@@ -158,7 +158,7 @@ static GPtrArray *resolve(struct disk *disk, GError **error)
 	g_autoptr(GPtrArray) known = disk_get_links(disk);
 	g_autoptr(GPtrArray) links = chain_links_new();
 	const struct chain_link *leaf = known->pdata[0];
-	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, disk->roots, links, error)
+	bool good = disk->spelled ? chain_resolve_spelled(disk->spelled, disk->roots, NULL, links, error)
 				  : chain_resolve(leaf->path, leaf->format, disk->roots, NULL, links, error);
 
 	return good ? g_steal_pointer(&links) : NULL;

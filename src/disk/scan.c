@@ -26,6 +26,7 @@
 #include "core/error.h"
 #include "core/verdict.h"
 #include "disk/pool.h"
+#include "look.h"
 #include "names.h"
 
 struct disk_config {
@@ -43,13 +44,6 @@ const struct config_key disk_config_keys[] = {
 
 #define DISK_GROUP "disk "
 
-/* A file of the directory, or the stack of a group. */
-struct known {
-	GPtrArray *links; /* what was found of its chain; NULL: no image */
-	bool shown;	  /* all of it */
-	char *trouble;	  /* a line for the broken ones, or NULL */
-};
-
 struct scan_known {
 	struct chain_cache *cache;
 	GHashTable *files;  /* name -> struct known */
@@ -64,7 +58,7 @@ struct scan {
 	const char *const *changed;	/* only these files are looked at; NULL: all */
 	GHashTable *files;		/* what is known after this one */
 	GHashTable *groups;
-	GHashTable *stats;   /* path -> struct stat, of this look */
+	GPtrArray *items;    /* struct look_item: what is asked of the store */
 	GHashTable *parents; /* "device:inode" of every layer that is not a leaf */
 	GHashTable *leaves;  /* the same of leaves of configured stacks */
 	GHashTable *modes;   /* shown name -> enum disk_mode, of those that name one */
@@ -89,15 +83,6 @@ static char *identity(const struct chain_link *link)
 
 /* ---- What is known ------------------------------------------------------------ */
 
-static void known_free(void *data)
-{
-	struct known *known = data;
-
-	g_clear_pointer(&known->links, g_ptr_array_unref);
-	g_free(known->trouble);
-	g_free(known);
-}
-
 static GHashTable *known_table_new(void)
 {
 	return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, known_free);
@@ -117,20 +102,10 @@ void scan_known_free(struct scan_known *known)
 {
 	if (!known)
 		return;
-	chain_cache_free(known->cache);
+	chain_cache_unref(known->cache);
 	g_hash_table_destroy(known->files);
 	g_hash_table_destroy(known->groups);
 	g_free(known);
-}
-
-static struct known *known_of(const struct known *old)
-{
-	struct known *known = g_new0(struct known, 1);
-
-	known->links = old->links ? g_ptr_array_ref(old->links) : NULL;
-	known->shown = old->shown;
-	known->trouble = g_strdup(old->trouble);
-	return known;
 }
 
 static void set_trouble(struct known *known, const GError *error)
@@ -176,68 +151,12 @@ static void take_file(struct scan *scan, const char *name, struct known *known)
 	g_hash_table_replace(scan->files, g_strdup(name), known);
 }
 
-static bool is_looked_at(const struct scan *scan, const char *name)
+static void ask(struct scan *scan, const char *name, const char *layers, const struct known *before)
 {
-	return !scan->changed || g_strv_contains(scan->changed, name);
+	g_ptr_array_add(scan->items, look_item_new(name, layers, before));
 }
 
-/* NULL: the store does not tell, or there is nothing. */
-static const struct stat *stat_of(struct scan *scan, const char *path)
-{
-	struct stat *st = g_hash_table_lookup(scan->stats, path);
-
-	if (st)
-		return st;
-	st = g_new0(struct stat, 1);
-	if (chain_file_stat(path, scan->roots, st) < 0)
-		*st = (struct stat){0};
-	g_hash_table_insert(scan->stats, g_strdup(path), st);
-	return st;
-}
-
-static bool is_unchanged(struct scan *scan, const struct known *known)
-{
-	if (!known->shown || known->trouble)
-		return false;
-	for (guint i = 0; i < known->links->len; i++) {
-		const struct chain_link *link = known->links->pdata[i];
-
-		if (!chain_link_is_same(link, stat_of(scan, link->path)))
-			return false;
-	}
-	return true;
-}
-
-/* ---- Images ------------------------------------------------------------------- */
-
-static bool is_out_of_descriptors(const GError *error)
-{
-	return error && error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_DESCRIPTORS;
-}
-
-/* NONE without ERROR: it is no image. */
-static enum image_format probe(struct scan *scan, const char *path, const struct chain_file *file, GError **error)
-{
-	g_autoptr(GError) local = NULL;
-	enum image_format format = chain_probe(path, file, scan->known->cache, &local);
-
-	if (format == IMAGE_FORMAT_NONE && !local && g_str_has_suffix(path, ".leaf"))
-		error_set(&local, EINVAL, "%s: is named .leaf, but is not a leaf image", path);
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
-	return format;
-}
-
-static void look_at_image(struct scan *scan, const char *path, const struct chain_file *file, struct known *known,
-			  GError **error)
-{
-	enum image_format format = probe(scan, path, file, error);
-
-	if (format == IMAGE_FORMAT_NONE)
-		return;
-	known->links = chain_links_new();
-	known->shown = chain_resolve_file(path, file, format, scan->roots, scan->known->cache, known->links, error);
-}
+/* ---- Answers ------------------------------------------------------------------ */
 
 /* An image that was known and cannot be told now is as it was: its disk stays, and
  * what is below it stays somebody's parent. Opening it looks again. */
@@ -252,51 +171,60 @@ static void keep_links(struct known *known, const struct known *before, const GE
 	known->shown = true;
 }
 
-/* A link that leads nowhere, and what is no regular file, is passed over. False:
- * there is nothing of that name, as far as it leads. */
-static bool look_at_file(struct scan *scan, const char *name, struct known *known, GError **error)
+/* KNOWN is taken over. */
+static void take_stack(struct scan *scan, const char *group, const char *layers, struct known *known)
 {
-	g_autofree char *path = g_build_filename(chain_roots_pool(scan->roots)->path, name, NULL);
-	g_autoptr(GError) local = NULL;
-	struct chain_file file;
-
-	if (chain_file_find(&file, "", path, scan->roots, &local)) {
-		if (S_ISREG(file.st.st_mode))
-			look_at_image(scan, path, &file, known, &local);
-		chain_file_clear(&file);
-	} else if (error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_ABSENT) {
-		return false;
+	take_known(scan, known);
+	if (known->shown) {
+		g_hash_table_add(scan->leaves, identity(known->links->pdata[0]));
+		add_found(scan, NULL, group + strlen(DISK_GROUP), known, layers);
 	}
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
-	return true;
+	g_hash_table_replace(scan->groups, g_strdup(group), known);
 }
 
-static bool scan_file(struct scan *scan, const char *name, GError **error)
+static void take_answer(struct scan *scan, struct look_item *item)
 {
-	const struct known *before = g_hash_table_lookup(scan->known->files, name);
-	g_autoptr(GError) local = NULL;
-	struct known *known;
+	struct known *known = g_steal_pointer(&item->known);
 
-	if (before && (!is_looked_at(scan, name) || is_unchanged(scan, before))) {
-		take_file(scan, name, known_of(before));
-		return true;
+	if (item->error && item->layers)
+		g_prefix_error(&item->error, "[%s]: ", item->name);
+	if (item->error) {
+		set_trouble(known, item->error);
+		keep_links(known, item->before, item->error);
 	}
-	known = g_new0(struct known, 1);
-	if (!look_at_file(scan, name, known, &local) && scan->changed) {
+	if (item->layers)
+		take_stack(scan, item->name, item->layers, known);
+	else if (item->absent && scan->changed)
 		known_free(known);
-		return true;
+	else
+		take_file(scan, item->name, known);
+}
+
+static bool is_out_of_descriptors(const GError *error)
+{
+	return error && error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_DESCRIPTORS;
+}
+
+static gint compare_found(gconstpointer a, gconstpointer b)
+{
+	const struct scan_found *const *first = a, *const *second = b;
+
+	return g_strcmp0((*first)->file, (*second)->file);
+}
+
+/* Sorted in the end, so that nothing depends on the order of the directory. */
+static bool take_answers(struct scan *scan, GError **error)
+{
+	for (guint i = 0; i < scan->items->len; i++) {
+		struct look_item *item = scan->items->pdata[i];
+
+		if (is_out_of_descriptors(item->error)) {
+			g_propagate_error(error, g_steal_pointer(&item->error));
+			return false;
+		}
+		take_answer(scan, item);
 	}
-	if (is_out_of_descriptors(local)) {
-		known_free(known);
-		g_propagate_error(error, g_steal_pointer(&local));
-		return false;
-	}
-	if (local) {
-		set_trouble(known, local);
-		keep_links(known, before, local);
-	}
-	take_file(scan, name, known);
+	g_ptr_array_sort(scan->result.found, compare_found);
 	return true;
 }
 
@@ -328,67 +256,42 @@ static bool read_directory(const struct place *pool, GPtrArray *names, GError **
 	return result == 0 || error_set_errno(error, result, "%s: cannot be listed", pool->path);
 }
 
-/* Those that are known, and those that have changed. */
-static void list_known(const struct scan *scan, GPtrArray *names)
+/* After a change of our own. */
+static void take_unchanged(struct scan *scan)
 {
-	GHashTableIter iter;
-	gpointer name;
+	g_autoptr(GList) names = g_list_sort(g_hash_table_get_keys(scan->known->files), (GCompareFunc)strcmp);
 
-	g_hash_table_iter_init(&iter, scan->known->files);
-	while (g_hash_table_iter_next(&iter, &name, NULL))
-		if (!is_looked_at(scan, name))
-			g_ptr_array_add(names, g_strdup(name));
-	for (const char *const *changed = scan->changed; *changed; changed++)
-		g_ptr_array_add(names, g_strdup(*changed));
+	for (GList *name = names; name; name = name->next)
+		if (!g_strv_contains(scan->changed, name->data))
+			take_file(scan, name->data, known_copy(g_hash_table_lookup(scan->known->files, name->data)));
 }
 
-/* Sorted, so that nothing depends on the order of the directory. */
-static bool scan_files(struct scan *scan, GError **error)
+static bool ask_about_files(struct scan *scan, GError **error)
 {
 	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
 
-	if (scan->changed)
-		list_known(scan, names);
-	else if (!read_directory(chain_roots_pool(scan->roots), names, error))
+	if (!scan->changed && !read_directory(chain_roots_pool(scan->roots), names, error))
 		return false;
+	if (scan->changed)
+		take_unchanged(scan);
+	for (const char *const *changed = scan->changed; changed && *changed; changed++)
+		g_ptr_array_add(names, g_strdup(*changed));
 	g_ptr_array_sort(names, compare_files);
 	for (guint i = 0; i < names->len; i++)
-		if (!scan_file(scan, names->pdata[i], error))
-			return false;
+		ask(scan, names->pdata[i], NULL, g_hash_table_lookup(scan->known->files, names->pdata[i]));
 	return true;
 }
 
 /* ---- The configuration -------------------------------------------------------- */
 
-/* False: there are no descriptors. */
-static bool scan_stack(struct scan *scan, const char *group, const char *layers, GError **error)
+static void scan_stack(struct scan *scan, const char *group, const char *layers)
 {
 	const struct known *before = g_hash_table_lookup(scan->known->groups, group);
-	g_autoptr(GError) local = NULL;
-	struct known *known;
 
-	if (before && (scan->changed || is_unchanged(scan, before))) {
-		known = known_of(before);
-	} else {
-		known = g_new0(struct known, 1);
-		known->links = chain_links_new();
-		known->shown = chain_resolve_spelled(layers, scan->roots, known->links, &local);
-	}
-	if (local) {
-		g_prefix_error(&local, "[%s]: ", group);
-		set_trouble(known, local);
-	}
-	g_hash_table_replace(scan->groups, g_strdup(group), known);
-	if (is_out_of_descriptors(local)) {
-		g_propagate_error(error, g_steal_pointer(&local));
-		return false;
-	}
-	take_known(scan, known);
-	if (known->shown) {
-		g_hash_table_add(scan->leaves, identity(known->links->pdata[0]));
-		add_found(scan, NULL, group + strlen(DISK_GROUP), known, layers);
-	}
-	return true;
+	if (before && scan->changed)
+		take_stack(scan, group, layers, known_copy(before));
+	else
+		ask(scan, group, layers, before);
 }
 
 /* A [disk NAME] group is checked whole even when it spells no stack. */
@@ -406,7 +309,7 @@ static bool scan_group(struct scan *scan, const char *group, GError **error)
 	if (good && config.mode && disk_mode_from_name(config.mode, &mode))
 		g_hash_table_insert(scan->modes, g_strdup(name), GINT_TO_POINTER(mode));
 	if (good && config.layers)
-		good = scan_stack(scan, group, config.layers, error);
+		scan_stack(scan, group, config.layers);
 	config_clear(disk_config_keys, &config);
 	return good;
 }
@@ -494,7 +397,7 @@ static struct scan *scan_new(const struct scan_options *options, const struct ch
 	scan->changed = changed;
 	scan->files = known_table_new();
 	scan->groups = known_table_new();
-	scan->stats = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	scan->items = g_ptr_array_new_with_free_func(look_item_free);
 	scan->parents = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan->leaves = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan->modes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
@@ -512,7 +415,7 @@ void scan_result_free(struct scan_result *result)
 	g_ptr_array_unref(result->found);
 	g_hash_table_unref(scan->files);
 	g_hash_table_destroy(scan->groups);
-	g_hash_table_destroy(scan->stats);
+	g_ptr_array_unref(scan->items);
 	g_hash_table_destroy(scan->parents);
 	g_hash_table_destroy(scan->leaves);
 	g_hash_table_destroy(scan->modes);
@@ -523,8 +426,11 @@ struct scan_result *scan_look(const struct scan_options *options, const struct c
 			      struct scan_known *known, const char *const *changed, GError **error)
 {
 	struct scan *scan = scan_new(options, roots, known, changed);
+	bool good = scan_config(scan, error) && ask_about_files(scan, error);
 
-	if (!scan_config(scan, error) || !scan_files(scan, error)) {
+	if (good)
+		look_at(scan->items, roots, known->cache);
+	if (!good || !take_answers(scan, error)) {
 		scan_result_free(&scan->result);
 		return NULL;
 	}

@@ -1,0 +1,322 @@
+/* Looks at the images of a pool.
+ *
+ * What a thread touches is its look's, which has references: one that was left
+ * behind comes back to it in its own time, finds that nobody wants its answer, and
+ * ends. Only the thread that holds the turn takes a next item. */
+#include "look.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/error.h"
+#include "core/loop.h"
+#include "core/thread.h"
+#include "core/verdict.h"
+
+/* ---- What is known ------------------------------------------------------------ */
+
+void known_free(void *data)
+{
+	struct known *known = data;
+
+	if (!known)
+		return;
+	g_clear_pointer(&known->links, g_ptr_array_unref);
+	g_free(known->trouble);
+	g_free(known);
+}
+
+struct known *known_copy(const struct known *old)
+{
+	struct known *known = g_new0(struct known, 1);
+
+	known->links = old->links ? g_ptr_array_ref(old->links) : NULL;
+	known->shown = old->shown;
+	known->trouble = g_strdup(old->trouble);
+	return known;
+}
+
+struct look_item *look_item_new(const char *name, const char *layers, const struct known *before)
+{
+	struct look_item *item = g_new0(struct look_item, 1);
+
+	item->name = g_strdup(name);
+	item->layers = g_strdup(layers);
+	item->before = before;
+	return item;
+}
+
+void look_item_free(void *data)
+{
+	struct look_item *item = data;
+
+	g_free(item->name);
+	g_free(item->layers);
+	known_free(item->known);
+	g_clear_error(&item->error);
+	g_free(item);
+}
+
+/* ---- The look ----------------------------------------------------------------- */
+
+struct look {
+	_Atomic unsigned references;
+	const struct chain_roots *roots;
+	struct chain_cache *cache;
+	GPtrArray *items; /* struct look_item: copies, but for `before`, which they own */
+
+	GMutex lock;
+	GCond over;
+	GHashTable *stats; /* path -> struct stat */
+	guint next;	   /* the item to be taken next */
+	guint turn;	   /* of the thread that takes it */
+	bool asking;	   /* about the one before it */
+	uint64_t begun_ns; /* since then */
+	bool done;
+};
+
+static void look_unref(struct look *look)
+{
+	if (--look->references)
+		return;
+	for (guint i = 0; i < look->items->len; i++)
+		known_free((void *)((struct look_item *)look->items->pdata[i])->before);
+	g_ptr_array_unref(look->items);
+	chain_roots_unref((struct chain_roots *)look->roots);
+	chain_cache_unref(look->cache);
+	g_hash_table_destroy(look->stats);
+	g_mutex_clear(&look->lock);
+	g_cond_clear(&look->over);
+	g_free(look);
+}
+
+static struct look *look_new(const GPtrArray *items, const struct chain_roots *roots, struct chain_cache *cache)
+{
+	struct look *look = g_new0(struct look, 1);
+
+	look->references = 1;
+	look->roots = chain_roots_ref(roots);
+	look->cache = chain_cache_ref(cache);
+	look->items = g_ptr_array_new_with_free_func(look_item_free);
+	look->stats = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	g_mutex_init(&look->lock);
+	g_cond_init(&look->over);
+	for (guint i = 0; i < items->len; i++) {
+		const struct look_item *item = items->pdata[i];
+
+		g_ptr_array_add(look->items, look_item_new(item->name, item->layers,
+							   item->before ? known_copy(item->before) : NULL));
+	}
+	return look;
+}
+
+/* ---- Asking the store --------------------------------------------------------- */
+
+static struct stat stat_of(struct look *look, const char *path)
+{
+	struct stat st = {0}, *seen;
+
+	g_mutex_lock(&look->lock);
+	seen = g_hash_table_lookup(look->stats, path);
+	if (seen)
+		st = *seen;
+	g_mutex_unlock(&look->lock);
+	if (seen)
+		return st;
+	if (!chain_cache_ask(look->cache, path, NULL))
+		return st;
+	if (chain_file_stat(path, look->roots, &st) < 0)
+		st = (struct stat){0};
+	chain_cache_answered(look->cache, path);
+	g_mutex_lock(&look->lock);
+	g_hash_table_replace(look->stats, g_strdup(path), g_memdup2(&st, sizeof(st)));
+	g_mutex_unlock(&look->lock);
+	return st;
+}
+
+static bool is_unchanged(struct look *look, const struct known *known)
+{
+	if (!known || !known->shown || known->trouble)
+		return false;
+	for (guint i = 0; i < known->links->len; i++) {
+		const struct chain_link *link = known->links->pdata[i];
+		struct stat st = stat_of(look, link->path);
+
+		if (!chain_link_is_same(link, &st))
+			return false;
+	}
+	return true;
+}
+
+/* NONE without ERROR: it is no image. */
+static enum image_format probe(struct look *look, const char *path, const struct chain_file *file, GError **error)
+{
+	g_autoptr(GError) why = NULL;
+	enum image_format format = chain_probe(path, file, look->cache, &why);
+
+	if (format == IMAGE_FORMAT_NONE && !why && g_str_has_suffix(path, ".leaf"))
+		error_set(&why, EINVAL, "%s: is named .leaf, but is not a leaf image", path);
+	if (why)
+		g_propagate_error(error, g_steal_pointer(&why));
+	return format;
+}
+
+static void look_at_image(struct look *look, const char *path, const struct chain_file *file, struct known *known,
+			  GError **error)
+{
+	enum image_format format = probe(look, path, file, error);
+
+	if (format == IMAGE_FORMAT_NONE)
+		return;
+	known->links = chain_links_new();
+	known->shown = chain_resolve_file(path, file, format, look->roots, look->cache, known->links, error);
+}
+
+/* A link that leads nowhere, and what is no regular file, is passed over. */
+static void look_at_file(struct look *look, const char *path, struct look_item *answer)
+{
+	g_autoptr(GError) error = NULL;
+	struct chain_file file;
+
+	if (chain_file_find(&file, "", path, look->roots, &error)) {
+		if (S_ISREG(file.st.st_mode))
+			look_at_image(look, path, &file, answer->known, &answer->error);
+		chain_file_clear(&file);
+	} else if (error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_ABSENT) {
+		answer->absent = true;
+	} else {
+		answer->error = g_steal_pointer(&error);
+	}
+}
+
+static void look_at_item(struct look *look, const struct look_item *item, struct look_item *answer)
+{
+	g_autofree char *path = g_build_filename(chain_roots_pool(look->roots)->path, item->name, NULL);
+
+	if (is_unchanged(look, item->before)) {
+		answer->known = known_copy(item->before);
+		return;
+	}
+	answer->known = g_new0(struct known, 1);
+	if (item->layers) {
+		answer->known->links = chain_links_new();
+		answer->known->shown = chain_resolve_spelled(item->layers, look->roots, look->cache,
+							     answer->known->links, &answer->error);
+	} else if (chain_cache_ask(look->cache, path, &answer->error)) {
+		look_at_file(look, path, answer);
+		chain_cache_answered(look->cache, path);
+	}
+}
+
+/* ---- Threads ------------------------------------------------------------------ */
+
+/* Whether ANSWER was wanted. */
+static bool hand_in_locked(struct look *look, guint turn, struct look_item *item, struct look_item *answer)
+{
+	if (look->turn != turn)
+		return false;
+	look->asking = false;
+	item->known = g_steal_pointer(&answer->known);
+	item->error = g_steal_pointer(&answer->error);
+	item->absent = answer->absent;
+	return true;
+}
+
+/* The lock is let go meanwhile. False: the turn is another's now. */
+static bool look_at_next_relock(struct look *look, guint turn)
+{
+	struct look_item *item = look->items->pdata[look->next++];
+	struct look_item *answer = look_item_new(item->name, NULL, NULL);
+	bool wanted;
+
+	look->asking = true;
+	look->begun_ns = loop_now_ns();
+	g_mutex_unlock(&look->lock);
+	look_at_item(look, item, answer);
+	g_mutex_lock(&look->lock);
+	wanted = hand_in_locked(look, turn, item, answer);
+	look_item_free(answer);
+	return wanted;
+}
+
+static void *look_main(void *opaque)
+{
+	struct look *look = opaque;
+	bool mine = true;
+	guint turn;
+
+	g_mutex_lock(&look->lock);
+	turn = look->turn;
+	while (mine && look->next < look->items->len)
+		mine = look_at_next_relock(look, turn);
+	if (mine) {
+		look->done = true;
+		g_cond_signal(&look->over);
+	}
+	g_mutex_unlock(&look->lock);
+	look_unref(look);
+	return NULL;
+}
+
+/* Where no thread is to be had the store is waited for. */
+static void begin_turn_relock(struct look *look)
+{
+	look->references++;
+	if (thread_spawn(NULL, "leafdisk-look", THREAD_WAITER, look_main, look) == 0)
+		return;
+	g_mutex_unlock(&look->lock);
+	look_main(look);
+	g_mutex_lock(&look->lock);
+}
+
+/* The item that is being looked at is left to its thread, with the turn. */
+static void give_up_locked(struct look *look)
+{
+	struct look_item *item = look->items->pdata[look->next - 1];
+
+	look->turn++;
+	look->asking = false;
+	item->known = g_new0(struct known, 1);
+	error_set(&item->error, ETIMEDOUT, "%s: its store does not answer", item->name);
+}
+
+static bool is_late_locked(const struct look *look)
+{
+	return look->asking && loop_now_ns() - look->begun_ns >= CHAIN_PATIENCE_NS;
+}
+
+static void wait_for_all_relock(struct look *look)
+{
+	begin_turn_relock(look);
+	while (!look->done) {
+		g_cond_wait_until(&look->over, &look->lock,
+				  g_get_monotonic_time() + (gint64)(CHAIN_PATIENCE_NS / 1000 / 4));
+		if (look->done || !is_late_locked(look))
+			continue;
+		give_up_locked(look);
+		if (look->next == look->items->len)
+			break;
+		begin_turn_relock(look);
+	}
+}
+
+void look_at(const GPtrArray *items, const struct chain_roots *roots, struct chain_cache *cache)
+{
+	struct look *look;
+
+	if (items->len == 0)
+		return;
+	look = look_new(items, roots, cache);
+	g_mutex_lock(&look->lock);
+	wait_for_all_relock(look);
+	for (guint i = 0; i < items->len; i++) {
+		struct look_item *to = items->pdata[i], *from = look->items->pdata[i];
+
+		to->known = g_steal_pointer(&from->known);
+		to->error = g_steal_pointer(&from->error);
+		to->absent = from->absent;
+	}
+	g_mutex_unlock(&look->lock);
+	look_unref(look);
+}
