@@ -81,6 +81,32 @@ static void test_command_in_vain(void)
 }
 
 #ifdef LEAFDISK_FAULTS
+/* A device with room for a few slots more: writes that fail leave it to those that
+ * do not. */
+static void test_failures_leave_room(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct leaf *leaf = leaf_of(image);
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+
+	memset(data, 5, BLOCK_SIZE);
+	g_assert_cmpint(transfer(image, true, 0, 1, data), ==, 0);
+	g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, 0);
+	leaf->file.block_device = true;
+	leaf->file_bytes = leaf_slot_offset(&leaf->geometry, leaf->slots->len + 4);
+	fault_arm("aio.write:EIO", NULL);
+	for (unsigned chunk = 1; chunk < 50; chunk++)
+		g_assert_cmpint(transfer(image, true, chunk * PER_CHUNK, 1, data), ==, -EIO);
+	fault_arm("", NULL);
+	for (unsigned chunk = 1; chunk < 5; chunk++)
+		g_assert_cmpint(transfer(image, true, chunk * PER_CHUNK, 1, data), ==, 0);
+	g_assert_cmpint(transfer(image, true, 5 * PER_CHUNK, 1, data), ==, -ENOSPC);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+	free(data);
+}
+
 static bool ends_in_time(const char *pid_file)
 {
 	g_autofree char *text = NULL;
@@ -156,6 +182,7 @@ int main(int argc, char **argv)
 #ifdef LEAFDISK_FAULTS
 	g_test_add_func("/leaf-room/command-without-end", test_command_without_end);
 	g_test_add_func("/leaf-room/extending-fails", test_extending_fails);
+	g_test_add_func("/leaf-room/failures-leave-room", test_failures_leave_room);
 #endif
 	status = g_test_run();
 	remove_directory();

@@ -1,5 +1,7 @@
 /* Slots of the native layer: one is not handed out before the last operation
- * on it has ended. The file's punches wait here for as long as a test wants. */
+ * on it has ended, nor while the disk may know of its last owner; and one of which
+ * the disk knows nothing is free again at once. The file's punches wait here for as
+ * long as a test wants. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -215,8 +217,147 @@ static void test_runs_without_slot(void)
 	free(data);
 }
 
+#ifdef LEAFDISK_FAULTS
+static int write_block(struct image *image, uint64_t chunk, uint8_t value)
+{
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+	int result;
+
+	memset(data, value, BLOCK_SIZE);
+	result = transfer(image, true, chunk * PER_CHUNK, 1, data);
+	free(data);
+	return result;
+}
+
+static int apply_block(struct image *image, uint64_t chunk, uint8_t value)
+{
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+	struct image_apply_extent extent = {chunk * CHUNK, BLOCK_SIZE, data};
+	struct image_op op = {.extents = &extent, .extent_count = 1};
+	int result;
+
+	memset(data, value, BLOCK_SIZE);
+	result = image_run_blocking(image, &op, image_apply);
+	free(data);
+	return result;
+}
+
+static void assert_chunk(struct image *image, uint64_t chunk, enum extent_state state, uint8_t value)
+{
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+
+	g_assert_cmpint(image_extent(image, chunk * PER_CHUNK, 1).state, ==, state);
+	g_assert_cmpint(transfer(image, false, chunk * PER_CHUNK, 1, data), ==, 0);
+	g_assert_cmphex(data[0], ==, value);
+	free(data);
+}
+
+struct failing {
+	const char *fault;
+	int (*act)(struct image *image, uint64_t chunk, uint8_t value);
+	bool zeroed; /* what it goes to is in the zero list */
+};
+
+#define FAILING_CHUNKS 600
+
+/* Nothing is flushed, and what fails takes neither a slot nor what was there. */
+static void test_failures_take_no_slot(gconstpointer opaque)
+{
+	const struct failing *failing = opaque;
+	g_autofree char *path = new_leaf((uint64_t)FAILING_CHUNKS * CHUNK);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	enum extent_state state = failing->zeroed ? EXTENT_ZERO : EXTENT_ABSENT;
+	struct leaf *leaf = leaf_of(image);
+	guint slots, freed;
+
+	g_assert_cmpint(apply_block(image, 0, 1), ==, 0);
+	g_assert_cmpint(apply_block(image, 0, 1), ==, 0);
+	if (failing->zeroed)
+		g_assert_cmpint(run_op(image, image_zero, PER_CHUNK, (FAILING_CHUNKS - 1) * PER_CHUNK), ==, 0);
+	flush(image);
+	slots = leaf->slots->len;
+	freed = leaf->freed->len;
+	fault_arm(failing->fault, NULL);
+	for (unsigned chunk = 1; chunk < FAILING_CHUNKS; chunk++)
+		g_assert_cmpint(failing->act(image, chunk, 7), ==, -EIO);
+	fault_arm("", NULL);
+	g_assert_cmpuint(leaf->slots->len, <=, slots + 2);
+	g_assert_cmpuint(leaf->freed->len, ==, freed);
+	for (unsigned chunk = 1; chunk < FAILING_CHUNKS; chunk++)
+		assert_chunk(image, chunk, state, failing->zeroed ? 0 : 0xaa);
+	g_assert_cmpint(failing->act(image, 5, 7), ==, 0);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+	image = open_leaf(path, 0);
+	assert_chunk(image, 5, EXTENT_DATA, 7);
+	assert_chunk(image, 6, state, failing->zeroed ? 0 : 0xaa);
+	image_close(image);
+}
+
+/* The record that has a slot was written, and its flush failed: a crash may find it.
+ * The owner goes, and the slot is nobody's until a commit has told the disk. */
+static void test_slot_of_a_failed_record(void)
+{
+	g_autofree char *path = new_leaf(SIZE), *copy = NULL;
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct leaf *leaf = leaf_of(image);
+	struct image_op gone = {.offset = CHUNK, .length = CHUNK, .bottom = true};
+	uint64_t slot;
+
+	g_assert_cmpint(write_block(image, 0, 1), ==, 0);
+	flush(image);
+	g_assert_cmpint(write_block(image, 1, 2), ==, 0);
+	slot = leaf_chunk_find(leaf, 1)->slot;
+	fault_arm("aio.datasync:ENOSPC@2x1", NULL);
+	g_assert_cmpint(run_op(image, image_flush, 0, 0), ==, -ENOSPC);
+	g_assert_cmpint(image_run_blocking(image, &gone, image_zero), ==, 0);
+	g_assert_cmpint(leaf_slot(leaf, slot)->state, ==, SLOT_FREED);
+	for (unsigned chunk = 2; chunk < CHUNKS; chunk++)
+		g_assert_cmpint(write_block(image, chunk, (uint8_t)(chunk + 1)), ==, 0);
+	g_assert_null(leaf_slot_chunk(leaf, slot));
+	copy = copy_of(path);
+	flush(image);
+	g_assert_cmpint(leaf_slot(leaf, slot)->state, ==, SLOT_FREE);
+	fault_arm("", NULL);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+	assert_sound(copy);
+	image = open_leaf(copy, 0);
+	assert_chunk(image, 0, EXTENT_DATA, 1);
+	assert_chunk(image, 1, EXTENT_DATA, 0); /* discarded: zeros, whether a record says so or not */
+	image_close(image);
+}
+
+/* A batch whose record failed: the same, of its chunks and of its redo slots. */
+static void test_slots_of_a_failed_batch(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	struct leaf *leaf = leaf_of(image);
+	guint freed;
+
+	g_assert_cmpint(write_block(image, 0, 1), ==, 0);
+	flush(image);
+	freed = leaf->freed->len;
+	fault_arm("aio.datasync:ENOSPC@2x1", NULL);
+	g_assert_cmpint(apply_block(image, 1, 2), ==, -ENOSPC);
+	fault_arm("", NULL);
+	g_assert_cmpuint(leaf->freed->len, ==, freed + 1);
+	flush(image);
+	g_assert_cmpuint(leaf->freed->len, ==, 0);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+}
+#endif
+
 int main(int argc, char **argv)
 {
+#ifdef LEAFDISK_FAULTS
+	static const struct failing writes = {"aio.write:EIO", write_block, false};
+	static const struct failing zero_writes = {"aio.write:EIO", write_block, true};
+	static const struct failing batches = {"aio.write:EIO", apply_block, false};
+	static const struct failing zero_batches = {"aio.write:EIO", apply_block, true};
+#endif
 	int status;
 
 	g_test_init(&argc, &argv, NULL);
@@ -226,6 +367,14 @@ int main(int argc, char **argv)
 	g_test_add_func("/leaf-slots/late-punch-of-part", test_late_punch_of_part);
 	g_test_add_func("/leaf-slots/slots-come-back", test_slots_come_back);
 	g_test_add_func("/leaf-slots/runs-without-slot", test_runs_without_slot);
+#ifdef LEAFDISK_FAULTS
+	g_test_add_data_func("/leaf-slots/failing-writes", &writes, test_failures_take_no_slot);
+	g_test_add_data_func("/leaf-slots/failing-writes-of-zeros", &zero_writes, test_failures_take_no_slot);
+	g_test_add_data_func("/leaf-slots/failing-batches", &batches, test_failures_take_no_slot);
+	g_test_add_data_func("/leaf-slots/failing-batches-of-zeros", &zero_batches, test_failures_take_no_slot);
+	g_test_add_func("/leaf-slots/failed-record", test_slot_of_a_failed_record);
+	g_test_add_func("/leaf-slots/failed-batch", test_slots_of_a_failed_batch);
+#endif
 	status = g_test_run();
 	remove_directory();
 	return status;

@@ -198,16 +198,18 @@ bool leaf_apply_fits_locked(struct leaf *leaf, const struct apply_plan *plan)
 	return leaf_plan_journal_bytes(plan, leaf_journal_waiting_bytes_locked(leaf)) <= leaf_journal_room(leaf);
 }
 
-static void add_piece(const struct leaf *leaf, const struct piece *piece, struct record_builder *builder)
+static void add_piece(struct leaf *leaf, const struct piece *piece, struct record_builder *builder)
 {
 	enum leaf_journal_type type = piece->data ? LEAF_JOURNAL_DATA : LEAF_JOURNAL_ZEROS;
+	const struct chunk *named = piece->redo_slot ? piece->redo_slot : piece->chunk;
 	le64 *value = piece->redo_slot ? record_add(builder, LEAF_JOURNAL_APPLY, 4) : record_add(builder, type, 3);
 
 	if (!value)
 		return;
 	value[0] = le64_of(piece->chunk->index * leaf->geometry.chunk_blocks + piece->first);
 	value[1] = le64_of(piece->blocks);
-	value[2] = le64_of(piece->redo_slot ? piece->redo_slot->slot : piece->chunk->slot);
+	value[2] = le64_of(named->slot);
+	leaf_slot_name_locked(leaf, named);
 	if (piece->redo_slot)
 		value[3] = le64_of(piece->redo_block);
 }

@@ -83,10 +83,13 @@ uint64_t leaf_zero_list_slots(const struct leaf *leaf, uint64_t intervals)
 	return (zero_pages(intervals) + per_slot - 1) / per_slot;
 }
 
+/* Nobody will read the list in them. */
 static void return_slots(struct leaf *leaf, GPtrArray *slots)
 {
-	for (guint i = 0; i < slots->len; i++)
+	for (guint i = 0; i < slots->len; i++) {
+		leaf_slot_unname_locked(leaf, slots->pdata[i]);
 		leaf_spare_return_locked(leaf, slots->pdata[i]);
+	}
 	g_ptr_array_free(slots, TRUE);
 }
 
@@ -158,9 +161,12 @@ static void add_table_page(struct leaf *leaf, const struct leaf_resize *resize, 
 
 	for (uint32_t i = 0; i < g->entries_per_page; i++) {
 		le64 *entry = (void *)(out->body + (size_t)i * g->entry_bytes);
+		struct chunk *chunk = leaf_slot_chunk(leaf, first + i);
 
-		if (encode_entry(leaf, resize, checkpoint, leaf_slot_chunk(leaf, first + i), entry))
+		if (encode_entry(leaf, resize, checkpoint, chunk, entry)) {
+			leaf_slot_name_locked(leaf, chunk);
 			continue;
+		}
 		memset(entry, 0, g->entry_bytes);
 		entry[0] = le64_of(LEAF_CHUNK_FREE);
 	}

@@ -3,7 +3,8 @@
  * A read pins its chunk, so that the slot is not handed to another while the
  * transfer is under way. A write allocates first, transfers, and publishes its
  * blocks when the data is in place: until then readers see what was there
- * before (invariant 4 of leaf.h). */
+ * before (invariant 4 of leaf.h). One that fails leaves what was there before, and
+ * the slot that it allocated free. */
 #include <errno.h>
 
 #include "leaf.h"
@@ -162,8 +163,10 @@ static void write_done(struct aio_request *request, int result)
 	if (result == 0) {
 		leaf->unflushed = true;
 		publish_locked(leaf, chunk, first, request->length >> BLOCK_SHIFT, io->soft);
+		leaf_chunk_put_locked(leaf, chunk, true);
+	} else {
+		leaf_zero_put_locked(leaf, chunk, false);
 	}
-	leaf_chunk_put_locked(leaf, chunk, true);
 	g_mutex_unlock(&leaf->lock);
 	io->done(io, result);
 }

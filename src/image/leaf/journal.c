@@ -69,6 +69,7 @@ static void add_chunks(struct leaf *leaf, struct record_builder *builder)
 			return;
 		value[0] = le64_of(chunk->slot);
 		leaf_entry_encode(leaf, chunk, value + 1);
+		leaf_slot_name_locked(leaf, chunk);
 		chunk->soft = false;
 	}
 }

@@ -14,8 +14,8 @@
  *     free only when no punch and no transfer of it is under way.
  *  4. A block is present only after its data has been written; a record or
  *     page names it only when that data was flushed after.
- *  5. A slot is handed out again only when no durable table or record names
- *     its last owner.
+ *  5. A slot is handed out again only when no table or record that may be
+ *     durable names its last owner (NAMED, slots.c).
  *
  * Locking: LOCK guards everything below it in struct leaf; never held across
  * I/O. Commits are serial: one runs, the flushes that arrive meanwhile share
@@ -65,7 +65,8 @@ struct chunk {
 enum slot_state {
 	SLOT_FREE,    /* nothing names it, nothing is under way on it: may be handed out */
 	SLOT_SPARE,   /* the same, and kept for the zero list */
-	SLOT_TAKEN,   /* has an owner */
+	SLOT_TAKEN,   /* has an owner, of which nothing on disk knows */
+	SLOT_NAMED,   /* has one, and a record or page that may be on disk says so */
 	SLOT_FREED,   /* lost its owner; the next commit tells the disk */
 	SLOT_FREEING, /* the commit under way tells the disk */
 	SLOT_BUSY,    /* nothing names it any more, a punch or a transfer of it is under way */
@@ -73,7 +74,7 @@ enum slot_state {
 };
 
 struct slot {
-	struct chunk *chunk; /* the owner, NULL unless TAKEN */
+	struct chunk *chunk; /* the owner, NULL unless TAKEN or NAMED */
 	uint32_t pins;	     /* punches under way, and dead chunks with users */
 	enum slot_state state;
 };
@@ -215,12 +216,13 @@ struct leaf_dirty {
 void leaf_dirty_take_locked(struct leaf *leaf, struct leaf_dirty *taken);
 void leaf_dirty_restore_locked(struct leaf *leaf, struct leaf_dirty *taken);
 void leaf_dirty_clear(struct leaf_dirty *taken);
-/* Takes the chunk out of the table; its slot is free after the next commit. */
+/* Takes the chunk out of the table; its slot is free after the next commit, or at
+ * once when nothing on disk names it. */
 void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk);
 /* The same for a chunk that the record of the commit under way drops: its slot
  * is free when that ends. */
 void leaf_chunk_drop_locked(struct leaf *leaf, struct chunk *chunk);
-/* The same for one that nothing on disk names: its slot is free at once. */
+/* The same where what named its slot, if anything, does not count any more. */
 void leaf_chunk_return_locked(struct leaf *leaf, struct chunk *chunk);
 /* A transfer ends. */
 void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer);
@@ -260,6 +262,14 @@ struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *err
 void leaf_spare_return_locked(struct leaf *leaf, struct chunk *chunk);
 /* The reserve is no larger than it need be. */
 void leaf_spare_trim_locked(struct leaf *leaf);
+/* A record or a page that has CHUNK's slot is made, to be written. */
+void leaf_slot_name_locked(struct leaf *leaf, const struct chunk *chunk);
+/* None that has it counts (any more). */
+void leaf_slot_unname_locked(struct leaf *leaf, const struct chunk *chunk);
+static inline bool leaf_slot_is_named(const struct leaf *leaf, const struct chunk *chunk)
+{
+	return leaf_slot(leaf, chunk->slot)->state == SLOT_NAMED;
+}
 /* CHUNK loses its slot, which becomes STATE: FREED, FREEING, or FREE. */
 void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state);
 /* The slot is not handed out before the last pin is gone. */
@@ -435,7 +445,7 @@ int leaf_zero_reserve_locked(struct leaf *leaf, uint64_t first, uint64_t end);
 void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t first, uint32_t count);
 void leaf_zero_recorded_chunks(struct leaf *leaf, struct interval chunks, bool bottom);
 /* leaf_chunk_put_locked() of a writer; a chunk that is all zeros then loses its
- * slot. */
+ * slot and joins the zero list. */
 void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom);
 
 /* room.c */

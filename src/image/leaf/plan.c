@@ -269,12 +269,14 @@ static void return_redo_slots_locked(const struct apply_plan *plan, bool uncerta
 	for (guint i = plan->redo_slots->len; i-- > 0;) {
 		struct chunk *slot = plan->redo_slots->pdata[i];
 
-		if (i == 0 && !uncertain && plan->leaf->redo_reserved && !plan->leaf->redo_reserve)
-			plan->leaf->redo_reserve = slot;
-		else if (uncertain)
+		if (uncertain) {
 			leaf_chunk_remove_locked(plan->leaf, slot);
-		else
+		} else if (i == 0 && plan->leaf->redo_reserved && !plan->leaf->redo_reserve) {
+			leaf_slot_unname_locked(plan->leaf, slot);
+			plan->leaf->redo_reserve = slot;
+		} else {
 			leaf_chunk_return_locked(plan->leaf, slot);
+		}
 	}
 	plan->leaf->redo_reserved = plan->leaf->redo_reserve;
 }

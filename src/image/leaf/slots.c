@@ -1,17 +1,25 @@
 /* Slots: who has one, and when it may be handed out again.
  *
- *            reserve               take for the zero list
- *     FREE ---------> SPARE <-------------------> TAKEN
- *          <---------        nothing on disk names it
- *            take                 owner goes, the disk names it
- *     FREE ---------> TAKEN -----------------------------------> FREED
- *      ^ ^              |  owner goes by the record under way     | a commit begins
- *      | |              +----------------------------> FREEING <--+
- *      | |              |  nothing on disk names it       | | the commit fails: FREED
- *      | +--------------+                                 | |
- *      |   (pinned: BUSY)             the commit is durable |
- *      +--------------------------------------------------+ (pinned: BUSY)
+ *            reserve         take for the zero list
+ *     FREE ---------> SPARE <----------------------> TAKEN
+ *          <---------
+ *            take, or give back (pinned: BUSY)
+ *     FREE <-----------------------------------> TAKEN
+ *      ^ ^                                        | ^
+ *      | |   a record or a page that has it is    | | those that had it do not
+ *      | |   made                                 v | count (any more)
+ *      | |                                       NAMED
+ *      | |   owner goes, by the record under way  | | owner goes
+ *      | |                          FREEING <-----+ +-----> FREED
+ *      | | the commit is durable     | ^ |  the commit fails  ^ |
+ *      | +---------------------------+ | +--------------------+ |
+ *      |   (pinned: BUSY)              +------------------------+ a commit begins
  *      +--- BUSY, when the last pin is gone
+ *
+ * A slot is NAMED from before the first write that may put its number where a
+ * load finds it, until that is known not to count: the disk has to be told when
+ * its owner goes. Of one that is TAKEN the disk knows nothing: it is free as soon
+ * as its owner goes, and what fails takes no room from what comes next.
  *
  * Two things keep a slot from its next owner: that a durable table or record
  * may name its last one (FREED, FREEING: invariant 5 of leaf.h), and that a
@@ -30,11 +38,8 @@
 static const bool allowed[SLOT_STATES][SLOT_STATES] = {
 	[SLOT_FREE] = {[SLOT_TAKEN] = true, [SLOT_SPARE] = true},
 	[SLOT_SPARE] = {[SLOT_TAKEN] = true, [SLOT_FREE] = true},
-	[SLOT_TAKEN] = {[SLOT_FREED] = true,
-			[SLOT_FREEING] = true,
-			[SLOT_FREE] = true,
-			[SLOT_BUSY] = true,
-			[SLOT_SPARE] = true},
+	[SLOT_TAKEN] = {[SLOT_NAMED] = true, [SLOT_FREE] = true, [SLOT_BUSY] = true, [SLOT_SPARE] = true},
+	[SLOT_NAMED] = {[SLOT_TAKEN] = true, [SLOT_FREED] = true, [SLOT_FREEING] = true},
 	[SLOT_FREED] = {[SLOT_FREEING] = true},
 	[SLOT_FREEING] = {[SLOT_FREED] = true, [SLOT_FREE] = true, [SLOT_BUSY] = true},
 	[SLOT_BUSY] = {[SLOT_FREE] = true},
@@ -194,6 +199,18 @@ void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_
 	set_state(leaf, chunk->slot, state);
 }
 
+void leaf_slot_name_locked(struct leaf *leaf, const struct chunk *chunk)
+{
+	if (!leaf_slot_is_named(leaf, chunk))
+		set_state(leaf, chunk->slot, SLOT_NAMED);
+}
+
+void leaf_slot_unname_locked(struct leaf *leaf, const struct chunk *chunk)
+{
+	if (leaf_slot_is_named(leaf, chunk))
+		set_state(leaf, chunk->slot, SLOT_TAKEN);
+}
+
 void leaf_slot_pin_locked(struct leaf *leaf, uint64_t slot)
 {
 	leaf_slot(leaf, slot)->pins++;
@@ -226,7 +243,7 @@ void leaf_slots_commit_ends_locked(struct leaf *leaf, bool durable)
 
 void leaf_slot_load(struct leaf *leaf, struct chunk *chunk)
 {
-	*leaf_slot(leaf, chunk->slot) = (struct slot){.chunk = chunk, .state = SLOT_TAKEN};
+	*leaf_slot(leaf, chunk->slot) = (struct slot){.chunk = chunk, .state = SLOT_NAMED};
 }
 
 void leaf_slot_unload(struct leaf *leaf, struct chunk *chunk)
@@ -268,7 +285,7 @@ void leaf_slots_assert_locked(struct leaf *leaf)
 		const struct slot *slot = leaf_slot(leaf, i);
 
 		counts[slot->state]++;
-		g_assert((slot->state == SLOT_TAKEN) == (slot->chunk != NULL));
+		g_assert((slot->state == SLOT_TAKEN || slot->state == SLOT_NAMED) == (slot->chunk != NULL));
 		g_assert(slot->state != SLOT_FREE || !slot->pins);
 		g_assert(slot->state != SLOT_BUSY || slot->pins);
 	}

@@ -231,19 +231,23 @@ static void take_out(struct leaf *leaf, struct chunk *chunk, enum slot_state sta
 
 void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
 {
-	g_array_append_val(leaf->free_events, chunk->slot);
+	bool named = leaf_slot_is_named(leaf, chunk);
+
+	if (named)
+		g_array_append_val(leaf->free_events, chunk->slot);
 	counter_add(image_chunks_freed, 1);
-	take_out(leaf, chunk, SLOT_FREED);
+	take_out(leaf, chunk, named ? SLOT_FREED : SLOT_FREE);
 }
 
 void leaf_chunk_drop_locked(struct leaf *leaf, struct chunk *chunk)
 {
 	counter_add(image_chunks_freed, 1);
-	take_out(leaf, chunk, SLOT_FREEING);
+	take_out(leaf, chunk, leaf_slot_is_named(leaf, chunk) ? SLOT_FREEING : SLOT_FREE);
 }
 
 void leaf_chunk_return_locked(struct leaf *leaf, struct chunk *chunk)
 {
+	leaf_slot_unname_locked(leaf, chunk);
 	take_out(leaf, chunk, SLOT_FREE);
 }
 
