@@ -28,6 +28,7 @@ enum store_op {
 	STORE_FLUSH,	  /* what was written becomes durable */
 	STORE_COMMIT,	  /* metadata is written and flushed, of data that is durable */
 	STORE_EXTEND,	  /* it becomes longer or shorter */
+	STORE_RESERVE,	  /* room is taken that is used later */
 	STORE_ZERO,	  /* a range is to read as zeros */
 	STORE_PUNCH,	  /* room that nobody reads any more is given back */
 	STORE_STAMP,	  /* its times are set, so that others see a change */

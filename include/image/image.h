@@ -221,6 +221,10 @@ int image_stat(struct image *image, struct stat *st);
  * uses it. Comes from the local configuration only. */
 void image_set_grow_command(const char *const *argv);
 
+/* How long what blocks on an image's file tries again after transient errors; 0:
+ * 120 s. The process's. */
+void image_set_io_timeout(uint64_t timeout_ns);
+
 /* Runs SUBMIT(image, op) on a queue of its own and waits. Not on a loop's thread. */
 int image_run_blocking(struct image *image, struct image_op *op, void (*submit)(struct image *, struct image_op *));
 

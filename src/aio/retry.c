@@ -4,7 +4,7 @@
  * and for ever. Here the spaces double, and the deadline counts from the
  * submission, so that a request never outlives io_timeout by more than the
  * time its last try takes. */
-#include "retry.h"
+#include "aio/retry.h"
 
 uint64_t retry_spacing_ns(unsigned tries)
 {

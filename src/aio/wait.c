@@ -7,10 +7,10 @@
  * that age. When the last of a file has its answer, that is told too. */
 #include <inttypes.h>
 
+#include "aio/retry.h"
 #include "call.h"
 #include "core/counters.h"
 #include "core/log.h"
-#include "retry.h"
 
 #define NS_PER_S ((uint64_t)1000000000)
 #define REPORT_AGE_NS (10 * NS_PER_S)

@@ -10,6 +10,9 @@
  *                     for want of room or for any other reason.
  *     image, commit   likewise; but without room the metadata of before still
  *                     stands, and the next commit writes everything again.
+ *     image, reserve  without room nothing is lost yet: what wants it finds it, or
+ *                     says so itself, and a full store does not keep a disk from
+ *                     being read, or from giving room back.
  *     image, zero     where zeros cannot be asked for they can be written.
  *     write-back      the cache has it all, so nothing is lost by waiting.
  *     cache           nothing that is acknowledged depends on it alone once it
@@ -72,6 +75,8 @@ static const enum verdict table[STORES][STORE_OPS][ERROR_CLASSES] = {
 		[STORE_WRITE]      = {RETRY,   REPORT,  REPORT,  REPORT,  REPORT,  REPORT,  REPORT},
 		[STORE_FLUSH]      = {RETRY,   FAIL,    FAIL,    FAIL,    FAIL,    FAIL,    FAIL},
 		[STORE_COMMIT]     = {RETRY,   FAIL,    REPORT,  FAIL,    FAIL,    FAIL,    FAIL},
+		[STORE_EXTEND]     = {RETRY,   REPORT,  REPORT,  REPORT,  REPORT,  REPORT,  REPORT},
+		[STORE_RESERVE]    = {RETRY,   REPORT,  IGNORE,  REPORT,  REPORT,  REPORT,  REPORT},
 		[STORE_ZERO]       = {RETRY,   REPORT,  REPORT,  DEGRADE, REPORT,  REPORT,  REPORT},
 		[STORE_PUNCH]      = {RETRY,   REPORT,  REPORT,  IGNORE,  REPORT,  REPORT,  REPORT},
 		[STORE_STAMP]      = {REPORT,  REPORT,  REPORT,  DEGRADE, REPORT,  REPORT,  REPORT},

@@ -16,6 +16,7 @@ struct disk_context *disk_context_new(struct loop *loop, const struct disk_limit
 	struct aio_limits aio_limits = {.io_timeout_ns = limits->io_timeout_ns};
 	struct disk_context *context = g_new0(struct disk_context, 1);
 
+	image_set_io_timeout(limits->io_timeout_ns);
 	context->loop = loop;
 	list_init(&context->starved);
 	context->queue = aio_queue_new(loop, &aio_limits, error);

@@ -5,6 +5,9 @@
  * read from the page cache where it is there: a base that many disks share, or
  * that was just copied, comes faster from memory than from any disk.
  *
+ * A call that fails is made again where the table of errors (core/verdict.h) says so,
+ * as the queue does; here the thread waits.
+ *
  * The lock is an open-file-description lock on byte 0: exclusive for a
  * writable image, shared for one that is read. Only one byte, because other
  * programs (QEMU) put locks of their own meaning further up in the file. */
@@ -12,15 +15,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
-
+#include <linux/falloc.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "aio/retry.h"
 #include "core/bytes.h"
+#include "core/counters.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "core/trace.h"
 #include "image/image.h"
 
@@ -30,6 +36,9 @@
 /* A daemon whose mount has just gone still holds its images for a moment. */
 #define LOCK_PATIENCE_US (G_USEC_PER_SEC)
 #define LOCK_RETRY_US (10 * 1000)
+
+#define NS_PER_US 1000
+#define DEFAULT_IO_TIMEOUT_NS (120 * UINT64_C(1000000000))
 
 static bool lock_file(struct image_file *file, bool writable, GError **error)
 {
@@ -166,69 +175,169 @@ uint64_t image_file_allocated(const struct image_file *file)
 	return fstat(file->aio.buffered_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
-int image_file_read(const struct image_file *file, void *data, size_t length, uint64_t offset)
+/* ---- Blocking transfers ------------------------------------------------------ */
+
+static _Atomic uint64_t io_timeout_ns = DEFAULT_IO_TIMEOUT_NS;
+
+void image_set_io_timeout(uint64_t timeout_ns)
 {
-	char *p = data;
-
-	while (length) {
-		ssize_t n = pread(file->aio.buffered_fd, p, length, (off_t)offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -ENODATA;
-		p += n;
-		offset += (uint64_t)n;
-		length -= (size_t)n;
-	}
-	return fault_hit("image.read", file->path);
+	io_timeout_ns = timeout_ns ? timeout_ns : DEFAULT_IO_TIMEOUT_NS;
 }
 
-int image_file_write(const struct image_file *file, const void *data, size_t length, uint64_t offset)
+/* One operation, of as many calls as it takes. */
+struct attempt {
+	const struct image_file *file;
+	enum store_op op;
+	unsigned tries; /* again */
+	uint64_t start_ns;
+};
+
+/* True: the call that answered RESULT is to be made again, now. */
+static bool try_again(struct attempt *attempt, int result)
 {
-	const char *p = data;
+	uint64_t now = loop_now_ns(), at_ns;
+
+	if (result >= 0 || verdict_of(attempt->file->aio.store, attempt->op, result) != VERDICT_RETRY)
+		return false;
+	if (attempt->tries == 0)
+		attempt->start_ns = now;
+	if (!retry_schedule(attempt->tries++, attempt->start_ns, io_timeout_ns, now, &at_ns))
+		return false;
+	thread_assert_may_block();
+	counter_add(aio_retries, 1);
+	g_usleep((at_ns - now) / NS_PER_US);
+	return true;
+}
+
+/* What POINT, or the CALL that answered -1, says. */
+static int result_of(int fault, int call)
+{
+	if (fault)
+		return fault;
+	return call < 0 ? -errno : 0;
+}
+
+int image_file_read(const struct image_file *file, void *data, size_t length, uint64_t offset)
+{
+	struct attempt attempt = {.file = file, .op = STORE_READ};
+	char *p = data;
+	int result;
+
+	do {
+		ssize_t n = 1;
+
+		while (length && (n = pread(file->aio.buffered_fd, p, length, (off_t)offset)) > 0) {
+			p += n;
+			offset += (uint64_t)n;
+			length -= (size_t)n;
+		}
+		result = n < 0 ? -errno : fault_hit("image.read", file->path);
+		if (n == 0)
+			return -ENODATA;
+	} while (try_again(&attempt, result));
+	return result;
+}
+
+/* The part that a call wrote is not written again. */
+static int write_some(const struct image_file *file, const char **data, size_t *length, uint64_t *offset)
+{
 	int fault = fault_hit("image.write", file->path);
 
 	if (fault)
 		return fault;
-	trace_append(TRACE_WRITE, file->path, offset, data, (uint32_t)length);
-	while (length) {
-		ssize_t n = pwrite(file->aio.buffered_fd, p, length, (off_t)offset);
+	while (*length) {
+		ssize_t n = pwrite(file->aio.buffered_fd, *data, *length, (off_t)*offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
-		p += n;
-		offset += (uint64_t)n;
-		length -= (size_t)n;
+		*data += n;
+		*offset += (uint64_t)n;
+		*length -= (size_t)n;
 	}
 	return 0;
 }
 
+int image_file_write(const struct image_file *file, const void *data, size_t length, uint64_t offset)
+{
+	struct attempt attempt = {.file = file, .op = STORE_WRITE};
+	uint64_t at = offset;
+	const char *p = data;
+	size_t left = length;
+	int result;
+
+	do
+		result = write_some(file, &p, &left, &at);
+	while (try_again(&attempt, result));
+	if (left < length)
+		trace_append(TRACE_WRITE, file->path, offset, data, (uint32_t)(length - left));
+	return result;
+}
+
+static int sync_by(const struct image_file *file, int (*call)(int fd))
+{
+	struct attempt attempt = {.file = file, .op = STORE_FLUSH};
+	int result;
+
+	do {
+		int fault = fault_hit("image.sync", file->path);
+
+		if (!fault)
+			trace_append(TRACE_BEGIN, file->path, 0, NULL, 0);
+		result = result_of(fault, fault ? 0 : call(file->aio.buffered_fd));
+	} while (try_again(&attempt, result));
+	if (result == 0)
+		trace_append(TRACE_FLUSHED, file->path, 0, NULL, 0);
+	return result;
+}
+
 int image_file_sync(const struct image_file *file)
 {
-	int fault = fault_hit("image.sync", file->path);
+	return sync_by(file, fdatasync);
+}
 
-	if (fault)
-		return fault;
-	trace_append(TRACE_BEGIN, file->path, 0, NULL, 0);
-	if (fdatasync(file->aio.buffered_fd) < 0)
-		return -errno;
-	trace_append(TRACE_FLUSHED, file->path, 0, NULL, 0);
-	return 0;
+int image_file_sync_times(const struct image_file *file)
+{
+	return sync_by(file, fsync);
+}
+
+static int allocate(const struct image_file *file, enum store_op op, int mode, uint64_t offset, uint64_t length)
+{
+	struct attempt attempt = {.file = file, .op = op};
+	int result;
+
+	do {
+		int fault = fault_hit(op == STORE_PUNCH ? "image.punch" : "image.zero", file->path);
+
+		result = result_of(fault, fault ? 0
+						: fallocate(file->aio.buffered_fd, mode | FALLOC_FL_KEEP_SIZE,
+							    (off_t)offset, (off_t)length));
+	} while (try_again(&attempt, result));
+	return result;
 }
 
 int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length)
 {
-	int fault = fault_hit("image.punch", file->path);
+	int result = allocate(file, STORE_PUNCH, FALLOC_FL_PUNCH_HOLE, offset, length);
 
-	if (fault)
-		return fault;
-	if (fallocate(file->aio.buffered_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-		      (off_t)length) == 0)
-		return 0;
-	return verdict_final(STORE_IMAGE, STORE_PUNCH, -errno) == VERDICT_IGNORE ? 0 : -errno;
+	return verdict_final(file->aio.store, STORE_PUNCH, result) == VERDICT_IGNORE ? 0 : result;
+}
+
+int image_file_zero(const struct image_file *file, int mode, uint64_t offset, uint64_t length)
+{
+	return allocate(file, STORE_ZERO, mode, offset, length);
+}
+
+int image_file_set_length(const struct image_file *file, uint64_t bytes)
+{
+	struct attempt attempt = {.file = file, .op = STORE_EXTEND};
+	int result;
+
+	do {
+		int fault = fault_hit("image.extend", file->path);
+
+		result = result_of(fault, fault ? 0 : ftruncate(file->aio.buffered_fd, (off_t)bytes));
+	} while (try_again(&attempt, result));
+	return result;
 }
 
 int image_file_stat(const struct image_file *file, struct stat *st)

@@ -126,7 +126,7 @@ static int raw_begin_writing(struct image *image)
 	image->unstamped = !moved;
 	if (!moved)
 		log_info("%s: its store keeps no times; the cache forgets the image when it is closed", image->path);
-	return fsync(raw->file.aio.buffered_fd) < 0 ? -errno : 0;
+	return image_file_sync_times(&raw->file);
 }
 
 static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error)
@@ -268,16 +268,6 @@ static void find_data(const struct raw *raw, uint64_t *from, uint64_t *end)
 		*end = MIN((uint64_t)hole, *end);
 }
 
-static int allocate(const struct raw *raw, int mode, uint64_t from, uint64_t end)
-{
-	int result = fault_hit("image.zero", raw->image.path);
-
-	if (result == 0 &&
-	    fallocate(raw->file.aio.buffered_fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(end - from)) < 0)
-		result = -errno;
-	return result;
-}
-
 static int zero_some(struct raw_zero *zero, uint64_t *budget)
 {
 	struct raw *raw = raw_of(zero->op->image);
@@ -291,8 +281,9 @@ static int zero_some(struct raw_zero *zero, uint64_t *budget)
 	if (from < end)
 		result = zero->way == ZERO_WRITE
 				 ? write_zeros(raw, from, end - from)
-				 : allocate(raw, zero->way == ZERO_KEEP ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE,
-					    from, end);
+				 : image_file_zero(&raw->file,
+						   zero->way == ZERO_KEEP ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE,
+						   from, end - from);
 	if (result == 0) {
 		zero->next = end;
 		*budget -= zero->way == ZERO_WRITE ? end - from : 0;
@@ -389,8 +380,9 @@ static int raw_resize_work(struct image_op *op)
 
 	if (raw->file.block_device)
 		return -EOPNOTSUPP;
-	if (ftruncate(raw->file.aio.buffered_fd, (off_t)(raw->base_offset + op->length)) < 0)
-		return -errno;
+	result = image_file_set_length(&raw->file, raw->base_offset + op->length);
+	if (result < 0)
+		return result;
 	op->image->size_bytes = op->length;
 	result = image_file_sync(&raw->file);
 	if (result < 0 && verdict_final(STORE_IMAGE, STORE_FLUSH, result) == VERDICT_FAIL)

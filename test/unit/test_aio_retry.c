@@ -1,5 +1,5 @@
 /* Retry: how far apart, until when. */
-#include "../../src/aio/retry.h"
+#include "aio/retry.h"
 
 #include <glib.h>
 

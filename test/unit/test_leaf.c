@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "core/counters.h"
+#include "core/error.h"
 #include "leaf_fixture.h"
 
 #define BLOCKS 64
@@ -179,6 +180,85 @@ static int begin_session(struct image *image)
 }
 
 static const struct leaf_act acts[] = {{"commits", many_commits, false}, {"session", begin_session, true}};
+
+static int write_and_checkpoint(struct image *image, uint8_t *data)
+{
+	int result = transfer(image, true, 1, 1, data);
+
+	leaf_of(image)->checkpoint_due = true;
+	return result == 0 ? run_op(image, image_flush, 0, 0) : result;
+}
+
+/* Errors that pass by themselves, at each blocking call of an open, an extension, a
+ * checkpoint and a discard: nobody hears of them. */
+static void test_transient_errors(void)
+{
+	const char *errors[] = {"EAGAIN", "EINTR", "ENOMEM", "EBUSY"};
+	const char *points[] = {"image.read", "image.write", "image.sync", "image.extend", "image.punch"};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(errors) * G_N_ELEMENTS(points); i++) {
+		const char *point = points[i / G_N_ELEMENTS(errors)], *error = errors[i % G_N_ELEMENTS(errors)];
+		g_autofree char *path = new_leaf(SIZE);
+		g_autofree char *fault = g_strdup_printf("%s:%s@1x3", point, error);
+		uint8_t *data = new_buffer(BLOCK_SIZE);
+		struct image *image;
+
+		memset(data, 3, BLOCK_SIZE);
+		fault_arm(fault, NULL);
+		image = open_leaf(path, IMAGE_WRITABLE);
+		g_assert_cmpint(write_and_checkpoint(image, data), ==, 0);
+		fault_arm(fault, NULL);
+		g_assert_cmpint(write_and_checkpoint(image, data), ==, 0);
+		g_assert_cmpint(run_op(image, image_zero, 0, 1), ==, 0);
+		g_assert_false(image->failed);
+		g_assert_cmpint(image_close(image), ==, 0);
+		fault_arm("", NULL);
+		assert_sound(path);
+		free(data);
+	}
+}
+
+/* One that does not pass: the table says what it means in the end, and when. */
+static void test_transient_without_end(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	struct image *image = open_leaf(path, IMAGE_WRITABLE);
+	uint8_t *data = new_buffer(BLOCK_SIZE);
+	gint64 began;
+
+	memset(data, 3, BLOCK_SIZE);
+	g_assert_cmpint(write_and_checkpoint(image, data), ==, 0);
+	image_set_io_timeout(200 * 1000 * 1000);
+	fault_arm("image.sync:EAGAIN", NULL);
+	began = g_get_monotonic_time();
+	g_assert_cmpint(write_and_checkpoint(image, data), ==, -EAGAIN);
+	g_assert_cmpint(g_get_monotonic_time() - began, >=, G_USEC_PER_SEC / 5);
+	fault_arm("", NULL);
+	image_set_io_timeout(0);
+	g_assert_true(image->failed);
+	g_assert_cmpint(image_close(image), ==, -EIO);
+	assert_sound(path);
+	free(data);
+}
+
+/* The journal is written before its first use where there is room for it: without,
+ * the image is opened; with any other error it is not. */
+static void test_journal_without_room(void)
+{
+	g_autofree char *path = new_leaf(SIZE);
+	g_autoptr(GError) error = NULL;
+	struct image *image;
+
+	fault_arm("image.write:EIO@1x1", NULL);
+	g_assert_null(image_open(path, IMAGE_FORMAT_LEAF, IMAGE_WRITABLE, 0, &error));
+	g_assert_cmpint(error_to_errno(error), ==, -EIO);
+	fault_arm("image.write:ENOSPC@1x1", NULL);
+	image = open_leaf(path, IMAGE_WRITABLE);
+	fault_arm("", NULL);
+	g_assert_cmpint(many_commits(image), ==, 0);
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(path);
+}
 
 /* Dies at the Nth write or flush of a checkpoint: what was flushed is there. */
 static void test_checkpoint_crash(void)
@@ -476,6 +556,9 @@ int main(int argc, char **argv)
 	g_test_add_func("/leaf/checkpoints", test_checkpoints);
 	g_test_add_func("/leaf/hard-over-soft", test_hard_over_soft);
 #ifdef LEAFDISK_FAULTS
+	g_test_add_func("/leaf/transient-errors", test_transient_errors);
+	g_test_add_func("/leaf/transient-without-end", test_transient_without_end);
+	g_test_add_func("/leaf/journal-without-room", test_journal_without_room);
 	g_test_add_func("/leaf/checkpoint-crash", test_checkpoint_crash);
 	g_test_add_func("/leaf/deaths-in-a-row", test_deaths_in_a_row);
 	g_test_add_func("/leaf/reading-changes-nothing", test_reading_changes_nothing);

@@ -46,6 +46,9 @@ static void test_image(void)
 	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_COMMIT, -EDQUOT), ==, VERDICT_REPORT);
 	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_COMMIT, -EIO), ==, VERDICT_FAIL);
 	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_EXTEND, -ENOSPC), ==, VERDICT_REPORT);
+	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_EXTEND, -EINTR), ==, VERDICT_RETRY);
+	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_RESERVE, -ENOSPC), ==, VERDICT_IGNORE);
+	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_RESERVE, -EIO), ==, VERDICT_REPORT);
 	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_ZERO, -EOPNOTSUPP), ==, VERDICT_DEGRADE);
 	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_ZERO, -ENOSPC), ==, VERDICT_REPORT);
 	g_assert_cmpint(verdict_of(STORE_IMAGE, STORE_PUNCH, -ENOSYS), ==, VERDICT_IGNORE);

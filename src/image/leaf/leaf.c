@@ -9,8 +9,7 @@
 #include "core/log.h"
 
 /* A journal that was only reserved would make every commit wait for the file
- * system to convert it: it is written once before its first use. A file system
- * without room for that does not keep the disk from being read. */
+ * system to convert it: it is written once before its first use. */
 static int write_journal_once(struct leaf *leaf)
 {
 	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
@@ -22,7 +21,7 @@ static int write_journal_once(struct leaf *leaf)
 		return 0;
 	zeros = g_malloc0(bytes);
 	result = image_file_write(&leaf->file, zeros, bytes, start);
-	return result < 0 && error_class_of(STORE_WRITE, result) == ERROR_NO_ROOM ? 0 : result;
+	return verdict_final(STORE_IMAGE, STORE_RESERVE, result) == VERDICT_IGNORE ? 0 : result;
 }
 
 /* The header in memory changes when that on disk has: after a failure this may

@@ -9,9 +9,7 @@
  * The pages of the table that stand before the slots are written with the step,
  * in both places: a checkpoint then finds their room on a full file system too. */
 #include <errno.h>
-#include <unistd.h>
 
-#include "core/fault.h"
 #include "core/verdict.h"
 #include "leaf.h"
 
@@ -24,13 +22,9 @@ static uint64_t end_of_next_slot(const struct leaf *leaf)
 
 static int set_length(struct leaf *leaf, uint64_t bytes)
 {
-	int fault = fault_hit("image.extend", leaf->file.path);
+	int result = image_file_set_length(&leaf->file, bytes);
 
-	if (fault)
-		return fault;
-	if (ftruncate(leaf->file.aio.buffered_fd, (off_t)bytes) < 0)
-		return errno == EINVAL ? -EFBIG : -errno;
-	return 0;
+	return result == -EINVAL ? -EFBIG : result;
 }
 
 /* Nothing on disk names the pages from *ROOM on. */
