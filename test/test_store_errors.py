@@ -351,3 +351,70 @@ def test_a_hung_store_is_told_once(mount, work):
             wait_until(lambda: state_of(live)["state"] == "active", "the disk to be active")
             assert len(lines_with(live, "has been waiting")) == 1
             assert len(lines_with(live, "answers again")) == 1
+
+
+def failing_state(live, path):
+    state = state_of(live)
+    assert state["state"] == "failing" and "since" in state, state
+    assert state["reason"] == f"{path}: {os.strerror(errno.EIO)}", state
+
+
+@pytest.mark.parametrize("point", ["image.write", "image.sync"])
+def test_the_state_tells_of_a_checkpoint_that_fails(mount, pool, gate, point):
+    """A resize is one: its pages and its flush are written by the thread that waits for them."""
+    path = make_image(os.path.join(pool, "web1.leaf"), 16 * MIB)
+    live = mount("mode=direct", env=faults(f"{point}/web1.leaf:EIO", gate=gate.path))
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        assert state_of(live)["state"] == "active"
+        gate.open()
+        with pytest.raises(OSError):
+            os.ftruncate(fd, 32 * MIB)
+        failing_state(live, path)
+        gate.close()
+    live.kill9()
+    check_clean(path)
+
+
+def test_the_state_tells_of_a_discard_that_fails(mount, pool, gate):
+    """Until something succeeds."""
+    path = make_image(os.path.join(pool, "web1.leaf"), 16 * MIB)
+    with mount("mode=direct", env=faults("image.punch/web1.leaf:EIO", gate=gate.path)) as live:
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"1" * MIB, 0)
+            os.fsync(fd)
+            gate.open()
+            with pytest.raises(OSError):
+                discard(fd, 0, MIB)
+            failing_state(live, path)
+            gate.close()
+            write_all(fd, b"2" * MIB, 0)
+            os.fsync(fd)
+            assert state_of(live)["state"] == "active"
+    check_clean(path)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_state_tells_of_a_parent_that_fails(mount, pool, gate, depth):
+    """Of whichever layer it is, and of the leaf's own reads."""
+    paths = [make_raw(os.path.join(pool, "layer0.raw"), b"0" * (16 * MIB))]
+    for number in range(1, 3):
+        paths.append(make_image(os.path.join(pool, f"layer{number}.leaf"), parent=paths[-1]))
+    leaf = make_image(os.path.join(pool, "web1.leaf"), parent=paths[depth])
+    failing = paths[0] if depth == 1 else leaf
+    live = mount("mode=direct", env=faults(f"aio.read/{os.path.basename(failing)}:EIO", gate=gate.path))
+    with live, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        memory = Aligned(BLOCK)
+        memory.write(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        offset = 8 * MIB if failing == paths[0] else 0
+        assert state_of(live)["state"] == "active"
+        gate.open()
+        with pytest.raises(OSError) as refused:
+            memory.read(fd, BLOCK, offset)
+        assert refused.value.errno == errno.EIO
+        failing_state(live, failing)
+        gate.close()
+        memory.read(fd, BLOCK, offset)
+        assert state_of(live)["state"] == "active"

@@ -46,6 +46,12 @@ struct cache_estimate {
 	_Atomic unsigned pause; /* reads that go by before the next try */
 };
 
+/* How the last operations of a kind went. */
+struct aio_failure {
+	_Atomic int error;	   /* of the last one; 0 */
+	_Atomic uint64_t since_ns; /* loop_now_ns() of the first error since one succeeded */
+};
+
 /* An open file as the queue sees it. Either descriptor may be -1: without
  * DIRECT every request goes through the page cache; without BUFFERED every
  * request must be aligned. Descriptors belong to the caller and stay open
@@ -66,9 +72,12 @@ struct aio_file {
 	_Atomic unsigned overdue;
 	_Atomic unsigned overdue_total;
 	_Atomic uint64_t overdue_since_ns;
-	_Atomic int error; /* of the last write or flush; 0 */
-	_Atomic uint64_t error_since_ns;
+	struct aio_failure reading;
+	struct aio_failure writing; /* or flushing */
 };
+
+/* How an operation on FILE went that no queue has done. Any thread. */
+void aio_note(struct aio_file *file, enum aio_op op, int result);
 
 struct aio_request {
 	/* Set by the submitter, not changed by the queue. */

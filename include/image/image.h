@@ -202,8 +202,8 @@ unsigned image_apply_extents_max(const struct image *image);
 void image_resize(struct image *image, struct image_op *op);
 
 /* How its storage is doing: requests that have waited for longer than 10 s, or
- * the error of the last write or flush (-errno), and since when (loop_now_ns());
- * false: well. Any thread; does not block. */
+ * the error of the last write or flush, or else of the last read (-errno), and since
+ * when (loop_now_ns()); false: well. Any thread; does not block. */
 struct image_trouble {
 	unsigned waiting;
 	int error;

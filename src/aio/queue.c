@@ -36,19 +36,22 @@ static struct aio_request *request_of(struct list *node)
 	return container_of(node, struct aio_request, link);
 }
 
-static void note_error(struct aio_file *file, int result)
+void aio_note(struct aio_file *file, enum aio_op op, int result)
 {
-	if (result < 0 && atomic_load(&file->error) == 0)
-		atomic_store(&file->error_since_ns, loop_now_ns());
-	atomic_store(&file->error, result);
+	struct aio_failure *failure = op == AIO_READ ? &file->reading : &file->writing;
+	int before = atomic_load_explicit(&failure->error, memory_order_relaxed);
+
+	if (result >= 0 && before == 0)
+		return;
+	if (result < 0 && before == 0)
+		atomic_store(&failure->since_ns, loop_now_ns());
+	atomic_store(&failure->error, MIN(result, 0));
 }
 
 void queue_finish(struct aio_queue *queue, struct aio_request *request, int result)
 {
 	request->result = result;
-	if (request->op != AIO_READ &&
-	    (result < 0 || atomic_load_explicit(&request->file->error, memory_order_relaxed)))
-		note_error(request->file, result);
+	aio_note(request->file, request->op, result);
 	if (request->reported)
 		wait_answered(request);
 	list_append(&queue->ready, &request->link);

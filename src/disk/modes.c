@@ -125,26 +125,34 @@ static void set_left(struct disk *disk, struct disk_status *status)
 			     (struct timespec){0});
 }
 
-/* The leaf's store hangs, or takes no writes, and nothing else is the matter. */
-static void add_trouble(struct disk *disk, struct disk_status *status)
+/* False: all is well with IMAGE; NULL: there is none. */
+static bool tell_trouble(struct image *image, struct disk_status *status)
 {
 	struct image_trouble trouble;
-	uint64_t seconds;
+
+	if (!image || !image_get_trouble(image, &trouble))
+		return false;
+	clock_gettime(CLOCK_REALTIME, &status->since);
+	status->since.tv_sec -= (time_t)((loop_now_ns() - trouble.since_ns) / NS_PER_S);
+	status->state = trouble.waiting ? "waiting" : "failing";
+	if (trouble.waiting)
+		g_snprintf(status->reason, sizeof(status->reason), "%s: %u requests have no answer", image->path,
+			   trouble.waiting);
+	else
+		g_snprintf(status->reason, sizeof(status->reason), "%s: %s", image->path, g_strerror(-trouble.error));
+	return true;
+}
+
+/* The store of one of its images hangs, or fails, and nothing else is the matter. */
+static void add_trouble(struct disk *disk, struct disk_status *status)
+{
+	bool told;
 
 	if (strcmp(status->state, "active") != 0 || !disk->open || !g_mutex_trylock(&disk->open_lock))
 		return;
-	if (disk->open && disk->leaf && image_get_trouble(disk->leaf, &trouble)) {
-		seconds = (loop_now_ns() - trouble.since_ns) / NS_PER_S;
-		clock_gettime(CLOCK_REALTIME, &status->since);
-		status->since.tv_sec -= (time_t)seconds;
-		status->state = trouble.waiting ? "waiting" : "failing";
-		if (trouble.waiting)
-			g_snprintf(status->reason, sizeof(status->reason), "%s: %u requests have no answer",
-				   disk_image_path(disk), trouble.waiting);
-		else
-			g_snprintf(status->reason, sizeof(status->reason), "%s: %s", disk_image_path(disk),
-				   g_strerror(-trouble.error));
-	}
+	told = !disk->open || tell_trouble(disk->leaf, status) || tell_trouble(disk->overflow, status);
+	for (unsigned layer = 0; !told && layer < stack_depth(disk->stack); layer++)
+		told = tell_trouble(stack_layer(disk->stack, layer), status);
 	g_mutex_unlock(&disk->open_lock);
 }
 

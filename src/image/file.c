@@ -186,7 +186,7 @@ void image_set_io_timeout(uint64_t timeout_ns)
 
 /* One operation, of as many calls as it takes. */
 struct attempt {
-	const struct image_file *file;
+	struct image_file *file;
 	enum store_op op;
 	unsigned tries; /* again */
 	uint64_t start_ns;
@@ -209,6 +209,17 @@ static bool try_again(struct attempt *attempt, int result)
 	return true;
 }
 
+/* The disk's state is to show it, unless the caller has another way. */
+static int answer(const struct attempt *attempt, int result)
+{
+	struct aio_file *file = &attempt->file->aio;
+	enum verdict verdict = verdict_final(file->store, attempt->op, result);
+
+	if (result == 0 || (verdict != VERDICT_IGNORE && verdict != VERDICT_DEGRADE))
+		aio_note(file, attempt->op == STORE_READ ? AIO_READ : AIO_WRITE, result);
+	return result;
+}
+
 /* What POINT, or the CALL that answered -1, says. */
 static int result_of(int fault, int call)
 {
@@ -217,7 +228,7 @@ static int result_of(int fault, int call)
 	return call < 0 ? -errno : 0;
 }
 
-int image_file_read(const struct image_file *file, void *data, size_t length, uint64_t offset)
+int image_file_read(struct image_file *file, void *data, size_t length, uint64_t offset)
 {
 	struct attempt attempt = {.file = file, .op = STORE_READ};
 	char *p = data;
@@ -235,11 +246,11 @@ int image_file_read(const struct image_file *file, void *data, size_t length, ui
 		if (n == 0)
 			return -ENODATA;
 	} while (try_again(&attempt, result));
-	return result;
+	return answer(&attempt, result);
 }
 
 /* The part that a call wrote is not written again. */
-static int write_some(const struct image_file *file, const char **data, size_t *length, uint64_t *offset)
+static int write_some(struct image_file *file, const char **data, size_t *length, uint64_t *offset)
 {
 	int fault = fault_hit("image.write", file->path);
 
@@ -257,7 +268,7 @@ static int write_some(const struct image_file *file, const char **data, size_t *
 	return 0;
 }
 
-int image_file_write(const struct image_file *file, const void *data, size_t length, uint64_t offset)
+int image_file_write(struct image_file *file, const void *data, size_t length, uint64_t offset)
 {
 	struct attempt attempt = {.file = file, .op = STORE_WRITE};
 	uint64_t at = offset;
@@ -270,10 +281,10 @@ int image_file_write(const struct image_file *file, const void *data, size_t len
 	while (try_again(&attempt, result));
 	if (left < length)
 		trace_append(TRACE_WRITE, file->path, offset, data, (uint32_t)(length - left));
-	return result;
+	return answer(&attempt, result);
 }
 
-static int sync_by(const struct image_file *file, int (*call)(int fd))
+static int sync_by(struct image_file *file, int (*call)(int fd))
 {
 	struct attempt attempt = {.file = file, .op = STORE_FLUSH};
 	int result;
@@ -287,20 +298,20 @@ static int sync_by(const struct image_file *file, int (*call)(int fd))
 	} while (try_again(&attempt, result));
 	if (result == 0)
 		trace_append(TRACE_FLUSHED, file->path, 0, NULL, 0);
-	return result;
+	return answer(&attempt, result);
 }
 
-int image_file_sync(const struct image_file *file)
+int image_file_sync(struct image_file *file)
 {
 	return sync_by(file, fdatasync);
 }
 
-int image_file_sync_times(const struct image_file *file)
+int image_file_sync_times(struct image_file *file)
 {
 	return sync_by(file, fsync);
 }
 
-static int allocate(const struct image_file *file, enum store_op op, int mode, uint64_t offset, uint64_t length)
+static int allocate(struct image_file *file, enum store_op op, int mode, uint64_t offset, uint64_t length)
 {
 	struct attempt attempt = {.file = file, .op = op};
 	int result;
@@ -312,22 +323,22 @@ static int allocate(const struct image_file *file, enum store_op op, int mode, u
 						: fallocate(file->aio.buffered_fd, mode | FALLOC_FL_KEEP_SIZE,
 							    (off_t)offset, (off_t)length));
 	} while (try_again(&attempt, result));
-	return result;
+	return answer(&attempt, result);
 }
 
-int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length)
+int image_file_punch(struct image_file *file, uint64_t offset, uint64_t length)
 {
 	int result = allocate(file, STORE_PUNCH, FALLOC_FL_PUNCH_HOLE, offset, length);
 
 	return verdict_final(file->aio.store, STORE_PUNCH, result) == VERDICT_IGNORE ? 0 : result;
 }
 
-int image_file_zero(const struct image_file *file, int mode, uint64_t offset, uint64_t length)
+int image_file_zero(struct image_file *file, int mode, uint64_t offset, uint64_t length)
 {
 	return allocate(file, STORE_ZERO, mode, offset, length);
 }
 
-int image_file_set_length(const struct image_file *file, uint64_t bytes)
+int image_file_set_length(struct image_file *file, uint64_t bytes)
 {
 	struct attempt attempt = {.file = file, .op = STORE_EXTEND};
 	int result;
@@ -337,7 +348,7 @@ int image_file_set_length(const struct image_file *file, uint64_t bytes)
 
 		result = result_of(fault, fault ? 0 : ftruncate(file->aio.buffered_fd, (off_t)bytes));
 	} while (try_again(&attempt, result));
-	return result;
+	return answer(&attempt, result);
 }
 
 int image_file_stat(const struct image_file *file, struct stat *st)

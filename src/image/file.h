@@ -39,16 +39,16 @@ uint64_t image_file_allocated(const struct image_file *file);
 
 /* Blocking, up to io_timeout (image.h) and one call more; 0 or -errno; a read past
  * the end is -ENODATA. */
-int image_file_read(const struct image_file *file, void *data, size_t length, uint64_t offset);
-int image_file_write(const struct image_file *file, const void *data, size_t length, uint64_t offset);
-int image_file_sync(const struct image_file *file);
+int image_file_read(struct image_file *file, void *data, size_t length, uint64_t offset);
+int image_file_write(struct image_file *file, const void *data, size_t length, uint64_t offset);
+int image_file_sync(struct image_file *file);
 /* The same, with its time stamps. */
-int image_file_sync_times(const struct image_file *file);
+int image_file_sync_times(struct image_file *file);
 /* Gives space back; unsupported is not an error. */
-int image_file_punch(const struct image_file *file, uint64_t offset, uint64_t length);
+int image_file_punch(struct image_file *file, uint64_t offset, uint64_t length);
 /* Zeros in a way of fallocate(2), MODE; the length stays. */
-int image_file_zero(const struct image_file *file, int mode, uint64_t offset, uint64_t length);
-int image_file_set_length(const struct image_file *file, uint64_t bytes);
+int image_file_zero(struct image_file *file, int mode, uint64_t offset, uint64_t length);
+int image_file_set_length(struct image_file *file, uint64_t bytes);
 
 /* Creates PATH exclusively (mode 0600 less umask), or opens an existing block
  * device when FORCE. DIRECTORY is AT_FDCWD, or where PATH's last part is. The

@@ -251,10 +251,11 @@ void image_resize(struct image *image, struct image_op *op)
 bool image_get_trouble(struct image *image, struct image_trouble *trouble)
 {
 	const struct aio_file *file = &image->ops->file(image)->aio;
+	const struct aio_failure *failure = file->writing.error ? &file->writing : &file->reading;
 
 	trouble->waiting = file->overdue;
-	trouble->error = file->error;
-	trouble->since_ns = trouble->waiting ? file->overdue_since_ns : file->error_since_ns;
+	trouble->error = failure->error;
+	trouble->since_ns = trouble->waiting ? file->overdue_since_ns : failure->since_ns;
 	return trouble->waiting || trouble->error;
 }
 

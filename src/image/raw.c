@@ -63,7 +63,7 @@ static bool raw_measure(struct raw *raw, GError **error)
 }
 
 /* The file's times move. */
-static int touch(const struct raw *raw)
+static int touch(struct raw *raw)
 {
 	int fault = fault_hit("image.stamp", raw->image.path);
 
@@ -73,7 +73,7 @@ static int touch(const struct raw *raw)
 }
 
 /* The same where a store lets nobody set them: a write of what is there. */
-static int rewrite(const struct raw *raw)
+static int rewrite(struct raw *raw)
 {
 	int fault = fault_hit("image.rewrite", raw->image.path);
 	uint8_t byte;
@@ -85,7 +85,7 @@ static int rewrite(const struct raw *raw)
 }
 
 /* Coarse clocks need a moment. */
-static int move_times(const struct raw *raw, int (*move)(const struct raw *raw), bool *moved)
+static int move_times(struct raw *raw, int (*move)(struct raw *raw), bool *moved)
 {
 	int fd = raw->file.aio.buffered_fd;
 	struct stat before, after;
@@ -112,7 +112,7 @@ static int move_times(const struct raw *raw, int (*move)(const struct raw *raw),
  * and nobody is to know it by its times (image->unstamped). */
 static int raw_begin_writing(struct image *image)
 {
-	const struct raw *raw = raw_of(image);
+	struct raw *raw = raw_of(image);
 	bool moved;
 	int result;
 
@@ -254,7 +254,7 @@ static int write_zeros(struct raw *raw, uint64_t offset, uint64_t length)
 
 /* The data at or after FROM and before END; FROM = END when there is none. A store
  * that cannot tell has nothing but data. */
-static void find_data(const struct raw *raw, uint64_t *from, uint64_t *end)
+static void find_data(struct raw *raw, uint64_t *from, uint64_t *end)
 {
 	int fd = raw->file.aio.buffered_fd;
 	off_t data = lseek(fd, (off_t)*from, SEEK_DATA);

@@ -25,7 +25,7 @@ struct copies {
 	unsigned best;				/* counts, unless it is damaged: then both are */
 };
 
-static int copies_read(const struct image_file *file, struct copies *copies)
+static int copies_read(struct image_file *file, struct copies *copies)
 {
 	const struct leaf_header_ondisk *header = copies->header;
 	int result = image_file_read(file, copies->header, sizeof(copies->header), 0);
@@ -47,7 +47,7 @@ static bool sequences_fit(const struct leaf_header_ondisk *header)
 	return ahead <= 1;
 }
 
-bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report)
+bool leaf_header_read(struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report)
 {
 	struct copies copies;
 	int result = copies_read(file, &copies);
@@ -65,7 +65,7 @@ bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *
 	return true;
 }
 
-static int write_copy(const struct image_file *file, struct leaf_header_ondisk *header, unsigned copy)
+static int write_copy(struct image_file *file, struct leaf_header_ondisk *header, unsigned copy)
 {
 	int result;
 
@@ -76,7 +76,7 @@ static int write_copy(const struct image_file *file, struct leaf_header_ondisk *
 
 /* The flush comes first: were the copy that counts only in the page cache, a
  * loss of power while the other is written could take both. */
-int leaf_header_level(const struct image_file *file)
+int leaf_header_level(struct image_file *file)
 {
 	struct copies copies;
 	struct leaf_header_ondisk level;
@@ -97,7 +97,7 @@ int leaf_header_level(const struct image_file *file)
 	return write_copy(file, &level, other);
 }
 
-int leaf_header_write(const struct image_file *file, struct leaf_header_ondisk *header)
+int leaf_header_write(struct image_file *file, struct leaf_header_ondisk *header)
 {
 	int result = 0;
 

@@ -336,14 +336,14 @@ void leaf_free(struct leaf *leaf);
 
 /* header.c: the two copies. All block. */
 /* The copy that counts. False: neither does. */
-bool leaf_header_read(const struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report);
+bool leaf_header_read(struct image_file *file, struct leaf_header_ondisk *header, struct leaf_report *report);
 /* What was read is made durable, and the copy that lags or is damaged is
  * written. Before the first write to an image that was loaded. 0 or -errno:
  * nothing may be written then. */
-int leaf_header_level(const struct image_file *file);
+int leaf_header_level(struct image_file *file);
 /* HEADER with its sequence raised: both copies, each flushed; they must be
  * level. 0 or -errno: they may no longer be. */
-int leaf_header_write(const struct image_file *file, struct leaf_header_ondisk *header);
+int leaf_header_write(struct image_file *file, struct leaf_header_ondisk *header);
 
 /* journal.c */
 /* Applies the journal to the table just loaded; sets journal_position and
