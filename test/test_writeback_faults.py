@@ -264,6 +264,23 @@ def test_cache_failing_and_back(writeback, web1, work, gate, rng, point):
     assert_same(converted(web1, work), expected, "the image alone")
 
 
+def test_a_reason_is_said_once(writeback, web1, gate, rng):
+    """The disk would leave the cache, and its record cannot be written."""
+    expected = bytearray(BLOCKS * BLOCK)
+    points = ("aio.write/leaf.cache:EIO", "owner.write:EIO")
+    with writeback(env=faults(*points, gate=gate.path)) as live, opened(live.file("web1.img")) as fd:
+        write_random(fd, expected, rng)
+        gate.open()
+        with in_background(lambda _stop: write_random(fd, expected, rng)):
+            try:
+                wait_until(lambda: lines_with(live, "and it is tried again"), "the disk to stay")
+            finally:
+                gate.close()
+        for line in lines_with(live, "and it is tried again"):
+            assert line.count(os.strerror(errno.EIO)) == 1 and line.count(os.path.basename(web1)) == 1, line
+        wait_state(live, "active")
+
+
 @pytest.mark.parametrize("point", ["aio.write", "aio.datasync"])
 @pytest.mark.parametrize("when", ["at once", "without the cache", "back"])
 def test_killed_while_the_cache_fails(held, writeback, web1, work, cache, gate, rng, point, when):

@@ -289,10 +289,10 @@ static void set_reason_locked(struct migration *migration, const char *reason)
 	clock_gettime(CLOCK_REALTIME, &migration->since);
 }
 
-static void note_failure(struct migrator *migrator, struct disk *disk, int error, const char *what)
+/* REASON is a whole sentence, which names what it is about. */
+static void note_failure(struct migrator *migrator, struct disk *disk, int error, const char *reason)
 {
 	struct migration *migration = &disk->migration;
-	g_autofree char *reason = g_strdup_printf("%s: %s: %s", disk_image_path(disk), what, g_strerror(-error));
 	uint64_t pause;
 	bool first;
 
@@ -310,7 +310,19 @@ static void note_failure(struct migrator *migrator, struct disk *disk, int error
 	if (first)
 		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
 	else
-		log_debug(LOG_DISK, "%s: another try to write its changes back failed: %s", disk->name, what);
+		log_debug(LOG_DISK, "%s: another try to write its changes back failed: %s", disk->name, reason);
+}
+
+static void note_errno(struct migrator *migrator, struct disk *disk, int error, const char *what)
+{
+	g_autofree char *reason = g_strdup_printf("%s: %s: %s", disk_image_path(disk), what, g_strerror(-error));
+
+	note_failure(migrator, disk, error, reason);
+}
+
+static void note_error(struct migrator *migrator, struct disk *disk, const GError *error)
+{
+	note_failure(migrator, disk, error_to_errno(error), error->message);
 }
 
 static void note_success(struct migrator *migrator, struct disk *disk)
@@ -480,7 +492,7 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 	if (result == -EAGAIN)
 		return false;
 	if (result < 0) {
-		note_failure(migrator, disk, result, "cannot be opened again");
+		note_errno(migrator, disk, result, "cannot be opened again");
 		return false;
 	}
 	if (!owner_has_disk(disk)) {
@@ -495,7 +507,7 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 	result = take_batch(migrator, disk, limits, &batch);
 	if (result < 0 || !batch) {
 		if (result < 0 && result != -ENODATA)
-			note_failure(migrator, disk, result, "no batch can be made of its changes");
+			note_errno(migrator, disk, result, "no batch can be made of its changes");
 		return false;
 	}
 	result = disk->migration.in_pieces ? -ENOSPC : batch_apply(disk->leaf, batch);
@@ -506,7 +518,7 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 	}
 	if (result < 0) {
 		cache_batch_free(batch);
-		note_failure(migrator, disk, result, "cannot be written");
+		note_errno(migrator, disk, result, "cannot be written");
 		return false;
 	}
 	counter_add(migrate_batches, 1);
@@ -667,7 +679,7 @@ static void change_route(struct look *look, struct disk *disk, bool away)
 	}
 	gate_open(disk);
 	if (error)
-		note_failure(look->migrator, disk, error_to_errno(error), error->message);
+		note_error(look->migrator, disk, error);
 }
 
 /* What an earlier mount left is in the pool: on to the mode that was asked for. */
@@ -678,7 +690,7 @@ static void leave(struct look *look, struct disk *disk)
 	if (!try_close(disk))
 		return;
 	if (!migrate_is_needed(disk) && !route_leave_writeback(disk, &error))
-		note_failure(look->migrator, disk, error_to_errno(error), error->message);
+		note_error(look->migrator, disk, error);
 	gate_open(disk);
 }
 
