@@ -1,5 +1,6 @@
 /* image_apply: batches of data and zeros, all or none at every failure. */
 #include <errno.h>
+#include <fcntl.h>
 #include <time.h>
 
 #include "leaf_fixture.h"
@@ -561,6 +562,43 @@ static char *owing(void)
 	}
 }
 
+/* What OPEN says while it fails at the Nth write, or does not. */
+static char *said_at_open(const char *path, unsigned n, bool *good)
+{
+	g_autofree char *log = g_strconcat(path, ".log", NULL), *fault = g_strdup_printf("image.write:EIO@%ux1", n);
+	int fd = open(log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), stderr_fd = dup(STDERR_FILENO);
+	struct image *image;
+	char *text;
+
+	g_assert_cmpint(dup2(fd, STDERR_FILENO), ==, STDERR_FILENO);
+	fault_arm(fault, NULL);
+	image = image_open(path, IMAGE_FORMAT_LEAF, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, NULL);
+	fault_arm("", NULL);
+	dup2(stderr_fd, STDERR_FILENO);
+	close(stderr_fd);
+	close(fd);
+	*good = image;
+	g_assert_cmpint(image_close(image), ==, 0);
+	g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+	return text;
+}
+
+/* That a batch was finished is said when it was. */
+static void test_finished_is_said_after(void)
+{
+	g_autofree char *path = owing();
+	bool good = false;
+	unsigned n;
+
+	for (n = 1; !good; n++) {
+		g_autofree char *copy = copy_of(path), *said = said_at_open(copy, n, &good);
+
+		assert_sound(copy);
+		g_assert_true(good == (strstr(said, "finished a batch") != NULL));
+	}
+	g_assert_cmpuint(n, >, 3);
+}
+
 /* The entry that owes it, in the image's bytes, and its record. */
 static struct leaf_journal_entry_ondisk *find_owed(uint8_t *image, gsize length, struct leaf_record_ondisk **record)
 {
@@ -757,6 +795,7 @@ int main(int argc, char **argv)
 #ifdef LEAFDISK_FAULTS
 	g_test_add_func("/leaf-apply/crash", test_crash);
 	g_test_add_func("/leaf-apply/crash-in-finishing", test_crash_in_finishing);
+	g_test_add_func("/leaf-apply/finished-is-said-after", test_finished_is_said_after);
 	g_test_add_func("/leaf-apply/forged-copies", test_forged_copies);
 	g_test_add_func("/leaf-apply/crash-over-soft", test_crash_over_soft);
 	g_test_add_func("/leaf-apply/failures", test_failures);

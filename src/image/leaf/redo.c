@@ -120,10 +120,13 @@ int leaf_redo_copy(struct leaf *leaf)
 int leaf_redo_finish(struct leaf *leaf)
 {
 	int result = leaf_redo_copy(leaf);
+	guint extents = leaf->redo->len;
 
-	if (result < 0 || !leaf->redo->len)
+	if (result < 0 || !extents)
 		return result;
-	log_info("%s: finished a batch of %u extents that had been interrupted", leaf->image.path, leaf->redo->len);
 	g_array_set_size(leaf->redo, 0);
-	return leaf_checkpoint_everything(leaf);
+	result = leaf_checkpoint_everything(leaf);
+	if (result == 0)
+		log_info("%s: finished a batch of %u extents that had been interrupted", leaf->image.path, extents);
+	return result;
 }
