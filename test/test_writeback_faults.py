@@ -645,6 +645,44 @@ def test_interrupted_commands(held, hanging, rng, command):
         assert_same(read_file(live.file("big.img"), len(expected)), expected, "afterwards")
 
 
+@pytest.mark.parametrize("how", ["interrupted", "ended"])
+def test_a_mode_that_waits_for_a_request(held, mount, hanging, rng, how):
+    """Of a store that does not answer: given up with the client or the mount, and the disk goes on as it was."""
+    conf, pid = hanging
+    expected = bytearray(rng.randbytes(8 * MIB))
+    with mount(conf) as live, opened(live.file("big.img")) as fd:
+        write_all(fd, expected, 0)
+    live = held(conf)
+    with left_open(live.file("big.img")) as fd:
+        before = stats(live)["read_requests"]
+        os.kill(pid, signal.SIGSTOP)
+        reader = threading.Thread(target=os.pread, args=(fd, BLOCK, 7 * MIB), daemon=True)
+        reader.start()
+        wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work")
+        child = subprocess.Popen([program("leafctl"), "mode", live.file("big.img"), "direct"], stderr=subprocess.PIPE,
+                                 text=True)
+        wait_until(lambda: "leafdisk-cmd" in thread_names(live.pid), "the command to be under way")
+        if how == "ended":
+            os.kill(live.pid, signal.SIGTERM)
+        else:
+            child.send_signal(signal.SIGINT)
+        wait_until(lambda: "leafdisk-cmd" not in thread_names(live.pid), "the command to be given up", timeout=60)
+        if how == "interrupted":
+            _, said = child.communicate(timeout=60)
+            assert "no answer yet; its mode stays writeback" in said, said
+            write_all(fd, b"n" * BLOCK, 0)
+            os.fsync(fd)
+            expected[:BLOCK] = b"n" * BLOCK
+        assert reader.is_alive()
+        os.kill(pid, signal.SIGCONT)
+        child.communicate(timeout=PATIENCE)
+        assert child.returncode == 1
+        reader.join(PATIENCE)
+        assert (end(live) if how == "interrupted" else live.wait()) == 0
+    with held(conf) as live:
+        assert_same(read_file(live.file("big.img"), len(expected)), expected, "afterwards")
+
+
 # ---- Modes -----------------------------------------------------------------------------
 
 

@@ -155,8 +155,11 @@ void disk_get_status(struct disk *disk, struct disk_status *status);
  * ERROR set: why something stays behind. The disk need not be open. */
 int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error);
 /* Another mode from now on, until the pool is closed; drains first where the
- * new mode needs it. Open files stay valid. Blocks. 0 or -errno with ERROR. */
-int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error);
+ * new mode needs it, and waits for the requests in work; GO_ON as above, and the
+ * mode stays where it says no. Open files stay valid. Blocks. 0 or -errno with
+ * ERROR. */
+int disk_set_mode(struct disk *disk, enum disk_mode mode, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+		  void *opaque, GError **error);
 
 struct disk_layer {
 	char *path; /* absolute, links followed */

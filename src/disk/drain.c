@@ -111,32 +111,58 @@ static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 	return true;
 }
 
-/* Drained behind the closed gate, so that nothing new comes. */
-static bool change_open(struct disk *disk, enum disk_mode mode, GError **error)
-{
-	enum disk_mode before = disk->mode;
-	bool good;
+struct change {
+	struct disk *disk;
+	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
+	void *opaque;
+};
 
-	gate_close(disk);
-	good = drain_open(disk, EVERYTHING, NULL, NULL, error) == 0;
+static bool change_goes_on(void *opaque)
+{
+	const struct change *change = opaque;
+
+	return !change->go_on || change->go_on(change->opaque, dirty_bytes_of(change->disk));
+}
+
+/* Behind the closed gate, so that nothing new comes. */
+static bool drain_and_change(struct change *change, enum disk_mode mode, GError **error)
+{
+	struct disk *disk = change->disk;
+	enum disk_mode before = disk->mode;
+	bool good = drain_open(disk, EVERYTHING, change->go_on, change->opaque, error) == 0;
+
 	disk->mode = mode;
 	if (good)
 		good = route_change(disk, error);
 	if (!good)
 		disk->mode = before;
+	return good;
+}
+
+static bool change_open(struct change *change, enum disk_mode mode, GError **error)
+{
+	struct disk *disk = change->disk;
+	bool good;
+
+	if (!gate_close_while(disk, change_goes_on, change))
+		return error_set(error, EINTR, "%s: given up while requests have no answer yet; its mode stays %s",
+				 disk->name, disk_mode_name(disk->mode));
+	good = drain_and_change(change, mode, error);
 	gate_open(disk);
 	return good;
 }
 
-int disk_set_mode(struct disk *disk, enum disk_mode mode, GError **error)
+int disk_set_mode(struct disk *disk, enum disk_mode mode, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+		  void *opaque, GError **error)
 {
+	struct change change = {disk, go_on, opaque};
 	g_autoptr(GError) local = NULL;
-	int result = mode == DISK_MODE_WRITEBACK ? 0 : disk_drain(disk, NULL, NULL, error);
+	int result = mode == DISK_MODE_WRITEBACK ? 0 : disk_drain(disk, go_on, opaque, error);
 
 	if (result < 0)
 		return result;
 	g_mutex_lock(&disk->open_lock);
-	if (may_change(disk, mode, &local) && mode != disk->mode && (!disk->open || change_open(disk, mode, &local)))
+	if (may_change(disk, mode, &local) && mode != disk->mode && (!disk->open || change_open(&change, mode, &local)))
 		disk->mode = mode;
 	g_mutex_unlock(&disk->open_lock);
 	if (!local)

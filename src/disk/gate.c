@@ -4,6 +4,9 @@
 #include "core/thread.h"
 #include "internal.h"
 
+/* How often who closes it is asked whether to go on. */
+#define ASK_US (100 * 1000)
+
 void gate_init(struct gate *gate)
 {
 	list_init(&gate->parked);
@@ -92,29 +95,52 @@ static void begin_closing(struct disk *disk)
 	migrate_send_back(disk);
 }
 
-bool gate_try_close(struct disk *disk, int64_t patience_us)
+/* Whether nothing is in work any more, waited for until UNTIL. */
+static bool await_idle(struct disk *disk, gint64 until)
 {
-	gint64 until = g_get_monotonic_time() + patience_us;
-	bool closed, waiting = true;
+	bool idle, waiting = true;
 
-	begin_closing(disk);
 	g_mutex_lock(&disk->lock);
 	while (disk->gate.active > 0 && waiting)
 		waiting = g_cond_wait_until(&disk->gate.changed, &disk->lock, until);
-	closed = disk->gate.active == 0;
+	idle = disk->gate.active == 0;
 	g_mutex_unlock(&disk->lock);
+	return idle;
+}
+
+bool gate_try_close(struct disk *disk, int64_t patience_us)
+{
+	gint64 until = g_get_monotonic_time() + patience_us;
+	bool closed;
+
+	begin_closing(disk);
+	closed = await_idle(disk, until);
 	if (!closed)
 		gate_open(disk);
 	return closed;
 }
 
+bool gate_close_while(struct disk *disk, bool (*go_on)(void *opaque), void *opaque)
+{
+	bool closed;
+
+	begin_closing(disk);
+	while (!(closed = await_idle(disk, g_get_monotonic_time() + ASK_US)) && go_on(opaque))
+		;
+	if (!closed)
+		gate_open(disk);
+	return closed;
+}
+
+static bool go_on_for_ever(void *opaque)
+{
+	(void)opaque;
+	return true;
+}
+
 void gate_close(struct disk *disk)
 {
-	begin_closing(disk);
-	g_mutex_lock(&disk->lock);
-	while (disk->gate.active > 0)
-		g_cond_wait(&disk->gate.changed, &disk->lock);
-	g_mutex_unlock(&disk->lock);
+	(void)gate_close_while(disk, go_on_for_ever, NULL);
 }
 
 static void release_locked(struct disk *disk)

@@ -45,6 +45,9 @@ bool gate_is_closing(struct disk *disk);
 /* Blocks until no request is in work, so from a thread that may wait (THREAD_WAITER),
  * which holds nothing that a request needs. Nests. */
 void gate_close(struct disk *disk);
+/* As long as GO_ON, which is asked several times a second, says so; false: it
+ * is open, as it was. */
+bool gate_close_while(struct disk *disk, bool (*go_on)(void *opaque), void *opaque);
 void gate_open(struct disk *disk);
 /* Closes it if that takes no longer than PATIENCE_US; false: it stays open, for a
  * request in work that a store does not answer is not to hold up the others. */

@@ -42,21 +42,17 @@ static int refuse_mode(const char *text, GError **error)
 	return -EINVAL;
 }
 
-/* Leaving writeback drains; done here first it can be given up. */
 int control_write_disk_mode(const struct control_subject *subject, const struct control_command *command,
 			    GError **error)
 {
 	struct disk_status status;
 	enum disk_mode mode;
-	int result = 0;
+	int result;
 
 	if (!disk_mode_from_name(command->text, &mode))
 		return refuse_mode(command->text, error);
 	disk_get_status(subject->disk, &status);
-	if (status.dirty_bytes > 0 && mode != DISK_MODE_WRITEBACK)
-		result = disk_drain(subject->disk, command->go_on, command->opaque, error);
-	if (result == 0)
-		result = disk_set_mode(subject->disk, mode, error);
+	result = disk_set_mode(subject->disk, mode, command->go_on, command->opaque, error);
 	if (result == 0 && g_strcmp0(status.mode, command->text) != 0)
 		log_event("%s: mode %s now, was %s", disk_name(subject->disk), command->text, status.mode);
 	return result;
