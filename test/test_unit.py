@@ -14,4 +14,4 @@ NAMES = sorted(name[:-2] for name in os.listdir(os.path.join(TREE, "test", "unit
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks={**ALONE, **SLOW}.get(name, ())) for name in NAMES])
 def test_unit(name, work):
-    run(os.path.join(BUILD, "unit", name), cwd=work, env={"TMPDIR": work}, timeout=600 if SANITIZED else 120)
+    run(os.path.join(BUILD, "unit", name), cwd=work, env={"TMPDIR": work}, timeout=1200 if SANITIZED else 600)
