@@ -129,6 +129,19 @@ def work(run_directory, request):
         shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def no_reports(request):
+    """What a sanitizer reports fails the test, also of a program that is killed or is
+    expected to fail."""
+    harness.reports.clear()
+    if "work" in request.fixturenames:
+        request.getfixturevalue("work")
+    yield
+    harness.finalise_all()
+    reports = list(harness.reports)
+    assert not reports, "\n".join(reports)
+
+
 @pytest.fixture
 def pool(work):
     path = os.path.join(work, "pool")

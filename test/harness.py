@@ -6,6 +6,7 @@ import faulthandler
 import json
 import mmap
 import os
+import re
 import select
 import signal
 import subprocess
@@ -69,9 +70,22 @@ def run(*command, timeout=PATIENCE, check=True, env=None, **options):
     options.setdefault("stderr", subprocess.PIPE)
     result = subprocess.run([str(word) for word in command], timeout=timeout, check=False, text=True,
                             errors="replace", env={**os.environ, **(env or {})}, **options)
+    note_report(command, f"{result.stdout}{result.stderr}")
     if check and result.returncode != 0:
         raise AssertionError(f"{command}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
     return result
+
+
+# How a report of a sanitizer begins, of a program that may be killed or refuse to run all the same.
+REPORT = re.compile(r"ERROR: (?:Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: ")
+# Those that the present test has met.
+reports = []
+
+
+def note_report(who, messages):
+    found = REPORT.search(messages)
+    if found:
+        reports.append(f"{who}:\n{messages[found.start():][:20000]}")
 
 
 def leafctl(*arguments, **options):
@@ -376,6 +390,7 @@ class Mount:
                 self.child.wait(60)
             if self.foreground:
                 self.status = self.child.returncode
+        note_report(self.log_path, self.messages())
 
     def messages(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:

@@ -153,3 +153,14 @@ def test_packages_are_listed_once():
         with open(os.path.join(directory, name), encoding="ascii") as file:
             lines = file.read().splitlines()
         assert len(lines) == len(set(lines)) and all(line.replace("-", "").replace(".", "").isalnum() for line in lines)
+
+
+@pytest.mark.parametrize("report", ["==1==ERROR: AddressSanitizer: heap-use-after-free", "WARNING: ThreadSanitizer: data race",
+                                    "==1==ERROR: LeakSanitizer: detected memory leaks",
+                                    "src/a.c:1:2: runtime error: signed integer overflow"])
+def test_a_report_of_a_sanitizer_is_noted(report):
+    """Also of a program that was to fail."""
+    harness.run("sh", "-c", 'echo "$1" >&2; exit 1', "sh", report, check=False)
+    (noted,) = harness.reports
+    harness.reports.clear()
+    assert report.split("==")[-1] in noted

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from harness import SANITIZED, TREE, faults, leafctl, make_image, program, run
+from harness import SANITIZED, TREE, faults, leafctl, make_image, note_report, program, run
 from store import FLAGS
 
 SOURCES = os.path.join(TREE, "test", "torture")
@@ -124,6 +124,7 @@ class Load:
     def result(self):
         """kind -> (succeeded, refused, failed)."""
         self.watch()
+        note_report(self.log, self.messages())
         assert self.process.returncode == 0, self.failure()
         rows = (line.split() for line in self.messages().splitlines())
         return {row[0]: tuple(int(word) for word in row[1:]) for row in rows if len(row) == 4}
@@ -133,6 +134,7 @@ class Load:
         self.slots.say_killing()
         self.live.kill9()
         self.watch()
+        note_report(self.log, self.messages())
         assert self.process.returncode == 0, self.messages()
 
     def failure(self):
