@@ -797,6 +797,25 @@ def test_taken_over(held, writeback, mount, pool, web1, work, cache, gate, rng):
     assert any(file_bytes(os.path.join(target, name))[:MIB] == lost for name in os.listdir(target))
 
 
+def test_a_record_that_cannot_be_read_for_a_moment(held, web1, work, gate, rng):
+    """Nobody can tell whose the image is: its changes wait, and the disk goes on."""
+    expected, live = bytearray(BLOCKS * BLOCK), held(env=faults("place.open/owners:EIO", gate=gate.path))
+    with left_open(live.file("web1.img")) as fd:
+        write_random(fd, expected, rng, 8)
+        gate.open()
+        refused = leafctl("drain", live.path, check=False)
+        assert refused.returncode == 1 and "Input/output error" in refused.stderr, refused.stderr
+        state = state_of(live)
+        assert state["state"] != "failed" and "record cannot be read" in state["reason"], state
+        write_random(fd, expected, rng, 8)
+        assert_same(read_file(live.file("web1.img"), len(expected)), expected, "meanwhile")
+        gate.close()
+        leafctl("drain", live.path)
+        assert dirty_of(live) == 0 and not lines_with(live, "another")
+    live.stop()
+    assert_same(converted(web1, work), expected, "the image alone")
+
+
 def test_taken_over_while_writers_wait(writeback, pool, web1, gate, rng):
     """They wait for room that nobody will make: EIO."""
     live = writeback("max_dirty=1M", env=failing(web1, gate, ["aio.write"]))

@@ -483,6 +483,26 @@ static void limit_batch(struct disk *disk, struct cache_batch_limits *limits)
 
 /* ---- One batch, to its image ----------------------------------------------- */
 
+/* False: DISK's image is another's, or nobody can tell for now; either is noted. */
+static bool has_image(struct migrator *migrator, struct disk *disk)
+{
+	g_autofree char *reason = NULL;
+	bool stands;
+	int result = owner_check_disk(disk, &stands);
+
+	if (result < 0) {
+		note_failure(migrator, disk, result, "its owner record cannot be read");
+		return false;
+	}
+	if (stands)
+		return true;
+	reason = g_strdup_printf("%s: failed: another has taken its image over; what the cache has of it is not "
+				 "written back (leafctl cache dump saves it)",
+				 disk->name);
+	fail_disk(migrator, disk, true, reason);
+	return false;
+}
+
 /* True: some of it went. */
 static bool migrate_batch(struct migrator *migrator, struct disk *disk, const struct cache_batch_limits *limits)
 {
@@ -495,15 +515,8 @@ static bool migrate_batch(struct migrator *migrator, struct disk *disk, const st
 		note_errno(migrator, disk, result, "cannot be opened again");
 		return false;
 	}
-	if (!owner_has_disk(disk)) {
-		g_autofree char *reason = g_strdup_printf(
-			"%s: failed: another has taken its image over; what the cache has of it is not written back "
-			"(leafctl cache dump saves it)",
-			disk->name);
-
-		fail_disk(migrator, disk, true, reason);
+	if (!has_image(migrator, disk))
 		return false;
-	}
 	result = take_batch(migrator, disk, limits, &batch);
 	if (result < 0 || !batch) {
 		if (result < 0 && result != -ENODATA)

@@ -269,13 +269,15 @@ static bool still_stands(const struct owner_record *record, const struct owner_s
 	return !record->clean && is_mount(record, self) && record->generation == generation;
 }
 
-bool owner_is_mine(const char *pool, const char *name, const struct owner_self *self, uint64_t generation)
+int owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation, bool *stands)
 {
+	g_autoptr(GError) error = NULL;
 	struct owner_record record;
-	bool mine = owner_read(pool, name, &record, NULL) && still_stands(&record, self, generation);
+	bool found = owner_read(pool, name, &record, &error);
 
+	*stands = found && still_stands(&record, self, generation);
 	owner_record_clear(&record);
-	return mine;
+	return found || error_to_errno(error) == -ENOENT ? 0 : error_to_errno(error);
 }
 
 bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,

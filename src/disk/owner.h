@@ -51,8 +51,9 @@ struct owner_want {
  * *GENERATION is 0. */
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
 		 uint64_t *generation, GError **error);
-/* Whether that claim still stands. */
-bool owner_is_mine(const char *pool, const char *name, const struct owner_self *self, uint64_t generation);
+/* Whether that claim still stands; it does not where there is no record any more.
+ * Below 0: nobody can tell. */
+int owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation, bool *stands);
 /* Says that all is in the image, if the claim still stands: with the image's
  * lock held, so that nobody claims meanwhile. GENERATION 0: nothing to do. */
 bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
@@ -97,8 +98,8 @@ bool owner_allows_disk(struct disk *disk, GError **error);
 bool owner_claim_disk(struct disk *disk, enum disk_mode mode,
 		      bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error),
 		      GError **error);
-/* Whether DISK's claim still stands. */
-bool owner_has_disk(struct disk *disk);
+/* As owner_check(), of DISK's claim. */
+int owner_check_disk(struct disk *disk, bool *stands);
 /* When all is in the image, before its lock is let go. */
 void owner_release_disk(struct disk *disk);
 /* ERROR says that the leaf is locked: adds by whom. */

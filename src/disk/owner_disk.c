@@ -71,12 +71,14 @@ bool owner_claim_disk(struct disk *disk, enum disk_mode mode,
 	return owner_claim(place.pool, place.name, disk->owner, &want, &disk->owner_generation, error);
 }
 
-bool owner_has_disk(struct disk *disk)
+int owner_check_disk(struct disk *disk, bool *stands)
 {
 	g_auto(owner_place) place = {0};
 
-	return !disk->owner || !disk->owner_generation || !place_of_disk(disk, &place) ||
-	       owner_is_mine(place.pool, place.name, disk->owner, disk->owner_generation);
+	*stands = true;
+	if (!disk->owner || !disk->owner_generation || !place_of_disk(disk, &place))
+		return 0;
+	return owner_check(place.pool, place.name, disk->owner, disk->owner_generation, stands);
 }
 
 void owner_release_disk(struct disk *disk)

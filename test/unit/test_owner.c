@@ -103,6 +103,14 @@ static void assert_refusal(const GError *error, enum owner_verdict verdict)
 	}
 }
 
+static void assert_stands(const char *name, const struct owner_self *who, uint64_t generation, bool expected)
+{
+	bool stands;
+
+	g_assert_cmpint(owner_check(pool, name, who, generation, &stands), ==, 0);
+	g_assert_true(stands == expected);
+}
+
 /* The verdict, and that a claim follows it. */
 static void check_row(const struct row *row, int64_t dead)
 {
@@ -120,8 +128,8 @@ static void check_row(const struct row *row, int64_t dead)
 		assert_refusal(error, row->verdict);
 	g_assert_true(owner_read(pool, "web1.leaf", &after, NULL));
 	g_assert_cmpuint(after.generation, ==, claimed ? 8 : 7);
-	g_assert_true(owner_is_mine(pool, "web1.leaf", &self, 8) == claimed);
-	g_assert_false(owner_is_mine(pool, "web1.leaf", &self, 7) && claimed);
+	assert_stands("web1.leaf", &self, 8, claimed);
+	assert_stands("web1.leaf", &self, 7, false);
 	owner_record_clear(&record);
 	owner_record_clear(&after);
 }
@@ -172,12 +180,12 @@ static void test_release(void)
 	g_assert_true(owner_claim(pool, "r.leaf", &other, &want, &second, NULL));
 	g_assert_cmpuint(second, >, first);
 	/* Taken over: nothing is changed. */
-	g_assert_false(owner_is_mine(pool, "r.leaf", &self, first));
+	assert_stands("r.leaf", &self, first, false);
 	g_assert_false(owner_release(pool, "r.leaf", &self, first, &error));
 	g_assert_error(error, LEAFDISK_ERROR, ESTALE);
-	g_assert_true(owner_is_mine(pool, "r.leaf", &other, second));
+	assert_stands("r.leaf", &other, second, true);
 	g_assert_true(owner_release(pool, "r.leaf", &other, second, NULL));
-	g_assert_false(owner_is_mine(pool, "r.leaf", &other, second));
+	assert_stands("r.leaf", &other, second, false);
 	g_assert_true(owner_read(pool, "r.leaf", &record, NULL));
 	g_assert_true(record.clean);
 	g_assert_cmpuint(record.generation, ==, second);
@@ -229,6 +237,7 @@ static void assert_refused(void)
 	g_autoptr(GError) error = NULL, claim = NULL;
 	struct owner_record record;
 	uint64_t generation;
+	bool stands;
 
 	g_assert_false(owner_read(pool, "bad.leaf", &record, &error));
 	g_assert_error(error, LEAFDISK_ERROR, EINVAL);
@@ -236,7 +245,7 @@ static void assert_refused(void)
 	g_assert_false(owner_claim(pool, "bad.leaf", &self, &want, &generation, &claim));
 	g_assert_error(claim, LEAFDISK_ERROR, EBUSY);
 	assert_mentions(claim, "leafctl unlock --force ");
-	g_assert_false(owner_is_mine(pool, "bad.leaf", &self, 0));
+	g_assert_cmpint(owner_check(pool, "bad.leaf", &self, 0, &stands), ==, -EINVAL);
 }
 
 static void test_bad_records(void)
