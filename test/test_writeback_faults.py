@@ -13,7 +13,7 @@ import pytest
 
 from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, MountError, assert_same, check_clean,
                      control_values, converted, discard, expect_errno, faults, file_bytes, leafctl, make_image,
-                     make_raw, opened, program, read_all, read_file, run, state_of, stats, thread_names,
+                     make_raw, opened, program, read_all, read_file, run, scaled, state_of, stats, thread_names,
                      wait_until, write_all, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
@@ -745,6 +745,32 @@ def test_ephemeral_and_others(mount, web1, work, cache, mode):
             refused = leafctl("mode", live.file("web1.img"), "ephemeral", check=False)
             assert refused.returncode == 1 and "before its first use" in refused.stderr
     assert converted(web1, work)[:BLOCK] == b"w" * BLOCK
+
+
+def test_a_mode_is_changed_while_its_image_fails(writeback, web1, gate, rng):
+    """It waits for all to be written, with the disk closed to others: an image that fails then is
+    opened anew all the same."""
+    live = writeback(env=faults("aio.datasync/web1.leaf:EIO%3", gate=gate.path))
+    changed = 0
+
+    def write(stop):
+        while not stop.is_set():
+            with contextlib.suppress(OSError), left_open(live.file("web1.img")) as fd:
+                write_all(fd, rng.randbytes(64 * KIB), rng.randrange(BLOCKS - 16) * BLOCK)
+
+    gate.open()
+    with in_background(write):
+        for _ in range(scaled(12, 60)):
+            for mode in ("persistent", "writeback"):
+                done = leafctl("mode", live.file("web1.img"), mode, check=False, timeout=120)
+                changed += done.returncode == 0
+    gate.close()
+    assert changed > 2
+    leafctl("mode", live.file("web1.img"), "writeback")
+    leafctl("drain", live.path)
+    assert dirty_of(live) == 0
+    live.stop()
+    check_clean(web1)
 
 
 # ---- Ownership -------------------------------------------------------------------------

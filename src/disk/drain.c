@@ -27,6 +27,16 @@ static uint64_t dirty_bytes_of(struct disk *disk)
 	return status.dirty_bytes;
 }
 
+/* The same while it is open: its lock may be held. */
+static uint64_t dirty_bytes_of_open(struct disk *disk)
+{
+	struct disk_status status = {0};
+
+	if (disk->local)
+		(void)migrate_get_status(disk, &status);
+	return status.dirty_bytes;
+}
+
 #define EVERYTHING UINT64_MAX
 
 /* With what was put before UNTIL_NS; also where it never will be clean. */
@@ -40,6 +50,8 @@ static bool is_dirty(struct disk *disk, uint64_t until_ns)
 		return true;
 	if (!migrate_is_needed(disk))
 		return false;
+	if (until_ns == EVERYTHING)
+		return true;
 	disk_get_status(disk, &status);
 	return loop_now_ns() - status.dirty_ns < until_ns;
 }
@@ -56,7 +68,7 @@ static int wait_until_clean(struct disk *disk, uint64_t until_ns, bool (*go_on)(
 			return error_set_errno(error, -result, "%s: its changes stay in the cache: %s", disk->name,
 					       reason),
 			       result;
-		if (go_on && !go_on(opaque, dirty_bytes_of(disk)))
+		if (go_on && !go_on(opaque, dirty_bytes_of_open(disk)))
 			return error_set(error, EINTR, "%s: given up; what is left stays in the cache", disk->name),
 			       -EINTR;
 		g_usleep(ASK_US);
@@ -121,15 +133,28 @@ static bool change_goes_on(void *opaque)
 {
 	const struct change *change = opaque;
 
-	return !change->go_on || change->go_on(change->opaque, dirty_bytes_of(change->disk));
+	return !change->go_on || change->go_on(change->opaque, dirty_bytes_of_open(change->disk));
 }
 
 /* Behind the closed gate, so that nothing new comes. */
+static bool drain_closed(struct change *change, GError **error)
+{
+	struct disk *disk = change->disk;
+	int result;
+
+	if (!disk->local)
+		return true;
+	migrate_lend_leaf(disk, true);
+	result = drain_open(disk, EVERYTHING, change->go_on, change->opaque, error);
+	migrate_lend_leaf(disk, false);
+	return result == 0;
+}
+
 static bool drain_and_change(struct change *change, enum disk_mode mode, GError **error)
 {
 	struct disk *disk = change->disk;
 	enum disk_mode before = disk->mode;
-	bool good = drain_open(disk, EVERYTHING, change->go_on, change->opaque, error) == 0;
+	bool good = drain_closed(change, error);
 
 	disk->mode = mode;
 	if (good)

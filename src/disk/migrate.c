@@ -197,6 +197,15 @@ void migrate_urge(struct disk *disk, int change)
 	migrate_kick(disk->local);
 }
 
+void migrate_lend_leaf(struct disk *disk, bool lent)
+{
+	struct migrator *migrator = migrator_of(disk);
+
+	g_mutex_lock(&migrator->lock);
+	disk->migration.lent = lent;
+	g_mutex_unlock(&migrator->lock);
+}
+
 int migrate_get_error(struct disk *disk, char **reason)
 {
 	struct migrator *migrator = migrator_of(disk);
@@ -402,16 +411,36 @@ static bool is_usable(const struct image *leaf)
 	return !leaf->failed && leaf->begun;
 }
 
+/* The one that was in its place. The gate is closed, and open_lock is held. */
+static struct image *put_leaf(struct disk *disk, struct image *leaf)
+{
+	struct image *before = disk->leaf;
+
+	disk->leaf = leaf;
+	return before;
+}
+
+/* AGAIN: it is not lent. */
+static struct image *exchange_lent(struct disk *disk, struct image *again)
+{
+	struct migrator *migrator = migrator_of(disk);
+	struct image *unused;
+
+	g_mutex_lock(&migrator->lock);
+	unused = disk->migration.lent ? put_leaf(disk, again) : again;
+	g_mutex_unlock(&migrator->lock);
+	return unused;
+}
+
 /* The new one takes the other's place behind the gate. Whoever has open_lock may
  * be waiting for this migration to pause: it is not waited for. */
 static int exchange_leaf(struct disk *disk, struct image *again)
 {
-	struct image *unused = again;
+	struct image *unused = exchange_lent(disk, again);
 
-	if (g_mutex_trylock(&disk->open_lock)) {
+	if (unused == again && g_mutex_trylock(&disk->open_lock)) {
 		if (try_close(disk)) {
-			unused = disk->leaf;
-			disk->leaf = again;
+			unused = put_leaf(disk, again);
 			gate_open(disk);
 		}
 		g_mutex_unlock(&disk->open_lock);

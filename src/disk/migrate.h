@@ -34,6 +34,7 @@ struct migration {
 	unsigned failures;   /* in a row */
 	int error;	     /* of the last one */
 	unsigned batch_max;  /* blocks; less than is tuned while the store is full */
+	bool lent;	     /* see migrate_lend_leaf() */
 	bool in_pieces;	     /* the batch has discards that are to make room for the rest of it */
 	uint64_t retry_at_ns;
 	bool failed; /* for good */
@@ -60,6 +61,9 @@ void migrate_drain(struct disk *disk, struct drain *drain);
 void migrate_send_back(struct disk *disk);
 /* All of DISK is wanted in the pool (+1), or no longer (-1). */
 void migrate_urge(struct disk *disk, int change);
+/* Who waits for DISK to be clean with its open_lock, behind its closed gate, lends
+ * the leaf meanwhile: one that failed can be exchanged, which needs both. */
+void migrate_lend_leaf(struct disk *disk, bool lent);
 /* 0: nothing has failed lately; otherwise -errno and a sentence (g_free). */
 int migrate_get_error(struct disk *disk, char **reason);
 
