@@ -32,19 +32,24 @@
 #define NS_PER_MS 1000000u
 #define RETRY_NS NS_PER_MS
 
-typedef long (*system_call)(long number, ...);
+/* What would be called without this file: a sanitizer's own function, which is to
+ * know of the call, or the C library's. */
+#define NEXT(name)                                                                                                     \
+	({                                                                                                             \
+		static _Atomic(__typeof__(&name)) found;                                                               \
+		__typeof__(&name) next = found;                                                                        \
+                                                                                                                       \
+		if (!next) {                                                                                           \
+			*(void **)(&next) = dlsym(RTLD_NEXT, #name);                                                   \
+			found = next;                                                                                  \
+		}                                                                                                      \
+		next;                                                                                                  \
+	})
 
-/* The C library's: this file has a syscall() of its own. */
+/* This file has a syscall() of its own. */
 static long call(long number, long a, long b, long c, long d, long e, long f)
 {
-	static _Atomic(system_call) next;
-	system_call function = next;
-
-	if (!function) {
-		*(void **)(&function) = dlsym(RTLD_NEXT, "syscall");
-		next = function;
-	}
-	return function(number, a, b, c, d, e, f);
+	return NEXT(syscall)(number, a, b, c, d, e, f);
 }
 
 static unsigned long setting(const char *name)
@@ -135,80 +140,68 @@ static bool pass(bool on_store)
 	return false;
 }
 
-#define CALL(type, name, parameters, on_store, ...)                                                                    \
+#define CALL(type, name, parameters, arguments, on_store)                                                              \
 	type name parameters;                                                                                          \
 	type name parameters                                                                                           \
 	{                                                                                                              \
-		return pass(on_store) ? (type)call(__VA_ARGS__) : -1;                                                  \
+		return pass(on_store) ? NEXT(name) arguments : -1;                                                     \
 	}
 
-CALL(ssize_t, pread, (int fd, void *data, size_t length, off_t at), has_fd(fd), SYS_pread64, fd, (long)data,
-     (long)length, at, 0, 0)
-CALL(ssize_t, pwrite, (int fd, const void *data, size_t length, off_t at), has_fd(fd), SYS_pwrite64, fd, (long)data,
-     (long)length, at, 0, 0)
-CALL(ssize_t, preadv, (int fd, const struct iovec *parts, int count, off_t at), has_fd(fd), SYS_preadv, fd, (long)parts,
-     count, at, 0, 0)
-CALL(ssize_t, pwritev, (int fd, const struct iovec *parts, int count, off_t at), has_fd(fd), SYS_pwritev, fd,
-     (long)parts, count, at, 0, 0)
-CALL(ssize_t, preadv2, (int fd, const struct iovec *parts, int count, off_t at, int flags), is_waited_for(fd, flags),
-     SYS_preadv2, fd, (long)parts, count, at, 0, flags)
-CALL(ssize_t, pwritev2, (int fd, const struct iovec *parts, int count, off_t at, int flags), has_fd(fd), SYS_pwritev2,
-     fd, (long)parts, count, at, 0, flags)
-CALL(int, fsync, (int fd), has_fd(fd), SYS_fsync, fd, 0, 0, 0, 0, 0)
-CALL(int, fdatasync, (int fd), has_fd(fd), SYS_fdatasync, fd, 0, 0, 0, 0, 0)
-CALL(int, ftruncate, (int fd, off_t size), has_fd(fd), SYS_ftruncate, fd, size, 0, 0, 0, 0)
-CALL(int, fallocate, (int fd, int mode, off_t at, off_t length), has_fd(fd), SYS_fallocate, fd, mode, at, length, 0, 0)
-CALL(off_t, lseek, (int fd, off_t at, int whence), whence >= SEEK_DATA && has_fd(fd), SYS_lseek, fd, at, whence, 0, 0,
-     0)
-CALL(int, stat, (const char *path, struct stat *st), has_path(AT_FDCWD, path), SYS_newfstatat, AT_FDCWD, (long)path,
-     (long)st, 0, 0, 0)
-CALL(int, lstat, (const char *path, struct stat *st), has_path(AT_FDCWD, path), SYS_newfstatat, AT_FDCWD, (long)path,
-     (long)st, AT_SYMLINK_NOFOLLOW, 0, 0)
-CALL(int, fstat, (int fd, struct stat *st), has_fd(fd), SYS_fstat, fd, (long)st, 0, 0, 0, 0)
-CALL(int, fstatat, (int directory, const char *path, struct stat *st, int flags), has_path(directory, path),
-     SYS_newfstatat, directory, (long)path, (long)st, flags, 0, 0)
+CALL(ssize_t, pread, (int fd, void *data, size_t length, off_t at), (fd, data, length, at), has_fd(fd))
+CALL(ssize_t, pwrite, (int fd, const void *data, size_t length, off_t at), (fd, data, length, at), has_fd(fd))
+CALL(ssize_t, preadv, (int fd, const struct iovec *parts, int count, off_t at), (fd, parts, count, at), has_fd(fd))
+CALL(ssize_t, pwritev, (int fd, const struct iovec *parts, int count, off_t at), (fd, parts, count, at), has_fd(fd))
+CALL(ssize_t, preadv2, (int fd, const struct iovec *parts, int count, off_t at, int flags),
+     (fd, parts, count, at, flags), is_waited_for(fd, flags))
+CALL(ssize_t, pwritev2, (int fd, const struct iovec *parts, int count, off_t at, int flags),
+     (fd, parts, count, at, flags), has_fd(fd))
+CALL(int, fsync, (int fd), (fd), has_fd(fd))
+CALL(int, fdatasync, (int fd), (fd), has_fd(fd))
+CALL(int, ftruncate, (int fd, off_t size), (fd, size), has_fd(fd))
+CALL(int, fallocate, (int fd, int mode, off_t at, off_t length), (fd, mode, at, length), has_fd(fd))
+CALL(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), whence >= SEEK_DATA && has_fd(fd))
+CALL(int, stat, (const char *path, struct stat *st), (path, st), has_path(AT_FDCWD, path))
+CALL(int, lstat, (const char *path, struct stat *st), (path, st), has_path(AT_FDCWD, path))
+CALL(int, fstat, (int fd, struct stat *st), (fd, st), has_fd(fd))
+CALL(int, fstatat, (int directory, const char *path, struct stat *st, int flags), (directory, path, st, flags),
+     has_path(directory, path))
 CALL(int, statx, (int directory, const char *path, int flags, unsigned mask, struct statx *st),
-     has_path(directory, path), SYS_statx, directory, (long)path, flags, mask, (long)st, 0)
-CALL(int, futimens, (int fd, const struct timespec times[2]), has_fd(fd), SYS_utimensat, fd, 0, (long)times, 0, 0, 0)
-CALL(int, unlinkat, (int directory, const char *path, int flags), has_path(directory, path), SYS_unlinkat, directory,
-     (long)path, flags, 0, 0, 0)
-CALL(int, unlink, (const char *path), has_path(AT_FDCWD, path), SYS_unlink, (long)path, 0, 0, 0, 0, 0)
-CALL(int, rename, (const char *from, const char *to), has_path(AT_FDCWD, to), SYS_rename, (long)from, (long)to, 0, 0, 0,
-     0)
-CALL(int, renameat, (int old, const char *from, int new, const char *to), has_path(new, to), SYS_renameat, old,
-     (long)from, new, (long)to, 0, 0)
-CALL(int, renameat2, (int old, const char *from, int new, const char *to, unsigned flags), has_path(new, to),
-     SYS_renameat2, old, (long)from, new, (long)to, (long)flags, 0)
+     (directory, path, flags, mask, st), has_path(directory, path))
+CALL(int, futimens, (int fd, const struct timespec times[2]), (fd, times), has_fd(fd))
+CALL(int, unlinkat, (int directory, const char *path, int flags), (directory, path, flags), has_path(directory, path))
+CALL(int, unlink, (const char *path), (path), has_path(AT_FDCWD, path))
+CALL(int, rename, (const char *from, const char *to), (from, to), has_path(AT_FDCWD, to))
+CALL(int, renameat, (int old, const char *from, int new, const char *to), (old, from, new, to), has_path(new, to))
+CALL(int, renameat2, (int old, const char *from, int new, const char *to, unsigned flags), (old, from, new, to, flags),
+     has_path(new, to))
 
 /* ---- Open ---------------------------------------------------------------------- */
 
-static int open_at(int directory, const char *path, int flags, va_list arguments)
+static mode_t mode_of(int flags, va_list arguments)
 {
-	mode_t mode = flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY)) ? va_arg(arguments, mode_t) : 0;
-
-	return pass(has_path(directory, path)) ? (int)call(SYS_openat, directory, (long)path, flags, mode, 0, 0) : -1;
+	return flags & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY)) ? va_arg(arguments, mode_t) : 0;
 }
 
 int openat(int directory, const char *path, int flags, ...)
 {
 	va_list arguments;
-	int fd;
+	mode_t mode;
 
 	va_start(arguments, flags);
-	fd = open_at(directory, path, flags, arguments);
+	mode = mode_of(flags, arguments);
 	va_end(arguments);
-	return fd;
+	return pass(has_path(directory, path)) ? NEXT(openat)(directory, path, flags, mode) : -1;
 }
 
 int open(const char *path, int flags, ...)
 {
 	va_list arguments;
-	int fd;
+	mode_t mode;
 
 	va_start(arguments, flags);
-	fd = open_at(AT_FDCWD, path, flags, arguments);
+	mode = mode_of(flags, arguments);
 	va_end(arguments);
-	return fd;
+	return pass(has_path(AT_FDCWD, path)) ? NEXT(open)(path, flags, mode) : -1;
 }
 
 /* For openat2(2), which the C library has no function for. */
