@@ -645,6 +645,30 @@ def test_interrupted_commands(held, hanging, rng, command):
         assert_same(read_file(live.file("big.img"), len(expected)), expected, "afterwards")
 
 
+@pytest.mark.parametrize("mode", ["direct", "persistent"])
+def test_a_mode_of_a_disk_without_dirty_blocks_waits_for_a_request(mount, cache, hanging, rng, mode):
+    """Nothing of it is in the migrator's hands; given up all the same."""
+    conf, pid = hanging
+    with mount(conf) as live, opened(live.file("big.img")) as fd:
+        write_all(fd, rng.randbytes(8 * MIB), 0)
+    live = mount(conf, f"cache={cache}", f"mode={mode}", "cache_size=16M")
+    with left_open(live.file("big.img")) as fd:
+        before = stats(live)["read_requests"]
+        os.kill(pid, signal.SIGSTOP)
+        reader = threading.Thread(target=os.pread, args=(fd, BLOCK, 7 * MIB), daemon=True)
+        reader.start()
+        wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work")
+        child = subprocess.Popen([program("leafctl"), "mode", live.file("big.img"), "writeback"],
+                                 stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: "leafdisk-cmd" in thread_names(live.pid), "the command to be under way")
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+        os.kill(pid, signal.SIGCONT)
+        assert f"no answer yet; its mode stays {mode}" in said, said
+        reader.join(PATIENCE)
+    live.stop()
+
+
 @pytest.mark.parametrize("how", ["interrupted", "ended"])
 def test_a_mode_that_waits_for_a_request(held, mount, hanging, rng, how):
     """Of a store that does not answer: given up with the client or the mount, and the disk goes on as it was."""
