@@ -14,9 +14,11 @@
 
 static const int busy[] = {EBUSY, 0};
 
+/* A run that was killed leaves its disks to the next one. */
 static void next_name(struct worker *worker, char name[NAME_BYTES])
 {
-	snprintf(name, NAME_BYTES, "own%u-%u.img", worker->number, ++worker->scratch.generation);
+	snprintf(name, NAME_BYTES, "own%u-%u-%llx.img", worker->number, ++worker->scratch.generation,
+		 (unsigned long long)worker->settings->seed);
 }
 
 /* After an error nobody knows which of its names it has, if any. */
