@@ -41,9 +41,10 @@ say = $(if $(V),:,printf '  %-5s %s\n')
 
 # ---- Sources -----------------------------------------------------------------
 
-LIBRARY_SOURCES := $(sort $(wildcard $(addprefix src/,core/*.c aio/*.c image/*.c image/*/*.c cache/*.c disk/*.c)))
-leafdisk_SOURCES := $(sort $(wildcard src/fuse/*.c))
-leafctl_SOURCES := $(sort $(wildcard src/ctl/*.c))
+SOURCES := $(sort $(wildcard src/*/*.c src/*/*/*.c))
+leafdisk_SOURCES := $(filter src/fuse/%,$(SOURCES))
+leafctl_SOURCES := $(filter src/ctl/%,$(SOURCES))
+LIBRARY_SOURCES := $(filter-out $(leafdisk_SOURCES) $(leafctl_SOURCES),$(SOURCES))
 UNIT_SOURCES := $(sort $(wildcard test/unit/test_*.c))
 FUZZ_SOURCES := $(sort $(wildcard test/fuzz/fuzz_*.c))
 ALL_SOURCES := $(LIBRARY_SOURCES) $(leafdisk_SOURCES) $(leafctl_SOURCES) $(UNIT_SOURCES) $(FUZZ_SOURCES)
@@ -52,7 +53,7 @@ UNITS := $(UNIT_SOURCES:test/unit/%.c=%)
 
 # ---- Variants: a folder, a compiler and flags each ---------------------------
 
-BASE_FLAGS := -std=gnu11 -D_GNU_SOURCE -DLEAFDISK_VERSION='"$(VERSION)"' -Iinclude -Wall -Wextra \
+BASE_FLAGS := -std=gnu11 -D_GNU_SOURCE -DLEAFDISK_VERSION='"$(VERSION)"' -Iinclude -Isrc -Wall -Wextra \
 	-Wstrict-prototypes -Wmissing-prototypes -fstack-protector-strong -pthread -g
 werror := $(if $(filter 0,$(WERROR)),,-Werror)
 faults := -DLEAFDISK_FAULTS $(werror)
@@ -122,7 +123,6 @@ $($(1)_DIR)/unit/%: $($(1)_DIR)/obj/test/unit/%.o $$($(1)_LIBRARY)
 	@$$(say) LD $$@
 	$$(Q)$$(call link,$(1)) -o $$@ $$^ $$(package_libs)
 
-$(call objects,$(1),$(UNIT_SOURCES)): private CPPFLAGS += -Isrc
 -include $(patsubst %.o,%.d,$(call objects,$(1),$(ALL_SOURCES) $($(1)_SOURCES)))
 endef
 $(foreach variant,$(VARIANTS),$(eval $(call variant_rules,$(variant))))

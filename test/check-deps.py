@@ -60,17 +60,20 @@ def library_breach(folder, header):
 
 
 def project_breach(tree, folder, path, header):
-    """HEADER is resolved as the compiler does: beside PATH, then in include/."""
+    """HEADER is resolved as the compiler does: beside PATH, in include/, then in src/.
+    What is in src/ belongs to its folder."""
     beside = os.path.normpath(os.path.join(os.path.dirname(path), header))
-    if os.path.exists(beside):
-        top, target = os.path.relpath(beside, tree).split(os.sep)[:2]
-        return None if target == folder else f"reaches into {top}/{target}"
-    if not os.path.exists(os.path.join(tree, "include", header)):
-        return f'"{header}" is neither beside the file nor in include/'
-    target = header.split("/")[0]
-    if target == folder or target in ALLOWED[folder]:
+    for place in (beside, os.path.join(tree, "include", header), os.path.join(tree, "src", header)):
+        if os.path.exists(place):
+            top, target = os.path.relpath(place, tree).split(os.sep)[:2]
+            break
+    else:
+        return f'"{header}" is neither beside the file nor in include/ or src/'
+    if target == folder:
         return None
-    return f"{folder} may not include {target}/"
+    if top == "src":
+        return f"reaches into {top}/{target}"
+    return None if target in ALLOWED[folder] else f"{folder} may not include {target}/"
 
 
 def breaches(tree):
