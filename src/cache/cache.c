@@ -13,10 +13,10 @@
 #include <unistd.h>
 
 #include "core/log.h"
-#include "log.h"
+#include "cache/log/log.h"
 #include "open.h"
-#include "reclaim.h"
-#include "writer.h"
+#include "cache/tail/reclaim.h"
+#include "cache/writer/writer.h"
 
 /* ---- Open and close ------------------------------------------------------ */
 

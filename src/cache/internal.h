@@ -34,8 +34,8 @@
 #include <pthread.h>
 
 #include "cache/cache.h"
-#include "index.h"
-#include "layers.h"
+#include "cache/index/index.h"
+#include "cache/index/layers.h"
 #include "recover.h"
 #include "storage.h"
 

@@ -8,9 +8,9 @@
 #include <sys/random.h>
 
 #include "core/error.h"
-#include "log.h"
+#include "cache/log/log.h"
 #include "transfer.h"
-#include "writer.h"
+#include "cache/writer/writer.h"
 
 /* ---- Size and superblock ------------------------------------------------- */
 

@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-#include "index.h"
-#include "layers.h"
+#include "cache/index/index.h"
+#include "cache/index/layers.h"
 
 /* What the log says of an id apart from its declaration. */
 struct id_state {

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "format.h"
+#include "cache/format/format.h"
 
 enum cache_super_result {
 	CACHE_SUPER_GOOD,

@@ -13,7 +13,7 @@
 
 #include <errno.h>
 
-#include "writer.h"
+#include "cache/writer/writer.h"
 
 static struct cache_watch *oldest_locked(const struct cache *cache)
 {

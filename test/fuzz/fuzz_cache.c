@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "../../src/cache/format.h"
-#include "../../src/cache/view.h"
+#include "cache/format/format.h"
+#include "cache/offline/view.h"
 
 #define FILE_BYTES_MAX (16u << 20)
 

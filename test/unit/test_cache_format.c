@@ -2,7 +2,7 @@
 #include <glib.h>
 #include <string.h>
 
-#include "cache/format.h"
+#include "cache/format/format.h"
 
 #define FILE_BYTES (CACHE_BYTES_MIN + 5)
 #define SLOT 300

@@ -2,7 +2,7 @@
 #include <glib.h>
 #include <string.h>
 
-#include "cache/index.h"
+#include "cache/index/index.h"
 #include "format/cache.h"
 
 #define SEGMENT CACHE_SEGMENT_BLOCKS

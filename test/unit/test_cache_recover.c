@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "cache/cache.h"
-#include "cache/index.h"
-#include "cache/layers.h"
+#include "cache/index/index.h"
+#include "cache/index/layers.h"
 #include "cache/offline.h"
 #include "cache/recover.h"
 #include "cache/transfer.h"

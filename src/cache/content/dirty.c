@@ -7,9 +7,9 @@
  * its one record itself, durably: two threads less to wake. */
 #include <errno.h>
 
-#include "log.h"
-#include "writeout.h"
-#include "writer.h"
+#include "cache/log/log.h"
+#include "cache/writer/writeout.h"
+#include "cache/writer/writer.h"
 
 /* An epoch without a guest's barrier is cut there: what it was at a moment is
  * as good as a guest that asks for nothing can expect. */

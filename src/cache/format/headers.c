@@ -12,7 +12,7 @@
 
 #include "core/thread.h"
 #include "format.h"
-#include "transfer.h"
+#include "cache/transfer.h"
 
 #define THREADS 16
 #define PIECE_BLOCKS 16

@@ -3,7 +3,7 @@
 #ifndef LEAFDISK_CACHE_WRITEOUT_H
 #define LEAFDISK_CACHE_WRITEOUT_H
 
-#include "internal.h"
+#include "cache/internal.h"
 
 /* Records that are written at once. */
 #define WRITES_MAX 4

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "transfer.h"
+#include "cache/transfer.h"
 #include "view.h"
 
 struct live_block {

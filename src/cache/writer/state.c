@@ -8,14 +8,14 @@
  * Layers that are mirrored are degraded at once: changes of their images that
  * come from now on cannot be recorded. What is dirty stays: it is in memory or
  * in the file, and whoever migrates empties the cache as far as it can. */
-#include "internal.h"
+#include "cache/internal.h"
 
 #include <string.h>
 
 #include "core/log.h"
-#include "log.h"
-#include "reclaim.h"
-#include "watch.h"
+#include "cache/log/log.h"
+#include "cache/tail/reclaim.h"
+#include "cache/watch.h"
 #include "writer.h"
 
 static void change_locked(struct cache *cache, enum cache_state state)

@@ -9,11 +9,11 @@
  * cleared (invariant 5). */
 #include <string.h>
 
-#include "content.h"
+#include "cache/content/put.h"
 #include "core/counters.h"
-#include "log.h"
+#include "cache/log/log.h"
 #include "reclaim.h"
-#include "watch.h"
+#include "cache/watch.h"
 
 struct victim {
 	struct cache *cache;

@@ -15,8 +15,8 @@
 
 #include "core/counters.h"
 #include "core/log.h"
-#include "log.h"
-#include "watch.h"
+#include "cache/log/log.h"
+#include "cache/watch.h"
 
 /* Longer looks cost more than they are worth while the lock is held. */
 #define LOOKUP_BLOCKS_MAX 65536

@@ -17,8 +17,8 @@
 #include <errno.h>
 
 #include "core/counters.h"
-#include "log.h"
-#include "watch.h"
+#include "cache/log/log.h"
+#include "cache/watch.h"
 #include "writer.h"
 
 #define SYNC_NS (5 * NS_PER_S)

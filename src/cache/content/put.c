@@ -5,13 +5,13 @@
  * published, it has marked the slot that it will supersede BUSY (invariant 7).
  * A layer that was dropped meanwhile has a new id or none: nothing is
  * published then, and what the log has under the old id is void. */
-#include "content.h"
+#include "put.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "core/counters.h"
-#include "reclaim.h"
+#include "cache/tail/reclaim.h"
 
 #define CACHE_LINE_BYTES 64
 

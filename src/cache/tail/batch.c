@@ -18,7 +18,7 @@
 
 #include "batch_data.h"
 #include "core/memory.h"
-#include "log.h"
+#include "cache/log/log.h"
 #include "reclaim.h"
 
 struct epoch_range {

@@ -5,9 +5,9 @@
 
 #include "cache/offline.h"
 #include "core/error.h"
-#include "recover.h"
-#include "storage.h"
-#include "transfer.h"
+#include "cache/recover.h"
+#include "cache/storage.h"
+#include "cache/transfer.h"
 
 struct creation {
 	const struct cache_options *options;

@@ -12,8 +12,8 @@
 #include "aio/blocking.h"
 #include "core/counters.h"
 #include "core/memory.h"
-#include "log.h"
-#include "watch.h"
+#include "cache/log/log.h"
+#include "cache/watch.h"
 
 #define READS_MAX 4
 

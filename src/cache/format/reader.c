@@ -11,8 +11,8 @@
 
 #include "core/error.h"
 #include "headers.h"
-#include "recover.h"
-#include "transfer.h"
+#include "cache/recover.h"
+#include "cache/transfer.h"
 
 /* A log has far fewer records behind the last durable one. */
 #define WAITING_MAX 4096

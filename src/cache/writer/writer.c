@@ -8,8 +8,8 @@
 
 #include "core/error.h"
 #include "core/thread.h"
-#include "log.h"
-#include "watch.h"
+#include "cache/log/log.h"
+#include "cache/watch.h"
 #include "writeout.h"
 
 #define SEAL_NS (200 * NS_PER_MS)

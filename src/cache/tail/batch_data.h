@@ -4,7 +4,7 @@
 
 #include <glib.h>
 
-#include "internal.h"
+#include "cache/internal.h"
 
 struct batch_item {
 	uint64_t block;

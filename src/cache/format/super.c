@@ -11,8 +11,8 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/trace.h"
-#include "recover.h"
-#include "transfer.h"
+#include "cache/recover.h"
+#include "cache/transfer.h"
 
 #define HEAD_BYTES (CACHE_SUPER_OFFSET(CACHE_SUPER_COPIES - 1) + CACHE_SUPER_BYTES)
 

@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_CACHE_WRITER_H
 #define LEAFDISK_CACHE_WRITER_H
 
-#include "internal.h"
+#include "cache/internal.h"
 
 bool writer_init(struct cache *cache, GError **error);
 bool writer_start(struct cache *cache, GError **error);

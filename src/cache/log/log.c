@@ -15,8 +15,8 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/memory.h"
-#include "reclaim.h"
-#include "writer.h"
+#include "cache/tail/reclaim.h"
+#include "cache/writer/writer.h"
 
 /* Free segments that must be left over. */
 static const uint64_t reserved_segments[] = {[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_MOVE] = 0};

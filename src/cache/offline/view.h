@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 #include "cache/offline.h"
-#include "index.h"
-#include "layers.h"
-#include "recover.h"
+#include "cache/index/index.h"
+#include "cache/index/layers.h"
+#include "cache/recover.h"
 
 struct cache_view {
 	const char *path; /* the caller's */

@@ -22,9 +22,9 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/thread.h"
-#include "log.h"
-#include "watch.h"
-#include "writer.h"
+#include "cache/log/log.h"
+#include "cache/watch.h"
+#include "cache/writer/writer.h"
 
 #define LOW_WATER_MIN 5
 #define LOW_WATER_MAX 64

@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_CACHE_CONTENT_H
 #define LEAFDISK_CACHE_CONTENT_H
 
-#include "log.h"
+#include "cache/log/log.h"
 
 /* Copies the grant's blocks from DATA and sets their checksums. No lock. */
 void content_copy(const struct log_grant *grant, const uint8_t *data);

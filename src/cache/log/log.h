@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_CACHE_LOG_H
 #define LEAFDISK_CACHE_LOG_H
 
-#include "internal.h"
+#include "cache/internal.h"
 
 /* Consecutive data slots in one record, to be filled and then given to
  * log_copied_locked(). */

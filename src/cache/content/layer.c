@@ -12,14 +12,14 @@
  * A change that cannot be recorded degrades the layer: it has a new id from
  * then on, with nothing cached, and what the log has under the old id is void.
  * Once the log takes a DROP of the old id the layer is active again. */
-#include "internal.h"
+#include "cache/internal.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "log.h"
-#include "reclaim.h"
-#include "writer.h"
+#include "cache/log/log.h"
+#include "cache/tail/reclaim.h"
+#include "cache/writer/writer.h"
 
 /* Of all that may be dirty, for which whoever migrates is woken to look. */
 #define DIRTY_STEPS 16

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "headers.h"
-#include "transfer.h"
+#include "cache/format/headers.h"
+#include "cache/transfer.h"
 #include "view.h"
 
 struct check {

@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_CACHE_RECLAIM_H
 #define LEAFDISK_CACHE_RECLAIM_H
 
-#include "internal.h"
+#include "cache/internal.h"
 
 bool reclaim_start(struct cache *cache, GError **error);
 /* Ends the thread; what it has begun is left for the next mount. */
