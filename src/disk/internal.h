@@ -13,9 +13,9 @@
 #include "gate.h"
 #include "image/image.h"
 #include "migrate.h"
-#include "range_lock.h"
+#include "disk/io/range_lock.h"
 #include "stack.h"
-#include "streams.h"
+#include "disk/io/streams.h"
 
 /* What the disks of a pool share to use its cache. */
 struct local {

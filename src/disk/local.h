@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_DISK_LOCAL_H
 #define LEAFDISK_DISK_LOCAL_H
 
-#include "io.h"
+#include "disk/io/io.h"
 
 /* Until the cache may take what it had no room for; DIRTY: for migration's sake. */
 enum step local_wait_for_room(struct disk_io *io, bool dirty);

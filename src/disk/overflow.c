@@ -18,7 +18,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "io.h"
+#include "disk/io/io.h"
 
 #define DIRECTORY ".leafdisk"
 #define SUBDIRECTORY "overflow"

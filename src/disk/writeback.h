@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_DISK_WRITEBACK_H
 #define LEAFDISK_DISK_WRITEBACK_H
 
-#include "io.h"
+#include "disk/io/io.h"
 
 /* As io_write_blocks(). */
 uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer);
