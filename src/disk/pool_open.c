@@ -3,7 +3,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "modes.h"
+#include "disk/mode/names.h"
 #include "pool_internal.h"
 #include "tunables.h"
 

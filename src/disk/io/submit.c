@@ -23,8 +23,8 @@
 
 #include "core/counters.h"
 #include "core/fault.h"
-#include "disk/local.h"
-#include "disk/writeback.h"
+#include "disk/mode/ephemeral.h"
+#include "disk/mode/writeback.h"
 
 static void io_finish(struct disk_io *io);
 

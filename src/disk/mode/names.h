@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_DISK_MODES_H
 #define LEAFDISK_DISK_MODES_H
 
-#include "internal.h"
+#include "disk/internal.h"
 
 struct local_options {
 	const struct place *pool; /* borrowed */

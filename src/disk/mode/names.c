@@ -1,14 +1,14 @@
 /* Modes: their names, what they share, and what they show of themselves. */
-#include "modes.h"
+#include "names.h"
 
 #include <string.h>
 
 #include "core/config.h"
 #include "core/log.h"
 #include "disk/pool.h"
-#include "overflow.h"
-#include "route.h"
-#include "tunables.h"
+#include "disk/overflow.h"
+#include "disk/route.h"
+#include "disk/tunables.h"
 
 #define NS_PER_S UINT64_C(1000000000)
 

@@ -11,11 +11,11 @@
  * Ephemeral. The cache takes what it has room for; the rest goes to the
  * overflow layer, and once it is there the cache forgets what it had of it.
  *   2. A block in the cache is newer than the same block in the overflow layer. */
-#include "local.h"
+#include "ephemeral.h"
 
 #include <errno.h>
 
-#include "overflow.h"
+#include "disk/overflow.h"
 
 static void room_found(struct loop_task *task)
 {

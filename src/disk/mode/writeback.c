@@ -13,8 +13,8 @@
 
 #include <errno.h>
 
-#include "local.h"
-#include "migrate.h"
+#include "ephemeral.h"
+#include "disk/migrate.h"
 
 /* Back before the gate. At the end of a mount nothing waits any more: what was
  * not acknowledged fails. */
