@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "control_files.h"
+#include "fuse/control/files.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "end.h"

@@ -18,7 +18,7 @@
 
 #include "attributes.h"
 #include "core/error.h"
-#include "ops_control.h"
+#include "fuse/control/ops.h"
 #include "request.h"
 
 #define MODE_BITS 07777

@@ -21,7 +21,7 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
-#include "ops_control.h"
+#include "fuse/control/ops.h"
 #include "request.h"
 
 static struct request *request_of(struct disk_io *io)

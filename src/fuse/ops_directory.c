@@ -3,7 +3,7 @@
 
 #include <errno.h>
 
-#include "control.h"
+#include "fuse/control/tree.h"
 #include "directory.h"
 #include "request.h"
 #include "shown.h"

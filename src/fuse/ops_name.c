@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "entry.h"
-#include "ops_control.h"
+#include "fuse/control/ops.h"
 #include "request.h"
 #include "shown.h"
 

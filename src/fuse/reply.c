@@ -30,7 +30,7 @@
 #include <errno.h>
 #include <linux/fuse.h>
 
-#include "control.h"
+#include "fuse/control/tree.h"
 #include "core/fault.h"
 
 /* The last errno that programs know. */

@@ -26,7 +26,7 @@
 #include "end.h"
 #include "handle.h"
 #include "ops.h"
-#include "ops_control.h"
+#include "fuse/control/ops.h"
 
 int session_log_refusal(const GError *error)
 {

@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_FUSE_OPS_CONTROL_H
 #define LEAFDISK_FUSE_OPS_CONTROL_H
 
-#include "control.h"
+#include "tree.h"
 
 void control_op_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name);
 void control_op_getattr(fuse_req_t fuse, fuse_ino_t ino);

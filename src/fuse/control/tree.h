@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-#include "directory.h"
-#include "session.h"
+#include "fuse/directory.h"
+#include "fuse/session.h"
 
 /* In the top directory. The name of a disk ends in ".img", so none has it. */
 #define CONTROL_NAME ".leafdisk"

@@ -3,7 +3,7 @@
  * Values come from image files and from whoever names files in the pool. So
  * that none can pretend to be a line of its own, control characters and
  * backslashes are octal escapes, as in /proc/mounts. */
-#include "control_files.h"
+#include "files.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "session.h"
+#include "fuse/session.h"
 
 /* What a file is about. */
 struct control_subject {

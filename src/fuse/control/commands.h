@@ -2,8 +2,8 @@
 #ifndef LEAFDISK_FUSE_CONTROL_COMMANDS_H
 #define LEAFDISK_FUSE_CONTROL_COMMANDS_H
 
-#include "control.h"
-#include "control_files.h"
+#include "tree.h"
+#include "files.h"
 
 struct control_command {
 	const char *text; /* what was written, without the line's end */

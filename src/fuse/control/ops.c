@@ -13,13 +13,13 @@
  *
  * The kernel keeps no entry and no attributes: a name may mean another disk
  * the next time. */
-#include "ops_control.h"
+#include "ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "request.h"
+#include "fuse/request.h"
 
 /* What fuse_file_info.fh points to. */
 struct control_file {

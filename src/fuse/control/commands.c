@@ -2,7 +2,7 @@
  *
  * A command that changed something is an event; one that failed is the
  * caller's, who gets the errno, and the sentence in `last_error`. */
-#include "control_commands.h"
+#include "commands.h"
 
 #include <errno.h>
 #include <string.h>

@@ -10,14 +10,14 @@
  * So nothing is kept for what the kernel knows of the tree: a number whose
  * disk is gone finds no node and is stale. Numbers of nodes are not used
  * again. */
-#include "control.h"
+#include "tree.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "control_commands.h"
-#include "shown.h"
+#include "commands.h"
+#include "fuse/shown.h"
 
 #define ROW_BITS 8
 #define DIRECTORY_MODE (S_IFDIR | 0500)
