@@ -100,7 +100,7 @@ COMPARES_ERRNOS = {
     "src/disk/owner.c": "kill and locks: there is such a process, such a holder",
     "src/disk/owner_record.c": "its own: the record is too long",
     "src/fuse/reply.c": "what the kernel takes for something else",
-    "src/ctl/control.c": "the control tree is the owner's only",
+    "src/ctl/client.c": "the control tree is the owner's only",
 }
 
 

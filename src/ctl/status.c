@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "control.h"
+#include "client.h"
 #include "core/config.h"
 #include "ctl.h"
 

@@ -1,5 +1,5 @@
 /* What a running mount tells in its control tree. Commands: command.c. */
-#include "control.h"
+#include "client.h"
 
 #include <errno.h>
 #include <string.h>

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "control.h"
+#include "client.h"
 #include "core/error.h"
 #include "drain_progress.h"
 #include "interrupt.h"
