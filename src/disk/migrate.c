@@ -497,14 +497,25 @@ static void grow_batches(struct migration *migration)
 		migration->batch_max = UINT_MAX;
 }
 
-/* DISK is busy: only this thread looks at these. */
+/* Who urges a disk changes its count of failures. */
+static bool found_no_room(struct disk *disk)
+{
+	struct migrator *migrator = migrator_of(disk);
+	bool found;
+
+	g_mutex_lock(&migrator->lock);
+	found = disk->migration.failures && apply_found_no_room(disk->migration.error);
+	g_mutex_unlock(&migrator->lock);
+	return found;
+}
+
+/* DISK is busy: only this thread looks at how large its batches are. */
 static void limit_batch(struct disk *disk, struct cache_batch_limits *limits)
 {
 	struct cache_dirty dirty;
 
 	cache_layer_get_dirty(disk->cached, &dirty);
-	disk->migration.in_pieces =
-		disk->migration.failures && apply_found_no_room(disk->migration.error) && dirty.zeros > 0;
+	disk->migration.in_pieces = found_no_room(disk) && dirty.zeros > 0;
 	limits->data_blocks = MIN(limits->data_blocks, disk->migration.batch_max);
 	if (disk->migration.in_pieces)
 		limits->data_blocks = limits->extents = FULL_BATCH;
