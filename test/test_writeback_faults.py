@@ -17,7 +17,7 @@ from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, MountE
                      wait_until, write_all, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
-from test_owner import record_of, refusal, wait_released
+from test_owner import record_of, refusal, wait_released, write_record
 
 BLOCKS = 8 * MIB // BLOCK
 # Nothing is written back unless somebody asks for it.
@@ -864,6 +864,39 @@ def test_a_record_that_cannot_be_read_for_a_moment(held, web1, work, gate, rng):
         assert dirty_of(live) == 0 and not lines_with(live, "another")
     live.stop()
     assert_same(converted(web1, work), expected, "the image alone")
+
+
+@pytest.mark.usefixtures("web1")
+def test_taken_over_while_its_store_hangs(held, mount, hanging, pool, rng):
+    """A request without an answer holds up what the disk lets go of, and neither the disk's other
+    requests nor the other disks."""
+    conf, pid = hanging
+    content, answered = rng.randbytes(8 * MIB), []
+    with mount(conf) as live, opened(live.file("big.img")) as fd:
+        write_all(fd, content, 0)
+    live = held(conf)
+    with left_open(live.file("web1.img")) as other, left_open(live.file("big.img")) as fd:
+        for each in (fd, other):
+            write_all(each, b"n" * BLOCK, 0)
+            os.fsync(each)
+        before = stats(live)["read_requests"]
+        os.kill(pid, signal.SIGSTOP)
+        reader = threading.Thread(target=lambda: answered.append(os.pread(fd, BLOCK, 7 * MIB)), daemon=True)
+        reader.start()
+        wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work")
+        write_record(pool, "big.img@device")
+        refused = leafctl("drain", live.file("big.img"), check=False, timeout=60)
+        assert refused.returncode == 1 and "another has taken its image over" in refused.stderr, refused.stderr
+        assert state_of(live, "big.img")["state"] == "failed"
+        expect_errno(errno.EIO, os.fsync, fd)
+        leafctl("drain", live.file("web1.img"), timeout=60)
+        assert dirty_of(live) == 0 and reader.is_alive()
+        os.kill(pid, signal.SIGCONT)
+        reader.join(PATIENCE)
+        assert_same(b"".join(answered), content[7 * MIB:7 * MIB + BLOCK], "what was in work")
+        assert end(live) == 1
+    with mount(conf) as live:
+        assert_same(read_file(live.file("web1.img"), BLOCK), b"n" * BLOCK, "the other disk")
 
 
 def test_taken_over_while_writers_wait(writeback, pool, web1, gate, rng):

@@ -528,7 +528,7 @@ static int get_extent(struct disk *disk, uint64_t offset, struct disk_extent *ex
 	uint64_t size = disk->size_bytes, end;
 	struct image_extent found;
 
-	if (disk->route == ROUTE_FAILED)
+	if (disk->route == ROUTE_FAILED || disk->refusing)
 		return -EIO;
 	if (offset >= size)
 		return 0;

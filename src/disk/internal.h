@@ -72,6 +72,9 @@ struct disk {
 	_Atomic bool open;	   /* the chain: also without opens, while something is dirty */
 	uint64_t owner_generation; /* of the claim; 0: none */
 
+	/* It has failed, and its route is to follow: requests that begin are refused. */
+	_Atomic bool refusing;
+
 	/* Constant while open, but for what happens behind the gate. */
 	enum route route;
 	struct image *leaf;  /* NULL: ephemeral */

@@ -365,19 +365,20 @@ static bool try_close(struct disk *disk)
 	return false;
 }
 
-/* For good. The disk is busy. */
+/* For good. The disk is busy. From now on requests that begin are refused; its
+ * route follows once the gate can be closed (end_route), which a request in work
+ * that a store does not answer holds up, and nobody else. */
 static void fail_disk(struct migrator *migrator, struct disk *disk, bool lost, const char *reason)
 {
+	disk->refusing = true;
 	g_mutex_lock(&migrator->lock);
 	disk->migration.failed = true;
 	disk->migration.lost = lost;
 	set_reason_locked(&disk->migration, reason);
+	disk->migration.retry_at_ns = 0;
 	answer_drains_locked(&disk->migration, -EIO);
 	g_mutex_unlock(&migrator->lock);
 	log_error("%s", reason);
-	gate_close(disk);
-	route_fail(disk, lost);
-	gate_open(disk);
 }
 
 struct lost {
@@ -767,6 +768,15 @@ static uint64_t get_retry_time(struct migrator *migrator, const struct disk *dis
 	return retry_at_ns;
 }
 
+/* A disk that has failed: what it is made of is let go of. */
+static void end_route(struct disk *disk)
+{
+	if (!try_close(disk))
+		return;
+	route_fail(disk, disk->migration.lost);
+	gate_open(disk);
+}
+
 /* With its open_lock; the rest of a migration is written by this thread or with
  * that lock. */
 static void look_at_state(struct look *look, struct disk *disk)
@@ -775,12 +785,16 @@ static void look_at_state(struct look *look, struct disk *disk)
 	struct migration *migration = &disk->migration;
 	uint64_t retry_at_ns = get_retry_time(look->migrator, disk);
 
-	if (migration->failed || !disk->open)
+	if (!disk->open || disk->route == ROUTE_FAILED)
 		return;
 	if (retry_at_ns > look->now_ns)
 		look_again(look, retry_at_ns);
+	else if (migration->failed)
+		end_route(disk);
 	else if (migration->away != suspended && (migration->away || !migrate_is_needed(disk)))
 		change_route(look, disk, suspended);
+	if (migration->failed)
+		return;
 	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk) &&
 	    retry_at_ns <= look->now_ns)
 		leave(look, disk);

@@ -190,6 +190,7 @@ static void give_up_leaf(struct disk *disk)
 void route_fail(struct disk *disk, bool lost)
 {
 	disk->route = ROUTE_FAILED;
+	disk->refusing = false;
 	if (lost)
 		give_up_leaf(disk);
 }
@@ -210,6 +211,8 @@ void route_close(struct disk *disk)
 	bool good;
 
 	migrate_detach(disk);
+	if (disk->refusing)
+		route_fail(disk, disk->migration.lost);
 	good = disk->route != ROUTE_FAILED && !has_dirty(disk) && flush_leaf(disk, NULL);
 	if (good)
 		owner_release_disk(disk);

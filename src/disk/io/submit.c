@@ -456,8 +456,12 @@ static void start(struct disk_io *io)
 	io->pending = 0;
 	io->phase = io->stage = 0;
 	io->starved = io->submitting = false;
-	if (!set_range(io, io->disk->size_bytes))
+	if (!set_range(io, io->disk->size_bytes)) {
 		io->phase = PHASE_NONE;
+	} else if (io->disk->refusing) {
+		io->result = -EIO;
+		io->phase = PHASE_NONE;
+	}
 	io->next_block = io->first_block;
 	if (io->phase == 0 && io->op != DISK_READ && io->op != DISK_FLUSH && !disk_takes_writes(io->disk)) {
 		io->result = -EROFS;
