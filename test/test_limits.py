@@ -182,6 +182,10 @@ def test_a_limit_for_threads(mount, pool, work, mode):
         live.stop()
         works += 1
     assert works >= 3
+    live = mount(*options, env=faults("thread.spawn/leafdisk-cmd:EAGAIN"))
+    assert leafctl("drain", live.path, check=False).returncode == 1
+    assert "a command is refused, as no thread can be started for it" in live.messages()
+    live.stop()
     live = mount(*options, env=faults("thread.spawn/leafdisk-loop:EAGAIN", "thread.spawn/leafdisk-step:EAGAIN@2",
                                       "thread.spawn/leafdisk-wait:EAGAIN@2"))
     with opened(live.file("d.img")) as fd:

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/fault.h"
+#include "core/log.h"
 #include "core/thread.h"
 
 struct request *request_new(fuse_req_t fuse)
@@ -130,8 +131,12 @@ void request_start_thread(struct request *request, void (*run)(struct request *)
 	request->finish = finish;
 	request->work.task.run = alone_done;
 	result = thread_spawn(NULL, "leafdisk-cmd", THREAD_WAITER, alone_main, request);
-	if (result < 0)
+	if (result < 0) {
+		log_warning_limited("leafdisk-cmd", "refused",
+				    "a command is refused, as no thread can be started for it: %s",
+				    g_strerror(-result));
 		request_reply(request, result);
+	}
 }
 
 void request_submit(struct request *request, struct disk *disk, enum disk_op op, uint64_t offset, uint64_t length,
