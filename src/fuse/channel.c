@@ -270,13 +270,23 @@ static int clone_descriptor(int master, GError **error)
 	return fd;
 }
 
+static int duplicate_descriptor(int master, GError **error)
+{
+	int fd = fcntl(master, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		error_set_errno(error, errno, "cannot duplicate the FUSE descriptor");
+	return fd;
+}
+
+/* The session's own number is libfuse's, which closes it with the mount: a channel
+ * that is still at work would answer to whatever is opened under it next. */
 bool channel_attach(struct channel *channel, bool clone, GError **error)
 {
 	int master = fuse_session_fd(channel->session->fuse);
 	int flags;
 
-	channel->fd = clone ? clone_descriptor(master, error) : master;
-	channel->cloned = clone;
+	channel->fd = clone ? clone_descriptor(master, error) : duplicate_descriptor(master, error);
 	if (channel->fd < 0)
 		return false;
 	flags = fcntl(channel->fd, F_GETFL);
@@ -299,7 +309,7 @@ void channel_free(struct channel *channel)
 	pool_free(channel->receives);
 	pool_free(channel->reads);
 	loop_free(channel->loop);
-	if (channel->cloned && channel->fd >= 0)
+	if (channel->fd >= 0)
 		close(channel->fd);
 	g_free(channel);
 }

@@ -21,8 +21,7 @@ struct channel {
 	struct session *session;
 	struct loop *loop;
 	struct disk_context *disks;
-	int fd;	     /* of this channel; -1 before channel_attach() */
-	bool cloned; /* fd is the channel's to close */
+	int fd; /* of this channel; -1 before channel_attach() */
 
 	struct pool *requests;
 	struct pool *receives;
@@ -48,7 +47,7 @@ struct channel {
 
 /* Loop, pools and disk context. NULL and ERROR when they cannot be had. */
 struct channel *channel_new(struct session *session, GError **error);
-/* Gives the channel the session's descriptor, or a clone of it. */
+/* Gives the channel a descriptor of its own: the session's under another number, or a clone. */
 bool channel_attach(struct channel *channel, bool clone, GError **error);
 /* Its loop must have ended. NULL is allowed. */
 void channel_free(struct channel *channel);

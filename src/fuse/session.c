@@ -222,7 +222,7 @@ static void start_threads(struct session *session)
 	}
 }
 
-/* Clones first: the connection lives as long as one of its descriptors, and
+/* The channels' first: the connection lives as long as one of its descriptors, and
  * whoever waits on the mount is let go when it ends. */
 static void end_connection(struct session *session)
 {
@@ -244,7 +244,7 @@ void session_cut_off(struct session *session)
 
 	pthread_mutex_lock(&session->connection_lock);
 	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
-		if (session->channels[i] && session->channels[i]->cloned)
+		if (session->channels[i] && session->channels[i]->fd >= 0)
 			dup3(nothing, session->channels[i]->fd, O_CLOEXEC);
 	if (session->mounted)
 		fuse_session_unmount(session->fuse);
