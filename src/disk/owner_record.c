@@ -24,6 +24,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/place.h"
+#include "core/thread.h"
 #include "owner_text.h"
 
 #define TEMPORARY_PREFIX ".new-"
@@ -48,8 +49,10 @@ void owner_record_clear(struct owner_record *record)
 
 static int open_owners(const char *pool, bool make)
 {
-	int fd = place_open_absolute(pool);
+	int fd;
 
+	thread_assert_may_block();
+	fd = place_open_absolute(pool);
 	for (unsigned i = 0; i < G_N_ELEMENTS(directories) && fd >= 0; i++) {
 		int inner = place_enter(fd, directories[i], make);
 
