@@ -396,6 +396,15 @@ def test_another_error_refuses(mount, pool, web1):
     assert record_of(pool)["clean"] == "true"
 
 
+def test_a_disk_that_cannot_be_opened_is_not_made(mount, pool):
+    with mount("create", env=faults("owner.write:EIO@1x1")) as live:
+        new = live.file("new.img")
+        expect_errno(errno.EIO, os.open, new, os.O_CREAT | os.O_RDWR)
+        assert live.names() == [] and not [name for name in os.listdir(pool) if name.endswith(".leaf")]
+        os.close(os.open(new, os.O_CREAT | os.O_RDWR))
+        assert live.names() == ["new.img"]
+
+
 def test_a_release_that_fails(mount, pool, web1):
     """The daemon goes on with the disk; the next one takes it when the lock is free."""
     with mount(env=faults("owner.write:EIO@2x1")) as live:

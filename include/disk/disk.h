@@ -120,6 +120,8 @@ bool disk_is_writable(const struct disk *disk);
 char *disk_get_owner(struct disk *disk);
 /* Number of opens that have not been closed. */
 unsigned disk_open_count(struct disk *disk);
+/* Anybody has opened it, ever. Any thread. */
+bool disk_was_opened(struct disk *disk);
 
 struct disk_attributes {
 	uint64_t size_bytes;

@@ -137,6 +137,11 @@ bool disk_is_writable(const struct disk *disk)
 	return disk->writable;
 }
 
+bool disk_was_opened(struct disk *disk)
+{
+	return disk->was_opened;
+}
+
 unsigned disk_open_count(struct disk *disk)
 {
 	return disk->opens;
@@ -317,6 +322,12 @@ static int close_or_leave(struct disk *disk)
 	return 0;
 }
 
+static void count_open(struct disk *disk)
+{
+	disk->opens++;
+	disk->was_opened = true;
+}
+
 int disk_open(struct disk *disk, bool write, GError **error)
 {
 	g_autoptr(GError) local = NULL;
@@ -339,7 +350,7 @@ int disk_open(struct disk *disk, bool write, GError **error)
 	if (local)
 		result = error_to_errno(local);
 	else
-		disk->opens++;
+		count_open(disk);
 	g_mutex_unlock(&disk->open_lock);
 	if (local)
 		g_propagate_error(error, g_steal_pointer(&local));

@@ -69,6 +69,7 @@ struct disk {
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */
 	_Atomic unsigned opens;
+	_Atomic bool was_opened;   /* ever */
 	_Atomic bool open;	   /* the chain: also without opens, while something is dirty */
 	uint64_t owner_generation; /* of the claim; 0: none */
 

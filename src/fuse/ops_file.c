@@ -138,6 +138,17 @@ static int find_or_create(struct request *request, bool *is_new)
 	return session_log_refusal(error);
 }
 
+/* What somebody else has used meanwhile, or has put in its place, stays. */
+static void take_back(struct request *request)
+{
+	struct session *session = request->session;
+	struct disk *disk = node_disk(session->nodes, request->node);
+
+	if (!disk_was_opened(disk) && disk_pool_shows(session->pool, disk))
+		(void)shown_remove(session, request->name);
+	disk_unref(disk);
+}
+
 static void create_run(struct request *request)
 {
 	bool is_new = false;
@@ -149,7 +160,7 @@ static void create_run(struct request *request)
 	if (request->error == 0)
 		open_handle(request, NULL);
 	if (request->error != 0 && is_new)
-		(void)shown_remove(request->session, request->name);
+		take_back(request);
 }
 
 static void create_finish(struct request *request)
