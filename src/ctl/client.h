@@ -1,6 +1,6 @@
 /* What a running mount tells in its control tree, and is told. All of it blocks. */
-#ifndef LEAFDISK_CTL_CONTROL_H
-#define LEAFDISK_CTL_CONTROL_H
+#ifndef LEAFDISK_CTL_CLIENT_H
+#define LEAFDISK_CTL_CLIENT_H
 
 #include <glib.h>
 #include <json-glib/json-glib.h>

@@ -19,7 +19,7 @@
 #include "internal.h"
 #include "layer_key.h"
 #include "overflow.h"
-#include "owner.h"
+#include "claim.h"
 #include "route.h"
 
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,

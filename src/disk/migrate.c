@@ -38,7 +38,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "disk/pool.h"
-#include "owner.h"
+#include "claim.h"
 #include "route.h"
 #include "tunables.h"
 

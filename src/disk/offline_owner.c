@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "disk/offline.h"
 #include "disk/pool.h"
-#include "owner.h"
+#include "owner/owner.h"
 
 bool offline_owner_allows(const char *path, bool locked, GError **error)
 {

@@ -10,7 +10,7 @@
 #include "disk/pool.h"
 #include "internal.h"
 #include "names.h"
-#include "owner.h"
+#include "owner/owner.h"
 #include "scan.h"
 
 struct disk_pool {

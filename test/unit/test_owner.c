@@ -1,5 +1,5 @@
 /* Owners: each row of the decision table, and records that are no records. */
-#include "disk/owner.h"
+#include "owner/owner.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>

@@ -1,6 +1,6 @@
 /* Filling and publishing of reserved slots. */
-#ifndef LEAFDISK_CACHE_CONTENT_H
-#define LEAFDISK_CACHE_CONTENT_H
+#ifndef LEAFDISK_CACHE_CONTENT_PUT_H
+#define LEAFDISK_CACHE_CONTENT_PUT_H
 
 #include "cache/log/log.h"
 

@@ -1,7 +1,7 @@
 /* Building, sealing and validating the cache's on-disk blocks. No I/O, no
  * state; nothing of a block is used before its validation. */
-#ifndef LEAFDISK_CACHE_FORMAT_H
-#define LEAFDISK_CACHE_FORMAT_H
+#ifndef LEAFDISK_CACHE_FORMAT_FORMAT_H
+#define LEAFDISK_CACHE_FORMAT_FORMAT_H
 
 #include <glib.h>
 #include <stdbool.h>

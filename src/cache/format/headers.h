@@ -1,7 +1,7 @@
 /* Record headers of many segments at once, as the reader of the log needs
  * them. */
-#ifndef LEAFDISK_CACHE_HEADERS_H
-#define LEAFDISK_CACHE_HEADERS_H
+#ifndef LEAFDISK_CACHE_FORMAT_HEADERS_H
+#define LEAFDISK_CACHE_FORMAT_HEADERS_H
 
 #include <glib.h>
 #include <stdint.h>

@@ -6,8 +6,8 @@
  * as one, so their number stays far below that of slots.
  *
  * Not locked: the cache's lock is held. */
-#ifndef LEAFDISK_CACHE_EPOCHS_H
-#define LEAFDISK_CACHE_EPOCHS_H
+#ifndef LEAFDISK_CACHE_INDEX_EPOCHS_H
+#define LEAFDISK_CACHE_INDEX_EPOCHS_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -7,8 +7,8 @@
  * known until the slot is cleared, because migration reads the log in order).
  *
  * Not locked: the cache's lock is held. */
-#ifndef LEAFDISK_CACHE_INDEX_H
-#define LEAFDISK_CACHE_INDEX_H
+#ifndef LEAFDISK_CACHE_INDEX_INDEX_H
+#define LEAFDISK_CACHE_INDEX_INDEX_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -5,8 +5,8 @@
  * table are garbage; so dropping a layer is forgetting its id.
  *
  * Not locked: the cache's lock is held. */
-#ifndef LEAFDISK_CACHE_LAYERS_H
-#define LEAFDISK_CACHE_LAYERS_H
+#ifndef LEAFDISK_CACHE_INDEX_LAYERS_H
+#define LEAFDISK_CACHE_INDEX_LAYERS_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 /* The head of the log: reservation of slots, entries, sealing. */
-#ifndef LEAFDISK_CACHE_LOG_H
-#define LEAFDISK_CACHE_LOG_H
+#ifndef LEAFDISK_CACHE_LOG_LOG_H
+#define LEAFDISK_CACHE_LOG_LOG_H
 
 #include "cache/internal.h"
 

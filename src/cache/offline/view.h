@@ -1,6 +1,6 @@
 /* An unmounted cache, open for reading: what the offline tools begin with. */
-#ifndef LEAFDISK_CACHE_VIEW_H
-#define LEAFDISK_CACHE_VIEW_H
+#ifndef LEAFDISK_CACHE_OFFLINE_VIEW_H
+#define LEAFDISK_CACHE_OFFLINE_VIEW_H
 
 #include <glib.h>
 #include <stdbool.h>

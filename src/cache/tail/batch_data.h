@@ -1,6 +1,6 @@
 /* The content of a batch: out of the buffers of the log, or out of its file. */
-#ifndef LEAFDISK_CACHE_BATCH_DATA_H
-#define LEAFDISK_CACHE_BATCH_DATA_H
+#ifndef LEAFDISK_CACHE_TAIL_BATCH_DATA_H
+#define LEAFDISK_CACHE_TAIL_BATCH_DATA_H
 
 #include <glib.h>
 

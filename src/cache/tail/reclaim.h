@@ -1,6 +1,6 @@
 /* The reclaim thread: empties the oldest segments and moves the tail. */
-#ifndef LEAFDISK_CACHE_RECLAIM_H
-#define LEAFDISK_CACHE_RECLAIM_H
+#ifndef LEAFDISK_CACHE_TAIL_RECLAIM_H
+#define LEAFDISK_CACHE_TAIL_RECLAIM_H
 
 #include "cache/internal.h"
 

@@ -1,7 +1,7 @@
 /* Writes, flushes and new tries; the writer's thread calls them, NOW being its
  * time. */
-#ifndef LEAFDISK_CACHE_WRITEOUT_H
-#define LEAFDISK_CACHE_WRITEOUT_H
+#ifndef LEAFDISK_CACHE_WRITER_WRITEOUT_H
+#define LEAFDISK_CACHE_WRITER_WRITEOUT_H
 
 #include "cache/internal.h"
 

@@ -1,6 +1,6 @@
 /* The writer's thread: sealed records to the file, flushes, and trying again. */
-#ifndef LEAFDISK_CACHE_WRITER_H
-#define LEAFDISK_CACHE_WRITER_H
+#ifndef LEAFDISK_CACHE_WRITER_WRITER_H
+#define LEAFDISK_CACHE_WRITER_WRITER_H
 
 #include "cache/internal.h"
 

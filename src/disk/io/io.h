@@ -1,6 +1,6 @@
 /* The phases of a disk_io, and what they are made of. */
-#ifndef LEAFDISK_DISK_IO_H
-#define LEAFDISK_DISK_IO_H
+#ifndef LEAFDISK_DISK_IO_IO_H
+#define LEAFDISK_DISK_IO_IO_H
 
 #include "disk/internal.h"
 

@@ -1,6 +1,6 @@
 /* The local leaf: what the modes with a cache add to a request's phases. */
-#ifndef LEAFDISK_DISK_LOCAL_H
-#define LEAFDISK_DISK_LOCAL_H
+#ifndef LEAFDISK_DISK_MODE_EPHEMERAL_H
+#define LEAFDISK_DISK_MODE_EPHEMERAL_H
 
 #include "disk/io/io.h"
 

@@ -1,6 +1,6 @@
 /* What the disks of a pool share to use its cache. */
-#ifndef LEAFDISK_DISK_MODES_H
-#define LEAFDISK_DISK_MODES_H
+#ifndef LEAFDISK_DISK_MODE_NAMES_H
+#define LEAFDISK_DISK_MODE_NAMES_H
 
 #include "disk/internal.h"
 

@@ -1,6 +1,6 @@
 /* Writeback: what the mode puts into a request's phases. */
-#ifndef LEAFDISK_DISK_WRITEBACK_H
-#define LEAFDISK_DISK_WRITEBACK_H
+#ifndef LEAFDISK_DISK_MODE_WRITEBACK_H
+#define LEAFDISK_DISK_MODE_WRITEBACK_H
 
 #include "disk/io/io.h"
 

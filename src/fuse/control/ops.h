@@ -1,6 +1,6 @@
 /* Requests about the control tree; ops_*.c hand over what control_owns(). */
-#ifndef LEAFDISK_FUSE_OPS_CONTROL_H
-#define LEAFDISK_FUSE_OPS_CONTROL_H
+#ifndef LEAFDISK_FUSE_CONTROL_OPS_H
+#define LEAFDISK_FUSE_CONTROL_OPS_H
 
 #include "tree.h"
 

@@ -1,6 +1,6 @@
 /* The control tree, MOUNTPOINT/.leafdisk: what is in it. */
-#ifndef LEAFDISK_FUSE_CONTROL_H
-#define LEAFDISK_FUSE_CONTROL_H
+#ifndef LEAFDISK_FUSE_CONTROL_TREE_H
+#define LEAFDISK_FUSE_CONTROL_TREE_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* The text of an owner record: a GKeyFile with one group. */
-#include "owner_text.h"
+#include "text.h"
 
 #include <stdio.h>
 #include <string.h>

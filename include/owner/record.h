@@ -1,6 +1,6 @@
 /* Owner records: the files POOL/.leafdisk/owners/NAME. All of it blocks. */
-#ifndef LEAFDISK_DISK_OWNER_RECORD_H
-#define LEAFDISK_DISK_OWNER_RECORD_H
+#ifndef LEAFDISK_OWNER_RECORD_H
+#define LEAFDISK_OWNER_RECORD_H
 
 #include <glib.h>
 #include <stdbool.h>

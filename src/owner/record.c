@@ -11,7 +11,7 @@
  * way to the directory neither (POOL is absolute, as realpath() gives it), no
  * more is read than a record has, and no field is used before all were
  * checked. */
-#include "owner_record.h"
+#include "owner/record.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,7 +25,7 @@
 #include "core/fault.h"
 #include "core/place.h"
 #include "core/thread.h"
-#include "owner_text.h"
+#include "text.h"
 
 #define TEMPORARY_PREFIX ".new-"
 #define TEMPORARY_AGE_SECONDS 60

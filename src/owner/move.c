@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "owner.h"
+#include "owner/owner.h"
 
 static void clear(struct owner_move *move)
 {

@@ -1,8 +1,8 @@
 /* The text of an owner record, and the checks that one from storage has to pass. */
-#ifndef LEAFDISK_DISK_OWNER_TEXT_H
-#define LEAFDISK_DISK_OWNER_TEXT_H
+#ifndef LEAFDISK_OWNER_TEXT_H
+#define LEAFDISK_OWNER_TEXT_H
 
-#include "owner_record.h"
+#include "owner/record.h"
 
 /* False: it is no record. *WHY is the key that is missing or wrong, or NULL
  * where there are none. RECORD is to be cleared in any case. */

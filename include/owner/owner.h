@@ -1,10 +1,9 @@
 /* Who may write an image: claims by owner records. All of it blocks; an image
  * is claimed and released by one thread at a time. */
-#ifndef LEAFDISK_DISK_OWNER_H
-#define LEAFDISK_DISK_OWNER_H
+#ifndef LEAFDISK_OWNER_OWNER_H
+#define LEAFDISK_OWNER_OWNER_H
 
-#include "internal.h"
-#include "owner_record.h"
+#include "owner/record.h"
 
 /* This process, as its records name it. */
 struct owner_self {
@@ -90,20 +89,7 @@ bool owner_move_begin(struct owner_move *move, const struct owner_self *self, co
 		      GError **error);
 void owner_move_end(struct owner_move *move, bool moved);
 
-/* What disk.c calls, under the disk's open_lock. */
-/* As owner_allows(), for a disk that can be written: before its leaf is opened
- * so that it may be, and in the hope of the lock. */
-bool owner_allows_disk(struct disk *disk, GError **error);
-/* With the leaf open. PREPARE: see struct owner_want, called with DISK. */
-bool owner_claim_disk(struct disk *disk, enum disk_mode mode,
-		      bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error),
-		      GError **error);
-/* As owner_check(), of DISK's claim. */
-int owner_check_disk(struct disk *disk, bool *stands);
-/* When all is in the image, before its lock is let go. */
-void owner_release_disk(struct disk *disk);
-/* ERROR says that the leaf is locked: adds by whom. */
+/* ERROR says that the image is locked: adds by whom. */
 void owner_explain_lock(const struct owner_place *place, GError **error);
-void owner_explain_disk_lock(struct disk *disk, GError **error);
 
 #endif

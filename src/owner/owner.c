@@ -25,7 +25,7 @@
  * The image's lock is held from before the claim until after the release.
  * Records add what a lock cannot say: who it is, across hosts whose file
  * systems do not share locks, and after the daemon is gone. */
-#include "owner.h"
+#include "owner/owner.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -38,6 +38,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/verdict.h"
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 
