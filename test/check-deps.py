@@ -18,7 +18,8 @@ ALLOWED = {
     "image": BELOW_IMAGE | {"format"},
     "cache": BELOW_IMAGE | {"format"},
     "owner": {"core"},
-    "disk": BELOW_IMAGE | {"image", "cache", "owner"},
+    "layer": BELOW_IMAGE | {"image", "cache"},
+    "disk": BELOW_IMAGE | {"image", "cache", "owner", "layer"},
     "fuse": BELOW_IMAGE | {"disk"},
     "ctl": BELOW_IMAGE | {"disk"},
     "format": {"core"},
@@ -28,7 +29,7 @@ LIBRARIES = {
     re.compile(r"fuse(_.*)?\.h$|fuse3?/"): {"fuse"},
     re.compile(r"libaio\.h$"): {"aio"},
     re.compile(r"json-glib/"): {"ctl", "disk", "fuse"},
-    re.compile(r"xxhash\.h$"): {"image", "cache", "disk"},
+    re.compile(r"xxhash\.h$"): {"image", "cache", "layer", "disk"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -17,7 +17,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "internal.h"
-#include "layer_key.h"
+#include "layer/key.h"
 #include "overflow.h"
 #include "claim.h"
 #include "route.h"

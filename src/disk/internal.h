@@ -6,15 +6,15 @@
 
 #include "aio/queue.h"
 #include "cache/cache.h"
-#include "chain.h"
+#include "layer/chain.h"
 #include "core/pool.h"
 #include "disk/disk.h"
-#include "fetch.h"
+#include "layer/fetch.h"
 #include "gate.h"
 #include "image/image.h"
 #include "migrate.h"
 #include "disk/io/range_lock.h"
-#include "stack.h"
+#include "layer/map.h"
 #include "disk/io/streams.h"
 
 /* What the disks of a pool share to use its cache. */

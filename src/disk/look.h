@@ -6,7 +6,7 @@
 #ifndef LEAFDISK_DISK_LOOK_H
 #define LEAFDISK_DISK_LOOK_H
 
-#include "chain.h"
+#include "layer/chain.h"
 
 /* What is known of a file of the directory, or of the stack of a group. */
 struct known {

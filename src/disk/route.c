@@ -14,7 +14,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "layer_key.h"
+#include "layer/key.h"
 #include "claim.h"
 
 static const struct chain_link *leaf_link(const struct disk *disk)

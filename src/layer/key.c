@@ -4,7 +4,7 @@
  * changes when somebody writes the image: size, times and inode of its file,
  * and the generation, which each writable open raises durably before it writes.
  * A raw file has none; there the writable open moves the time stamp durably. */
-#include "layer_key.h"
+#include "layer/key.h"
 
 #include <string.h>
 #include <sys/stat.h>

@@ -4,7 +4,7 @@
  *   2. Publishing and looking whether it was cancelled are one step under the
  *      lock. A writer cancels first and changes the cache then: so either its
  *      change comes after what was published, or nothing was. */
-#include "fetch.h"
+#include "layer/fetch.h"
 
 #include "core/counters.h"
 

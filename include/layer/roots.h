@@ -1,6 +1,6 @@
 /* Where the images of a pool may be, and how they are reached. */
-#ifndef LEAFDISK_DISK_ROOTS_H
-#define LEAFDISK_DISK_ROOTS_H
+#ifndef LEAFDISK_LAYER_ROOTS_H
+#define LEAFDISK_LAYER_ROOTS_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 /* Finding the images of a chain, from their headers alone. */
-#ifndef LEAFDISK_DISK_CHAIN_H
-#define LEAFDISK_DISK_CHAIN_H
+#ifndef LEAFDISK_LAYER_CHAIN_H
+#define LEAFDISK_LAYER_CHAIN_H
 
 #include <glib.h>
 #include <stdbool.h>
@@ -9,7 +9,7 @@
 
 #include "core/answer.h"
 #include "image/image.h"
-#include "roots.h"
+#include "layer/roots.h"
 
 /* Layers in a chain, with the leaf: a map names a layer in a byte. */
 #define CHAIN_DEPTH_MAX 255

@@ -1,10 +1,10 @@
 /* Stacks of read-only layers, shared by all disks on them, each with one
  * merged map. */
-#ifndef LEAFDISK_DISK_STACK_H
-#define LEAFDISK_DISK_STACK_H
+#ifndef LEAFDISK_LAYER_MAP_H
+#define LEAFDISK_LAYER_MAP_H
 
 #include "cache/cache.h"
-#include "chain.h"
+#include "layer/chain.h"
 #include "image/image.h"
 
 #define STACK_NO_LAYER 255

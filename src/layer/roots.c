@@ -10,7 +10,7 @@
  * hard link would bring him any file of the same file system, where the kernel
  * lets him make one. So a file of more than one name is only taken where nobody
  * but root and its own owner can put a name. */
-#include "roots.h"
+#include "layer/roots.h"
 
 #include <errno.h>
 #include <fcntl.h>

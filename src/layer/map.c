@@ -7,11 +7,11 @@
  * layers top down. Layers are read-only, so a region never changes.
  *
  * The intern table and the reference counts have one lock, each map its own. */
-#include "stack.h"
+#include "layer/map.h"
 
 #include "core/counters.h"
 #include "core/error.h"
-#include "layer_key.h"
+#include "layer/key.h"
 
 #define REGION_BLOCKS 256
 /* Regions in a directory, which is allocated whole: 4 GiB of disk. */

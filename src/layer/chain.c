@@ -4,7 +4,7 @@
  * resolved with links followed and must end inside the allowed directories,
  * and the parent must be what the child was made from, by size, UUID and
  * generation, before anything is opened. */
-#include "chain.h"
+#include "layer/chain.h"
 
 #include <errno.h>
 #include <stdlib.h>

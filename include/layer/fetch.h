@@ -3,8 +3,8 @@
  * A block is fetched once however many ask for it, clones of one base too; who
  * comes later waits. A fetch publishes nothing that was cancelled meanwhile: a
  * guest's write to those blocks is newer. Any thread. */
-#ifndef LEAFDISK_DISK_FETCH_H
-#define LEAFDISK_DISK_FETCH_H
+#ifndef LEAFDISK_LAYER_FETCH_H
+#define LEAFDISK_LAYER_FETCH_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -1,9 +1,9 @@
 /* How the cache knows an image again. */
-#ifndef LEAFDISK_DISK_LAYER_KEY_H
-#define LEAFDISK_DISK_LAYER_KEY_H
+#ifndef LEAFDISK_LAYER_KEY_H
+#define LEAFDISK_LAYER_KEY_H
 
 #include "cache/cache.h"
-#include "chain.h"
+#include "layer/chain.h"
 
 /* KEY of LINK's image as it is now; NAME borrowed from LINK. IMAGE is that image
  * where it is open, so that the key is of the very file; NULL: it is looked up.
