@@ -20,8 +20,10 @@ ALLOWED = {
     "owner": {"core"},
     "layer": BELOW_IMAGE | {"image", "cache"},
     "disk": BELOW_IMAGE | {"image", "cache", "owner", "layer"},
-    "fuse": BELOW_IMAGE | {"disk"},
-    "ctl": BELOW_IMAGE | {"disk"},
+    "pool": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk"},
+    "offline": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "pool"},
+    "fuse": BELOW_IMAGE | {"disk", "pool"},
+    "ctl": BELOW_IMAGE | {"disk", "pool", "offline"},
     "format": {"core"},
 }
 # Headers of a library: the folders that may include them.
@@ -29,7 +31,7 @@ LIBRARIES = {
     re.compile(r"fuse(_.*)?\.h$|fuse3?/"): {"fuse"},
     re.compile(r"libaio\.h$"): {"aio"},
     re.compile(r"json-glib/"): {"ctl", "disk", "fuse"},
-    re.compile(r"xxhash\.h$"): {"image", "cache", "layer", "disk"},
+    re.compile(r"xxhash\.h$"): {"image", "cache", "layer", "pool"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

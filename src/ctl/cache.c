@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "ctl.h"
-#include "disk/cache_offline.h"
+#include "offline/cache.h"
 #include "drain_progress.h"
 #include "interrupt.h"
 

@@ -4,7 +4,7 @@
 
 #include "core/config.h"
 #include "ctl.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 #include "mounted.h"
 
 struct row {

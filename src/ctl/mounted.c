@@ -13,7 +13,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/error.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 
 #define FILE_SYSTEM_TYPE "fuse.leafdisk"
 

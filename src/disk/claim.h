@@ -3,7 +3,7 @@
 #ifndef LEAFDISK_DISK_CLAIM_H
 #define LEAFDISK_DISK_CLAIM_H
 
-#include "internal.h"
+#include "disk/object.h"
 #include "owner/owner.h"
 
 /* As owner_allows(), for a disk that can be written: before its leaf is opened

@@ -16,9 +16,9 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/thread.h"
-#include "internal.h"
+#include "disk/object.h"
 #include "layer/key.h"
-#include "overflow.h"
+#include "disk/overflow.h"
 #include "claim.h"
 #include "route.h"
 

@@ -1,8 +1,8 @@
 /* The gate before a disk. */
-#include "gate.h"
+#include "disk/gate.h"
 
 #include "core/thread.h"
-#include "internal.h"
+#include "disk/object.h"
 
 /* How often who closes it is asked whether to go on. */
 #define ASK_US (100 * 1000)

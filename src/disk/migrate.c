@@ -27,7 +27,7 @@
  *
  * The lock guards the list and every disk's struct migration. It is not held
  * while a batch is under way; `busy` is. It is taken inside open_lock. */
-#include "migrate.h"
+#include "disk/migrate.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -37,10 +37,9 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread.h"
-#include "disk/pool.h"
 #include "claim.h"
 #include "route.h"
-#include "tunables.h"
+#include "disk/tunables.h"
 
 #define NS_PER_MS UINT64_C(1000000)
 #define NS_PER_S (1000 * NS_PER_MS)

@@ -5,7 +5,7 @@
  * removes only what a daemon made there: a file of such a name, of the owner of
  * the directory, that is a leaf image and that nobody has locked. It is opened
  * for reading only. */
-#include "overflow.h"
+#include "disk/overflow.h"
 
 #include <dirent.h>
 #include <errno.h>

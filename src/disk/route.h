@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_DISK_ROUTE_H
 #define LEAFDISK_DISK_ROUTE_H
 
-#include "internal.h"
+#include "disk/object.h"
 
 /* All with open_lock held, the chain open, and no request in work: behind the
  * gate, or before the first open returns. They block. */

@@ -1,5 +1,5 @@
 /* What can be changed while a pool is in use. */
-#include "tunables.h"
+#include "disk/tunables.h"
 
 #define KEY(name, type) #name, type, offsetof(struct disk_tunables, name)
 

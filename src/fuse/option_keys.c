@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "disk/pool.h"
+#include "pool/pool.h"
 
 #define CACHE_SIZE_MIN (8 << 20)
 #define ID_MAX (UINT64_C(0xffffffff) - 1)

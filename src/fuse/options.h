@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "core/config.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 
 /* Value of uid, gid and umask that were not given. */
 #define OPTION_UNSET UINT64_MAX

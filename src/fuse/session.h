@@ -11,7 +11,7 @@
 #include <stdbool.h>
 
 #include "core/loop.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 #include "node.h"
 #include "options.h"
 

@@ -6,7 +6,7 @@
 #include <errno.h>
 
 #include "core/error.h"
-#include "disk/internal.h"
+#include "disk/object.h"
 
 #define RUNS_PER_REQUEST 8
 #define BOUNCES 16

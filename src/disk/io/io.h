@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_DISK_IO_IO_H
 #define LEAFDISK_DISK_IO_IO_H
 
-#include "disk/internal.h"
+#include "disk/object.h"
 
 /* STEP_WAIT: something is pending, the request is stepped again after it. */
 enum step { STEP_WAIT, STEP_NEXT };

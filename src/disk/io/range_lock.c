@@ -2,7 +2,7 @@
  *
  * A request waits when it overlaps one that holds, or one that came before it
  * and waits. The lists are as long as the queue is deep. */
-#include "range_lock.h"
+#include "disk/range_lock.h"
 
 #include "core/counters.h"
 

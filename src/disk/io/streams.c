@@ -1,5 +1,5 @@
 /* Sequential streams. */
-#include "streams.h"
+#include "disk/streams.h"
 
 uint64_t streams_note(struct streams *streams, uint64_t offset, uint64_t length)
 {

@@ -6,7 +6,7 @@
 #include <xxhash.h>
 
 #include "core/error.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 
 bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error)
 {

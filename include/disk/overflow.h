@@ -5,7 +5,7 @@
 #ifndef LEAFDISK_DISK_OVERFLOW_H
 #define LEAFDISK_DISK_OVERFLOW_H
 
-#include "internal.h"
+#include "disk/object.h"
 
 /* Makes disk->overflow if there is none: RUN, of a request in work, is finished
  * with 0, or -errno which has been logged. One makes it for all who ask

@@ -1,6 +1,6 @@
 /* What tools that open an image without a mount ask of its owner record. */
-#ifndef LEAFDISK_DISK_OFFLINE_OWNER_H
-#define LEAFDISK_DISK_OFFLINE_OWNER_H
+#ifndef LEAFDISK_OFFLINE_UNLOCK_H
+#define LEAFDISK_OFFLINE_UNLOCK_H
 
 #include <glib.h>
 #include <stdbool.h>

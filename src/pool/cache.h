@@ -1,8 +1,8 @@
 /* What the disks of a pool share to use its cache. */
-#ifndef LEAFDISK_DISK_MODE_NAMES_H
-#define LEAFDISK_DISK_MODE_NAMES_H
+#ifndef LEAFDISK_POOL_CACHE_H
+#define LEAFDISK_POOL_CACHE_H
 
-#include "disk/internal.h"
+#include "disk/object.h"
 
 struct local_options {
 	const struct place *pool; /* borrowed */

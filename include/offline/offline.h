@@ -3,8 +3,8 @@
  * LAYERS in each call is DIR[:DIR], where parents may be besides the image's
  * own directory and what is below it; NULL: nowhere else. FORMAT NONE: told
  * by name and magic. */
-#ifndef LEAFDISK_DISK_OFFLINE_H
-#define LEAFDISK_DISK_OFFLINE_H
+#ifndef LEAFDISK_OFFLINE_OFFLINE_H
+#define LEAFDISK_OFFLINE_OFFLINE_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -4,11 +4,11 @@
  * that blocks on the store; `lock` for a moment, never across I/O. So a disk that
  * is known is found whatever the store does for others. Order: scanning, whatever
  * the front end holds while it shows a change, lock. */
-#ifndef LEAFDISK_DISK_POOL_INTERNAL_H
-#define LEAFDISK_DISK_POOL_INTERNAL_H
+#ifndef LEAFDISK_POOL_INTERNAL_H
+#define LEAFDISK_POOL_INTERNAL_H
 
-#include "disk/pool.h"
-#include "internal.h"
+#include "pool/pool.h"
+#include "disk/object.h"
 #include "names.h"
 #include "owner/owner.h"
 #include "scan.h"
@@ -42,6 +42,9 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 {
 	return chain_roots_pool(pool->roots);
 }
+
+/* drain.c: what an earlier mount left in the cache begins to be written back. */
+void disk_pool_resume(struct disk_pool *pool);
 
 /* `scanning` is held for these. */
 

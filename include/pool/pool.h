@@ -4,8 +4,8 @@
  * known, and whenever it is listed, so that an image which appears becomes a
  * disk without a remount and one that disappears goes. Any thread; what does not
  * say otherwise may block. */
-#ifndef LEAFDISK_DISK_POOL_H
-#define LEAFDISK_DISK_POOL_H
+#ifndef LEAFDISK_POOL_POOL_H
+#define LEAFDISK_POOL_POOL_H
 
 #include <glib.h>
 #include <stdbool.h>
@@ -15,27 +15,10 @@
 
 #include "core/config.h"
 #include "disk/disk.h"
+#include "disk/tunables.h"
 
 struct disk_pool;
 struct disk_pool_change;
-
-/* What can be changed while the pool is in use. */
-struct disk_tunables {
-	uint64_t read_run_bypass;     /* bytes; longer sequential runs do not fill the cache */
-	bool copy_on_read;	      /* reads fill the cache */
-	uint64_t max_dirty;	      /* bytes of all disks; 0: what the cache holds */
-	uint64_t max_dirty_age;	      /* seconds */
-	uint64_t migrate_idle_ms;     /* the shared store counts as idle after that */
-	uint64_t migrate_threshold;   /* percent of max_dirty */
-	uint64_t migrate_batch;	      /* blocks */
-	uint64_t barrier_deadline_ms; /* a flush may wait that long for others to join */
-};
-
-#define DISK_TUNABLES_DEFAULT                                                                                          \
-	{                                                                                                              \
-		.read_run_bypass = 4 << 20, .copy_on_read = true, .max_dirty_age = 30, .migrate_idle_ms = 200,         \
-		.migrate_threshold = 50, .migrate_batch = 4096                                                         \
-	}
 
 struct disk_pool_options {
 	const char *path;	  /* the pool's directory */
@@ -122,8 +105,6 @@ bool disk_pool_stop(struct disk_pool *pool);
  * any more. Any thread, while no other frees the pool. */
 int disk_pool_leave(struct disk_pool *pool, uint64_t patience_ns, uint64_t *left_bytes);
 
-/* The tunables by name; ends with a NULL name. */
-extern const struct config_key disk_tunable_keys[];
 /* A copy of what is in force. */
 void disk_pool_get_tunables(struct disk_pool *pool, struct disk_tunables *tunables);
 /* False and ERROR: what is allowed. */

@@ -1,8 +1,8 @@
 /* Reading a pool's directory: which disks it makes, and what is broken. */
-#ifndef LEAFDISK_DISK_SCAN_H
-#define LEAFDISK_DISK_SCAN_H
+#ifndef LEAFDISK_POOL_SCAN_H
+#define LEAFDISK_POOL_SCAN_H
 
-#include "internal.h"
+#include "disk/object.h"
 
 struct scan_options {
 	char *glob; /* on shown names; NULL: all */

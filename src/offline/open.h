@@ -1,8 +1,8 @@
 /* Disks that a tool opens without a mount, and a loop to use them from. */
-#ifndef LEAFDISK_DISK_OFFLINE_DISK_H
-#define LEAFDISK_DISK_OFFLINE_DISK_H
+#ifndef LEAFDISK_OFFLINE_OPEN_H
+#define LEAFDISK_OFFLINE_OPEN_H
 
-#include "internal.h"
+#include "disk/object.h"
 
 /* To look takes no lock. */
 enum open_mode { OPEN_TO_LOOK, OPEN_TO_READ, OPEN_TO_WRITE };

@@ -25,7 +25,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/verdict.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 #include "look.h"
 #include "names.h"
 

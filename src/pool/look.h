@@ -3,8 +3,8 @@
  * A store may hang on one image and answer for all others. So the store is asked on
  * a thread of the look's own; an image that takes too long is left to that thread,
  * and the others go on with another one. */
-#ifndef LEAFDISK_DISK_LOOK_H
-#define LEAFDISK_DISK_LOOK_H
+#ifndef LEAFDISK_POOL_LOOK_H
+#define LEAFDISK_POOL_LOOK_H
 
 #include "layer/chain.h"
 

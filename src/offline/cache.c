@@ -1,5 +1,5 @@
 /* Caches without a mount: bound to a pool, dumped to files. */
-#include "disk/cache_offline.h"
+#include "offline/cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
-#include "disk/pool.h"
+#include "pool/pool.h"
 
 bool offline_cache_create(const struct offline_cache_options *options, GError **error)
 {

@@ -3,8 +3,8 @@
  * Serves read-modify-write, allocation, discards and resizing. Reads do not
  * take it. First come, first served among those that overlap. Not locked: the
  * disk's mutex is held. */
-#ifndef LEAFDISK_DISK_IO_RANGE_LOCK_H
-#define LEAFDISK_DISK_IO_RANGE_LOCK_H
+#ifndef LEAFDISK_DISK_RANGE_LOCK_H
+#define LEAFDISK_DISK_RANGE_LOCK_H
 
 #include <stdbool.h>
 

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "disk/offline.h"
-#include "offline_disk.h"
+#include "offline/offline.h"
+#include "open.h"
 
 #define SLOTS 8
 

@@ -1,6 +1,6 @@
 /* Shown names: which image of a pool has which name in the mount. */
-#ifndef LEAFDISK_DISK_NAMES_H
-#define LEAFDISK_DISK_NAMES_H
+#ifndef LEAFDISK_POOL_NAMES_H
+#define LEAFDISK_POOL_NAMES_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -6,7 +6,7 @@
  * live on while somebody holds them. A look is due when the directory's time stamp
  * has moved, or is too fresh to tell; whoever waits for one that begins after he
  * asked needs none of his own. */
-#include "disk/pool.h"
+#include "pool/pool.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,9 +15,9 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "disk/mode/names.h"
-#include "pool_internal.h"
-#include "tunables.h"
+#include "cache.h"
+#include "internal.h"
+#include "disk/tunables.h"
 
 /* ---- Looking ------------------------------------------------------------------ */
 
@@ -261,11 +261,6 @@ bool disk_pool_set_tunable(struct disk_pool *pool, const char *key, const char *
 	if (good && pool->local)
 		local_tune(pool->local);
 	return good;
-}
-
-struct local *disk_pool_local(struct disk_pool *pool)
-{
-	return pool->local;
 }
 
 const char *disk_pool_path(const struct disk_pool *pool)

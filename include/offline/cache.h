@@ -1,7 +1,7 @@
 /* A cache without a mount: what leafctl cache does, with what the pool adds.
  * cache_read_info() and cache_check() serve as they are. All of it blocks. */
-#ifndef LEAFDISK_DISK_CACHE_OFFLINE_H
-#define LEAFDISK_DISK_CACHE_OFFLINE_H
+#ifndef LEAFDISK_OFFLINE_CACHE_H
+#define LEAFDISK_OFFLINE_CACHE_H
 
 #include <glib.h>
 #include <stdbool.h>

@@ -1,13 +1,13 @@
 /* Images without a mount: create, info, map, check, convert, resize. */
-#include "disk/offline.h"
+#include "offline/offline.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
-#include "offline_disk.h"
-#include "offline_owner.h"
+#include "open.h"
+#include "unlock.h"
 
 /* TO as seen from directory FROM, both absolute. */
 static char *relative_path(const char *from, const char *to)

@@ -3,9 +3,9 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "disk/mode/names.h"
-#include "pool_internal.h"
-#include "tunables.h"
+#include "cache.h"
+#include "internal.h"
+#include "disk/tunables.h"
 
 static bool set_grow_command(const char *text, GError **error)
 {

@@ -1,5 +1,5 @@
 /* Owners, without a mount: tools that heed them, and unlock. */
-#include "offline_owner.h"
+#include "unlock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "disk/offline.h"
-#include "disk/pool.h"
+#include "offline/offline.h"
+#include "pool/pool.h"
 #include "owner/owner.h"
 
 bool offline_owner_allows(const char *path, bool locked, GError **error)

@@ -2,8 +2,8 @@
  *
  * A few streams are remembered, so that several readers, or random reads in
  * between, do not hide a run. Not locked: the disk's mutex is held. */
-#ifndef LEAFDISK_DISK_IO_STREAMS_H
-#define LEAFDISK_DISK_IO_STREAMS_H
+#ifndef LEAFDISK_DISK_STREAMS_H
+#define LEAFDISK_DISK_STREAMS_H
 
 #include <stdint.h>
 

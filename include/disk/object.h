@@ -1,6 +1,7 @@
-/* What the files of disk/ share: the disk object, the context, its pools. */
-#ifndef LEAFDISK_DISK_INTERNAL_H
-#define LEAFDISK_DISK_INTERNAL_H
+/* The disk object, for the files of disk/ and for what stands on them; the context
+ * and its pools. */
+#ifndef LEAFDISK_DISK_OBJECT_H
+#define LEAFDISK_DISK_OBJECT_H
 
 #include <glib.h>
 
@@ -10,12 +11,12 @@
 #include "core/pool.h"
 #include "disk/disk.h"
 #include "layer/fetch.h"
-#include "gate.h"
+#include "disk/gate.h"
 #include "image/image.h"
-#include "migrate.h"
-#include "disk/io/range_lock.h"
+#include "disk/migrate.h"
+#include "disk/range_lock.h"
 #include "layer/map.h"
-#include "disk/io/streams.h"
+#include "disk/streams.h"
 
 /* What the disks of a pool share to use its cache. */
 struct local {
@@ -31,12 +32,7 @@ struct local {
 	_Atomic bool ending;		  /* nobody waits for the pool or the cache any more */
 	const struct place *pool;	  /* whose owner frees it after this */
 };
-/* NULL: the pool has none. */
-struct disk_pool;
 struct owner_self;
-struct local *disk_pool_local(struct disk_pool *pool);
-/* drain.c: what an earlier mount left in the cache begins to be written back. */
-void disk_pool_resume(struct disk_pool *pool);
 
 /* Where a disk's writes go while it is open. */
 enum route {

@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 #include "core/verdict.h"
-#include "pool_internal.h"
+#include "internal.h"
 
 /* "x.img" -> "x"; ERROR when the name cannot be a disk's. */
 static char *stem_of(const char *name, GError **error)

@@ -1,5 +1,5 @@
 /* Disks that a tool opens without a mount. */
-#include "offline_disk.h"
+#include "open.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,0 +1,166 @@
+/* Drains of all disks of a pool, and what an earlier mount left dirty.
+ *
+ * What is dirty belongs to disks that are open, or to images that nobody has
+ * opened since the mount began: those are opened for it. */
+#include <errno.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "internal.h"
+
+struct drain_all {
+	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
+	void *opaque;
+	GPtrArray *disks;
+	GString *left; /* sentences */
+	uint64_t left_bytes;
+	bool given_up;
+};
+
+static uint64_t dirty_bytes_of(struct disk *disk)
+{
+	struct disk_status status;
+
+	disk_get_status(disk, &status);
+	return status.dirty_bytes;
+}
+
+static uint64_t dirty_bytes_of_all(const struct drain_all *all)
+{
+	uint64_t bytes = 0;
+
+	for (guint i = 0; i < all->disks->len; i++)
+		bytes += dirty_bytes_of(all->disks->pdata[i]);
+	return bytes;
+}
+
+static bool go_on_with_all(void *opaque, uint64_t dirty_bytes)
+{
+	struct drain_all *all = opaque;
+
+	(void)dirty_bytes;
+	all->given_up = all->go_on && !all->go_on(all->opaque, dirty_bytes_of_all(all));
+	return !all->given_up;
+}
+
+static void note_left(struct drain_all *all, uint64_t bytes, const char *sentence)
+{
+	g_string_append_printf(all->left, "%s%s", all->left->len ? "; " : "", sentence);
+	all->left_bytes += bytes;
+}
+
+/* The cache keeps as much of a path. */
+static struct disk *find_by_path(GPtrArray *disks, const char *path)
+{
+	for (guint i = 0; i < disks->len; i++)
+		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0)
+			return disks->pdata[i];
+	return NULL;
+}
+
+static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	struct drain_all *all = opaque;
+	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", name);
+
+	if (!find_by_path(all->disks, name))
+		note_left(all, dirty_blocks << BLOCK_SHIFT, sentence);
+}
+
+/* All at once; those that are opened or closed meanwhile too. */
+static void urge_each(const struct drain_all *all, int change)
+{
+	for (guint i = 0; i < all->disks->len; i++)
+		migrate_urge(all->disks->pdata[i], change);
+}
+
+static void drain_each(struct drain_all *all)
+{
+	urge_each(all, 1);
+	for (guint i = 0; i < all->disks->len; i++) {
+		struct disk *disk = all->disks->pdata[i];
+		g_autoptr(GError) error = NULL;
+
+		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0)
+			note_left(all, dirty_bytes_of(disk), error->message);
+		else if (all->given_up && migrate_is_needed(disk))
+			note_left(all, dirty_bytes_of(disk), disk->name);
+	}
+	urge_each(all, -1);
+}
+
+bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+		     GError **error)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	struct local *local = pool->local;
+	g_autoptr(GString) left = g_string_new(NULL);
+	g_autofree char *size = NULL;
+	struct drain_all all = {.go_on = go_on, .opaque = opaque, .disks = disks, .left = left};
+
+	if (!local)
+		return true;
+	drain_each(&all);
+	cache_layer_foreach_dirty(local->cache, false, note_nameless, &all);
+	if (left->len == 0)
+		return true;
+	size = config_format_size(all.left_bytes);
+	return error_set(error, all.given_up ? EINTR : EIO, "%s of changes stay in the cache: %s", size, left->str);
+}
+
+/* ---- After a mount ------------------------------------------------------------ */
+
+void disk_pool_end(struct disk_pool *pool)
+{
+	struct local *local = pool->local;
+
+	if (!local)
+		return;
+	local->ending = true;
+	migrate_look_again(local);
+}
+
+struct resume {
+	GPtrArray *disks;
+};
+
+static void resume_one(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	struct resume *resume = opaque;
+	struct disk *disk = find_by_path(resume->disks, name);
+	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+	g_autoptr(GError) error = NULL;
+
+	if (!disk)
+		log_warning("the cache has %s of changes of %s, which is not among the disks of this mount; they stay "
+			    "there",
+			    size, name);
+	else if (disk_open(disk, true, &error) < 0)
+		log_warning("the cache has %s of changes that stay there for now: %s", size, error->message);
+	else
+		(void)disk_close(disk);
+}
+
+static void warn_of_orphan(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+
+	(void)opaque;
+	log_warning("the cache has %s of changes of %s, which has another owner now: they are not written back; "
+		    "leafctl cache dump saves them",
+		    size, name);
+}
+
+void disk_pool_resume(struct disk_pool *pool)
+{
+	struct local *local = pool->local;
+	struct resume resume;
+
+	if (!local)
+		return;
+	resume.disks = disk_pool_shown(pool);
+	cache_layer_foreach_dirty(local->cache, false, resume_one, &resume);
+	cache_layer_foreach_dirty(local->cache, true, warn_of_orphan, NULL);
+	g_ptr_array_unref(resume.disks);
+}

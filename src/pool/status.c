@@ -1,0 +1,46 @@
+/* The cache of a pool as text. */
+#include "core/log.h"
+#include "internal.h"
+
+static void add_size(GString *text, const char *key, uint64_t bytes)
+{
+	g_string_append_printf(text, "%s: %" G_GUINT64_FORMAT "\n", key, bytes);
+}
+
+static void add_state(GString *text, const struct cache_status *status)
+{
+	g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(status->since.tv_sec);
+	g_autofree char *when = since ? g_date_time_format_iso8601(since) : NULL;
+
+	g_string_append_printf(text, "state: %s\n", status->state == CACHE_ACTIVE ? "active" : "suspended");
+	if (status->since.tv_sec)
+		g_string_append_printf(text, "since: %s\n", when);
+	if (status->state == CACHE_SUSPENDED)
+		g_string_append_printf(text, "reason: %s\n", status->reason);
+}
+
+char *disk_pool_cache_text(struct disk_pool *pool)
+{
+	struct local *local = pool->local;
+	GString *text = local ? g_string_new(NULL) : NULL;
+	struct cache_status status;
+
+	if (!local)
+		return NULL;
+	cache_get_status(local->cache, &status);
+	add_state(text, &status);
+	add_size(text, "size_bytes", status.size_bytes);
+	add_size(text, "segments", status.segments);
+	add_size(text, "free_segments", status.free_segments);
+	add_size(text, "head_segment", status.head_segment);
+	add_size(text, "tail_segment", status.tail_segment);
+	add_size(text, "generation", status.generation);
+	add_size(text, "sequence", status.sequence);
+	add_size(text, "cached_bytes", status.cached_blocks << BLOCK_SHIFT);
+	add_size(text, "pinned_bytes", status.pinned_blocks << BLOCK_SHIFT);
+	add_size(text, "pinned_bytes_max", status.pinned_blocks_max << BLOCK_SHIFT);
+	add_size(text, "dirty_bytes", status.dirty_blocks << BLOCK_SHIFT);
+	add_size(text, "dirty_bytes_max", status.dirty_blocks_max << BLOCK_SHIFT);
+	add_size(text, "memory_bytes", status.memory_bytes);
+	return g_string_free(text, FALSE);
+}
