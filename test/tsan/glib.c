@@ -146,13 +146,16 @@ void g_cond_broadcast(GCond *cond)
 #define UNREF(function, type)                                                                                          \
 	void function(type *object)                                                                                    \
 	{                                                                                                              \
-		static void (*_Atomic real)(type *);                                                                   \
+		static gpointer found;                                                                                 \
+		gpointer real = __atomic_load_n(&found, __ATOMIC_ACQUIRE);                                             \
                                                                                                                        \
-		if (!real)                                                                                             \
-			real = (void (*)(type *))dlsym(RTLD_NEXT, #function);                                          \
+		if (!real) {                                                                                           \
+			real = dlsym(RTLD_NEXT, #function);                                                            \
+			__atomic_store_n(&found, real, __ATOMIC_RELEASE);                                              \
+		}                                                                                                      \
 		__tsan_release(object);                                                                                \
 		__tsan_acquire(object);                                                                                \
-		real(object);                                                                                          \
+		((void (*)(type *))real)(object);                                                                      \
 	}
 
 UNREF(g_ptr_array_unref, GPtrArray)
