@@ -90,6 +90,16 @@ void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t deadli
 /* Allowed on a timer that is not set. */
 void loop_timer_cancel(struct loop_timer *timer);
 
+/* LOOP's thread may block: steps run on it, one after the other, and need no
+ * other thread. */
+void loop_run_steps_here(struct loop *loop);
+bool loop_runs_steps_here(const struct loop *loop);
+
+/* CLOCK_MONOTONIC in nanoseconds. Any thread. */
+uint64_t loop_now_ns(void);
+
+/* workers.c */
+
 /* Makes sure of one background thread of each kind, so that no work waits for
  * want of any. A program that serves calls it before, and after its fork. */
 bool loop_start_workers(GError **error);
@@ -108,12 +118,5 @@ void loop_offload_wait(struct loop *loop, struct loop_work *work);
  * not called, and no loop has to be there by then. Any thread. */
 void loop_offload_step_apart(struct loop_work *work);
 void loop_offload_wait_apart(struct loop_work *work);
-
-/* LOOP's thread may block: steps run on it, one after the other, and need no
- * other thread. */
-void loop_run_steps_here(struct loop *loop);
-
-/* CLOCK_MONOTONIC in nanoseconds. Any thread. */
-uint64_t loop_now_ns(void);
 
 #endif

@@ -26,9 +26,9 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/time.h"
 
 #define DEFAULT_DEPTH 256
-#define NS_PER_S ((uint64_t)1000000000)
 #define DEFAULT_IO_TIMEOUT_NS (120 * NS_PER_S)
 
 static struct aio_request *request_of(struct list *node)

@@ -11,8 +11,8 @@
 #include "call.h"
 #include "core/counters.h"
 #include "core/log.h"
+#include "core/time.h"
 
-#define NS_PER_S ((uint64_t)1000000000)
 #define REPORT_AGE_NS (10 * NS_PER_S)
 
 static struct aio_request *request_of(struct list *node)

@@ -36,6 +36,7 @@
 #include "cache/cache.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
+#include "core/time.h"
 #include "recover.h"
 #include "storage.h"
 
@@ -43,8 +44,6 @@
 #define CACHE_RECORDS 256
 /* Data blocks that fit in a segment. */
 #define SEGMENT_DATA_BLOCKS (CACHE_SEGMENT_BLOCKS - 1)
-#define NS_PER_MS UINT64_C(1000000)
-#define NS_PER_S (1000 * NS_PER_MS)
 
 struct cache_buffer {
 	uint8_t *data; /* CACHE_SEGMENT_BYTES, page-aligned */

@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/time.h"
+
 static const char *const module_names[LOG_MODULES] = {
 	[LOG_CORE] = "core",   [LOG_AIO] = "aio",   [LOG_IMAGE] = "image", [LOG_DISK] = "disk",
 	[LOG_CACHE] = "cache", [LOG_FUSE] = "fuse", [LOG_CTL] = "ctl",
@@ -136,7 +138,7 @@ static void log_line(int priority, bool is_event, const char *label, const char 
 
 /* ---- What repeats ------------------------------------------------------------ */
 
-#define REPEAT_NS (60 * INT64_C(1000000000))
+#define REPEAT_NS (60 * (int64_t)NS_PER_S)
 /* Objects and kinds that are remembered; the one heard of longest ago goes. */
 #define REPEATS_MAX 64
 
@@ -154,7 +156,7 @@ static int64_t now_ns(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+	return now.tv_sec * (int64_t)NS_PER_S + now.tv_nsec;
 }
 
 /* KEY's, or one that it may have. */

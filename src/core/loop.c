@@ -1,4 +1,4 @@
-/* Event loop: sources, posted tasks, timers and background work.
+/* Event loop: sources, posted tasks and timers.
  *
  * A turn dispatches every source once, runs the tasks posted so far and the
  * timers that are due. After a turn that found nothing the loop polls, if a
@@ -32,11 +32,9 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "core/thread.h"
+#include "core/time.h"
 #include "poll_trial.h"
-#include "workers.h"
 
-#define NS_PER_MS 1000000
 #define LONGEST_POLL_NS 200000
 #define SHORTEST_POLL_NS 2000
 
@@ -65,7 +63,7 @@ uint64_t loop_now_ns(void)
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 * NS_PER_MS + (uint64_t)now.tv_nsec;
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
 struct loop *loop_self(void)
@@ -191,77 +189,14 @@ void loop_timer_cancel(struct loop_timer *timer)
 	list_remove(&timer->link);
 }
 
-static void work_done(struct loop_task *task)
-{
-	struct loop_work *work = container_of(task, struct loop_work, task);
-
-	work->done(work);
-}
-
-/* On a thread that may block, in a turn of its own: whoever handed it out may
- * have held a lock. */
-static void work_here(struct loop_task *task)
-{
-	struct loop_work *work = container_of(task, struct loop_work, task);
-
-	work->work(work);
-	work->done(work);
-}
-
-/* No thread at all is to be had only in a program that did not make sure of
- * one: it has no loop that must not block. */
-static void offload(struct workers *workers, struct loop *loop, struct loop_work *work)
-{
-	work->loop = loop;
-	work->task.run = work_done;
-	if (workers && workers_submit(workers, work))
-		return;
-	g_assert(thread_may_block());
-	work->task.run = work_here;
-	loop_post(loop, &work->task);
-}
-
-void loop_offload_step(struct loop *loop, struct loop_work *work)
-{
-	offload(loop->steps_here ? NULL : &workers_steps, loop, work);
-}
-
-void loop_offload_wait(struct loop *loop, struct loop_work *work)
-{
-	offload(&workers_waiters, loop, work);
-}
-
-static void offload_apart(struct workers *workers, struct loop_work *work)
-{
-	work->loop = NULL;
-	if (workers_submit(workers, work))
-		return;
-	g_assert(thread_may_block());
-	work->work(work);
-}
-
-void loop_offload_step_apart(struct loop_work *work)
-{
-	offload_apart(&workers_steps, work);
-}
-
-void loop_offload_wait_apart(struct loop_work *work)
-{
-	offload_apart(&workers_waiters, work);
-}
-
 void loop_run_steps_here(struct loop *loop)
 {
 	loop->steps_here = true;
 }
 
-bool loop_start_workers(GError **error)
+bool loop_runs_steps_here(const struct loop *loop)
 {
-	int result = workers_ensure(&workers_steps);
-
-	if (result == 0)
-		result = workers_ensure(&workers_waiters);
-	return result == 0 || error_set_errno(error, -result, "cannot start a background thread");
+	return loop->steps_here;
 }
 
 /* A source that is added meanwhile has its turn too, before the loop sleeps. */

@@ -15,7 +15,9 @@
  * polls on account of a load that has passed. */
 #include "poll_trial.h"
 
-#define SLICE_NS (UINT64_C(100) * 1000 * 1000)
+#include "core/time.h"
+
+#define SLICE_NS (100 * NS_PER_MS)
 #define CYCLE 64
 #define TRY_SETTLE (CYCLE - 2)
 #define TRY_MEASURE (CYCLE - 1)

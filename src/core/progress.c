@@ -8,8 +8,7 @@
 
 #include "core/config.h"
 #include "core/loop.h"
-
-#define NS_PER_SECOND 1e9
+#include "core/time.h"
 
 void progress_init(struct progress *progress, uint64_t interval_ns)
 {
@@ -36,7 +35,7 @@ char *progress_line(struct progress *progress, uint64_t left_bytes)
 	if (now_ns < progress->next_ns)
 		return NULL;
 	progress->next_ns = now_ns + progress->interval_ns;
-	seconds = (double)(now_ns - progress->since_ns) / NS_PER_SECOND;
+	seconds = (double)(now_ns - progress->since_ns) / (double)NS_PER_S;
 	left = config_format_size(left_bytes);
 	rate = config_format_size(seconds > 0 ? (uint64_t)((double)(progress->since_bytes - left_bytes) / seconds) : 0);
 	return g_strdup_printf("%s left to write back, %s/s", left, rate);

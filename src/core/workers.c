@@ -1,4 +1,4 @@
-/* The background threads behind loop_offload_step() and loop_offload_wait().
+/* Background work: loop_offload_step(), loop_offload_wait(), and the threads behind them.
  *
  * Two kinds, each with one queue, first in first out, linked through the work's
  * own task (which is on no other list until the work is done):
@@ -18,16 +18,16 @@
  * waits for work that was submitted before his own waits for what is running.
  *
  * POSIX locks, not GLib's: the thread sanitizer understands them. */
-#include "workers.h"
-
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
+#include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/loop.h"
 #include "core/thread.h"
 
 #define STEPS_MAX 8
@@ -48,23 +48,23 @@ struct workers {
 	atomic_flag warned;
 };
 
-struct workers workers_steps = {
+static struct workers steps = {
 	.name = "leafdisk-step",
 	.kind = THREAD_STEP,
 	.threads_max = STEPS_MAX,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.more = PTHREAD_COND_INITIALIZER,
-	.tail = &workers_steps.head,
+	.tail = &steps.head,
 	.warned = ATOMIC_FLAG_INIT,
 };
 
-struct workers workers_waiters = {
+static struct workers waiters = {
 	.name = "leafdisk-wait",
 	.kind = THREAD_WAITER,
 	.threads_max = UINT_MAX,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.more = PTHREAD_COND_INITIALIZER,
-	.tail = &workers_waiters.head,
+	.tail = &waiters.head,
 	.warned = ATOMIC_FLAG_INIT,
 };
 
@@ -160,7 +160,8 @@ static int ensure_locked(struct workers *workers)
 	return result;
 }
 
-int workers_ensure(struct workers *workers)
+/* Makes sure that one thread exists. 0 or a negative errno. */
+static int ensure(struct workers *workers)
 {
 	int result;
 
@@ -181,7 +182,11 @@ static void start_another(struct workers *workers)
 	pthread_mutex_unlock(&workers->lock);
 }
 
-bool workers_submit(struct workers *workers, struct loop_work *work)
+/* Queues WORK, whose loop is set: its work() runs on a background thread, then
+ * its task is posted to its loop, if that is not NULL. False, and nothing is queued: there is no
+ * thread, and none can be had. Never blocks; allocates next to nothing, and only
+ * to start a thread. */
+static bool submit(struct workers *workers, struct loop_work *work)
 {
 	bool start;
 
@@ -199,4 +204,72 @@ bool workers_submit(struct workers *workers, struct loop_work *work)
 	if (start)
 		start_another(workers);
 	return true;
+}
+
+static void work_done(struct loop_task *task)
+{
+	struct loop_work *work = container_of(task, struct loop_work, task);
+
+	work->done(work);
+}
+
+/* On a thread that may block, in a turn of its own: whoever handed it out may
+ * have held a lock. */
+static void work_here(struct loop_task *task)
+{
+	struct loop_work *work = container_of(task, struct loop_work, task);
+
+	work->work(work);
+	work->done(work);
+}
+
+/* No thread at all is to be had only in a program that did not make sure of
+ * one: it has no loop that must not block. */
+static void offload(struct workers *workers, struct loop *loop, struct loop_work *work)
+{
+	work->loop = loop;
+	work->task.run = work_done;
+	if (workers && submit(workers, work))
+		return;
+	g_assert(thread_may_block());
+	work->task.run = work_here;
+	loop_post(loop, &work->task);
+}
+
+void loop_offload_step(struct loop *loop, struct loop_work *work)
+{
+	offload(loop_runs_steps_here(loop) ? NULL : &steps, loop, work);
+}
+
+void loop_offload_wait(struct loop *loop, struct loop_work *work)
+{
+	offload(&waiters, loop, work);
+}
+
+static void offload_apart(struct workers *workers, struct loop_work *work)
+{
+	work->loop = NULL;
+	if (submit(workers, work))
+		return;
+	g_assert(thread_may_block());
+	work->work(work);
+}
+
+void loop_offload_step_apart(struct loop_work *work)
+{
+	offload_apart(&steps, work);
+}
+
+void loop_offload_wait_apart(struct loop_work *work)
+{
+	offload_apart(&waiters, work);
+}
+
+bool loop_start_workers(GError **error)
+{
+	int result = ensure(&steps);
+
+	if (result == 0)
+		result = ensure(&waiters);
+	return result == 0 || error_set_errno(error, -result, "cannot start a background thread");
 }

@@ -7,20 +7,21 @@
  * sent again until the writer has ended. */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "client.h"
 #include "core/error.h"
+#include "core/thread.h"
+#include "core/time.h"
 #include "drain_progress.h"
 #include "interrupt.h"
 
 /* To the writer, and from it at its end. */
 #define SIGNAL_STOP SIGUSR1
 #define SIGNAL_DONE SIGUSR2
-#define WAIT_NS (200 * 1000 * 1000)
+#define WAIT_NS (200 * NS_PER_MS)
 
 struct writer {
 	int fd;
@@ -50,8 +51,13 @@ static void *writer_main(void *opaque)
 {
 	struct writer *writer = opaque;
 	size_t length = strlen(writer->command);
-	ssize_t written = write(writer->fd, writer->command, length);
+	ssize_t written;
+	sigset_t stop;
 
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGNAL_STOP);
+	pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
+	written = write(writer->fd, writer->command, length);
 	if (written != (ssize_t)length)
 		writer->errnum = written < 0 ? errno : EIO;
 	pthread_kill(writer->waiter, SIGNAL_DONE);
@@ -115,9 +121,9 @@ static bool run_writer(const struct mounted *mount, const char *name, struct wri
 	int result, stopped_by;
 
 	prepare_signals(&waited);
-	result = pthread_create(&writer->thread, NULL, writer_main, writer);
-	if (result != 0)
-		return error_set_errno(error, result, "cannot start a thread");
+	result = thread_spawn(&writer->thread, "leafctl-write", THREAD_OTHER, writer_main, writer);
+	if (result < 0)
+		return error_set_errno(error, -result, "cannot start a thread");
 	stopped_by = wait_for_writer(mount, drain_name, writer, &waited);
 	pthread_join(writer->thread, NULL);
 	return writer->errnum == 0 || failed(mount, name, writer->errnum, stopped_by, error);

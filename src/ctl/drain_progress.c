@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define INTERVAL_NS (UINT64_C(1000000000) / 5)
+#include "core/time.h"
+
+#define INTERVAL_NS (NS_PER_S / 5)
 
 void drain_progress_begin(struct drain_progress *drain)
 {

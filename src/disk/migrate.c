@@ -37,12 +37,11 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "core/time.h"
 #include "claim.h"
 #include "route.h"
 #include "disk/tunables.h"
 
-#define NS_PER_MS UINT64_C(1000000)
-#define NS_PER_S (1000 * NS_PER_MS)
 #define RETRY_FIRST_NS (100 * NS_PER_MS)
 #define RETRY_LONGEST_NS (10 * NS_PER_S)
 /* While the state has to change, and cannot yet. */

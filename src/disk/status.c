@@ -1,11 +1,10 @@
 /* How a disk is: its mode, its state and why. */
 #include <string.h>
 
+#include "core/time.h"
 #include "disk/object.h"
 #include "disk/overflow.h"
 #include "route.h"
-
-#define NS_PER_S UINT64_C(1000000000)
 
 static void set_degraded(struct disk_status *status, const char *reason, struct timespec since)
 {

@@ -29,6 +29,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "core/time.h"
 #include "request.h"
 
 /* Taken in before the disk is given what there is; 64 was slower. */
@@ -36,10 +37,10 @@
 
 /* A client that waits for each answer sends the next request this soon, if it
  * sends one; polling finds it before a sleep would. */
-#define CLIENT_TURNAROUND_NS (100 * UINT64_C(1000))
+#define CLIENT_TURNAROUND_NS (100 * NS_PER_US)
 
 /* How long memory that a burst of requests touched is kept. */
-#define TRIM_NS (10 * UINT64_C(1000000000))
+#define TRIM_NS (10 * NS_PER_S)
 
 /* What libfuse 3.14 reads at most, and the kernel demands room for: a payload
  * and a page of headers. */
@@ -228,7 +229,7 @@ static bool make_parts(struct channel *channel, GError **error)
 	const struct mount_options *options = channel->session->options;
 	struct disk_limits limits = {
 		.queue_depth = (unsigned)options->queue_depth,
-		.io_timeout_ns = options->io_timeout * UINT64_C(1000000000),
+		.io_timeout_ns = options->io_timeout * NS_PER_S,
 	};
 
 	channel->loop = loop_new(error);

@@ -11,11 +11,11 @@
 #include "fuse/control/files.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "core/time.h"
 #include "end.h"
 
-#define NS_PER_SECOND UINT64_C(1000000000)
-#define TERMINAL_INTERVAL_NS (NS_PER_SECOND / 5)
-#define LOG_INTERVAL_NS (5 * NS_PER_SECOND)
+#define TERMINAL_INTERVAL_NS (NS_PER_S / 5)
+#define LOG_INTERVAL_NS (5 * NS_PER_S)
 
 struct drain {
 	const struct end *end;

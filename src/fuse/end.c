@@ -27,12 +27,12 @@
 #include "core/log.h"
 #include "core/loop.h"
 #include "core/thread.h"
+#include "core/time.h"
 #include "daemon.h"
 #include "session.h"
 
-#define NS_PER_MS UINT64_C(1000000)
-#define PATIENCE_NS (10 * UINT64_C(1000000000))
-#define CACHE_PATIENCE_NS (5 * UINT64_C(1000000000))
+#define PATIENCE_NS (10 * NS_PER_S)
+#define CACHE_PATIENCE_NS (5 * NS_PER_S)
 
 struct end {
 	struct session *session;

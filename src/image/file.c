@@ -27,6 +27,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "core/time.h"
 #include "core/trace.h"
 #include "image/image.h"
 
@@ -37,8 +38,7 @@
 #define LOCK_PATIENCE_US (G_USEC_PER_SEC)
 #define LOCK_RETRY_US (10 * 1000)
 
-#define NS_PER_US 1000
-#define DEFAULT_IO_TIMEOUT_NS (120 * UINT64_C(1000000000))
+#define DEFAULT_IO_TIMEOUT_NS (120 * NS_PER_S)
 
 static bool lock_file(struct image_file *file, bool writable, GError **error)
 {

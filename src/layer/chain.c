@@ -14,6 +14,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/loop.h"
+#include "core/time.h"
 #include "core/verdict.h"
 
 void chain_link_free(struct chain_link *link)
@@ -171,14 +172,14 @@ enum image_format chain_probe(const char *path, const struct chain_file *file, s
 }
 
 /* File systems stamp times no finer than this. */
-#define TIMESTAMP_GRAIN_NS (INT64_C(20) * 1000 * 1000)
+#define TIMESTAMP_GRAIN_NS (20 * (int64_t)NS_PER_MS)
 
 bool chain_time_is_settled(const struct timespec *time)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	return (now.tv_sec - time->tv_sec) * INT64_C(1000000000) + now.tv_nsec - time->tv_nsec >= TIMESTAMP_GRAIN_NS;
+	return (now.tv_sec - time->tv_sec) * (int64_t)NS_PER_S + now.tv_nsec - time->tv_nsec >= TIMESTAMP_GRAIN_NS;
 }
 
 static struct chain_link *link_new(const char *path, const struct chain_file *file, enum image_format format,

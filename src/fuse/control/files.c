@@ -10,8 +10,7 @@
 
 #include "core/counters.h"
 #include "core/log.h"
-
-#define NS_PER_MS 1000000
+#include "core/time.h"
 
 /* Escapes the bytes in ALSO too. */
 static void append_escaped(GString *text, const char *value, const char *also)
