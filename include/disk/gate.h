@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "core/list.h"
+#include "core/loop.h"
 
 struct disk;
 struct disk_io;
@@ -23,13 +24,16 @@ struct gate {
 	unsigned active;    /* requests in work */
 	struct list parked; /* disk_io by link, in order of arrival */
 	GCond changed;
+	void (*begin)(struct loop_task *task);
+	void (*closing)(struct disk *disk);
 };
 
-void gate_init(struct gate *gate);
+/* BEGIN begins a disk_io anew, by its task and on its loop. CLOSING sends those back
+ * before the gate that wait for what may be closing it; nothing is locked. */
+void gate_init(struct gate *gate, void (*begin)(struct loop_task *task), void (*closing)(struct disk *disk));
 void gate_clear(struct gate *gate);
 
-/* IO may begin. False: it is parked, and disk_io_restart() will be called on
- * its loop. */
+/* IO may begin. False: it is parked, and begins when the gate opens. */
 bool gate_enter(struct disk_io *io);
 /* For who only looks at the disk, and may wait: between these two it is in work. */
 void gate_wait(struct disk *disk);

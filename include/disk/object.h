@@ -33,15 +33,7 @@ struct local {
 	const struct place *pool;	  /* whose owner frees it after this */
 };
 struct owner_self;
-
-/* Where a disk's writes go while it is open. */
-enum route {
-	ROUTE_SHARED,	 /* to the leaf in the pool */
-	ROUTE_MIRRORED,	 /* there, then into the cache */
-	ROUTE_LOCAL,	 /* to the cache and the overflow layer */
-	ROUTE_WRITEBACK, /* to the cache, and from there to the leaf by migration */
-	ROUTE_FAILED,	 /* nowhere: the disk is not what it was */
-};
+struct route;
 
 struct disk {
 	/* Constant. */
@@ -73,7 +65,7 @@ struct disk {
 	_Atomic bool refusing;
 
 	/* Constant while open, but for what happens behind the gate. */
-	enum route route;
+	const struct route *route;
 	struct image *leaf;  /* NULL: ephemeral */
 	struct stack *stack; /* what is below the leaf, or NULL */
 	_Atomic uint64_t size_bytes;
@@ -108,6 +100,8 @@ int disk_close_chain(struct disk *disk);
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled, enum disk_mode mode, struct local *local);
 
+/* The chain as the headers say now; NULL with ERROR. Blocks. */
+GPtrArray *disk_resolve(struct disk *disk, GError **error);
 /* The chain as it is now, with a reference; whoever opens the disk meanwhile
  * does not change what is returned. Any thread. */
 GPtrArray *disk_get_links(struct disk *disk);
@@ -142,11 +136,6 @@ static inline bool disk_uses_cache(const struct disk *disk)
 	return disk->local && disk->mode != DISK_MODE_DIRECT;
 }
 
-static inline bool disk_takes_writes(const struct disk *disk)
-{
-	return disk->route == ROUTE_LOCAL || disk->route == ROUTE_FAILED ? disk->writable : disk->leaf->writable;
-}
-
 struct disk_context {
 	struct loop *loop;
 	struct aio_queue *queue;
@@ -164,8 +153,6 @@ void context_put_bounce(struct disk_context *context, uint8_t *bounce);
 /* Steps those that can go on now. At the end of a callback. */
 void context_resume(struct disk_context *context);
 
-/* io.c: goes on with IO where it stopped. */
-void disk_io_step(struct disk_io *io);
 /* Begins anew; IO is in work. */
 void disk_io_restart(struct loop_task *task);
 

@@ -8,7 +8,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "disk/object.h"
-#include "route.h"
+#include "disk/route.h"
 
 /* How often who drains is asked whether to go on. */
 #define ASK_US (100 * 1000)

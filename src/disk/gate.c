@@ -7,8 +7,10 @@
 /* How often who closes it is asked whether to go on. */
 #define ASK_US (100 * 1000)
 
-void gate_init(struct gate *gate)
+void gate_init(struct gate *gate, void (*begin)(struct loop_task *task), void (*closing)(struct disk *disk))
 {
+	gate->begin = begin;
+	gate->closing = closing;
 	list_init(&gate->parked);
 	g_cond_init(&gate->changed);
 }
@@ -92,7 +94,7 @@ static void begin_closing(struct disk *disk)
 	g_mutex_lock(&disk->lock);
 	disk->gate.closings++;
 	g_mutex_unlock(&disk->lock);
-	migrate_send_back(disk);
+	disk->gate.closing(disk);
 }
 
 /* Whether nothing is in work any more, waited for until UNTIL. */
@@ -151,7 +153,7 @@ static void release_locked(struct disk *disk)
 		struct disk_io *io = container_of(node, struct disk_io, link);
 
 		disk->gate.active++;
-		io->task.run = disk_io_restart;
+		io->task.run = disk->gate.begin;
 		loop_post(io->context->loop, &io->task);
 	}
 }

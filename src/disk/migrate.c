@@ -39,7 +39,7 @@
 #include "core/thread.h"
 #include "core/time.h"
 #include "claim.h"
-#include "route.h"
+#include "disk/route.h"
 #include "disk/tunables.h"
 
 #define RETRY_FIRST_NS (100 * NS_PER_MS)
@@ -783,7 +783,7 @@ static void look_at_state(struct look *look, struct disk *disk)
 	struct migration *migration = &disk->migration;
 	uint64_t retry_at_ns = get_retry_time(look->migrator, disk);
 
-	if (!disk->open || disk->route == ROUTE_FAILED)
+	if (!disk->open || disk->route == &route_failed)
 		return;
 	if (retry_at_ns > look->now_ns)
 		look_again(look, retry_at_ns);
@@ -793,7 +793,7 @@ static void look_at_state(struct look *look, struct disk *disk)
 		change_route(look, disk, suspended);
 	if (migration->failed)
 		return;
-	if (disk->route == ROUTE_WRITEBACK && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk) &&
+	if (disk->route == &route_writeback && disk->mode != DISK_MODE_WRITEBACK && !migrate_is_needed(disk) &&
 	    retry_at_ns <= look->now_ns)
 		leave(look, disk);
 	if (gate_has_parked(disk) && migration->away == suspended)

@@ -18,7 +18,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "disk/io/io.h"
+#include "disk/io/step.h"
 
 #define DIRECTORY ".leafdisk"
 #define SUBDIRECTORY "overflow"

@@ -1,14 +1,14 @@
 /* Where a disk's writes go: from one mode to another, while it is open.
  *
- *     SHARED, MIRRORED -> WRITEBACK   the cache's log has the new generation,
- *                                     durably; then the pool's record has it;
- *                                     then the image is marked as written
- *     WRITEBACK -> SHARED, MIRRORED   nothing is dirty, and the image is flushed
- *     WRITEBACK -> SHARED (flight)    likewise; the pool's record gets a new
- *                                     generation, so what the failing cache may
- *                                     show again after a restart is void
- *     any -> FAILED                   for as long as the disk is open */
-#include "route.h"
+ *     direct, persistent -> writeback   the cache's log has the new generation,
+ *                                       durably; then the pool's record has it;
+ *                                       then the image is marked as written
+ *     writeback -> direct, persistent   nothing is dirty, and the image is flushed
+ *     writeback -> direct (flight)      likewise; the pool's record gets a new
+ *                                       generation, so what the failing cache may
+ *                                       show again after a restart is void
+ *     any -> failed                     for as long as the disk is open */
+#include "disk/route.h"
 
 #include <errno.h>
 
@@ -65,7 +65,7 @@ static void open_mirror(struct disk *disk, bool writable)
 
 	if (wants_cache(disk) && layer_key_of(leaf_link(disk), disk->leaf, &key))
 		disk->cached = cache_layer_open(disk->local->cache, &key, writable);
-	disk->route = disk->cached ? ROUTE_MIRRORED : ROUTE_SHARED;
+	disk->route = disk->cached ? &route_persistent : &route_direct;
 }
 
 static bool begin_image(struct disk *disk, GError **error)
@@ -96,7 +96,7 @@ static bool open_dirty_layer(void *opaque, uint64_t owned, uint64_t generation, 
 
 bool route_enter_writeback(struct disk *disk, GError **error)
 {
-	if (disk->route == ROUTE_WRITEBACK)
+	if (disk->route == &route_writeback)
 		return true;
 	close_layer(disk, flush_leaf(disk, NULL));
 	if (!owner_claim_disk(disk, DISK_MODE_WRITEBACK, open_dirty_layer, error) || !begin_image(disk, error)) {
@@ -104,7 +104,7 @@ bool route_enter_writeback(struct disk *disk, GError **error)
 		open_mirror(disk, disk->leaf->begun);
 		return false;
 	}
-	disk->route = ROUTE_WRITEBACK;
+	disk->route = &route_writeback;
 	migrate_attach(disk);
 	return true;
 }
@@ -116,7 +116,7 @@ bool route_open(struct disk *disk, GError **error)
 		open_mirror(disk, disk->leaf->writable && disk->mode != DISK_MODE_WRITEBACK);
 		return true;
 	}
-	disk->route = ROUTE_SHARED;
+	disk->route = &route_direct;
 	if (disk->leaf->writable)
 		return route_enter_writeback(disk, error);
 	return error_set(
@@ -128,7 +128,7 @@ bool route_open(struct disk *disk, GError **error)
 
 bool route_begin_writing(struct disk *disk, GError **error)
 {
-	if (disk->route == ROUTE_LOCAL || disk->route == ROUTE_FAILED || disk->leaf->begun)
+	if (disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->begun)
 		return true;
 	if (disk->mode == DISK_MODE_WRITEBACK)
 		return route_enter_writeback(disk, error);
@@ -139,7 +139,7 @@ bool route_begin_writing(struct disk *disk, GError **error)
 
 bool route_leave_writeback(struct disk *disk, GError **error)
 {
-	if (disk->route != ROUTE_WRITEBACK)
+	if (disk->route != &route_writeback)
 		return true;
 	if (!flush_leaf(disk, error) || !owner_claim_disk(disk, disk->mode, NULL, error))
 		return false;
@@ -172,7 +172,7 @@ bool route_flee_cache(struct disk *disk, const char *reason, GError **error)
 		return false;
 	cache_layer_abandon(disk->cached, reason);
 	close_layer(disk, false);
-	disk->route = ROUTE_SHARED;
+	disk->route = &route_direct;
 	return true;
 }
 
@@ -189,7 +189,7 @@ static void give_up_leaf(struct disk *disk)
 
 void route_fail(struct disk *disk, bool lost)
 {
-	disk->route = ROUTE_FAILED;
+	disk->route = &route_failed;
 	disk->refusing = false;
 	if (lost)
 		give_up_leaf(disk);
@@ -213,7 +213,7 @@ void route_close(struct disk *disk)
 	migrate_detach(disk);
 	if (disk->refusing)
 		route_fail(disk, disk->migration.lost);
-	good = disk->route != ROUTE_FAILED && !has_dirty(disk) && flush_leaf(disk, NULL);
+	good = disk->route != &route_failed && !has_dirty(disk) && flush_leaf(disk, NULL);
 	if (good)
 		owner_release_disk(disk);
 	close_layer(disk, good);

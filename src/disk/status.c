@@ -4,7 +4,7 @@
 #include "core/time.h"
 #include "disk/object.h"
 #include "disk/overflow.h"
-#include "route.h"
+#include "disk/route.h"
 
 static void set_degraded(struct disk_status *status, const char *reason, struct timespec since)
 {

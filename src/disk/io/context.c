@@ -75,16 +75,3 @@ void context_put_bounce(struct disk_context *context, uint8_t *bounce)
 {
 	pool_put(context->bounces, bounce);
 }
-
-void context_resume(struct disk_context *context)
-{
-	struct list starved;
-	struct list *node;
-
-	if (list_is_empty(&context->starved))
-		return;
-	list_init(&starved);
-	list_splice(&starved, &context->starved);
-	while ((node = list_pop(&starved)))
-		disk_io_step(container_of(node, struct disk_io, link));
-}

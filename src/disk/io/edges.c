@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "core/counters.h"
-#include "io.h"
+#include "phases.h"
+#include "read.h"
+#include "step.h"
 
 enum edge_stage { EDGE_BOUNCE, EDGE_HEAD, EDGE_TAIL, EDGE_READ };
 
@@ -77,11 +79,10 @@ enum step phase_write_edges_read(struct disk_io *io)
 	return STEP_NEXT;
 }
 
-/* Whether something can stand behind the end of the disk, in its last block. The
- * shared leaf clears that when it is made smaller, the local one does not. */
+/* Whether something can stand behind the end of the disk, in its last block. */
 static bool hides_past_end(const struct disk *disk)
 {
-	return disk->route == ROUTE_LOCAL || stack_size_bytes(disk->stack) > disk->size_bytes;
+	return disk->route->keeps_what_is_cut || stack_size_bytes(disk->stack) > disk->size_bytes;
 }
 
 /* The bytes that are to be zero. Growing makes those between the old end and
@@ -182,13 +183,13 @@ enum step phase_zero_edges_write(struct disk_io *io)
 		io->stage = EDGE_HEAD;
 	if (io->stage == EDGE_HEAD && io->result >= 0) {
 		if (has_head(start, end) && !is_inner(io, start >> BLOCK_SHIFT) &&
-		    !io_write_blocks(io, start >> BLOCK_SHIFT, 1, HEAD_BLOCK(io)) && io->result >= 0)
+		    !io->disk->route->write(io, start >> BLOCK_SHIFT, 1, HEAD_BLOCK(io)) && io->result >= 0)
 			return STEP_WAIT;
 		io->stage = EDGE_TAIL;
 	}
 	if (io->stage == EDGE_TAIL && io->result >= 0) {
 		if (has_tail(io, start, end) && !is_inner(io, end >> BLOCK_SHIFT) &&
-		    !io_write_blocks(io, end >> BLOCK_SHIFT, 1, TAIL_BLOCK(io)) && io->result >= 0)
+		    !io->disk->route->write(io, end >> BLOCK_SHIFT, 1, TAIL_BLOCK(io)) && io->result >= 0)
 			return STEP_WAIT;
 		io->stage = EDGE_READ;
 	}

@@ -1,17 +1,18 @@
 /* Where a read finds its blocks.
  *
- * In this order: what the local leaf has (ephemeral: the cache, then the
- * overflow layer; writeback: the cache), the shared leaf by its presence, then the layer that the
+ * In this order: what the leaf has, as the route says, then the layer that the
  * merged map names. A layer that is cached is asked through the cache: what it
  * does not have is fetched and, as it passes by, copied there.
  *
  * A block that the cache lost between lookup and read is read from its image
  * instead. Only what nobody else has is an error then. */
+#include "read.h"
+
 #include <errno.h>
 #include <string.h>
 
 #include "core/counters.h"
-#include "io.h"
+#include "step.h"
 
 static void run_set_transfer(struct run *run, struct image *image, uint64_t block, uint64_t blocks, uint8_t *buffer)
 {
@@ -25,8 +26,7 @@ static void run_set_transfer(struct run *run, struct image *image, uint64_t bloc
 	};
 }
 
-static struct image_extent read_image(struct run *run, struct image *image, uint64_t block, uint64_t limit,
-				      uint8_t *buffer)
+struct image_extent io_read_image(struct run *run, struct image *image, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	run_set_transfer(run, image, block, limit, buffer);
 	if (run->owner->disk->local)
@@ -104,8 +104,8 @@ static void cached_done(struct cache_io *cached, int result)
 }
 
 /* IMAGE has the same blocks; NULL: nobody has. */
-static struct cache_extent read_cached(struct run *run, struct cache_layer *layer, struct image *image, uint64_t block,
-				       uint64_t limit, uint8_t *buffer)
+struct cache_extent io_read_cached(struct run *run, struct cache_layer *layer, struct image *image, uint64_t block,
+				   uint64_t limit, uint8_t *buffer)
 {
 	struct cache_extent extent;
 
@@ -125,7 +125,7 @@ static struct cache_extent read_cached(struct run *run, struct cache_layer *laye
 	return extent;
 }
 
-static struct image_extent extent_of(struct cache_extent cached)
+struct image_extent io_extent_of(struct cache_extent cached)
 {
 	return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
 }
@@ -145,11 +145,11 @@ static bool copies(const struct disk_io *io)
 static struct image_extent read_fetched(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
 					uint64_t limit, uint8_t *buffer)
 {
-	struct cache_extent cached = read_cached(run, layer, image, block, limit, buffer);
+	struct cache_extent cached = io_read_cached(run, layer, image, block, limit, buffer);
 
 	if (cached.answer == CACHE_HIT)
 		return (struct image_extent){EXTENT_DATA, cached.blocks};
-	return read_image(run, image, block, cached.blocks, buffer);
+	return io_read_image(run, image, block, cached.blocks, buffer);
 }
 
 /* What is not in the cache. No blocks: somebody else fetches the first one, and
@@ -187,31 +187,31 @@ static struct image_extent fetch(struct run *run, struct image *image, struct ca
 }
 
 /* IMAGE has the blocks and LAYER, which is IMAGE in the cache, has not. */
-static struct image_extent read_missed(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
-				       uint64_t limit, uint8_t *buffer)
+struct image_extent io_read_missed(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
+				   uint64_t limit, uint8_t *buffer)
 {
 	counter_add(cache_misses, limit);
 	if (!copies(run->owner))
-		return read_image(run, image, block, limit, buffer);
+		return io_read_image(run, image, block, limit, buffer);
 	return fetch(run, image, layer, block, limit, buffer);
 }
 
 /* LAYER is IMAGE in the cache, or NULL. */
-static struct image_extent read_layer(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
-				      uint64_t limit, uint8_t *buffer)
+struct image_extent io_read_layer(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
+				  uint64_t limit, uint8_t *buffer)
 {
 	struct image_extent extent;
 	struct cache_extent cached;
 
 	if (!layer)
-		return read_image(run, image, block, limit, buffer);
+		return io_read_image(run, image, block, limit, buffer);
 	extent = image_extent(image, block, limit);
 	if (extent.state != EXTENT_DATA)
 		return extent;
-	cached = read_cached(run, layer, image, block, extent.blocks, buffer);
+	cached = io_read_cached(run, layer, image, block, extent.blocks, buffer);
 	if (cached.answer != CACHE_MISS)
-		return extent_of(cached);
-	return read_missed(run, image, layer, block, cached.blocks, buffer);
+		return io_extent_of(cached);
+	return io_read_missed(run, image, layer, block, cached.blocks, buffer);
 }
 
 /* What the leaf does not have. */
@@ -226,46 +226,7 @@ static struct image_extent read_below(struct run *run, struct stack *stack, uint
 	layer = stack_lookup(stack, block, limit, &extent.blocks);
 	if (layer == STACK_NO_LAYER)
 		return extent;
-	return read_layer(run, stack_layer(stack, layer), stack_cached(stack, layer), block, extent.blocks, buffer);
-}
-
-/* What an ephemeral disk was given: in the cache, or in the overflow layer. */
-static struct image_extent read_local(struct run *run, struct disk *disk, uint64_t block, uint64_t limit,
-				      uint8_t *buffer)
-{
-	struct cache_extent cached = read_cached(run, disk->cached, NULL, block, limit, buffer);
-	struct image *overflow = disk->overflow;
-
-	if (cached.answer != CACHE_MISS)
-		return extent_of(cached);
-	if (!overflow)
-		return (struct image_extent){EXTENT_ABSENT, cached.blocks};
-	return read_image(run, overflow, block, cached.blocks, buffer);
-}
-
-/* What the cache has is newer than the leaf, which may not even know of it. */
-static struct image_extent read_dirty(struct run *run, struct disk *disk, uint64_t block, uint64_t limit,
-				      uint8_t *buffer)
-{
-	struct cache_extent cached = read_cached(run, disk->cached, disk->leaf, block, limit, buffer);
-	struct image_extent extent;
-
-	if (cached.answer != CACHE_MISS)
-		return extent_of(cached);
-	extent = image_extent(disk->leaf, block, cached.blocks);
-	if (extent.state != EXTENT_DATA)
-		return extent;
-	return read_missed(run, disk->leaf, disk->cached, block, extent.blocks, buffer);
-}
-
-static struct image_extent read_leaf(struct run *run, struct disk *disk, uint64_t block, uint64_t limit,
-				     uint8_t *buffer)
-{
-	if (disk->route == ROUTE_LOCAL)
-		return read_local(run, disk, block, limit, buffer);
-	if (disk->route == ROUTE_WRITEBACK)
-		return read_dirty(run, disk, block, limit, buffer);
-	return read_layer(run, disk->leaf, disk->cached, block, limit, buffer);
+	return io_read_layer(run, stack_layer(stack, layer), stack_cached(stack, layer), block, extent.blocks, buffer);
 }
 
 uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
@@ -275,7 +236,7 @@ uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint
 
 	if (!run)
 		return 0;
-	extent = read_leaf(run, io->disk, block, limit, buffer);
+	extent = io->disk->route->read(run, block, limit, buffer);
 	if (extent.state == EXTENT_ABSENT)
 		extent = read_below(run, io->disk->stack, block, extent.blocks, buffer);
 	if (extent.state == EXTENT_DATA) {

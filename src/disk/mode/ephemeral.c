@@ -1,83 +1,46 @@
-/* Writes to the local leaf.
- *
- * Persistent. The shared leaf comes first and decides: an error there goes to
- * the guest, and the cache forgets the blocks, because nobody knows what the
- * image has now. What succeeded is put into the cache, or forgotten where the
- * cache does not take it; a cache that fails and cannot even record that it
- * forgets gives the whole layer up (degraded). So at every answer to the guest
- * the cache has of these blocks what the image has, or nothing.
- *   1. Fetches under way are cancelled before the cache is changed (fetch.c).
- *
- * Ephemeral. The cache takes what it has room for; the rest goes to the
+/* Ephemeral. The cache takes what it has room for; the rest goes to the
  * overflow layer, and once it is there the cache forgets what it had of it.
  *   2. A block in the cache is newer than the same block in the overflow layer. */
-#include "ephemeral.h"
-
 #include <errno.h>
 
+#include "disk/io/phases.h"
+#include "disk/io/read.h"
+#include "disk/io/step.h"
 #include "disk/overflow.h"
 
-static void room_found(struct loop_task *task)
+/* What an ephemeral disk was given: in the cache, or in the overflow layer. */
+static struct image_extent read_blocks(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
-	io_run_finished(container_of(task, struct run, room.task), 0);
+	struct disk *disk = run->owner->disk;
+	struct cache_extent cached = io_read_cached(run, disk->cached, NULL, block, limit, buffer);
+	struct image *overflow = disk->overflow;
+
+	if (cached.answer != CACHE_MISS)
+		return io_extent_of(cached);
+	if (!overflow)
+		return (struct image_extent){EXTENT_ABSENT, cached.blocks};
+	return io_read_image(run, overflow, block, cached.blocks, buffer);
 }
 
-enum step local_wait_for_room(struct disk_io *io, bool dirty)
+/* What the local leaf of an ephemeral disk has. */
+static struct image_extent extent_of(struct disk *disk, uint64_t block, uint64_t limit)
 {
-	struct run *run = context_get_run(io->context, io);
+	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);
+	struct image *overflow = disk->overflow;
 
-	if (!run)
-		return STEP_WAIT;
-	run->room.loop = io->context->loop;
-	run->room.task.run = room_found;
-	run->room.dirty = dirty;
-	io->pending++;
-	cache_wait(io->disk->local->cache, &run->room);
-	return STEP_WAIT;
+	if (cached.answer != CACHE_MISS)
+		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	if (!overflow)
+		return (struct image_extent){EXTENT_ABSENT, cached.blocks};
+	return image_extent(overflow, block, cached.blocks);
 }
 
-/* ---- Persistent ----------------------------------------------------------- */
-
-enum step phase_forget(struct disk_io *io)
+static bool takes_writes(const struct disk *disk)
 {
-	uint64_t first = io->first_block, blocks = io->blocks;
-
-	if (io->op == DISK_RESIZE) {
-		first = MIN(io->length, io->old_size) >> BLOCK_SHIFT;
-		blocks = blocks_of(MAX(io->length, io->old_size)) - first;
-	}
-	if (blocks == 0)
-		return STEP_NEXT;
-	fetch_cancel(&io->disk->local->fetches, io->disk->cached, first, blocks);
-	return cache_forget(io->disk->cached, first, blocks) == -EAGAIN ? local_wait_for_room(io, false) : STEP_NEXT;
+	return disk->writable;
 }
 
-enum step phase_mirror(struct disk_io *io)
-{
-	const uint8_t *data = io->bounce ? io->bounce : io->buffer;
-	uint64_t end = io->first_block + io->blocks;
-
-	if (io->result < 0)
-		return phase_forget(io);
-	if (io->stage == 0) {
-		fetch_cancel(&io->disk->local->fetches, io->disk->cached, io->first_block, io->blocks);
-		io->next_block = io->first_block;
-		io->stage = 1;
-	}
-	while (io->next_block < end) {
-		int64_t n = cache_put(io->disk->cached, io->next_block, end - io->next_block,
-				      data + ((io->next_block - io->first_block) << BLOCK_SHIFT), false);
-
-		if (n == -EAGAIN)
-			return local_wait_for_room(io, false);
-		if (n < 0)
-			return phase_forget(io);
-		io->next_block += (uint64_t)n;
-	}
-	return STEP_NEXT;
-}
-
-/* ---- Ephemeral ------------------------------------------------------------ */
+/* ---- Writes ------------------------------------------------------------------- */
 
 static void overflow_written(struct run *run, int result)
 {
@@ -118,7 +81,7 @@ static int64_t write_overflow(struct run *run, struct image *overflow, uint64_t 
 	return 0;
 }
 
-uint64_t local_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct image *overflow = io->disk->overflow;
 	struct run *run;
@@ -128,7 +91,7 @@ uint64_t local_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, 
 	if (n > 0)
 		return (uint64_t)n;
 	if (n == -EAGAIN) {
-		(void)local_wait_for_room(io, false);
+		(void)io_wait_for_cache(io, false);
 		return 0;
 	}
 	run = context_get_run(io->context, io);
@@ -170,7 +133,7 @@ static bool zero_overflow(struct disk_io *io, struct image *overflow)
 enum zero_stage { ZERO_LOCAL, ZERO_MAKE, ZERO_OVERFLOW, ZERO_DONE };
 
 /* The cache keeps ranges of zeros in memory, as many as it allows. */
-enum step phase_zero_local(struct disk_io *io)
+static enum step phase_zero_local(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
 
@@ -214,7 +177,7 @@ static int forget_past_end(struct disk_io *io)
 	return first < end ? cache_put_zero(io->disk->cached, first, end - first) : 0;
 }
 
-enum step phase_resize_local(struct disk_io *io)
+static enum step phase_resize_local(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
 
@@ -234,3 +197,24 @@ enum step phase_resize_local(struct disk_io *io)
 		disk->size_bytes = io->length;
 	return STEP_NEXT;
 }
+
+const struct route route_ephemeral = {
+	.name = "ephemeral",
+	.read = read_blocks,
+	.write = write_blocks,
+	.extent = extent_of,
+	.takes_writes = takes_writes,
+	.keeps_what_is_cut = true,
+	.phases =
+		{
+			[DISK_READ] = PHASES(phase_read),
+			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write),
+			[DISK_DISCARD] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
+			[DISK_ZERO] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
+			[DISK_FLUSH] = PHASES(NULL),
+			[DISK_RESIZE] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize_local),
+		},
+};

@@ -9,12 +9,42 @@
  *
  * A write puts, then cancels the fetches of its blocks: one that ended before
  * that published nothing, for the cache had newer (cache_put). */
-#include "writeback.h"
-
 #include <errno.h>
 
-#include "ephemeral.h"
+#include "direct.h"
+#include "disk/io/phases.h"
+#include "disk/io/read.h"
 #include "disk/migrate.h"
+#include "persistent.h"
+
+/* ---- Reads -------------------------------------------------------------------- */
+
+/* What the cache has is newer than the leaf, which may not even know of it. */
+static struct image_extent read_blocks(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer)
+{
+	struct disk *disk = run->owner->disk;
+	struct cache_extent cached = io_read_cached(run, disk->cached, disk->leaf, block, limit, buffer);
+	struct image_extent extent;
+
+	if (cached.answer != CACHE_MISS)
+		return io_extent_of(cached);
+	extent = image_extent(disk->leaf, block, cached.blocks);
+	if (extent.state != EXTENT_DATA)
+		return extent;
+	return io_read_missed(run, disk->leaf, disk->cached, block, extent.blocks, buffer);
+}
+
+/* What is newer in the cache, or else what the leaf has. */
+static struct image_extent extent_of(struct disk *disk, uint64_t block, uint64_t limit)
+{
+	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);
+
+	if (cached.answer != CACHE_MISS)
+		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
+	return image_extent_blocking(disk->leaf, block, cached.blocks);
+}
+
+/* ---- Writes ------------------------------------------------------------------- */
 
 /* Back before the gate. At the end of a mount nothing waits any more: what was
  * not acknowledged fails. */
@@ -50,13 +80,13 @@ static enum step wait_for_room(struct disk_io *io, bool dirty)
 
 	if (gate_is_closing(disk) || disk->local->ending)
 		return send_back(io);
-	step = local_wait_for_room(io, dirty);
+	step = io_wait_for_cache(io, dirty);
 	if (gate_is_closing(disk) || disk->local->ending)
 		cache_wake(disk->local->cache);
 	return step;
 }
 
-uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
+static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct disk *disk = io->disk;
 	int64_t n;
@@ -76,7 +106,7 @@ uint64_t writeback_write_blocks(struct disk_io *io, uint64_t block, uint64_t lim
 	return 0;
 }
 
-enum step phase_zero_dirty(struct disk_io *io)
+static enum step phase_zero_dirty(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
 	int result = 0;
@@ -127,7 +157,7 @@ static enum step begin_barrier(struct disk_io *io)
 	return result == -EAGAIN ? wait_for_room(io, false) : park(io);
 }
 
-enum step phase_barrier(struct disk_io *io)
+static enum step phase_barrier(struct disk_io *io)
 {
 	if (io->pending)
 		return STEP_WAIT;
@@ -150,7 +180,8 @@ static void drained(struct loop_task *task)
 	io_run_finished(run, sent_back ? 0 : run->drain.result);
 }
 
-enum step phase_drain(struct disk_io *io)
+/* Nothing is dirty any more; the whole range is held, so nothing becomes so. */
+static enum step phase_drain(struct disk_io *io)
 {
 	struct run *run;
 
@@ -169,3 +200,23 @@ enum step phase_drain(struct disk_io *io)
 		migrate_send_back(io->disk);
 	return STEP_WAIT;
 }
+
+const struct route route_writeback = {
+	.name = "writeback",
+	.read = read_blocks,
+	.write = write_blocks,
+	.extent = extent_of,
+	.takes_writes = direct_takes_writes,
+	.phases =
+		{
+			[DISK_READ] = PHASES(phase_read),
+			[DISK_WRITE] = PHASES(phase_lock, phase_write_edges_read, phase_write),
+			[DISK_DISCARD] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_dirty),
+			[DISK_ZERO] =
+				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_dirty),
+			[DISK_FLUSH] = PHASES(phase_barrier),
+			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_drain,
+					       phase_resize, phase_forget),
+		},
+};

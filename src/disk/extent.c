@@ -1,0 +1,203 @@
+/* What is asked of a disk besides I/O: attributes, layers, and where its data is. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/thread.h"
+#include "disk/object.h"
+#include "disk/route.h"
+
+static void remember(struct disk *disk, const struct disk_attributes *attributes)
+{
+	g_mutex_lock(&disk->lock);
+	disk->seen = *attributes;
+	disk->has_seen = true;
+	g_mutex_unlock(&disk->lock);
+}
+
+bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attributes)
+{
+	bool has;
+
+	g_mutex_lock(&disk->lock);
+	has = disk->has_seen;
+	*attributes = disk->seen;
+	g_mutex_unlock(&disk->lock);
+	attributes->size_bytes = disk->size_bytes;
+	return has;
+}
+
+bool disk_is_looked_at(struct disk *disk)
+{
+	return disk->lookers > 0;
+}
+
+uint64_t disk_size_bytes(struct disk *disk)
+{
+	return disk->size_bytes;
+}
+
+/* The size is what the chain says while that is KNOWN. */
+static int look_at_image(struct disk *disk, bool known, struct disk_attributes *attributes)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
+	g_autoptr(GError) error = NULL;
+	struct image_info info = {0};
+	struct chain_file file;
+
+	if (!chain_link_find(leaf, &file, &error))
+		return error_to_errno(error);
+	*attributes = (struct disk_attributes){
+		.allocated_bytes = (uint64_t)file.st.st_blocks * 512,
+		.modified = file.st.st_mtim,
+		.writable = disk->writable,
+		.size_bytes = disk->size_bytes,
+	};
+	remember(disk, attributes);
+	if (!known && image_read_info_fd(file.fd, leaf->path, leaf->format, &info, &error))
+		attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
+	image_info_clear(&info);
+	chain_file_clear(&file);
+	return error ? error_to_errno(error) : 0;
+}
+
+int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
+{
+	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached);
+	int result;
+
+	thread_assert_may_block();
+	disk->lookers++;
+	result = look_at_image(disk, known, attributes);
+	disk->lookers--;
+	return result < 0 && known && disk_recall_attributes(disk, attributes) ? 0 : result;
+}
+
+static void layer_free(void *data)
+{
+	struct disk_layer *layer = data;
+
+	g_free(layer->path);
+	g_free(layer);
+}
+
+static struct disk_layer *layer_of(const struct chain_link *link)
+{
+	struct disk_layer *layer = g_new0(struct disk_layer, 1);
+
+	layer->path = g_strdup(link->path);
+	layer->format = image_format_name(link->format);
+	layer->size_bytes = link->info.size_bytes - MIN(link->info.size_bytes, link->base_offset);
+	return layer;
+}
+
+/* The headers of an open disk were read when it was opened; its own size may
+ * have changed since. */
+GPtrArray *disk_get_layers(struct disk *disk, GError **error)
+{
+	bool open = disk->open;
+	g_autoptr(GPtrArray) links = open ? disk_get_links(disk) : disk_resolve(disk, error);
+	GPtrArray *layers;
+
+	if (!links)
+		return NULL;
+	layers = g_ptr_array_new_with_free_func(layer_free);
+	for (guint i = 0; i < links->len; i++)
+		g_ptr_array_add(layers, layer_of(links->pdata[i]));
+	if (open)
+		((struct disk_layer *)layers->pdata[0])->size_bytes = disk->size_bytes;
+	return layers;
+}
+
+static uint64_t blocks_of_layer(struct disk *disk, unsigned layer)
+{
+	struct image *image = layer ? stack_layer(disk->stack, layer - 1) : disk->leaf;
+
+	return blocks_of(image ? image->size_bytes : disk->size_bytes);
+}
+
+static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, uint64_t block, uint64_t limit)
+{
+	if (layer == 0)
+		return disk->route->extent(disk, block, limit);
+	return image_extent_blocking(stack_layer(disk->stack, layer - 1), block, limit);
+}
+
+/* The layer that answers for BLOCK, and for how long, asking top down. Past
+ * its end a layer is zero. */
+static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, uint64_t limit, int *layer)
+{
+	unsigned depth = 1 + stack_depth(disk->stack);
+
+	for (unsigned i = 0; i < depth; i++) {
+		uint64_t blocks = blocks_of_layer(disk, i);
+		struct image_extent extent;
+
+		if (block >= blocks)
+			break;
+		extent = extent_of_layer(disk, i, block, MIN(limit, blocks - block));
+		limit = extent.blocks;
+		*layer = (int)i;
+		if (extent.state != EXTENT_ABSENT)
+			return extent;
+	}
+	*layer = -1;
+	return (struct image_extent){EXTENT_ABSENT, limit};
+}
+
+/* 1; 0 past the end of the disk; or a negative errno. */
+static int get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+{
+	uint64_t size = disk->size_bytes, end;
+	struct image_extent found;
+
+	if (disk->route == &route_failed || disk->refusing)
+		return -EIO;
+	if (offset >= size)
+		return 0;
+	found = extent_of_layers(disk, offset >> BLOCK_SHIFT, blocks_of(size) - (offset >> BLOCK_SHIFT),
+				 &extent->layer);
+	end = MIN(round_down(offset, BLOCK_SIZE) + (found.blocks << BLOCK_SHIFT), size);
+	extent->offset = offset;
+	extent->length = end - offset;
+	extent->zero = found.state != EXTENT_DATA;
+	return 1;
+}
+
+static int wait_and_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+{
+	int found;
+
+	gate_wait(disk);
+	found = get_extent(disk, offset, extent);
+	gate_leave(disk);
+	return found;
+}
+
+bool disk_get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
+{
+	return wait_and_get_extent(disk, offset, extent) > 0;
+}
+
+int64_t disk_seek(struct disk *disk, uint64_t offset, int whence, bool (*go_on)(void *opaque), void *opaque)
+{
+	struct disk_extent extent;
+	int found;
+
+	if (offset >= disk->size_bytes)
+		return -ENXIO;
+	while ((found = wait_and_get_extent(disk, offset, &extent)) > 0) {
+		if (extent.zero == (whence == SEEK_HOLE))
+			return (int64_t)extent.offset;
+		if (go_on && !go_on(opaque))
+			return -EINTR;
+		if (fault_hit("disk.seek", disk->name) == 0)
+			offset = extent.offset + extent.length;
+	}
+	if (found < 0)
+		return found;
+	return whence == SEEK_HOLE ? (int64_t)disk->size_bytes : -ENXIO;
+}

@@ -1,0 +1,50 @@
+/* The phases that all modes have: read, lock, write. */
+#include "phases.h"
+
+#include "read.h"
+#include "step.h"
+
+enum step phase_read(struct disk_io *io)
+{
+	uint64_t end = io->first_block + io->blocks;
+
+	while (io->next_block < end && io->result >= 0) {
+		uint8_t *buffer = (uint8_t *)io->buffer + ((io->next_block - io->first_block) << BLOCK_SHIFT);
+		uint64_t n = io_read_blocks(io, io->next_block, end - io->next_block, buffer);
+
+		if (!n)
+			return STEP_WAIT;
+		io->next_block += n;
+	}
+	return io_wait_pending(io);
+}
+
+enum step phase_lock(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+	bool taken;
+
+	if (io->stage++)
+		return STEP_NEXT; /* granted after a wait */
+	g_mutex_lock(&disk->lock);
+	taken = range_lock_take(&disk->ranges, io);
+	g_mutex_unlock(&disk->lock);
+	return taken ? STEP_NEXT : STEP_WAIT;
+}
+
+enum step phase_write(struct disk_io *io)
+{
+	uint8_t *data = io->bounce ? io->bounce : io->buffer;
+	uint64_t end = io->first_block + io->blocks;
+
+	while (io->next_block < end && io->result >= 0) {
+		uint64_t done = io->next_block - io->first_block;
+		uint64_t n =
+			io->disk->route->write(io, io->next_block, end - io->next_block, data + (done << BLOCK_SHIFT));
+
+		if (!n && io->result >= 0)
+			return STEP_WAIT;
+		io->next_block += n;
+	}
+	return io_wait_pending(io);
+}

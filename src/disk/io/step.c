@@ -1,0 +1,180 @@
+/* Stepping a request through its phases.
+ *
+ * A phase submits what it can, and is called again when all it waits for has come
+ * back. A run that ends steps its owner, and then those that found the pools
+ * empty. */
+#include "step.h"
+
+#include <errno.h>
+
+#include "core/counters.h"
+#include "core/fault.h"
+
+static void io_finish(struct disk_io *io);
+
+enum step io_wait_pending(const struct disk_io *io)
+{
+	return io->pending ? STEP_WAIT : STEP_NEXT;
+}
+
+void io_run_finished(struct run *run, int result)
+{
+	struct disk_io *io = run->owner;
+	struct disk_context *context = io->context;
+
+	context_put_run(context, run);
+	if (result < 0 && io->result >= 0)
+		io->result = result;
+	if (--io->pending == 0 && !io->starved)
+		disk_io_step(io);
+	context_resume(context);
+}
+
+void io_transfer_done(struct image_io *image_io, int result)
+{
+	io_run_finished(container_of(image_io, struct run, io), result);
+}
+
+void io_op_done(struct image_op *op, int result)
+{
+	io_run_finished(container_of(op, struct run, op), result);
+}
+
+void io_wait_for_room(struct run *run, struct image *image)
+{
+	struct disk_io *io = run->owner;
+
+	run->op = (struct image_op){.queue = io->context->queue, .done = io_op_done};
+	io->pending++;
+	image_wait_room(image, &run->op);
+}
+
+static void room_found(struct loop_task *task)
+{
+	io_run_finished(container_of(task, struct run, room.task), 0);
+}
+
+enum step io_wait_for_cache(struct disk_io *io, bool dirty)
+{
+	struct run *run = context_get_run(io->context, io);
+
+	if (!run)
+		return STEP_WAIT;
+	run->room.loop = io->context->loop;
+	run->room.task.run = room_found;
+	run->room.dirty = dirty;
+	io->pending++;
+	cache_wait(io->disk->local->cache, &run->room);
+	return STEP_WAIT;
+}
+
+/* A request that is answered without any. */
+#define PHASE_NONE UINT8_MAX
+
+static const phase *phases_of(const struct disk_io *io)
+{
+	return io->disk->route->phases[io->op];
+}
+
+void disk_io_step(struct disk_io *io)
+{
+	io->starved = false;
+	for (phase p; io->phase != PHASE_NONE && (p = phases_of(io)[io->phase]); io->phase++) {
+		if (p(io) == STEP_WAIT)
+			return;
+		io->stage = 0;
+	}
+	io_finish(io);
+}
+
+static void step_task(struct loop_task *task)
+{
+	disk_io_step(container_of(task, struct disk_io, task));
+}
+
+/* Gives back what IO holds, its place in work too unless it is to be PARKED.
+ * Those that waited for its range go on, each on its own loop. */
+static void release(struct disk_io *io, bool park)
+{
+	struct disk *disk = io->disk;
+	struct list granted;
+	struct list *node;
+
+	if (io->bounce)
+		context_put_bounce(io->context, io->bounce);
+	io->bounce = NULL;
+	list_init(&granted);
+	g_mutex_lock(&disk->lock);
+	if (!list_is_empty(&io->range_link))
+		range_unlock(&disk->ranges, io, &granted);
+	if (!park)
+		gate_leave_locked(disk);
+	g_mutex_unlock(&disk->lock);
+	while ((node = list_pop(&granted))) {
+		struct disk_io *next = container_of(node, struct disk_io, link);
+
+		next->task.run = step_task;
+		loop_post(next->context->loop, &next->task);
+	}
+}
+
+static void count_finished(const struct disk_io *io, int64_t result)
+{
+	if (result < 0)
+		counter_add(errors, 1);
+	else if (io->op == DISK_READ)
+		counter_add(read_bytes, (uint64_t)result);
+	else if (io->op == DISK_WRITE)
+		counter_add(write_bytes, (uint64_t)result);
+}
+
+static int64_t result_of(const struct disk_io *io)
+{
+	static const char *const points[] = {
+		[DISK_READ] = "disk.read", [DISK_WRITE] = "disk.write", [DISK_DISCARD] = "disk.discard",
+		[DISK_ZERO] = "disk.zero", [DISK_FLUSH] = "disk.flush", [DISK_RESIZE] = "disk.resize",
+	};
+	int fault = fault_hit(points[io->op], io->disk->name);
+
+	return fault < 0 ? fault : io->result;
+}
+
+static void finish_task(struct loop_task *task)
+{
+	struct disk_io *io = container_of(task, struct disk_io, task);
+	int64_t result = result_of(io);
+
+	count_finished(io, result);
+	io->done(io, result);
+}
+
+enum step io_park(struct disk_io *io)
+{
+	release(io, true);
+	gate_park(io);
+	return STEP_WAIT;
+}
+
+static void io_finish(struct disk_io *io)
+{
+	release(io, false);
+	if (io->submitting) {
+		io->task.run = finish_task;
+		loop_post(io->context->loop, &io->task);
+	} else {
+		finish_task(&io->task);
+	}
+}
+
+void context_resume(struct disk_context *context)
+{
+	struct list starved;
+	struct list *node;
+
+	if (list_is_empty(&context->starved))
+		return;
+	list_init(&starved);
+	list_splice(&starved, &context->starved);
+	while ((node = list_pop(&starved)))
+		disk_io_step(container_of(node, struct disk_io, link));
+}

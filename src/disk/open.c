@@ -1,0 +1,276 @@
+/* Disks: opening and closing their chain.
+ *
+ * A disk is closed most of its life: 2,000 idle ones cost their names. The
+ * first open opens the leaf (writable when the disk is) and gets the stack
+ * below it; the last close commits and lets go of both. open_lock is held
+ * meanwhile, so opens and closes of one disk follow each other. Whoever only
+ * looks at a disk does not wait for them. */
+#include <errno.h>
+
+#include "claim.h"
+#include "core/error.h"
+#include "core/thread.h"
+#include "core/verdict.h"
+#include "disk/object.h"
+#include "disk/overflow.h"
+#include "disk/route.h"
+
+static bool resolve_again(struct disk *disk, GError **error)
+{
+	GPtrArray *links = disk_resolve(disk, error);
+	GPtrArray *old;
+
+	if (!links)
+		return false;
+	g_mutex_lock(&disk->lock);
+	old = disk->links;
+	disk->links = links;
+	g_mutex_unlock(&disk->lock);
+	g_ptr_array_unref(old);
+	return true;
+}
+
+static bool open_stack(struct disk *disk, guint first, GError **error)
+{
+	if (disk->links->len <= first)
+		return true;
+	disk->stack = stack_get(disk->links, first, disk_uses_cache(disk) ? disk->local->cache : NULL, error);
+	return disk->stack;
+}
+
+/* Every image is below the local leaf, and none is written. */
+static bool open_ephemeral(struct disk *disk, GError **error)
+{
+	if (!disk->cached && route_left_in_cache(disk))
+		return error_set(
+			error, EBUSY,
+			"%s: the cache has changes of it that are not in the pool yet, which an ephemeral disk "
+			"would not show; mount it in another mode first, or run leafctl cache drain",
+			disk->name);
+	if (!open_stack(disk, 0, error))
+		return false;
+	if (!disk->cached) {
+		disk->cached = cache_layer_new_volatile(disk->local->cache, disk->name);
+		disk->size_bytes = stack_size_bytes(disk->stack);
+	}
+	if (disk->cached)
+		return true;
+	stack_put(disk->stack);
+	disk->stack = NULL;
+	return error_set(error, ENOSPC, "%s: the cache has no layer number left; make it anew", disk->name);
+}
+
+/* Even an open for reading finishes what a crash has interrupted, unless the
+ * image is another's. */
+static bool open_leaf(struct disk *disk, bool write, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	bool ours = owner_allows_disk(disk, &local);
+	unsigned flags = (disk->writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
+			 (disk->unlocked ? IMAGE_NO_LOCK : 0);
+	const struct chain_link *leaf = disk->links->pdata[0];
+
+	if (ours || !write) {
+		g_clear_error(&local);
+		disk->leaf = chain_link_open(leaf, flags, &local);
+	}
+	if (!disk->leaf && disk->writable && !write &&
+	    error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY) {
+		g_clear_error(&local);
+		disk->leaf = chain_link_open(leaf, 0, &local);
+	}
+	if (!disk->leaf) {
+		if (ours)
+			owner_explain_disk_lock(disk, &local);
+		g_propagate_error(error, g_steal_pointer(&local));
+	}
+	return disk->leaf;
+}
+
+/* The owner's claim is given up, and the stamp taken, of an image that is all
+ * written and still locked. */
+static int close_leaf(struct disk *disk)
+{
+	int result;
+
+	route_close(disk);
+	result = image_close(disk->leaf);
+	disk->leaf = NULL;
+	return result;
+}
+
+/* The key is taken under the image's lock, and before anything is written. */
+static bool open_shared(struct disk *disk, bool write, GError **error)
+{
+	if (!open_stack(disk, 1, error))
+		return false;
+	if (!open_leaf(disk, write, error)) {
+		stack_put(disk->stack);
+		disk->stack = NULL;
+		return false;
+	}
+	disk->size_bytes = disk->leaf->size_bytes;
+	if (route_open(disk, error))
+		return true;
+	(void)close_leaf(disk);
+	stack_put(disk->stack);
+	disk->stack = NULL;
+	return false;
+}
+
+static bool open_chain(struct disk *disk, bool write, GError **error)
+{
+	if (!resolve_again(disk, error))
+		return false;
+	if (disk->mode != DISK_MODE_EPHEMERAL)
+		return open_shared(disk, write, error);
+	disk->route = &route_ephemeral;
+	return open_ephemeral(disk, error);
+}
+
+static bool open_chain_once(struct disk *disk, bool write, GError **error)
+{
+	if (!disk->open)
+		disk->open = open_chain(disk, write, error);
+	return disk->open;
+}
+
+/* What an ephemeral disk was given stays until the unmount. */
+int disk_close_chain(struct disk *disk)
+{
+	int result = disk->route == &route_ephemeral ? 0 : close_leaf(disk);
+
+	stack_put(disk->stack);
+	disk->stack = NULL;
+	disk->open = false;
+	return result;
+}
+
+/* Behind the gate: others may have it open for reading. */
+static bool begin_writing(struct disk *disk, GError **error)
+{
+	bool good;
+
+	gate_close(disk);
+	good = route_begin_writing(disk, error);
+	gate_open(disk);
+	return good;
+}
+
+/* While something is dirty the chain stays open; the migrator closes it then. */
+static int close_or_leave(struct disk *disk)
+{
+	if (!migrate_is_needed(disk))
+		return disk_close_chain(disk);
+	if (disk->route == &route_writeback)
+		cache_end_epoch(disk->cached);
+	migrate_kick(disk->local);
+	return 0;
+}
+
+static void count_open(struct disk *disk)
+{
+	disk->opens++;
+	disk->was_opened = true;
+}
+
+int disk_open(struct disk *disk, bool write, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+	int result = 0;
+
+	thread_assert_may_wait();
+	g_mutex_lock(&disk->open_lock);
+	if (write && !disk->writable)
+		error_set(
+			&local, EROFS,
+			"%s: is read-only: another image depends on it, its image is outside the pool, or the pool is "
+			"mounted read-only",
+			disk->name);
+	else if (open_chain_once(disk, write, &local) && write && !disk->route->takes_writes(disk))
+		error_set(&local, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
+	if (!local && write)
+		begin_writing(disk, &local);
+	if (local && disk->opens == 0 && disk->open)
+		(void)close_or_leave(disk);
+	if (local)
+		result = error_to_errno(local);
+	else
+		count_open(disk);
+	g_mutex_unlock(&disk->open_lock);
+	if (local)
+		g_propagate_error(error, g_steal_pointer(&local));
+	return result;
+}
+
+int disk_close(struct disk *disk)
+{
+	int result = 0;
+
+	thread_assert_may_wait();
+	g_mutex_lock(&disk->open_lock);
+	if (--disk->opens == 0)
+		result = close_or_leave(disk);
+	g_mutex_unlock(&disk->open_lock);
+	return result;
+}
+
+/* ---- The last reference ------------------------------------------------------- */
+
+static void disk_free(struct disk *disk)
+{
+	if (disk->open && disk->opens == 0)
+		(void)disk_close_chain(disk);
+	/* An ephemeral disk's; the others' went with their last close. */
+	cache_layer_close(disk->cached, 0);
+	overflow_free(disk);
+	g_ptr_array_unref(disk->links);
+	chain_roots_unref(disk->roots);
+	g_mutex_clear(&disk->open_lock);
+	g_mutex_clear(&disk->lock);
+	gate_clear(&disk->gate);
+	g_free(disk->spelled);
+	g_free(disk->path);
+	g_free(disk->name);
+	g_free(disk);
+}
+
+/* Disks that are being freed in the background. */
+static struct {
+	GMutex lock;
+	GCond none;
+	unsigned count;
+} disposals;
+
+static void dispose(struct loop_work *work)
+{
+	disk_free(container_of(work, struct disk, disposal));
+	g_mutex_lock(&disposals.lock);
+	if (--disposals.count == 0)
+		g_cond_broadcast(&disposals.none);
+	g_mutex_unlock(&disposals.lock);
+}
+
+/* Freeing closes what is still open, with flushes: not on a loop. */
+void disk_unref(struct disk *disk)
+{
+	if (!disk || --disk->references)
+		return;
+	if (thread_may_wait()) {
+		disk_free(disk);
+		return;
+	}
+	g_mutex_lock(&disposals.lock);
+	disposals.count++;
+	g_mutex_unlock(&disposals.lock);
+	disk->disposal.work = dispose;
+	loop_offload_wait_apart(&disk->disposal);
+}
+
+void disk_await_disposals(void)
+{
+	g_mutex_lock(&disposals.lock);
+	while (disposals.count > 0)
+		g_cond_wait(&disposals.none, &disposals.lock);
+	g_mutex_unlock(&disposals.lock);
+}
