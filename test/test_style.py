@@ -90,7 +90,7 @@ COMPARES_ERRNOS = {
     "src/image/file.c": "fcntl: somebody else has the lock",
     "src/cache/content/read.c": "its own: the block is dirty and cannot be read",
     "src/disk/mode/writeback.c": "the cache's: no room ever, or suspended",
-    "src/disk/apply.c": "the image's: a batch is too large for it, or it takes none",
+    "src/migrate/apply.c": "the image's: a batch is too large for it, or it takes none",
     "src/image/leaf/apply.c": "its own: the journal is too small",
     "src/image/leaf/commit.c": "its own: the journal is too small",
     "src/image/leaf/plan.c": "its own: the journal is too small",

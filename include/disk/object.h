@@ -13,15 +13,20 @@
 #include "layer/fetch.h"
 #include "disk/gate.h"
 #include "image/image.h"
-#include "disk/migrate.h"
+#include "disk/backlog.h"
 #include "disk/range_lock.h"
 #include "layer/map.h"
 #include "disk/streams.h"
+
+struct migrator;
+struct owner_self;
+struct route;
 
 /* What the disks of a pool share to use its cache. */
 struct local {
 	struct cache *cache;
 	struct fetches fetches;
+	struct backlogs backlogs;
 	struct migrator *migrator;
 	struct tunables *tunables; /* the pool's */
 	/* Copies of tunables, for the data path. */
@@ -32,8 +37,6 @@ struct local {
 	_Atomic bool ending;		  /* nobody waits for the pool or the cache any more */
 	const struct place *pool;	  /* whose owner frees it after this */
 };
-struct owner_self;
-struct route;
 
 struct disk {
 	/* Constant. */

@@ -1,6 +1,6 @@
 /* Disks and their owner records: where the record of a disk's image is, and when
  * it is claimed and released. */
-#include "claim.h"
+#include "disk/claim.h"
 
 #include <errno.h>
 #include <string.h>

@@ -7,7 +7,7 @@
  * looks at a disk does not wait for them. */
 #include <errno.h>
 
-#include "claim.h"
+#include "disk/claim.h"
 #include "core/error.h"
 #include "core/thread.h"
 #include "core/verdict.h"

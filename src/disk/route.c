@@ -15,7 +15,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "layer/key.h"
-#include "claim.h"
+#include "disk/claim.h"
 
 static const struct chain_link *leaf_link(const struct disk *disk)
 {

@@ -3,6 +3,7 @@
 
 #include "core/log.h"
 #include "disk/overflow.h"
+#include "migrate/migrator.h"
 #include "pool/pool.h"
 
 static bool open_cache(struct local *local, const struct local_options *options, GError **error)
@@ -24,6 +25,7 @@ struct local *local_new(const struct local_options *options, GError **error)
 	struct local *local = g_new0(struct local, 1);
 
 	fetches_init(&local->fetches);
+	backlogs_init(&local->backlogs);
 	local->tunables = options->tunables;
 	local->pool = options->pool;
 	if (open_cache(local, options, error)) {
@@ -81,5 +83,6 @@ void local_free(struct local *local)
 	(void)local_stop(local);
 	cache_close(local->cache);
 	fetches_clear(&local->fetches);
+	backlogs_clear(&local->backlogs);
 	g_free(local);
 }

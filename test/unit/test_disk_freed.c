@@ -1,6 +1,6 @@
 /* A disk that is being freed: whoever finds it on a list does not take it up again. */
-#include "../../src/disk/internal.h"
-#include "../../src/disk/roots.h"
+#include "disk/object.h"
+#include "layer/roots.h"
 #include "core/fault.h"
 #include "core/thread.h"
 

@@ -14,7 +14,7 @@
 #include "direct.h"
 #include "disk/io/phases.h"
 #include "disk/io/read.h"
-#include "disk/migrate.h"
+#include "disk/backlog.h"
 #include "persistent.h"
 
 /* ---- Reads -------------------------------------------------------------------- */

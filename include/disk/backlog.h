@@ -1,6 +1,6 @@
-/* The migrator: writes what is dirty in the cache back to the pool. */
-#ifndef LEAFDISK_DISK_MIGRATE_H
-#define LEAFDISK_DISK_MIGRATE_H
+/* A disk's backlog: what is dirty in the cache and not in the pool yet. */
+#ifndef LEAFDISK_DISK_BACKLOG_H
+#define LEAFDISK_DISK_BACKLOG_H
 
 #include <glib.h>
 #include <stdbool.h>
@@ -13,7 +13,6 @@
 struct disk;
 struct disk_io;
 struct local;
-struct migrator;
 
 /* Somebody waits until nothing of a disk is dirty. */
 struct drain {
@@ -23,9 +22,9 @@ struct drain {
 	struct list link;
 };
 
-/* A disk's part. Guarded by the migrator's lock. */
+/* A disk's part. */
 struct migration {
-	struct list link; /* on the migrator's list: what it writes may be dirty */
+	struct list link; /* on the pool's list: what it writes may be dirty */
 	bool attached;
 	bool busy;	     /* a batch is under way, or the disk's state changes */
 	bool away;	     /* the cache fails: it goes to the pool until that is over */
@@ -43,9 +42,16 @@ struct migration {
 	struct timespec since;
 };
 
-struct migrator *migrator_new(struct local *local, GError **error);
-/* Ends the thread, when its batch is done. NULL is allowed. */
-void migrator_free(struct migrator *migrator);
+/* Those of a pool. The lock guards the list and every disk's struct migration; it is
+ * taken inside open_lock. */
+struct backlogs {
+	GMutex lock;
+	GCond changed;	   /* a disk is no longer busy */
+	struct list disks; /* by migration.link */
+};
+void backlogs_init(struct backlogs *backlogs);
+void backlogs_clear(struct backlogs *backlogs);
+struct disk *backlog_disk(struct list *node);
 
 void migration_init(struct migration *migration);
 
@@ -84,5 +90,17 @@ void migrate_look_again(struct local *local);
 void migrate_note_io(struct local *local);
 /* Something that the migrator looks at has changed. */
 void migrate_kick(struct local *local);
+
+/* For the migrator, under the lock. */
+
+/* Who waits for a drain is told of failure after so many. */
+#define BACKLOG_FAILURES_TOLD 3
+/* Who waits for a drain is told RESULT: 0 or -errno. */
+void backlog_answer_drains_locked(struct migration *migration, int result);
+/* What is dirty of an attached disk; of another one, nothing. */
+struct cache_dirty;
+void backlog_get_dirty_locked(struct disk *disk, struct cache_dirty *dirty);
+/* What `state` says from now on; "": nothing. */
+void backlog_set_reason_locked(struct migration *migration, const char *reason);
 
 #endif

@@ -25,9 +25,8 @@
  * comes back when the cache works again. It is FAILED when a block of it cannot
  * be read any more, or when another has taken its image over.
  *
- * The lock guards the list and every disk's struct migration. It is not held
- * while a batch is under way; `busy` is. It is taken inside open_lock. */
-#include "disk/migrate.h"
+ * The backlogs' lock is not held while a batch is under way; `busy` is. */
+#include "migrate/migrator.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -38,7 +37,8 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "core/time.h"
-#include "claim.h"
+#include "disk/claim.h"
+#include "disk/object.h"
 #include "disk/route.h"
 #include "disk/tunables.h"
 
@@ -46,8 +46,6 @@
 #define RETRY_LONGEST_NS (10 * NS_PER_S)
 /* While the state has to change, and cannot yet. */
 #define LOOK_AGAIN_NS (50 * NS_PER_MS)
-/* Who waits for a drain is told of failure after so many. */
-#define FAILURES_TOLD 3
 /* Blocks of a batch while room is short. */
 #define SHORT_BATCH 512
 /* Blocks of a batch whose discards are to make room. */
@@ -59,242 +57,14 @@
 
 struct migrator {
 	struct local *local;
+	struct backlogs *backlogs; /* the local's */
 	pthread_t thread;
 	bool started;
-	GMutex lock;
-	GCond changed;
-	struct list disks;
-	bool stop;
+	bool stop; /* under the backlogs' lock */
 	GRand *random;
 };
 
-static struct disk *disk_of(struct list *node)
-{
-	return container_of(node, struct disk, migration.link);
-}
-
-static struct migrator *migrator_of(struct disk *disk)
-{
-	return disk->local->migrator;
-}
-
-/* ---- What others say ------------------------------------------------------- */
-
-void migration_init(struct migration *migration)
-{
-	list_init(&migration->link);
-	list_init(&migration->waiters);
-}
-
-void migrate_kick(struct local *local)
-{
-	cache_kick(local->cache);
-}
-
-void migrate_note_io(struct local *local)
-{
-	atomic_store_explicit(&local->last_io_ns, loop_now_ns(), memory_order_relaxed);
-}
-
-void migrate_attach(struct disk *disk)
-{
-	struct migrator *migrator = migrator_of(disk);
-
-	g_mutex_lock(&migrator->lock);
-	if (!disk->migration.attached)
-		list_append(&migrator->disks, &disk->migration.link);
-	disk->migration.attached = true;
-	disk->migration.away = disk->migration.failed = disk->migration.lost = false;
-	disk->migration.failures = 0;
-	disk->migration.error = 0;
-	disk->migration.batch_max = UINT_MAX;
-	disk->migration.retry_at_ns = 0;
-	disk->migration.reason[0] = '\0';
-	g_mutex_unlock(&migrator->lock);
-	migrate_kick(disk->local);
-}
-
-static void answer_drains_locked(struct migration *migration, int result)
-{
-	struct list *node;
-
-	while ((node = list_pop(&migration->waiters))) {
-		struct drain *drain = container_of(node, struct drain, link);
-
-		drain->result = result;
-		loop_post(drain->loop, &drain->task);
-	}
-}
-
-void migrate_detach(struct disk *disk)
-{
-	struct migrator *migrator;
-
-	if (!disk->local)
-		return;
-	migrator = migrator_of(disk);
-	g_mutex_lock(&migrator->lock);
-	while (disk->migration.busy)
-		g_cond_wait(&migrator->changed, &migrator->lock);
-	if (disk->migration.attached)
-		list_remove(&disk->migration.link);
-	disk->migration.attached = false;
-	answer_drains_locked(&disk->migration, disk->migration.error);
-	g_mutex_unlock(&migrator->lock);
-}
-
-void migrate_drain(struct disk *disk, struct drain *drain)
-{
-	struct migrator *migrator = migrator_of(disk);
-
-	g_mutex_lock(&migrator->lock);
-	list_append(&disk->migration.waiters, &drain->link);
-	g_mutex_unlock(&migrator->lock);
-	migrate_kick(disk->local);
-}
-
-void migrate_send_back(struct disk *disk)
-{
-	struct migrator *migrator;
-
-	if (!disk->local)
-		return;
-	migrator = migrator_of(disk);
-	g_mutex_lock(&migrator->lock);
-	answer_drains_locked(&disk->migration, -EAGAIN);
-	g_mutex_unlock(&migrator->lock);
-	cache_wake(disk->local->cache);
-}
-
-void migrate_look_again(struct local *local)
-{
-	struct migrator *migrator = local->migrator;
-
-	g_mutex_lock(&migrator->lock);
-	list_foreach(node, &migrator->disks)
-	{
-		answer_drains_locked(&disk_of(node)->migration, -EAGAIN);
-		gate_release(disk_of(node));
-	}
-	g_mutex_unlock(&migrator->lock);
-	cache_wake(local->cache);
-}
-
-/* Whoever urges wants to know how it is now, not how it was. */
-void migrate_urge(struct disk *disk, int change)
-{
-	struct migrator *migrator = migrator_of(disk);
-
-	g_mutex_lock(&migrator->lock);
-	disk->migration.urged += (unsigned)change;
-	if (change > 0) {
-		disk->migration.retry_at_ns = 0;
-		disk->migration.failures = MIN(disk->migration.failures, 1);
-	}
-	g_mutex_unlock(&migrator->lock);
-	migrate_kick(disk->local);
-}
-
-void migrate_lend_leaf(struct disk *disk, bool lent)
-{
-	struct migrator *migrator = migrator_of(disk);
-
-	g_mutex_lock(&migrator->lock);
-	disk->migration.lent = lent;
-	g_mutex_unlock(&migrator->lock);
-}
-
-int migrate_get_error(struct disk *disk, char **reason)
-{
-	struct migrator *migrator = migrator_of(disk);
-	int error = 0;
-
-	g_mutex_lock(&migrator->lock);
-	if (disk->migration.failed || disk->migration.failures >= FAILURES_TOLD) {
-		error = disk->migration.failed ? -EIO : disk->migration.error;
-		*reason = g_strdup(disk->migration.reason);
-	}
-	g_mutex_unlock(&migrator->lock);
-	return error;
-}
-
-bool migrate_has_failed(struct disk *disk)
-{
-	struct migrator *migrator = migrator_of(disk);
-	bool failed;
-
-	g_mutex_lock(&migrator->lock);
-	failed = disk->migration.failed;
-	g_mutex_unlock(&migrator->lock);
-	return failed;
-}
-
-/* What is dirty of an attached disk. Away or lost it has no layer. */
-static void get_dirty_locked(struct disk *disk, struct cache_dirty *dirty)
-{
-	const struct migration *migration = &disk->migration;
-
-	*dirty = (struct cache_dirty){0};
-	if (migration->attached && !migration->away && !migration->lost)
-		cache_layer_get_dirty(disk->cached, dirty);
-}
-
-bool migrate_is_needed(struct disk *disk)
-{
-	struct migrator *migrator = disk->local ? migrator_of(disk) : NULL;
-	struct cache_dirty dirty;
-
-	if (!migrator)
-		return false;
-	g_mutex_lock(&migrator->lock);
-	get_dirty_locked(disk, &dirty);
-	g_mutex_unlock(&migrator->lock);
-	return dirty.oldest_ns != 0;
-}
-
-static bool fill_status_locked(struct disk *disk, struct disk_status *status)
-{
-	const struct migration *migration = &disk->migration;
-	struct cache_dirty dirty;
-
-	if (!migration->attached)
-		return false;
-	get_dirty_locked(disk, &dirty);
-	status->dirty_bytes = (dirty.blocks + dirty.zeros) << BLOCK_SHIFT;
-	status->dirty_ns = dirty.oldest_ns ? loop_now_ns() - dirty.oldest_ns : 0;
-	if (migration->failed)
-		status->state = "failed";
-	else if (migration->away || migration->failures)
-		status->state = "degraded";
-	else if (disk->mode != DISK_MODE_WRITEBACK)
-		status->state = "draining";
-	if (migration->reason[0])
-		g_strlcpy(status->reason, migration->reason, sizeof(status->reason));
-	if (migration->reason[0] || !status->since.tv_sec)
-		status->since = migration->since;
-	return true;
-}
-
-bool migrate_get_status(struct disk *disk, struct disk_status *status)
-{
-	struct migrator *migrator = disk->local ? migrator_of(disk) : NULL;
-	bool all = false;
-
-	if (!migrator)
-		return false;
-	g_mutex_lock(&migrator->lock);
-	all = fill_status_locked(disk, status);
-	g_mutex_unlock(&migrator->lock);
-	return all;
-}
-
 /* ---- Failure --------------------------------------------------------------- */
-
-static void set_reason_locked(struct migration *migration, const char *reason)
-{
-	g_strlcpy(migration->reason, reason, sizeof(migration->reason));
-	clock_gettime(CLOCK_REALTIME, &migration->since);
-}
 
 /* REASON is a whole sentence, which names what it is about. */
 static void note_failure(struct migrator *migrator, struct disk *disk, int error, const char *reason)
@@ -303,17 +73,17 @@ static void note_failure(struct migrator *migrator, struct disk *disk, int error
 	uint64_t pause;
 	bool first;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	first = migration->failures++ == 0;
 	pause = MIN(RETRY_FIRST_NS << MIN(migration->failures - 1, 16), RETRY_LONGEST_NS);
 	pause += (uint64_t)((double)pause * g_rand_double_range(migrator->random, -0.25, 0.25));
 	migration->retry_at_ns = loop_now_ns() + pause;
 	migration->error = error;
 	if (first)
-		set_reason_locked(migration, reason);
-	if (migration->failures >= FAILURES_TOLD)
-		answer_drains_locked(migration, error);
-	g_mutex_unlock(&migrator->lock);
+		backlog_set_reason_locked(migration, reason);
+	if (migration->failures >= BACKLOG_FAILURES_TOLD)
+		backlog_answer_drains_locked(migration, error);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	if (first)
 		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
 	else
@@ -336,14 +106,14 @@ static void note_success(struct migrator *migrator, struct disk *disk)
 {
 	unsigned failures;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	failures = disk->migration.failures;
 	disk->migration.failures = 0;
 	disk->migration.error = 0;
 	disk->migration.retry_at_ns = 0;
 	if (failures)
-		set_reason_locked(&disk->migration, "");
-	g_mutex_unlock(&migrator->lock);
+		backlog_set_reason_locked(&disk->migration, "");
+	g_mutex_unlock(&migrator->backlogs->lock);
 	disk->leaf->quiet = false;
 	if (failures)
 		log_warning("%s: takes its changes again, after %u tries", disk_image_path(disk), failures);
@@ -353,13 +123,13 @@ static void note_success(struct migrator *migrator, struct disk *disk)
  * which the others go on. */
 static bool try_close(struct disk *disk)
 {
-	struct migrator *migrator = migrator_of(disk);
+	struct backlogs *backlogs = &disk->local->backlogs;
 
 	if (gate_try_close(disk, GATE_PATIENCE_US))
 		return true;
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&backlogs->lock);
 	disk->migration.retry_at_ns = loop_now_ns() + GATE_PAUSE_NS;
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&backlogs->lock);
 	return false;
 }
 
@@ -369,13 +139,13 @@ static bool try_close(struct disk *disk)
 static void fail_disk(struct migrator *migrator, struct disk *disk, bool lost, const char *reason)
 {
 	disk->refusing = true;
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	disk->migration.failed = true;
 	disk->migration.lost = lost;
-	set_reason_locked(&disk->migration, reason);
+	backlog_set_reason_locked(&disk->migration, reason);
 	disk->migration.retry_at_ns = 0;
-	answer_drains_locked(&disk->migration, -EIO);
-	g_mutex_unlock(&migrator->lock);
+	backlog_answer_drains_locked(&disk->migration, -EIO);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	log_error("%s", reason);
 }
 
@@ -422,12 +192,12 @@ static struct image *put_leaf(struct disk *disk, struct image *leaf)
 /* AGAIN: it is not lent. */
 static struct image *exchange_lent(struct disk *disk, struct image *again)
 {
-	struct migrator *migrator = migrator_of(disk);
+	struct backlogs *backlogs = &disk->local->backlogs;
 	struct image *unused;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&backlogs->lock);
 	unused = disk->migration.lent ? put_leaf(disk, again) : again;
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&backlogs->lock);
 	return unused;
 }
 
@@ -499,12 +269,12 @@ static void grow_batches(struct migration *migration)
 /* Who urges a disk changes its count of failures. */
 static bool found_no_room(struct disk *disk)
 {
-	struct migrator *migrator = migrator_of(disk);
+	struct backlogs *backlogs = &disk->local->backlogs;
 	bool found;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&backlogs->lock);
 	found = disk->migration.failures && apply_found_no_room(disk->migration.error);
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&backlogs->lock);
 	return found;
 }
 
@@ -634,9 +404,9 @@ static bool begin_locked(struct look *look, struct disk *disk, bool *cut)
 
 	if (disk->migration.failed || disk->migration.away)
 		return false;
-	get_dirty_locked(disk, &dirty);
+	backlog_get_dirty_locked(disk, &dirty);
 	if (dirty.oldest_ns == 0) {
-		answer_drains_locked(&disk->migration, 0);
+		backlog_answer_drains_locked(&disk->migration, 0);
 		return false;
 	}
 	if (disk->migration.retry_at_ns > look->now_ns) {
@@ -651,22 +421,22 @@ static bool begin_locked(struct look *look, struct disk *disk, bool *cut)
 
 static void end(struct migrator *migrator, struct disk *disk)
 {
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	disk->migration.busy = false;
-	g_cond_broadcast(&migrator->changed);
-	g_mutex_unlock(&migrator->lock);
+	g_cond_broadcast(&migrator->backlogs->changed);
+	g_mutex_unlock(&migrator->backlogs->lock);
 }
 
 static uint64_t find_oldest_locked(struct migrator *migrator)
 {
 	uint64_t oldest = UINT64_MAX;
 
-	list_foreach(node, &migrator->disks)
+	list_foreach(node, &migrator->backlogs->disks)
 	{
 		struct cache_dirty dirty;
 
-		get_dirty_locked(disk_of(node), &dirty);
-		if (dirty.oldest_ns && !disk_of(node)->migration.failed)
+		backlog_get_dirty_locked(backlog_disk(node), &dirty);
+		if (dirty.oldest_ns && !backlog_disk(node)->migration.failed)
 			oldest = MIN(oldest, dirty.distance);
 	}
 	return oldest;
@@ -679,21 +449,21 @@ static struct disk *choose(struct look *look, bool *cut)
 	struct migrator *migrator = look->migrator;
 	struct disk *chosen = NULL;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	look->oldest = find_oldest_locked(migrator);
-	list_foreach(node, &migrator->disks)
+	list_foreach(node, &migrator->backlogs->disks)
 	{
-		if (!begin_locked(look, disk_of(node), cut))
+		if (!begin_locked(look, backlog_disk(node), cut))
 			continue;
-		chosen = disk_ref_if_alive(disk_of(node));
-		disk_of(node)->migration.busy = chosen != NULL;
+		chosen = disk_ref_if_alive(backlog_disk(node));
+		backlog_disk(node)->migration.busy = chosen != NULL;
 		if (!chosen)
 			continue;
 		list_remove(node);
-		list_append(&migrator->disks, node);
+		list_append(&migrator->backlogs->disks, node);
 		break;
 	}
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	return chosen;
 }
 
@@ -702,11 +472,11 @@ static struct disk *choose(struct look *look, bool *cut)
 /* Before its layer goes, and after it has come. */
 static void set_away(struct look *look, struct disk *disk, bool away)
 {
-	g_mutex_lock(&look->migrator->lock);
+	g_mutex_lock(&look->migrator->backlogs->lock);
 	if (disk->migration.away != away)
-		set_reason_locked(&disk->migration, away ? look->cache.reason : "");
+		backlog_set_reason_locked(&disk->migration, away ? look->cache.reason : "");
 	disk->migration.away = away;
-	g_mutex_unlock(&look->migrator->lock);
+	g_mutex_unlock(&look->migrator->backlogs->lock);
 }
 
 /* The disk goes away from the cache, or comes back, behind its closed gate. */
@@ -760,9 +530,9 @@ static uint64_t get_retry_time(struct migrator *migrator, const struct disk *dis
 {
 	uint64_t retry_at_ns;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	retry_at_ns = disk->migration.retry_at_ns;
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	return retry_at_ns;
 }
 
@@ -807,15 +577,15 @@ static GPtrArray *list_disks(struct migrator *migrator)
 {
 	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
 
-	g_mutex_lock(&migrator->lock);
-	list_foreach(node, &migrator->disks)
+	g_mutex_lock(&migrator->backlogs->lock);
+	list_foreach(node, &migrator->backlogs->disks)
 	{
-		struct disk *disk = disk_ref_if_alive(disk_of(node));
+		struct disk *disk = disk_ref_if_alive(backlog_disk(node));
 
 		if (disk)
 			g_ptr_array_add(disks, disk);
 	}
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	return disks;
 }
 
@@ -874,9 +644,9 @@ static bool is_stopping(struct migrator *migrator)
 {
 	bool stop;
 
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	stop = migrator->stop;
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	return stop;
 }
 
@@ -900,9 +670,7 @@ struct migrator *migrator_new(struct local *local, GError **error)
 	int result;
 
 	migrator->local = local;
-	g_mutex_init(&migrator->lock);
-	g_cond_init(&migrator->changed);
-	list_init(&migrator->disks);
+	migrator->backlogs = &local->backlogs;
 	migrator->random = g_rand_new();
 	result = thread_spawn(&migrator->thread, "leafdisk-back", THREAD_WAITER, thread_main, migrator);
 	migrator->started = result == 0;
@@ -917,15 +685,13 @@ void migrator_free(struct migrator *migrator)
 {
 	if (!migrator)
 		return;
-	g_mutex_lock(&migrator->lock);
+	g_mutex_lock(&migrator->backlogs->lock);
 	migrator->stop = true;
-	g_mutex_unlock(&migrator->lock);
+	g_mutex_unlock(&migrator->backlogs->lock);
 	if (migrator->started) {
 		cache_kick(migrator->local->cache);
 		pthread_join(migrator->thread, NULL);
 	}
 	g_rand_free(migrator->random);
-	g_cond_clear(&migrator->changed);
-	g_mutex_clear(&migrator->lock);
 	g_free(migrator);
 }

@@ -1,0 +1,15 @@
+/* The migrator: writes what is dirty in the cache back to the pool. */
+#ifndef LEAFDISK_MIGRATE_MIGRATOR_H
+#define LEAFDISK_MIGRATE_MIGRATOR_H
+
+#include <glib.h>
+
+struct local;
+struct migrator;
+
+/* Starts its thread. NULL and ERROR. */
+struct migrator *migrator_new(struct local *local, GError **error);
+/* Ends the thread, when its batch is done. NULL is allowed. */
+void migrator_free(struct migrator *migrator);
+
+#endif
