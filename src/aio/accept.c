@@ -59,9 +59,9 @@ static bool read_cached(struct aio_queue *queue, struct aio_request *request)
 void accept_request(struct aio_queue *queue, struct aio_request *request)
 {
 	if (!is_valid(request)) {
-		queue_finish(queue, request, -EINVAL);
+		wait_finish(queue, request, -EINVAL);
 	} else if (request->op != AIO_DATASYNC && request->length == 0) {
-		queue_finish(queue, request, 0);
+		wait_finish(queue, request, 0);
 	} else if (may_be_cached(request) && read_cached(queue, request)) {
 		return;
 	} else if (!call_place(queue, request)) {

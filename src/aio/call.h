@@ -53,25 +53,15 @@ struct aio_queue {
 	bool reporting; /* the timer is set */
 };
 
-/* queue.c */
-
-/* Gives REQUEST, on no list, its result. */
-void queue_finish(struct aio_queue *queue, struct aio_request *request, int result);
-
-/* accept.c */
-
-/* Deals with REQUEST, which is on no list and has just gathered. */
-void accept_request(struct aio_queue *queue, struct aio_request *request);
-
 /* wait.c */
 
 void wait_init(struct aio_queue *queue);
 /* The same call may succeed later. */
 bool wait_is_transient(const struct aio_request *request, int error);
+/* Gives REQUEST, on no list, its result. */
+void wait_finish(struct aio_queue *queue, struct aio_request *request, int result);
 /* REQUEST, on no list, met ERROR: a later try, or its end. */
 void wait_fail(struct aio_queue *queue, struct aio_request *request, int error);
-/* REQUEST, which was reported, has its answer. */
-void wait_answered(struct aio_request *request);
 /* A request was submitted. */
 void wait_submitted(struct aio_queue *queue, uint64_t now);
 /* Cancels the timers that nothing waits for. */
@@ -81,9 +71,6 @@ void wait_quiet(struct aio_queue *queue);
 
 /* Puts REQUEST into a call of the batch. False: no call is free. */
 bool call_place(struct aio_queue *queue, struct aio_request *request);
-/* Hands the batch over, each call to the kernel or a background thread. What
- * the kernel has no room for stays in the batch. */
-void call_hand_over(struct aio_queue *queue);
 /* Takes CALL's members back to the list MEMBERS and frees CALL. */
 void call_release(struct aio_call *call, struct list *members);
 
@@ -95,14 +82,22 @@ void settle_call(struct aio_call *call, int64_t result);
 void settle_member(struct aio_queue *queue, struct aio_request *request, bool direct, bool first, uint64_t *left);
 /* Settles what the kernel has completed; returns how many calls. */
 unsigned settle_completions(struct aio_queue *queue);
-/* FAULT_SHORT's half of LENGTH: whole units, at least one, so that repeated
- * halves come to an end. */
-uint32_t settle_half(const struct aio_request *request, bool direct, uint32_t length);
 
 /* thread.c */
 
 /* Runs CALL on a background thread, then settles it. */
 void thread_start(struct aio_call *call);
+
+/* accept.c */
+
+/* Deals with REQUEST, which is on no list and has just gathered. */
+void accept_request(struct aio_queue *queue, struct aio_request *request);
+
+/* submit.c */
+
+/* Hands the batch over, each call to the kernel or a background thread. What
+ * the kernel has no room for stays in the batch. */
+void submit_hand_over(struct aio_queue *queue);
 
 /* The descriptor that CALL works on. */
 static inline int call_fd(const struct aio_call *call)

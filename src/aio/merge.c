@@ -9,6 +9,7 @@
 #include "merge.h"
 
 #include <errno.h>
+#include <glib.h>
 #include <string.h>
 
 #include "core/bytes.h"
@@ -26,6 +27,13 @@ uint32_t merge_restart(const struct aio_request *request, bool direct)
 	if (direct)
 		return (uint32_t)round_down(request->transferred, request->file->alignment);
 	return request->transferred;
+}
+
+uint32_t merge_half(const struct aio_request *request, bool direct, uint32_t length)
+{
+	uint32_t unit = direct ? request->file->alignment : 1;
+
+	return MIN(length, (uint32_t)round_up(((uint64_t)length + 1) / 2, unit));
 }
 
 void merge_open(struct merge_call *call, struct aio_request *request, bool direct, uint32_t limit)

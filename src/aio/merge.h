@@ -6,7 +6,7 @@
 
 #include <sys/uio.h>
 
-#include "aio/queue.h"
+#include "aio/request.h"
 
 /* The kernel copies up to 8 vectors without allocating and refuses 1024; the
  * members of one FUSE batch are rarely more than 64. A member longer than
@@ -41,6 +41,10 @@ bool merge_is_direct(const struct aio_request *request);
 /* How many bytes of REQUEST need not be transferred again: on direct_fd, what
  * is transferred rounded down to the alignment. */
 uint32_t merge_restart(const struct aio_request *request, bool direct);
+
+/* FAULT_SHORT's half of LENGTH: whole units, at least one, so that repeated
+ * halves come to an end. */
+uint32_t merge_half(const struct aio_request *request, bool direct, uint32_t length);
 
 /* Makes CALL hold REQUEST alone, and at most LIMIT bytes of it (0: all; a
  * limited call is closed). REQUEST must be on no list. */

@@ -36,27 +36,6 @@ static struct aio_request *request_of(struct list *node)
 	return container_of(node, struct aio_request, link);
 }
 
-void aio_note(struct aio_file *file, enum aio_op op, int result)
-{
-	struct aio_failure *failure = op == AIO_READ ? &file->reading : &file->writing;
-	int before = atomic_load_explicit(&failure->error, memory_order_relaxed);
-
-	if (result >= 0 && before == 0)
-		return;
-	if (result < 0 && before == 0)
-		atomic_store(&failure->since_ns, loop_now_ns());
-	atomic_store(&failure->error, MIN(result, 0));
-}
-
-void queue_finish(struct aio_queue *queue, struct aio_request *request, int result)
-{
-	request->result = result;
-	aio_note(request->file, request->op, result);
-	if (request->reported)
-		wait_answered(request);
-	list_append(&queue->ready, &request->link);
-}
-
 static void queue_push(struct aio_queue *queue)
 {
 	struct list *node;
@@ -66,7 +45,7 @@ static void queue_push(struct aio_queue *queue)
 		(void)call_place(queue, request_of(node));
 	while ((node = list_pop(&queue->gathered)))
 		accept_request(queue, request_of(node));
-	call_hand_over(queue);
+	submit_hand_over(queue);
 }
 
 static unsigned call_back(struct aio_queue *queue)
@@ -149,7 +128,7 @@ static void cancel_list(struct aio_queue *queue, struct list *list, const struct
 	{
 		if (!file || request_of(node)->file == file) {
 			list_remove(node);
-			queue_finish(queue, request_of(node), -ECANCELED);
+			wait_finish(queue, request_of(node), -ECANCELED);
 		}
 	}
 }

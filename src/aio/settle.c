@@ -9,19 +9,11 @@
  * The fault points of reads and datasyncs are here, on each attempt that
  * succeeded; a write's is in call_place(), before the file can change. */
 #include "call.h"
-#include "core/bytes.h"
 #include "core/counters.h"
 #include "core/fault.h"
 #include "core/trace.h"
 
 #define REAP_MAX 64
-
-uint32_t settle_half(const struct aio_request *request, bool direct, uint32_t length)
-{
-	uint32_t unit = direct ? request->file->alignment : 1;
-
-	return MIN(length, (uint32_t)round_up(((uint64_t)length + 1) / 2, unit));
-}
 
 static void settle_datasync(struct aio_queue *queue, struct aio_request *request)
 {
@@ -32,7 +24,7 @@ static void settle_datasync(struct aio_queue *queue, struct aio_request *request
 		return;
 	}
 	trace_append(TRACE_FLUSHED, request->file->name, 0, NULL, 0);
-	queue_finish(queue, request, 0);
+	wait_finish(queue, request, 0);
 }
 
 /* In the trace a durable write is flushed with all that its file has had so
@@ -40,7 +32,7 @@ static void settle_datasync(struct aio_queue *queue, struct aio_request *request
 static void settle_done(struct aio_queue *queue, struct aio_request *request)
 {
 	if (request->op != AIO_WRITE_DURABLE) {
-		queue_finish(queue, request, 0);
+		wait_finish(queue, request, 0);
 		return;
 	}
 	trace_append(TRACE_BEGIN, request->file->name, 0, NULL, 0);
@@ -63,14 +55,14 @@ void settle_member(struct aio_queue *queue, struct aio_request *request, bool di
 		return;
 	}
 	if (fault == FAULT_SHORT)
-		got = settle_half(request, direct, got);
+		got = merge_half(request, direct, got);
 
 	switch (merge_advance(request, direct, first, got)) {
 	case MERGE_DONE:
 		settle_done(queue, request);
 		break;
 	case MERGE_STUCK:
-		queue_finish(queue, request, merge_result_at_end(request));
+		wait_finish(queue, request, merge_result_at_end(request));
 		break;
 	case MERGE_UNREACHED:
 		request->alone = true;

@@ -1,4 +1,4 @@
-/* What waits for time: retries and the report of old requests.
+/* What waits for time: retries and the report of old requests; and the end of waiting.
  *
  * One timer for each, and both only while somebody waits. The retry list is
  * not sorted: its timer is set for the earliest, and whoever is due goes back
@@ -32,6 +32,30 @@ bool wait_is_transient(const struct aio_request *request, int error)
 	return verdict_of(request->file->store, ops[request->op], error) == VERDICT_RETRY;
 }
 
+/* REQUEST, which was reported, has its answer. */
+static void answered(struct aio_request *request)
+{
+	struct aio_file *file = request->file;
+	unsigned total;
+
+	request->reported = false;
+	if (atomic_fetch_sub(&file->overdue, 1) > 1)
+		return;
+	total = atomic_exchange(&file->overdue_total, 0);
+	log_warning_limited(file->name, "answers",
+			    "aio: %s: answers again, after %" PRIu64 " s, in which %u requests waited", file->name,
+			    (loop_now_ns() - atomic_load(&file->overdue_since_ns)) / NS_PER_S, total);
+}
+
+void wait_finish(struct aio_queue *queue, struct aio_request *request, int result)
+{
+	request->result = result;
+	aio_note(request->file, request->op, result);
+	if (request->reported)
+		answered(request);
+	list_append(&queue->ready, &request->link);
+}
+
 void wait_fail(struct aio_queue *queue, struct aio_request *request, int error)
 {
 	uint64_t now = loop_now_ns();
@@ -39,7 +63,7 @@ void wait_fail(struct aio_queue *queue, struct aio_request *request, int error)
 	if (!wait_is_transient(request, error) ||
 	    !retry_schedule(request->tries, request->start_ns, queue->limits.io_timeout_ns, now,
 			    &request->retry_at_ns)) {
-		queue_finish(queue, request, error);
+		wait_finish(queue, request, error);
 		return;
 	}
 	if (request->tries < UINT16_MAX)
@@ -91,20 +115,6 @@ static void report(struct aio_request *request, uint64_t age_ns)
 	log_warning_limited(file->name, "waits",
 			    "aio: %s: %s of %" PRIu32 " bytes at %" PRIu64 " has been waiting for %" PRIu64 " s",
 			    file->name, names[request->op], request->length, request->offset, age_ns / NS_PER_S);
-}
-
-void wait_answered(struct aio_request *request)
-{
-	struct aio_file *file = request->file;
-	unsigned total;
-
-	request->reported = false;
-	if (atomic_fetch_sub(&file->overdue, 1) > 1)
-		return;
-	total = atomic_exchange(&file->overdue_total, 0);
-	log_warning_limited(file->name, "answers",
-			    "aio: %s: answers again, after %" PRIu64 " s, in which %u requests waited", file->name,
-			    (loop_now_ns() - atomic_load(&file->overdue_since_ns)) / NS_PER_S, total);
 }
 
 /* Reports what is old, and lowers *OLDEST_NS to the start of what is not yet. */

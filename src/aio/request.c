@@ -1,0 +1,19 @@
+/* How the operations on a file have gone. */
+#include "aio/request.h"
+
+#include <glib.h>
+#include <stdatomic.h>
+
+#include "core/loop.h"
+
+void aio_note(struct aio_file *file, enum aio_op op, int result)
+{
+	struct aio_failure *failure = op == AIO_READ ? &file->reading : &file->writing;
+	int before = atomic_load_explicit(&failure->error, memory_order_relaxed);
+
+	if (result >= 0 && before == 0)
+		return;
+	if (result < 0 && before == 0)
+		atomic_store(&failure->since_ns, loop_now_ns());
+	atomic_store(&failure->error, MIN(result, 0));
+}
