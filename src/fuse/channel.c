@@ -151,7 +151,7 @@ static bool receive_one(struct channel *channel)
 		return false;
 	if (received < 0)
 		log_error("the FUSE connection failed: %s", g_strerror(-received));
-	session_stop(channel->session);
+	channel->stop(channel->session);
 	return false;
 }
 
@@ -239,11 +239,12 @@ static bool make_parts(struct channel *channel, GError **error)
 	return channel->disks != NULL;
 }
 
-struct channel *channel_new(struct session *session, GError **error)
+struct channel *channel_new(struct session *session, void (*stop)(struct session *session), GError **error)
 {
 	struct channel *channel = g_new0(struct channel, 1);
 
 	channel->session = session;
+	channel->stop = stop;
 	channel->fd = -1;
 	channel->source.dispatch = dispatch;
 	channel->source.busy = is_busy;

@@ -19,6 +19,7 @@
 
 struct channel {
 	struct session *session;
+	void (*stop)(struct session *session); /* the connection has ended */
 	struct loop *loop;
 	struct disk_context *disks;
 	int fd; /* of this channel; -1 before channel_attach() */
@@ -45,8 +46,10 @@ struct channel {
 	bool has_thread;
 };
 
-/* Loop, pools and disk context. NULL and ERROR when they cannot be had. */
-struct channel *channel_new(struct session *session, GError **error);
+/* Loop, pools and disk context. STOP is called, on the channel's thread and perhaps
+ * more than once, when the connection has ended or failed: it stops all channels.
+ * NULL and ERROR when they cannot be had. */
+struct channel *channel_new(struct session *session, void (*stop)(struct session *session), GError **error);
 /* Gives the channel a descriptor of its own: the session's under another number, or a clone. */
 bool channel_attach(struct channel *channel, bool clone, GError **error);
 /* Its loop must have ended. NULL is allowed. */

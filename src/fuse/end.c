@@ -36,6 +36,7 @@
 
 struct end {
 	struct session *session;
+	const struct end_actions *actions;
 	pthread_t thread;
 	int wake_fd;
 	atomic_bool serving;
@@ -57,7 +58,7 @@ void end_serve(struct end *end)
 {
 	atomic_store(&end->serving, true);
 	if (atomic_load(&end->begun))
-		session_stop(end->session);
+		end->actions->stop(end->session);
 }
 
 void end_begin(struct end *end)
@@ -82,13 +83,14 @@ void end_note_progress(struct end *end)
 
 /* ---- Leaving --------------------------------------------------------------- */
 
-static void __attribute__((noreturn)) leave(struct session *session)
+static void __attribute__((noreturn)) leave(struct end *end)
 {
+	struct session *session = end->session;
 	uint64_t left_bytes = 0;
 	g_autofree char *size = NULL;
 	int result;
 
-	session_cut_off(session);
+	end->actions->cut_off(session);
 	if (!session->pool) {
 		log_error(
 			session->over
@@ -132,7 +134,7 @@ static void give_up_start(struct end *end, const char *name)
 	atomic_store(&end->given_up, true);
 	atomic_store(&end->begun, true);
 	if (atomic_load(&end->serving))
-		session_stop(end->session);
+		end->actions->stop(end->session);
 }
 
 static void take_signal(struct end *end, const char *name)
@@ -143,7 +145,7 @@ static void take_signal(struct end *end, const char *name)
 		give_up_start(end, name);
 	} else if (!atomic_load(&end->begun)) {
 		log_event("signal %s: ending the mount %s", name, session->options->mountpoint);
-		session_stop(session);
+		end->actions->stop(session);
 	} else if (!atomic_exchange(&end->given_up, true)) {
 		log_event("signal %s: what is not written back yet stays in the cache", name);
 		end_note_progress(end);
@@ -175,17 +177,18 @@ static void *watch_main(void *opaque)
 	while (!atomic_load(&end->over)) {
 		wait_for_event(end);
 		if (!atomic_load(&end->over) && loop_now_ns() >= deadline_of(end))
-			leave(end->session);
+			leave(end);
 	}
 	return NULL;
 }
 
-struct end *end_new(struct session *session, GError **error)
+struct end *end_new(struct session *session, const struct end_actions *actions, GError **error)
 {
 	struct end *end = g_new0(struct end, 1);
 	int result;
 
 	end->session = session;
+	end->actions = actions;
 	end->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	result = end->wake_fd < 0 ? -EMFILE : thread_spawn(&end->thread, "leafdisk-end", THREAD_OTHER, watch_main, end);
 	if (result == 0)

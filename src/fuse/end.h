@@ -8,9 +8,15 @@
 struct session;
 struct end;
 
+/* What the watch does to its session; any thread, any number of times. */
+struct end_actions {
+	void (*stop)(struct session *session);	  /* it begins to end */
+	void (*cut_off)(struct session *session); /* nobody waits at the mount any more */
+};
+
 /* Starts the thread that takes the signals and watches SESSION's end; one that
- * comes before SESSION serves gives its start up. NULL and ERROR. */
-struct end *end_new(struct session *session, GError **error);
+ * comes before SESSION serves gives its start up. ACTIONS stays. NULL and ERROR. */
+struct end *end_new(struct session *session, const struct end_actions *actions, GError **error);
 /* SESSION serves from now on, unless a signal has ended it. */
 void end_serve(struct end *end);
 /* SESSION has ended. NULL is allowed. */

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/process.h"
 #include "end.h"
+#include "refusal.h"
 
 /* The attributes are read before the open is counted: from then on the loops
  * tell them from memory. */
@@ -38,7 +39,7 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 
 	if (result != 0) {
 		if (error)
-			session_log_refusal(error);
+			refusal_log(error);
 		disk_unref(disk);
 		return result;
 	}

@@ -20,6 +20,7 @@
 #include "core/error.h"
 #include "fuse/control/ops.h"
 #include "request.h"
+#include "refusal.h"
 
 #define MODE_BITS 07777
 
@@ -139,7 +140,7 @@ static int refuse(int errnum, const char *sentence, const struct disk *disk)
 	g_autoptr(GError) error = NULL;
 
 	error_set(&error, errnum, "%s: %s", disk_name(disk), sentence);
-	return session_log_refusal(error);
+	return refusal_log(error);
 }
 
 /* The disk is open, once by this request or its handle. */

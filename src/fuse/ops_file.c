@@ -13,6 +13,7 @@
 #include "fuse/control/ops.h"
 #include "request.h"
 #include "shown.h"
+#include "refusal.h"
 
 #define READ_AHEAD_KIB (CHANNEL_PAYLOAD_BYTES / 1024)
 
@@ -124,7 +125,7 @@ static int find_or_create(struct request *request, bool *is_new)
 	struct disk *disk;
 
 	if (!may_create(session, request->name, &error))
-		return session_log_refusal(error);
+		return refusal_log(error);
 	disk = disk_pool_create(session->pool, request->name, &error);
 	if (disk) {
 		*is_new = true;
@@ -135,7 +136,7 @@ static int find_or_create(struct request *request, bool *is_new)
 	if (g_error_matches(error, LEAFDISK_ERROR, EEXIST) && !(request->file.flags & O_EXCL) &&
 	    shown_find(session, request->name, &request->node) == 0)
 		return 0;
-	return session_log_refusal(error);
+	return refusal_log(error);
 }
 
 /* What somebody else has used meanwhile, or has put in its place, stays. */

@@ -28,36 +28,6 @@
 #include "ops.h"
 #include "fuse/control/ops.h"
 
-int session_log_refusal(const GError *error)
-{
-	log_warning_limited(error->message, "refused", "%s", error->message);
-	return error_to_errno(error);
-}
-
-void session_keep_refusal(struct session *session, struct node *node, const char *sentence)
-{
-	if (node) {
-		node_keep_refusal(session->nodes, node, sentence);
-		return;
-	}
-	pthread_mutex_lock(&session->message_lock);
-	g_free(session->last_refusal);
-	session->last_refusal = g_strdup(sentence);
-	pthread_mutex_unlock(&session->message_lock);
-}
-
-char *session_last_refusal(struct session *session, struct node *node)
-{
-	char *sentence;
-
-	if (node)
-		return node_last_refusal(session->nodes, node);
-	pthread_mutex_lock(&session->message_lock);
-	sentence = g_strdup(session->last_refusal);
-	pthread_mutex_unlock(&session->message_lock);
-	return sentence;
-}
-
 void session_stop(struct session *session)
 {
 	if (atomic_exchange(&session->stopping, true))
@@ -165,7 +135,7 @@ static bool make_channels(struct session *session, GError **error)
 {
 	session->channels = g_new0(struct channel *, session->options->threads);
 	for (unsigned i = 0; i < session->options->threads; i++) {
-		session->channels[i] = channel_new(session, error);
+		session->channels[i] = channel_new(session, session_stop, error);
 		if (!session->channels[i])
 			return false;
 	}
@@ -182,7 +152,9 @@ static bool attach_channels(struct session *session, GError **error)
 
 static bool start(struct session *session, GError **error)
 {
-	session->end = end_new(session, error);
+	static const struct end_actions actions = {.stop = session_stop, .cut_off = session_cut_off};
+
+	session->end = end_new(session, &actions, error);
 	return session->end && loop_start_workers(error) && open_pool(session, error) &&
 	       make_channels(session, error) && mount_session(session, error) && attach_channels(session, error);
 }

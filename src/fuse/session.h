@@ -75,14 +75,4 @@ void session_stop(struct session *session);
  * block. */
 void session_cut_off(struct session *session);
 
-/* Logs a refused request's sentence, once while it repeats, and returns its
- * negative errno. Any thread. */
-int session_log_refusal(const GError *error);
-
-/* The sentence of the last command of the control tree that failed: of those to
- * NODE's disk, or with NULL to the mount; NULL: there was none. g_free. Any
- * thread. */
-void session_keep_refusal(struct session *session, struct node *node, const char *sentence);
-char *session_last_refusal(struct session *session, struct node *node);
-
 #endif

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "core/error.h"
+#include "refusal.h"
 
 /* Each time another file had the name. */
 #define TRIES 8
@@ -31,7 +32,7 @@ int shown_find(struct session *session, const char *name, struct node **node)
 		struct disk *disk = disk_pool_lookup(session->pool, name, &error);
 
 		if (!disk)
-			return error_to_errno(error) == -ENOENT ? -ENOENT : session_log_refusal(error);
+			return error_to_errno(error) == -ENOENT ? -ENOENT : refusal_log(error);
 		*node = shown_pin(session, disk);
 		disk_unref(disk);
 	}
@@ -61,7 +62,7 @@ static int end(struct disk_pool_change *change)
 {
 	g_autoptr(GError) error = NULL;
 
-	return disk_pool_change_end(change, &error) ? 0 : session_log_refusal(error);
+	return disk_pool_change_end(change, &error) ? 0 : refusal_log(error);
 }
 
 int shown_remove(struct session *session, const char *name)
@@ -70,7 +71,7 @@ int shown_remove(struct session *session, const char *name)
 	struct disk_pool_change *change = disk_pool_remove(session->pool, name, &error);
 
 	if (!change)
-		return session_log_refusal(error);
+		return refusal_log(error);
 	g_rw_lock_writer_lock(&session->names_lock);
 	disk_unref(disk_pool_change_show(change));
 	node_mark_gone(session->nodes, disk_pool_change_disk(change));
@@ -98,7 +99,7 @@ int shown_rename(struct session *session, const char *name, const char *new_name
 	struct disk_pool_change *change = disk_pool_rename(session->pool, name, new_name, replace, &error);
 
 	if (!change)
-		return session_log_refusal(error);
+		return refusal_log(error);
 	g_rw_lock_writer_lock(&session->names_lock);
 	show_renamed(session, change);
 	g_rw_lock_writer_unlock(&session->names_lock);

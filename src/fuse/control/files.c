@@ -11,6 +11,7 @@
 #include "core/counters.h"
 #include "core/log.h"
 #include "core/time.h"
+#include "fuse/refusal.h"
 
 /* Escapes the bytes in ALSO too. */
 static void append_escaped(GString *text, const char *value, const char *also)
@@ -140,7 +141,7 @@ int control_make_dirty(const struct control_subject *subject, GString *text)
 
 int control_make_last_error(const struct control_subject *subject, GString *text)
 {
-	g_autofree char *sentence = session_last_refusal(subject->session, subject->node);
+	g_autofree char *sentence = refusal_last(subject->session, subject->node);
 	g_autofree char *valid = sentence ? g_utf8_make_valid(sentence, -1) : NULL;
 
 	if (!valid)
@@ -184,7 +185,7 @@ static GPtrArray *get_layers(const struct control_subject *subject, int *result)
 	g_autoptr(GError) error = NULL;
 	GPtrArray *layers = disk_get_layers(subject->disk, &error);
 
-	*result = layers ? 0 : session_log_refusal(error);
+	*result = layers ? 0 : refusal_log(error);
 	return layers;
 }
 

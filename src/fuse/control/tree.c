@@ -18,6 +18,7 @@
 
 #include "commands.h"
 #include "fuse/shown.h"
+#include "fuse/refusal.h"
 
 #define ROW_BITS 8
 #define DIRECTORY_MODE (S_IFDIR | 0500)
@@ -279,7 +280,7 @@ int control_write(struct session *session, uint64_t ino, const struct control_in
 	if (result == 0)
 		result = control_run_command(&subject, entries[row_of(ino)].write, input, &error);
 	if (error)
-		session_keep_refusal(session, subject.node, error->message);
+		refusal_keep(session, subject.node, error->message);
 	clear_subject(&subject);
 	return result;
 }
