@@ -14,6 +14,8 @@
 
 #include "core/log.h"
 #include "cache/log/log.h"
+#include "cache/log/space.h"
+#include "cache/log/wake.h"
 #include "open.h"
 #include "cache/tail/reclaim.h"
 #include "cache/writer/writer.h"
@@ -86,8 +88,8 @@ bool cache_start(struct cache *cache, GError **error)
 		return false;
 	}
 	cache_lock(cache);
-	writer_wake_locked(cache);
-	reclaim_look_locked(cache);
+	wake_writer_locked(cache);
+	wake_reclaim_locked(cache);
 	cache_unlock(cache);
 	return true;
 }
@@ -206,17 +208,17 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.since = cache->since,
 		.size_bytes = cache_segment_offset(cache->segment_count),
 		.segments = cache->ring_segments,
-		.free_segments = cache_free_segments_locked(cache),
+		.free_segments = space_free_segments_locked(cache),
 		.head_segment = segment_of(cache->log.head_slot),
 		.tail_segment = cache->tail_segment,
 		.generation = cache->log.generation,
 		.sequence = cache->log.next_sequence - 1,
 		.cached_blocks = cache->live_blocks,
 		.pinned_blocks = cache->pinned_blocks,
-		.pinned_blocks_max = cache_pinned_max_locked(cache),
+		.pinned_blocks_max = space_pinned_max_locked(cache),
 		.dirty_blocks = cache->dirty_blocks,
-		.dirty_blocks_max = cache_dirty_max_locked(cache),
-		.short_of_room = reclaim_is_blocked_locked(cache) || cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX,
+		.dirty_blocks_max = space_dirty_max_locked(cache),
+		.short_of_room = space_is_blocked_locked(cache) || cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX,
 		.memory_bytes = memory_bytes_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));

@@ -11,9 +11,7 @@
  * the same. What is under way has memory of its submitter and waits on. */
 #include "watch.h"
 
-#include <errno.h>
-
-#include "cache/writer/writer.h"
+#include "cache/log/wake.h"
 
 static struct cache_watch *oldest_locked(const struct cache *cache)
 {
@@ -27,7 +25,7 @@ void watch_until_locked(struct cache *cache, uint64_t begun_ns)
 	if (cache->writer.next_look_ns <= begun_ns + ANSWER_NS)
 		return;
 	cache->watching = true;
-	writer_wake_locked(cache);
+	wake_writer_locked(cache);
 }
 
 void watch_begin_locked(struct cache *cache, struct cache_watch *watch)
@@ -41,7 +39,7 @@ void watch_end_locked(struct cache *cache, struct cache_watch *watch)
 {
 	list_remove(&watch->link);
 	if (cache->silent)
-		writer_wake_locked(cache);
+		wake_writer_locked(cache);
 }
 
 uint64_t watch_next_ns_locked(struct cache *cache, uint64_t now)
@@ -53,25 +51,9 @@ uint64_t watch_next_ns_locked(struct cache *cache, uint64_t now)
 	return oldest && !cache->silent ? MIN(next, oldest->begun_ns + ANSWER_NS) : next;
 }
 
-bool watch_is_overdue_locked(const struct cache *cache)
+bool watch_is_overdue_locked(const struct cache *cache, uint64_t now)
 {
 	const struct cache_watch *oldest = oldest_locked(cache);
 
-	return oldest && loop_now_ns() >= oldest->begun_ns + ANSWER_NS;
-}
-
-void watch_tell_locked(struct cache *cache)
-{
-	cache->silent = true;
-	cache_suspend_locked(cache, -ETIMEDOUT, "does not answer");
-}
-
-void watch_look_locked(struct cache *cache, uint64_t now)
-{
-	const struct cache_watch *oldest = oldest_locked(cache);
-
-	if (oldest && now >= oldest->begun_ns + ANSWER_NS)
-		watch_tell_locked(cache);
-	else if (cache->silent)
-		cache_resume_locked(cache);
+	return oldest && now >= oldest->begun_ns + ANSWER_NS;
 }

@@ -11,15 +11,11 @@
 void watch_begin_locked(struct cache *cache, struct cache_watch *watch);
 void watch_end_locked(struct cache *cache, struct cache_watch *watch);
 
-/* The file is silent: SUSPENDED. */
-void watch_tell_locked(struct cache *cache);
-/* The writer's thread: an operation that has no answer suspends the cache. */
-void watch_look_locked(struct cache *cache, uint64_t now);
 /* When to look next; UINT64_MAX: nothing is under way, or was of late. */
 uint64_t watch_next_ns_locked(struct cache *cache, uint64_t now);
 /* An operation that began at BEGUN_NS is looked at in time. */
 void watch_until_locked(struct cache *cache, uint64_t begun_ns);
-/* One has been under way for too long now. */
-bool watch_is_overdue_locked(const struct cache *cache);
+/* An operation that has no watch of its own has been under way for too long at NOW. */
+bool watch_is_overdue_locked(const struct cache *cache, uint64_t now);
 
 #endif

@@ -1,32 +1,15 @@
-/* Dirty blocks: counting them, ends of epochs, flushes, and whom all that wakes.
- *
- * A flush is the end of an epoch of its layer and everything before it
- * durable. Flushes that come while one is under way share the next: the record
- * with the barrier is closed and written at once, and the writer flushes the
- * file for all that are written. A flush that finds nothing under way writes
- * its one record itself, durably: two threads less to wake. */
-#include <errno.h>
+/* Dirty blocks: counting them, ends of epochs, and what the log owes of them. */
+#include "dirty.h"
 
 #include "cache/log/log.h"
-#include "cache/writer/writeout.h"
-#include "cache/writer/writer.h"
+#include "cache/log/space.h"
+#include "cache/log/wake.h"
 
 /* An epoch without a guest's barrier is cut there: what it was at a moment is
  * as good as a guest that asks for nothing can expect. */
 #define EPOCH_BLOCKS_MAX 4096
 
-static struct cache_flush *flush_of(struct list *node)
-{
-	return container_of(node, struct cache_flush, link);
-}
-
 /* ---- Counting ------------------------------------------------------------ */
-
-void cache_kick_locked(struct cache *cache)
-{
-	cache->kicked = true;
-	pthread_cond_signal(&cache->work);
-}
 
 void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks)
 {
@@ -36,7 +19,7 @@ void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsign
 	cache->segments[segment_of(slot)].dirty += blocks;
 	epochs_add_blocks(layer->epochs, slot, blocks, loop_now_ns());
 	if (first)
-		cache_kick_locked(cache);
+		wake_migration_locked(cache);
 }
 
 void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place, uint64_t block, uint64_t blocks)
@@ -48,7 +31,7 @@ void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place
 	cache->dirty_zeros++;
 	epochs_add_zero(layer->epochs, place, block, blocks, loop_now_ns());
 	if (first)
-		cache_kick_locked(cache);
+		wake_migration_locked(cache);
 }
 
 void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks)
@@ -96,7 +79,7 @@ void cache_dirty_release_locked(struct cache_layer *layer)
 		cache->dirty_zeros -= event->blocks > 0;
 	}
 	g_clear_pointer(&layer->epochs, epochs_free);
-	cache_wake_waiters_locked(cache);
+	wake_waiters_locked(cache);
 }
 
 bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose)
@@ -109,7 +92,7 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 	if (!place_barrier_locked(layer, purpose, &place))
 		return false;
 	if (first)
-		cache_kick_locked(layer->cache);
+		wake_migration_locked(layer->cache);
 	layer->barrier_sequence = layer->cache->log.next_sequence - 1;
 	epochs_add_barrier(layer->epochs, place, loop_now_ns());
 	return true;
@@ -117,7 +100,7 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 
 void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 {
-	uint64_t max = MIN(EPOCH_BLOCKS_MAX, cache_log_blocks_locked(layer->cache) / 4);
+	uint64_t max = MIN(EPOCH_BLOCKS_MAX, space_log_blocks_locked(layer->cache) / 4);
 
 	if (epochs_open_blocks(layer->epochs) >= max)
 		(void)cache_dirty_barrier_locked(layer, LOG_PUT);
@@ -162,78 +145,7 @@ void cache_dirty_catch_up_locked(struct cache *cache)
 	log_close_record_locked(cache);
 	layers_foreach(cache->layers, catch_up_migrated, NULL);
 	if (!cache->owes)
-		cache_wake_waiters_locked(cache);
-}
-
-/* ---- Flushes ------------------------------------------------------------- */
-
-static void answer_locked(struct cache_flush *flush, int result)
-{
-	flush->result = result;
-	loop_post(aio_queue_loop(flush->queue), &flush->task);
-}
-
-void cache_answer_flushes_locked(struct cache *cache)
-{
-	struct list *node;
-
-	while ((node = list_first(&cache->flushes))) {
-		bool durable = flush_of(node)->sequence <= cache->log.durable;
-
-		if (!durable && cache->state == CACHE_ACTIVE)
-			return;
-		list_remove(node);
-		answer_locked(flush_of(node), durable ? 0 : -EIO);
-	}
-}
-
-static void want_flush_locked(struct cache *cache, const struct cache_flush *flush)
-{
-	if (cache->barrier_deadline_ns)
-		writer_sync_before_locked(cache, loop_now_ns() + cache->barrier_deadline_ns);
-	else if (!writeout_write_durable_locked(cache, flush->queue))
-		writer_sync_locked(cache, flush->sequence);
-}
-
-static int begin_flush_locked(struct cache_layer *layer, struct cache_flush *flush)
-{
-	struct cache *cache = layer->cache;
-
-	if (!cache_dirty_barrier_locked(layer, LOG_ENTRY))
-		return -EAGAIN;
-	flush->sequence = layer->barrier_sequence;
-	flush->result = 0;
-	if (flush->sequence <= cache->log.durable) {
-		answer_locked(flush, 0);
-		return 0;
-	}
-	list_append(&cache->flushes, &flush->link);
-	want_flush_locked(cache, flush);
-	return 0;
-}
-
-/* The writer's thread is not woken for what is written from here. */
-static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
-{
-	struct cache *cache = layer->cache;
-	int result;
-
-	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
-		return -EIO;
-	writer_hold_locked(cache);
-	result = begin_flush_locked(layer, flush);
-	writer_let_go_locked(cache);
-	return result;
-}
-
-int cache_flush(struct cache_layer *layer, struct cache_flush *flush)
-{
-	int result;
-
-	cache_lock(layer->cache);
-	result = flush_locked(layer, flush);
-	cache_unlock(layer->cache);
-	return result;
+		wake_waiters_locked(cache);
 }
 
 void cache_end_epoch(struct cache_layer *layer)
@@ -244,34 +156,14 @@ void cache_end_epoch(struct cache_layer *layer)
 	cache_unlock(layer->cache);
 }
 
-/* ---- Limits and what migration waits for --------------------------------- */
+/* ---- For the layer's users ------------------------------------------------ */
 
 void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns)
 {
 	cache_lock(cache);
 	cache->dirty_max = dirty_max_blocks;
 	cache->barrier_deadline_ns = barrier_deadline_ns;
-	cache_wake_waiters_locked(cache);
-	cache_unlock(cache);
-}
-
-void cache_kick(struct cache *cache)
-{
-	cache_lock(cache);
-	cache_kick_locked(cache);
-	cache_unlock(cache);
-}
-
-void cache_wait_work(struct cache *cache, uint64_t until_ns)
-{
-	struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S), .tv_nsec = (long)(until_ns % NS_PER_S)};
-	int result = 0;
-
-	cache_lock(cache);
-	while (!cache->kicked && result == 0)
-		result = until_ns == UINT64_MAX ? pthread_cond_wait(&cache->work, &cache->lock)
-						: pthread_cond_timedwait(&cache->work, &cache->lock, &until);
-	cache->kicked = false;
+	wake_waiters_locked(cache);
 	cache_unlock(cache);
 }
 

@@ -12,22 +12,23 @@
  * A change that cannot be recorded degrades the layer: it has a new id from
  * then on, with nothing cached, and what the log has under the old id is void.
  * Once the log takes a DROP of the old id the layer is active again. */
-#include "cache/internal.h"
+#include "layer.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "cache/log/log.h"
-#include "cache/tail/reclaim.h"
-#include "cache/writer/writer.h"
+#include "cache/log/space.h"
+#include "cache/log/wake.h"
+#include "dirty.h"
 
 /* Of all that may be dirty, for which whoever migrates is woken to look. */
 #define DIRTY_STEPS 16
 
 static void kick_at_steps_locked(struct cache *cache)
 {
-	if (cache->dirty_blocks % MAX(cache_dirty_max_locked(cache) / DIRTY_STEPS, 1) == 0)
-		cache_kick_locked(cache);
+	if (cache->dirty_blocks % MAX(space_dirty_max_locked(cache) / DIRTY_STEPS, 1) == 0)
+		wake_migration_locked(cache);
 }
 
 void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int change)
@@ -99,7 +100,7 @@ void cache_layer_degrade_locked(struct cache_layer *layer, const char *reason)
 	if (!layers_renew(cache->layers, layer))
 		index_remove_range(cache->index, old, 0, CACHE_BLOCK_END, ignore_removed, NULL);
 	change_state_locked(layer, CACHE_LAYER_DEGRADED, reason);
-	writer_wake_locked(cache);
+	wake_writer_locked(cache);
 }
 
 static void heal(void *opaque, struct cache_layer *layer)
@@ -134,9 +135,9 @@ void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status
  * the caller is yet to open. */
 static void wait_for_room_locked(struct cache *cache, enum log_purpose purpose)
 {
-	while (cache->started && cache->state == CACHE_ACTIVE && !log_has_room_locked(cache, purpose) &&
-	       !reclaim_is_blocked_locked(cache) && !reclaim_is_hopeless_locked(cache)) {
-		reclaim_look_locked(cache);
+	while (cache->started && cache->state == CACHE_ACTIVE && !space_has_room_locked(cache, purpose) &&
+	       !space_is_blocked_locked(cache) && !space_is_hopeless_locked(cache)) {
+		wake_reclaim_locked(cache);
 		pthread_cond_wait(&cache->changed, &cache->lock);
 	}
 }

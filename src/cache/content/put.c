@@ -11,7 +11,10 @@
 #include <string.h>
 
 #include "core/counters.h"
-#include "cache/tail/reclaim.h"
+#include "cache/log/space.h"
+#include "cache/log/wake.h"
+#include "dirty.h"
+#include "layer.h"
 
 #define CACHE_LINE_BYTES 64
 
@@ -59,7 +62,7 @@ void content_publish_locked(struct cache *cache, struct cache_layer *layer, cons
 static uint64_t pinnable_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, uint64_t *new_blocks)
 {
 	struct cache *cache = layer->cache;
-	uint64_t most = cache_pinned_max_locked(cache);
+	uint64_t most = space_pinned_max_locked(cache);
 	uint64_t taken = cache->pinned_blocks + cache->pinned_pending;
 	uint64_t i;
 
@@ -100,10 +103,10 @@ struct put {
 
 static int no_room_locked(struct cache *cache)
 {
-	if (reclaim_is_hopeless_locked(cache))
+	if (space_is_hopeless_locked(cache))
 		return -ENOSPC;
-	reclaim_look_locked(cache);
-	cache_kick_locked(cache);
+	wake_reclaim_locked(cache);
+	wake_migration_locked(cache);
 	counter_add(cache_waits, 1);
 	return -EAGAIN;
 }
@@ -119,7 +122,7 @@ static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_
 		return -ENOSPC;
 	if (put->kind == PUT_DIRTY)
 		cache_dirty_bound_epoch_locked(layer);
-	if ((put->kind == PUT_DIRTY && !cache_takes_dirty_locked(cache)) ||
+	if ((put->kind == PUT_DIRTY && !space_takes_dirty_locked(cache)) ||
 	    !log_reserve_locked(cache, LOG_PUT, layer, kind, block, blocks, &put->grant))
 		return no_room_locked(cache);
 	if (put->kind == PUT_PINNED)
@@ -289,7 +292,7 @@ static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	cache_dirty_bound_epoch_locked(layer);
-	if (!cache_takes_dirty_locked(cache) || (!layer->declared && !log_declare_locked(cache, LOG_PUT, layer)) ||
+	if (!space_takes_dirty_locked(cache) || (!layer->declared && !log_declare_locked(cache, LOG_PUT, layer)) ||
 	    !log_zero_locked(cache, layer->id, block, blocks, &place))
 		return no_room_locked(cache);
 	cache_dirty_zero_locked(layer, place, block, blocks);
@@ -326,11 +329,11 @@ static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blo
 	struct cache *cache = layer->cache;
 
 	if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks)) {
-		if (cache->state != CACHE_ACTIVE || reclaim_is_hopeless_locked(cache)) {
+		if (cache->state != CACHE_ACTIVE || space_is_hopeless_locked(cache)) {
 			cache_layer_degrade_locked(layer, cache->state != CACHE_ACTIVE ? cache->reason : FULL);
 			return 0;
 		}
-		reclaim_look_locked(cache);
+		wake_reclaim_locked(cache);
 		return -EAGAIN;
 	}
 	remove_range_locked(layer, block, blocks);

@@ -17,6 +17,7 @@
 #include "core/log.h"
 #include "cache/log/log.h"
 #include "cache/watch.h"
+#include "layer.h"
 
 /* Longer looks cost more than they are worth while the lock is held. */
 #define LOOKUP_BLOCKS_MAX 65536

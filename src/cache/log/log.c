@@ -15,11 +15,8 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/memory.h"
-#include "cache/tail/reclaim.h"
-#include "cache/writer/writer.h"
-
-/* Free segments that must be left over. */
-static const uint64_t reserved_segments[] = {[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_MOVE] = 0};
+#include "space.h"
+#include "wake.h"
 
 /* ---- Buffers ------------------------------------------------------------- */
 
@@ -87,7 +84,7 @@ void log_put_buffer_locked(struct cache *cache, struct cache_buffer *buffer)
 	list_prepend(&cache->log.free_buffers, &buffer->link);
 	cache->log.free_buffer_count++;
 	pthread_cond_broadcast(&cache->changed);
-	cache_wake_waiters_locked(cache);
+	wake_waiters_locked(cache);
 }
 
 /* ---- Records ------------------------------------------------------------- */
@@ -117,7 +114,7 @@ static void seal_locked(struct cache *cache, struct log_record *record)
 	if (block_in_segment(record->slot) == 0) {
 		segment->sequence = place.sequence;
 		segment->previous = place.previous;
-		reclaim_look_locked(cache);
+		wake_reclaim_locked(cache);
 	}
 	cache_record_seal(header_of(record), &place, log->durable);
 	log->previous = le64_get(header_of(record)->checksum);
@@ -136,7 +133,7 @@ static void seal_ready_locked(struct cache *cache)
 			return;
 		list_remove(node);
 		seal_locked(cache, record);
-		writer_wake_locked(cache);
+		wake_writer_locked(cache);
 	}
 }
 
@@ -152,29 +149,9 @@ void log_close_record_locked(struct cache *cache)
 	cache->log.head_slot = next;
 	if (segment_of(next) != segment_of(record->slot)) {
 		log_put_buffer_locked(cache, record->buffer);
-		reclaim_look_locked(cache);
+		wake_reclaim_locked(cache);
 	}
 	seal_ready_locked(cache);
-}
-
-bool log_has_segments_locked(const struct cache *cache, enum log_purpose purpose)
-{
-	return cache_free_segments_locked(cache) > reserved_segments[purpose];
-}
-
-bool log_has_room_locked(const struct cache *cache, enum log_purpose purpose)
-{
-	const struct log *log = &cache->log;
-	bool bound = cache->segments[segment_of(log->head_slot)].buffer;
-
-	if (cache->state != CACHE_ACTIVE || !log_has_segments_locked(cache, purpose) ||
-	    (cache->owes && purpose != LOG_MOVE))
-		return false;
-	if (log->open)
-		return true;
-	if (cache->growing && segment_of(log->head_slot) == cache->ring_segments - 1)
-		return false;
-	return log->free_records > 0 && (bound || log->free_buffer_count > 0);
 }
 
 /* The open record, or a new one. NULL: no room. */
@@ -183,7 +160,7 @@ static struct log_record *open_record_locked(struct cache *cache, enum log_purpo
 	struct log *log = &cache->log;
 	struct log_record *record;
 
-	if (!log_has_room_locked(cache, purpose) || !bind_buffer_locked(cache))
+	if (!space_has_room_locked(cache, purpose) || !bind_buffer_locked(cache))
 		return NULL;
 	if (log->open)
 		return log->open;
@@ -198,7 +175,7 @@ static struct log_record *open_record_locked(struct cache *cache, enum log_purpo
 	cache_record_begin(header_of(record));
 	list_append(&log->building, &record->link);
 	log->open = record;
-	writer_begun_locked(cache);
+	wake_to_seal_locked(cache);
 	return record;
 }
 
@@ -414,7 +391,7 @@ void log_copied_locked(struct cache *cache, struct log_record *record)
 uint64_t log_flush_locked(struct cache *cache)
 {
 	log_close_record_locked(cache);
-	writer_sync_locked(cache, cache->log.next_sequence - 1);
+	wake_to_sync_locked(cache, cache->log.next_sequence - 1);
 	return cache->log.next_sequence - 1;
 }
 

@@ -48,11 +48,6 @@ bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t 
 /* KIND: CACHE_ENTRY_MIGRATE or _MIGRATED, of the barrier at PLACE. */
 bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_t layer, struct epoch_place place);
 
-/* Whether enough segments are free. */
-bool log_has_segments_locked(const struct cache *cache, enum log_purpose purpose);
-/* Whether a reservation might succeed. */
-bool log_has_room_locked(const struct cache *cache, enum log_purpose purpose);
-
 /* Closes the open record, if any, and seals what can be. */
 void log_close_record_locked(struct cache *cache);
 /* All that was reserved until now is to be written and flushed; the sequence

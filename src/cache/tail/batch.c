@@ -18,8 +18,10 @@
 
 #include "batch_data.h"
 #include "core/memory.h"
+#include "cache/content/dirty.h"
+#include "cache/content/layer.h"
 #include "cache/log/log.h"
-#include "reclaim.h"
+#include "cache/log/wake.h"
 
 struct epoch_range {
 	uint32_t first; /* slot */
@@ -500,8 +502,8 @@ static void done_locked(struct cache_layer *layer, const struct epoch_range *ran
 	if (zeros > 0)
 		layer->zeros = epochs_keep_zeros(layer->epochs, layer->zeros);
 	cache_dirty_migrated_locked(layer, range->end);
-	reclaim_look_locked(cache);
-	cache_wake_waiters_locked(cache);
+	wake_reclaim_locked(cache);
+	wake_waiters_locked(cache);
 }
 
 void cache_batch_done(struct cache_batch *batch)
@@ -512,7 +514,7 @@ void cache_batch_done(struct cache_batch *batch)
 	if (layer->id == batch->layer_id && layer->epochs)
 		done_locked(layer, batch->range);
 	hold_end_locked(layer->cache, batch->range, -1);
-	reclaim_look_locked(layer->cache);
+	wake_reclaim_locked(layer->cache);
 	cache_unlock(layer->cache);
 	batch_free(batch);
 }

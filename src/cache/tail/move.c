@@ -7,12 +7,16 @@
  * LIVE there unless it was superseded meanwhile. Layers that were declared here
  * are declared again. At last, without LIVE slots and readers, the segment is
  * cleared (invariant 5). */
+#include "move.h"
+
 #include <string.h>
 
 #include "cache/content/put.h"
 #include "core/counters.h"
+#include "cache/content/layer.h"
 #include "cache/log/log.h"
-#include "reclaim.h"
+#include "cache/log/space.h"
+#include "cache/log/wake.h"
 #include "cache/watch.h"
 
 struct victim {
@@ -29,7 +33,7 @@ static bool wait_for_buffer_locked(struct cache *cache, uint64_t segment)
 {
 	while (cache->segments[segment].buffer) {
 		log_flush_locked(cache);
-		if (!reclaim_wait_locked(cache))
+		if (!wake_wait_reclaim_relock(cache))
 			return false;
 	}
 	return true;
@@ -139,7 +143,7 @@ static bool reserve_move_locked(struct victim *victim, uint32_t slot, struct ind
 		if (!(entry->flags & INDEX_BUSY) &&
 		    log_reserve_locked(cache, LOG_MOVE, layer, kind, entry->block, 1, grant))
 			return true;
-		*stop = cache_free_segments_locked(cache) == 0 || !reclaim_wait_locked(cache);
+		*stop = space_free_segments_locked(cache) == 0 || !wake_wait_reclaim_relock(cache);
 		if (*stop)
 			return false;
 	}
@@ -245,7 +249,7 @@ static bool declare_again_locked(struct cache *cache, uint64_t segment)
 			continue;
 		}
 		if (!declare_locked(cache, declared.found) &&
-		    (cache_free_segments_locked(cache) == 0 || !reclaim_wait_locked(cache)))
+		    (space_free_segments_locked(cache) == 0 || !wake_wait_reclaim_relock(cache)))
 			return false;
 	}
 }
@@ -253,14 +257,14 @@ static bool declare_again_locked(struct cache *cache, uint64_t segment)
 static bool clear_segment_locked(struct cache *cache, uint64_t segment)
 {
 	while (cache->segments[segment].readers > 0)
-		if (!reclaim_wait_locked(cache))
+		if (!wake_wait_reclaim_relock(cache))
 			return false;
 	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++)
 		index_clear(cache->index, (uint32_t)(segment * CACHE_SEGMENT_BLOCKS + i));
 	return true;
 }
 
-bool reclaim_empty_segment(struct cache *cache, uint64_t segment, unsigned *moved)
+bool move_out_of_segment(struct cache *cache, uint64_t segment, unsigned *moved)
 {
 	struct victim victim = {.cache = cache, .segment = segment, .moved = moved};
 	bool done;

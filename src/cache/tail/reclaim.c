@@ -23,81 +23,15 @@
 #include "core/error.h"
 #include "core/thread.h"
 #include "cache/log/log.h"
+#include "cache/log/space.h"
+#include "cache/log/wake.h"
 #include "cache/watch.h"
-#include "cache/writer/writer.h"
+#include "cache/writer/state.h"
+#include "move.h"
 
-#define LOW_WATER_MIN 5
-#define LOW_WATER_MAX 64
-#define LOW_WATER_SHARE 16
 /* Free segments that a batch which goes on must leave for its own moves. */
 #define MOVE_SEGMENTS 2
 #define RETRY_NS (2 * NS_PER_S)
-
-/* ---- When ---------------------------------------------------------------- */
-
-static uint64_t low_water_locked(const struct cache *cache)
-{
-	return CLAMP(cache->ring_segments / LOW_WATER_SHARE, LOW_WATER_MIN, LOW_WATER_MAX);
-}
-
-/* Segments in use and not emptied, without the head. */
-static uint64_t full_segments_locked(const struct cache *cache)
-{
-	uint64_t ring = cache->ring_segments;
-
-	return (segment_of(cache->log.head_slot) + ring - cache->reclaim.segment) % ring;
-}
-
-/* The next one may be emptied: where the tail would then be is known. */
-static bool has_victim_locked(const struct cache *cache)
-{
-	uint64_t next = (cache->reclaim.segment + 1) % cache->ring_segments;
-
-	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0 &&
-	       cache->segments[cache->reclaim.segment].dirty == 0;
-}
-
-bool reclaim_is_blocked_locked(const struct cache *cache)
-{
-	return cache_free_segments_locked(cache) < 2 * low_water_locked(cache) && full_segments_locked(cache) > 0 &&
-	       cache->segments[cache->reclaim.segment].dirty > 0;
-}
-
-/* Moving them would free next to nothing. */
-static bool fills_log_locked(const struct cache *cache)
-{
-	return cache->pinned_blocks > full_segments_locked(cache) * SEGMENT_DATA_BLOCKS * 3 / 4;
-}
-
-/* Segments that are emptied will be free. */
-bool reclaim_is_hopeless_locked(const struct cache *cache)
-{
-	return !log_has_segments_locked(cache, LOG_PUT) && cache->reclaim.segment == cache->tail_segment &&
-	       fills_log_locked(cache) && cache->dirty_blocks == 0 && cache->dirty_zeros == 0;
-}
-
-static bool is_wanted_locked(const struct cache *cache)
-{
-	return cache->state == CACHE_ACTIVE && cache_free_segments_locked(cache) < low_water_locked(cache) &&
-	       !fills_log_locked(cache) && has_victim_locked(cache);
-}
-
-void reclaim_look_locked(struct cache *cache)
-{
-	if (is_wanted_locked(cache))
-		pthread_cond_signal(&cache->reclaim.wanted);
-	else if (reclaim_is_blocked_locked(cache))
-		cache_kick_locked(cache);
-}
-
-bool reclaim_wait_locked(struct cache *cache)
-{
-	cache->reclaim.waiting = true;
-	if (!cache->reclaim.stop)
-		pthread_cond_wait(&cache->changed, &cache->lock);
-	cache->reclaim.waiting = false;
-	return !cache->reclaim.stop;
-}
 
 /* ---- The superblock ------------------------------------------------------ */
 
@@ -143,9 +77,9 @@ static void free_segments_locked(struct cache *cache)
 	cache->reclaim.super_failed = false;
 	cache_resume_locked(cache);
 	pthread_cond_broadcast(&cache->changed);
-	cache_wake_waiters_locked(cache);
+	wake_waiters_locked(cache);
 	if (cache->degraded_layers > 0 || cache->owes)
-		writer_wake_locked(cache);
+		wake_writer_locked(cache);
 }
 
 /* False: the thread is to end. */
@@ -198,10 +132,10 @@ static bool write_super(struct cache *cache)
 /* Whether the batch, of COUNT segments so far, is to go on. */
 static bool goes_on_locked(const struct cache *cache, unsigned count)
 {
-	uint64_t free_after = cache_free_segments_locked(cache) + count;
+	uint64_t free_after = space_free_segments_locked(cache) + count;
 
-	return count == 0 || (has_victim_locked(cache) && cache_free_segments_locked(cache) >= MOVE_SEGMENTS &&
-			      free_after < low_water_locked(cache) + low_water_locked(cache) / 2);
+	return count == 0 || (space_has_victim_locked(cache) && space_free_segments_locked(cache) >= MOVE_SEGMENTS &&
+			      free_after < space_low_water_locked(cache) + space_low_water_locked(cache) / 2);
 }
 
 static unsigned empty_segments(struct cache *cache)
@@ -215,7 +149,7 @@ static unsigned empty_segments(struct cache *cache)
 		bool emptied;
 
 		cache_unlock(cache);
-		emptied = reclaim_empty_segment(cache, segment, &moved);
+		emptied = move_out_of_segment(cache, segment, &moved);
 		cache_lock(cache);
 		if (!emptied)
 			break;
@@ -240,7 +174,7 @@ static bool flush(struct cache *cache)
 
 		result = log_wait_durable_locked(cache, sequence);
 		while (result < 0 && cache->state != CACHE_ACTIVE && go_on)
-			go_on = reclaim_wait_locked(cache);
+			go_on = wake_wait_reclaim_relock(cache);
 	} while (result < 0 && go_on);
 	cache_unlock(cache);
 	return result == 0;
@@ -266,7 +200,7 @@ static void *thread_main(void *opaque)
 
 	cache_lock(cache);
 	while (!cache->reclaim.stop) {
-		if (!is_wanted_locked(cache)) {
+		if (!space_wants_reclaim_locked(cache)) {
 			pthread_cond_wait(&cache->reclaim.wanted, &cache->lock);
 			continue;
 		}

@@ -8,15 +8,16 @@
  * Layers that are mirrored are degraded at once: changes of their images that
  * come from now on cannot be recorded. What is dirty stays: it is in memory or
  * in the file, and whoever migrates empties the cache as far as it can. */
-#include "cache/internal.h"
+#include "state.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "core/log.h"
-#include "cache/log/log.h"
-#include "cache/tail/reclaim.h"
+#include "cache/content/dirty.h"
+#include "cache/content/layer.h"
+#include "cache/log/wake.h"
 #include "cache/watch.h"
-#include "writer.h"
 
 static void change_locked(struct cache *cache, enum cache_state state)
 {
@@ -24,10 +25,10 @@ static void change_locked(struct cache *cache, enum cache_state state)
 	cache->announce = true;
 	clock_gettime(CLOCK_REALTIME, &cache->since);
 	pthread_cond_broadcast(&cache->changed);
-	cache_wake_waiters_locked(cache);
-	cache_answer_flushes_locked(cache);
-	cache_kick_locked(cache);
-	writer_wake_locked(cache);
+	wake_waiters_locked(cache);
+	wake_flushes_locked(cache);
+	wake_migration_locked(cache);
+	wake_writer_locked(cache);
 }
 
 static void degrade_written(void *opaque, struct cache_layer *layer)
@@ -46,10 +47,16 @@ void cache_suspend_locked(struct cache *cache, int error, const char *what)
 	layers_foreach(cache->layers, degrade_written, cache->reason);
 }
 
+void cache_silence_locked(struct cache *cache)
+{
+	cache->silent = true;
+	cache_suspend_locked(cache, -ETIMEDOUT, "does not answer");
+}
+
 void cache_resume_locked(struct cache *cache)
 {
 	if (cache->state == CACHE_ACTIVE || cache->writer.state != WRITER_GOOD || cache->reclaim.super_failed ||
-	    watch_is_overdue_locked(cache))
+	    watch_is_overdue_locked(cache, loop_now_ns()))
 		return;
 	cache->reason[0] = '\0';
 	cache->failure = 0;
@@ -57,6 +64,14 @@ void cache_resume_locked(struct cache *cache)
 	change_locked(cache, CACHE_ACTIVE);
 	cache_dirty_catch_up_locked(cache);
 	pthread_cond_signal(&cache->reclaim.wanted);
+}
+
+void cache_look_for_silence_locked(struct cache *cache, uint64_t now)
+{
+	if (watch_is_overdue_locked(cache, now))
+		cache_silence_locked(cache);
+	else if (cache->silent)
+		cache_resume_locked(cache);
 }
 
 void cache_announce(struct cache *cache)
@@ -75,47 +90,4 @@ void cache_announce(struct cache *cache)
 		log_warning("cache: %s; nothing more is cached until it works again", reason);
 	else if (announce)
 		log_warning("cache: %s works again", cache->storage.path);
-}
-
-void cache_wake_waiters_locked(struct cache *cache)
-{
-	bool room = cache->state != CACHE_ACTIVE || log_has_room_locked(cache, LOG_PUT) ||
-		    reclaim_is_hopeless_locked(cache);
-	bool takes_dirty = cache->state != CACHE_ACTIVE || cache_takes_dirty_locked(cache);
-	struct list waiters;
-	struct list *node;
-
-	if (!room || list_is_empty(&cache->waiters))
-		return;
-	list_init(&waiters);
-	list_splice(&waiters, &cache->waiters);
-	while ((node = list_pop(&waiters))) {
-		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
-
-		if (waiter->dirty && !takes_dirty)
-			list_append(&cache->waiters, node);
-		else
-			loop_post(waiter->loop, &waiter->task);
-	}
-}
-
-void cache_wake(struct cache *cache)
-{
-	struct list *node;
-
-	cache_lock(cache);
-	while ((node = list_pop(&cache->waiters))) {
-		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
-
-		loop_post(waiter->loop, &waiter->task);
-	}
-	cache_unlock(cache);
-}
-
-void cache_wait(struct cache *cache, struct cache_waiter *waiter)
-{
-	cache_lock(cache);
-	list_append(&cache->waiters, &waiter->link);
-	cache_wake_waiters_locked(cache);
-	cache_unlock(cache);
 }

@@ -18,8 +18,9 @@
 
 #include "core/counters.h"
 #include "cache/log/log.h"
+#include "cache/log/wake.h"
 #include "cache/watch.h"
-#include "writer.h"
+#include "state.h"
 
 #define SYNC_NS (5 * NS_PER_S)
 #define RETRY_FIRST_NS (2 * NS_PER_S)
@@ -66,7 +67,7 @@ void writeout_watch_locked(struct cache *cache, uint64_t now)
 	/* Another thread's durable write may have begun after NOW. */
 	if (!writeout_is_under_way(writer) || now < writer->progress_ns + ANSWER_NS)
 		return;
-	watch_tell_locked(cache);
+	cache_silence_locked(cache);
 	fail_locked(cache, -ETIMEDOUT, "does not answer");
 }
 
@@ -101,9 +102,9 @@ static void durable_locked(struct cache *cache, uint64_t sequence)
 		log_release_record_locked(cache, record_of(node));
 	cache->log.durable = MAX(cache->log.durable, sequence);
 	pthread_cond_broadcast(&cache->changed);
-	cache_answer_flushes_locked(cache);
+	wake_flushes_locked(cache);
 	writer->sync_at_ns = list_is_empty(&cache->log.sealed) ? 0 : next_sync_locked(cache);
-	cache_wake_waiters_locked(cache);
+	wake_waiters_locked(cache);
 }
 
 static void sync_done(struct aio_request *request, int result)
@@ -123,8 +124,8 @@ static void sync_done(struct aio_request *request, int result)
 			cache_resume_locked(cache);
 		}
 	}
+	wake_writer_locked(cache);
 	cache_unlock(cache);
-	writer_look(cache);
 }
 
 static bool sync_is_due_locked(const struct cache *cache, uint64_t written, uint64_t now)
@@ -171,8 +172,8 @@ static void write_done(struct aio_request *request, int result)
 	record->state = result < 0 ? RECORD_UNWRITTEN : RECORD_WRITTEN;
 	if (result < 0)
 		fail_locked(cache, result, "cannot be written");
+	wake_writer_locked(cache);
 	cache_unlock(cache);
-	writer_look(cache);
 }
 
 /* RECORD is sealed; its bytes stay as they are until it is durable. */
@@ -242,7 +243,7 @@ static void durable_write_done(struct aio_request *request, int result)
 	else if (writer->state == WRITER_GOOD && record_of(list_first(&cache->log.sealed)) == record)
 		durable_locked(cache, record->sequence);
 	if (writeout_is_due_locked(cache))
-		writer_wake_locked(cache);
+		wake_writer_locked(cache);
 	cache_unlock(cache);
 }
 

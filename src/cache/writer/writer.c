@@ -1,18 +1,20 @@
 /* The writer's thread: a loop with a queue of its own.
  *
  * Whatever happens, a put, an answer of the file or the timer, the thread looks
- * at everything once (writer_look()): what is to be sealed, tried again,
+ * at everything once (look()): what is to be sealed, tried again,
  * written, flushed (writeout.c), and when to look next. With nothing to do
  * there is no timer. */
 #include "writer.h"
 
 #include "core/error.h"
 #include "core/thread.h"
+#include "cache/content/dirty.h"
+#include "cache/content/layer.h"
 #include "cache/log/log.h"
+#include "cache/log/wake.h"
 #include "cache/watch.h"
+#include "state.h"
 #include "writeout.h"
-
-#define SEAL_NS (200 * NS_PER_MS)
 
 static void seal_due_locked(struct cache *cache, uint64_t now)
 {
@@ -41,7 +43,8 @@ static uint64_t next_look_locked(const struct cache *cache)
 	return next;
 }
 
-void writer_look(struct cache *cache)
+/* Does what is due; on the writer's thread, without the lock. */
+static void look(struct cache *cache)
 {
 	struct writer *writer = &cache->writer;
 	uint64_t now = loop_now_ns();
@@ -51,7 +54,7 @@ void writer_look(struct cache *cache)
 	if (!writer->stop) {
 		seal_due_locked(cache, now);
 		writeout_watch_locked(cache, now);
-		watch_look_locked(cache, now);
+		cache_look_for_silence_locked(cache, now);
 		writeout_retry_locked(cache, now);
 		cache_dirty_catch_up_locked(cache);
 		cache_layers_heal_locked(cache);
@@ -70,7 +73,7 @@ void writer_look(struct cache *cache)
 
 static void timer_expired(struct loop_timer *timer)
 {
-	writer_look(container_of(timer, struct cache, writer.timer));
+	look(container_of(timer, struct cache, writer.timer));
 }
 
 static void task_run(struct loop_task *task)
@@ -81,7 +84,7 @@ static void task_run(struct loop_task *task)
 	cache->writer.posted = false;
 	cache->writer.stopped = cache->writer.stop;
 	cache_unlock(cache);
-	writer_look(cache);
+	look(cache);
 }
 
 static void *thread_main(void *opaque)
@@ -91,18 +94,8 @@ static void *thread_main(void *opaque)
 	pthread_setname_np(pthread_self(), "leafdisk-cache");
 	loop_run(cache->writer.loop, &cache->writer.stopped);
 	aio_drain(cache->writer.queue);
+	look(cache);
 	return NULL;
-}
-
-void writer_wake_locked(struct cache *cache)
-{
-	struct writer *writer = &cache->writer;
-
-	writer->wanted = true;
-	if (writer->held || writer->posted || !cache->started)
-		return;
-	writer->posted = true;
-	loop_post(writer->loop, &writer->task);
 }
 
 void writer_hold_locked(struct cache *cache)
@@ -117,34 +110,9 @@ void writer_let_go_locked(struct cache *cache)
 {
 	cache->writer.held = false;
 	if (cache->writer.wanted && writeout_is_due_locked(cache))
-		writer_wake_locked(cache);
+		wake_writer_locked(cache);
 	if (writeout_is_under_way(&cache->writer))
 		watch_until_locked(cache, cache->writer.progress_ns);
-}
-
-/* It looks at the time when it wakes. */
-void writer_begun_locked(struct cache *cache)
-{
-	struct writer *writer = &cache->writer;
-
-	writer->seal_at_ns = loop_now_ns() + SEAL_NS;
-	if (writer->next_look_ns > writer->seal_at_ns)
-		writer_wake_locked(cache);
-}
-
-void writer_sync_locked(struct cache *cache, uint64_t sequence)
-{
-	cache->writer.sync_wanted = MAX(cache->writer.sync_wanted, sequence);
-	writer_wake_locked(cache);
-}
-
-void writer_sync_before_locked(struct cache *cache, uint64_t until_ns)
-{
-	struct writer *writer = &cache->writer;
-
-	if (writer->sync_at_ns == 0 || until_ns < writer->sync_at_ns)
-		writer->sync_at_ns = until_ns;
-	writer_wake_locked(cache);
 }
 
 bool writer_init(struct cache *cache, GError **error)
@@ -174,7 +142,7 @@ void writer_stop(struct cache *cache)
 {
 	cache_lock(cache);
 	cache->writer.stop = true;
-	writer_wake_locked(cache);
+	wake_writer_locked(cache);
 	cache_unlock(cache);
 	pthread_join(cache->writer.thread, NULL);
 }

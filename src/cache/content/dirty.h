@@ -1,0 +1,23 @@
+/* Dirty blocks: what is counted, where epochs end, and what the log owes. */
+#ifndef LEAFDISK_CACHE_CONTENT_DIRTY_H
+#define LEAFDISK_CACHE_CONTENT_DIRTY_H
+
+#include "cache/internal.h"
+
+/* BLOCKS of LAYER from SLOT on will be dirty, or will not after all. */
+void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks);
+void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks);
+/* The zero range logged at PLACE is dirty. */
+void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place, uint64_t block, uint64_t blocks);
+/* Nothing of LAYER is dirty any more; its counts of blocks are the caller's. */
+void cache_dirty_release_locked(struct cache_layer *layer);
+/* An epoch that gets too large for one batch ends. */
+void cache_dirty_bound_epoch_locked(struct cache_layer *layer);
+/* An epoch of LAYER ends. False: no room. */
+bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose);
+/* The image has all of LAYER up to END. */
+void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end);
+/* The log gets what it could not take while the cache was suspended. */
+void cache_dirty_catch_up_locked(struct cache *cache);
+
+#endif

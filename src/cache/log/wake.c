@@ -1,0 +1,173 @@
+/* Who looks again, and what wakes him.
+ *
+ *     writer's thread   writer.task, posted once however often it is wanted
+ *     reclaim thread    reclaim.wanted: a victim; changed: what it waits for midway
+ *     migration         work, with `kicked`
+ *     cache_wait()      the waiter's task, on its loop
+ *     cache_flush()     the flush's task, on its loop
+ *     blocked callers   changed */
+#include "wake.h"
+
+#include <errno.h>
+
+#include "core/time.h"
+#include "space.h"
+
+#define SEAL_NS (200 * NS_PER_MS)
+
+/* ---- The writer's thread ------------------------------------------------- */
+
+void wake_writer_locked(struct cache *cache)
+{
+	struct writer *writer = &cache->writer;
+
+	writer->wanted = true;
+	if (writer->held || writer->posted || !cache->started)
+		return;
+	writer->posted = true;
+	loop_post(writer->loop, &writer->task);
+}
+
+void wake_to_seal_locked(struct cache *cache)
+{
+	struct writer *writer = &cache->writer;
+
+	writer->seal_at_ns = loop_now_ns() + SEAL_NS;
+	/* It looks at the time when it wakes. */
+	if (writer->next_look_ns > writer->seal_at_ns)
+		wake_writer_locked(cache);
+}
+
+void wake_to_sync_locked(struct cache *cache, uint64_t sequence)
+{
+	cache->writer.sync_wanted = MAX(cache->writer.sync_wanted, sequence);
+	wake_writer_locked(cache);
+}
+
+void wake_to_sync_before_locked(struct cache *cache, uint64_t until_ns)
+{
+	struct writer *writer = &cache->writer;
+
+	if (writer->sync_at_ns == 0 || until_ns < writer->sync_at_ns)
+		writer->sync_at_ns = until_ns;
+	wake_writer_locked(cache);
+}
+
+/* ---- Migration ----------------------------------------------------------- */
+
+void wake_migration_locked(struct cache *cache)
+{
+	cache->kicked = true;
+	pthread_cond_signal(&cache->work);
+}
+
+void cache_kick(struct cache *cache)
+{
+	cache_lock(cache);
+	wake_migration_locked(cache);
+	cache_unlock(cache);
+}
+
+void cache_wait_work(struct cache *cache, uint64_t until_ns)
+{
+	struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S), .tv_nsec = (long)(until_ns % NS_PER_S)};
+	int result = 0;
+
+	cache_lock(cache);
+	while (!cache->kicked && result == 0)
+		result = until_ns == UINT64_MAX ? pthread_cond_wait(&cache->work, &cache->lock)
+						: pthread_cond_timedwait(&cache->work, &cache->lock, &until);
+	cache->kicked = false;
+	cache_unlock(cache);
+}
+
+/* ---- The reclaim thread -------------------------------------------------- */
+
+void wake_reclaim_locked(struct cache *cache)
+{
+	if (space_wants_reclaim_locked(cache))
+		pthread_cond_signal(&cache->reclaim.wanted);
+	else if (space_is_blocked_locked(cache))
+		wake_migration_locked(cache);
+}
+
+bool wake_wait_reclaim_relock(struct cache *cache)
+{
+	cache->reclaim.waiting = true;
+	if (!cache->reclaim.stop)
+		pthread_cond_wait(&cache->changed, &cache->lock);
+	cache->reclaim.waiting = false;
+	return !cache->reclaim.stop;
+}
+
+/* ---- Who waits for room -------------------------------------------------- */
+
+void wake_waiters_locked(struct cache *cache)
+{
+	bool room = cache->state != CACHE_ACTIVE || space_has_room_locked(cache, LOG_PUT) ||
+		    space_is_hopeless_locked(cache);
+	bool takes_dirty = cache->state != CACHE_ACTIVE || space_takes_dirty_locked(cache);
+	struct list waiters;
+	struct list *node;
+
+	if (!room || list_is_empty(&cache->waiters))
+		return;
+	list_init(&waiters);
+	list_splice(&waiters, &cache->waiters);
+	while ((node = list_pop(&waiters))) {
+		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
+
+		if (waiter->dirty && !takes_dirty)
+			list_append(&cache->waiters, node);
+		else
+			loop_post(waiter->loop, &waiter->task);
+	}
+}
+
+void cache_wake(struct cache *cache)
+{
+	struct list *node;
+
+	cache_lock(cache);
+	while ((node = list_pop(&cache->waiters))) {
+		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
+
+		loop_post(waiter->loop, &waiter->task);
+	}
+	cache_unlock(cache);
+}
+
+void cache_wait(struct cache *cache, struct cache_waiter *waiter)
+{
+	cache_lock(cache);
+	list_append(&cache->waiters, &waiter->link);
+	wake_waiters_locked(cache);
+	cache_unlock(cache);
+}
+
+/* ---- Who waits for a flush ----------------------------------------------- */
+
+void wake_flush_locked(struct cache_flush *flush, int result)
+{
+	flush->result = result;
+	loop_post(aio_queue_loop(flush->queue), &flush->task);
+}
+
+static struct cache_flush *flush_of(struct list *node)
+{
+	return container_of(node, struct cache_flush, link);
+}
+
+void wake_flushes_locked(struct cache *cache)
+{
+	struct list *node;
+
+	while ((node = list_first(&cache->flushes))) {
+		bool durable = flush_of(node)->sequence <= cache->log.durable;
+
+		if (!durable && cache->state == CACHE_ACTIVE)
+			return;
+		list_remove(node);
+		wake_flush_locked(flush_of(node), durable ? 0 : -EIO);
+	}
+}
