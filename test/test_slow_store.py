@@ -186,6 +186,22 @@ def test_a_mount_begins_beside_an_image_that_hangs(pool, mount, store):
     wait_until(lambda: live.names() == ["web1.img", "web2.img"], "the store answers")
 
 
+def test_a_drained_disk_is_renamed_while_it_is_being_closed(pool, work, mount, store):
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    live = mount("create", "mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
+                 env={**store.env, "SLOW_MS": "100"})
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"a" * BLOCK, 0)
+        os.fsync(fd)
+    store.gate.open()
+    leafctl("drain", live.file("web1.img"))
+    os.rename(live.file("web1.img"), live.file("web2.img"))
+    store.gate.close()
+    with opened(live.file("web2.img")) as fd:
+        assert os.pread(fd, BLOCK, 0) == b"a" * BLOCK
+    live.stop()
+
+
 def test_one_disk_hangs(pool, mount, store):
     """Many opens of it wait; who has another disk open goes on."""
     for name in ("web1", "web2"):

@@ -98,6 +98,9 @@ void disk_await_disposals(void);
 
 /* open_lock is held, nothing is open any more. 0 or -errno of committing. */
 int disk_close_chain(struct disk *disk);
+/* open_lock is held: closes the chain if nobody uses it and nothing is dirty any
+ * more. An error is logged. Blocks. */
+void disk_close_unused(struct disk *disk);
 
 /* LINKS is taken over. LOCAL may be NULL. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,

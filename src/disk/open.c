@@ -9,6 +9,7 @@
 
 #include "disk/claim.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/thread.h"
 #include "core/verdict.h"
 #include "disk/object.h"
@@ -166,6 +167,15 @@ static int close_or_leave(struct disk *disk)
 		cache_end_epoch(disk->cached);
 	migrate_kick(disk->local);
 	return 0;
+}
+
+void disk_close_unused(struct disk *disk)
+{
+	bool unused = disk->opens == 0 && disk->open && !migrate_is_needed(disk);
+	int result = unused ? disk_close_chain(disk) : 0;
+
+	if (result < 0)
+		log_error("%s: cannot be closed: %s", disk->name, g_strerror(-result));
 }
 
 static void count_open(struct disk *disk)

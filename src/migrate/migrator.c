@@ -516,16 +516,6 @@ static void leave(struct look *look, struct disk *disk)
 	gate_open(disk);
 }
 
-/* The last user is gone, and nothing is dirty any more. */
-static void close_unused(struct disk *disk)
-{
-	bool unused = disk->opens == 0 && disk->open && !migrate_is_needed(disk);
-	int result = unused ? disk_close_chain(disk) : 0;
-
-	if (result < 0)
-		log_error("%s: cannot be closed: %s", disk->name, g_strerror(-result));
-}
-
 static uint64_t get_retry_time(struct migrator *migrator, const struct disk *disk)
 {
 	uint64_t retry_at_ns;
@@ -570,7 +560,7 @@ static void look_at_state(struct look *look, struct disk *disk)
 		gate_release(disk);
 	else if (gate_has_parked(disk))
 		look_again(look, look->now_ns + LOOK_AGAIN_NS);
-	close_unused(disk);
+	disk_close_unused(disk);
 }
 
 static GPtrArray *list_disks(struct migrator *migrator)

@@ -284,11 +284,29 @@ static bool plan_locked(struct disk_pool *pool, const char *name, const char *ne
 	return target_gives_way_locked(pool, new_name, change->file, replace, &change->replaced, error);
 }
 
+/* Clean and without users it is about to be closed by the migrator: that is not to
+ * be in the way. */
+static void close_unused(struct disk_pool *pool, const char *name)
+{
+	struct disk *disk = name ? shown_as(pool, name) : NULL;
+
+	if (!disk)
+		return;
+	if (disk->open && disk->opens == 0) {
+		g_mutex_lock(&disk->open_lock);
+		disk_close_unused(disk);
+		g_mutex_unlock(&disk->open_lock);
+	}
+	disk_unref(disk);
+}
+
 static bool plan(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
 		 struct disk_pool_change *change, GError **error)
 {
 	bool good;
 
+	close_unused(pool, name);
+	close_unused(pool, new_name);
 	g_mutex_lock(&pool->lock);
 	good = plan_locked(pool, name, new_name, replace, change, error);
 	if (change->disk)
