@@ -14,6 +14,7 @@
 #include "core/bytes.h"
 #include "core/list.h"
 #include "core/loop.h"
+#include "disk/range_lock.h"
 
 /* Longest read or write in one disk_io, in bytes. */
 #define DISK_IO_BYTES_MAX (1u << 20)
@@ -75,8 +76,8 @@ struct disk_io {
 
 	/* The disk's. */
 	struct list link;
-	struct list range_link;
-	uint64_t first_block; /* of the range that is locked */
+	struct range range;   /* what it holds, or waits for, against other writers */
+	uint64_t first_block; /* that is touched */
 	uint64_t blocks;
 	uint64_t next_block;  /* where the transfer goes on */
 	uint64_t inner_first; /* zeroing: the whole blocks */

@@ -19,6 +19,20 @@ enum step phase_read(struct disk_io *io)
 	return io_wait_pending(io);
 }
 
+static void step_task(struct loop_task *task)
+{
+	disk_io_step(container_of(task, struct disk_io, task));
+}
+
+/* On its own loop. */
+static void granted(struct range *range)
+{
+	struct disk_io *io = container_of(range, struct disk_io, range);
+
+	io->task.run = step_task;
+	loop_post(io->context->loop, &io->task);
+}
+
 enum step phase_lock(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
@@ -26,8 +40,11 @@ enum step phase_lock(struct disk_io *io)
 
 	if (io->stage++)
 		return STEP_NEXT; /* granted after a wait */
+	range_init(&io->range, granted);
+	io->range.first = io->first_block;
+	io->range.blocks = io->blocks;
 	g_mutex_lock(&disk->lock);
-	taken = range_lock_take(&disk->ranges, io);
+	taken = range_lock_take(&disk->ranges, &io->range);
 	g_mutex_unlock(&disk->lock);
 	return taken ? STEP_NEXT : STEP_WAIT;
 }

@@ -87,35 +87,20 @@ void disk_io_step(struct disk_io *io)
 	io_finish(io);
 }
 
-static void step_task(struct loop_task *task)
-{
-	disk_io_step(container_of(task, struct disk_io, task));
-}
-
-/* Gives back what IO holds, its place in work too unless it is to be PARKED.
- * Those that waited for its range go on, each on its own loop. */
+/* Gives back what IO holds, its place in work too unless it is to be PARKED. */
 static void release(struct disk_io *io, bool park)
 {
 	struct disk *disk = io->disk;
-	struct list granted;
-	struct list *node;
 
 	if (io->bounce)
 		context_put_bounce(io->context, io->bounce);
 	io->bounce = NULL;
-	list_init(&granted);
 	g_mutex_lock(&disk->lock);
-	if (!list_is_empty(&io->range_link))
-		range_unlock(&disk->ranges, io, &granted);
+	if (range_is_taken(&io->range))
+		range_unlock(&disk->ranges, &io->range);
 	if (!park)
 		gate_leave_locked(disk);
 	g_mutex_unlock(&disk->lock);
-	while ((node = list_pop(&granted))) {
-		struct disk_io *next = container_of(node, struct disk_io, link);
-
-		next->task.run = step_task;
-		loop_post(next->context->loop, &next->task);
-	}
 }
 
 static void count_finished(const struct disk_io *io, int64_t result)

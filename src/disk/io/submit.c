@@ -74,7 +74,7 @@ static bool is_long_run(const struct disk_io *io)
 static void start(struct disk_io *io)
 {
 	list_init(&io->link);
-	list_init(&io->range_link);
+	range_init(&io->range, NULL);
 	io->first_block = io->blocks = io->inner_first = io->inner_end = 0;
 	io->bounce = NULL;
 	io->result = 0;
