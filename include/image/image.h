@@ -9,8 +9,8 @@
  * of an image whose size is no multiple of 4 KiB is whole too: what lies past
  * the size reads as zeros and is written as zeros.
  *
- * Threads: image_open, image_close and the *_blocking functions block and run
- * on any thread but a loop's data path. The others are called on the thread
+ * Threads: what blocks says so, and runs on any thread but a loop's data path. The
+ * others are called on the thread
  * of the given queue's loop, from any number of loops at once; overlapping
  * writes and zeroes in flight are the caller's to exclude (range lock).
  *
@@ -27,18 +27,14 @@
 
 #include "aio/queue.h"
 #include "core/bytes.h"
-#include "core/loop.h"
+
+#include "image/op.h"
 
 #define IMAGE_UUID_BYTES 16
 /* The smallest disk, in bytes. */
 #define IMAGE_SIZE_MIN 512
 
 enum image_format { IMAGE_FORMAT_NONE, IMAGE_FORMAT_RAW, IMAGE_FORMAT_LEAF };
-
-/* "raw", "leaf"; NULL for NONE. */
-const char *image_format_name(enum image_format format);
-/* NONE when the name is unknown. */
-enum image_format image_format_from_name(const char *name);
 
 /* What an image says of its parent. PATH is as stored: relative to the
  * directory of the image, or absolute. */
@@ -49,7 +45,12 @@ struct image_parent {
 	uint8_t uuid[IMAGE_UUID_BYTES]; /* zeros where the format has none */
 	uint64_t generation;
 };
-void image_parent_clear(struct image_parent *parent);
+
+static inline void image_parent_clear(struct image_parent *parent)
+{
+	g_clear_pointer(&parent->path, g_free);
+	*parent = (struct image_parent){0};
+}
 
 enum extent_state { EXTENT_ABSENT, EXTENT_ZERO, EXTENT_DATA };
 
@@ -104,55 +105,12 @@ struct image_io {
 	void *pin;
 	struct list link;
 };
-
-/* One extent of an all-or-nothing batch. */
-struct image_apply_extent {
-	uint64_t offset; /* bytes, block-aligned */
-	uint64_t length; /* bytes, whole blocks */
-	void *data;	 /* block-aligned memory; NULL: zeros */
-};
-
-/* Anything that is not a transfer. The submitter owns it until DONE. */
-struct image_op {
-	struct aio_queue *queue;
-	uint64_t offset;			  /* zero: bytes, block-aligned */
-	uint64_t length;			  /* zero: bytes, whole blocks; resize: the new size */
-	bool keep_allocated;			  /* zero: leave the space allocated where the format can */
-	bool bottom;				  /* zero, apply, resize: nothing is below, absent is as good as zero */
-	const struct image_apply_extent *extents; /* apply */
-	unsigned extent_count;
-	void (*done)(struct image_op *op, int result);
-
-	/* The driver's. */
-	struct image *image;
-	void *driver;
-	int result;
-	struct list link;
-	struct loop_task task;
-	struct loop_work work;
-};
-
-/* FORMAT is what the caller knows the image to be: nothing is probed here.
- * Writable images are locked against other processes (an OFD lock on the
- * file), read-only ones against writers. Blocks. NULL and ERROR: a sentence
- * that names the file, what was expected and what was found.
- * BASE_OFFSET is for raw only: bytes of the file before the layer. */
-struct image *image_open(const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
-			 GError **error);
-/* The file that FD is open on (any way, O_PATH too; borrowed for the call):
- * PATH only names it in messages. So what was checked is what is opened. */
-struct image *image_open_fd(int fd, const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
-			    GError **error);
 /* Marks a writable image as written from now on: its generation, or its time
  * stamp, is another one, durably. A part of image_open() without
  * IMAGE_BEGIN_LATER; so an image that is only read stays as it is. Before the
  * first write, once it has returned 0 without effect; not while another thread
  * calls it. Blocks. 0 or -errno. */
 int image_begin_writing(struct image *image);
-/* Another open of IMAGE's file, which FD is open on, for writing, begun, with the
- * lock that IMAGE has: IMAGE has failed and is to be closed when the new one has taken its place, and until
- * then may be read. NULL and ERROR: IMAGE is as it was, lock and all. Blocks. */
-struct image *image_reopen(struct image *image, int fd, uint64_t base_offset, GError **error);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);
@@ -215,76 +173,5 @@ bool image_get_trouble(struct image *image, struct image_trouble *trouble);
 uint64_t image_allocated_bytes(struct image *image);
 /* Of the open file, whatever its name is now. Blocks. 0 or -errno. */
 int image_stat(struct image *image, struct stat *st);
-
-/* ARGV (NULL-terminated, copied; NULL: none) is run when a block device has no
- * room left, with the device's path appended. Every leaf image opened later
- * uses it. Comes from the local configuration only. */
-void image_set_grow_command(const char *const *argv);
-
-/* How long what blocks on an image's file tries again after transient errors; 0:
- * 120 s. The process's. */
-void image_set_io_timeout(uint64_t timeout_ns);
-
-/* Runs SUBMIT(image, op) on a queue of its own and waits. Not on a loop's thread. */
-int image_run_blocking(struct image *image, struct image_op *op, void (*submit)(struct image *, struct image_op *));
-
-/* Format by magic (leaf) for a file whose name does not decide it; NONE for
- * anything unknown. NULL on error. A name that ends in .raw or .img is raw
- * whatever its bytes say, and is not read. */
-enum image_format image_probe(const char *path, GError **error);
-/* FD and PATH as for image_open_fd(); PATH's ending counts. */
-enum image_format image_probe_fd(int fd, const char *path, GError **error);
-
-/* What the headers say, without opening the layer. Blocks. Parent path etc.
- * are copied into *INFO; clear with image_info_clear. */
-struct image_info {
-	enum image_format format;
-	uint64_t size_bytes;
-	uint32_t chunk_bytes;
-	uint64_t generation;
-	uint8_t uuid[IMAGE_UUID_BYTES];
-	struct image_parent parent;
-};
-bool image_read_info(const char *path, enum image_format format, struct image_info *info, GError **error);
-bool image_read_info_fd(int fd, const char *path, enum image_format format, struct image_info *info, GError **error);
-void image_info_clear(struct image_info *info);
-
-/* Creates a new file; never replaces one (EEXIST). For a block device,
- * overwrites what is there only when FORCE. PARENT NULL: none. On failure no
- * file is left behind. */
-struct image_create_options {
-	uint64_t size_bytes;
-	uint32_t chunk_bytes; /* 0: 1 MiB; raw: ignored */
-	const struct image_parent *parent;
-	bool force;
-};
-bool image_create(const char *path, enum image_format format, const struct image_create_options *options,
-		  GError **error);
-/* In the directory that DIRECTORY is open on: PATH's last part is the file's
- * name there, the whole only names it in messages. */
-bool image_create_in(int directory, const char *path, enum image_format format,
-		     const struct image_create_options *options, GError **error);
-
-/* Names another parent in the header; nothing else changes. */
-bool image_set_parent(const char *path, const struct image_parent *parent, GError **error);
-
-/* Every rule of the format is checked. FINDING is called once per damage
- * (REPAIRED says whether it was mended), with a sentence. Survives any bytes.
- * False and ERROR when the file cannot be read or locked at all. */
-struct image_check_result {
-	uint64_t damages;
-	uint64_t repaired;
-	uint64_t chunks;	  /* allocated */
-	uint64_t leaked_chunks;	  /* allocated space that no block uses; reused, no damage */
-	uint64_t journal_records; /* not yet in the table */
-	uint64_t owed_extents;	  /* of a batch that a crash interrupted: read from where they are; the next
-				   * writable open puts them in place, no damage */
-	/* A crash can leave one of the two; the next writable open mends it,
-	 * no damage. */
-	unsigned bad_header_copies;
-};
-bool image_check(const char *path, enum image_format format, bool repair,
-		 void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
-		 struct image_check_result *result, GError **error);
 
 #endif

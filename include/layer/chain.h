@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "core/answer.h"
-#include "image/image.h"
+#include "image/format.h"
 #include "layer/roots.h"
 
 /* Layers in a chain, with the leaf: a map names a layer in a byte. */

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "disk/disk.h"
-#include "image/image.h"
+#include "image/format.h"
 
 struct offline_create_options {
 	enum image_format format;	 /* NONE: by the new name (.leaf; .raw, .img) */

@@ -1,9 +1,10 @@
-/* What a layer format provides. Called only by the wrapper in image.c, which
- * has checked bounds, alignment and permission; contracts as in image.h. */
+/* What a layer format provides. Called only by format.c, and by the wrapper in
+ * image.c, which has checked bounds, alignment and permission; contracts as in
+ * image.h and format.h. */
 #ifndef LEAFDISK_IMAGE_DRIVER_H
 #define LEAFDISK_IMAGE_DRIVER_H
 
-#include "image/image.h"
+#include "image/format.h"
 
 struct image_file;
 
@@ -36,6 +37,7 @@ struct image_ops {
 extern const struct image_ops raw_image_ops;
 extern const struct image_ops leaf_image_ops;
 
+/* op.c */
 /* Calls OP's done with RESULT from its queue's loop. Any thread. */
 void image_op_complete(struct image_op *op, int result);
 /* Runs WORK(op) on a background thread, then calls OP's done with what it

@@ -30,6 +30,7 @@
 #include "core/time.h"
 #include "core/trace.h"
 #include "image/image.h"
+#include "image/settings.h"
 
 /* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
 #define DEVICE_SIZE_IOCTL _IOR(0x12, 114, size_t)

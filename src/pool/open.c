@@ -6,6 +6,7 @@
 #include "cache.h"
 #include "internal.h"
 #include "disk/tunables.h"
+#include "image/settings.h"
 
 static bool set_grow_command(const char *text, GError **error)
 {

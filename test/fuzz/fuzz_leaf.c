@@ -22,7 +22,7 @@
 
 #include "core/bytes.h"
 #include "format/leaf.h"
-#include "image/image.h"
+#include "image/format.h"
 
 /* The file may be longer; what is behind this is a hole. */
 #define IMAGE_BYTES_MAX (4u << 20)

@@ -12,6 +12,7 @@
 #include "aio/blocking.h"
 #include "../../src/image/leaf/leaf.h"
 #include "core/fault.h"
+#include "image/settings.h"
 
 #define CHUNK (64u << 10)
 

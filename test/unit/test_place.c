@@ -14,7 +14,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
-#include "image/image.h"
+#include "image/format.h"
 
 #define SWAPS 2000
 #define PATIENCE_S 60

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "disk/object.h"
+#include "image/settings.h"
 
 #define RUNS_PER_REQUEST 8
 #define BOUNCES 16

@@ -18,6 +18,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "image/settings.h"
 #include "leaf.h"
 
 #define LIMIT_SECONDS 300
