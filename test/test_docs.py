@@ -213,3 +213,48 @@ def test_page_is_clean(name):
 
 def test_pages_are_all_here():
     assert sorted(os.listdir(os.path.join(TREE, "man"))) == sorted(PAGES)
+
+
+# ---- For who works on it ----------------------------------------------------------
+
+GUIDES = ("src/README", "CONTRIBUTING.md", "NEWS")
+
+
+def text_of(name):
+    with open(os.path.join(TREE, name), encoding="utf-8") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_guides_name_files_that_exist(guide):
+    """A path in a guide begins at the top of the tree, in src/ or in include/."""
+    named = set(re.findall(r"(?<![\w/.$-])((?:[a-z_]+/)*[a-z_-]+\.(?:c|h|py|md|conf)|(?:[a-z_]+/)+(?:[a-z]+|README))"
+                           r"(?![\w/])", text_of(guide)))
+    named -= {"build/leafdisk", "build/leafctl", "build/check", "build/check/leafdisk", "build/check/leafctl"}
+    missing = [path for path in sorted(named)
+               if not any(os.path.exists(os.path.join(TREE, top, path)) for top in ("", "src", "include"))]
+    assert not missing
+    assert named or guide == "NEWS"
+
+
+def headers():
+    for top in ("src", "include"):
+        for directory, _, names in os.walk(os.path.join(TREE, top)):
+            yield from (os.path.join(directory, name) for name in names if name.endswith(".h"))
+
+
+def glossary():
+    words = text_of("src/README").split("## Words\n")[1].split("\n## ")[0]
+    return re.findall(r"^    (\w+) ", words, re.M)
+
+
+@pytest.mark.parametrize("word", glossary())
+def test_words_are_the_headers_words(word):
+    found = [path for path in headers() if re.search(rf"\b{word}s?\b", text_of(os.path.relpath(path, TREE)))]
+    assert found
+
+
+def test_folders_are_in_the_picture():
+    picture = text_of("src/README").split("## The way of a write")[0]
+    folders = {name for name in os.listdir(os.path.join(TREE, "src")) if os.path.isdir(os.path.join(TREE, "src", name))}
+    assert {folder for folder in folders if f"{folder}/" not in picture} == set()
