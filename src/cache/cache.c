@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"

@@ -15,8 +15,8 @@
 #include "layer.h"
 
 #include <errno.h>
-#include <string.h>
 
+#include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"

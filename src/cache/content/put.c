@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "core/counters.h"
+#include "cache/log/entry.h"
+#include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
 #include "dirty.h"

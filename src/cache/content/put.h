@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_CACHE_CONTENT_PUT_H
 #define LEAFDISK_CACHE_CONTENT_PUT_H
 
-#include "cache/log/log.h"
+#include "cache/log/data.h"
 
 /* Copies the grant's blocks from DATA and sets their checksums. No lock. */
 void content_copy(const struct log_grant *grant, const uint8_t *data);

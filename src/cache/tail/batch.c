@@ -20,6 +20,7 @@
 #include "core/memory.h"
 #include "cache/content/dirty.h"
 #include "cache/content/layer.h"
+#include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/wake.h"
 

@@ -14,6 +14,8 @@
 #include "cache/content/put.h"
 #include "core/counters.h"
 #include "cache/content/layer.h"
+#include "cache/log/data.h"
+#include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
