@@ -6,7 +6,8 @@
 #include <glib.h>
 
 #include "aio/queue.h"
-#include "cache/cache.h"
+#include "cache/block.h"
+#include "cache/writeback.h"
 #include "layer/chain.h"
 #include "core/pool.h"
 #include "disk/disk.h"

@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_LAYER_KEY_H
 #define LEAFDISK_LAYER_KEY_H
 
-#include "cache/cache.h"
+#include "cache/layer.h"
 #include "layer/chain.h"
 
 /* KEY of LINK's image as it is now; NAME borrowed from LINK. IMAGE is that image

@@ -3,7 +3,7 @@
 #ifndef LEAFDISK_LAYER_MAP_H
 #define LEAFDISK_LAYER_MAP_H
 
-#include "cache/cache.h"
+#include "cache/layer.h"
 #include "layer/chain.h"
 #include "image/image.h"
 

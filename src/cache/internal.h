@@ -33,6 +33,7 @@
 
 #include <pthread.h>
 
+#include "aio/queue.h"
 #include "cache/cache.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"

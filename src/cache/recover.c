@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "core/loop.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
 

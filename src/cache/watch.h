@@ -2,6 +2,7 @@
 #ifndef LEAFDISK_CACHE_WATCH_H
 #define LEAFDISK_CACHE_WATCH_H
 
+#include "cache/block.h"
 #include "internal.h"
 
 /* Without an answer for so long the file has failed. */

@@ -7,6 +7,7 @@
  * looks at a disk does not wait for them. */
 #include <errno.h>
 
+#include "cache/layer.h"
 #include "disk/claim.h"
 #include "core/error.h"
 #include "core/log.h"

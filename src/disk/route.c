@@ -12,6 +12,7 @@
 
 #include <errno.h>
 
+#include "cache/layer.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "layer/key.h"

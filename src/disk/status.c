@@ -1,6 +1,8 @@
 /* How a disk is: its mode, its state and why. */
 #include <string.h>
 
+#include "cache/cache.h"
+#include "cache/layer.h"
 #include "core/time.h"
 #include "disk/object.h"
 #include "disk/overflow.h"

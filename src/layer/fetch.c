@@ -6,6 +6,7 @@
  *      change comes after what was published, or nothing was. */
 #include "layer/fetch.h"
 
+#include "core/bytes.h"
 #include "core/counters.h"
 
 void fetches_init(struct fetches *fetches)

@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_DISK_APPLY_H
 #define LEAFDISK_DISK_APPLY_H
 
-#include "cache/cache.h"
+#include "cache/writeback.h"
 #include "image/image.h"
 
 /* All of BATCH or none, also across a crash, where the image can promise that

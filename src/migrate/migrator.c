@@ -31,6 +31,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "cache/cache.h"
 #include "apply.h"
 #include "core/counters.h"
 #include "core/error.h"

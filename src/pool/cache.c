@@ -1,6 +1,7 @@
 /* What the disks of a pool share to use its cache. */
 #include "cache.h"
 
+#include "cache/cache.h"
 #include "core/log.h"
 #include "disk/overflow.h"
 #include "migrate/migrator.h"

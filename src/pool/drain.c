@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cache/layer.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "internal.h"

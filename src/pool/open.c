@@ -1,6 +1,7 @@
 /* Opening and closing a pool: its options, its cache, its owner. */
 #include <errno.h>
 
+#include "cache/cache.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "cache.h"

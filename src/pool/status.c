@@ -1,4 +1,5 @@
 /* The cache of a pool as text. */
+#include "cache/cache.h"
 #include "core/log.h"
 #include "internal.h"
 

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "cache/offline.h"
+#include "cache/writeback.h"
 #include "cache_rig.h"
 
 #define DISK_BLOCKS 700

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cache/block.h"
 #include "cache/cache.h"
+#include "cache/layer.h"
 #include "core/fault.h"
 #include "format/cache.h"
 

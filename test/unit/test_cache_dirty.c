@@ -1,7 +1,7 @@
 /* Dirty layers on real cache files: guests, barriers, batches and an image in
  * memory or in a file, which must be at every moment what its guest's disk was
  * at a barrier, whoever dies when. Tests name the fault they are about. */
-#include "cache/cache.h"
+#include "cache/writeback.h"
 
 #include <errno.h>
 #include <pthread.h>

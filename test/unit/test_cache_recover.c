@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cache/cache.h"
+#include "cache/layer.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
 #include "cache/offline.h"

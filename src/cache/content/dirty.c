@@ -1,6 +1,7 @@
 /* Dirty blocks: counting them, ends of epochs, and what the log owes of them. */
 #include "dirty.h"
 
+#include "cache/writeback.h"
 #include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"

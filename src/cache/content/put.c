@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cache/block.h"
 #include "core/counters.h"
 #include "cache/log/entry.h"
 #include "cache/log/log.h"

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cache/block.h"
 #include "core/counters.h"
 #include "core/log.h"
 #include "cache/log/log.h"

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cache/cache.h"
+#include "cache/layer.h"
 #include "core/intervals.h"
 #include "epochs.h"
 #include "format/cache.h"

@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+#include "cache/block.h"
+#include "cache/writeback.h"
 #include "core/time.h"
 #include "space.h"
 

@@ -27,6 +27,7 @@ bool wake_wait_reclaim_relock(struct cache *cache);
 /* Posts those in cache_wait() when there is room, or when there will be none. */
 void wake_waiters_locked(struct cache *cache);
 
+struct cache_flush;
 /* Posts FLUSH with RESULT. */
 void wake_flush_locked(struct cache_flush *flush, int result);
 /* Posts the flushes of what is durable now, or will not become so. */

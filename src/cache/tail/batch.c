@@ -16,6 +16,7 @@
  * waits for this (invariant 6). */
 #include <errno.h>
 
+#include "cache/writeback.h"
 #include "batch_data.h"
 #include "core/memory.h"
 #include "cache/content/dirty.h"

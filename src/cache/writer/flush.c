@@ -7,6 +7,7 @@
  * its one record itself, durably: two threads less to wake. */
 #include <errno.h>
 
+#include "cache/writeback.h"
 #include "cache/content/dirty.h"
 #include "cache/log/wake.h"
 #include "writeout.h"

@@ -1,0 +1,83 @@
+/* Layers in the cache: opening and closing them, their state, and what is known of
+ * those that are closed. Blocks; on any thread but a loop's data path. */
+#ifndef LEAFDISK_CACHE_LAYER_H
+#define LEAFDISK_CACHE_LAYER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "cache/cache.h"
+
+/* Of a layer's name, what is kept. */
+#define CACHE_NAME_BYTES 255
+/* A layer in the cache. IDENTITY says which image; STAMP changes whenever the
+ * image changes by other hands than ours. */
+struct cache_layer;
+struct cache_layer_key {
+	uint8_t identity[CACHE_ID_BYTES];
+	uint64_t stamp; /* not 0 */
+	uint64_t size_bytes;
+	const char *name; /* for messages and dumps */
+	/* Of the ownership under which this cache last had the image's dirty
+	 * blocks, as the pool tells it; 0: another has or had it since. */
+	uint64_t owned;
+};
+/* What a recovered layer of this identity holds is kept when its recorded
+ * stamp is KEY's, and dropped otherwise. With WRITABLE the recorded stamp is
+ * void from now on until cache_layer_close() records one: a crash costs its
+ * cached blocks. A second open of the same identity shares the layer when both
+ * are read-only, and is refused (NULL) otherwise, as is one with dirty blocks,
+ * which stay as they are: that image goes uncached. */
+struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable);
+/* For DIRTY blocks, under the new ownership GENERATION, which is durable in the
+ * log when this returns. What a recovered layer holds is kept when its stamp is
+ * KEY's or its generation is KEY's or the one that was to follow it. Otherwise
+ * its dirty blocks are orphaned: they stay in the log, for
+ * cache_dump() only. Blocks. NULL and *RESULT: -EBUSY, open already; -EIO and
+ * others: not recorded. */
+struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t generation,
+					   int *result);
+/* A layer that no restart keeps, for PINNED blocks. */
+struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name);
+/* STAMP: the image's now, for a writable layer whose cached blocks are to be
+ * found good at the next open; 0: they are not. A read-only layer keeps its
+ * stamp, a volatile one is dropped. One with dirty blocks keeps all it has, for
+ * the next open. NULL is allowed. */
+void cache_layer_close(struct cache_layer *layer, uint64_t stamp);
+
+/* Gives up all that the cache has of LAYER, dirty blocks too, as degrading does:
+ * its image is written by others from now on. */
+void cache_layer_abandon(struct cache_layer *layer, const char *reason);
+/* LAYER's dirty blocks are nobody's to write back: another owns its image. It
+ * is closed; they stay in the log. */
+void cache_layer_orphan(struct cache_layer *layer);
+
+/* What an image that is not open has in the cache. */
+struct cache_layer_found {
+	uint64_t generation;
+	uint64_t dirty_blocks; /* and zero ranges */
+};
+/* False: nothing is known of it. */
+bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found);
+/* Calls EACH with the name of every closed layer that has dirty blocks and is
+ * not orphaned (ORPHAN false), or is. */
+void cache_layer_foreach_dirty(struct cache *cache, bool orphan,
+			       void (*each)(void *opaque, const char *name, uint64_t dirty_blocks), void *opaque);
+
+enum cache_layer_state {
+	CACHE_LAYER_ACTIVE,
+	/* The cache could not keep up with a change: all that it had of the
+	 * layer was dropped, puts are refused, nothing is recorded as good. It
+	 * becomes active again, empty, when the cache is active again. */
+	CACHE_LAYER_DEGRADED,
+};
+struct cache_layer_status {
+	enum cache_layer_state state;
+	char reason[256];
+	struct timespec since;
+};
+void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status *status);
+struct cache *cache_layer_cache(const struct cache_layer *layer);
+
+#endif
