@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "core/error.h"
+#include "cache/content/layer.h"
 #include "cache/log/log.h"
 #include "transfer.h"
 #include "cache/writer/writer.h"
@@ -134,7 +135,8 @@ static void count_dirty_zeros(struct cache *cache, const struct epochs *epochs)
 	for (unsigned i = 0; i < epochs_length(epochs); i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 
-		cache->segments[segment_of(event->place.slot)].dirty += event->blocks > 0;
+		if (!epoch_event_is_barrier(event))
+			cache->segments[segment_of(event->place.slot)].dirty++;
 	}
 }
 
@@ -150,7 +152,7 @@ static void keep_or_remove(void *opaque, struct cache_layer *layer)
 	if (layer->orphan && layer->zeros)
 		layer->declared_segment = cache->tail_segment;
 	cache->live_blocks += layer->live_blocks;
-	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) += layer->pinned_blocks;
+	*cache_layer_pinned_count(layer) += layer->pinned_blocks;
 	if (layer->epochs)
 		count_dirty_zeros(cache, layer->epochs);
 }
@@ -167,7 +169,8 @@ static void count_dirty_slots(struct cache *cache)
 		if (!(entry.flags & INDEX_PINNED))
 			continue;
 		layer = layers_by_id(cache->layers, entry.layer);
-		cache->segments[segment_of(slot)].dirty += layer && layer->epochs;
+		if (layer && layer->epochs)
+			cache->segments[segment_of(slot)].dirty++;
 	}
 }
 

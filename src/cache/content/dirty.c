@@ -77,8 +77,10 @@ void cache_dirty_release_locked(struct cache_layer *layer)
 	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, i);
 
-		cache->segments[segment_of(event->place.slot)].dirty -= event->blocks > 0;
-		cache->dirty_zeros -= event->blocks > 0;
+		if (epoch_event_is_barrier(event))
+			continue;
+		cache->segments[segment_of(event->place.slot)].dirty--;
+		cache->dirty_zeros--;
 	}
 	g_clear_pointer(&layer->epochs, epochs_free);
 	wake_waiters_locked(cache);

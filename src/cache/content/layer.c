@@ -31,6 +31,11 @@ static void kick_at_steps_locked(struct cache *cache)
 		wake_migration_locked(cache);
 }
 
+uint64_t *cache_layer_pinned_count(struct cache_layer *layer)
+{
+	return layer->epochs ? &layer->cache->dirty_blocks : &layer->cache->pinned_blocks;
+}
+
 void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int change)
 {
 	struct cache *cache = layer->cache;
@@ -40,7 +45,7 @@ void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int c
 	if (!(flags & INDEX_PINNED))
 		return;
 	layer->pinned_blocks += (uint64_t)change;
-	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) += (uint64_t)change;
+	*cache_layer_pinned_count(layer) += (uint64_t)change;
 	if (layer->epochs && change > 0)
 		kick_at_steps_locked(cache);
 }
@@ -51,7 +56,7 @@ static void disown_blocks_locked(struct cache_layer *layer)
 	struct cache *cache = layer->cache;
 
 	cache->live_blocks -= layer->live_blocks;
-	*(layer->epochs ? &cache->dirty_blocks : &cache->pinned_blocks) -= layer->pinned_blocks;
+	*cache_layer_pinned_count(layer) -= layer->pinned_blocks;
 	cache_dirty_release_locked(layer);
 	layer->live_blocks = 0;
 	layer->pinned_blocks = 0;

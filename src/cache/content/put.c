@@ -175,7 +175,8 @@ static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t bl
 		result = reserve_new_locked(layer, block, blocks, put);
 	if (result < 0)
 		return result;
-	layer->dirty_puts += put->kind == PUT_DIRTY;
+	if (put->kind == PUT_DIRTY)
+		layer->dirty_puts++;
 	mark_busy_locked(cache, &put->grant);
 	return 0;
 }
@@ -206,7 +207,8 @@ static bool publish_locked(struct cache_layer *layer, const struct put *put)
 		publish_block_locked(layer, put, i);
 	if (!wanted && put->kind == PUT_DIRTY && !put->overwrites)
 		cache_dirty_cancel_locked(layer, put->grant.slot, put->grant.blocks);
-	layer->dirty_puts -= put->kind == PUT_DIRTY;
+	if (put->kind == PUT_DIRTY)
+		layer->dirty_puts--;
 	cache->pinned_pending -= put->charged;
 	log_copied_locked(cache, put->grant.record);
 	if (cache->reclaim.waiting)

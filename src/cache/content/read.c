@@ -173,6 +173,7 @@ static void log_damage(const struct cache *cache, const char *what)
 struct check {
 	uint32_t slots[READ_BLOCKS_MAX];
 	uint32_t checksums[READ_BLOCKS_MAX];
+	bool right[READ_BLOCKS_MAX];
 	unsigned count;
 };
 
@@ -190,14 +191,13 @@ static void collect_unproven_locked(const struct cache_io *io, unsigned blocks, 
 	}
 }
 
-/* Sets checksums[i] to whether the block is right. */
 static void run_checks(const struct cache_io *io, struct check *check)
 {
 	for (unsigned i = 0; i < check->count; i++) {
 		const uint8_t *data =
 			(const uint8_t *)io->buffer + ((size_t)(check->slots[i] - io->slot) << BLOCK_SHIFT);
 
-		check->checksums[i] = cache_checksum_short(cache_data_checksum(data)) == check->checksums[i];
+		check->right[i] = cache_checksum_short(cache_data_checksum(data)) == check->checksums[i];
 	}
 }
 
@@ -208,7 +208,7 @@ static int apply_checks_locked(struct cache *cache, const struct check *check, b
 	for (unsigned i = 0; i < check->count; i++) {
 		int one = 0;
 
-		if (check->checksums[i])
+		if (check->right[i])
 			index_set_flags(cache->index, check->slots[i], INDEX_PROVEN, 0);
 		else
 			one = give_up_locked(cache, check->slots[i], true);

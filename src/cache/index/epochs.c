@@ -46,13 +46,13 @@ bool epochs_is_open(const struct epochs *epochs)
 
 	if (!last)
 		return !epochs_is_empty(epochs);
-	return last->blocks > 0 || last->put != epochs->put;
+	return !epoch_event_is_barrier(last) || last->put != epochs->put;
 }
 
 uint64_t epochs_open_blocks(const struct epochs *epochs)
 {
 	for (unsigned i = epochs->events->len; i-- > 0;)
-		if (epochs_get(epochs, i)->blocks == 0)
+		if (epoch_event_is_barrier(epochs_get(epochs, i)))
 			return epochs->put - epochs_get(epochs, i)->put;
 	return epochs->put - epochs->done;
 }
@@ -60,14 +60,14 @@ uint64_t epochs_open_blocks(const struct epochs *epochs)
 bool epochs_has_barrier(const struct epochs *epochs)
 {
 	for (unsigned i = 0; i < epochs->events->len; i++)
-		if (epochs_get(epochs, i)->blocks == 0)
+		if (epoch_event_is_barrier(epochs_get(epochs, i)))
 			return true;
 	return false;
 }
 
 uint64_t epochs_count(const struct epochs *epochs)
 {
-	uint64_t count = epochs_is_open(epochs);
+	uint64_t count = epochs_is_open(epochs) ? 1 : 0;
 
 	for (unsigned i = 0; i < epochs->events->len; i++)
 		count += epochs_get(epochs, i)->barriers;
@@ -81,7 +81,7 @@ static struct intervals *all_zeros(const struct epochs *epochs)
 	for (unsigned i = 0; i < epochs->events->len; i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 
-		if (event->blocks > 0)
+		if (!epoch_event_is_barrier(event))
 			intervals_add(zeros, event->block, event->blocks);
 	}
 	return zeros;
@@ -142,7 +142,7 @@ static uint64_t put_before_last(const struct epochs *epochs)
 /* A batch that may be under way goes on to end at an event. */
 static bool is_extendable(const struct epochs *epochs, const struct epoch_event *last)
 {
-	return last->blocks == 0 && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE &&
+	return epoch_event_is_barrier(last) && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE &&
 	       !(epochs->begun && epoch_place_equal(epochs->begun_place, last->place));
 }
 
@@ -168,8 +168,10 @@ void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct
 	for (unsigned i = 0; i < count; i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 
-		epochs->zeros -= event->blocks > 0;
-		now_ns = event->blocks > 0 ? now_ns : event->oldest_ns;
+		if (epoch_event_is_barrier(event))
+			now_ns = event->oldest_ns;
+		else
+			epochs->zeros--;
 	}
 	if (count)
 		g_array_remove_range(epochs->events, 0, count);

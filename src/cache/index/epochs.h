@@ -36,6 +36,11 @@ struct epoch_event {
 	uint64_t barriers;  /* that it stands for */
 };
 
+static inline bool epoch_event_is_barrier(const struct epoch_event *event)
+{
+	return event->blocks == 0;
+}
+
 struct epochs {
 	GArray *events; /* struct epoch_event */
 	bool any;	/* FIRST is valid */

@@ -20,7 +20,7 @@
 
 enum index_flags {
 	INDEX_LIVE = 1 << 0,
-	INDEX_PINNED = 1 << 1, /* nobody else has it */
+	INDEX_PINNED = 1 << 1, /* nobody else has it; dirty where its layer is written back */
 	INDEX_PROVEN = 1 << 2, /* its data has been checked, or was put by this process */
 	INDEX_HOT = 1 << 3,    /* read since it was put or last moved */
 	INDEX_LOST = 1 << 4,   /* pinned, and its data is damaged */

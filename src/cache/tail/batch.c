@@ -82,9 +82,10 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 		const struct epoch_event *event = epochs_get(epochs, i);
 		bool due = is_due_locked(layer->cache, epochs, event);
 
-		zeros += event->blocks > 0;
-		if (event->blocks > 0)
+		if (!epoch_event_is_barrier(event)) {
+			zeros++;
 			continue;
+		}
 		if (found && !due && (event->put - epochs->done > limits->data_blocks || zeros > limits->extents / 2))
 			break;
 		range->put = event->put;
@@ -161,7 +162,7 @@ static void copy_zero_events_locked(struct collection *collection, const struct 
 	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, i);
 
-		if (event->blocks > 0 && place_distance_locked(layer->cache, event->place) <= end)
+		if (!epoch_event_is_barrier(event) && place_distance_locked(layer->cache, event->place) <= end)
 			g_array_append_vals(collection->zero_events, event, 1);
 	}
 	if (collection->zero_events->len)
@@ -480,7 +481,7 @@ static unsigned clean_events_locked(struct cache_layer *layer, struct epoch_plac
 
 		if (place_distance_locked(layer->cache, event->place) > distance)
 			break;
-		if (event->blocks == 0)
+		if (epoch_event_is_barrier(event))
 			continue;
 		layer->cache->segments[segment_of(event->place.slot)].dirty--;
 		layer->cache->dirty_zeros--;

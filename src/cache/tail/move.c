@@ -56,7 +56,8 @@ static unsigned count_pinned_locked(struct victim *victim)
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++)
-		count += get_live_locked(victim->cache, first + i, &entry) && (entry.flags & INDEX_PINNED);
+		if (get_live_locked(victim->cache, first + i, &entry) && (entry.flags & INDEX_PINNED))
+			count++;
 	return count;
 }
 
