@@ -20,11 +20,15 @@
 
 struct loop;
 
-/* A source is polled once every turn of the loop, and wakes the loop when FD
+/* A source has its turn in every turn of the loop, and wakes the loop when FD
  * (level triggered, EPOLLIN) becomes readable. Owned by the caller; must stay
  * valid until loop_remove_source(). */
 struct loop_source {
 	int fd;
+	/* FD is worth a system call: a sleep was ended by it, or nobody has asked of
+	 * late. Set by the loop; cleared by DISPATCH when it has found FD empty, or
+	 * is content to be told again. A source that looks elsewhere ignores it. */
+	bool readable;
 	/* Does what can be done now without blocking; returns how many events
 	 * it handled (0: nothing to do). */
 	int (*dispatch)(struct loop_source *source);

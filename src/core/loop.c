@@ -4,6 +4,12 @@
  * timers that are due. After a turn that found nothing the loop polls, if a
  * source is busy, and then sleeps.
  *
+ * Descriptors. A sleep says which of them are readable, and its word is good for
+ * LOOK_TURNS turns: with one request at a time the loop sleeps again by then. A
+ * loop that does not sleep, as it polls or always finds something to do, has every
+ * source ask for itself: that costs no more than epoll_wait() and brings the
+ * message at once.
+ *
  * Posting. `posted` is a stack that any thread pushes on and only the loop
  * takes, whole, turning it over so that each thread's tasks keep their order.
  *   1. The loop sets `sleeping` and then looks at `posted`; a poster pushes and
@@ -37,6 +43,9 @@
 
 #define LONGEST_POLL_NS 200000
 #define SHORTEST_POLL_NS 2000
+#define LOOK_TURNS 2
+/* Named by one sleep; of more, the next sleep names the rest. */
+#define NAMED_MAX 16
 
 struct loop {
 	struct list sources;
@@ -47,6 +56,7 @@ struct loop {
 	bool on_trial; /* polling */
 	struct poll_trial trial;
 	unsigned events; /* handled since the trial's last step */
+	unsigned turns;	 /* since the descriptors were looked at */
 	int epoll_fd;
 	int wake_fd;
 	bool steps_here;
@@ -122,8 +132,9 @@ void loop_free(struct loop *loop)
 
 void loop_add_source(struct loop *loop, struct loop_source *source)
 {
-	struct epoll_event event = {.events = EPOLLIN};
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = source};
 
+	source->readable = true;
 	list_append(&loop->sources, &source->link);
 	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, source->fd, &event) == 0)
 		return;
@@ -282,10 +293,22 @@ static unsigned run_timers(struct loop *loop)
 	return events;
 }
 
+static void let_all_ask(struct loop *loop)
+{
+	loop->turns = 0;
+	list_foreach(node, &loop->sources)
+	{
+		container_of(node, struct loop_source, link)->readable = true;
+	}
+}
+
 static unsigned run_turn(struct loop *loop)
 {
-	unsigned events = dispatch_sources(loop);
+	unsigned events;
 
+	if (++loop->turns > LOOK_TURNS || loop->unwatched)
+		let_all_ask(loop);
+	events = dispatch_sources(loop);
 	events += run_tasks(loop);
 	events += run_timers(loop);
 	loop->events += events;
@@ -336,10 +359,22 @@ static bool prepare_sources(const struct loop *loop)
 	return work;
 }
 
-/* Which descriptor woke it does not matter: a turn looks at them all. */
+static void sleep_for(struct loop *loop, int timeout_ms)
+{
+	struct epoll_event named[NAMED_MAX];
+	int count = epoll_wait(loop->epoll_fd, named, NAMED_MAX, timeout_ms);
+
+	for (int i = 0; i < count; i++) {
+		struct loop_source *source = named[i].data.ptr;
+
+		if (source)
+			source->readable = true;
+	}
+	loop->turns = 0;
+}
+
 static void sleep_until_event(struct loop *loop)
 {
-	struct epoll_event event;
 	int timeout_ms;
 
 	if (prepare_sources(loop))
@@ -347,7 +382,7 @@ static void sleep_until_event(struct loop *loop)
 	timeout_ms = sleep_timeout_ms(loop);
 	atomic_store(&loop->sleeping, true);
 	if (!atomic_load(&loop->posted))
-		(void)epoll_wait(loop->epoll_fd, &event, 1, timeout_ms);
+		sleep_for(loop, timeout_ms);
 	atomic_store_explicit(&loop->sleeping, false, memory_order_relaxed);
 }
 
@@ -357,6 +392,7 @@ static bool poll_for_event(struct loop *loop, const bool *stop, uint64_t start)
 {
 	do {
 		sched_yield();
+		let_all_ask(loop);
 		if (run_turn(loop) > 0 || *stop)
 			return true;
 	} while (loop_now_ns() - start < loop->window_ns && is_busy(loop));

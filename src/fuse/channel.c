@@ -1,8 +1,10 @@
 /* A channel: one loop with its own descriptor of the FUSE connection.
  *
- * Receiving. Every turn of the loop takes in a few messages, then the disk gets
- * them: it works while the next ones are parsed. A message goes to a buffer
- * whose WRITE payload is page-aligned. The request that wants the payload keeps
+ * Receiving. A turn of the loop takes in a few messages, then the disk gets
+ * them: it works while the next ones are parsed. Asking in vain costs each request
+ * a system call, so whether another message stands behind one is guessed from how
+ * it was of late; one that is not asked for is told by the loop. A message goes to
+ * a buffer whose WRITE payload is page-aligned. The request that wants the payload keeps
  * the buffer, and the channel takes another.
  *
  * Back-pressure. Everything comes from pools of queue_depth objects. With no
@@ -34,6 +36,10 @@
 
 /* Taken in before the disk is given what there is; 64 was slower. */
 #define REQUESTS_PER_TURN 2
+
+/* So many messages in a row are asked whether another stands behind them, once
+ * one did; otherwise one of so many is. */
+#define ANOTHER_TRIES 16
 
 /* A client that waits for each answer sends the next request this soon, if it
  * sends one; polling finds it before a sleep would. */
@@ -147,6 +153,8 @@ static bool receive_one(struct channel *channel)
 		process(channel, &message);
 		return true;
 	}
+	if (received == -EAGAIN)
+		channel->source.readable = false;
 	if (received == -EAGAIN || received == -EINTR)
 		return false;
 	if (received < 0)
@@ -155,15 +163,40 @@ static bool receive_one(struct channel *channel)
 	return false;
 }
 
+/* Whether to ask for another message behind the one that is taken. */
+static bool expects_another(struct channel *channel)
+{
+	if (channel->another > 0 || ++channel->alone % ANOTHER_TRIES == 0)
+		return true;
+	channel->source.readable = false;
+	return false;
+}
+
+static int receive_some(struct channel *channel)
+{
+	int taken = 0;
+
+	while (taken < REQUESTS_PER_TURN && has_room(channel)) {
+		if (taken > 0 && !expects_another(channel))
+			break;
+		if (!receive_one(channel)) {
+			channel->another -= taken > 0 && channel->another > 0;
+			break;
+		}
+		if (taken++ > 0)
+			channel->another = ANOTHER_TRIES;
+	}
+	return taken;
+}
+
 static int dispatch(struct loop_source *source)
 {
 	struct channel *channel = container_of(source, struct channel, source);
-	int taken = 0;
+	int taken;
 
 	if (channel->stopping || atomic_load_explicit(&channel->session->stopping, memory_order_relaxed))
 		return 0;
-	while (taken < REQUESTS_PER_TURN && has_room(channel) && receive_one(channel))
-		taken++;
+	taken = source->readable ? receive_some(channel) : 0;
 	if (taken > 0)
 		trim_later(channel);
 	return taken;

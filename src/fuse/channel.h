@@ -33,7 +33,9 @@ struct channel {
 	enum reply_kind reply_kind;
 
 	struct loop_source source;
-	bool watched; /* SOURCE is on the loop */
+	bool watched;	  /* SOURCE is on the loop */
+	unsigned another; /* messages behind which another is expected */
+	unsigned alone;	  /* messages behind which none was expected */
 	unsigned in_flight;
 	uint64_t last_reply_ns;
 	struct loop_timer trim;

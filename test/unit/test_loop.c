@@ -206,6 +206,107 @@ static void test_descriptor_wakes(void)
 	close(source.fd);
 }
 
+/* ---- descriptors ---- */
+
+/* Asks its descriptor when the loop says so. */
+struct asking_source {
+	struct loop_source source;
+	int asked;
+	int found;
+	int stop_at; /* found so often, the loop stops */
+};
+
+static int dispatch_asking(struct loop_source *source)
+{
+	struct asking_source *asking = container_of(source, struct asking_source, source);
+	uint64_t value;
+
+	if (!source->readable)
+		return 0;
+	asking->asked++;
+	source->readable = false;
+	if (read(source->fd, &value, sizeof(value)) != sizeof(value))
+		return 0;
+	if (++asking->found == asking->stop_at)
+		stop = true;
+	return 1;
+}
+
+static void asking_init(struct asking_source *asking, struct loop *loop)
+{
+	memset(asking, 0, sizeof(*asking));
+	asking->source.dispatch = dispatch_asking;
+	asking->source.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	g_assert_cmpint(asking->source.fd, >=, 0);
+	loop_add_source(loop, &asking->source);
+}
+
+static void asking_close(struct asking_source *asking, struct loop *loop)
+{
+	loop_remove_source(loop, &asking->source);
+	close(asking->source.fd);
+}
+
+#define WAKES 20
+
+static void *write_often(void *fd)
+{
+	const uint64_t one = 1;
+
+	for (int i = 0; i < WAKES; i++) {
+		g_usleep(2000);
+		g_assert_cmpint(write(*(int *)fd, &one, sizeof(one)), ==, sizeof(one));
+	}
+	return NULL;
+}
+
+/* A loop that sleeps between its events has no descriptor asked in vain. */
+static void test_only_the_readable_is_asked(void)
+{
+	struct loop *loop = make_loop();
+	struct asking_source quiet, waking;
+	pthread_t thread;
+
+	asking_init(&quiet, loop);
+	asking_init(&waking, loop);
+	waking.stop_at = 10;
+	loop_set_poll(loop, 0);
+	pthread_create(&thread, NULL, write_often, &waking.source.fd);
+	loop_run(loop, &stop);
+	pthread_join(thread, NULL);
+	g_assert_cmpint(waking.asked, <=, waking.found + 1);
+	g_assert_cmpint(quiet.asked, ==, 1); /* when it was added */
+	asking_close(&quiet, loop);
+	asking_close(&waking, loop);
+	loop_free(loop);
+}
+
+/* One that never sleeps has them asked all the same. */
+static void test_a_busy_loop_asks(void)
+{
+	const uint64_t one = 1;
+	struct loop *loop = make_loop();
+	struct asking_source asking;
+	struct loop_task task = {.run = stop_task};
+	struct test_source busy;
+
+	source_init(&busy, loop, 'a');
+	loop_add_source(loop, &busy.source);
+	asking_init(&asking, loop);
+	loop_post(loop, &task);
+	loop_run(loop, &stop); /* asks in vain */
+	stop = false;
+	busy.events = 30;
+	asking.stop_at = 1;
+	g_assert_cmpint(write(asking.source.fd, &one, sizeof(one)), ==, sizeof(one));
+	loop_run(loop, &stop);
+	g_assert_cmpint(busy.events, >, 20);
+	loop_remove_source(loop, &busy.source);
+	asking_close(&asking, loop);
+	close(busy.source.fd);
+	loop_free(loop);
+}
+
 /* ---- polling ---- */
 
 /* How often a source without events is dispatched until END_NS have gone by,
@@ -864,6 +965,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/loop/source/removal", test_removal);
 	g_test_add_func("/loop/source/adding", test_adding_in_dispatch);
 	g_test_add_func("/loop/source/descriptor", test_descriptor_wakes);
+	g_test_add_func("/loop/descriptors/readable", test_only_the_readable_is_asked);
+	g_test_add_func("/loop/descriptors/busy", test_a_busy_loop_asks);
 	g_test_add_func("/loop/poll/only-when-busy", test_polling);
 	g_test_add_func("/loop/poll/in-vain", test_polling_in_vain_stops);
 	g_test_add_func("/loop/poll/tasks", test_polling_runs_tasks);
