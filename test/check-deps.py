@@ -14,6 +14,7 @@ import sys
 BELOW_IMAGE = {"core", "aio"}
 ALLOWED = {
     "core": set(),
+    "control": set(),
     "aio": {"core"},
     "image": BELOW_IMAGE | {"format"},
     "cache": BELOW_IMAGE | {"format"},
@@ -23,8 +24,8 @@ ALLOWED = {
     "migrate": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk"},
     "pool": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "migrate"},
     "offline": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "pool"},
-    "fuse": BELOW_IMAGE | {"disk", "pool"},
-    "ctl": BELOW_IMAGE | {"disk", "pool", "offline"},
+    "fuse": BELOW_IMAGE | {"disk", "pool", "control"},
+    "ctl": BELOW_IMAGE | {"disk", "pool", "offline", "control"},
     "format": {"core"},
 }
 # Headers of a library: the folders that may include them.

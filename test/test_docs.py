@@ -17,6 +17,11 @@ def page_text(name):
         return file.read()
 
 
+def header_of(name):
+    with open(os.path.join(TREE, "include", name), encoding="utf-8") as file:
+        return file.read()
+
+
 def section(text, kind, title):
     """The lines of a section (Sh) or subsection (Ss) of a page."""
     ends = r"\.Sh " if kind == "Sh" else r"\.S[hs] "
@@ -148,6 +153,76 @@ def test_control_tree_is_documented(mount, pool):
     documented = items_of(section(page_text("leafdisk.8"), "Sh", "THE CONTROL TREE"))
     assert there <= documented, there - documented
     assert documented - there <= {"cache", "cache/info"}
+
+
+def listed_entries():
+    """symbol -> path of what include/control/tree.h lists; the tunables stand for themselves."""
+    rows = re.findall(r'ENTRY\((\w+), (\w+), (?:"([^"]+)"|NULL)\)', header_of("control/tree.h"))
+    paths = {"TOP": ""}
+    for symbol, directory, name in rows:
+        name = name or {"DISK": "NAME", "TUNABLE": "*"}[symbol]
+        paths[symbol] = os.path.join(paths[directory], name)
+    return paths
+
+
+def test_control_tree_is_the_listed_one():
+    documented = items_of(section(page_text("leafdisk.8"), "Sh", "THE CONTROL TREE"))
+    tunables = {path for path in documented if path.startswith("tunables/")}
+    listed = set(listed_entries().values()) - {"", "disks/NAME", "tunables/*"}
+    assert tunables
+    assert documented - tunables == listed
+
+
+def item_of(path):
+    """What the page says of an entry of the tree."""
+    text = section(page_text("leafdisk.8"), "Sh", "THE CONTROL TREE").split(f"\n.It Pa {path}\n")[1]
+    return re.split(r"\n\.(?:It|El)\b", text)[0]
+
+
+def listed_of(kind):
+    """symbol of the entry -> what the header lists for it."""
+    lists = {}
+    for entry, name in re.findall(rf'{kind}\(\w+, (\w+), "([^"]+)"\)', header_of("control/tree.h")):
+        lists.setdefault(entry, set()).add(name)
+    assert lists
+    return lists
+
+
+def test_keys_of_the_control_tree_are_the_listed_ones():
+    for entry, keys in listed_of("KEY").items():
+        assert set(re.findall(r"^\.Li (\w+)", item_of(listed_entries()[entry]), re.M)) == keys
+
+
+def test_words_of_the_control_tree_are_documented():
+    for entry, words in listed_of("WORD").items():
+        assert words <= set(re.findall(r"^\.Cm (\w+)", item_of(listed_entries()[entry]), re.M))
+
+
+def test_states_of_a_disk_are_documented():
+    """Each word that the disk gives as its state is in the page's item, and nothing else but modes is."""
+    states = set()
+    for directory, _, names in os.walk(os.path.join(TREE, "src", "disk")):
+        for name in names:
+            with open(os.path.join(directory, name), encoding="utf-8") as file:
+                for line in re.findall(r"\bstate = (.*\".*);", file.read()):
+                    states |= set(re.findall(r'"(\w+)"', line))
+    assert {"active", "waiting", "failed"} <= states
+    documented = set(re.findall(r"^\.Cm (\w+)", item_of("disks/NAME/state"), re.M))
+    assert documented - {"writeback"} == states
+
+
+def test_keys_of_the_control_tree_are_told(mount, pool):
+    """A mount tells the keys that are listed; state tells the reason and since when, if there is one."""
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    told = {}
+    with mount() as live:
+        for entry in listed_of("KEY"):
+            path = listed_entries()[entry].replace("NAME", "web1.img")
+            with open(live.control(*path.split("/")), encoding="utf-8") as file:
+                told[entry] = {line.split(": ")[0] for line in file}
+    for entry, keys in listed_of("KEY").items():
+        assert keys - told[entry] <= {"reason", "since"}
+        assert told[entry] <= keys
 
 
 def test_counters_are_documented(mount, pool):

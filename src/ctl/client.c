@@ -7,8 +7,6 @@
 
 #include "core/error.h"
 
-#define TREE ".leafdisk"
-
 void control_status_clear(struct control_status *status)
 {
 	g_clear_pointer(&status->mode, g_free);
@@ -19,7 +17,7 @@ void control_status_clear(struct control_status *status)
 
 static bool check_tree(const struct mounted *mount, const char *path, GError **error)
 {
-	g_autofree char *tree = mount->top ? g_build_filename(mount->top, TREE, NULL) : NULL;
+	g_autofree char *tree = mount->top ? g_build_filename(mount->top, CONTROL_NAME, NULL) : NULL;
 
 	if (!tree)
 		return error_set(error, ENOENT, "%s: its mount is seen here in part only; name it where it is whole",
@@ -45,27 +43,34 @@ struct mounted *control_find_mount(const char *path, GError **error)
 	return NULL;
 }
 
-char *control_path(const struct mounted *mount, const char *name)
+char *control_path(const struct mounted *mount, enum control_entry entry, const char *object)
 {
-	return g_build_filename(mount->top, TREE, name, NULL);
+	const char *name = control_entry_name(entry);
+	g_autofree char *directory = NULL;
+
+	if (entry == CONTROL_TOP)
+		return g_build_filename(mount->top, name, NULL);
+	directory = control_path(mount, control_entry_directory(entry), object);
+	return g_build_filename(directory, name ? name : object, NULL);
 }
 
-char *control_read(const struct mounted *mount, const char *name, GError **error)
+char *control_read(const struct mounted *mount, enum control_entry entry, const char *object, GError **error)
 {
-	g_autofree char *path = control_path(mount, name);
+	g_autofree char *path = control_path(mount, entry, object);
 	char *text = NULL;
 
 	g_file_get_contents(path, &text, NULL, error);
 	return text;
 }
 
-char *control_value(const char *text, const char *key)
+char *control_value(const char *text, enum control_key key)
 {
 	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-	size_t length = strlen(key);
+	const char *name = control_key_name(key);
+	size_t length = strlen(name);
 
 	for (char **line = lines; *line; line++)
-		if (strncmp(*line, key, length) == 0 && g_str_has_prefix(*line + length, ": "))
+		if (strncmp(*line, name, length) == 0 && g_str_has_prefix(*line + length, ": "))
 			return g_strcompress(*line + length + 2);
 	return NULL;
 }
@@ -75,9 +80,9 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static GPtrArray *list_names(const struct mounted *mount, const char *directory_name, GError **error)
+static GPtrArray *list_names(const struct mounted *mount, enum control_entry entry, GError **error)
 {
-	g_autofree char *path = control_path(mount, directory_name);
+	g_autofree char *path = control_path(mount, entry, NULL);
 	g_autoptr(GDir) directory = g_dir_open(path, 0, error);
 	GPtrArray *names;
 	const char *name;
@@ -93,12 +98,12 @@ static GPtrArray *list_names(const struct mounted *mount, const char *directory_
 
 GPtrArray *control_disks(const struct mounted *mount, GError **error)
 {
-	return list_names(mount, "disks", error);
+	return list_names(mount, CONTROL_DISKS, error);
 }
 
 GPtrArray *control_tunables(const struct mounted *mount, GError **error)
 {
-	return list_names(mount, "tunables", error);
+	return list_names(mount, CONTROL_TUNABLES, error);
 }
 
 bool control_is_disk(const struct mounted *mount)
@@ -106,13 +111,8 @@ bool control_is_disk(const struct mounted *mount)
 	return g_str_has_suffix(mount->name, ".img") && !strchr(mount->name, '/');
 }
 
-char *control_name(const struct mounted *mount, const char *file)
-{
-	return *mount->name ? g_build_filename("disks", mount->name, file, NULL) : g_strdup(file);
-}
-
 /* 0 where the daemon does not tell. */
-static uint64_t number_value(const char *text, const char *key)
+static uint64_t number_value(const char *text, enum control_key key)
 {
 	g_autofree char *value = control_value(text, key);
 
@@ -121,27 +121,25 @@ static uint64_t number_value(const char *text, const char *key)
 
 bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error)
 {
-	g_autofree char *mode_name = g_build_filename("disks", disk, "mode", NULL);
-	g_autofree char *state_name = g_build_filename("disks", disk, "state", NULL);
-	g_autofree char *state = control_read(mount, state_name, error);
+	g_autofree char *state = control_read(mount, CONTROL_DISK_STATE, disk, error);
 
 	if (!state)
 		return false;
-	status->mode = control_read(mount, mode_name, error);
+	status->mode = control_read(mount, CONTROL_DISK_MODE, disk, error);
 	if (!status->mode)
 		return false;
 	g_strchomp(status->mode);
-	status->state = control_value(state, "state");
-	status->reason = control_value(state, "reason");
-	status->since = control_value(state, "since");
-	status->dirty_bytes = number_value(state, "dirty_bytes");
-	status->dirty_age_ms = number_value(state, "dirty_age_ms");
+	status->state = control_value(state, CONTROL_KEY_STATE);
+	status->reason = control_value(state, CONTROL_KEY_REASON);
+	status->since = control_value(state, CONTROL_KEY_SINCE);
+	status->dirty_bytes = number_value(state, CONTROL_KEY_DIRTY_BYTES);
+	status->dirty_age_ms = number_value(state, CONTROL_KEY_DIRTY_AGE_MS);
 	return true;
 }
 
 JsonObject *control_counters(const struct mounted *mount, GError **error)
 {
-	g_autofree char *text = control_read(mount, "stats", error);
+	g_autofree char *text = control_read(mount, CONTROL_STATS, NULL, error);
 	g_autoptr(JsonNode) root = text ? json_from_string(text, error) : NULL;
 
 	if (root && JSON_NODE_HOLDS_OBJECT(root))

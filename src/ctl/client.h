@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "control/tree.h"
 #include "mounted.h"
 
 /* How a disk fares. Texts that are not told are NULL. */
@@ -25,29 +26,28 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)
  * when the caller may not ask it. */
 struct mounted *control_find_mount(const char *path, GError **error);
 
-/* NAME below MOUNT's control tree, as a path. g_free. */
-char *control_path(const struct mounted *mount, const char *name);
-/* The text of NAME below MOUNT's control tree. NULL and ERROR; g_free. */
-char *control_read(const struct mounted *mount, const char *name, GError **error);
+/* The path of ENTRY of MOUNT's control tree; OBJECT names the disk or the tunable that
+ * it is about, if it is about one. g_free. */
+char *control_path(const struct mounted *mount, enum control_entry entry, const char *object);
+/* The text of that file. NULL and ERROR; g_free. */
+char *control_read(const struct mounted *mount, enum control_entry entry, const char *object, GError **error);
 /* The value of KEY in "key: value" lines, its escapes undone; NULL when there
  * is none. g_free. */
-char *control_value(const char *text, const char *key);
+char *control_value(const char *text, enum control_key key);
 
 /* The names of the disks, sorted. NULL and ERROR. */
 GPtrArray *control_disks(const struct mounted *mount, GError **error);
 /* The same of the tunables. */
 GPtrArray *control_tunables(const struct mounted *mount, GError **error);
-/* The name below the tree of FILE of the disk that MOUNT is about, or of the
- * mount itself. g_free. */
-char *control_name(const struct mounted *mount, const char *file);
 /* MOUNT is about one disk. */
 bool control_is_disk(const struct mounted *mount);
 
-/* Writes COMMAND, which is not empty, to NAME below MOUNT's control tree. Work
+/* Writes COMMAND, which is not empty, to ENTRY of MOUNT's control tree. Work
  * that takes long shows the dirty bytes that are left on a terminal, and is given
  * up when SIGINT, SIGTERM or SIGHUP come; these stay blocked after it. False and
  * ERROR: the daemon's sentence. */
-bool control_command(const struct mounted *mount, const char *name, const char *command, GError **error);
+bool control_command(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
+		     GError **error);
 bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error);
 /* The counters, by name. NULL and ERROR. */
 JsonObject *control_counters(const struct mounted *mount, GError **error);

@@ -24,6 +24,9 @@
 #define WAIT_NS (200 * NS_PER_MS)
 
 struct writer {
+	enum control_entry entry;
+	const char *object;
+	const char *path;
 	int fd;
 	const char *command;
 	int errnum; /* 0: done */
@@ -64,16 +67,17 @@ static void *writer_main(void *opaque)
 	return NULL;
 }
 
-static uint64_t dirty_bytes(const struct mounted *mount, const char *name)
+/* Of the disk that MOUNT is about, or of all. */
+static uint64_t dirty_bytes(const struct mounted *mount)
 {
-	g_autofree char *text = control_read(mount, name, NULL);
+	enum control_entry entry = control_is_disk(mount) ? CONTROL_DISK_DRAIN : CONTROL_DRAIN;
+	g_autofree char *text = control_read(mount, entry, mount->name, NULL);
 
 	return text ? g_ascii_strtoull(text, NULL, 10) : 0;
 }
 
 /* Until the writer has ended. Returns the signal that gave up; 0: none. */
-static int wait_for_writer(const struct mounted *mount, const char *drain_name, const struct writer *writer,
-			   const sigset_t *waited)
+static int wait_for_writer(const struct mounted *mount, const struct writer *writer, const sigset_t *waited)
 {
 	const struct timespec interval = {.tv_nsec = WAIT_NS};
 	struct drain_progress progress;
@@ -86,37 +90,36 @@ static int wait_for_writer(const struct mounted *mount, const char *drain_name, 
 		if (stopped_by)
 			pthread_kill(writer->thread, SIGNAL_STOP);
 		else if (found < 0 && progress.on_terminal)
-			drain_progress_show(&progress, dirty_bytes(mount, drain_name));
+			drain_progress_show(&progress, dirty_bytes(mount));
 	}
 	drain_progress_end(&progress);
 	return stopped_by;
 }
 
 /* The daemon's sentence stands beside the file. NULL: there is none. g_free. */
-static char *last_error(const struct mounted *mount, const char *name)
+static char *last_error(const struct mounted *mount, const struct writer *writer)
 {
-	g_autofree char *directory = g_str_has_prefix(name, "disks/") ? g_path_get_dirname(name) : g_strdup("");
-	g_autofree char *path = g_build_filename(directory, "last_error", NULL);
-	g_autofree char *text = control_read(mount, path, NULL);
+	bool of_disk = control_entry_directory(writer->entry) == CONTROL_DISK;
+	enum control_entry entry = of_disk ? CONTROL_DISK_LAST_ERROR : CONTROL_LAST_ERROR;
+	g_autofree char *text = control_read(mount, entry, writer->object, NULL);
 	g_autofree char *sentence = text && *text ? g_strcompress(text) : NULL;
 
 	return sentence ? g_strdup(g_strchomp(sentence)) : NULL;
 }
 
-static bool failed(const struct mounted *mount, const char *name, int errnum, int stopped_by, GError **error)
+static bool failed(const struct mounted *mount, const struct writer *writer, int stopped_by, GError **error)
 {
-	g_autofree char *sentence = last_error(mount, name);
+	g_autofree char *sentence = last_error(mount, writer);
 
 	if (!sentence)
-		return error_set_errno(error, errnum, "%s: %s failed", mount->top, name);
+		return error_set_errno(error, writer->errnum, "%s: the command failed", writer->path);
 	if (!stopped_by)
-		return error_set(error, errnum, "%s", sentence);
+		return error_set(error, writer->errnum, "%s", sentence);
 	return error_set(error, EINTR, "stopped by signal %d: %s; the command can be run again", stopped_by, sentence);
 }
 
-static bool run_writer(const struct mounted *mount, const char *name, struct writer *writer, GError **error)
+static bool run_writer(const struct mounted *mount, struct writer *writer, GError **error)
 {
-	g_autofree char *drain_name = control_name(mount, "drain");
 	sigset_t waited;
 	int result, stopped_by;
 
@@ -124,21 +127,23 @@ static bool run_writer(const struct mounted *mount, const char *name, struct wri
 	result = thread_spawn(&writer->thread, "leafctl-write", THREAD_OTHER, writer_main, writer);
 	if (result < 0)
 		return error_set_errno(error, -result, "cannot start a thread");
-	stopped_by = wait_for_writer(mount, drain_name, writer, &waited);
+	stopped_by = wait_for_writer(mount, writer, &waited);
 	pthread_join(writer->thread, NULL);
-	return writer->errnum == 0 || failed(mount, name, writer->errnum, stopped_by, error);
+	return writer->errnum == 0 || failed(mount, writer, stopped_by, error);
 }
 
-bool control_command(const struct mounted *mount, const char *name, const char *command, GError **error)
+bool control_command(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
+		     GError **error)
 {
-	g_autofree char *path = control_path(mount, name);
-	struct writer writer = {.command = command, .waiter = pthread_self()};
+	g_autofree char *path = control_path(mount, entry, object);
+	struct writer writer = {
+		.entry = entry, .object = object, .path = path, .command = command, .waiter = pthread_self()};
 	bool done;
 
 	writer.fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (writer.fd < 0)
 		return error_set_errno(error, errno, "%s cannot be written", path);
-	done = run_writer(mount, name, &writer, error);
+	done = run_writer(mount, &writer, error);
 	close(writer.fd);
 	return done;
 }

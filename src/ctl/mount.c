@@ -34,23 +34,22 @@ int ctl_drain(const struct ctl_arguments *arguments)
 	g_autoptr(GError) error = NULL;
 	const char *path = arguments->names[0];
 	g_autoptr(mounted) mount = control_find_mount(path, &error);
-	g_autofree char *name = mount ? control_name(mount, "drain") : NULL;
 
 	if (!mount)
 		return ctl_fail_error(NULL, error);
 	if (*mount->name && !control_is_disk(mount))
 		return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
-	if (!control_command(mount, name, "1\n", &error))
+	if (!control_command(mount, *mount->name ? CONTROL_DISK_DRAIN : CONTROL_DRAIN, mount->name, "1\n", &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;
 }
 
 /* ---- mode ---------------------------------------------------------------- */
 
-static int print_mode(const struct mounted *mount, const char *name)
+static int print_mode(const struct mounted *mount)
 {
 	g_autoptr(GError) error = NULL;
-	g_autofree char *mode = control_read(mount, name, &error);
+	g_autofree char *mode = control_read(mount, CONTROL_DISK_MODE, mount->name, &error);
 
 	if (!mode)
 		return ctl_fail_error(NULL, error);
@@ -62,15 +61,14 @@ int ctl_mode(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
 	g_autoptr(mounted) mount = find_disk(arguments->names[0], &error);
-	g_autofree char *name = mount ? control_name(mount, "mode") : NULL;
 	g_autofree char *line = NULL;
 
 	if (!mount)
 		return ctl_fail_error(NULL, error);
 	if (arguments->name_count == 1)
-		return print_mode(mount, name);
+		return print_mode(mount);
 	line = g_strconcat(arguments->names[1], "\n", NULL);
-	if (!control_command(mount, name, line, &error))
+	if (!control_command(mount, CONTROL_DISK_MODE, mount->name, line, &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;
 }
@@ -81,8 +79,7 @@ static int list_tunables(const struct mounted *mount, const GPtrArray *names)
 {
 	for (unsigned i = 0; i < names->len; i++) {
 		g_autoptr(GError) error = NULL;
-		g_autofree char *name = g_build_filename("tunables", names->pdata[i], NULL);
-		g_autofree char *value = control_read(mount, name, &error);
+		g_autofree char *value = control_read(mount, CONTROL_TUNABLE, names->pdata[i], &error);
 
 		if (!value)
 			return ctl_fail_error(NULL, error);
@@ -108,10 +105,9 @@ static bool set_tunable(const struct mounted *mount, const GPtrArray *names, con
 {
 	const char *value = strchr(assignment, '=') + 1;
 	g_autofree char *key = g_strndup(assignment, (gsize)(value - 1 - assignment));
-	g_autofree char *name = g_build_filename("tunables", key, NULL);
 	g_autofree char *line = g_strconcat(value, "\n", NULL);
 
-	return is_known(names, key, error) && control_command(mount, name, line, error);
+	return is_known(names, key, error) && control_command(mount, CONTROL_TUNABLE, key, line, error);
 }
 
 int ctl_set(const struct ctl_arguments *arguments)

@@ -53,11 +53,11 @@ static void add_status(JsonBuilder *builder, const char *name, const struct cont
 {
 	ctl_json_add_text(builder, "name", name);
 	ctl_json_add_text(builder, "mode", status->mode);
-	ctl_json_add_text(builder, "state", status->state);
-	ctl_json_add_text(builder, "reason", status->reason);
-	ctl_json_add_text(builder, "since", status->since);
-	ctl_json_add_size(builder, "dirty_bytes", status->dirty_bytes);
-	ctl_json_add_size(builder, "dirty_age_ms", status->dirty_age_ms);
+	ctl_json_add_text(builder, control_key_name(CONTROL_KEY_STATE), status->state);
+	ctl_json_add_text(builder, control_key_name(CONTROL_KEY_REASON), status->reason);
+	ctl_json_add_text(builder, control_key_name(CONTROL_KEY_SINCE), status->since);
+	ctl_json_add_size(builder, control_key_name(CONTROL_KEY_DIRTY_BYTES), status->dirty_bytes);
+	ctl_json_add_size(builder, control_key_name(CONTROL_KEY_DIRTY_AGE_MS), status->dirty_age_ms);
 }
 
 /* BUILDER NULL: as text. A disk that went away meanwhile is none. */
@@ -129,7 +129,7 @@ static int print_mount_json(const struct mounted *mount, const char *version, co
 /* "leafdisk 0.1.0", the first line of `version`. */
 static char *daemon_version(const struct mounted *mount, GError **error)
 {
-	char *text = control_read(mount, "version", error);
+	char *text = control_read(mount, CONTROL_VERSION, NULL, error);
 
 	if (text)
 		text[strcspn(text, "\n")] = '\0';
@@ -180,13 +180,15 @@ static void print_file(const struct mounted *mount, const char *info, const stru
  * are paths and words of ours. */
 static void add_info_value(JsonBuilder *builder, const char *key, const char *value)
 {
+	const char *yes = control_word_text(CONTROL_WORD_YES);
+
 	if (g_ascii_isdigit(*value))
 		ctl_json_add_size(builder, key, g_ascii_strtoull(value, NULL, 10));
-	else if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+	else if (strcmp(value, yes) != 0 && strcmp(value, control_word_text(CONTROL_WORD_NO)) != 0)
 		ctl_json_add_text(builder, key, value);
 	else {
 		json_builder_set_member_name(builder, key);
-		json_builder_add_boolean_value(builder, *value == 'y');
+		json_builder_add_boolean_value(builder, strcmp(value, yes) == 0);
 	}
 }
 
@@ -220,8 +222,7 @@ static int show_file(const struct mounted *mount, bool json)
 {
 	g_autoptr(GError) error = NULL;
 	g_auto(control_status) status = {0};
-	g_autofree char *name = g_build_filename("disks", mount->name, "info", NULL);
-	g_autofree char *info = control_read(mount, name, &error);
+	g_autofree char *info = control_read(mount, CONTROL_DISK_INFO, mount->name, &error);
 
 	if (!info || !control_read_status(mount, mount->name, &status, &error))
 		return ctl_fail_error(NULL, error);

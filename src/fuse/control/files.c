@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "control/tree.h"
 #include "core/counters.h"
 #include "core/log.h"
 #include "core/time.h"
 #include "fuse/refusal.h"
+
+#define KEY(symbol) control_key_name(CONTROL_KEY_##symbol)
 
 /* Escapes the bytes in ALSO too. */
 static void append_escaped(GString *text, const char *value, const char *also)
@@ -200,14 +203,14 @@ int control_make_disk_info(const struct control_subject *subject, GString *text)
 	if (!layers)
 		return result;
 	leaf = layers->pdata[0];
-	append_text(text, "image", leaf->path);
-	append_text(text, "format", leaf->format);
-	append_number(text, "size_bytes", attributes.size_bytes);
-	append_number(text, "allocated_bytes", attributes.allocated_bytes);
-	append_text(text, "writable", attributes.writable ? "yes" : "no");
-	append_number(text, "opens", disk_open_count(subject->disk));
-	append_number(text, "layers", layers->len);
-	append_text(text, "owner", owner);
+	append_text(text, KEY(IMAGE), leaf->path);
+	append_text(text, KEY(FORMAT), leaf->format);
+	append_number(text, KEY(SIZE_BYTES), attributes.size_bytes);
+	append_number(text, KEY(ALLOCATED_BYTES), attributes.allocated_bytes);
+	append_text(text, KEY(WRITABLE), control_word_text(attributes.writable ? CONTROL_WORD_YES : CONTROL_WORD_NO));
+	append_number(text, KEY(OPENS), disk_open_count(subject->disk));
+	append_number(text, KEY(LAYERS), layers->len);
+	append_text(text, KEY(OWNER), owner);
 	return 0;
 }
 
@@ -231,13 +234,13 @@ int control_make_disk_state(const struct control_subject *subject, GString *text
 	struct disk_status status;
 
 	disk_get_status(subject->disk, &status);
-	append_text(text, "state", status.state);
+	append_text(text, KEY(STATE), status.state);
 	if (status.reason[0])
-		append_text(text, "reason", status.reason);
+		append_text(text, KEY(REASON), status.reason);
 	if (status.since.tv_sec)
-		append_time(text, "since", &status.since);
-	append_number(text, "dirty_bytes", status.dirty_bytes);
-	append_number(text, "dirty_age_ms", status.dirty_ns / NS_PER_MS);
+		append_time(text, KEY(SINCE), &status.since);
+	append_number(text, KEY(DIRTY_BYTES), status.dirty_bytes);
+	append_number(text, KEY(DIRTY_AGE_MS), status.dirty_ns / NS_PER_MS);
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* The control tree, MOUNTPOINT/.leafdisk.
  *
- * One table has a row for each entry, but for the tunables, which share one. An
+ * What is in it is listed in control/tree.h; the table here has a row for each entry of
+ * that list, and says what it does. The disks share one, and so do the tunables. An
  * inode number is the number of the row and of an object: below a disk's
  * directory the disk's node, for a tunable its place in the pool's table,
  * counted from 1, otherwise 0:
@@ -25,41 +26,31 @@
 #define FILE_MODE (S_IFREG | 0400)
 #define WRITABLE_MODE (S_IFREG | 0600)
 
-/* The directories, and the row of all tunables. */
-enum { ROW_TOP, ROW_CACHE, ROW_DISKS, ROW_DISK, ROW_TUNABLES, ROW_TUNABLE, ROW_FIRST_FILE = ROW_TUNABLE };
-
-struct control_entry {
-	const char *name;
-	unsigned directory;			   /* the row of what it is in */
+struct handlers {
 	control_make_fn *make;			   /* NULL: a directory */
 	control_write_fn *write;		   /* NULL: it cannot be written */
 	bool (*is_there)(struct session *session); /* NULL: always */
 };
 
-static const struct control_entry entries[] = {
-	[ROW_TOP] = {CONTROL_NAME, ROW_TOP, NULL, NULL, NULL},
-	[ROW_CACHE] = {"cache", ROW_TOP, NULL, NULL, control_has_cache},
-	[ROW_DISKS] = {"disks", ROW_TOP, NULL, NULL, NULL},
-	[ROW_DISK] = {"", ROW_DISKS, NULL, NULL, NULL}, /* one for each disk, with its name */
-	[ROW_TUNABLES] = {"tunables", ROW_TOP, NULL, NULL, NULL},
-	/* One for each, with its name. */
-	[ROW_TUNABLE] = {"", ROW_TUNABLES, control_make_tunable, control_write_tunable, NULL},
-	{"config", ROW_TOP, control_make_config, NULL, NULL},
-	{"drain", ROW_TOP, control_make_dirty, control_write_drain, NULL},
-	{"events", ROW_TOP, control_make_events, NULL, NULL},
-	{"last_error", ROW_TOP, control_make_last_error, NULL, NULL},
-	{"metrics", ROW_TOP, control_make_metrics, NULL, NULL},
-	{"stats", ROW_TOP, control_make_stats, NULL, NULL},
-	{"version", ROW_TOP, control_make_version, NULL, NULL},
-	{"info", ROW_CACHE, control_make_cache_info, NULL, NULL},
-	{"chain", ROW_DISK, control_make_disk_chain, NULL, NULL},
-	{"drain", ROW_DISK, control_make_dirty, control_write_disk_drain, NULL},
-	{"info", ROW_DISK, control_make_disk_info, NULL, NULL},
-	{"last_error", ROW_DISK, control_make_last_error, NULL, NULL},
-	{"mode", ROW_DISK, control_make_disk_mode, control_write_disk_mode, NULL},
-	{"state", ROW_DISK, control_make_disk_state, NULL, NULL},
+static const struct handlers table[CONTROL_ENTRY_COUNT] = {
+	[CONTROL_CACHE] = {.is_there = control_has_cache},
+	[CONTROL_CACHE_INFO] = {.make = control_make_cache_info},
+	[CONTROL_DISK_CHAIN] = {.make = control_make_disk_chain},
+	[CONTROL_DISK_DRAIN] = {.make = control_make_dirty, .write = control_write_disk_drain},
+	[CONTROL_DISK_INFO] = {.make = control_make_disk_info},
+	[CONTROL_DISK_LAST_ERROR] = {.make = control_make_last_error},
+	[CONTROL_DISK_MODE] = {.make = control_make_disk_mode, .write = control_write_disk_mode},
+	[CONTROL_DISK_STATE] = {.make = control_make_disk_state},
+	[CONTROL_TUNABLE] = {.make = control_make_tunable, .write = control_write_tunable},
+	[CONTROL_CONFIG] = {.make = control_make_config},
+	[CONTROL_DRAIN] = {.make = control_make_dirty, .write = control_write_drain},
+	[CONTROL_EVENTS] = {.make = control_make_events},
+	[CONTROL_LAST_ERROR] = {.make = control_make_last_error},
+	[CONTROL_METRICS] = {.make = control_make_metrics},
+	[CONTROL_STATS] = {.make = control_make_stats},
+	[CONTROL_VERSION] = {.make = control_make_version},
 };
-_Static_assert(G_N_ELEMENTS(entries) <= 1 << ROW_BITS, "a row's number has its place in an inode number");
+_Static_assert(CONTROL_ENTRY_COUNT <= 1 << ROW_BITS, "an entry's number has its place in an inode number");
 
 static unsigned row_of(uint64_t ino)
 {
@@ -80,18 +71,18 @@ static uint64_t ino_of(uint64_t object, unsigned row)
 static uint64_t parent_of(uint64_t ino)
 {
 	unsigned row = row_of(ino);
+	unsigned directory;
 
-	if (row == ROW_TOP)
+	if (row == CONTROL_TOP)
 		return FUSE_ROOT_ID;
-	return ino_of(entries[row].directory == ROW_DISK ? object_of(ino) : 0, entries[row].directory);
+	directory = control_entry_directory(row);
+	return ino_of(directory == CONTROL_DISK ? object_of(ino) : 0, directory);
 }
 
 static bool is_in(struct session *session, unsigned row, unsigned directory)
 {
-	const struct control_entry *entry = &entries[row];
-
-	return row != ROW_TOP && *entry->name && entry->directory == directory &&
-	       (!entry->is_there || entry->is_there(session));
+	return row != CONTROL_TOP && control_entry_name(row) && control_entry_directory(row) == directory &&
+	       (!table[row].is_there || table[row].is_there(session));
 }
 
 static void clear_subject(struct control_subject *subject)
@@ -127,11 +118,11 @@ static int get_subject(struct session *session, uint64_t ino, struct control_sub
 	unsigned row = row_of(ino);
 
 	*subject = (struct control_subject){.session = session};
-	if (row >= G_N_ELEMENTS(entries))
+	if (row >= CONTROL_ENTRY_COUNT)
 		return -ESTALE;
-	if (row == ROW_DISK || entries[row].directory == ROW_DISK)
+	if (row == CONTROL_DISK || control_entry_directory(row) == CONTROL_DISK)
 		return get_disk(subject, object_of(ino));
-	if (row == ROW_TUNABLE)
+	if (row == CONTROL_TUNABLE)
 		return get_tunable(subject, object_of(ino));
 	return object_of(ino) == 0 ? 0 : -ESTALE;
 }
@@ -147,12 +138,12 @@ static int check(struct session *session, uint64_t ino)
 
 bool control_is_directory(uint64_t ino)
 {
-	return row_of(ino) < ROW_FIRST_FILE;
+	return row_of(ino) < CONTROL_ENTRY_COUNT && !table[row_of(ino)].make;
 }
 
 bool control_is_writable(uint64_t ino)
 {
-	return row_of(ino) < G_N_ELEMENTS(entries) && entries[row_of(ino)].write;
+	return row_of(ino) < CONTROL_ENTRY_COUNT && table[row_of(ino)].write;
 }
 
 static int find_disk(struct session *session, const char *name, uint64_t *ino)
@@ -161,7 +152,7 @@ static int find_disk(struct session *session, const char *name, uint64_t *ino)
 	int result = shown_find(session, name, &node);
 
 	if (result == 0)
-		*ino = ino_of(node_ino(node), ROW_DISK);
+		*ino = ino_of(node_ino(node), CONTROL_DISK);
 	node_put(session->nodes, node);
 	return result;
 }
@@ -171,7 +162,7 @@ static int find_tunable(const char *name, uint64_t *ino)
 	for (unsigned i = 0; disk_tunable_keys[i].name; i++) {
 		if (strcmp(disk_tunable_keys[i].name, name) != 0)
 			continue;
-		*ino = ino_of(i + 1, ROW_TUNABLE);
+		*ino = ino_of(i + 1, CONTROL_TUNABLE);
 		return 0;
 	}
 	return -ENOENT;
@@ -188,12 +179,12 @@ int control_find(struct session *session, uint64_t parent, const char *name, uin
 	result = check(session, parent);
 	if (result != 0)
 		return result;
-	if (directory == ROW_DISKS)
+	if (directory == CONTROL_DISKS)
 		return find_disk(session, name, ino);
-	if (directory == ROW_TUNABLES)
+	if (directory == CONTROL_TUNABLES)
 		return find_tunable(name, ino);
-	for (unsigned row = 0; row < G_N_ELEMENTS(entries); row++) {
-		if (!is_in(session, row, directory) || strcmp(entries[row].name, name) != 0)
+	for (unsigned row = 0; row < CONTROL_ENTRY_COUNT; row++) {
+		if (!is_in(session, row, directory) || strcmp(control_entry_name(row), name) != 0)
 			continue;
 		*ino = ino_of(object_of(parent), row);
 		return 0;
@@ -233,13 +224,13 @@ int control_get_attributes(struct session *session, uint64_t ino, struct stat *s
 
 static void add_disk(void *directory, const struct disk *disk, uint64_t ino)
 {
-	directory_add(directory, disk_name(disk), ino_of(ino, ROW_DISK), S_IFDIR);
+	directory_add(directory, disk_name(disk), ino_of(ino, CONTROL_DISK), S_IFDIR);
 }
 
 static void list_tunables(struct directory *directory)
 {
 	for (unsigned i = 0; disk_tunable_keys[i].name; i++)
-		directory_add(directory, disk_tunable_keys[i].name, ino_of(i + 1, ROW_TUNABLE), S_IFREG);
+		directory_add(directory, disk_tunable_keys[i].name, ino_of(i + 1, CONTROL_TUNABLE), S_IFREG);
 }
 
 int control_list(struct session *session, uint64_t ino, struct directory **directory)
@@ -249,14 +240,14 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
 	if (result != 0)
 		return result;
 	*directory = directory_new(ino, parent_of(ino));
-	if (row_of(ino) == ROW_DISKS)
+	if (row_of(ino) == CONTROL_DISKS)
 		shown_list(session, add_disk, *directory);
-	if (row_of(ino) == ROW_TUNABLES)
+	if (row_of(ino) == CONTROL_TUNABLES)
 		list_tunables(*directory);
-	for (unsigned row = 0; row < G_N_ELEMENTS(entries); row++)
+	for (unsigned row = 0; row < CONTROL_ENTRY_COUNT; row++)
 		if (is_in(session, row, row_of(ino)))
-			directory_add(*directory, entries[row].name, ino_of(object_of(ino), row),
-				      entries[row].make ? S_IFREG : S_IFDIR);
+			directory_add(*directory, control_entry_name(row), ino_of(object_of(ino), row),
+				      table[row].make ? S_IFREG : S_IFDIR);
 	return 0;
 }
 
@@ -266,7 +257,7 @@ int control_make(struct session *session, uint64_t ino, GString *text)
 	int result = get_subject(session, ino, &subject);
 
 	if (result == 0)
-		result = entries[row_of(ino)].make(&subject, text);
+		result = table[row_of(ino)].make(&subject, text);
 	clear_subject(&subject);
 	return result;
 }
@@ -278,7 +269,7 @@ int control_write(struct session *session, uint64_t ino, const struct control_in
 	int result = get_subject(session, ino, &subject);
 
 	if (result == 0)
-		result = control_run_command(&subject, entries[row_of(ino)].write, input, &error);
+		result = control_run_command(&subject, table[row_of(ino)].write, input, &error);
 	if (error)
 		refusal_keep(session, subject.node, error->message);
 	clear_subject(&subject);

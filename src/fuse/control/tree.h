@@ -6,11 +6,9 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "control/tree.h"
 #include "fuse/directory.h"
 #include "fuse/session.h"
-
-/* In the top directory. The name of a disk ends in ".img", so none has it. */
-#define CONTROL_NAME ".leafdisk"
 
 /* Inode numbers from here on are the tree's; nodes begin at 2 and count up. */
 #define CONTROL_INO (UINT64_C(1) << 48)
@@ -36,7 +34,6 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
  * where there is more to say. Blocks. */
 int control_make(struct session *session, uint64_t ino, GString *text);
 
-#define CONTROL_COMMAND_BYTES_MAX 4096
 struct control_input {
 	const char *data; /* what was written, whatever it is */
 	size_t size;

@@ -1,0 +1,127 @@
+/* The control tree, MOUNTPOINT/.leafdisk: the names in it. The daemon makes it,
+ * leafctl reads and writes it, leafdisk(8) explains it, and a test holds the page to
+ * these lists. */
+#ifndef LEAFDISK_CONTROL_TREE_H
+#define LEAFDISK_CONTROL_TREE_H
+
+#include <stddef.h>
+
+/* In the top directory. The name of a disk ends in ".img", so none has it. */
+#define CONTROL_NAME ".leafdisk"
+
+/* What can be written at once, and is one command. */
+#define CONTROL_COMMAND_BYTES_MAX 4096
+
+/* ENTRY(symbol, directory, name); the directory's symbol. No name: one for each disk,
+ * or for each tunable, with its name. */
+#define CONTROL_ENTRIES(ENTRY)                                                                                         \
+	ENTRY(TOP, TOP, CONTROL_NAME)                                                                                  \
+	ENTRY(CACHE, TOP, "cache")                                                                                     \
+	ENTRY(CACHE_INFO, CACHE, "info")                                                                               \
+	ENTRY(DISKS, TOP, "disks")                                                                                     \
+	ENTRY(DISK, DISKS, NULL)                                                                                       \
+	ENTRY(DISK_CHAIN, DISK, "chain")                                                                               \
+	ENTRY(DISK_DRAIN, DISK, "drain")                                                                               \
+	ENTRY(DISK_INFO, DISK, "info")                                                                                 \
+	ENTRY(DISK_LAST_ERROR, DISK, "last_error")                                                                     \
+	ENTRY(DISK_MODE, DISK, "mode")                                                                                 \
+	ENTRY(DISK_STATE, DISK, "state")                                                                               \
+	ENTRY(TUNABLES, TOP, "tunables")                                                                               \
+	ENTRY(TUNABLE, TUNABLES, NULL)                                                                                 \
+	ENTRY(CONFIG, TOP, "config")                                                                                   \
+	ENTRY(DRAIN, TOP, "drain")                                                                                     \
+	ENTRY(EVENTS, TOP, "events")                                                                                   \
+	ENTRY(LAST_ERROR, TOP, "last_error")                                                                           \
+	ENTRY(METRICS, TOP, "metrics")                                                                                 \
+	ENTRY(STATS, TOP, "stats")                                                                                     \
+	ENTRY(VERSION, TOP, "version")
+
+/* KEY(symbol, entry, name): the lines of a file that has lines of "key: value". */
+#define CONTROL_KEYS(KEY)                                                                                              \
+	KEY(IMAGE, DISK_INFO, "image")                                                                                 \
+	KEY(FORMAT, DISK_INFO, "format")                                                                               \
+	KEY(SIZE_BYTES, DISK_INFO, "size_bytes")                                                                       \
+	KEY(ALLOCATED_BYTES, DISK_INFO, "allocated_bytes")                                                             \
+	KEY(WRITABLE, DISK_INFO, "writable")                                                                           \
+	KEY(OPENS, DISK_INFO, "opens")                                                                                 \
+	KEY(LAYERS, DISK_INFO, "layers")                                                                               \
+	KEY(OWNER, DISK_INFO, "owner")                                                                                 \
+	KEY(STATE, DISK_STATE, "state")                                                                                \
+	KEY(REASON, DISK_STATE, "reason")                                                                              \
+	KEY(SINCE, DISK_STATE, "since")                                                                                \
+	KEY(DIRTY_BYTES, DISK_STATE, "dirty_bytes")                                                                    \
+	KEY(DIRTY_AGE_MS, DISK_STATE, "dirty_age_ms")
+
+/* WORD(symbol, entry, text): values that are words of ours. */
+#define CONTROL_WORDS(WORD)                                                                                            \
+	WORD(YES, DISK_INFO, "yes")                                                                                    \
+	WORD(NO, DISK_INFO, "no")
+
+enum control_entry {
+#define CONTROL_ENUM(symbol, directory, name) CONTROL_##symbol,
+	CONTROL_ENTRIES(CONTROL_ENUM)
+#undef CONTROL_ENUM
+		CONTROL_ENTRY_COUNT
+};
+
+enum control_key {
+#define CONTROL_ENUM(symbol, entry, name) CONTROL_KEY_##symbol,
+	CONTROL_KEYS(CONTROL_ENUM)
+#undef CONTROL_ENUM
+		CONTROL_KEY_COUNT
+};
+
+enum control_word {
+#define CONTROL_ENUM(symbol, entry, text) CONTROL_WORD_##symbol,
+	CONTROL_WORDS(CONTROL_ENUM)
+#undef CONTROL_ENUM
+		CONTROL_WORD_COUNT
+};
+
+/* NULL: the name is that of a disk or a tunable. */
+static inline const char *control_entry_name(enum control_entry entry)
+{
+	static const char *const names[] = {
+#define CONTROL_TEXT(symbol, directory, name) [CONTROL_##symbol] = name,
+		CONTROL_ENTRIES(CONTROL_TEXT)
+#undef CONTROL_TEXT
+	};
+
+	return names[entry];
+}
+
+/* The directory that ENTRY is in; of the tree itself, the tree. */
+static inline enum control_entry control_entry_directory(enum control_entry entry)
+{
+	static const enum control_entry directories[] = {
+#define CONTROL_PLACE(symbol, directory, name) [CONTROL_##symbol] = CONTROL_##directory,
+		CONTROL_ENTRIES(CONTROL_PLACE)
+#undef CONTROL_PLACE
+	};
+
+	return directories[entry];
+}
+
+static inline const char *control_key_name(enum control_key key)
+{
+	static const char *const names[] = {
+#define CONTROL_TEXT(symbol, entry, name) [CONTROL_KEY_##symbol] = name,
+		CONTROL_KEYS(CONTROL_TEXT)
+#undef CONTROL_TEXT
+	};
+
+	return names[key];
+}
+
+static inline const char *control_word_text(enum control_word word)
+{
+	static const char *const texts[] = {
+#define CONTROL_TEXT(symbol, entry, text) [CONTROL_WORD_##symbol] = text,
+		CONTROL_WORDS(CONTROL_TEXT)
+#undef CONTROL_TEXT
+	};
+
+	return texts[word];
+}
+
+#endif
