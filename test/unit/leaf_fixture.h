@@ -10,8 +10,16 @@
 #include <unistd.h>
 
 #include "aio/blocking.h"
-#include "../../src/image/leaf/leaf.h"
 #include "core/fault.h"
+#include "image/format.h"
+#include "image/leaf/bits.h"
+#include "image/leaf/checkpoint.h"
+#include "image/leaf/format.h"
+#include "image/leaf/header.h"
+#include "image/leaf/journal.h"
+#include "image/leaf/room.h"
+#include "image/leaf/slots.h"
+#include "image/leaf/table.h"
 #include "image/settings.h"
 
 #define CHUNK (64u << 10)

@@ -18,20 +18,21 @@
 #include "apply.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "aio/blocking.h"
+#include "bits.h"
 #include "commit.h"
+#include "dirty.h"
+#include "discard.h"
+#include "geometry.h"
+#include "journal.h"
+#include "plan.h"
+#include "room.h"
 
 /* Pieces under way at once: as many as the queue can merge into its calls. */
 #define WAVE_PIECES 4096
 /* Pieces that one hold of the lock goes through. */
 #define BATCH_PIECES 256
-
-struct apply_plan *leaf_apply_plan_of(struct image_op *op)
-{
-	return op->driver;
-}
 
 static uint64_t piece_offset(const struct leaf *leaf, const struct piece *piece, bool redo)
 {
@@ -114,6 +115,79 @@ static int write_pieces(const struct apply_plan *plan, bool copy)
 	return all.result;
 }
 
+static void publish_data_locked(struct leaf *leaf, const struct piece *piece)
+{
+	if (!piece->data || piece->redo_slot)
+		return;
+	bits_set(chunk_present(leaf, piece->chunk), piece->first, piece->blocks);
+	bits_clear(chunk_zero(leaf, piece->chunk), piece->first, piece->blocks);
+	leaf_page_mark_dirty_locked(leaf, piece->chunk->slot);
+}
+
+/* Memory follows the record. */
+static void publish(struct leaf *leaf, const struct apply_plan *plan)
+{
+	for (guint first = 0; first < plan->pieces->len; first += BATCH_PIECES) {
+		guint end = MIN(first + BATCH_PIECES, plan->pieces->len);
+
+		g_mutex_lock(&leaf->lock);
+		for (guint i = first; i < end; i++)
+			publish_data_locked(leaf, plan_piece(plan, i));
+		g_mutex_unlock(&leaf->lock);
+	}
+	for (guint i = 0; i < plan->pieces->len; i++) {
+		const struct piece *piece = plan_piece(plan, i);
+
+		if (!piece->data)
+			leaf_zero_recorded_part(leaf, piece->chunk, piece->first, piece->blocks);
+	}
+	for (guint i = 0; i < plan->zeros->len; i++)
+		leaf_zero_recorded_chunks(leaf, g_array_index(plan->zeros, struct interval, i), plan->bottom);
+}
+
+static void settle_work(struct loop_work *work)
+{
+	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
+	struct leaf *leaf = commit->leaf;
+
+	publish(leaf, commit->plan);
+	if (!commit->plan->redo_slots->len)
+		return;
+	commit->result = write_pieces(commit->plan, true);
+	if (commit->result == 0)
+		commit->result = image_file_sync(&leaf->file);
+}
+
+static void settle_done(struct loop_work *work)
+{
+	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
+	struct leaf *leaf = commit->leaf;
+	int64_t bytes;
+
+	if (commit->result < 0 || !commit->plan->redo_slots->len) {
+		leaf_commit_finish(commit, commit->result);
+		return;
+	}
+	g_mutex_lock(&leaf->lock);
+	bytes = leaf_journal_build_mark_locked(leaf, LEAF_JOURNAL_APPLIED);
+	g_mutex_unlock(&leaf->lock);
+	if (bytes < 0)
+		leaf_commit_finish(commit, -EIO);
+	else
+		leaf_commit_write_record(commit, bytes, leaf_commit_finish);
+}
+
+static void settle(struct leaf_commit *commit, int result)
+{
+	if (result < 0) {
+		leaf_commit_finish(commit, result);
+		return;
+	}
+	commit->header_touched = true; /* the batch has happened: its copies are owed */
+	commit->work = (struct loop_work){.work = settle_work, .done = settle_done};
+	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
+}
+
 static int apply_prepare(struct image_op *op)
 {
 	struct leaf *leaf = leaf_of(op->image);
@@ -122,6 +196,7 @@ static int apply_prepare(struct image_op *op)
 
 	if (!plan)
 		return result;
+	plan->settle = settle;
 	result = write_pieces(plan, false);
 	g_mutex_lock(&leaf->lock);
 	leaf->unflushed = true;
@@ -191,121 +266,4 @@ void leaf_apply(struct image *image, struct image_op *op)
 {
 	(void)image;
 	prepare(op);
-}
-
-bool leaf_apply_fits_locked(struct leaf *leaf, const struct apply_plan *plan)
-{
-	return leaf_plan_journal_bytes(plan, leaf_journal_waiting_bytes_locked(leaf)) <= leaf_journal_room(leaf);
-}
-
-static void add_piece(struct leaf *leaf, const struct piece *piece, struct record_builder *builder)
-{
-	enum leaf_journal_type type = piece->data ? LEAF_JOURNAL_DATA : LEAF_JOURNAL_ZEROS;
-	const struct chunk *named = piece->redo_slot ? piece->redo_slot : piece->chunk;
-	le64 *value = piece->redo_slot ? record_add(builder, LEAF_JOURNAL_APPLY, 4) : record_add(builder, type, 3);
-
-	if (!value)
-		return;
-	value[0] = le64_of(piece->chunk->index * leaf->geometry.chunk_blocks + piece->first);
-	value[1] = le64_of(piece->blocks);
-	value[2] = le64_of(named->slot);
-	leaf_slot_name_locked(leaf, named);
-	if (piece->redo_slot)
-		value[3] = le64_of(piece->redo_block);
-}
-
-static void add_chunks(enum leaf_journal_type type, struct interval chunks, struct record_builder *builder)
-{
-	le64 *value = record_add(builder, type, 2);
-
-	if (!value)
-		return;
-	value[0] = le64_of(chunks.first);
-	value[1] = le64_of(chunks.count);
-}
-
-void leaf_apply_add_entries(const struct apply_plan *plan, struct record_builder *builder)
-{
-	for (guint i = 0; i < plan->zeros->len; i++) {
-		struct interval chunks = g_array_index(plan->zeros, struct interval, i);
-
-		add_chunks(LEAF_JOURNAL_DROP, chunks, builder);
-		if (!plan->bottom)
-			add_chunks(LEAF_JOURNAL_ZERO, chunks, builder);
-	}
-	for (guint i = 0; i < plan->pieces->len; i++)
-		add_piece(plan->leaf, plan_piece(plan, i), builder);
-}
-
-static void publish_data_locked(struct leaf *leaf, const struct piece *piece)
-{
-	if (!piece->data || piece->redo_slot)
-		return;
-	bits_set(chunk_present(leaf, piece->chunk), piece->first, piece->blocks);
-	bits_clear(chunk_zero(leaf, piece->chunk), piece->first, piece->blocks);
-	leaf_page_mark_dirty_locked(leaf, piece->chunk->slot);
-}
-
-/* Memory follows the record. */
-static void publish(struct leaf *leaf, const struct apply_plan *plan)
-{
-	for (guint first = 0; first < plan->pieces->len; first += BATCH_PIECES) {
-		guint end = MIN(first + BATCH_PIECES, plan->pieces->len);
-
-		g_mutex_lock(&leaf->lock);
-		for (guint i = first; i < end; i++)
-			publish_data_locked(leaf, plan_piece(plan, i));
-		g_mutex_unlock(&leaf->lock);
-	}
-	for (guint i = 0; i < plan->pieces->len; i++) {
-		const struct piece *piece = plan_piece(plan, i);
-
-		if (!piece->data)
-			leaf_zero_recorded_part(leaf, piece->chunk, piece->first, piece->blocks);
-	}
-	for (guint i = 0; i < plan->zeros->len; i++)
-		leaf_zero_recorded_chunks(leaf, g_array_index(plan->zeros, struct interval, i), plan->bottom);
-}
-
-static void settle_work(struct loop_work *work)
-{
-	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
-	struct leaf *leaf = commit->leaf;
-
-	publish(leaf, commit->plan);
-	if (!commit->plan->redo_slots->len)
-		return;
-	commit->result = write_pieces(commit->plan, true);
-	if (commit->result == 0)
-		commit->result = image_file_sync(&leaf->file);
-}
-
-static void settle_done(struct loop_work *work)
-{
-	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
-	struct leaf *leaf = commit->leaf;
-	int64_t bytes;
-
-	if (commit->result < 0 || !commit->plan->redo_slots->len) {
-		leaf_commit_finish(commit, commit->result);
-		return;
-	}
-	g_mutex_lock(&leaf->lock);
-	bytes = leaf_journal_build_mark_locked(leaf, LEAF_JOURNAL_APPLIED);
-	g_mutex_unlock(&leaf->lock);
-	if (bytes < 0)
-		leaf_commit_finish(commit, -EIO);
-	else
-		leaf_commit_write_record(commit, bytes, leaf_commit_finish);
-}
-
-void leaf_apply_settle(struct leaf_commit *commit, int result)
-{
-	if (result < 0) {
-		leaf_commit_finish(commit, result);
-		return;
-	}
-	commit->header_touched = true; /* the batch has happened: its copies are owed */
-	commit->work = (struct loop_work){.work = settle_work, .done = settle_done};
-	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 }

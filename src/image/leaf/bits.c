@@ -1,7 +1,7 @@
 /* Runs in bit arrays, a word at a time. */
-#include <glib.h>
+#include "bits.h"
 
-#include "leaf.h"
+#include <glib.h>
 
 /* Mask of bits [first, first + count) of the word that holds FIRST, and how
  * many bits that is. */

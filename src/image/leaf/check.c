@@ -8,10 +8,20 @@
  *
  * A repair keeps what is sound, and writes it back as a checkpoint, which
  * rewrites both header copies and every page. */
+#include "check.h"
+
 #include <unistd.h>
 
+#include "bits.h"
+#include "checkpoint.h"
 #include "core/error.h"
-#include "leaf.h"
+#include "geometry.h"
+#include "header.h"
+#include "load.h"
+#include "redo.h"
+#include "report.h"
+#include "slots.h"
+#include "table.h"
 
 static void check_end(struct leaf *leaf, struct leaf_report *report)
 {

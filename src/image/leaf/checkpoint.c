@@ -5,11 +5,21 @@
  * then the header takes that epoch (both copies, each flushed). Until the
  * header is durable the new pages do not count, because their epoch is above
  * its; after it the old journal does not, because its records' is below. */
+#include "checkpoint.h"
+
 #include <errno.h>
 #include <string.h>
 
 #include "core/counters.h"
+#include "dirty.h"
+#include "format.h"
+#include "geometry.h"
+#include "header.h"
 #include "resize.h"
+#include "room.h"
+#include "slots.h"
+#include "spare.h"
+#include "table.h"
 
 enum page_kind { PAGE_TABLE, PAGE_ZERO_LIST };
 
@@ -70,19 +80,6 @@ static void add_zero_page(struct leaf *leaf, struct leaf_checkpoint *checkpoint,
 	leaf_page_seal(page, LEAF_ZERO_MAGIC, position, le64_get(checkpoint->header.epoch), number, leaf->image_id);
 }
 
-/* The list ends with a page that is not full. */
-static uint64_t zero_pages(uint64_t intervals)
-{
-	return intervals ? intervals / LEAF_INTERVALS_PER_PAGE + 1 : 0;
-}
-
-uint64_t leaf_zero_list_slots(const struct leaf *leaf, uint64_t intervals)
-{
-	uint64_t per_slot = leaf->geometry.chunk_bytes / LEAF_PAGE_BYTES;
-
-	return (zero_pages(intervals) + per_slot - 1) / per_slot;
-}
-
 /* Nobody will read the list in them. */
 static void return_slots(struct leaf *leaf, GPtrArray *slots)
 {
@@ -114,9 +111,9 @@ static GPtrArray *take_slots(struct leaf *leaf, uint64_t count, int *errnum)
  * one counts. */
 static int add_zero_list(struct leaf *leaf, struct leaf_checkpoint *checkpoint, const struct intervals *zero)
 {
-	uint64_t pages = zero_pages(intervals_length(zero));
+	uint64_t pages = leaf_zero_list_pages(intervals_length(zero));
 	int errnum = 0;
-	GPtrArray *slots = take_slots(leaf, leaf_zero_list_slots(leaf, intervals_length(zero)), &errnum);
+	GPtrArray *slots = take_slots(leaf, leaf_zero_list_slots(&leaf->geometry, intervals_length(zero)), &errnum);
 
 	if (!slots)
 		return errnum;
@@ -310,14 +307,6 @@ void leaf_checkpoint_undo_locked(struct leaf *leaf, struct leaf_checkpoint *chec
 	leaf->zero_slots = g_steal_pointer(&checkpoint->zero_retired);
 	for (guint i = 0; i < leaf->zero_slots->len; i++)
 		((struct chunk *)leaf->zero_slots->pdata[i])->dead = false;
-}
-
-void leaf_dirty_everything_locked(struct leaf *leaf)
-{
-	for (guint page = 0; page < leaf->page_dirty->len; page++)
-		leaf->page_dirty->data[page] = 1;
-	leaf->zero_dirty = true;
-	leaf->checkpoint_due = true;
 }
 
 int leaf_checkpoint_everything(struct leaf *leaf)

@@ -22,11 +22,17 @@
 #include <errno.h>
 #include <string.h>
 
-#include "apply.h"
+#include "checkpoint.h"
 #include "core/counters.h"
 #include "core/log.h"
 #include "core/verdict.h"
+#include "dirty.h"
+#include "journal.h"
+#include "plan.h"
 #include "resize.h"
+#include "room.h"
+#include "slots.h"
+#include "table.h"
 
 static void commit_run(struct leaf *leaf);
 
@@ -75,18 +81,20 @@ static void take_apply(struct leaf *leaf, struct leaf_commit *commit)
 
 	if (!op || commit->whole)
 		return;
-	if (!leaf_apply_fits_locked(leaf, leaf_apply_plan_of(op))) {
+	if (!leaf_plan_fits_locked(leaf, leaf_plan_of(op))) {
 		commit->whole = true;
 		return;
 	}
 	list_remove(&op->link);
 	list_append(&commit->waiters, &op->link);
-	commit->plan = leaf_apply_plan_of(op);
+	commit->plan = leaf_plan_of(op);
 }
 
 static void take_down(struct leaf *leaf, struct leaf_commit *commit)
 {
-	commit->record_bytes = commit->whole ? -1 : leaf_journal_build_locked(leaf, commit->plan, &commit->taken);
+	commit->record_bytes =
+		commit->whole ? -1
+			      : leaf_journal_build_locked(leaf, commit->plan, leaf_plan_add_entries, &commit->taken);
 	commit->whole = commit->record_bytes < 0;
 	if (commit->whole)
 		return;
@@ -151,7 +159,7 @@ static void fail_waiting_locked(struct leaf *leaf, struct leaf_commit *commit, i
 	while ((node = list_pop(&leaf->applies))) {
 		struct image_op *op = container_of(node, struct image_op, link);
 
-		leaf_plan_free_locked(leaf_apply_plan_of(op), false);
+		leaf_plan_free_locked(leaf_plan_of(op), false);
 		image_op_complete(op, result == -EFBIG ? -ENOSPC : result);
 	}
 	if (!leaf->image.failed)
@@ -329,7 +337,7 @@ static void write_metadata(struct leaf_commit *commit)
 {
 	if (commit->record_bytes > 0) {
 		leaf_commit_write_record(commit, commit->record_bytes,
-					 commit->plan ? leaf_apply_settle : leaf_commit_finish);
+					 commit->plan ? commit->plan->settle : leaf_commit_finish);
 	} else {
 		leaf_commit_finish(commit, commit->result);
 	}
@@ -368,7 +376,7 @@ static bool enqueue_locked(struct leaf *leaf, struct list *list, struct image_op
 		return true;
 	}
 	if (list == &leaf->applies)
-		leaf_plan_free_locked(leaf_apply_plan_of(op), false);
+		leaf_plan_free_locked(leaf_plan_of(op), false);
 	if (list == &leaf->resizes)
 		leaf_resize_free_locked(leaf, leaf_resize_of(op));
 	return false;

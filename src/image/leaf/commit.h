@@ -2,7 +2,7 @@
 #ifndef LEAFDISK_IMAGE_LEAF_COMMIT_H
 #define LEAFDISK_IMAGE_LEAF_COMMIT_H
 
-#include "leaf.h"
+#include "dirty.h"
 
 struct apply_plan;
 
@@ -35,13 +35,6 @@ void leaf_commit_write_record(struct leaf_commit *commit, int64_t bytes,
 			      void (*next)(struct leaf_commit *commit, int result));
 void leaf_commit_finish(struct leaf_commit *commit, int result);
 
-/* apply.c: the plan of a batch, which waits in leaf->applies. */
-struct apply_plan *leaf_apply_plan_of(struct image_op *op);
-/* False: a checkpoint has to make room first. */
-bool leaf_apply_fits_locked(struct leaf *leaf, const struct apply_plan *plan);
-void leaf_apply_add_entries(const struct apply_plan *plan, struct record_builder *builder);
-/* The record is durable when RESULT is 0: memory follows, copies, APPLIED,
- * leaf_commit_finish(). */
-void leaf_apply_settle(struct leaf_commit *commit, int result);
+void leaf_flush(struct image *image, struct image_op *op);
 
 #endif

@@ -10,9 +10,18 @@
  * The work runs on a background thread and waits for the file alone: where a
  * block device may grow first it ends, and begins anew when that is decided. The
  * caller's range lock keeps writes to these blocks away. */
+#include "discard.h"
+
 #include <errno.h>
 
-#include "leaf.h"
+#include "bits.h"
+#include "dirty.h"
+#include "geometry.h"
+#include "journal.h"
+#include "room.h"
+#include "slots.h"
+#include "spare.h"
+#include "table.h"
 
 /* Chunks that one hold of the lock goes through. */
 #define BATCH_CHUNKS 256

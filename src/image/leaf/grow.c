@@ -8,6 +8,8 @@
  *
  * A run belongs to its thread, which may outlast the image: a close does not wait
  * for a command, it takes the image out of the run. */
+#include "grow.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,7 +21,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "image/settings.h"
-#include "leaf.h"
+#include "room.h"
 
 #define LIMIT_SECONDS 300
 #define KILL_SECONDS 5

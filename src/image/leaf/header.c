@@ -11,13 +11,16 @@
  * and from FAILED. A process that was killed leaves copy 1 behind, or what it
  * wrote in the page cache only: leaf_header_level() makes the rules hold again,
  * and is called before the first write to an image that was loaded
- * (leaf_begin_writing(), leaf_redo_run(), a repair, leaf_set_parent()). Loading
+ * (leaf_begin_writing(), leaf_redo_finish(), a repair, leaf_set_parent()). Loading
  * alone writes nothing. */
+#include "header.h"
+
 #include <errno.h>
 #include <string.h>
 
 #include "core/error.h"
-#include "leaf.h"
+#include "format.h"
+#include "report.h"
 
 struct copies {
 	struct leaf_header_ondisk header[LEAF_HEADER_COPIES];
@@ -105,4 +108,41 @@ int leaf_header_write(struct image_file *file, struct leaf_header_ondisk *header
 	for (unsigned copy = 0; copy < LEAF_HEADER_COPIES && result == 0; copy++)
 		result = write_copy(file, header, copy);
 	return result;
+}
+
+static const struct {
+	enum leaf_parent_format ondisk;
+	enum image_format format;
+} parent_formats[] = {
+	{LEAF_PARENT_NONE, IMAGE_FORMAT_NONE},
+	{LEAF_PARENT_RAW, IMAGE_FORMAT_RAW},
+	{LEAF_PARENT_LEAF, IMAGE_FORMAT_LEAF},
+};
+
+void leaf_parent_encode(struct leaf_header_ondisk *header, const struct image_parent *parent)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(parent_formats); i++)
+		if (parent_formats[i].format == parent->format)
+			header->parent_format = le32_of(parent_formats[i].ondisk);
+	memset(header->parent_path, 0, sizeof(header->parent_path));
+	header->parent_path_bytes = le32_of(parent->path ? (uint32_t)strlen(parent->path) : 0);
+	if (parent->path)
+		memcpy(header->parent_path, parent->path, strlen(parent->path));
+	header->parent_size_bytes = le64_of(parent->size_bytes);
+	header->parent_generation = le64_of(parent->generation);
+	memcpy(header->parent_uuid, parent->uuid, sizeof(header->parent_uuid));
+}
+
+void leaf_parent_decode(const struct leaf_header_ondisk *header, struct image_parent *parent)
+{
+	*parent = (struct image_parent){0};
+	for (unsigned i = 0; i < G_N_ELEMENTS(parent_formats); i++)
+		if (parent_formats[i].ondisk == le32_get(header->parent_format))
+			parent->format = parent_formats[i].format;
+	if (parent->format == IMAGE_FORMAT_NONE)
+		return;
+	parent->path = g_strndup(header->parent_path, sizeof(header->parent_path));
+	parent->size_bytes = le64_get(header->parent_size_bytes);
+	parent->generation = le64_get(header->parent_generation);
+	memcpy(parent->uuid, header->parent_uuid, sizeof(parent->uuid));
 }

@@ -5,9 +5,15 @@
  * blocks when the data is in place: until then readers see what was there
  * before (invariant 4 of leaf.h). One that fails leaves what was there before, and
  * the slot that it allocated free. */
-#include <errno.h>
+#include "io.h"
 
-#include "leaf.h"
+#include "bits.h"
+#include "dirty.h"
+#include "discard.h"
+#include "geometry.h"
+#include "redo.h"
+#include "room.h"
+#include "table.h"
 
 static uint64_t chunk_index(const struct leaf *leaf, uint64_t block)
 {

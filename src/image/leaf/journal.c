@@ -6,12 +6,21 @@
  * changes nothing. A record is valid if and only if its checksum holds and it
  * continues the epoch and the sequence that the header names; replay ends at
  * the first that is not. */
+#include "journal.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bits.h"
 #include "core/error.h"
-#include "commit.h"
+#include "dirty.h"
+#include "format.h"
+#include "geometry.h"
+#include "plan.h"
+#include "report.h"
+#include "slots.h"
+#include "table.h"
 
 /* No file system keeps the data of a slot in less than this. */
 #define SLOT_SPACE_BYTES 512
@@ -118,7 +127,8 @@ static int64_t builder_seal(struct leaf *leaf, struct record_builder *builder)
 	return (int64_t)bytes;
 }
 
-int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan, struct leaf_dirty *taken)
+int64_t leaf_journal_build_locked(struct leaf *leaf, const struct apply_plan *plan, leaf_plan_adder *add,
+				  struct leaf_dirty *taken)
 {
 	struct record_builder builder;
 
@@ -129,7 +139,7 @@ int64_t leaf_journal_build_locked(struct leaf *leaf, struct apply_plan *plan, st
 	add_events(leaf, &builder);
 	add_chunks(leaf, &builder);
 	if (plan)
-		leaf_apply_add_entries(plan, &builder);
+		add(plan, &builder);
 	if (builder.overflow)
 		return -1;
 	leaf_dirty_take_locked(leaf, taken);

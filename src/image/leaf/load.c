@@ -9,69 +9,23 @@
  * the table is taken page by page, the journal names no slot that the file has
  * no use for, and what is not sound is given up at the first damage. A limit on
  * the processor time, which grows with the sound pages, stands behind that. */
+#include "load.h"
+
 #include <errno.h>
-#include <stdarg.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/error.h"
-#include "core/fault.h"
-#include "leaf.h"
-
-bool leaf_damage(struct leaf_report *report, const char *format, ...)
-{
-	g_autofree char *sentence = NULL;
-	va_list args;
-
-	if (report->gave_up) /* what is missing now was not looked for */
-		return false;
-	va_start(args, format);
-	sentence = g_strdup_vprintf(format, args);
-	va_end(args);
-	report->damages++;
-	if (report->finding)
-		report->finding(report->opaque, report->repairing, sentence);
-	else if (!*report->error)
-		error_set(report->error, EIO, "%s: %s; run 'leafctl check' on it", report->path, sentence);
-	return false;
-}
-
-/* Damages after which a check stops looking for more. */
-#define DAMAGES_MAX 1000
-/* Of a processor: a sound page takes a small part of that, also where memory is
- * slow, and the longest journal no minute. */
-#define LOAD_US (60 * G_USEC_PER_SEC)
-#define PAGE_US 2000
-
-static int64_t processor_us(void)
-{
-	struct timespec used = {0};
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-	return used.tv_sec * G_USEC_PER_SEC + used.tv_nsec / 1000;
-}
-
-static bool takes_too_long(struct leaf_report *report)
-{
-	int64_t used = processor_us() - report->began_us;
-
-	if (report->gave_up ||
-	    (used <= LOAD_US + (int64_t)report->pages * PAGE_US && fault_hit("leaf.load_time", report->path) == 0))
-		return report->gave_up;
-	report->gave_up = true;
-	if (!*report->error)
-		error_set(report->error, EIO,
-			  "%s: its tables have taken %" G_GINT64_FORMAT
-			  " s of a processor, as those of no sound image do; restore it from a copy",
-			  report->path, used / G_USEC_PER_SEC);
-	return true;
-}
-
-/* In checking, damage is collected; in opening it ends the load. */
-bool leaf_load_goes_on(struct leaf_report *report)
-{
-	return report->damages < (report->finding ? DAMAGES_MAX : 1) && !takes_too_long(report);
-}
+#include "format.h"
+#include "geometry.h"
+#include "grow.h"
+#include "header.h"
+#include "journal.h"
+#include "plan.h"
+#include "redo.h"
+#include "report.h"
+#include "room.h"
+#include "slots.h"
+#include "table.h"
 
 static bool entry_is_sane(const struct leaf *leaf, uint64_t index, const uint64_t *bits, const char **why)
 {
@@ -305,7 +259,7 @@ static void use_header(struct leaf *leaf)
 	leaf->image.chunk_bytes = le32_get(h->chunk_bytes);
 	leaf->image.size_bytes = le64_get(h->size_bytes);
 	leaf_parent_decode(h, &leaf->image.parent);
-	leaf->image.apply_extents_max = leaf_apply_extents_max(le64_get(h->journal_bytes));
+	leaf->image.apply_extents_max = leaf_plan_extents_max(le64_get(h->journal_bytes));
 	leaf->journal_position = le64_get(h->journal_offset);
 	leaf->journal_sequence = le64_get(h->journal_sequence);
 }
@@ -338,10 +292,9 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 {
 	struct leaf *leaf = g_new0(struct leaf, 1);
 
-	report->began_us = processor_us();
+	leaf_report_begin(report);
 	leaf_table_init(leaf);
 	leaf->image = (struct image){
-		.ops = &leaf_image_ops,
 		.format = IMAGE_FORMAT_LEAF,
 		.path = g_strdup(path),
 		.writable = flags & IMAGE_WRITABLE,
@@ -374,6 +327,7 @@ void leaf_free(struct leaf *leaf)
 	if (!leaf)
 		return;
 	leaf_room_settle(leaf);
+	leaf_grow_detach(leaf);
 	image_file_close(&leaf->file);
 	leaf_table_clear(leaf);
 	image_parent_clear(&leaf->image.parent);

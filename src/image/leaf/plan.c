@@ -11,9 +11,19 @@
  * next batch writes over space that the file already has. The first of them is
  * kept: a full store must take what the guest writes over what it has, or a
  * cache in front of it could never be emptied. */
+#include "plan.h"
+
 #include <errno.h>
 
-#include "apply.h"
+#include "bits.h"
+#include "dirty.h"
+#include "discard.h"
+#include "geometry.h"
+#include "journal.h"
+#include "room.h"
+#include "slots.h"
+#include "spare.h"
+#include "table.h"
 
 /* Extents and pieces that one hold of the lock goes through. */
 #define BATCH_EXTENTS 256
@@ -27,11 +37,21 @@ uint64_t leaf_plan_journal_bytes(const struct apply_plan *plan, uint64_t waiting
 	return round_up(record, LEAF_PAGE_BYTES) + LEAF_PAGE_BYTES;
 }
 
-unsigned leaf_apply_extents_max(uint64_t journal_bytes)
+unsigned leaf_plan_extents_max(uint64_t journal_bytes)
 {
 	uint64_t record = journal_bytes - LEAF_PAGE_BYTES;
 
 	return (unsigned)((record - sizeof(struct leaf_record_ondisk)) / ENTRY_BYTES(4));
+}
+
+struct apply_plan *leaf_plan_of(struct image_op *op)
+{
+	return op->driver;
+}
+
+bool leaf_plan_fits_locked(struct leaf *leaf, const struct apply_plan *plan)
+{
+	return leaf_plan_journal_bytes(plan, leaf_journal_waiting_bytes_locked(leaf)) <= leaf_journal_room(leaf);
 }
 
 /* True: try again. */
@@ -291,4 +311,43 @@ void leaf_plan_free_locked(struct apply_plan *plan, bool uncertain)
 	g_array_free(plan->zeros, TRUE);
 	g_array_free(plan->pieces, TRUE);
 	g_free(plan);
+}
+
+static void add_piece(struct leaf *leaf, const struct piece *piece, struct record_builder *builder)
+{
+	enum leaf_journal_type type = piece->data ? LEAF_JOURNAL_DATA : LEAF_JOURNAL_ZEROS;
+	const struct chunk *named = piece->redo_slot ? piece->redo_slot : piece->chunk;
+	le64 *value = piece->redo_slot ? record_add(builder, LEAF_JOURNAL_APPLY, 4) : record_add(builder, type, 3);
+
+	if (!value)
+		return;
+	value[0] = le64_of(piece->chunk->index * leaf->geometry.chunk_blocks + piece->first);
+	value[1] = le64_of(piece->blocks);
+	value[2] = le64_of(named->slot);
+	leaf_slot_name_locked(leaf, named);
+	if (piece->redo_slot)
+		value[3] = le64_of(piece->redo_block);
+}
+
+static void add_chunks(enum leaf_journal_type type, struct interval chunks, struct record_builder *builder)
+{
+	le64 *value = record_add(builder, type, 2);
+
+	if (!value)
+		return;
+	value[0] = le64_of(chunks.first);
+	value[1] = le64_of(chunks.count);
+}
+
+void leaf_plan_add_entries(const struct apply_plan *plan, struct record_builder *builder)
+{
+	for (guint i = 0; i < plan->zeros->len; i++) {
+		struct interval chunks = g_array_index(plan->zeros, struct interval, i);
+
+		add_chunks(LEAF_JOURNAL_DROP, chunks, builder);
+		if (!plan->bottom)
+			add_chunks(LEAF_JOURNAL_ZERO, chunks, builder);
+	}
+	for (guint i = 0; i < plan->pieces->len; i++)
+		add_piece(plan->leaf, plan_piece(plan, i), builder);
 }

@@ -4,8 +4,16 @@
  * The batch has happened, so its blocks are read where the copies would come
  * from. A writable open makes the copies and a checkpoint, then none is owed; an
  * image that is only read stays as it is. */
+#include "redo.h"
+
+#include "bits.h"
+#include "checkpoint.h"
 #include "core/log.h"
-#include "leaf.h"
+#include "geometry.h"
+#include "header.h"
+#include "report.h"
+#include "slots.h"
+#include "table.h"
 
 static struct leaf_redo *redo_at(const struct leaf *leaf, guint i)
 {

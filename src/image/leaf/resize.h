@@ -3,7 +3,7 @@
 #ifndef LEAFDISK_IMAGE_LEAF_RESIZE_H
 #define LEAFDISK_IMAGE_LEAF_RESIZE_H
 
-#include "leaf.h"
+#include "discard.h"
 
 struct leaf_resize {
 	struct image_op *op; /* its driver points here */
@@ -28,6 +28,8 @@ struct intervals *leaf_resize_zero_locked(const struct leaf *leaf, const struct 
 /* The pages of all that changes are to be written. */
 void leaf_resize_mark_locked(struct leaf *leaf, const struct leaf_resize *resize);
 
+/* The bytes past the end, SIZE_BYTES, in the last block become zeros. Blocks. 0 or -errno. */
+int leaf_resize_clear_tail(struct leaf *leaf, uint64_t size_bytes);
 /* The size is durable: memory follows, and what was cut off is punched. Blocks. */
 void leaf_resize_settle(struct leaf *leaf, struct leaf_resize *resize);
 /* Gives back what RESIZE holds. */

@@ -8,10 +8,12 @@
  *
  * The pages of the table that stand before the slots are written with the step,
  * in both places: a checkpoint then finds their room on a full file system too. */
+#include "room.h"
+
 #include <errno.h>
 
 #include "core/verdict.h"
-#include "leaf.h"
+#include "geometry.h"
 
 #define STEP_BYTES (UINT64_C(64) << 20)
 
@@ -187,5 +189,4 @@ void leaf_room_settle(struct leaf *leaf)
 	while (leaf->extending)
 		g_cond_wait(&leaf->extended, &leaf->lock);
 	g_mutex_unlock(&leaf->lock);
-	leaf_grow_detach(leaf);
 }

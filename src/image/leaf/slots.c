@@ -24,15 +24,10 @@
  * Two things keep a slot from its next owner: that a durable table or record
  * may name its last one (FREED, FREEING: invariant 5 of leaf.h), and that a
  * punch or a transfer of it is under way, which would fall on the next owner's
- * data (pins). They are independent, and a slot is free when both are gone.
- *
- * A checkpoint writes the zero list to other slots than it has. Those it always
- * finds in the reserve, which is filled before anything else gets a slot and
- * before the list gets longer: what would need more than there is finds no room
- * while nothing has changed yet. */
-#include <errno.h>
+ * data (pins). They are independent, and a slot is free when both are gone. */
+#include "slots.h"
 
-#include "leaf.h"
+#include "dirty.h"
 
 #ifdef LEAFDISK_FAULTS
 static const bool allowed[SLOT_STATES][SLOT_STATES] = {
@@ -62,9 +57,7 @@ static GArray *list_of(struct leaf *leaf, enum slot_state state)
 	}
 }
 
-/* Enters its state's list; the caller has taken it from that of the state
- * before. */
-static void set_state(struct leaf *leaf, uint64_t number, enum slot_state state)
+void leaf_slot_set_state_locked(struct leaf *leaf, uint64_t number, enum slot_state state)
 {
 	struct slot *slot = leaf_slot(leaf, number);
 	GArray *list;
@@ -88,127 +81,40 @@ void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot)
 	leaf_pages_cover_locked(leaf);
 }
 
-/* Whether the file has room for SLOT. */
-static int cover_slot(struct leaf *leaf, uint64_t slot)
+struct chunk *leaf_chunk_new(const struct leaf *leaf, uint64_t index, uint64_t slot)
 {
-	if (leaf_room_covers_locked(leaf, slot))
-		return 0;
-	return leaf->file.block_device ? leaf_no_room_locked(leaf) : -EAGAIN;
+	struct chunk *chunk = g_malloc0(sizeof(*chunk) + 2 * leaf->geometry.words * sizeof(uint64_t));
+
+	chunk->index = index;
+	chunk->slot = slot;
+	return chunk;
 }
 
-static uint64_t pop(GArray *list)
-{
-	uint64_t slot = g_array_index(list, uint64_t, list->len - 1);
-
-	g_array_set_size(list, list->len - 1);
-	return slot;
-}
-
-/* A slot that nobody has, in no list. */
-static int find_slot(struct leaf *leaf, uint64_t *slot)
-{
-	int errnum;
-
-	if (leaf->free->len) {
-		*slot = pop(leaf->free);
-		return 0;
-	}
-	*slot = leaf->slots->len;
-	errnum = cover_slot(leaf, *slot);
-	if (errnum == 0)
-		leaf_slots_cover_locked(leaf, *slot);
-	return errnum;
-}
-
-static struct chunk *give_slot(struct leaf *leaf, uint64_t slot, uint64_t index)
+struct chunk *leaf_slot_give_locked(struct leaf *leaf, uint64_t slot, uint64_t index)
 {
 	struct chunk *chunk = leaf_chunk_new(leaf, index, slot);
 
 	leaf_slot(leaf, slot)->chunk = chunk;
-	set_state(leaf, slot, SLOT_TAKEN);
+	leaf_slot_set_state_locked(leaf, slot, SLOT_TAKEN);
 	return chunk;
-}
-
-/* Twice what a list takes, less what lists have now: for the next, and, as that
- * then has them, for the one after. */
-static uint64_t spare_needed(const struct leaf *leaf, unsigned more)
-{
-	uint64_t intervals = (uint64_t)intervals_length(leaf->zero) + leaf->zero_promised + more;
-	uint64_t both = 2 * MAX(leaf_zero_list_slots(leaf, intervals), 1);
-	uint64_t held = leaf->zero_slots->len + leaf->zero_retiring;
-
-	return both > held ? both - held : 0;
-}
-
-int leaf_spare_reserve_locked(struct leaf *leaf, unsigned more)
-{
-	uint64_t needed = spare_needed(leaf, more), slot;
-
-	while (leaf->spare->len < needed) {
-		int errnum = find_slot(leaf, &slot);
-
-		if (errnum)
-			return errnum;
-		set_state(leaf, slot, SLOT_SPARE);
-	}
-	return 0;
-}
-
-void leaf_spare_trim_locked(struct leaf *leaf)
-{
-	uint64_t enough = spare_needed(leaf, LEAF_INTERVALS_PER_PAGE);
-
-	while (leaf->spare->len > enough)
-		set_state(leaf, pop(leaf->spare), SLOT_FREE);
-}
-
-/* An image that was full before there was a reserve has none. */
-struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *errnum)
-{
-	uint64_t slot;
-
-	*errnum = 0;
-	if (leaf->spare->len)
-		slot = pop(leaf->spare);
-	else
-		*errnum = find_slot(leaf, &slot);
-	if (*errnum < 0 && leaf->file.block_device)
-		*errnum = -ENOSPC;
-	return *errnum ? NULL : give_slot(leaf, slot, index);
-}
-
-void leaf_spare_return_locked(struct leaf *leaf, struct chunk *chunk)
-{
-	leaf_slot_release_locked(leaf, chunk, SLOT_SPARE);
-	g_free(chunk);
-}
-
-struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errnum)
-{
-	uint64_t slot;
-
-	*errnum = leaf_spare_reserve_locked(leaf, 1);
-	if (*errnum == 0)
-		*errnum = find_slot(leaf, &slot);
-	return *errnum ? NULL : give_slot(leaf, slot, index);
 }
 
 void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state)
 {
 	leaf_slot(leaf, chunk->slot)->chunk = NULL;
-	set_state(leaf, chunk->slot, state);
+	leaf_slot_set_state_locked(leaf, chunk->slot, state);
 }
 
 void leaf_slot_name_locked(struct leaf *leaf, const struct chunk *chunk)
 {
 	if (!leaf_slot_is_named(leaf, chunk))
-		set_state(leaf, chunk->slot, SLOT_NAMED);
+		leaf_slot_set_state_locked(leaf, chunk->slot, SLOT_NAMED);
 }
 
 void leaf_slot_unname_locked(struct leaf *leaf, const struct chunk *chunk)
 {
 	if (leaf_slot_is_named(leaf, chunk))
-		set_state(leaf, chunk->slot, SLOT_TAKEN);
+		leaf_slot_set_state_locked(leaf, chunk->slot, SLOT_TAKEN);
 }
 
 void leaf_slot_pin_locked(struct leaf *leaf, uint64_t slot)
@@ -221,13 +127,13 @@ void leaf_slot_unpin_locked(struct leaf *leaf, uint64_t number)
 	struct slot *slot = leaf_slot(leaf, number);
 
 	if (--slot->pins == 0 && slot->state == SLOT_BUSY)
-		set_state(leaf, number, SLOT_FREE);
+		leaf_slot_set_state_locked(leaf, number, SLOT_FREE);
 }
 
 static void move_all(struct leaf *leaf, GArray *from, enum slot_state state)
 {
 	for (guint i = 0; i < from->len; i++)
-		set_state(leaf, g_array_index(from, uint64_t, i), state);
+		leaf_slot_set_state_locked(leaf, g_array_index(from, uint64_t, i), state);
 	g_array_set_size(from, 0);
 }
 

@@ -2,11 +2,15 @@
  *
  * The hash finds a chunk on the data path; the tree has the same chunks in
  * order, for those who ask what comes next. */
-#include <pthread.h>
-#include <string.h>
+#include "table.h"
 
+#include <pthread.h>
+
+#include "bits.h"
 #include "core/counters.h"
-#include "leaf.h"
+#include "dirty.h"
+#include "slots.h"
+#include "spare.h"
 
 /* Of this process alone: nobody can make an image whose chunks collide. */
 static uint64_t hash_factor;
@@ -19,15 +23,6 @@ static void choose_hash_factor(void)
 static guint hash_index(gconstpointer index)
 {
 	return (guint)(*(const uint64_t *)index * hash_factor >> 32);
-}
-
-struct chunk *leaf_chunk_new(const struct leaf *leaf, uint64_t index, uint64_t slot)
-{
-	struct chunk *chunk = g_malloc0(sizeof(*chunk) + 2 * leaf->geometry.words * sizeof(uint64_t));
-
-	chunk->index = index;
-	chunk->slot = slot;
-	return chunk;
 }
 
 struct chunk *leaf_chunk_find(struct leaf *leaf, uint64_t index)
@@ -67,101 +62,6 @@ static void chunk_delete(struct leaf *leaf, struct chunk *chunk)
 {
 	g_hash_table_remove(leaf->chunks, &chunk->index);
 	g_tree_remove(leaf->ordered, &chunk->index);
-}
-
-uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot)
-{
-	return slot / leaf->geometry.entries_per_page;
-}
-
-void leaf_pages_cover_locked(struct leaf *leaf)
-{
-	guint pages = leaf->slots->len ? (guint)leaf_page_of(leaf, leaf->slots->len - 1) + 1 : 0;
-	guint old = leaf->page_dirty->len;
-
-	if (pages <= old)
-		return;
-	g_byte_array_set_size(leaf->page_dirty, pages);
-	g_byte_array_set_size(leaf->page_place, pages);
-	g_array_set_size(leaf->page_epoch, pages);
-	memset(leaf->page_dirty->data + old, 1, pages - old);
-	memset(leaf->page_place->data + old, 1, pages - old);
-}
-
-void leaf_page_mark_dirty_locked(struct leaf *leaf, uint64_t slot)
-{
-	leaf->page_dirty->data[leaf_page_of(leaf, slot)] = 1;
-}
-
-void leaf_chunk_mark_dirty_locked(struct leaf *leaf, struct chunk *chunk)
-{
-	leaf_page_mark_dirty_locked(leaf, chunk->slot);
-	if (chunk->dirty)
-		return;
-	chunk->dirty = true;
-	chunk->dirty_position = leaf->dirty->len;
-	g_ptr_array_add(leaf->dirty, chunk);
-}
-
-static void unmark_dirty(struct leaf *leaf, struct chunk *chunk)
-{
-	if (!chunk->dirty)
-		return;
-	chunk->dirty = false;
-	g_ptr_array_remove_index_fast(leaf->dirty, chunk->dirty_position);
-	if (chunk->dirty_position < leaf->dirty->len)
-		((struct chunk *)leaf->dirty->pdata[chunk->dirty_position])->dirty_position = chunk->dirty_position;
-}
-
-void leaf_dirty_take_locked(struct leaf *leaf, struct leaf_dirty *taken)
-{
-	*taken = (struct leaf_dirty){g_array_new(FALSE, FALSE, sizeof(uint64_t)), leaf->events, leaf->free_events};
-	for (guint i = 0; i < leaf->dirty->len; i++) {
-		struct chunk *chunk = leaf->dirty->pdata[i];
-
-		chunk->dirty = false;
-		g_array_append_val(taken->slots, chunk->slot);
-	}
-	g_ptr_array_set_size(leaf->dirty, 0);
-	leaf->events = g_array_new(FALSE, FALSE, sizeof(struct leaf_event));
-	leaf->free_events = g_array_new(FALSE, FALSE, sizeof(uint64_t));
-}
-
-static void put_in_front(GArray *older, GArray **newer)
-{
-	g_array_append_vals(older, (*newer)->data, (*newer)->len);
-	g_array_free(*newer, TRUE);
-	*newer = older;
-}
-
-/* A slot that has lost its chunk since has an event of its own. Whether a chunk
- * had soft blocks is not known any more: it is taken to have some. */
-void leaf_dirty_restore_locked(struct leaf *leaf, struct leaf_dirty *taken)
-{
-	if (!taken->slots)
-		return;
-	for (guint i = 0; i < taken->slots->len; i++) {
-		struct chunk *chunk = leaf_slot_chunk(leaf, g_array_index(taken->slots, uint64_t, i));
-
-		if (!chunk || chunk->index >= LEAF_CHUNK_ZERO_LIST)
-			continue;
-		leaf_chunk_mark_dirty_locked(leaf, chunk);
-		chunk->soft = true;
-	}
-	put_in_front(taken->events, &leaf->events);
-	put_in_front(taken->free_events, &leaf->free_events);
-	g_array_free(taken->slots, TRUE);
-	*taken = (struct leaf_dirty){0};
-}
-
-void leaf_dirty_clear(struct leaf_dirty *taken)
-{
-	if (!taken->slots)
-		return;
-	g_array_free(taken->slots, TRUE);
-	g_array_free(taken->events, TRUE);
-	g_array_free(taken->free_events, TRUE);
-	*taken = (struct leaf_dirty){0};
 }
 
 /* Blocks of chunk INDEX that are inside the image. */
@@ -218,7 +118,7 @@ static void take_out(struct leaf *leaf, struct chunk *chunk, enum slot_state sta
 {
 	if (chunk->index < LEAF_CHUNK_ZERO_LIST)
 		chunk_delete(leaf, chunk);
-	unmark_dirty(leaf, chunk);
+	leaf_chunk_unmark_dirty_locked(leaf, chunk);
 	if (state != SLOT_FREE)
 		leaf_page_mark_dirty_locked(leaf, chunk->slot);
 	chunk->dead = chunk->users;
@@ -275,14 +175,6 @@ bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk)
 bool leaf_chunk_is_zero(const struct leaf *leaf, struct chunk *chunk)
 {
 	return bits_all_set(chunk_zero(leaf, chunk), 0, blocks_inside(leaf, chunk->index));
-}
-
-void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_t count)
-{
-	struct leaf_event event = {type, chunk, count};
-
-	leaf->zero_dirty = true;
-	g_array_append_val(leaf->events, event);
 }
 
 void leaf_table_init(struct leaf *leaf)

@@ -1,12 +1,24 @@
 /* The native layer: opening for use, closing, and its table of operations. */
-#include "leaf.h"
-
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
+#include "apply.h"
+#include "check.h"
+#include "commit.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "create.h"
+#include "discard.h"
+#include "geometry.h"
+#include "header.h"
+#include "io.h"
+#include "leaf.h"
+#include "load.h"
+#include "redo.h"
+#include "report.h"
+#include "resize_op.h"
+#include "room.h"
+#include "table.h"
 
 /* A journal that was only reserved would make every commit wait for the file
  * system to convert it: it is written once before its first use. */
@@ -62,9 +74,12 @@ static struct image *leaf_open(int fd, const char *path, unsigned flags, uint64_
 		error_set_errno(&local, -result, "%s: a batch that was interrupted cannot be finished", path);
 		g_clear_pointer(&leaf, leaf_free);
 	}
-	if (!leaf)
+	if (!leaf) {
 		g_propagate_error(error, g_steal_pointer(&local));
-	return leaf ? &leaf->image : NULL;
+		return NULL;
+	}
+	leaf->image.ops = &leaf_image_ops;
+	return &leaf->image;
 }
 
 /* Its space is nobody's. */
