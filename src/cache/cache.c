@@ -34,7 +34,7 @@ static void cache_free(struct cache *cache)
 	pthread_cond_destroy(&cache->work);
 	pthread_cond_destroy(&cache->reclaim.wanted);
 	pthread_cond_destroy(&cache->changed);
-	pthread_mutex_destroy(&cache->lock);
+	lock_destroy(&cache->lock);
 	g_free(cache);
 }
 
@@ -47,7 +47,7 @@ static struct cache *cache_new(void)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&cache->work, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	pthread_mutex_init(&cache->lock, NULL);
+	lock_init(&cache->lock);
 	pthread_cond_init(&cache->changed, NULL);
 	pthread_cond_init(&cache->reclaim.wanted, NULL);
 	list_init(&cache->waiters);
@@ -100,7 +100,7 @@ int cache_sync(struct cache *cache)
 	int result;
 
 	cache_lock(cache);
-	result = log_wait_durable_locked(cache, log_flush_locked(cache));
+	result = log_wait_durable_relock(cache, log_flush_locked(cache));
 	cache_unlock(cache);
 	return result;
 }
@@ -182,7 +182,7 @@ int cache_leave(struct cache *cache, uint64_t patience_ns)
 	cache_lock(cache);
 	sequence = log_flush_locked(cache);
 	while (cache->log.durable < sequence && cache->state == CACHE_ACTIVE &&
-	       pthread_cond_timedwait(&cache->changed, &cache->lock, &until) == 0)
+	       lock_wait_until(&cache->lock, &cache->changed, &until) == 0)
 		;
 	if (cache->log.durable >= sequence)
 		result = 0;
@@ -197,6 +197,7 @@ int cache_leave(struct cache *cache, uint64_t patience_ns)
 
 static uint64_t memory_bytes_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return sizeof(*cache) + index_memory_bytes(cache->index) + layers_memory_bytes(cache->layers) +
 	       log_memory_bytes(cache) + CACHE_SEGMENT_BYTES + cache->segment_count * sizeof(*cache->segments);
 }

@@ -37,6 +37,7 @@
 #include "cache/cache.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
+#include "core/lock.h"
 #include "core/time.h"
 #include "recover.h"
 #include "storage.h"
@@ -156,7 +157,7 @@ struct cache {
 	/* The reclaim thread's; before it starts and after it ends, cache.c's. */
 	struct cache_super_ondisk super;
 
-	pthread_mutex_t lock;
+	struct lock lock;
 	pthread_cond_t changed; /* durability, state, buffers; see reclaim.waiting */
 	struct index *index;
 	struct layers *layers;
@@ -194,12 +195,16 @@ struct cache {
 
 static inline void cache_lock(struct cache *cache)
 {
-	pthread_mutex_lock(&cache->lock);
+	lock_take(&cache->lock);
 }
 static inline void cache_unlock(struct cache *cache)
 {
-	pthread_mutex_unlock(&cache->lock);
+	lock_let_go(&cache->lock);
 }
+
+/* The first line of each function that is called with the lock held: _locked keeps it,
+ * _relock lets it go in between, so that anything may have changed. */
+#define cache_assert_locked(cache) lock_assert_mine(&(cache)->lock)
 
 static inline uint64_t segment_of(uint64_t slot)
 {

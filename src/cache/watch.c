@@ -17,11 +17,13 @@ static struct cache_watch *oldest_locked(const struct cache *cache)
 {
 	struct list *first = list_first(&cache->watched);
 
+	cache_assert_locked(cache);
 	return first ? container_of(first, struct cache_watch, link) : NULL;
 }
 
 void watch_until_locked(struct cache *cache, uint64_t begun_ns)
 {
+	cache_assert_locked(cache);
 	if (cache->writer.next_look_ns <= begun_ns + ANSWER_NS)
 		return;
 	cache->watching = true;
@@ -30,6 +32,7 @@ void watch_until_locked(struct cache *cache, uint64_t begun_ns)
 
 void watch_begin_locked(struct cache *cache, struct cache_watch *watch)
 {
+	cache_assert_locked(cache);
 	watch->begun_ns = loop_now_ns();
 	list_append(&cache->watched, &watch->link);
 	watch_until_locked(cache, watch->begun_ns);
@@ -37,6 +40,7 @@ void watch_begin_locked(struct cache *cache, struct cache_watch *watch)
 
 void watch_end_locked(struct cache *cache, struct cache_watch *watch)
 {
+	cache_assert_locked(cache);
 	list_remove(&watch->link);
 	if (cache->silent)
 		wake_writer_locked(cache);
@@ -47,6 +51,7 @@ uint64_t watch_next_ns_locked(struct cache *cache, uint64_t now)
 	const struct cache_watch *oldest = oldest_locked(cache);
 	uint64_t next = cache->watching ? now + ANSWER_NS : UINT64_MAX;
 
+	cache_assert_locked(cache);
 	cache->watching = false;
 	return oldest && !cache->silent ? MIN(next, oldest->begun_ns + ANSWER_NS) : next;
 }
@@ -55,5 +60,6 @@ bool watch_is_overdue_locked(const struct cache *cache, uint64_t now)
 {
 	const struct cache_watch *oldest = oldest_locked(cache);
 
+	cache_assert_locked(cache);
 	return oldest && now >= oldest->begun_ns + ANSWER_NS;
 }

@@ -18,6 +18,7 @@ void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsign
 	struct cache *cache = layer->cache;
 	bool first = epochs_is_empty(layer->epochs);
 
+	cache_assert_locked(layer->cache);
 	cache->segments[segment_of(slot)].dirty += blocks;
 	epochs_add_blocks(layer->epochs, slot, blocks, loop_now_ns());
 	if (first)
@@ -29,6 +30,7 @@ void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place
 	struct cache *cache = layer->cache;
 	bool first = epochs_is_empty(layer->epochs);
 
+	cache_assert_locked(layer->cache);
 	cache->segments[segment_of(place.slot)].dirty++;
 	cache->dirty_zeros++;
 	epochs_add_zero(layer->epochs, place, block, blocks, loop_now_ns());
@@ -38,6 +40,7 @@ void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place
 
 void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks)
 {
+	cache_assert_locked(layer->cache);
 	layer->cache->segments[segment_of(slot)].dirty -= blocks;
 	if (layer->epochs)
 		layer->epochs->dirty -= blocks;
@@ -49,6 +52,7 @@ static bool place_barrier_locked(struct cache_layer *layer, enum log_purpose pur
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	if (cache->state == CACHE_ACTIVE && !log_barrier_locked(cache, purpose, layer->id, place))
 		return false;
 	log_close_record_locked(cache);
@@ -65,6 +69,7 @@ void cache_dirty_release_locked(struct cache_layer *layer)
 	struct cache *cache = layer->cache;
 	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS;
 
+	cache_assert_locked(layer->cache);
 	if (!layer->epochs)
 		return;
 	for (uint64_t slot = 0; slot < slots && !epochs_is_empty(layer->epochs); slot++) {
@@ -91,6 +96,7 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 	bool first = !epochs_has_barrier(layer->epochs);
 	struct epoch_place place;
 
+	cache_assert_locked(layer->cache);
 	if (!epochs_is_open(layer->epochs))
 		return true;
 	if (!place_barrier_locked(layer, purpose, &place))
@@ -106,6 +112,7 @@ void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 {
 	uint64_t max = MIN(EPOCH_BLOCKS_MAX, space_log_blocks_locked(layer->cache) / 4);
 
+	cache_assert_locked(layer->cache);
 	if (epochs_open_blocks(layer->epochs) >= max)
 		(void)cache_dirty_barrier_locked(layer, LOG_PUT);
 }
@@ -117,6 +124,7 @@ void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place e
 	struct cache *cache = layer->cache;
 	struct epochs *epochs = layer->epochs;
 
+	cache_assert_locked(layer->cache);
 	epochs->owes_migrated = cache->state != CACHE_ACTIVE || epochs->owes_barrier ||
 				!log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, end);
 	epochs->migrated_place = end;
@@ -142,6 +150,7 @@ static void catch_up_migrated(void *opaque, struct cache_layer *layer)
 
 void cache_dirty_catch_up_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	if (!cache->owes || cache->state != CACHE_ACTIVE)
 		return;
 	cache->owes = false;

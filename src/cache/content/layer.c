@@ -27,6 +27,7 @@
 
 static void kick_at_steps_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	if (cache->dirty_blocks % MAX(space_dirty_max_locked(cache) / DIRTY_STEPS, 1) == 0)
 		wake_migration_locked(cache);
 }
@@ -40,6 +41,7 @@ void cache_layer_account_locked(struct cache_layer *layer, unsigned flags, int c
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	layer->live_blocks += (uint64_t)change;
 	cache->live_blocks += (uint64_t)change;
 	if (!(flags & INDEX_PINNED))
@@ -55,6 +57,7 @@ static void disown_blocks_locked(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	cache->live_blocks -= layer->live_blocks;
 	*cache_layer_pinned_count(layer) -= layer->pinned_blocks;
 	cache_dirty_release_locked(layer);
@@ -66,6 +69,7 @@ static void remove_locked(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	disown_blocks_locked(layer);
 	if (layer->status.state == CACHE_LAYER_DEGRADED)
 		cache->degraded_layers--;
@@ -76,6 +80,7 @@ static void remove_locked(struct cache_layer *layer)
 
 static void change_state_locked(struct cache_layer *layer, enum cache_layer_state state, const char *reason)
 {
+	cache_assert_locked(layer->cache);
 	layer->status.state = state;
 	g_strlcpy(layer->status.reason, reason, sizeof(layer->status.reason));
 	clock_gettime(CLOCK_REALTIME, &layer->status.since);
@@ -97,6 +102,7 @@ void cache_layer_degrade_locked(struct cache_layer *layer, const char *reason)
 	struct cache *cache = layer->cache;
 	uint32_t old = layer->id;
 
+	cache_assert_locked(layer->cache);
 	if (layer->status.state == CACHE_LAYER_DEGRADED)
 		return;
 	layer->drop_id = layer->declared ? old : 0;
@@ -122,6 +128,7 @@ static void heal(void *opaque, struct cache_layer *layer)
 
 void cache_layers_heal_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	if (cache->state == CACHE_ACTIVE && cache->degraded_layers > 0)
 		layers_foreach(cache->layers, heal, cache);
 }
@@ -138,12 +145,13 @@ void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status
 /* What opening and closing record keeps a layer's blocks: worth to wait for
  * while the log has no room. Not for migration: that may be of layers which
  * the caller is yet to open. */
-static void wait_for_room_locked(struct cache *cache, enum log_purpose purpose)
+static void wait_for_room_relock(struct cache *cache, enum log_purpose purpose)
 {
+	cache_assert_locked(cache);
 	while (cache->started && cache->state == CACHE_ACTIVE && !space_has_room_locked(cache, purpose) &&
 	       !space_is_blocked_locked(cache) && !space_is_hopeless_locked(cache)) {
 		wake_reclaim_locked(cache);
-		pthread_cond_wait(&cache->changed, &cache->lock);
+		lock_wait(&cache->lock, &cache->changed);
 	}
 }
 
@@ -160,6 +168,7 @@ static void orphan_locked(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	cache->dirty_blocks -= layer->pinned_blocks;
 	cache->pinned_blocks += layer->pinned_blocks;
 	cache_dirty_release_locked(layer);
@@ -179,6 +188,7 @@ static struct cache_layer *find_good_locked(struct cache *cache, const struct ca
 {
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
+	cache_assert_locked(cache);
 	if (!layer || is_good(layer, key))
 		return layer;
 	if (is_dirty(layer) && (layer->generation == 0 || layer->generation > key->owned)) {
@@ -198,6 +208,7 @@ static bool is_shareable(const struct cache_layer *layer, const struct cache_lay
 
 static void begin_writing_locked(struct cache_layer *layer)
 {
+	cache_assert_locked(layer->cache);
 	layer->writable = true;
 	layer->stamp = 0;
 	if (layer->declared && !log_declare_locked(layer->cache, LOG_ENTRY, layer))
@@ -208,6 +219,7 @@ static struct cache_layer *open_locked(struct cache *cache, const struct cache_l
 {
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
+	cache_assert_locked(cache);
 	if (layer && layer->opens > 0) {
 		if (!is_shareable(layer, key, writable))
 			return NULL;
@@ -237,7 +249,7 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	struct cache_layer *layer;
 
 	cache_lock(cache);
-	wait_for_room_locked(cache, LOG_ENTRY);
+	wait_for_room_relock(cache, LOG_ENTRY);
 	layer = open_locked(cache, key, writable);
 	cache_unlock(cache);
 	return layer;
@@ -245,11 +257,12 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 
 /* Without dirty blocks it has nothing to be kept for when its generation cannot
  * be recorded. */
-static struct cache_layer *open_dirty_locked(struct cache *cache, const struct cache_layer_key *key,
+static struct cache_layer *open_dirty_relock(struct cache *cache, const struct cache_layer_key *key,
 					     uint64_t generation, int *result)
 {
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
+	cache_assert_locked(cache);
 	*result = -EBUSY;
 	if (layer && layer->opens > 0)
 		return NULL;
@@ -268,7 +281,7 @@ static struct cache_layer *open_dirty_locked(struct cache *cache, const struct c
 	/* What is dirty may fill the log, and leaves it only when this is open. */
 	if (!log_declare_locked(cache, LOG_MOVE, layer))
 		return NULL;
-	*result = log_wait_durable_locked(cache, log_flush_locked(cache));
+	*result = log_wait_durable_relock(cache, log_flush_locked(cache));
 	if (*result < 0)
 		return NULL;
 	layer->opens = 1;
@@ -282,8 +295,8 @@ struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cac
 	struct cache_layer *layer;
 
 	cache_lock(cache);
-	wait_for_room_locked(cache, LOG_MOVE);
-	layer = open_dirty_locked(cache, key, generation, result);
+	wait_for_room_relock(cache, LOG_MOVE);
+	layer = open_dirty_relock(cache, key, generation, result);
 	cache_unlock(cache);
 	return layer;
 }
@@ -360,6 +373,7 @@ struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *na
 /* False: the layer is not to be kept. */
 static bool record_stamp_locked(struct cache_layer *layer, uint64_t stamp)
 {
+	cache_assert_locked(layer->cache);
 	layer->stamp = stamp;
 	return stamp != 0 && log_declare_locked(layer->cache, LOG_ENTRY, layer);
 }
@@ -368,6 +382,7 @@ static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
 {
 	bool was_writable = layer->writable;
 
+	cache_assert_locked(layer->cache);
 	layer->writable = false;
 	if (layer->is_volatile || layer->status.state == CACHE_LAYER_DEGRADED || !layer->declared)
 		return false;
@@ -383,6 +398,7 @@ static void close_locked(struct cache_layer *layer, uint64_t stamp)
 	struct cache *cache = layer->cache;
 	uint32_t drop_id;
 
+	cache_assert_locked(layer->cache);
 	if (--layer->opens > 0 || is_kept_locked(layer, stamp))
 		return;
 	drop_id = layer->status.state == CACHE_LAYER_DEGRADED ? layer->drop_id : layer->declared ? layer->id : 0;
@@ -401,7 +417,7 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 	cache = layer->cache;
 	cache_lock(cache);
 	if (stamp != 0)
-		wait_for_room_locked(cache, LOG_ENTRY);
+		wait_for_room_relock(cache, LOG_ENTRY);
 	close_locked(layer, stamp);
 	cache_unlock(cache);
 }

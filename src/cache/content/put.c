@@ -52,6 +52,7 @@ void content_publish_locked(struct cache *cache, struct cache_layer *layer, cons
 	};
 	uint32_t superseded = index_insert(cache->index, grant->slot + at, &entry);
 
+	cache_assert_locked(cache);
 	if (superseded != INDEX_NO_SLOT) {
 		index_get(cache->index, superseded, &entry);
 		cache_layer_account_locked(layer, entry.flags, -1);
@@ -69,6 +70,7 @@ static uint64_t pinnable_locked(struct cache_layer *layer, uint64_t block, uint6
 	uint64_t taken = cache->pinned_blocks + cache->pinned_pending;
 	uint64_t i;
 
+	cache_assert_locked(layer->cache);
 	*new_blocks = 0;
 	for (i = 0; i < blocks; i++) {
 		uint32_t slot = index_find(cache->index, layer->id, block + i);
@@ -87,6 +89,7 @@ static uint64_t pinnable_locked(struct cache_layer *layer, uint64_t block, uint6
 
 static void mark_busy_locked(struct cache *cache, const struct log_grant *grant)
 {
+	cache_assert_locked(cache);
 	for (unsigned i = 0; i < grant->blocks; i++) {
 		uint32_t slot = index_find(cache->index, grant->layer, grant->block + i);
 
@@ -106,6 +109,7 @@ struct put {
 
 static int no_room_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	if (space_is_hopeless_locked(cache))
 		return -ENOSPC;
 	wake_reclaim_locked(cache);
@@ -119,6 +123,7 @@ static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_
 	enum cache_entry_kind kind = put->kind == PUT_CLEAN ? CACHE_ENTRY_CLEAN : CACHE_ENTRY_DIRTY;
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	if (put->kind == PUT_PINNED)
 		blocks = pinnable_locked(layer, block, blocks, &put->charged);
 	if (blocks == 0)
@@ -139,6 +144,7 @@ static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_
 /* A copy of the image's block is older than whatever came meanwhile. */
 static bool is_outdated_locked(const struct cache_layer *layer, const struct put *put, uint64_t block)
 {
+	cache_assert_locked(layer->cache);
 	if (put->kind != PUT_CLEAN || !layer->epochs)
 		return false;
 	return index_find(layer->cache->index, layer->id, block) != INDEX_NO_SLOT ||
@@ -152,6 +158,7 @@ static uint64_t loggable_locked(const struct cache_layer *layer, const struct pu
 {
 	uint64_t i = 0;
 
+	cache_assert_locked(layer->cache);
 	if (put->kind == PUT_CLEAN && layer->dirty_puts > 0)
 		return 0;
 	while (i < blocks && !is_outdated_locked(layer, put, block + i))
@@ -165,6 +172,7 @@ static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t bl
 	struct cache *cache = layer->cache;
 	int result = 0;
 
+	cache_assert_locked(layer->cache);
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	blocks = loggable_locked(layer, put, block, MIN(blocks, CACHE_SEGMENT_BLOCKS));
@@ -187,6 +195,7 @@ static void publish_block_locked(struct cache_layer *layer, const struct put *pu
 	struct cache *cache = layer->cache;
 	uint32_t slot = put->grant.slot + at;
 
+	cache_assert_locked(layer->cache);
 	if (is_outdated_locked(layer, put, put->grant.block + at))
 		return;
 	if (!put->overwrites) {
@@ -203,6 +212,7 @@ static bool publish_locked(struct cache_layer *layer, const struct put *put)
 	struct cache *cache = layer->cache;
 	bool wanted = layer->id == put->grant.layer && layer->status.state == CACHE_LAYER_ACTIVE;
 
+	cache_assert_locked(layer->cache);
 	for (unsigned i = 0; wanted && i < put->grant.blocks; i++)
 		publish_block_locked(layer, put, i);
 	if (!wanted && put->kind == PUT_DIRTY && !put->overwrites)
@@ -266,6 +276,7 @@ static void removed(void *opaque, uint32_t slot, const struct index_entry *entry
 
 static void remove_range_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
+	cache_assert_locked(layer->cache);
 	if (layer->live_blocks > 0)
 		index_remove_range(layer->cache->index, layer->id, block, blocks, removed, layer);
 }
@@ -277,12 +288,14 @@ static bool zero_range_fits_locked(const struct cache_layer *layer, uint64_t blo
 	uint64_t count = block + blocks + 1 - from;
 	uint64_t run;
 
+	cache_assert_locked(layer->cache);
 	return intervals_length(layer->zeros) < LAYER_ZERO_RANGES_MAX ||
 	       intervals_contains(layer->zeros, from, count, &run) || run < count;
 }
 
 static void set_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
+	cache_assert_locked(layer->cache);
 	if (!layer->zeros)
 		layer->zeros = intervals_new();
 	intervals_add(layer->zeros, block, blocks);
@@ -294,6 +307,7 @@ static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint
 	struct cache *cache = layer->cache;
 	struct epoch_place place;
 
+	cache_assert_locked(layer->cache);
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	cache_dirty_bound_epoch_locked(layer);
@@ -307,6 +321,7 @@ static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint
 
 static int put_pinned_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
+	cache_assert_locked(layer->cache);
 	if (!layer->zeros)
 		layer->zeros = intervals_new();
 	if (!zero_range_fits_locked(layer, block, blocks))
@@ -333,6 +348,7 @@ static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blo
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks)) {
 		if (cache->state != CACHE_ACTIVE || space_is_hopeless_locked(cache)) {
 			cache_layer_degrade_locked(layer, cache->state != CACHE_ACTIVE ? cache->reason : FULL);

@@ -34,6 +34,7 @@ static bool is_to_be_had_locked(const struct cache *cache, uint32_t slot)
 	const struct cache_buffer *buffer = cache->segments[segment_of(slot)].buffer;
 	struct index_entry entry;
 
+	cache_assert_locked(cache);
 	index_get(cache->index, slot, &entry);
 	return (entry.flags & INDEX_PINNED) || (buffer && block_in_segment(slot) >= buffer->first);
 }
@@ -42,6 +43,7 @@ static struct cache_extent hit_locked(const struct cache_layer *layer, uint32_t 
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	if (cache->silent)
 		return (struct cache_extent){is_to_be_had_locked(cache, slot) ? CACHE_HIT : CACHE_MISS, 1};
 	return (struct cache_extent){CACHE_HIT, index_run(cache->index, slot, layer->id, block, limit)};
@@ -54,6 +56,7 @@ static struct cache_extent lookup_locked(const struct cache_layer *layer, uint64
 	bool zero = false;
 	uint64_t run;
 
+	cache_assert_locked(layer->cache);
 	*slot = INDEX_NO_SLOT;
 	if (layer->status.state != CACHE_LAYER_ACTIVE)
 		return (struct cache_extent){CACHE_MISS, limit};
@@ -79,11 +82,12 @@ struct cache_extent cache_lookup(struct cache_layer *layer, uint64_t block, uint
 }
 
 /* The blocks from BLOCK on, up to LIMIT, of which the layer has none live. */
-static uint64_t far_gap_locked(const struct cache_layer *layer, uint64_t block, uint64_t limit)
+static uint64_t far_gap_relock(const struct cache_layer *layer, uint64_t block, uint64_t limit)
 {
 	struct cache *cache = layer->cache;
 	struct index_walk walk;
 
+	cache_assert_locked(layer->cache);
 	if (layer->live_blocks == 0)
 		return limit;
 	index_walk_begin(cache->index, &walk, layer->id, block, limit);
@@ -106,7 +110,7 @@ static struct cache_extent extend_far(struct cache_layer *layer, uint64_t block,
 	cache_lock(layer->cache);
 	id = layer->id;
 	if (layer->status.state == CACHE_LAYER_ACTIVE)
-		far.blocks = near.blocks + far_gap_locked(layer, block + near.blocks, limit - near.blocks);
+		far.blocks = near.blocks + far_gap_relock(layer, block + near.blocks, limit - near.blocks);
 	if (layer->status.state == CACHE_LAYER_ACTIVE && layer->zeros &&
 	    intervals_contains(layer->zeros, block, far.blocks, &far.blocks))
 		far.answer = CACHE_ZERO;
@@ -138,6 +142,7 @@ static int give_up_locked(struct cache *cache, uint32_t slot, bool lost)
 	struct index_entry entry;
 	struct cache_layer *layer;
 
+	cache_assert_locked(cache);
 	index_get(cache->index, slot, &entry);
 	layer = layers_by_id(cache->layers, entry.layer);
 	if (!layer || !(entry.flags & INDEX_LIVE))
@@ -158,6 +163,7 @@ static bool note_damage_locked(struct cache *cache)
 {
 	bool first = !cache->damage_logged;
 
+	cache_assert_locked(cache);
 	cache->damage_logged = true;
 	return first;
 }
@@ -179,6 +185,7 @@ struct check {
 
 static void collect_unproven_locked(const struct cache_io *io, unsigned blocks, struct check *check)
 {
+	cache_assert_locked(io->cache);
 	check->count = 0;
 	for (unsigned i = 0; i < blocks; i++) {
 		struct index_entry entry;
@@ -205,6 +212,7 @@ static int apply_checks_locked(struct cache *cache, const struct check *check, b
 {
 	int result = 0;
 
+	cache_assert_locked(cache);
 	for (unsigned i = 0; i < check->count; i++) {
 		int one = 0;
 
@@ -226,6 +234,7 @@ static void release_segment_locked(struct cache *cache, uint32_t slot)
 {
 	struct cache_segment *segment = &cache->segments[segment_of(slot)];
 
+	cache_assert_locked(cache);
 	if (--segment->readers == 0 && cache->reclaim.waiting)
 		pthread_cond_broadcast(&cache->changed);
 }
@@ -234,6 +243,7 @@ static int settle_failed_locked(struct cache_io *io, unsigned blocks, bool *firs
 {
 	int result = -EAGAIN;
 
+	cache_assert_locked(io->cache);
 	for (unsigned i = 0; i < blocks; i++)
 		if (give_up_locked(io->cache, io->slot + i, false) == -EIO)
 			result = -EIO;
@@ -306,6 +316,7 @@ static uint64_t trim_run_locked(struct cache *cache, uint32_t slot, uint64_t blo
 	const struct cache_buffer *buffer = cache->segments[segment_of(slot)].buffer;
 	unsigned first = block_in_segment(slot);
 
+	cache_assert_locked(cache);
 	if (buffer && first < buffer->first)
 		blocks = MIN(blocks, buffer->first - first);
 	for (uint64_t i = 0; i < blocks; i++) {
@@ -325,6 +336,7 @@ static struct cache_buffer *hold_locked(struct cache *cache, uint32_t slot)
 {
 	struct cache_segment *segment = &cache->segments[segment_of(slot)];
 
+	cache_assert_locked(cache);
 	if (segment->buffer && block_in_segment(slot) >= segment->buffer->first) {
 		segment->buffer->references++;
 		return segment->buffer;

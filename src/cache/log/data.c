@@ -28,6 +28,7 @@ static bool add_run(struct log_record *record, enum cache_entry_kind kind, uint6
 bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer,
 			enum cache_entry_kind kind, uint64_t block, uint64_t limit, struct log_grant *grant)
 {
+	cache_assert_locked(cache);
 	*grant = (struct log_grant){.layer = layer->id, .block = block};
 	if (!layer->is_volatile && !layer->declared && !log_declare_locked(cache, purpose, layer))
 		return false;
@@ -54,6 +55,7 @@ bool log_overwrite_locked(struct cache *cache, struct cache_layer *layer, uint64
 	struct index_entry entry;
 	unsigned run;
 
+	cache_assert_locked(cache);
 	if (slot == INDEX_NO_SLOT || slot <= record->slot || segment_of(slot) != segment_of(record->slot))
 		return false;
 	index_get(cache->index, slot, &entry);

@@ -9,6 +9,7 @@
 static struct log_record *append_locked(struct cache *cache, enum log_purpose purpose, uint32_t layer,
 					enum cache_entry_kind kind, uint64_t block, const le64 *words, unsigned count)
 {
+	cache_assert_locked(cache);
 	for (int tries = 0; tries < 2; tries++) {
 		struct log_record *record = log_open_record_locked(cache, purpose);
 		le64 *place = record ? cache_record_add(log_header_of(record), layer, kind, block, count) : NULL;
@@ -36,6 +37,7 @@ bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct ca
 	size_t words = (sizeof(ondisk.fixed) + round_up(name_bytes, sizeof(le64))) / sizeof(le64);
 	struct log_record *record;
 
+	cache_assert_locked(cache);
 	memcpy(ondisk.fixed.identity, layer->identity, CACHE_ID_BYTES);
 	ondisk.fixed.stamp = le64_of(layer->stamp);
 	ondisk.fixed.size_bytes = le64_of(layer->size_bytes);
@@ -57,6 +59,7 @@ static bool log_zeros_locked(struct cache *cache, enum log_purpose purpose, cons
 {
 	uint64_t end = zeros.first + zeros.count;
 
+	cache_assert_locked(cache);
 	for (uint64_t block = zeros.first; block < end;) {
 		uint64_t gap = index_gap(cache->index, layer->id, block, end - block);
 		le64 word = le64_of(gap);
@@ -73,6 +76,7 @@ bool log_declare_orphan_locked(struct cache *cache, enum log_purpose purpose, st
 	uint64_t before = layer->declared_segment;
 	bool logged = log_declare_locked(cache, purpose, layer);
 
+	cache_assert_locked(cache);
 	for (unsigned i = 0; logged && layer->zeros && i < intervals_length(layer->zeros); i++)
 		logged = log_zeros_locked(cache, purpose, layer, intervals_get(layer->zeros, i));
 	if (!logged)
@@ -84,11 +88,13 @@ bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint
 {
 	le64 word = le64_of(blocks);
 
+	cache_assert_locked(cache);
 	return append_locked(cache, LOG_ENTRY, layer, CACHE_ENTRY_FORGET, block, &word, 1);
 }
 
 bool log_drop_locked(struct cache *cache, uint32_t layer)
 {
+	cache_assert_locked(cache);
 	return append_locked(cache, LOG_ENTRY, layer, CACHE_ENTRY_DROP, 0, NULL, 0);
 }
 
@@ -102,6 +108,7 @@ bool log_zero_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64
 	le64 word = le64_of(blocks);
 	struct log_record *record = append_locked(cache, LOG_PUT, layer, CACHE_ENTRY_ZERO, block, &word, 1);
 
+	cache_assert_locked(cache);
 	if (record)
 		*place = place_of(record);
 	return record;
@@ -111,6 +118,7 @@ bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t 
 {
 	struct log_record *record = append_locked(cache, purpose, layer, CACHE_ENTRY_BARRIER, 0, NULL, 0);
 
+	cache_assert_locked(cache);
 	if (record)
 		*place = place_of(record);
 	return record;
@@ -120,5 +128,6 @@ bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_
 {
 	le64 words[2] = {le64_of(place.slot), le64_of(place.blocks)};
 
+	cache_assert_locked(cache);
 	return append_locked(cache, LOG_MOVE, layer, kind, 0, words, 2);
 }

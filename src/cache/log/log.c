@@ -60,6 +60,7 @@ static bool bind_buffer_locked(struct cache *cache)
 	struct cache_buffer *buffer;
 	struct list *node;
 
+	cache_assert_locked(cache);
 	if (segment->buffer)
 		return true;
 	node = list_pop(&cache->log.free_buffers);
@@ -76,6 +77,7 @@ static bool bind_buffer_locked(struct cache *cache)
 
 void log_put_buffer_locked(struct cache *cache, struct cache_buffer *buffer)
 {
+	cache_assert_locked(cache);
 	if (--buffer->references > 0)
 		return;
 	cache->segments[buffer->segment].buffer = NULL;
@@ -104,6 +106,7 @@ static void seal_locked(struct cache *cache, struct log_record *record)
 		.previous = log->previous,
 	};
 
+	cache_assert_locked(cache);
 	if (block_in_segment(record->slot) == 0) {
 		segment->sequence = place.sequence;
 		segment->previous = place.previous;
@@ -119,6 +122,7 @@ static void seal_ready_locked(struct cache *cache)
 {
 	struct list *node;
 
+	cache_assert_locked(cache);
 	while ((node = list_first(&cache->log.building))) {
 		struct log_record *record = container_of(node, struct log_record, link);
 
@@ -135,6 +139,7 @@ void log_close_record_locked(struct cache *cache)
 	struct log_record *record = cache->log.open;
 	uint64_t next;
 
+	cache_assert_locked(cache);
 	if (!record)
 		return;
 	cache->log.open = NULL;
@@ -152,6 +157,7 @@ struct log_record *log_open_record_locked(struct cache *cache, enum log_purpose 
 	struct log *log = &cache->log;
 	struct log_record *record;
 
+	cache_assert_locked(cache);
 	if (!space_has_room_locked(cache, purpose) || !bind_buffer_locked(cache))
 		return NULL;
 	if (log->open)
@@ -173,6 +179,7 @@ struct log_record *log_open_record_locked(struct cache *cache, enum log_purpose 
 
 void log_release_record_locked(struct cache *cache, struct log_record *record)
 {
+	cache_assert_locked(cache);
 	list_remove(&record->link);
 	list_prepend(&cache->log.free, &record->link);
 	cache->log.free_records++;
@@ -181,12 +188,14 @@ void log_release_record_locked(struct cache *cache, struct log_record *record)
 
 void log_close_if_full_locked(struct cache *cache, struct log_record *record)
 {
+	cache_assert_locked(cache);
 	if (log_blocks_left(record) == 0 || cache_record_room(log_header_of(record)) < 1)
 		log_close_record_locked(cache);
 }
 
 void log_copied_locked(struct cache *cache, struct log_record *record)
 {
+	cache_assert_locked(cache);
 	if (--record->copies == 0 && record != cache->log.open)
 		seal_ready_locked(cache);
 }
@@ -195,17 +204,19 @@ void log_copied_locked(struct cache *cache, struct log_record *record)
 
 uint64_t log_flush_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	log_close_record_locked(cache);
 	wake_to_sync_locked(cache, cache->log.next_sequence - 1);
 	return cache->log.next_sequence - 1;
 }
 
-int log_wait_durable_locked(struct cache *cache, uint64_t sequence)
+int log_wait_durable_relock(struct cache *cache, uint64_t sequence)
 {
+	cache_assert_locked(cache);
 	while (cache->log.durable < sequence) {
 		if (cache->state != CACHE_ACTIVE)
 			return cache->failure;
-		pthread_cond_wait(&cache->changed, &cache->lock);
+		lock_wait(&cache->lock, &cache->changed);
 	}
 	return 0;
 }

@@ -32,7 +32,7 @@ void log_close_record_locked(struct cache *cache);
 uint64_t log_flush_locked(struct cache *cache);
 /* Waits for that, lock released meanwhile. 0, or -errno when the cache is
  * suspended. */
-int log_wait_durable_locked(struct cache *cache, uint64_t sequence);
+int log_wait_durable_relock(struct cache *cache, uint64_t sequence);
 
 /* RECORD is durable: its memory goes back. */
 void log_release_record_locked(struct cache *cache, struct log_record *record);

@@ -14,26 +14,31 @@ uint64_t space_free_segments_locked(const struct cache *cache)
 {
 	uint64_t ring = cache->ring_segments;
 
+	cache_assert_locked(cache);
 	return (cache->tail_segment + ring - segment_of(cache->log.head_slot) - 1) % ring;
 }
 
 uint64_t space_log_blocks_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS;
 }
 
 uint64_t space_pinned_max_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS * 3 / 4;
 }
 
 uint64_t space_dirty_max_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return cache->dirty_max ? cache->dirty_max : space_log_blocks_locked(cache);
 }
 
 bool space_takes_dirty_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return (!cache->dirty_max || cache->dirty_blocks < cache->dirty_max) &&
 	       cache->dirty_zeros < LAYER_ZERO_RANGES_MAX;
 }
@@ -42,6 +47,7 @@ bool space_takes_dirty_locked(const struct cache *cache)
 
 bool space_has_segments_locked(const struct cache *cache, enum log_purpose purpose)
 {
+	cache_assert_locked(cache);
 	return space_free_segments_locked(cache) > reserved_segments[purpose];
 }
 
@@ -50,6 +56,7 @@ bool space_has_room_locked(const struct cache *cache, enum log_purpose purpose)
 	const struct log *log = &cache->log;
 	bool bound = cache->segments[segment_of(log->head_slot)].buffer;
 
+	cache_assert_locked(cache);
 	if (cache->state != CACHE_ACTIVE || !space_has_segments_locked(cache, purpose) ||
 	    (cache->owes && purpose != LOG_MOVE))
 		return false;
@@ -64,6 +71,7 @@ bool space_has_room_locked(const struct cache *cache, enum log_purpose purpose)
 
 uint64_t space_low_water_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return CLAMP(cache->ring_segments / LOW_WATER_SHARE, LOW_WATER_MIN, LOW_WATER_MAX);
 }
 
@@ -72,6 +80,7 @@ static uint64_t full_segments_locked(const struct cache *cache)
 {
 	uint64_t ring = cache->ring_segments;
 
+	cache_assert_locked(cache);
 	return (segment_of(cache->log.head_slot) + ring - cache->reclaim.segment) % ring;
 }
 
@@ -79,12 +88,14 @@ bool space_has_victim_locked(const struct cache *cache)
 {
 	uint64_t next = (cache->reclaim.segment + 1) % cache->ring_segments;
 
+	cache_assert_locked(cache);
 	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0 &&
 	       cache->segments[cache->reclaim.segment].dirty == 0;
 }
 
 bool space_is_blocked_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return space_free_segments_locked(cache) < 2 * space_low_water_locked(cache) &&
 	       full_segments_locked(cache) > 0 && cache->segments[cache->reclaim.segment].dirty > 0;
 }
@@ -92,18 +103,21 @@ bool space_is_blocked_locked(const struct cache *cache)
 /* Moving them would free next to nothing. */
 static bool fills_log_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return cache->pinned_blocks > full_segments_locked(cache) * SEGMENT_DATA_BLOCKS * 3 / 4;
 }
 
 /* Segments that are emptied will be free. */
 bool space_is_hopeless_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return !space_has_segments_locked(cache, LOG_PUT) && cache->reclaim.segment == cache->tail_segment &&
 	       fills_log_locked(cache) && cache->dirty_blocks == 0 && cache->dirty_zeros == 0;
 }
 
 bool space_wants_reclaim_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return cache->state == CACHE_ACTIVE && space_free_segments_locked(cache) < space_low_water_locked(cache) &&
 	       !fills_log_locked(cache) && space_has_victim_locked(cache);
 }

@@ -23,6 +23,7 @@ void wake_writer_locked(struct cache *cache)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	writer->wanted = true;
 	if (writer->held || writer->posted || !cache->started)
 		return;
@@ -34,6 +35,7 @@ void wake_to_seal_locked(struct cache *cache)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	writer->seal_at_ns = loop_now_ns() + SEAL_NS;
 	/* It looks at the time when it wakes. */
 	if (writer->next_look_ns > writer->seal_at_ns)
@@ -42,6 +44,7 @@ void wake_to_seal_locked(struct cache *cache)
 
 void wake_to_sync_locked(struct cache *cache, uint64_t sequence)
 {
+	cache_assert_locked(cache);
 	cache->writer.sync_wanted = MAX(cache->writer.sync_wanted, sequence);
 	wake_writer_locked(cache);
 }
@@ -50,6 +53,7 @@ void wake_to_sync_before_locked(struct cache *cache, uint64_t until_ns)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	if (writer->sync_at_ns == 0 || until_ns < writer->sync_at_ns)
 		writer->sync_at_ns = until_ns;
 	wake_writer_locked(cache);
@@ -59,6 +63,7 @@ void wake_to_sync_before_locked(struct cache *cache, uint64_t until_ns)
 
 void wake_migration_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	cache->kicked = true;
 	pthread_cond_signal(&cache->work);
 }
@@ -76,9 +81,12 @@ void cache_wait_work(struct cache *cache, uint64_t until_ns)
 	int result = 0;
 
 	cache_lock(cache);
-	while (!cache->kicked && result == 0)
-		result = until_ns == UINT64_MAX ? pthread_cond_wait(&cache->work, &cache->lock)
-						: pthread_cond_timedwait(&cache->work, &cache->lock, &until);
+	while (!cache->kicked && result == 0) {
+		if (until_ns == UINT64_MAX)
+			lock_wait(&cache->lock, &cache->work);
+		else
+			result = lock_wait_until(&cache->lock, &cache->work, &until);
+	}
 	cache->kicked = false;
 	cache_unlock(cache);
 }
@@ -87,6 +95,7 @@ void cache_wait_work(struct cache *cache, uint64_t until_ns)
 
 void wake_reclaim_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	if (space_wants_reclaim_locked(cache))
 		pthread_cond_signal(&cache->reclaim.wanted);
 	else if (space_is_blocked_locked(cache))
@@ -95,9 +104,10 @@ void wake_reclaim_locked(struct cache *cache)
 
 bool wake_wait_reclaim_relock(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	cache->reclaim.waiting = true;
 	if (!cache->reclaim.stop)
-		pthread_cond_wait(&cache->changed, &cache->lock);
+		lock_wait(&cache->lock, &cache->changed);
 	cache->reclaim.waiting = false;
 	return !cache->reclaim.stop;
 }
@@ -112,6 +122,7 @@ void wake_waiters_locked(struct cache *cache)
 	struct list waiters;
 	struct list *node;
 
+	cache_assert_locked(cache);
 	if (!room || list_is_empty(&cache->waiters))
 		return;
 	list_init(&waiters);
@@ -149,8 +160,9 @@ void cache_wait(struct cache *cache, struct cache_waiter *waiter)
 
 /* ---- Who waits for a flush ----------------------------------------------- */
 
-void wake_flush_locked(struct cache_flush *flush, int result)
+void wake_flush_locked(struct cache *cache, struct cache_flush *flush, int result)
 {
+	cache_assert_locked(cache);
 	flush->result = result;
 	loop_post(aio_queue_loop(flush->queue), &flush->task);
 }
@@ -164,12 +176,13 @@ void wake_flushes_locked(struct cache *cache)
 {
 	struct list *node;
 
+	cache_assert_locked(cache);
 	while ((node = list_first(&cache->flushes))) {
 		bool durable = flush_of(node)->sequence <= cache->log.durable;
 
 		if (!durable && cache->state == CACHE_ACTIVE)
 			return;
 		list_remove(node);
-		wake_flush_locked(flush_of(node), durable ? 0 : -EIO);
+		wake_flush_locked(cache, flush_of(node), durable ? 0 : -EIO);
 	}
 }

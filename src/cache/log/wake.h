@@ -29,7 +29,7 @@ void wake_waiters_locked(struct cache *cache);
 
 struct cache_flush;
 /* Posts FLUSH with RESULT. */
-void wake_flush_locked(struct cache_flush *flush, int result);
+void wake_flush_locked(struct cache *cache, struct cache_flush *flush, int result);
 /* Posts the flushes of what is durable now, or will not become so. */
 void wake_flushes_locked(struct cache *cache);
 

@@ -50,16 +50,19 @@ static uint64_t place_distance_locked(const struct cache *cache, struct epoch_pl
 {
 	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
 
+	cache_assert_locked(cache);
 	return cache_slot_distance(tail, place.slot, cache->ring_segments) + 1 + place.blocks;
 }
 
 static uint64_t slot_distance_locked(const struct cache *cache, uint32_t slot)
 {
+	cache_assert_locked(cache);
 	return cache_slot_distance(cache->tail_segment * CACHE_SEGMENT_BLOCKS, slot, cache->ring_segments);
 }
 
 static bool is_due_locked(const struct cache *cache, const struct epochs *epochs, const struct epoch_event *event)
 {
+	cache_assert_locked(cache);
 	return epochs->begun &&
 	       place_distance_locked(cache, event->place) <= place_distance_locked(cache, epochs->begun_place);
 }
@@ -71,6 +74,7 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 	bool found = epochs->begun;
 	unsigned zeros = 0;
 
+	cache_assert_locked(layer->cache);
 	*range = (struct epoch_range){
 		.first = epochs->first,
 		.end = epochs->begun_place,
@@ -100,17 +104,19 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
  * the tail while the lock is let go (invariant 6). */
 static void hold_end_locked(struct cache *cache, const struct epoch_range *range, int change)
 {
+	cache_assert_locked(cache);
 	cache->segments[segment_of(range->end.slot)].dirty += (uint32_t)change;
 }
 
 /* Nothing that is in the batch is being copied any more, and what can be is
  * durable; a suspended cache has it in memory. */
-static void settle_locked(struct cache *cache, uint64_t sequence)
+static void settle_relock(struct cache *cache, uint64_t sequence)
 {
 	struct list *node;
 
+	cache_assert_locked(cache);
 	log_flush_locked(cache);
-	(void)log_wait_durable_locked(cache, sequence);
+	(void)log_wait_durable_relock(cache, sequence);
 	while ((node = list_first(&cache->log.building)) &&
 	       container_of(node, struct log_record, link)->sequence <= sequence) {
 		cache_unlock(cache);
@@ -125,6 +131,7 @@ static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
 	struct epochs *epochs = layer->epochs;
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	if (epochs->begun && epochs->begun_logged && epoch_place_equal(epochs->begun_place, end))
 		return true;
 	epochs->begun_logged = cache->state == CACHE_ACTIVE;
@@ -132,11 +139,12 @@ static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
 }
 
 /* False: no epoch is complete, or the layer was given up. */
-static bool begin_locked(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
+static bool begin_relock(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
 {
 	struct cache *cache = layer->cache;
 	struct epochs *epochs = layer->epochs;
 
+	cache_assert_locked(layer->cache);
 	if (!epochs || epochs_is_empty(epochs))
 		return false;
 	if (!choose_end_locked(layer, limits, range)) {
@@ -148,7 +156,7 @@ static bool begin_locked(struct cache_layer *layer, const struct cache_batch_lim
 		return false;
 	epochs->begun = true;
 	epochs->begun_place = range->end;
-	settle_locked(cache, cache->log.next_sequence - 1);
+	settle_relock(cache, cache->log.next_sequence - 1);
 	return layer->epochs == epochs;
 }
 
@@ -159,6 +167,7 @@ static void copy_zero_events_locked(struct collection *collection, const struct 
 {
 	uint64_t end = place_distance_locked(layer->cache, range->end);
 
+	cache_assert_locked(collection->source.cache);
 	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, i);
 
@@ -172,6 +181,7 @@ static void copy_zero_events_locked(struct collection *collection, const struct 
 /* The zero ranges that were logged before slot DISTANCE. */
 static void pass_zeros_locked(struct collection *collection, uint64_t distance)
 {
+	cache_assert_locked(collection->source.cache);
 	while (collection->next_zero < collection->zero_events->len) {
 		const struct epoch_event *event =
 			&g_array_index(collection->zero_events, struct epoch_event, collection->next_zero);
@@ -188,6 +198,7 @@ static void collect_slot_locked(struct collection *collection, uint32_t slot, ui
 	struct index_entry entry;
 	struct batch_item item;
 
+	cache_assert_locked(collection->source.cache);
 	index_get(collection->source.cache->index, slot, &entry);
 	if (entry.layer != collection->source.layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
 		return;
@@ -201,11 +212,12 @@ static void collect_slot_locked(struct collection *collection, uint32_t slot, ui
 
 /* Lets others have the lock. Where the tail passed SLOT meanwhile, which had
  * nothing dirty before it then, the walk goes on from the tail. */
-static uint64_t pause_walk_locked(struct cache *cache, uint64_t slot)
+static uint64_t pause_walk_relock(struct cache *cache, uint64_t slot)
 {
 	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS, now;
 	uint64_t distance = cache_slot_distance(tail, slot, cache->ring_segments);
 
+	cache_assert_locked(cache);
 	cache_unlock(cache);
 	cache_lock(cache);
 	now = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
@@ -217,14 +229,16 @@ static uint64_t first_slot_locked(const struct cache *cache, const struct epoch_
 {
 	bool passed = slot_distance_locked(cache, range->first) >= place_distance_locked(cache, range->end);
 
+	cache_assert_locked(cache);
 	return passed ? cache->tail_segment * CACHE_SEGMENT_BLOCKS : range->first;
 }
 
 /* EACH slot of RANGE in log order, but for segments without a dirty one; the
  * lock is let go between segments. */
-static void walk_range_locked(struct cache *cache, const struct epoch_range *range,
+static void walk_range_relock(struct cache *cache, const struct epoch_range *range,
 			      void (*each)(void *opaque, uint32_t slot, uint64_t distance), void *opaque)
 {
+	cache_assert_locked(cache);
 	for (uint64_t slot = first_slot_locked(cache, range);;) {
 		uint64_t distance = slot_distance_locked(cache, (uint32_t)slot);
 
@@ -236,7 +250,7 @@ static void walk_range_locked(struct cache *cache, const struct epoch_range *ran
 			each(opaque, (uint32_t)slot, distance);
 		slot = (slot + 1) % (cache->ring_segments * CACHE_SEGMENT_BLOCKS);
 		if (slot % CACHE_SEGMENT_BLOCKS == 0)
-			slot = pause_walk_locked(cache, slot);
+			slot = pause_walk_relock(cache, slot);
 	}
 }
 
@@ -245,11 +259,12 @@ static void collect_slot(void *opaque, uint32_t slot, uint64_t distance)
 	collect_slot_locked(opaque, slot, distance);
 }
 
-static void collect_locked(struct collection *collection, const struct cache_layer *layer,
+static void collect_relock(struct collection *collection, const struct cache_layer *layer,
 			   const struct epoch_range *range)
 {
+	cache_assert_locked(collection->source.cache);
 	copy_zero_events_locked(collection, layer, range);
-	walk_range_locked(collection->source.cache, range, collect_slot, collection);
+	walk_range_relock(collection->source.cache, range, collect_slot, collection);
 	if (collection->zeros)
 		pass_zeros_locked(collection, UINT64_MAX);
 }
@@ -373,10 +388,10 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 
 	*batch = NULL;
 	cache_lock(layer->cache);
-	if (begin_locked(layer, limits, &range)) {
+	if (begin_relock(layer, limits, &range)) {
 		hold_end_locked(layer->cache, &range, 1);
 		*batch = batch_new(layer, &range);
-		collect_locked(&collection, layer, &range);
+		collect_relock(&collection, layer, &range);
 	}
 	cache_unlock(layer->cache);
 	if (!*batch)
@@ -417,6 +432,7 @@ static bool refuse_locked(struct cache_layer *layer, const struct epoch_range *r
 	struct epochs *epochs = layer->epochs;
 	struct epoch_range next;
 
+	cache_assert_locked(layer->cache);
 	epochs->begun = range->bound;
 	epochs->begun_place = range->bound_place;
 	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
@@ -476,6 +492,7 @@ static unsigned clean_events_locked(struct cache_layer *layer, struct epoch_plac
 	uint64_t distance = place_distance_locked(layer->cache, end);
 	unsigned count = 0;
 
+	cache_assert_locked(layer->cache);
 	for (; count < epochs_length(layer->epochs); count++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, count);
 
@@ -489,7 +506,7 @@ static unsigned clean_events_locked(struct cache_layer *layer, struct epoch_plac
 	return count;
 }
 
-static void done_locked(struct cache_layer *layer, const struct epoch_range *range)
+static void done_relock(struct cache_layer *layer, const struct epoch_range *range)
 {
 	struct cleaning cleaning = {.layer = layer};
 	struct cache *cache = layer->cache;
@@ -497,7 +514,8 @@ static void done_locked(struct cache_layer *layer, const struct epoch_range *ran
 	uint32_t id = layer->id;
 	unsigned events;
 
-	walk_range_locked(cache, range, clean_slot, &cleaning);
+	cache_assert_locked(layer->cache);
+	walk_range_relock(cache, range, clean_slot, &cleaning);
 	if (layer->id != id || !layer->epochs)
 		return;
 	events = clean_events_locked(layer, range->end);
@@ -515,7 +533,7 @@ void cache_batch_done(struct cache_batch *batch)
 
 	cache_lock(layer->cache);
 	if (layer->id == batch->layer_id && layer->epochs)
-		done_locked(layer, batch->range);
+		done_relock(layer, batch->range);
 	hold_end_locked(layer->cache, batch->range, -1);
 	wake_reclaim_locked(layer->cache);
 	cache_unlock(layer->cache);

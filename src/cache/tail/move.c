@@ -31,8 +31,9 @@ struct victim {
 };
 
 /* Needs the segment's records to be durable, its buffer to be gone. */
-static bool wait_for_buffer_locked(struct cache *cache, uint64_t segment)
+static bool wait_for_buffer_relock(struct cache *cache, uint64_t segment)
 {
+	cache_assert_locked(cache);
 	while (cache->segments[segment].buffer) {
 		log_flush_locked(cache);
 		if (!wake_wait_reclaim_relock(cache))
@@ -45,6 +46,7 @@ static bool wait_for_buffer_locked(struct cache *cache, uint64_t segment)
 
 static bool get_live_locked(struct cache *cache, uint32_t slot, struct index_entry *entry)
 {
+	cache_assert_locked(cache);
 	index_get(cache->index, slot, entry);
 	return (entry->flags & INDEX_LIVE) && layers_by_id(cache->layers, entry->layer);
 }
@@ -55,6 +57,7 @@ static unsigned count_pinned_locked(struct victim *victim)
 	struct index_entry entry;
 	unsigned count = 0;
 
+	cache_assert_locked(victim->cache);
 	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++)
 		if (get_live_locked(victim->cache, first + i, &entry) && (entry.flags & INDEX_PINNED))
 			count++;
@@ -63,6 +66,7 @@ static unsigned count_pinned_locked(struct victim *victim)
 
 static void drop_locked(struct cache *cache, const struct index_entry *entry)
 {
+	cache_assert_locked(cache);
 	index_remove(cache->index, entry->layer, entry->block);
 	cache_layer_account_locked(layers_by_id(cache->layers, entry->layer), entry->flags, -1);
 	counter_add(cache_dropped_blocks, 1);
@@ -73,6 +77,7 @@ static void choose_locked(struct victim *victim)
 	uint32_t first = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS);
 	unsigned hot_budget = (CACHE_SEGMENT_BLOCKS - count_pinned_locked(victim)) / 2;
 
+	cache_assert_locked(victim->cache);
 	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++) {
 		struct index_entry entry;
 
@@ -134,11 +139,12 @@ static bool read_block(const struct victim *victim, unsigned block)
 
 /* Waits until no put is about to supersede the block (invariant 6) and there is
  * room for it. False: it need not move, or *STOP: cannot. */
-static bool reserve_move_locked(struct victim *victim, uint32_t slot, struct index_entry *entry,
+static bool reserve_move_relock(struct victim *victim, uint32_t slot, struct index_entry *entry,
 				struct log_grant *grant, bool *stop)
 {
 	struct cache *cache = victim->cache;
 
+	cache_assert_locked(victim->cache);
 	while (get_live_locked(cache, slot, entry)) {
 		struct cache_layer *layer = layers_by_id(cache->layers, entry->layer);
 		enum cache_entry_kind kind = entry->flags & INDEX_PINNED ? CACHE_ENTRY_DIRTY : CACHE_ENTRY_CLEAN;
@@ -159,6 +165,7 @@ static void publish_move_locked(struct victim *victim, uint32_t slot, bool intac
 	struct cache *cache = victim->cache;
 	struct index_entry now;
 
+	cache_assert_locked(victim->cache);
 	if (get_live_locked(cache, slot, &now)) {
 		struct cache_layer *layer = layers_by_id(cache->layers, now.layer);
 		unsigned kept = now.flags & (INDEX_PINNED | INDEX_LOST | INDEX_BUSY);
@@ -174,6 +181,7 @@ static bool drop_damaged_locked(struct victim *victim, uint32_t slot, bool intac
 {
 	struct index_entry entry;
 
+	cache_assert_locked(victim->cache);
 	if (intact || !get_live_locked(victim->cache, slot, &entry) || (entry.flags & INDEX_LOST))
 		return false;
 	counter_add(cache_damaged_blocks, 1);
@@ -198,7 +206,7 @@ static bool move_block(struct victim *victim, unsigned block)
 	index_get(cache->index, slot, &entry);
 	intact = intact && entry.checksum == checksum;
 	if (!drop_damaged_locked(victim, slot, intact))
-		reserved = reserve_move_locked(victim, slot, &entry, &grant, &stop);
+		reserved = reserve_move_relock(victim, slot, &entry, &grant, &stop);
 	cache_unlock(cache);
 	if (!reserved)
 		return !stop;
@@ -234,13 +242,15 @@ static void find_declared(void *opaque, struct cache_layer *layer)
 
 static bool declare_locked(struct cache *cache, struct cache_layer *layer)
 {
+	cache_assert_locked(cache);
 	return layer->orphan ? log_declare_orphan_locked(cache, LOG_MOVE, layer)
 			     : log_declare_locked(cache, LOG_MOVE, layer);
 }
 
 /* A closed layer with nothing cached is forgotten instead. */
-static bool declare_again_locked(struct cache *cache, uint64_t segment)
+static bool declare_again_relock(struct cache *cache, uint64_t segment)
 {
+	cache_assert_locked(cache);
 	for (;;) {
 		struct declared declared = {.segment = segment};
 
@@ -257,8 +267,9 @@ static bool declare_again_locked(struct cache *cache, uint64_t segment)
 	}
 }
 
-static bool clear_segment_locked(struct cache *cache, uint64_t segment)
+static bool clear_segment_relock(struct cache *cache, uint64_t segment)
 {
+	cache_assert_locked(cache);
 	while (cache->segments[segment].readers > 0)
 		if (!wake_wait_reclaim_relock(cache))
 			return false;
@@ -273,7 +284,7 @@ bool move_out_of_segment(struct cache *cache, uint64_t segment, unsigned *moved)
 	bool done;
 
 	cache_lock(cache);
-	done = wait_for_buffer_locked(cache, segment);
+	done = wait_for_buffer_relock(cache, segment);
 	if (done)
 		choose_locked(&victim);
 	cache_unlock(cache);
@@ -283,7 +294,7 @@ bool move_out_of_segment(struct cache *cache, uint64_t segment, unsigned *moved)
 	if (!move_blocks(&victim))
 		return false;
 	cache_lock(cache);
-	done = declare_again_locked(cache, segment) && clear_segment_locked(cache, segment);
+	done = declare_again_relock(cache, segment) && clear_segment_relock(cache, segment);
 	cache_unlock(cache);
 	return done;
 }

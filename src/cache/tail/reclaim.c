@@ -40,6 +40,7 @@ static void fill_super_locked(struct cache *cache)
 	struct cache_segment *tail = &cache->segments[cache->reclaim.segment];
 	uint64_t head = segment_of(cache->log.head_slot);
 
+	cache_assert_locked(cache);
 	cache->super.tail_segment = le64_of(cache->reclaim.segment);
 	cache->super.tail_sequence = le64_of(tail->sequence);
 	cache->super.tail_previous = le64_of(tail->previous);
@@ -65,6 +66,7 @@ static void follow_tail(void *opaque, struct cache_layer *layer)
 /* The superblock says so: the segments before the new tail are free. */
 static void free_segments_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	layers_foreach(cache->layers, follow_tail, cache);
 	while (cache->tail_segment != cache->reclaim.segment) {
 		cache->segments[cache->tail_segment].sequence = 0;
@@ -83,14 +85,15 @@ static void free_segments_locked(struct cache *cache)
 }
 
 /* False: the thread is to end. */
-static bool pause_locked(struct cache *cache, uint64_t length_ns)
+static bool pause_relock(struct cache *cache, uint64_t length_ns)
 {
 	struct timespec until;
 
+	cache_assert_locked(cache);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += (time_t)(length_ns / NS_PER_S);
 	if (!cache->reclaim.stop)
-		pthread_cond_timedwait(&cache->reclaim.wanted, &cache->lock, &until);
+		lock_wait_until(&cache->lock, &cache->reclaim.wanted, &until);
 	return !cache->reclaim.stop;
 }
 
@@ -120,7 +123,7 @@ static bool write_super(struct cache *cache)
 		cache_unlock(cache);
 		cache_announce(cache);
 		cache_lock(cache);
-		go_on = pause_locked(cache, RETRY_NS);
+		go_on = pause_relock(cache, RETRY_NS);
 		cache_unlock(cache);
 		if (!go_on)
 			return false;
@@ -134,6 +137,7 @@ static bool goes_on_locked(const struct cache *cache, unsigned count)
 {
 	uint64_t free_after = space_free_segments_locked(cache) + count;
 
+	cache_assert_locked(cache);
 	return count == 0 || (space_has_victim_locked(cache) && space_free_segments_locked(cache) >= MOVE_SEGMENTS &&
 			      free_after < space_low_water_locked(cache) + space_low_water_locked(cache) / 2);
 }
@@ -172,7 +176,7 @@ static bool flush(struct cache *cache)
 	do {
 		uint64_t sequence = log_flush_locked(cache);
 
-		result = log_wait_durable_locked(cache, sequence);
+		result = log_wait_durable_relock(cache, sequence);
 		while (result < 0 && cache->state != CACHE_ACTIVE && go_on)
 			go_on = wake_wait_reclaim_relock(cache);
 	} while (result < 0 && go_on);
@@ -190,7 +194,7 @@ static void run_batch(struct cache *cache)
 		return;
 	cache_lock(cache);
 	if (cache->state == CACHE_ACTIVE)
-		pause_locked(cache, NS_PER_S);
+		pause_relock(cache, NS_PER_S);
 	cache_unlock(cache);
 }
 
@@ -201,7 +205,7 @@ static void *thread_main(void *opaque)
 	cache_lock(cache);
 	while (!cache->reclaim.stop) {
 		if (!space_wants_reclaim_locked(cache)) {
-			pthread_cond_wait(&cache->reclaim.wanted, &cache->lock);
+			lock_wait(&cache->lock, &cache->reclaim.wanted);
 			continue;
 		}
 		cache_unlock(cache);

@@ -15,6 +15,7 @@
 
 static void want_flush_locked(struct cache *cache, const struct cache_flush *flush)
 {
+	cache_assert_locked(cache);
 	if (cache->barrier_deadline_ns)
 		wake_to_sync_before_locked(cache, loop_now_ns() + cache->barrier_deadline_ns);
 	else if (!writeout_write_durable_locked(cache, flush->queue))
@@ -25,12 +26,13 @@ static int begin_flush_locked(struct cache_layer *layer, struct cache_flush *flu
 {
 	struct cache *cache = layer->cache;
 
+	cache_assert_locked(layer->cache);
 	if (!cache_dirty_barrier_locked(layer, LOG_ENTRY))
 		return -EAGAIN;
 	flush->sequence = layer->barrier_sequence;
 	flush->result = 0;
 	if (flush->sequence <= cache->log.durable) {
-		wake_flush_locked(flush, 0);
+		wake_flush_locked(cache, flush, 0);
 		return 0;
 	}
 	list_append(&cache->flushes, &flush->link);
@@ -44,6 +46,7 @@ static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
 	struct cache *cache = layer->cache;
 	int result;
 
+	cache_assert_locked(layer->cache);
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	writer_hold_locked(cache);

@@ -21,6 +21,7 @@
 
 static void change_locked(struct cache *cache, enum cache_state state)
 {
+	cache_assert_locked(cache);
 	cache->state = state;
 	cache->announce = true;
 	clock_gettime(CLOCK_REALTIME, &cache->since);
@@ -39,6 +40,7 @@ static void degrade_written(void *opaque, struct cache_layer *layer)
 
 void cache_suspend_locked(struct cache *cache, int error, const char *what)
 {
+	cache_assert_locked(cache);
 	if (cache->state == CACHE_SUSPENDED)
 		return;
 	g_snprintf(cache->reason, sizeof(cache->reason), "%s %s: %s", cache->storage.path, what, g_strerror(-error));
@@ -49,12 +51,14 @@ void cache_suspend_locked(struct cache *cache, int error, const char *what)
 
 void cache_silence_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	cache->silent = true;
 	cache_suspend_locked(cache, -ETIMEDOUT, "does not answer");
 }
 
 void cache_resume_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	if (cache->state == CACHE_ACTIVE || cache->writer.state != WRITER_GOOD || cache->reclaim.super_failed ||
 	    watch_is_overdue_locked(cache, loop_now_ns()))
 		return;
@@ -68,6 +72,7 @@ void cache_resume_locked(struct cache *cache)
 
 void cache_look_for_silence_locked(struct cache *cache, uint64_t now)
 {
+	cache_assert_locked(cache);
 	if (watch_is_overdue_locked(cache, now))
 		cache_silence_locked(cache);
 	else if (cache->silent)

@@ -42,6 +42,7 @@ static void fail_locked(struct cache *cache, int error, const char *what)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	if (writer->state == WRITER_FAILED)
 		return;
 	writer->retry_ns = writer->state == WRITER_GOOD ? RETRY_FIRST_NS : MIN(writer->retry_ns * 2, RETRY_LONGEST_NS);
@@ -54,6 +55,7 @@ void writeout_retry_locked(struct cache *cache, uint64_t now)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	if (writer->state != WRITER_FAILED || writeout_is_under_way(writer) || now < writer->retry_at_ns)
 		return;
 	list_foreach(node, &cache->log.sealed) record_of(node)->state = RECORD_UNWRITTEN;
@@ -64,6 +66,7 @@ void writeout_watch_locked(struct cache *cache, uint64_t now)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	/* Another thread's durable write may have begun after NOW. */
 	if (!writeout_is_under_way(writer) || now < writer->progress_ns + ANSWER_NS)
 		return;
@@ -78,6 +81,7 @@ uint64_t writeout_written_locked(const struct cache *cache)
 {
 	uint64_t sequence = cache->log.durable;
 
+	cache_assert_locked(cache);
 	list_foreach(node, &cache->log.sealed)
 	{
 		if (record_of(node)->state != RECORD_WRITTEN)
@@ -90,6 +94,7 @@ uint64_t writeout_written_locked(const struct cache *cache)
 /* Of what comes next; flushes have been promised more than others. */
 static uint64_t next_sync_locked(const struct cache *cache)
 {
+	cache_assert_locked(cache);
 	return loop_now_ns() + (list_is_empty(&cache->flushes) ? SYNC_NS : MIN(SYNC_NS, cache->barrier_deadline_ns));
 }
 
@@ -98,6 +103,7 @@ static void durable_locked(struct cache *cache, uint64_t sequence)
 	struct writer *writer = &cache->writer;
 	struct list *node;
 
+	cache_assert_locked(cache);
 	while ((node = list_first(&cache->log.sealed)) && record_of(node)->sequence <= sequence)
 		log_release_record_locked(cache, record_of(node));
 	cache->log.durable = MAX(cache->log.durable, sequence);
@@ -133,6 +139,7 @@ static bool sync_is_due_locked(const struct cache *cache, uint64_t written, uint
 	const struct writer *writer = &cache->writer;
 	const struct log *log = &cache->log;
 
+	cache_assert_locked(cache);
 	if (writer->state == WRITER_TRYING)
 		return writer->writes == 0;
 	if (written == log->durable)
@@ -148,6 +155,7 @@ void writeout_sync_locked(struct cache *cache, uint64_t now)
 	struct writer *writer = &cache->writer;
 	uint64_t written = writeout_written_locked(cache);
 
+	cache_assert_locked(cache);
 	if (writer->syncing || writer->state == WRITER_FAILED || !sync_is_due_locked(cache, written, now))
 		return;
 	if (!writeout_is_under_way(writer))
@@ -198,6 +206,7 @@ void writeout_write_locked(struct cache *cache, uint64_t now)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	if (writer->state == WRITER_FAILED)
 		return;
 	list_foreach(node, &cache->log.sealed)
@@ -221,6 +230,7 @@ bool writeout_is_due_locked(const struct cache *cache)
 {
 	const struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	if (writer->state != WRITER_GOOD || writer->sync_wanted > cache->log.durable)
 		return true;
 	list_foreach(node, &cache->log.sealed) if (record_of(node)->state != RECORD_WRITING) return true;
@@ -252,6 +262,7 @@ bool writeout_write_durable_locked(struct cache *cache, struct aio_queue *queue)
 	struct writer *writer = &cache->writer;
 	struct list *first = list_first(&cache->log.sealed);
 
+	cache_assert_locked(cache);
 	if (writer->state != WRITER_GOOD || writeout_is_under_way(writer) || !first ||
 	    first->next != &cache->log.sealed || !list_is_empty(&cache->log.building) ||
 	    record_of(first)->state != RECORD_UNWRITTEN)

@@ -20,6 +20,7 @@ static void seal_due_locked(struct cache *cache, uint64_t now)
 {
 	struct writer *writer = &cache->writer;
 
+	cache_assert_locked(cache);
 	if (!cache->log.open)
 		writer->seal_at_ns = 0;
 	else if (writer->seal_at_ns && now >= writer->seal_at_ns)
@@ -32,6 +33,7 @@ static uint64_t next_look_locked(const struct cache *cache)
 	const struct writer *writer = &cache->writer;
 	uint64_t next = UINT64_MAX;
 
+	cache_assert_locked(cache);
 	if (cache->log.open && writer->seal_at_ns)
 		next = MIN(next, writer->seal_at_ns);
 	if (writer->state == WRITER_GOOD && !writer->syncing && writeout_written_locked(cache) > cache->log.durable)
@@ -100,6 +102,7 @@ static void *thread_main(void *opaque)
 
 void writer_hold_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	cache->writer.held = true;
 	cache->writer.wanted = false;
 }
@@ -108,6 +111,7 @@ void writer_hold_locked(struct cache *cache)
  * watched. */
 void writer_let_go_locked(struct cache *cache)
 {
+	cache_assert_locked(cache);
 	cache->writer.held = false;
 	if (cache->writer.wanted && writeout_is_due_locked(cache))
 		wake_writer_locked(cache);
