@@ -25,6 +25,9 @@
  *  7. A block that is moved is the newest content of its block that the log
  *     has or will have before the move's own slot: a put in flight marks the
  *     slot it will supersede BUSY, and BUSY slots are not moved.
+ *  8. What is counted of the cache, LIVE, pinned and dirty blocks, zero ranges and
+ *     degraded layers, is the sum over its layers, and what its slots have.
+ * The tests' build checks them wherever a thread wakes (invariants.c).
  *
  * Locking: LOCK guards everything below it in struct cache, the index, the
  * layers and segments; never held across I/O. */
@@ -191,6 +194,9 @@ struct cache {
 	int failure;   /* -errno; SUSPENDED */
 	bool announce; /* the last change of state is not in the log yet */
 	bool damage_logged;
+#ifdef LEAFDISK_FAULTS
+	uint64_t checks; /* cache_check_locked() */
+#endif
 };
 
 static inline void cache_lock(struct cache *cache)

@@ -12,6 +12,7 @@
 
 #include "cache/block.h"
 #include "cache/writeback.h"
+#include "cache/invariants.h"
 #include "core/time.h"
 #include "space.h"
 
@@ -88,6 +89,7 @@ void cache_wait_work(struct cache *cache, uint64_t until_ns)
 			result = lock_wait_until(&cache->lock, &cache->work, &until);
 	}
 	cache->kicked = false;
+	cache_check_locked(cache);
 	cache_unlock(cache);
 }
 

@@ -22,6 +22,7 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/thread.h"
+#include "cache/invariants.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
@@ -204,6 +205,7 @@ static void *thread_main(void *opaque)
 
 	cache_lock(cache);
 	while (!cache->reclaim.stop) {
+		cache_check_locked(cache);
 		if (!space_wants_reclaim_locked(cache)) {
 			lock_wait(&cache->lock, &cache->reclaim.wanted);
 			continue;

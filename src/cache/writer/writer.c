@@ -10,6 +10,7 @@
 #include "core/thread.h"
 #include "cache/content/dirty.h"
 #include "cache/content/layer.h"
+#include "cache/invariants.h"
 #include "cache/log/log.h"
 #include "cache/log/wake.h"
 #include "cache/watch.h"
@@ -53,6 +54,7 @@ static void look(struct cache *cache)
 	uint64_t next = UINT64_MAX;
 
 	cache_lock(cache);
+	cache_check_locked(cache);
 	if (!writer->stop) {
 		seal_due_locked(cache, now);
 		writeout_watch_locked(cache, now);
