@@ -21,7 +21,7 @@ struct lock {
 #define lock_assert_mine(lock) g_assert(lock_is_mine(lock))
 #else
 #define lock_set_owner(lock, thread) ((void)0)
-#define lock_assert_mine(lock) ((void)0)
+#define lock_assert_mine(lock) ((void)(lock))
 #endif
 
 static inline void lock_init(struct lock *lock)
