@@ -103,6 +103,7 @@ bool image_file_open(struct image_file *file, int fd, const char *path, unsigned
 	int open_flags = writable ? O_RDWR : O_RDONLY;
 	struct stat st;
 
+	thread_assert_may_block();
 	*file = (struct image_file){
 		.path = g_strdup(path),
 		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE},
@@ -204,7 +205,6 @@ static bool try_again(struct attempt *attempt, int result)
 		attempt->start_ns = now;
 	if (!retry_schedule(attempt->tries++, attempt->start_ns, io_timeout_ns, now, &at_ns))
 		return false;
-	thread_assert_may_block();
 	counter_add(aio_retries, 1);
 	g_usleep((at_ns - now) / NS_PER_US);
 	return true;
@@ -235,6 +235,7 @@ int image_file_read(struct image_file *file, void *data, size_t length, uint64_t
 	char *p = data;
 	int result;
 
+	thread_assert_may_block();
 	do {
 		ssize_t n = 1;
 
@@ -277,6 +278,7 @@ int image_file_write(struct image_file *file, const void *data, size_t length, u
 	size_t left = length;
 	int result;
 
+	thread_assert_may_block();
 	do
 		result = write_some(file, &p, &left, &at);
 	while (try_again(&attempt, result));
@@ -290,6 +292,7 @@ static int sync_by(struct image_file *file, int (*call)(int fd))
 	struct attempt attempt = {.file = file, .op = STORE_FLUSH};
 	int result;
 
+	thread_assert_may_block();
 	do {
 		int fault = fault_hit("image.sync", file->path);
 
@@ -317,6 +320,7 @@ static int allocate(struct image_file *file, enum store_op op, int mode, uint64_
 	struct attempt attempt = {.file = file, .op = op};
 	int result;
 
+	thread_assert_may_block();
 	do {
 		int fault = fault_hit(op == STORE_PUNCH ? "image.punch" : "image.zero", file->path);
 
@@ -344,6 +348,7 @@ int image_file_set_length(struct image_file *file, uint64_t bytes)
 	struct attempt attempt = {.file = file, .op = STORE_EXTEND};
 	int result;
 
+	thread_assert_may_block();
 	do {
 		int fault = fault_hit("image.extend", file->path);
 
@@ -374,6 +379,7 @@ int image_file_create(int directory, const char *path, bool force, bool *block_d
 	struct stat st;
 	int fd;
 
+	thread_assert_may_block();
 	*block_device = directory == AT_FDCWD && stat(path, &st) == 0 && S_ISBLK(st.st_mode);
 	if (*block_device && !force) {
 		error_set(error, EEXIST, "%s: is a block device; its content is overwritten only with --force", path);

@@ -17,6 +17,7 @@
 #include "image/leaf/format.h"
 #include "image/leaf/header.h"
 #include "image/leaf/journal.h"
+#include "image/leaf/lock.h"
 #include "image/leaf/room.h"
 #include "image/leaf/slots.h"
 #include "image/leaf/table.h"

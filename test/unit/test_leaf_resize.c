@@ -141,9 +141,9 @@ static void await_queued(struct leaf *leaf)
 
 	while (!queued) {
 		g_usleep(1000);
-		g_mutex_lock(&leaf->lock);
+		leaf_lock(leaf);
 		queued = !list_is_empty(&leaf->flushes) && !list_is_empty(&leaf->resizes);
-		g_mutex_unlock(&leaf->lock);
+		leaf_unlock(leaf);
 	}
 }
 

@@ -26,6 +26,7 @@
 #include "discard.h"
 #include "geometry.h"
 #include "journal.h"
+#include "lock.h"
 #include "plan.h"
 #include "room.h"
 
@@ -117,6 +118,7 @@ static int write_pieces(const struct apply_plan *plan, bool copy)
 
 static void publish_data_locked(struct leaf *leaf, const struct piece *piece)
 {
+	leaf_assert_locked(leaf);
 	if (!piece->data || piece->redo_slot)
 		return;
 	bits_set(chunk_present(leaf, piece->chunk), piece->first, piece->blocks);
@@ -130,10 +132,10 @@ static void publish(struct leaf *leaf, const struct apply_plan *plan)
 	for (guint first = 0; first < plan->pieces->len; first += BATCH_PIECES) {
 		guint end = MIN(first + BATCH_PIECES, plan->pieces->len);
 
-		g_mutex_lock(&leaf->lock);
+		leaf_lock(leaf);
 		for (guint i = first; i < end; i++)
 			publish_data_locked(leaf, plan_piece(plan, i));
-		g_mutex_unlock(&leaf->lock);
+		leaf_unlock(leaf);
 	}
 	for (guint i = 0; i < plan->pieces->len; i++) {
 		const struct piece *piece = plan_piece(plan, i);
@@ -168,9 +170,9 @@ static void settle_done(struct loop_work *work)
 		leaf_commit_finish(commit, commit->result);
 		return;
 	}
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	bytes = leaf_journal_build_mark_locked(leaf, LEAF_JOURNAL_APPLIED);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (bytes < 0)
 		leaf_commit_finish(commit, -EIO);
 	else
@@ -198,13 +200,13 @@ static int apply_prepare(struct image_op *op)
 		return result;
 	plan->settle = settle;
 	result = write_pieces(plan, false);
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf->unflushed = true;
 	if (result < 0)
 		leaf_plan_free_locked(plan, false);
 	else
 		op->driver = plan;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return result == -EFBIG ? -ENOSPC : result;
 }
 

@@ -15,6 +15,7 @@
 #include "format.h"
 #include "geometry.h"
 #include "header.h"
+#include "lock.h"
 #include "resize.h"
 #include "room.h"
 #include "slots.h"
@@ -195,6 +196,7 @@ static void set_digest(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
  * meanwhile took them for named: so the next record names them. */
 static void soft_undo_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 {
+	leaf_assert_locked(leaf);
 	for (guint i = 0; i < checkpoint->soft->len; i++) {
 		struct chunk *chunk = leaf_chunk_find(leaf, g_array_index(checkpoint->soft, uint64_t, i));
 
@@ -234,6 +236,7 @@ struct leaf_checkpoint *leaf_checkpoint_prepare_locked(struct leaf *leaf, const 
 {
 	struct leaf_checkpoint *checkpoint = g_new0(struct leaf_checkpoint, 1);
 
+	leaf_assert_locked(leaf);
 	checkpoint->pages = g_array_new(FALSE, FALSE, sizeof(struct page_copy));
 	checkpoint->soft = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 	checkpoint->due = leaf->checkpoint_due;
@@ -274,6 +277,7 @@ int leaf_checkpoint_write(struct leaf *leaf, struct leaf_checkpoint *checkpoint,
 
 void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 {
+	leaf_assert_locked(leaf);
 	for (guint i = 0; i < checkpoint->pages->len; i++) {
 		const struct page_copy *copy = page_copy(checkpoint, i);
 		uint64_t page = copy->page;
@@ -294,6 +298,7 @@ void leaf_checkpoint_done_locked(struct leaf *leaf, struct leaf_checkpoint *chec
 
 void leaf_checkpoint_undo_locked(struct leaf *leaf, struct leaf_checkpoint *checkpoint)
 {
+	leaf_assert_locked(leaf);
 	for (guint i = 0; i < checkpoint->pages->len; i++)
 		if (page_copy(checkpoint, i)->kind == PAGE_TABLE)
 			leaf->page_dirty->data[page_copy(checkpoint, i)->page] = 1;

@@ -28,6 +28,7 @@
 #include "core/verdict.h"
 #include "dirty.h"
 #include "journal.h"
+#include "lock.h"
 #include "plan.h"
 #include "resize.h"
 #include "room.h"
@@ -107,6 +108,7 @@ static void take_down(struct leaf *leaf, struct leaf_commit *commit)
 /* True: a commit was begun, and commit_run() is to follow without the lock. */
 static bool commit_begin_locked(struct leaf *leaf)
 {
+	leaf_assert_locked(leaf);
 	if (leaf->commit ||
 	    (list_is_empty(&leaf->flushes) && list_is_empty(&leaf->applies) && list_is_empty(&leaf->resizes)))
 		return false;
@@ -129,12 +131,14 @@ static bool is_recoverable(const struct leaf_commit *commit, int result)
 
 static void succeed_locked(struct leaf *leaf, struct leaf_commit *commit)
 {
+	leaf_assert_locked(leaf);
 	if (commit->checkpoint)
 		leaf_checkpoint_done_locked(leaf, commit->checkpoint);
 }
 
 static void fail_locked(struct leaf *leaf, struct leaf_commit *commit, int result)
 {
+	leaf_assert_locked(leaf);
 	leaf->unflushed = true;
 	leaf_dirty_restore_locked(leaf, &commit->taken);
 	leaf->checkpoint_due |= commit->plan != NULL;
@@ -156,6 +160,7 @@ static void fail_waiting_locked(struct leaf *leaf, struct leaf_commit *commit, i
 {
 	struct list *node;
 
+	leaf_assert_locked(leaf);
 	while ((node = list_pop(&leaf->applies))) {
 		struct image_op *op = container_of(node, struct image_op, link);
 
@@ -179,6 +184,7 @@ static void send_flushes_back_locked(struct leaf *leaf, struct leaf_commit *comm
 {
 	struct list *resize = commit->waiters.prev;
 
+	leaf_assert_locked(leaf);
 	list_remove(resize);
 	list_splice(&leaf->flushes, &commit->waiters);
 	list_append(&commit->waiters, resize);
@@ -197,7 +203,7 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	struct leaf *leaf = commit->leaf;
 	bool again;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	if (result == 0)
 		succeed_locked(leaf, commit);
 	else
@@ -216,7 +222,7 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	again = commit_begin_locked(leaf);
 	if (again)
 		loop_post(aio_queue_loop(leaf->commit->queue), &leaf->commit->task);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	answer(commit, result);
 	leaf_checkpoint_free(commit->checkpoint);
 	leaf_dirty_clear(&commit->taken);
@@ -246,10 +252,10 @@ static void record_flushed(struct aio_request *request, int result)
 
 	if (result == 0) {
 		counter_add(image_commits, 1);
-		g_mutex_lock(&leaf->lock);
+		leaf_lock(leaf);
 		leaf->journal_position += (uint64_t)commit->record_bytes;
 		leaf->journal_sequence++;
-		g_mutex_unlock(&leaf->lock);
+		leaf_unlock(leaf);
 	}
 	commit->next(commit, result);
 }
@@ -276,14 +282,14 @@ static bool prepare_checkpoint(struct leaf_commit *commit)
 {
 	struct leaf *leaf = commit->leaf;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	commit->checkpoint = leaf_checkpoint_prepare_locked(leaf, commit->resize, &commit->taken, &commit->result);
 	if (commit->checkpoint) {
 		commit->data_flush = leaf->unflushed;
 		leaf->unflushed = false;
 		leaf_slots_commit_begins_locked(leaf);
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return commit->checkpoint;
 }
 
@@ -371,6 +377,7 @@ static void commit_run(struct leaf *leaf)
 /* False: a commit failed since the caller looked. */
 static bool enqueue_locked(struct leaf *leaf, struct list *list, struct image_op *op)
 {
+	leaf_assert_locked(leaf);
 	if (!leaf->image.failed) {
 		list_append(list, &op->link);
 		return true;
@@ -386,10 +393,10 @@ void leaf_commit_enqueue(struct leaf *leaf, struct list *list, struct image_op *
 {
 	bool waits, begun;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	waits = enqueue_locked(leaf, list, op);
 	begun = waits && commit_begin_locked(leaf);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (!waits)
 		image_op_complete(op, -EIO);
 	if (begun)

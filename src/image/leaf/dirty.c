@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "lock.h"
 #include "slots.h"
 
 void leaf_pages_cover_locked(struct leaf *leaf)
@@ -11,6 +12,7 @@ void leaf_pages_cover_locked(struct leaf *leaf)
 	guint pages = leaf->slots->len ? (guint)leaf_page_of(leaf, leaf->slots->len - 1) + 1 : 0;
 	guint old = leaf->page_dirty->len;
 
+	leaf_assert_locked(leaf);
 	if (pages <= old)
 		return;
 	g_byte_array_set_size(leaf->page_dirty, pages);
@@ -22,11 +24,13 @@ void leaf_pages_cover_locked(struct leaf *leaf)
 
 void leaf_page_mark_dirty_locked(struct leaf *leaf, uint64_t slot)
 {
+	leaf_assert_locked(leaf);
 	leaf->page_dirty->data[leaf_page_of(leaf, slot)] = 1;
 }
 
 void leaf_chunk_mark_dirty_locked(struct leaf *leaf, struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	leaf_page_mark_dirty_locked(leaf, chunk->slot);
 	if (chunk->dirty)
 		return;
@@ -37,6 +41,7 @@ void leaf_chunk_mark_dirty_locked(struct leaf *leaf, struct chunk *chunk)
 
 void leaf_chunk_unmark_dirty_locked(struct leaf *leaf, struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	if (!chunk->dirty)
 		return;
 	chunk->dirty = false;
@@ -49,12 +54,14 @@ void leaf_event_locked(struct leaf *leaf, uint32_t type, uint64_t chunk, uint64_
 {
 	struct leaf_event event = {type, chunk, count};
 
+	leaf_assert_locked(leaf);
 	leaf->zero_dirty = true;
 	g_array_append_val(leaf->events, event);
 }
 
 void leaf_dirty_everything_locked(struct leaf *leaf)
 {
+	leaf_assert_locked(leaf);
 	for (guint page = 0; page < leaf->page_dirty->len; page++)
 		leaf->page_dirty->data[page] = 1;
 	leaf->zero_dirty = true;
@@ -63,6 +70,7 @@ void leaf_dirty_everything_locked(struct leaf *leaf)
 
 void leaf_dirty_take_locked(struct leaf *leaf, struct leaf_dirty *taken)
 {
+	leaf_assert_locked(leaf);
 	*taken = (struct leaf_dirty){g_array_new(FALSE, FALSE, sizeof(uint64_t)), leaf->events, leaf->free_events};
 	for (guint i = 0; i < leaf->dirty->len; i++) {
 		struct chunk *chunk = leaf->dirty->pdata[i];
@@ -86,6 +94,7 @@ static void put_in_front(GArray *older, GArray **newer)
  * had soft blocks is not known any more: it is taken to have some. */
 void leaf_dirty_restore_locked(struct leaf *leaf, struct leaf_dirty *taken)
 {
+	leaf_assert_locked(leaf);
 	if (!taken->slots)
 		return;
 	for (guint i = 0; i < taken->slots->len; i++) {

@@ -18,6 +18,7 @@
 #include "dirty.h"
 #include "geometry.h"
 #include "journal.h"
+#include "lock.h"
 #include "room.h"
 #include "slots.h"
 #include "spare.h"
@@ -70,6 +71,7 @@ static void add_punch(struct zero_run *run, uint64_t offset, uint64_t length)
 
 static void pin_locked(struct zero_run *run, uint64_t slot)
 {
+	leaf_assert_locked(run->leaf);
 	leaf_slot_pin_locked(run->leaf, slot);
 	g_array_append_val(run->pinned, slot);
 }
@@ -78,6 +80,7 @@ static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t cou
 {
 	struct leaf *leaf = run->leaf;
 
+	leaf_assert_locked(run->leaf);
 	if (run->bottom)
 		intervals_remove(leaf->zero, first, count);
 	else
@@ -90,6 +93,7 @@ static void mark_whole_locked(struct zero_run *run, uint64_t first, uint64_t cou
 
 static void drop_chunk_locked(struct zero_run *run, struct chunk *chunk)
 {
+	leaf_assert_locked(run->leaf);
 	add_punch(run, leaf_slot_offset(&run->leaf->geometry, chunk->slot), run->leaf->geometry.chunk_bytes);
 	pin_locked(run, chunk->slot);
 	if (run->forgotten)
@@ -107,6 +111,7 @@ static uint64_t zero_chunks_locked(struct zero_run *run, uint64_t first, uint64_
 	uint64_t next = first;
 	unsigned dropped = 0;
 
+	leaf_assert_locked(run->leaf);
 	while (next < end && dropped < BATCH_CHUNKS) {
 		struct chunk *chunk = leaf_chunk_from(run->leaf, next);
 		bool inside = chunk && chunk->index < end;
@@ -131,10 +136,10 @@ static int punch_all(struct zero_run *run)
 		result = image_file_punch(&run->leaf->file, punch->first, punch->count);
 	}
 	g_array_set_size(run->punches, 0);
-	g_mutex_lock(&run->leaf->lock);
+	leaf_lock(run->leaf);
 	for (guint i = 0; i < run->pinned->len; i++)
 		leaf_slot_unpin_locked(run->leaf, g_array_index(run->pinned, uint64_t, i));
-	g_mutex_unlock(&run->leaf->lock);
+	leaf_unlock(run->leaf);
 	g_array_set_size(run->pinned, 0);
 	return run->recorded ? 0 : result;
 }
@@ -148,11 +153,13 @@ int leaf_zero_reserve_locked(struct leaf *leaf, uint64_t first, uint64_t end)
 	int errnum = leaf_spare_reserve_locked(leaf, 1);
 	uint64_t record = leaf_journal_waiting_bytes_locked(leaf) + 2 * LEAF_PAGE_BYTES;
 
+	leaf_assert_locked(leaf);
 	return chunk && chunk->index < end && record <= leaf_journal_room(leaf) ? 0 : errnum;
 }
 
 static int reserve_locked(struct zero_run *run, uint64_t first, uint64_t end)
 {
+	leaf_assert_locked(run->leaf);
 	if (run->recorded || (run->bottom && !intervals_length(run->leaf->zero)))
 		return 0;
 	return leaf_zero_reserve_locked(run->leaf, first, end);
@@ -164,11 +171,11 @@ static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
 	int result = 0;
 
 	while (first < end && result == 0) {
-		g_mutex_lock(&run->leaf->lock);
+		leaf_lock(run->leaf);
 		result = reserve_locked(run, first, end);
 		if (result == 0)
 			first = zero_chunks_locked(run, first, end);
-		g_mutex_unlock(&run->leaf->lock);
+		leaf_unlock(run->leaf);
 		result = result < 0 ? result : punch_all(run);
 	}
 	return result;
@@ -205,6 +212,7 @@ static struct chunk *chunk_for_zero_locked(struct zero_run *run, uint64_t index,
 	struct chunk *chunk = leaf_chunk_find(leaf, index);
 	bool zero = intervals_contains(leaf->zero, index, 1, NULL);
 
+	leaf_assert_locked(run->leaf);
 	*errnum = 0;
 	if (!chunk && !zero && !run->bottom)
 		chunk = leaf_chunk_allocate_locked(leaf, index, errnum);
@@ -215,6 +223,7 @@ static void zero_bits_locked(struct zero_run *run, struct chunk *chunk, uint32_t
 {
 	struct leaf *leaf = run->leaf;
 
+	leaf_assert_locked(run->leaf);
 	add_block_punches(run, chunk, first, count);
 	pin_locked(run, chunk->slot);
 	if (run->bottom) {
@@ -236,7 +245,7 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 
 	if (!count)
 		return 0;
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	chunk = chunk_for_zero_locked(run, index, &errnum);
 	if (chunk) {
 		zero_bits_locked(run, chunk, first, count);
@@ -244,7 +253,7 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 			leaf_chunk_mark_dirty_locked(leaf, chunk);
 		release_if_void(run, chunk);
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return chunk ? punch_all(run) : errnum;
 }
 
@@ -351,9 +360,9 @@ void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t fi
 {
 	g_autoptr(zero_run) run = zero_run_new(leaf, false, true);
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	zero_bits_locked(run, chunk, first, count);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	punch_all(run);
 }
 
@@ -370,6 +379,7 @@ void leaf_zero_put_locked(struct leaf *leaf, struct chunk *chunk, bool bottom)
 	bool zero = !chunk->dead && chunk->writers == 1 && leaf_chunk_is_zero(leaf, chunk);
 	uint64_t index = chunk->index;
 
+	leaf_assert_locked(leaf);
 	leaf_chunk_put_locked(leaf, chunk, true);
 	if (!zero || reserve_locked(&run, index, index) < 0)
 		return;

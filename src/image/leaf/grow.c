@@ -21,6 +21,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "image/settings.h"
+#include "lock.h"
 #include "room.h"
 
 #define LIMIT_SECONDS 300
@@ -141,17 +142,17 @@ static void grow_unref(struct leaf_grow *grow)
 	g_free(grow);
 }
 
-static void look_at_size_locked(struct leaf *leaf, struct leaf_grow *grow)
+static void look_at_size(struct leaf *leaf, struct leaf_grow *grow)
 {
 	int64_t bytes = image_file_size(&leaf->file);
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf->full_bytes = leaf->file_bytes;
 	if (bytes > (int64_t)leaf->file_bytes)
 		leaf->file_bytes = (uint64_t)bytes;
 	leaf->grow = NULL;
 	leaf_room_came_locked(leaf, 0);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	grow_unref(grow);
 }
 
@@ -162,7 +163,7 @@ static void *grow_main(void *opaque)
 	run_command(grow->path);
 	g_mutex_lock(&grow->lock);
 	if (grow->leaf)
-		look_at_size_locked(grow->leaf, grow);
+		look_at_size(grow->leaf, grow);
 	g_mutex_unlock(&grow->lock);
 	grow_unref(grow);
 	return NULL;
@@ -172,6 +173,7 @@ int leaf_no_room_locked(struct leaf *leaf)
 {
 	struct leaf_grow *grow;
 
+	leaf_assert_locked(leaf);
 	if (leaf->grow)
 		return -EAGAIN;
 	if (leaf->full_bytes == leaf->file_bytes || !command.argv)
@@ -194,11 +196,11 @@ void leaf_grow_detach(struct leaf *leaf)
 {
 	struct leaf_grow *grow;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	grow = leaf->grow;
 	if (grow)
 		g_atomic_int_inc(&grow->references);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (!grow)
 		return;
 	g_mutex_lock(&grow->lock);

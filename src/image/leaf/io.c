@@ -11,6 +11,7 @@
 #include "dirty.h"
 #include "discard.h"
 #include "geometry.h"
+#include "lock.h"
 #include "redo.h"
 #include "room.h"
 #include "table.h"
@@ -69,11 +70,11 @@ struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t bl
 	struct image_extent extent;
 	struct chunk *chunk;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
 	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks)
 		       : extent_without_chunk(leaf, block, blocks, may_block);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return extent;
 }
 
@@ -105,9 +106,9 @@ static void read_done(struct aio_request *request, int result)
 	struct image_io *io = container_of(request, struct image_io, aio);
 	struct leaf *leaf = leaf_of(io->image);
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf_chunk_put_locked(leaf, io->pin, false);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	io->done(io, result);
 }
 
@@ -128,12 +129,12 @@ struct image_extent leaf_read(struct image_io *io)
 	struct image_extent extent;
 	struct chunk *chunk;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
 	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks) : extent_without_chunk(leaf, block, blocks, false);
 	if (extent.state == EXTENT_DATA)
 		chunk->users++;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (extent.state == EXTENT_DATA)
 		read_extent(leaf, io, chunk, block, &extent);
 	return extent;
@@ -146,6 +147,7 @@ static void publish_locked(struct leaf *leaf, struct chunk *chunk, uint32_t firs
 {
 	uint64_t *present = chunk_present(leaf, chunk), *zero = chunk_zero(leaf, chunk);
 
+	leaf_assert_locked(leaf);
 	if (bits_all_set(present, first, count) && !bits_any_set(zero, first, count) && (soft || !chunk->soft))
 		return;
 	bits_set(present, first, count);
@@ -165,7 +167,7 @@ static void write_done(struct aio_request *request, int result)
 	struct chunk *chunk = io->pin;
 	uint32_t first = block_in_chunk(leaf, io->offset >> BLOCK_SHIFT);
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	if (result == 0) {
 		leaf->unflushed = true;
 		publish_locked(leaf, chunk, first, request->length >> BLOCK_SHIFT, io->soft);
@@ -173,7 +175,7 @@ static void write_done(struct aio_request *request, int result)
 	} else {
 		leaf_zero_put_locked(leaf, chunk, false);
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	io->done(io, result);
 }
 
@@ -186,7 +188,7 @@ int64_t leaf_write(struct image_io *io)
 	bool ahead = false;
 	int errnum = 0;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
 	if (!chunk) {
 		chunk = leaf_chunk_allocate_locked(leaf, chunk_index(leaf, block), &errnum);
@@ -196,7 +198,7 @@ int64_t leaf_write(struct image_io *io)
 		chunk->users++;
 		chunk->writers++;
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (ahead)
 		leaf_room_ahead(leaf);
 	if (!chunk)

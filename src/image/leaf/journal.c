@@ -17,6 +17,7 @@
 #include "dirty.h"
 #include "format.h"
 #include "geometry.h"
+#include "lock.h"
 #include "plan.h"
 #include "report.h"
 #include "slots.h"
@@ -87,12 +88,14 @@ uint64_t leaf_journal_waiting_bytes_locked(const struct leaf *leaf)
 {
 	uint64_t header = sizeof(struct leaf_journal_entry_ondisk);
 
+	leaf_assert_locked(leaf);
 	return leaf->dirty->len * (header + (2 + 2 * (uint64_t)leaf->geometry.words) * sizeof(le64)) +
 	       leaf->events->len * (header + 2 * sizeof(le64)) + leaf->free_events->len * (header + sizeof(le64));
 }
 
 bool leaf_record_allocate_locked(struct leaf *leaf)
 {
+	leaf_assert_locked(leaf);
 	void *memory = NULL;
 
 	if (!leaf->record && posix_memalign(&memory, LEAF_PAGE_BYTES, le64_get(leaf->header.journal_bytes)) == 0)
@@ -132,6 +135,7 @@ int64_t leaf_journal_build_locked(struct leaf *leaf, const struct apply_plan *pl
 {
 	struct record_builder builder;
 
+	leaf_assert_locked(leaf);
 	if (!leaf->dirty->len && !leaf->events->len && !leaf->free_events->len && !plan)
 		return 0;
 	if (!builder_init(leaf, &builder))
@@ -150,6 +154,7 @@ int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type
 {
 	struct record_builder builder;
 
+	leaf_assert_locked(leaf);
 	if (!builder_init(leaf, &builder))
 		return -1;
 	record_add(&builder, type, 0);

@@ -81,7 +81,11 @@ struct leaf {
 	struct leaf_geometry geometry;
 	uint64_t image_id;
 
-	GMutex lock;
+	GMutex lock; /* lock.h */
+#ifdef LEAFDISK_FAULTS
+	_Atomic uintptr_t locked_by; /* the thread that has it; 0: none */
+	_Atomic uintptr_t owned_by;  /* the thread that has all of the leaf, and needs no lock */
+#endif
 	/* As on disk. It changes where a commit ends, from what that commit has
 	 * written, and before the first of them. */
 	struct leaf_header_ondisk header;

@@ -20,6 +20,7 @@
 #include "grow.h"
 #include "header.h"
 #include "journal.h"
+#include "lock.h"
 #include "plan.h"
 #include "redo.h"
 #include "report.h"
@@ -293,6 +294,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 	struct leaf *leaf = g_new0(struct leaf, 1);
 
 	leaf_report_begin(report);
+	leaf_own(leaf);
 	leaf_table_init(leaf);
 	leaf->image = (struct image){
 		.format = IMAGE_FORMAT_LEAF,

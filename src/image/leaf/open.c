@@ -14,6 +14,7 @@
 #include "io.h"
 #include "leaf.h"
 #include "load.h"
+#include "lock.h"
 #include "redo.h"
 #include "report.h"
 #include "resize_op.h"
@@ -52,9 +53,9 @@ static int leaf_begin_writing(struct image *image)
 	result = leaf_header_write(&leaf->file, &header);
 	if (result < 0)
 		return result;
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf->header = header;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	image->generation++;
 	return 0;
 }
@@ -79,6 +80,7 @@ static struct image *leaf_open(int fd, const char *path, unsigned flags, uint64_
 		return NULL;
 	}
 	leaf->image.ops = &leaf_image_ops;
+	leaf_share(leaf);
 	return &leaf->image;
 }
 
@@ -99,7 +101,9 @@ static int leaf_close(struct image *image)
 	if (image->begun && !image->failed)
 		result = image_run_blocking(image, &flush, image_flush);
 	punch_redo_reserve(leaf);
+	leaf_lock(leaf);
 	leaf_table_assert_locked(leaf);
+	leaf_unlock(leaf);
 	leaf_free(leaf);
 	return result;
 }

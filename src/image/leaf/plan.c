@@ -20,6 +20,7 @@
 #include "discard.h"
 #include "geometry.h"
 #include "journal.h"
+#include "lock.h"
 #include "room.h"
 #include "slots.h"
 #include "spare.h"
@@ -51,37 +52,41 @@ struct apply_plan *leaf_plan_of(struct image_op *op)
 
 bool leaf_plan_fits_locked(struct leaf *leaf, const struct apply_plan *plan)
 {
+	leaf_assert_locked(leaf);
 	return leaf_plan_journal_bytes(plan, leaf_journal_waiting_bytes_locked(leaf)) <= leaf_journal_room(leaf);
 }
 
 /* True: try again. */
-static bool room_came_locked(struct leaf *leaf, int *errnum)
+static bool room_came_relock(struct leaf *leaf, int *errnum)
 {
+	leaf_assert_locked(leaf);
 	if (*errnum == -EAGAIN)
-		*errnum = leaf_room_extend_locked(leaf);
+		*errnum = leaf_room_extend_relock(leaf);
 	return *errnum == 0;
 }
 
-static struct chunk *take_redo_slot_locked(struct leaf *leaf, int *errnum)
+static struct chunk *take_redo_slot_relock(struct leaf *leaf, int *errnum)
 {
 	struct chunk *slot;
 
+	leaf_assert_locked(leaf);
 	*errnum = 0;
 	if (leaf->redo_reserve)
 		return g_steal_pointer(&leaf->redo_reserve);
 	do
 		slot = leaf_slot_take_locked(leaf, LEAF_CHUNK_FREE, errnum);
-	while (!slot && room_came_locked(leaf, errnum));
+	while (!slot && room_came_relock(leaf, errnum));
 	return slot;
 }
 
-static int plan_redo_locked(struct apply_plan *plan, struct piece *piece)
+static int plan_redo_relock(struct apply_plan *plan, struct piece *piece)
 {
 	struct leaf *leaf = plan->leaf;
 	int errnum = 0;
 
+	leaf_assert_locked(plan->leaf);
 	if (!plan->redo_slots->len || plan->redo_used + piece->blocks > leaf->geometry.chunk_blocks) {
-		struct chunk *slot = take_redo_slot_locked(leaf, &errnum);
+		struct chunk *slot = take_redo_slot_relock(leaf, &errnum);
 
 		if (!slot)
 			return errnum;
@@ -98,13 +103,14 @@ static int plan_redo_locked(struct apply_plan *plan, struct piece *piece)
 	return 0;
 }
 
-static int add_piece_locked(struct apply_plan *plan, struct piece *piece)
+static int add_piece_relock(struct apply_plan *plan, struct piece *piece)
 {
 	struct chunk *chunk = piece->chunk;
 	bool is_data = bits_test(chunk_present(plan->leaf, chunk), piece->first) &&
 		       !bits_test(chunk_zero(plan->leaf, chunk), piece->first);
-	int result = piece->data && is_data ? plan_redo_locked(plan, piece) : 0;
+	int result = piece->data && is_data ? plan_redo_relock(plan, piece) : 0;
 
+	leaf_assert_locked(plan->leaf);
 	if (result < 0)
 		return result;
 	chunk->users++;
@@ -114,18 +120,19 @@ static int add_piece_locked(struct apply_plan *plan, struct piece *piece)
 	return 0;
 }
 
-static int plan_pieces_locked(struct apply_plan *plan, struct chunk *chunk, uint32_t first, uint32_t blocks,
+static int plan_pieces_relock(struct apply_plan *plan, struct chunk *chunk, uint32_t first, uint32_t blocks,
 			      uint8_t *data)
 {
 	struct leaf *leaf = plan->leaf;
 	int result = 0;
 
+	leaf_assert_locked(plan->leaf);
 	for (uint32_t n; blocks && result == 0; first += n, blocks -= n) {
 		struct piece piece = {.chunk = chunk, .first = first, .data = data};
 
 		n = data ? bits_run(chunk_present(leaf, chunk), chunk_zero(leaf, chunk), first, blocks) : blocks;
 		piece.blocks = n;
-		result = add_piece_locked(plan, &piece);
+		result = add_piece_relock(plan, &piece);
 		data = data ? data + ((size_t)n << BLOCK_SHIFT) : NULL;
 	}
 	return result;
@@ -141,70 +148,76 @@ static struct chunk *find_or_allocate_locked(struct leaf *leaf, uint64_t index, 
 {
 	struct chunk *chunk = leaf_chunk_find(leaf, index);
 
+	leaf_assert_locked(leaf);
 	return chunk ? chunk : leaf_chunk_allocate_locked(leaf, index, errnum);
 }
 
-static int plan_in_chunk_locked(struct apply_plan *plan, uint64_t index, uint32_t first, uint32_t blocks, uint8_t *data)
+static int plan_in_chunk_relock(struct apply_plan *plan, uint64_t index, uint32_t first, uint32_t blocks, uint8_t *data)
 {
 	struct chunk *chunk = blocks ? leaf_chunk_find(plan->leaf, index) : NULL;
 	int errnum = 0;
 
+	leaf_assert_locked(plan->leaf);
 	if (!blocks || (!chunk && is_zero_already(plan, index, data)))
 		return 0;
-	while (!chunk && room_came_locked(plan->leaf, &errnum))
+	while (!chunk && room_came_relock(plan->leaf, &errnum))
 		chunk = find_or_allocate_locked(plan->leaf, index, &errnum);
-	return chunk ? plan_pieces_locked(plan, chunk, first, blocks, data) : errnum;
+	return chunk ? plan_pieces_relock(plan, chunk, first, blocks, data) : errnum;
 }
 
-static int plan_data_locked(struct apply_plan *plan, uint64_t block, uint64_t blocks, uint8_t *data)
+static int plan_data_relock(struct apply_plan *plan, uint64_t block, uint64_t blocks, uint8_t *data)
 {
 	uint32_t per_chunk = plan->leaf->geometry.chunk_blocks;
 	int result = 0;
 
+	leaf_assert_locked(plan->leaf);
 	for (uint32_t n; blocks && result == 0; block += n, blocks -= n, data += (size_t)n << BLOCK_SHIFT) {
 		uint32_t first = (uint32_t)(block % per_chunk);
 
 		n = (uint32_t)MIN(blocks, per_chunk - first);
-		result = plan_in_chunk_locked(plan, block / per_chunk, first, n, data);
+		result = plan_in_chunk_relock(plan, block / per_chunk, first, n, data);
 	}
 	return result;
 }
 
 /* The zero list has room for CHUNKS when the batch has happened. */
-static int promise_locked(struct apply_plan *plan, struct interval chunks)
+static int promise_relock(struct apply_plan *plan, struct interval chunks)
 {
 	int result;
 
+	leaf_assert_locked(plan->leaf);
 	do
 		result = leaf_zero_reserve_locked(plan->leaf, chunks.first, chunks.first + chunks.count);
-	while (result < 0 && room_came_locked(plan->leaf, &result));
+	while (result < 0 && room_came_relock(plan->leaf, &result));
 	plan->promised += result == 0;
 	plan->leaf->zero_promised += result == 0;
 	return result;
 }
 
-static int plan_zeros_locked(struct apply_plan *plan, uint64_t block, uint64_t blocks)
+static int plan_zeros_relock(struct apply_plan *plan, uint64_t block, uint64_t blocks)
 {
 	struct leaf_zero_parts parts = leaf_zero_parts(plan->leaf, block, block + blocks);
-	int result = plan_in_chunk_locked(plan, parts.head, parts.head_first, parts.head_blocks, NULL);
+	int result = plan_in_chunk_relock(plan, parts.head, parts.head_first, parts.head_blocks, NULL);
 
+	leaf_assert_locked(plan->leaf);
 	if (result == 0 && parts.whole.count && !plan->bottom)
-		result = promise_locked(plan, parts.whole);
+		result = promise_relock(plan, parts.whole);
 	if (result == 0 && parts.whole.count) {
 		g_array_append_val(plan->zeros, parts.whole);
 		plan->entry_bytes += ENTRY_BYTES(2) + (plan->bottom ? 0 : ENTRY_BYTES(2));
 	}
 	if (result == 0)
-		result = plan_in_chunk_locked(plan, parts.tail, 0, parts.tail_blocks, NULL);
+		result = plan_in_chunk_relock(plan, parts.tail, 0, parts.tail_blocks, NULL);
 	return result;
 }
 
-static int plan_extent_locked(struct apply_plan *plan, const struct image_apply_extent *extent)
+static int plan_extent_relock(struct apply_plan *plan, const struct image_apply_extent *extent)
 {
 	uint64_t block = extent->offset >> BLOCK_SHIFT, blocks = extent->length >> BLOCK_SHIFT;
-	int result = extent->data ? plan_data_locked(plan, block, blocks, extent->data)
-				  : plan_zeros_locked(plan, block, blocks);
+	int result = extent->data ? plan_data_relock(plan, block, blocks, extent->data)
+				  : plan_zeros_relock(plan, block, blocks);
 
+	leaf_assert_locked(plan->leaf);
 	if (result < 0) /* a file may be as large as it can get, too: no reason to split the batch */
 		return result == -EFBIG ? -ENOSPC : result;
 	if (leaf_plan_journal_bytes(plan, 0) > le64_get(plan->leaf->header.journal_bytes) ||
@@ -213,12 +226,13 @@ static int plan_extent_locked(struct apply_plan *plan, const struct image_apply_
 	return 0;
 }
 
-static int plan_extents_locked(struct apply_plan *plan, const struct image_apply_extent *extents, unsigned count)
+static int plan_extents_relock(struct apply_plan *plan, const struct image_apply_extent *extents, unsigned count)
 {
 	int result = leaf_record_allocate_locked(plan->leaf) ? 0 : -ENOMEM;
 
+	leaf_assert_locked(plan->leaf);
 	for (unsigned i = 0; i < count && result == 0; i++)
-		result = plan_extent_locked(plan, &extents[i]);
+		result = plan_extent_relock(plan, &extents[i]);
 	return result;
 }
 
@@ -232,21 +246,21 @@ static int redo_reserve(struct leaf *leaf)
 	struct chunk *slot;
 	int result = 0;
 
-	g_mutex_lock(&leaf->lock);
-	slot = leaf->redo_reserved ? NULL : take_redo_slot_locked(leaf, &result);
+	leaf_lock(leaf);
+	slot = leaf->redo_reserved ? NULL : take_redo_slot_relock(leaf, &result);
 	leaf->redo_reserved |= slot != NULL;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (!slot)
 		return result == -EAGAIN ? result : 0;
 	zeros = g_malloc0(bytes);
 	result = image_file_write(&leaf->file, zeros, bytes, leaf_slot_offset(&leaf->geometry, slot->slot));
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf->redo_reserved = result == 0;
 	if (result == 0)
 		leaf->redo_reserve = slot;
 	else
 		leaf_chunk_return_locked(leaf, slot);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return 0;
 }
 
@@ -269,22 +283,23 @@ struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, i
 	plan->zeros = g_array_new(FALSE, FALSE, sizeof(struct interval));
 	plan->redo_slots = g_ptr_array_new();
 	*result = has_data(op) ? redo_reserve(leaf) : 0;
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	for (unsigned i = 0; i < op->extent_count && *result == 0; i += BATCH_EXTENTS) {
-		*result = plan_extents_locked(plan, op->extents + i, MIN(BATCH_EXTENTS, op->extent_count - i));
-		g_mutex_unlock(&leaf->lock);
-		g_mutex_lock(&leaf->lock);
+		*result = plan_extents_relock(plan, op->extents + i, MIN(BATCH_EXTENTS, op->extent_count - i));
+		leaf_unlock(leaf);
+		leaf_lock(leaf);
 	}
 	if (*result < 0) {
 		leaf_plan_free_locked(plan, false);
 		plan = NULL;
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return plan;
 }
 
 static void return_redo_slots_locked(const struct apply_plan *plan, bool uncertain)
 {
+	leaf_assert_locked(plan->leaf);
 	/* Backwards, so that the next batch takes them in file order. */
 	for (guint i = plan->redo_slots->len; i-- > 0;) {
 		struct chunk *slot = plan->redo_slots->pdata[i];
@@ -303,6 +318,7 @@ static void return_redo_slots_locked(const struct apply_plan *plan, bool uncerta
 
 void leaf_plan_free_locked(struct apply_plan *plan, bool uncertain)
 {
+	leaf_assert_locked(plan->leaf);
 	return_redo_slots_locked(plan, uncertain);
 	plan->leaf->zero_promised -= plan->promised;
 	for (guint i = 0; i < plan->pieces->len; i++)

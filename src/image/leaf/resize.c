@@ -21,6 +21,7 @@
 #include "dirty.h"
 #include "discard.h"
 #include "geometry.h"
+#include "lock.h"
 #include "slots.h"
 #include "table.h"
 
@@ -47,6 +48,7 @@ bool leaf_resize_encode_locked(const struct leaf *leaf, const struct leaf_resize
 	uint32_t words = leaf->geometry.words, per_chunk = leaf->geometry.chunk_blocks;
 	uint64_t end = blocks_of(leaf_resize_size(leaf, resize));
 
+	leaf_assert_locked(leaf);
 	memcpy(bits, chunk->bits, 2 * words * sizeof(bits[0]));
 	if (cuts(resize) && chunk->index >= end / per_chunk) {
 		uint32_t first = chunk->index == end / per_chunk ? (uint32_t)(end % per_chunk) : 0;
@@ -69,6 +71,7 @@ struct intervals *leaf_resize_zero_locked(const struct leaf *leaf, const struct 
 	uint64_t limit = leaf_chunk_count(leaf, leaf_resize_size(leaf, resize));
 	struct intervals *zero = intervals_new();
 
+	leaf_assert_locked(leaf);
 	for (unsigned i = 0; i < intervals_length(leaf->zero); i++) {
 		struct interval interval = intervals_get(leaf->zero, i);
 
@@ -85,6 +88,7 @@ void leaf_resize_mark_locked(struct leaf *leaf, const struct leaf_resize *resize
 {
 	uint64_t first = leaf_resize_size(leaf, resize) >> leaf->geometry.chunk_shift;
 
+	leaf_assert_locked(leaf);
 	if (!resize)
 		return;
 	if (resize->partial)
@@ -107,14 +111,14 @@ static void follow_growth(struct leaf *leaf, const struct leaf_resize *resize)
 {
 	const struct leaf_zero_parts *zeros = &resize->zeros;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	if (resize->partial) {
 		bits_set(chunk_present(leaf, resize->partial), zeros->head_first, zeros->head_blocks);
 		bits_set(chunk_zero(leaf, resize->partial), zeros->head_first, zeros->head_blocks);
 	}
 	intervals_add(leaf->zero, zeros->whole.first, zeros->whole.count);
 	leaf->image.size_bytes = resize->new_bytes;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 }
 
 /* The bytes past the end in the last block become zeros. */
@@ -128,21 +132,21 @@ int leaf_resize_clear_tail(struct leaf *leaf, uint64_t size_bytes)
 	uint64_t offset = 0;
 	int result;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	chunk = leaf_chunk_find(leaf, block / leaf->geometry.chunk_blocks);
 	if (in_block && chunk && bits_test(chunk_present(leaf, chunk), in_chunk) &&
 	    !bits_test(chunk_zero(leaf, chunk), in_chunk)) {
 		offset = leaf_slot_offset(&leaf->geometry, chunk->slot) + ((uint64_t)in_chunk << BLOCK_SHIFT);
 		chunk->users++;
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (!offset)
 		return 0;
 	result = image_file_write(&leaf->file, zeros, BLOCK_SIZE - in_block, offset + in_block);
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf->unflushed = true;
 	leaf_chunk_put_locked(leaf, chunk, false);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return result;
 }
 
@@ -151,9 +155,9 @@ int leaf_resize_clear_tail(struct leaf *leaf, uint64_t size_bytes)
  * the disk grows again. */
 static void follow_shrink(struct leaf *leaf, const struct leaf_resize *resize)
 {
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	leaf->image.size_bytes = resize->new_bytes;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	leaf_zero_cut(leaf, blocks_of(resize->new_bytes));
 	(void)leaf_resize_clear_tail(leaf, resize->new_bytes);
 }
@@ -168,6 +172,7 @@ void leaf_resize_settle(struct leaf *leaf, struct leaf_resize *resize)
 
 void leaf_resize_free_locked(struct leaf *leaf, struct leaf_resize *resize)
 {
+	leaf_assert_locked(leaf);
 	if (resize->partial)
 		leaf_chunk_put_locked(leaf, resize->partial, true);
 	g_free(resize);

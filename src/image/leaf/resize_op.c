@@ -4,6 +4,7 @@
 
 #include "commit.h"
 #include "discard.h"
+#include "lock.h"
 #include "resize.h"
 #include "room.h"
 #include "table.h"
@@ -17,7 +18,7 @@ static int find_partial(struct leaf *leaf, struct leaf_resize *resize)
 	int errnum = 0;
 
 	*zeros = leaf_zero_parts_of(leaf, first, end, end);
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	if (zeros->head_blocks && !intervals_contains(leaf->zero, zeros->head, 1, NULL)) {
 		resize->partial = leaf_chunk_find(leaf, zeros->head);
 		if (!resize->partial)
@@ -27,7 +28,7 @@ static int find_partial(struct leaf *leaf, struct leaf_resize *resize)
 		resize->partial->users++;
 		resize->partial->writers++;
 	}
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return errnum;
 }
 

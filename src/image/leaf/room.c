@@ -14,6 +14,7 @@
 
 #include "core/verdict.h"
 #include "geometry.h"
+#include "lock.h"
 
 #define STEP_BYTES (UINT64_C(64) << 20)
 
@@ -67,25 +68,25 @@ static int extend(struct leaf *leaf)
 	bool longer;
 	int result;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	needed = end_of_next_slot(leaf);
 	page = leaf_page_of(leaf, leaf->slots->len);
 	bytes = leaf->file_bytes;
 	/* A checkpoint may be writing any page that slots stand in already. */
 	leaf->page_room = MAX(leaf->page_room, leaf->page_dirty->len);
 	room = leaf->page_room;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	result = lengthen(leaf, needed, &bytes);
 	longer = result == 0;
 	if (longer)
 		result =
 			write_pages(leaf, &room, leaf_page_of(leaf, leaf_slots_within(&leaf->geometry, bytes) - 1) + 1);
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	if (longer)
 		leaf->file_bytes = bytes;
 	leaf->page_room = room;
 	leaf->extended_in_vain = result < 0;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	return longer && room > page ? 0 : result;
 }
 
@@ -99,6 +100,7 @@ void leaf_room_came_locked(struct leaf *leaf, int result)
 	struct list waiters;
 	struct list *node;
 
+	leaf_assert_locked(leaf);
 	list_init(&waiters);
 	list_splice(&waiters, &leaf->room_waiters);
 	while ((node = list_pop(&waiters)))
@@ -107,21 +109,23 @@ void leaf_room_came_locked(struct leaf *leaf, int result)
 
 static void extended_locked(struct leaf *leaf, int result)
 {
+	leaf_assert_locked(leaf);
 	leaf->extending = false;
 	leaf_room_came_locked(leaf, result);
 	g_cond_broadcast(&leaf->extended);
 }
 
-int leaf_room_extend_locked(struct leaf *leaf)
+int leaf_room_extend_relock(struct leaf *leaf)
 {
 	int result;
 
+	leaf_assert_locked(leaf);
 	if (leaf->extending || leaf->file.block_device)
 		return -EAGAIN;
 	leaf->extending = true;
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	result = extend(leaf);
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	extended_locked(leaf, result);
 	return result;
 }
@@ -133,9 +137,9 @@ static void extend_work(struct loop_work *work)
 	struct leaf *leaf = container_of(work, struct leaf, extension);
 	int result = extend(leaf);
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	extended_locked(leaf, result);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 }
 
 /* leaf->extending is set, and the lock is free again. */
@@ -147,6 +151,7 @@ void leaf_room_ahead(struct leaf *leaf)
 
 bool leaf_room_ahead_locked(struct leaf *leaf)
 {
+	leaf_assert_locked(leaf);
 	if (leaf->extending || leaf->extended_in_vain || leaf->file.block_device || leaf->free->len ||
 	    leaf->file_bytes >= end_of_next_slot(leaf) + STEP_BYTES / 2)
 		return false;
@@ -156,6 +161,7 @@ bool leaf_room_ahead_locked(struct leaf *leaf)
 
 bool leaf_room_covers_locked(const struct leaf *leaf, uint64_t slot)
 {
+	leaf_assert_locked(leaf);
 	return leaf_slot_offset(&leaf->geometry, slot) + leaf->geometry.chunk_bytes <= leaf->file_bytes &&
 	       (leaf->file.block_device || leaf_page_of(leaf, slot) < leaf->page_room);
 }
@@ -170,13 +176,13 @@ void leaf_wait_room(struct image *image, struct image_op *op)
 	struct leaf *leaf = leaf_of(image);
 	bool begins, waits;
 
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	begins = !leaf->extending && must_extend(leaf);
 	leaf->extending |= begins;
 	waits = leaf->extending || leaf->grow;
 	if (waits)
 		list_append(&leaf->room_waiters, &op->link);
-	g_mutex_unlock(&leaf->lock);
+	leaf_unlock(leaf);
 	if (begins)
 		leaf_room_ahead(leaf);
 	if (!waits)
@@ -185,8 +191,8 @@ void leaf_wait_room(struct image *image, struct image_op *op)
 
 void leaf_room_settle(struct leaf *leaf)
 {
-	g_mutex_lock(&leaf->lock);
+	leaf_lock(leaf);
 	while (leaf->extending)
-		g_cond_wait(&leaf->extended, &leaf->lock);
-	g_mutex_unlock(&leaf->lock);
+		leaf_wait_relock(leaf, &leaf->extended);
+	leaf_unlock(leaf);
 }

@@ -15,9 +15,9 @@ bool leaf_room_ahead_locked(struct leaf *leaf);
 void leaf_room_ahead(struct leaf *leaf);
 /* Those that wait try again, or get RESULT. */
 void leaf_room_came_locked(struct leaf *leaf, int result);
-/* The same from a background thread that needs a slot to go on: lets the lock go
- * meanwhile. -EAGAIN: another extends the file, or a command the device. */
-int leaf_room_extend_locked(struct leaf *leaf);
+/* Extends the file from a background thread that needs a slot to go on. 0, or why
+ * there is no room; -EAGAIN: another extends the file, or a command the device. */
+int leaf_room_extend_relock(struct leaf *leaf);
 /* While nobody else has the image: extends the file for the next slot. Blocks. 0
  * or -errno. */
 int leaf_room_extend(struct leaf *leaf);

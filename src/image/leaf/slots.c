@@ -28,6 +28,7 @@
 #include "slots.h"
 
 #include "dirty.h"
+#include "lock.h"
 
 #ifdef LEAFDISK_FAULTS
 static const bool allowed[SLOT_STATES][SLOT_STATES] = {
@@ -62,6 +63,7 @@ void leaf_slot_set_state_locked(struct leaf *leaf, uint64_t number, enum slot_st
 	struct slot *slot = leaf_slot(leaf, number);
 	GArray *list;
 
+	leaf_assert_locked(leaf);
 	if (state == SLOT_FREE && slot->pins)
 		state = SLOT_BUSY;
 #ifdef LEAFDISK_FAULTS
@@ -75,6 +77,7 @@ void leaf_slot_set_state_locked(struct leaf *leaf, uint64_t number, enum slot_st
 
 void leaf_slots_cover_locked(struct leaf *leaf, uint64_t slot)
 {
+	leaf_assert_locked(leaf);
 	if (slot < leaf->slots->len)
 		return;
 	g_array_set_size(leaf->slots, (guint)slot + 1);
@@ -94,6 +97,7 @@ struct chunk *leaf_slot_give_locked(struct leaf *leaf, uint64_t slot, uint64_t i
 {
 	struct chunk *chunk = leaf_chunk_new(leaf, index, slot);
 
+	leaf_assert_locked(leaf);
 	leaf_slot(leaf, slot)->chunk = chunk;
 	leaf_slot_set_state_locked(leaf, slot, SLOT_TAKEN);
 	return chunk;
@@ -101,24 +105,28 @@ struct chunk *leaf_slot_give_locked(struct leaf *leaf, uint64_t slot, uint64_t i
 
 void leaf_slot_release_locked(struct leaf *leaf, struct chunk *chunk, enum slot_state state)
 {
+	leaf_assert_locked(leaf);
 	leaf_slot(leaf, chunk->slot)->chunk = NULL;
 	leaf_slot_set_state_locked(leaf, chunk->slot, state);
 }
 
 void leaf_slot_name_locked(struct leaf *leaf, const struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	if (!leaf_slot_is_named(leaf, chunk))
 		leaf_slot_set_state_locked(leaf, chunk->slot, SLOT_NAMED);
 }
 
 void leaf_slot_unname_locked(struct leaf *leaf, const struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	if (leaf_slot_is_named(leaf, chunk))
 		leaf_slot_set_state_locked(leaf, chunk->slot, SLOT_TAKEN);
 }
 
 void leaf_slot_pin_locked(struct leaf *leaf, uint64_t slot)
 {
+	leaf_assert_locked(leaf);
 	leaf_slot(leaf, slot)->pins++;
 }
 
@@ -126,6 +134,7 @@ void leaf_slot_unpin_locked(struct leaf *leaf, uint64_t number)
 {
 	struct slot *slot = leaf_slot(leaf, number);
 
+	leaf_assert_locked(leaf);
 	if (--slot->pins == 0 && slot->state == SLOT_BUSY)
 		leaf_slot_set_state_locked(leaf, number, SLOT_FREE);
 }
@@ -139,11 +148,13 @@ static void move_all(struct leaf *leaf, GArray *from, enum slot_state state)
 
 void leaf_slots_commit_begins_locked(struct leaf *leaf)
 {
+	leaf_assert_locked(leaf);
 	move_all(leaf, leaf->freed, SLOT_FREEING);
 }
 
 void leaf_slots_commit_ends_locked(struct leaf *leaf, bool durable)
 {
+	leaf_assert_locked(leaf);
 	move_all(leaf, leaf->freeing, durable ? SLOT_FREE : SLOT_FREED);
 }
 
@@ -187,6 +198,7 @@ void leaf_slots_assert_locked(struct leaf *leaf)
 {
 	unsigned counts[SLOT_STATES] = {0};
 
+	leaf_assert_locked(leaf);
 	for (guint i = 0; i < leaf->slots->len; i++) {
 		const struct slot *slot = leaf_slot(leaf, i);
 

@@ -8,6 +8,7 @@
 
 #include "geometry.h"
 #include "grow.h"
+#include "lock.h"
 #include "room.h"
 #include "slots.h"
 
@@ -58,6 +59,7 @@ int leaf_spare_reserve_locked(struct leaf *leaf, unsigned more)
 {
 	uint64_t needed = spare_needed(leaf, more), slot;
 
+	leaf_assert_locked(leaf);
 	while (leaf->spare->len < needed) {
 		int errnum = find_slot(leaf, &slot);
 
@@ -72,6 +74,7 @@ void leaf_spare_trim_locked(struct leaf *leaf)
 {
 	uint64_t enough = spare_needed(leaf, LEAF_INTERVALS_PER_PAGE);
 
+	leaf_assert_locked(leaf);
 	while (leaf->spare->len > enough)
 		leaf_slot_set_state_locked(leaf, pop(leaf->spare), SLOT_FREE);
 }
@@ -81,6 +84,7 @@ struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *err
 {
 	uint64_t slot;
 
+	leaf_assert_locked(leaf);
 	*errnum = 0;
 	if (leaf->spare->len)
 		slot = pop(leaf->spare);
@@ -93,6 +97,7 @@ struct chunk *leaf_spare_take_locked(struct leaf *leaf, uint64_t index, int *err
 
 void leaf_spare_return_locked(struct leaf *leaf, struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	leaf_slot_release_locked(leaf, chunk, SLOT_SPARE);
 	g_free(chunk);
 }
@@ -101,6 +106,7 @@ struct chunk *leaf_slot_take_locked(struct leaf *leaf, uint64_t index, int *errn
 {
 	uint64_t slot;
 
+	leaf_assert_locked(leaf);
 	*errnum = leaf_spare_reserve_locked(leaf, 1);
 	if (*errnum == 0)
 		*errnum = find_slot(leaf, &slot);

@@ -9,6 +9,7 @@
 #include "bits.h"
 #include "core/counters.h"
 #include "dirty.h"
+#include "lock.h"
 #include "slots.h"
 #include "spare.h"
 
@@ -49,6 +50,7 @@ uint64_t leaf_chunks_without_slot_locked(struct leaf *leaf, uint64_t index, uint
 {
 	const struct chunk *next = leaf_chunk_from(leaf, index);
 
+	leaf_assert_locked(leaf);
 	return next ? MIN(limit, next->index - index) : limit;
 }
 
@@ -76,6 +78,7 @@ struct chunk *leaf_chunk_allocate_locked(struct leaf *leaf, uint64_t index, int 
 {
 	struct chunk *chunk = leaf_slot_take_locked(leaf, index, errnum);
 
+	leaf_assert_locked(leaf);
 	if (!chunk)
 		return NULL;
 	chunk_insert(leaf, chunk);
@@ -133,6 +136,7 @@ void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
 {
 	bool named = leaf_slot_is_named(leaf, chunk);
 
+	leaf_assert_locked(leaf);
 	if (named)
 		g_array_append_val(leaf->free_events, chunk->slot);
 	counter_add(image_chunks_freed, 1);
@@ -141,12 +145,14 @@ void leaf_chunk_remove_locked(struct leaf *leaf, struct chunk *chunk)
 
 void leaf_chunk_drop_locked(struct leaf *leaf, struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	counter_add(image_chunks_freed, 1);
 	take_out(leaf, chunk, leaf_slot_is_named(leaf, chunk) ? SLOT_FREEING : SLOT_FREE);
 }
 
 void leaf_chunk_return_locked(struct leaf *leaf, struct chunk *chunk)
 {
+	leaf_assert_locked(leaf);
 	leaf_slot_unname_locked(leaf, chunk);
 	take_out(leaf, chunk, SLOT_FREE);
 }
@@ -159,6 +165,7 @@ static void bury(struct leaf *leaf, struct chunk *chunk)
 
 void leaf_chunk_put_locked(struct leaf *leaf, struct chunk *chunk, bool writer)
 {
+	leaf_assert_locked(leaf);
 	chunk->users--;
 	chunk->writers -= writer;
 	if (chunk->dead && !chunk->users)
@@ -232,6 +239,7 @@ void leaf_table_clear(struct leaf *leaf)
 
 void leaf_table_assert_locked(struct leaf *leaf)
 {
+	leaf_assert_locked(leaf);
 #ifdef LEAFDISK_FAULTS
 	guint owned = 0;
 
