@@ -53,6 +53,10 @@ struct aio_queue {
 	bool reporting; /* the timer is set */
 };
 
+/* request.c */
+
+const char *request_op_name(enum aio_op op);
+
 /* wait.c */
 
 void wait_init(struct aio_queue *queue);

@@ -251,6 +251,9 @@ struct aio_queue *aio_queue_new(struct loop *loop, const struct aio_limits *limi
 	queue->source.busy = queue_busy;
 	queue->source.prepare = queue_prepare;
 	loop_add_source(loop, &queue->source);
+	log_debug(LOG_AIO, "a queue of %u calls, %s", queue->limits.depth,
+		  queue->kernel.ring ? "whose results are read from the kernel's ring"
+				     : "whose results come by system calls");
 	return queue;
 }
 

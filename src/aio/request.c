@@ -1,10 +1,22 @@
-/* How the operations on a file have gone. */
-#include "aio/request.h"
+/* Requests: what they are called, and how those on a file have gone. */
+#include "call.h"
 
 #include <glib.h>
 #include <stdatomic.h>
 
 #include "core/loop.h"
+
+const char *request_op_name(enum aio_op op)
+{
+	static const char *const names[] = {
+		[AIO_READ] = "read",
+		[AIO_WRITE] = "write",
+		[AIO_WRITE_DURABLE] = "durable write",
+		[AIO_DATASYNC] = "datasync",
+	};
+
+	return names[op];
+}
 
 void aio_note(struct aio_file *file, enum aio_op op, int result)
 {

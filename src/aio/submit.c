@@ -8,11 +8,13 @@
  *     would ever come, so the members are retried by time instead;
  *   - any other error is that of the first call alone. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/uio.h>
 
 #include "call.h"
 #include "core/counters.h"
+#include "core/log.h"
 
 static bool needs_thread(const struct aio_call *call)
 {
@@ -43,6 +45,15 @@ static void prepare_iocb(struct aio_call *call)
 	iocb->data = call;
 }
 
+static void log_call(const struct aio_call *call, const char *whose)
+{
+	const struct merge_call *merge = &call->merge;
+
+	log_debug_data(LOG_AIO, "%s: %s of %" PRIu64 " bytes at %" PRIu64 " for %u requests, done by %s",
+		       merge->file->name, request_op_name(merge->op), merge->end - merge->start, merge->start,
+		       merge->count, whose);
+}
+
 /* Starts the batch's background calls; the kernel's stay, in order. */
 static void start_threads(struct aio_queue *queue)
 {
@@ -56,6 +67,7 @@ static void start_threads(struct aio_queue *queue)
 			continue;
 		}
 		call->vectors = merge_vector(&call->merge, call->vector);
+		log_call(call, "a thread");
 		thread_start(call);
 	}
 	queue->batch_count = kept;
@@ -114,6 +126,7 @@ void submit_hand_over(struct aio_queue *queue)
 		struct aio_call *call = queue->batch[i];
 
 		call->vectors = merge_vector(&call->merge, call->vector);
+		log_call(call, "the kernel");
 		prepare_iocb(call);
 		queue->iocbs[i] = &call->iocb;
 	}

@@ -99,12 +99,6 @@ static void retry_expired(struct loop_timer *timer)
 
 static void report(struct aio_request *request, uint64_t age_ns)
 {
-	static const char *const names[] = {
-		[AIO_READ] = "read",
-		[AIO_WRITE] = "write",
-		[AIO_WRITE_DURABLE] = "durable write",
-		[AIO_DATASYNC] = "datasync",
-	};
 	struct aio_file *file = request->file;
 
 	request->reported = true;
@@ -114,7 +108,8 @@ static void report(struct aio_request *request, uint64_t age_ns)
 	atomic_store(&file->overdue_since_ns, request->start_ns);
 	log_warning_limited(file->name, "waits",
 			    "aio: %s: %s of %" PRIu32 " bytes at %" PRIu64 " has been waiting for %" PRIu64 " s",
-			    file->name, names[request->op], request->length, request->offset, age_ns / NS_PER_S);
+			    file->name, request_op_name(request->op), request->length, request->offset,
+			    age_ns / NS_PER_S);
 }
 
 /* Reports what is old, and lowers *OLDEST_NS to the start of what is not yet. */

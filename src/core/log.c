@@ -20,16 +20,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/error.h"
 #include "core/time.h"
 
 static const char *const module_names[LOG_MODULES] = {
-	[LOG_CORE] = "core",   [LOG_AIO] = "aio",   [LOG_IMAGE] = "image", [LOG_DISK] = "disk",
-	[LOG_CACHE] = "cache", [LOG_FUSE] = "fuse", [LOG_CTL] = "ctl",
+#define LOG_NAME(symbol, name) [LOG_##symbol] = name,
+	LOG_MODULE_LIST(LOG_NAME)
+#undef LOG_NAME
 };
+
+_Atomic unsigned char log_debug_levels[LOG_MODULES];
 
 static _Atomic(const char *) program = "leafdisk";
 static atomic_bool to_syslog;
-static atomic_uint debug_mask;
 
 /* Longer than every sentence of ours, with a path in it. */
 #define EVENT_BYTES_MAX 8192
@@ -228,35 +231,44 @@ void log_use_syslog(void)
 	atomic_store(&to_syslog, true);
 }
 
-static unsigned module_mask(const char *name)
+static bool refuse_debug(const char *word, GError **error)
 {
-	if (strcmp(name, "all") == 0)
-		return (1u << LOG_MODULES) - 1;
-	for (unsigned i = 0; i < LOG_MODULES; i++)
-		if (strcmp(name, module_names[i]) == 0)
-			return 1u << i;
-	return 0;
+	return error_set(error, EINVAL,
+			 "\"%s\" is no module of debug messages; expected one of %sor all, each with =1 or =2 for its "
+			 "level if it is to have one",
+			 word, LOG_MODULE_WORDS);
 }
 
-bool log_set_debug(const char *spec)
+/* "disk=2", "all". */
+static bool read_word(const char *word, unsigned char levels[LOG_MODULES], GError **error)
 {
-	g_auto(GStrv) names = g_strsplit(spec, ",", -1);
-	unsigned mask = 0;
+	g_auto(GStrv) parts = g_strsplit(word, "=", 2);
+	const char *name = parts[0] ? parts[0] : "";
+	const char *level = parts[0] && parts[1] ? parts[1] : "1";
+	bool known = false;
 
-	for (char **name = names; *name; name++) {
-		unsigned bits = module_mask(g_strstrip(*name));
-
-		if (bits == 0)
-			return false;
-		mask |= bits;
+	for (unsigned i = 0; i < LOG_MODULES; i++) {
+		if (strcmp(name, "all") != 0 && strcmp(name, module_names[i]) != 0)
+			continue;
+		levels[i] = (unsigned char)(*level - '0');
+		known = true;
 	}
-	atomic_store(&debug_mask, mask);
+	if (!known || (strcmp(level, "1") != 0 && strcmp(level, "2") != 0))
+		return refuse_debug(word, error);
 	return true;
 }
 
-bool log_debug_enabled(enum log_module module)
+bool log_set_debug(const char *spec, GError **error)
 {
-	return atomic_load_explicit(&debug_mask, memory_order_relaxed) >> module & 1;
+	g_auto(GStrv) words = g_strsplit_set(spec, ",:", -1);
+	unsigned char levels[LOG_MODULES] = {0};
+
+	for (char **word = words; *word; word++)
+		if (!read_word(g_strstrip(*word), levels, error))
+			return false;
+	for (unsigned i = 0; i < LOG_MODULES; i++)
+		atomic_store(&log_debug_levels[i], levels[i]);
+	return true;
 }
 
 void log_error(const char *format, ...)

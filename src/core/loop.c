@@ -371,6 +371,7 @@ static void sleep_for(struct loop *loop, int timeout_ms)
 			source->readable = true;
 	}
 	loop->turns = 0;
+	log_debug_data(LOG_CORE, "a loop has slept until %d of its descriptors had something", MAX(count, 0));
 }
 
 static void sleep_until_event(struct loop *loop)

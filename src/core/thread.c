@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include "core/fault.h"
+#include "core/log.h"
 
 struct start {
 	const char *name;
@@ -77,5 +78,7 @@ int thread_spawn(pthread_t *thread, const char *name, enum thread_kind kind, voi
 	pthread_attr_destroy(&attributes);
 	if (result < 0)
 		g_free(start);
+	else
+		log_debug(LOG_CORE, "a thread begins: %s", name ? name : "without a name");
 	return result;
 }

@@ -209,6 +209,8 @@ int disk_open(struct disk *disk, bool write, GError **error)
 	else
 		count_open(disk);
 	g_mutex_unlock(&disk->open_lock);
+	if (result == 0)
+		log_debug(LOG_DISK, "%s: opened in mode %s", disk->name, disk_mode_name(disk->mode));
 	if (local)
 		g_propagate_error(error, g_steal_pointer(&local));
 	return result;
@@ -220,6 +222,7 @@ int disk_close(struct disk *disk)
 
 	thread_assert_may_wait();
 	g_mutex_lock(&disk->open_lock);
+	log_debug(LOG_DISK, "%s: closing, opened %u times", disk->name, disk->opens);
 	if (--disk->opens == 0)
 		result = close_or_leave(disk);
 	g_mutex_unlock(&disk->open_lock);

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/fuse.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -136,6 +137,8 @@ static void process(struct channel *channel, const struct fuse_buf *message)
 
 	channel->opcode = header->opcode;
 	channel->reply_kind = reply_kind_of(header->opcode, header->nodeid);
+	log_debug_data(LOG_FUSE, "request %" PRIu64 ": opcode %u, node %" PRIu64, (uint64_t)header->unique,
+		       (unsigned)header->opcode, (uint64_t)header->nodeid);
 	fuse_session_process_buf(channel->session->fuse, message);
 }
 

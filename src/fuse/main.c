@@ -15,13 +15,10 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static bool set_debug(const struct mount_options *options, GError **error)
 {
-	g_autofree char *modules = g_strdelimit(g_strdup(options->debug ? options->debug : ""), ":", ',');
-
-	if (!log_set_debug(options->debug_all ? "all" : modules))
-		return error_set(error, EINVAL,
-				 "option \"debug\": \"%s\" is not a list of core:aio:image:cache:disk:fuse, or all",
-				 options->debug);
-	return true;
+	if (log_set_debug(options->debug ? options->debug : "", error))
+		return true;
+	g_prefix_error(error, "option \"debug\": ");
+	return false;
 }
 
 static int report(const GError *error)

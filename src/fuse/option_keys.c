@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+#include "core/log.h"
 #include "pool/pool.h"
 
 #define CACHE_SIZE_MIN (8 << 20)
@@ -44,7 +45,7 @@ static const struct config_key last_keys[] = {
 	 "program and arguments, run when a leaf's block device is full"},
 	{KEY("max_read", CONFIG_UINT, max_read), 4096, 1 << 20, NULL, "longest read that the kernel asks for, bytes"},
 	{KEY("debug", CONFIG_STRING, debug), 0, 0, NULL,
-	 "debug messages of these modules: core:aio:image:cache:disk:fuse, all"},
+	 "MODULE[=2][:...]: debug messages, 2: of each request too; modules: " LOG_MODULE_WORDS "all"},
 	{0},
 };
 

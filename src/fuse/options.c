@@ -130,6 +130,17 @@ static enum options_result take_flag(struct mount_options *options, int flag, GS
 	}
 }
 
+/* What debug= says of a module counts beside -d. */
+static void add_debug_all(struct mount_options *options)
+{
+	char *given = options->debug;
+
+	if (!options->debug_all)
+		return;
+	options->debug = given ? g_strconcat("all:", given, NULL) : g_strdup("all");
+	g_free(given);
+}
+
 enum options_result options_parse(struct mount_options *options, int argc, char **argv, GError **error)
 {
 	static const struct option flags[] = {
@@ -149,6 +160,7 @@ enum options_result options_parse(struct mount_options *options, int argc, char 
 		result = take_operands(options, argc - optind, argv + optind, error);
 	if (result == OPTIONS_OK)
 		result = apply_all(options, list->str, error);
+	add_debug_all(options);
 	return result;
 }
 
@@ -177,7 +189,7 @@ char *options_help(void)
 				     "Unmount with: fusermount3 -u MOUNTPOINT\n"
 				     "\n"
 				     "    -f         stay in the foreground, messages to standard error\n"
-				     "    -d         the same, with all debug messages\n"
+				     "    -d         the same, with the debug messages of all modules\n"
 				     "    --help     this text\n"
 				     "    --version  the versions of leafdisk and libfuse\n"
 				     "\n"

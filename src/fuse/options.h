@@ -19,7 +19,7 @@ struct mount_options {
 	char *pool_path;  /* absolute after checks_run() */
 	char *mountpoint; /* absolute after checks_run() */
 	bool foreground;
-	bool debug_all;
+	bool debug_all; /* in `debug` after options_parse() */
 
 	/* -o and [pool] of the configuration. */
 	char *mode;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "driver.h"
 #include "file.h"
 #include "format/leaf.h"
+#include "core/log.h"
 
 static const struct image_ops *const drivers[] = {
 	[IMAGE_FORMAT_RAW] = &raw_image_ops,
@@ -56,6 +58,9 @@ struct image *image_open_fd(int fd, const char *path, enum image_format format, 
 	struct image *image = ops ? ops->open(fd, path, flags, base_offset, error) : NULL;
 	int result = image && image->writable && !(flags & IMAGE_BEGIN_LATER) ? image_begin_writing(image) : 0;
 
+	if (image && result == 0)
+		log_debug(LOG_IMAGE, "%s: opened as %s, %" PRIu64 " bytes, for %s", path, image_format_name(format),
+			  image->size_bytes, image->writable ? "writing" : "reading");
 	if (result == 0)
 		return image;
 	error_set_errno(error, -result, "%s: cannot be made ready for writing", path);

@@ -5,9 +5,11 @@
 #include "image/image.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include "driver.h"
 #include "file.h"
+#include "core/log.h"
 
 int image_begin_writing(struct image *image)
 {
@@ -21,7 +23,10 @@ int image_begin_writing(struct image *image)
 
 int image_close(struct image *image)
 {
-	return image ? image->ops->close(image) : 0;
+	if (!image)
+		return 0;
+	log_debug(LOG_IMAGE, "%s: closing", image->path);
+	return image->ops->close(image);
 }
 
 static uint64_t image_blocks(const struct image *image)
@@ -65,6 +70,7 @@ struct image_extent image_read(struct image_io *io)
 	if (first >= total)
 		return (struct image_extent){EXTENT_ABSENT, blocks};
 	io->length = (uint32_t)(MIN(blocks, total - first) << BLOCK_SHIFT);
+	log_debug_data(LOG_IMAGE, "%s: read of %u bytes at %" PRIu64, io->image->path, io->length, io->offset);
 	return io->image->ops->read(io);
 }
 
@@ -76,6 +82,7 @@ int64_t image_write(struct image_io *io)
 		return -EROFS;
 	if (io->image->failed)
 		return -EIO;
+	log_debug_data(LOG_IMAGE, "%s: write of %u bytes at %" PRIu64, io->image->path, io->length, io->offset);
 	return io->image->ops->write(io);
 }
 
@@ -113,6 +120,7 @@ void image_zero(struct image *image, struct image_op *op)
 void image_flush(struct image *image, struct image_op *op)
 {
 	op->image = image;
+	log_debug_data(LOG_IMAGE, "%s: flush", image->path);
 	if (!image->writable)
 		image_op_complete(op, 0);
 	else if (image->failed)

@@ -79,20 +79,61 @@ static void test_escapes(void)
 			"prog: a\\nb\\tc\\r\\x1b[31m\\x7f \\x9b1m \xc3\xa9 \\xc2\\x9b \\xe2\\x80\\xae\\xff\n");
 }
 
+static bool control(enum log_module module)
+{
+	return log_debug_enabled(module, LOG_CONTROL);
+}
+
+static bool data(enum log_module module)
+{
+	return log_debug_enabled(module, LOG_DATA);
+}
+
 static void test_debug_switch(void)
 {
-	g_assert_false(log_debug_enabled(LOG_CORE));
-	g_assert_true(log_set_debug("aio, ctl"));
-	g_assert_true(log_debug_enabled(LOG_AIO) && log_debug_enabled(LOG_CTL));
-	g_assert_false(log_debug_enabled(LOG_CORE) || log_debug_enabled(LOG_FUSE));
-	g_assert_false(log_set_debug("core,nonsense"));
-	g_assert_true(log_debug_enabled(LOG_AIO) && !log_debug_enabled(LOG_CORE));
-	g_assert_true(log_set_debug("all"));
+	g_assert_false(control(LOG_CORE));
+	g_assert_true(log_set_debug("aio, fuse", NULL));
+	g_assert_true(control(LOG_AIO) && control(LOG_FUSE));
+	g_assert_false(data(LOG_AIO) || data(LOG_FUSE));
+	g_assert_false(control(LOG_CORE) || control(LOG_DISK));
+	g_assert_false(log_set_debug("core,nonsense", NULL));
+	g_assert_true(control(LOG_AIO) && !control(LOG_CORE));
+	g_assert_true(log_set_debug("all", NULL));
 	for (int i = 0; i < LOG_MODULES; i++)
-		g_assert_true(log_debug_enabled((enum log_module)i));
-	g_assert_true(log_set_debug(""));
+		g_assert_true(control((enum log_module)i) && !data((enum log_module)i));
+	g_assert_true(log_set_debug("", NULL));
 	for (int i = 0; i < LOG_MODULES; i++)
-		g_assert_false(log_debug_enabled((enum log_module)i));
+		g_assert_false(control((enum log_module)i));
+}
+
+static void test_debug_levels(void)
+{
+	g_assert_true(log_set_debug("aio=1:disk=2", NULL));
+	g_assert_true(control(LOG_AIO) && !data(LOG_AIO));
+	g_assert_true(control(LOG_DISK) && data(LOG_DISK));
+	g_assert_true(log_set_debug("all:image=2", NULL));
+	g_assert_true(data(LOG_IMAGE) && control(LOG_CORE) && !data(LOG_CORE));
+	g_assert_true(log_set_debug("all=2", NULL));
+	for (int i = 0; i < LOG_MODULES; i++)
+		g_assert_true(data((enum log_module)i));
+	g_assert_true(log_set_debug("", NULL));
+}
+
+/* The refusal names the word, and what there is. */
+static void test_debug_refused(void)
+{
+	static const char *const bad[] = {"nonsense", "disk=", "disk=0", "disk=3", "disk=22", "=1", "disk=1=2", "dis"};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+		g_autoptr(GError) error = NULL;
+		g_autofree char *spec = g_strconcat("aio:", bad[i], NULL);
+
+		g_assert_false(log_set_debug(spec, &error));
+		g_assert_nonnull(strstr(error->message, bad[i]));
+		g_assert_nonnull(strstr(error->message, "core, aio, image, cache, disk, fuse, or all"));
+		g_assert_false(control(LOG_AIO));
+	}
+	g_assert_false(log_set_debug("aio:", NULL));
 }
 
 static void *log_often(void *unused)
@@ -208,6 +249,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/log/limited", test_limited);
 	g_test_add_func("/log/escapes", test_escapes);
 	g_test_add_func("/log/debug-switch", test_debug_switch);
+	g_test_add_func("/log/debug-switch-levels", test_debug_levels);
+	g_test_add_func("/log/debug-switch-refused", test_debug_refused);
 	g_test_add_func("/log/threads", test_threads);
 	g_test_add_func("/log/events", test_events);
 	g_test_add_func("/log/events-are-limited", test_events_are_limited);

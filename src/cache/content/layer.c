@@ -21,6 +21,7 @@
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
 #include "dirty.h"
+#include "core/log.h"
 
 /* Of all that may be dirty, for which whoever migrates is woken to look. */
 #define DIRTY_STEPS 16
@@ -252,6 +253,8 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	wait_for_room_relock(cache, LOG_ENTRY);
 	layer = open_locked(cache, key, writable);
 	cache_unlock(cache);
+	if (layer)
+		log_debug(LOG_CACHE, "%s: opened for %s", layer->name, writable ? "writing" : "reading");
 	return layer;
 }
 
@@ -298,6 +301,8 @@ struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cac
 	wait_for_room_relock(cache, LOG_MOVE);
 	layer = open_dirty_relock(cache, key, generation, result);
 	cache_unlock(cache);
+	if (layer)
+		log_debug(LOG_CACHE, "%s: opened for writing back", layer->name);
 	return layer;
 }
 
@@ -415,6 +420,7 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 	if (!layer)
 		return;
 	cache = layer->cache;
+	log_debug(LOG_CACHE, "%s: closing", layer->name);
 	cache_lock(cache);
 	if (stamp != 0)
 		wait_for_room_relock(cache, LOG_ENTRY);

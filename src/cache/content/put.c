@@ -8,6 +8,7 @@
 #include "put.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "cache/block.h"
@@ -18,6 +19,7 @@
 #include "cache/log/wake.h"
 #include "dirty.h"
 #include "layer.h"
+#include "core/log.h"
 
 #define CACHE_LINE_BYTES 64
 
@@ -256,6 +258,7 @@ int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, co
 	const uint8_t *from = data;
 	uint64_t done = 0;
 
+	log_debug_data(LOG_CACHE, "%s: put of %" PRIu64 " blocks at %" PRIu64, layer->name, blocks, block);
 	while (done < blocks) {
 		int64_t count = put_run(layer, block + done, blocks - done, from + (done << BLOCK_SHIFT), newer);
 

@@ -11,6 +11,7 @@
  * pinned one is LOST until it is written again. A read that fails says nothing
  * about the data: a pinned block may be read the next time. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "cache/block.h"
@@ -384,6 +385,8 @@ struct cache_extent cache_read(struct cache_io *io)
 	cache_unlock(cache);
 	if (extent.answer == CACHE_HIT) {
 		extent.blocks = MAX(blocks, 1);
+		log_debug_data(LOG_CACHE, "%s: read of %" PRIu64 " blocks at %" PRIu64, io->layer->name, extent.blocks,
+			       io->block);
 		read_hit(io, buffer, blocks);
 	}
 	return extent;

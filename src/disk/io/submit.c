@@ -18,9 +18,11 @@
 #include "disk/disk.h"
 
 #include <errno.h>
+#include <inttypes.h>
 
 #include "core/counters.h"
 #include "step.h"
+#include "core/log.h"
 
 /* Cuts the request at the end of the disk. False: nothing is left of it, and
  * io->result is what to answer. */
@@ -102,8 +104,20 @@ void disk_io_restart(struct loop_task *task)
 	start(container_of(task, struct disk_io, task));
 }
 
+static const char *op_name(enum disk_op op)
+{
+	static const char *const names[] = {
+		[DISK_READ] = "read", [DISK_WRITE] = "write", [DISK_DISCARD] = "discard",
+		[DISK_ZERO] = "zero", [DISK_FLUSH] = "flush", [DISK_RESIZE] = "resize",
+	};
+
+	return names[op];
+}
+
 void disk_submit(struct disk_io *io)
 {
+	log_debug_data(LOG_DISK, "%s: %s of %" PRIu64 " bytes at %" PRIu64, io->disk->name, op_name(io->op), io->length,
+		       io->offset);
 	list_init(&io->link);
 	io->bypass = io->op == DISK_READ && disk_uses_cache(io->disk) && is_long_run(io);
 	count_submitted(io);

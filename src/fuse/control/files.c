@@ -66,8 +66,6 @@ static void fill_effective(const struct session *session, struct mount_options *
 		effective->uid = session->owner;
 	if (effective->gid == OPTION_UNSET)
 		effective->gid = session->group;
-	if (effective->debug_all)
-		effective->debug = (char *)"all";
 }
 
 int control_make_config(const struct control_subject *subject, GString *text)
