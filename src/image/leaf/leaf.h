@@ -26,6 +26,7 @@
 #include "../driver.h"
 #include "../file.h"
 #include "core/intervals.h"
+#include "core/lock.h"
 #include "format/leaf.h"
 #include "geometry.h"
 
@@ -81,11 +82,10 @@ struct leaf {
 	struct leaf_geometry geometry;
 	uint64_t image_id;
 
-	GMutex lock; /* lock.h */
 #ifdef LEAFDISK_FAULTS
-	_Atomic uintptr_t locked_by; /* the thread that has it; 0: none */
-	_Atomic uintptr_t owned_by;  /* the thread that has all of the leaf, and needs no lock */
+	_Atomic(pthread_t) owned_by; /* the thread that has all of the leaf, and needs no lock; 0: none */
 #endif
+	struct lock lock; /* taken as lock.h says */
 	/* As on disk. It changes where a commit ends, from what that commit has
 	 * written, and before the first of them. */
 	struct leaf_header_ondisk header;
@@ -129,7 +129,7 @@ struct leaf {
 	bool extending;	       /* a background thread extends the file, or is about to */
 	bool extended_in_vain; /* the last time */
 	uint64_t page_room;    /* pages of the table, from the first on, whose room the file has */
-	GCond extended;
+	pthread_cond_t extended;
 	struct list room_waiters; /* image_op */
 
 	/* A redo slot that the file has room for, kept from the first batch on. */

@@ -112,7 +112,7 @@ static void extended_locked(struct leaf *leaf, int result)
 	leaf_assert_locked(leaf);
 	leaf->extending = false;
 	leaf_room_came_locked(leaf, result);
-	g_cond_broadcast(&leaf->extended);
+	pthread_cond_broadcast(&leaf->extended);
 }
 
 int leaf_room_extend_relock(struct leaf *leaf)
@@ -193,6 +193,6 @@ void leaf_room_settle(struct leaf *leaf)
 {
 	leaf_lock(leaf);
 	while (leaf->extending)
-		leaf_wait_relock(leaf, &leaf->extended);
+		lock_wait(&leaf->lock, &leaf->extended);
 	leaf_unlock(leaf);
 }
