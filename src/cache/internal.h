@@ -42,7 +42,7 @@
 #include "cache/index/layers.h"
 #include "core/lock.h"
 #include "core/time.h"
-#include "recover.h"
+#include "cache/format/format.h"
 #include "storage.h"
 
 #define CACHE_BUFFERS_MAX 16

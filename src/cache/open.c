@@ -9,6 +9,9 @@
 
 #include "core/error.h"
 #include "cache/content/layer.h"
+#include "cache/format/format_super.h"
+#include "cache/format/super.h"
+#include "cache/recover.h"
 #include "cache/log/log.h"
 #include "transfer.h"
 #include "cache/writer/writer.h"

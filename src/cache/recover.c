@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/loop.h"
+#include "cache/format/format.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cache/format/format.h"
+#include "cache/format/format_super.h"
 #include "cache/offline/view.h"
 
 #define FILE_BYTES_MAX (16u << 20)

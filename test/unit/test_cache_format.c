@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cache/format/format.h"
+#include "cache/format/format_super.h"
 
 #define FILE_BYTES (CACHE_BYTES_MIN + 5)
 #define SLOT 300

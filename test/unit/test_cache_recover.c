@@ -13,6 +13,9 @@
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
 #include "cache/offline.h"
+#include "cache/format/format.h"
+#include "cache/format/format_super.h"
+#include "cache/format/super.h"
 #include "cache/recover.h"
 #include "cache/transfer.h"
 

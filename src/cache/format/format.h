@@ -1,5 +1,5 @@
-/* Building, sealing and validating the cache's on-disk blocks. No I/O, no
- * state; nothing of a block is used before its validation. */
+/* Building, sealing and validating records of the cache's log. No I/O, no state;
+ * nothing of a record is used before its validation. */
 #ifndef LEAFDISK_CACHE_FORMAT_FORMAT_H
 #define LEAFDISK_CACHE_FORMAT_FORMAT_H
 
@@ -19,18 +19,6 @@ static inline uint64_t cache_slot_offset(uint64_t slot)
 {
 	return CACHE_SEGMENTS_OFFSET + (slot << BLOCK_SHIFT);
 }
-
-/* A superblock of sequence 0 for an empty log; the path is cut to what fits. */
-void cache_super_init(struct cache_super_ondisk *super, const uint8_t uuid[16], const uint8_t pool_id[16],
-		      const char *pool_path, uint64_t segments);
-/* Sets the constants, position and checksum. COPY is the sequence modulo
- * CACHE_SUPER_COPIES. */
-void cache_super_seal(struct cache_super_ondisk *super, unsigned copy);
-/* Whether SUPER is what a cache wrote as copy COPY, whether or not it can be used. */
-bool cache_super_is_intact(const struct cache_super_ondisk *super, unsigned copy);
-/* Whether SUPER may be copy COPY of a cache of FILE_BYTES bytes; if not, WHY is
- * the second half of a sentence (g_free), otherwise NULL. */
-bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy, uint64_t file_bytes, char **why);
 
 /* An entry of a record. */
 struct cache_entry {

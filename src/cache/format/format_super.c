@@ -1,4 +1,7 @@
 /* Sealing and validating the cache's superblock. */
+#include "format_super.h"
+
+#include <glib.h>
 #include <string.h>
 #include <xxhash.h>
 

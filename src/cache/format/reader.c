@@ -5,13 +5,16 @@
  * record counts. Those that still wait when the headers end, or that too many
  * others have followed, count if their data is right, up to the first whose
  * data is not: there the log ends. */
+#include "reader.h"
+
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
 #include "headers.h"
-#include "cache/recover.h"
+#include "format.h"
+#include "super.h"
 #include "cache/transfer.h"
 
 /* A log has far fewer records behind the last durable one. */

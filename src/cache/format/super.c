@@ -3,6 +3,8 @@
  * The copy with sequence S stands at place S % 2, and each change writes both,
  * with S + 1 and S + 2. So the first write of a change always hits the older
  * copy, and the newest one stays until a newer is durable. */
+#include "super.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +13,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/trace.h"
-#include "cache/recover.h"
+#include "format_super.h"
 #include "cache/transfer.h"
 
 #define HEAD_BYTES (CACHE_SUPER_OFFSET(CACHE_SUPER_COPIES - 1) + CACHE_SUPER_BYTES)

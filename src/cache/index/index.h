@@ -6,6 +6,7 @@
  * content of its block, found by index_find()) or superseded (its key stays
  * known until the slot is cleared, because migration reads the log in order).
  *
+ * More than fifteen functions, because chains, counters and slots are one structure.
  * Not locked: the cache's lock is held. */
 #ifndef LEAFDISK_CACHE_INDEX_INDEX_H
 #define LEAFDISK_CACHE_INDEX_INDEX_H

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/format/format.h"
 #include "core/error.h"
 #include "cache/format/headers.h"
 #include "cache/transfer.h"

@@ -5,7 +5,9 @@
 
 #include "cache/offline.h"
 #include "core/error.h"
-#include "cache/recover.h"
+#include "cache/format/format.h"
+#include "cache/format/format_super.h"
+#include "cache/format/super.h"
 #include "cache/storage.h"
 #include "cache/transfer.h"
 

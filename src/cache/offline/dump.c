@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache/format/format.h"
 #include "core/error.h"
 #include "cache/transfer.h"
 #include "view.h"

@@ -9,6 +9,7 @@
 #include "cache/offline.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
+#include "cache/format/super.h"
 #include "cache/recover.h"
 
 struct cache_view {

@@ -22,6 +22,7 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/thread.h"
+#include "cache/format/super.h"
 #include "cache/invariants.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
