@@ -7,8 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/time.h"
+
 #define RETRY_FIRST_NS ((uint64_t)1000000)
-#define RETRY_LONGEST_NS ((uint64_t)1000000000)
+#define RETRY_LONGEST_NS NS_PER_S
 
 /* Space before try number TRIES + 1: 1 ms, doubling up to 1 s. */
 uint64_t retry_spacing_ns(unsigned tries);

@@ -142,6 +142,14 @@ static void process(struct channel *channel, const struct fuse_buf *message)
 	fuse_session_process_buf(channel->session->fuse, message);
 }
 
+/* While they come in bunches the next turn asks once more: it is likely to find one,
+ * and a sleep would cost a system call before that. */
+static void found_none(struct channel *channel)
+{
+	channel->source.readable = channel->another > 0 && !channel->in_vain;
+	channel->in_vain = true;
+}
+
 /* Takes in one message and has it processed; false when there is none. */
 static bool receive_one(struct channel *channel)
 {
@@ -153,11 +161,12 @@ static bool receive_one(struct channel *channel)
 	message.mem = channel->receive;
 	received = fuse_session_receive_buf(channel->session->fuse, &message);
 	if (received > 0) {
+		channel->in_vain = false;
 		process(channel, &message);
 		return true;
 	}
 	if (received == -EAGAIN)
-		channel->source.readable = false;
+		found_none(channel);
 	if (received == -EAGAIN || received == -EINTR)
 		return false;
 	if (received < 0)

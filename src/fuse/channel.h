@@ -35,6 +35,7 @@ struct channel {
 	struct loop_source source;
 	bool watched;	  /* SOURCE is on the loop */
 	unsigned another; /* messages behind which another is expected */
+	bool in_vain;	  /* the last time that a message was asked for there was none */
 	unsigned alone;	  /* messages behind which none was expected */
 	unsigned in_flight;
 	uint64_t last_reply_ns;
