@@ -950,6 +950,58 @@ static void test_damage(void)
 	user_clear(&user);
 }
 
+/* ---- Two who open ---------------------------------------------------------------- */
+
+struct opener {
+	pthread_t thread;
+	struct cache *cache;
+	struct cache_layer *layer;
+	int result;
+};
+
+static void *opener_main(void *opaque)
+{
+	struct cache_layer_key key = {.identity = {9}, .stamp = 77, .size_bytes = UINT64_C(1) << 40, .name = "disk"};
+	struct opener *opener = opaque;
+
+	opener->layer = cache_layer_open_dirty(opener->cache, &key, 1, &opener->result);
+	return NULL;
+}
+
+/* The record of the first one's opening is in the log, which nobody writes yet. */
+static void await_record(struct cache *cache, uint64_t sequence)
+{
+	struct cache_status status;
+
+	do {
+		g_usleep(1000);
+		cache_get_status(cache, &status);
+	} while (status.sequence == sequence);
+}
+
+/* The second comes while the first waits for what it recorded to be durable. */
+static void test_two_open_one(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache = try_open(path, SMALL, 1, NULL);
+	struct opener first = {.cache = cache}, second = {.cache = cache};
+	struct cache_status status;
+
+	cache_get_status(cache, &status);
+	pthread_create(&first.thread, NULL, opener_main, &first);
+	await_record(cache, status.sequence);
+	pthread_create(&second.thread, NULL, opener_main, &second);
+	g_usleep(100000);
+	g_assert_true(cache_start(cache, NULL));
+	pthread_join(first.thread, NULL);
+	pthread_join(second.thread, NULL);
+	g_assert_nonnull(first.layer);
+	g_assert_null(second.layer);
+	g_assert_cmpint(second.result, ==, -EBUSY);
+	cache_layer_close(first.layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
 	int result;
@@ -962,6 +1014,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-dirty/full", test_full);
 	g_test_add_func("/cache-dirty/stays", test_stays);
 	g_test_add_func("/cache-dirty/refused", test_refused);
+	g_test_add_func("/cache-dirty/two-open-one", test_two_open_one);
 	g_test_add_data_func("/cache-dirty/many-layers/200", GSIZE_TO_POINTER(200), test_many_layers);
 	g_test_add_data_func("/cache-dirty/many-layers/2000", GSIZE_TO_POINTER(2000), test_many_layers);
 	g_test_add_func("/cache-dirty/dirty-max", test_dirty_max);

@@ -280,14 +280,16 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 	layer->size_bytes = key->size_bytes;
 	if (!layer->epochs)
 		layer->epochs = epochs_new();
+	/* While the lock is let go nobody else opens or removes it. */
+	layer->opens = 1;
 	*result = -EIO;
 	/* What is dirty may fill the log, and leaves it only when this is open. */
-	if (!log_declare_locked(cache, LOG_MOVE, layer))
+	if (log_declare_locked(cache, LOG_MOVE, layer))
+		*result = log_wait_durable_relock(cache, log_flush_locked(cache));
+	if (*result < 0) {
+		layer->opens = 0;
 		return NULL;
-	*result = log_wait_durable_relock(cache, log_flush_locked(cache));
-	if (*result < 0)
-		return NULL;
-	layer->opens = 1;
+	}
 	layer->writable = true;
 	return layer;
 }
