@@ -21,6 +21,7 @@ HEADER_FIELDS = {
     "epoch": (120, "<Q"), "journal_sequence": (128, "<Q"), "slot_count": (136, "<Q"), "zero_list_slots": (144, "<Q"),
     "generation": (152, "<Q"), "parent_format": (160, "<I"), "parent_path_bytes": (164, "<I"),
     "parent_size_bytes": (168, "<Q"), "parent_uuid": (176, "16s"), "parent_generation": (192, "<Q"),
+    "table_digest": (200, "<Q"),
     "parent_path": (256, "2048s"),
 }
 # Where the checksum is, in a header and in pages and records.
@@ -111,3 +112,32 @@ def set_parent(path, parent):
                    parent_generation=field(above, "generation"))
     with open(path, "r+b") as file:
         file.write(forged)
+
+
+def fill_table(path, chunks):
+    """The new image at PATH has CHUNKS chunks, all present and of holes: a table that is
+    as large as that of an image full of data."""
+    with open(path, "r+b") as file:
+        image = bytearray(file.read(16 * PAGE))
+        chunk_bytes, data_offset = field(image, "chunk_bytes"), field(image, "data_offset")
+        words = -(-(chunk_bytes // PAGE) // 64)
+        per_page = (PAGE - 64) // (8 + 16 * words)
+        pages_per_group = chunk_bytes // (2 * PAGE)
+        group_bytes = (pages_per_group * per_page + 1) * chunk_bytes
+        present = (1 << chunk_bytes // PAGE) - 1
+        entry_tail = present.to_bytes(8 * words, "little") + bytes(8 * words)
+        digest = 0
+        for page in range(-(-chunks // per_page)):
+            first = page * per_page
+            body = b"".join(struct.pack("<Q", chunk) + entry_tail
+                            for chunk in range(first, min(first + per_page, chunks)))
+            position = data_offset + page // pages_per_group * group_bytes + page % pages_per_group * 2 * PAGE
+            sealed = bytearray((TABLE_MAGIC + struct.pack("<IQQQQ8sI12x", 0, position, 0, 1, first,
+                                                          field(image, "uuid")[:8], 0) + body).ljust(PAGE, b"\0"))
+            seal(sealed, 0, PAGE, PAGE_CHECKSUM)
+            file.seek(position)
+            file.write(sealed)
+            digest += xxhash.xxh64_intdigest(struct.pack("<QQ", page, 1))
+        file.truncate(data_offset + (chunks // (pages_per_group * per_page) + 1) * group_bytes)
+        file.seek(0)
+        file.write(forge(image, slot_count=chunks, table_digest=digest % (1 << 64)))

@@ -5,11 +5,14 @@ import re
 
 import pytest
 
+import leaf_format
 from harness import (BLOCK, MIB, MountError, SANITIZED, Aligned, check_clean, faults, file_bytes, leafctl, make_image,
                      make_raw, opened, program, run, stats, wait_until)
 
 FILES = 256
 DISKS = 60
+# Chunks: some 60 MiB of memory.
+LARGE_TABLE = 300000
 
 
 def limited(*limits):
@@ -149,6 +152,22 @@ def test_a_limit_for_memory(mount, pool, work, mode):
         live.stop()
         results.add("works")
     assert results == {"refused", "works"}
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer needs address space of its own")
+@pytest.mark.parametrize("command", ["check", "map"])
+def test_a_large_table_and_a_limit_for_memory(work, command):
+    """It is read, or refused with a sentence, and no amount ends the program by a signal."""
+    image = os.path.join(work, "d.leaf")
+    leafctl("create", "--chunk=64K", image, f"{LARGE_TABLE * 64 // 1024}M")
+    leaf_format.fill_table(image, LARGE_TABLE)
+    results = set()
+    for mib in [*range(40, 320, 12), 1024]:
+        done = run(*limited(f"as={mib * MIB}"), program("leafctl"), command, image, check=False)
+        assert done.returncode in (0, 1, 127), f"{mib} MiB: {done}"
+        assert done.returncode != 1 or "d.leaf: its chunk table cannot be held: Cannot allocate memory" in done.stderr
+        results.add(done.returncode)
+    assert results >= {0, 1}
 
 
 def use_with_little_memory(live):

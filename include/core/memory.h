@@ -13,6 +13,8 @@ void *memory_map(size_t bytes);
  * limits of the process (RLIMIT_AS, RLIMIT_DATA) can be near. Asked by whoever takes
  * much or goes on to take more; false: errno is ENOMEM. Any thread. */
 bool memory_has_room(void);
+/* The same beside BYTES that are to be taken in small pieces. */
+bool memory_has_room_beside(size_t bytes);
 /* MEMORY NULL is allowed. */
 void memory_unmap(void *memory, size_t bytes);
 

@@ -5,6 +5,7 @@
 #include "core/memory.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <sys/mman.h>
 
 /* GLib ends the program where it cannot have a few bytes. */
@@ -15,14 +16,20 @@ static void *map(size_t bytes)
 	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
-bool memory_has_room(void)
+bool memory_has_room_beside(size_t bytes)
 {
-	void *room = map(ROOM_BYTES);
+	void *room = bytes <= SIZE_MAX - ROOM_BYTES ? map(ROOM_BYTES + bytes) : MAP_FAILED;
 
 	if (room == MAP_FAILED)
-		return false;
-	munmap(room, ROOM_BYTES);
-	return true;
+		errno = ENOMEM;
+	else
+		munmap(room, ROOM_BYTES + bytes);
+	return room != MAP_FAILED;
+}
+
+bool memory_has_room(void)
+{
+	return memory_has_room_beside(0);
 }
 
 void *memory_map(size_t bytes)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <time.h>
 
+#include "core/error.h"
 #include "leaf_fixture.h"
 
 #define BLOCKS 128
@@ -562,6 +563,66 @@ static char *owing(void)
 	}
 }
 
+/* True: it opens without the Nth piece of memory. It is as it was, or its batch is
+ * finished. */
+static bool opens_without_memory(const char *path, unsigned n, unsigned flags)
+{
+	g_autofree char *copy = copy_of(path), *fault = g_strdup_printf("leaf.memory:ENOMEM@%ux1", n);
+	g_autoptr(GError) error = NULL;
+	struct image *image;
+	bool opens;
+
+	fault_arm(fault, NULL);
+	image = image_open(copy, IMAGE_FORMAT_LEAF, flags, 0, &error);
+	fault_arm("", NULL);
+	opens = image;
+	g_assert_true(opens == !error);
+	g_assert_true(opens || error_to_errno(error) == -ENOMEM);
+	g_assert_true(opens || strstr(error->message, "Cannot allocate memory"));
+	g_assert_cmpint(image_close(image), ==, 0);
+	assert_sound(copy);
+	unlink(copy);
+	return opens;
+}
+
+static bool checks_without_memory(const char *path, unsigned n, bool repair)
+{
+	g_autofree char *copy = copy_of(path), *fault = g_strdup_printf("leaf.memory:ENOMEM@%ux1", n);
+	struct image_check_result result = {0};
+	g_autoptr(GError) error = NULL;
+	unsigned findings = 0;
+	bool good;
+
+	fault_arm(fault, NULL);
+	good = image_check(copy, IMAGE_FORMAT_LEAF, repair, finding, &findings, &result, &error);
+	fault_arm("", NULL);
+	g_assert_cmpuint(findings, ==, 0);
+	g_assert_true(good || error_to_errno(error) == -ENOMEM);
+	assert_sound(copy);
+	unlink(copy);
+	return good;
+}
+
+/* Whichever is missing: it is refused with a sentence, and nothing is damage. */
+static void test_no_memory(void)
+{
+	g_autofree char *path = owing();
+	unsigned n;
+
+	for (n = 1; !opens_without_memory(path, n, IMAGE_WRITABLE); n++)
+		;
+	g_assert_cmpuint(n, >, 6); /* the table and its slots, the journal, the copies, the checkpoint */
+	for (n = 1; !opens_without_memory(path, n, 0); n++)
+		;
+	g_assert_cmpuint(n, >, 4);
+	for (n = 1; !checks_without_memory(path, n, false); n++)
+		;
+	g_assert_cmpuint(n, >, 4);
+	for (n = 1; !checks_without_memory(path, n, true); n++)
+		;
+	g_assert_cmpuint(n, >, 6);
+}
+
 /* What OPEN says while it fails at the Nth write, or does not. */
 static char *said_at_open(const char *path, unsigned n, bool *good)
 {
@@ -796,6 +857,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/leaf-apply/crash", test_crash);
 	g_test_add_func("/leaf-apply/crash-in-finishing", test_crash_in_finishing);
 	g_test_add_func("/leaf-apply/finished-is-said-after", test_finished_is_said_after);
+	g_test_add_func("/leaf-apply/no-memory", test_no_memory);
 	g_test_add_func("/leaf-apply/forged-copies", test_forged_copies);
 	g_test_add_func("/leaf-apply/crash-over-soft", test_crash_over_soft);
 	g_test_add_func("/leaf-apply/failures", test_failures);

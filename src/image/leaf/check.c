@@ -85,7 +85,8 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		GError **error)
 {
 	g_autoptr(GError) local = NULL;
-	struct leaf_report report = {finding, opaque, repair, 0, 0, &local, path, 0, 0, false};
+	struct leaf_report report = {
+		.finding = finding, .opaque = opaque, .repairing = repair, .error = &local, .path = path};
 	struct leaf *leaf =
 		leaf_load(IMAGE_BY_PATH, path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
 	bool good = leaf;
@@ -104,7 +105,7 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		if (good && repair)
 			result->repaired = report.damages;
 	}
-	if (!leaf && report.damages && !repair) {
+	if (!leaf && report.damages && !repair && !report.no_memory) {
 		finding(opaque, false, local->message);
 		good = true;
 	}

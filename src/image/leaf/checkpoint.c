@@ -16,11 +16,15 @@
 #include "geometry.h"
 #include "header.h"
 #include "lock.h"
+#include "memory.h"
 #include "resize.h"
 #include "room.h"
 #include "slots.h"
 #include "spare.h"
 #include "table.h"
+
+/* A page to be written, in memory. */
+#define PAGE_MEMORY (LEAF_PAGE_BYTES + 128)
 
 enum page_kind { PAGE_TABLE, PAGE_ZERO_LIST };
 
@@ -321,6 +325,10 @@ int leaf_checkpoint_everything(struct leaf *leaf)
 	bool touched;
 	int result;
 
+	if (!leaf_memory_is_there(leaf->file.path,
+				  (leaf->page_dirty->len + leaf_zero_list_pages(intervals_length(leaf->zero))) *
+					  PAGE_MEMORY))
+		return -ENOMEM;
 	leaf_dirty_everything_locked(leaf);
 	do
 		checkpoint = leaf_checkpoint_prepare_locked(leaf, NULL, &taken, &result);

@@ -18,6 +18,7 @@
 #include "format.h"
 #include "geometry.h"
 #include "lock.h"
+#include "memory.h"
 #include "plan.h"
 #include "report.h"
 #include "slots.h"
@@ -30,6 +31,9 @@
 #define SLOTS_WITHOUT_SPACE (UINT64_C(1) << 20)
 /* Of an entry that names a slot and may be the first to. */
 #define ENTRY_BYTES_MIN (sizeof(struct leaf_journal_entry_ondisk) + 3 * sizeof(le64))
+/* What the intervals or copies owed that an entry adds take, when their array has just
+ * become twice as long, for each of its bytes. */
+#define EVENT_BYTES_PER_BYTE 3
 /* Entries after which the replay looks whether it may go on. */
 #define LOOK_ENTRIES 1024
 
@@ -163,13 +167,13 @@ int64_t leaf_journal_build_mark_locked(struct leaf *leaf, enum leaf_journal_type
 
 /* The chunk that is, or now comes to be, in SLOT. NULL: the one or the other
  * is out of range or has another. */
-static struct chunk *chunk_in_slot(struct leaf *leaf, uint64_t index, uint64_t slot)
+static struct chunk *chunk_in_slot(struct leaf *leaf, uint64_t index, uint64_t slot, struct leaf_report *report)
 {
 	struct chunk *chunk = index < LEAF_CHUNK_ZERO_LIST ? leaf_chunk_find(leaf, index) : NULL;
 
 	if (index >= leaf_chunk_count(leaf, leaf->image.size_bytes) || slot >= leaf->slots_max)
 		return NULL;
-	if (!chunk)
+	if (!chunk && leaf_memory_ask_slots(leaf, slot + 1, report))
 		chunk = leaf_chunk_load(leaf, index, slot);
 	if (!chunk || chunk->slot != slot)
 		return NULL;
@@ -177,11 +181,11 @@ static struct chunk *chunk_in_slot(struct leaf *leaf, uint64_t index, uint64_t s
 	return chunk;
 }
 
-static bool replay_chunk(struct leaf *leaf, const le64 *value)
+static bool replay_chunk(struct leaf *leaf, const le64 *value, struct leaf_report *report)
 {
 	uint64_t slot = le64_get(value[0]), index = le64_get(value[1]);
 	uint32_t words = leaf->geometry.words;
-	struct chunk *chunk = chunk_in_slot(leaf, index, slot);
+	struct chunk *chunk = chunk_in_slot(leaf, index, slot, report);
 
 	if (!chunk)
 		return false;
@@ -205,7 +209,7 @@ static bool blocks_are_sane(const struct leaf *leaf, uint64_t block, uint64_t co
 	return count && block < blocks && count <= blocks - block && count <= per_chunk - block % per_chunk;
 }
 
-static bool replay_blocks(struct leaf *leaf, enum leaf_journal_type type, const le64 *value)
+static bool replay_blocks(struct leaf *leaf, enum leaf_journal_type type, const le64 *value, struct leaf_report *report)
 {
 	uint64_t block = le64_get(value[0]), count = le64_get(value[1]);
 	uint64_t index = block / leaf->geometry.chunk_blocks;
@@ -214,7 +218,7 @@ static bool replay_blocks(struct leaf *leaf, enum leaf_journal_type type, const 
 
 	if (!blocks_are_sane(leaf, block, count) || intervals_contains(leaf->zero, index, 1, NULL))
 		return false;
-	chunk = chunk_in_slot(leaf, index, le64_get(value[2]));
+	chunk = chunk_in_slot(leaf, index, le64_get(value[2]), report);
 	if (!chunk)
 		return false;
 	bits_set(chunk_present(leaf, chunk), first, (uint32_t)count);
@@ -280,14 +284,15 @@ static bool replay_zero(struct leaf *leaf, enum leaf_journal_type type, const le
 	return true;
 }
 
-static bool replay_apply(struct leaf *leaf, const le64 *value)
+static bool replay_apply(struct leaf *leaf, const le64 *value, struct leaf_report *report)
 {
 	struct leaf_redo redo = {le64_get(value[0]), le64_get(value[1]), le64_get(value[2]), le64_get(value[3])};
 	uint64_t blocks = blocks_of(leaf->image.size_bytes);
 
 	if (!redo.blocks || redo.blocks > leaf->geometry.chunk_blocks ||
 	    redo.slot_block > leaf->geometry.chunk_blocks - redo.blocks || redo.block > blocks ||
-	    redo.blocks > blocks - redo.block || redo.slot >= leaf->slots_max)
+	    redo.blocks > blocks - redo.block || redo.slot >= leaf->slots_max ||
+	    !leaf_memory_ask_slots(leaf, redo.slot + 1, report))
 		return false;
 	leaf_slots_cover_locked(leaf, redo.slot);
 	g_array_append_val(leaf->redo, redo);
@@ -306,7 +311,7 @@ static unsigned entry_values(const struct leaf *leaf, uint32_t type)
 	return type < G_N_ELEMENTS(values) ? values[type] : 0;
 }
 
-static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondisk *entry)
+static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondisk *entry, struct leaf_report *report)
 {
 	uint32_t type = le32_get(entry->type);
 
@@ -314,20 +319,20 @@ static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondi
 		return false;
 	switch (type) {
 	case LEAF_JOURNAL_CHUNK:
-		return replay_chunk(leaf, entry->value);
+		return replay_chunk(leaf, entry->value, report);
 	case LEAF_JOURNAL_FREE:
 		return replay_free(leaf, entry->value);
 	case LEAF_JOURNAL_ZERO:
 	case LEAF_JOURNAL_UNZERO:
 		return replay_zero(leaf, type, entry->value);
 	case LEAF_JOURNAL_APPLY:
-		return replay_apply(leaf, entry->value);
+		return replay_apply(leaf, entry->value, report);
 	case LEAF_JOURNAL_APPLIED:
 		g_array_set_size(leaf->redo, 0);
 		return true;
 	case LEAF_JOURNAL_DATA:
 	case LEAF_JOURNAL_ZEROS:
-		return replay_blocks(leaf, type, entry->value);
+		return replay_blocks(leaf, type, entry->value, report);
 	case LEAF_JOURNAL_DROP:
 		return replay_drop(leaf, entry->value);
 	default:
@@ -348,7 +353,7 @@ static bool replay_record(struct leaf *leaf, const uint8_t *data, uint32_t bytes
 			return false;
 		length = le32_get(entry->bytes);
 		if (length < sizeof(*entry) || length > left || !is_aligned(length, sizeof(le64)) ||
-		    !replay_entry(leaf, entry))
+		    !replay_entry(leaf, entry, report))
 			return false;
 		position += length;
 	}
@@ -392,11 +397,15 @@ static uint64_t slots_max(const struct leaf *leaf)
 int64_t leaf_journal_replay(struct leaf *leaf, struct leaf_report *report)
 {
 	uint64_t start = le64_get(leaf->header.journal_offset), bytes = le64_get(leaf->header.journal_bytes);
-	g_autofree uint8_t *journal = g_malloc(bytes);
-	int result = image_file_read(&leaf->file, journal, bytes, start);
+	g_autofree uint8_t *journal = leaf_memory_ask_new(report, bytes);
 	int64_t records = 0;
 	uint64_t at;
+	int result;
 
+	if (!journal || !leaf_memory_ask(report, intervals_length(leaf->zero) * 3 * sizeof(struct interval) +
+							 bytes * EVENT_BYTES_PER_BYTE))
+		return -1;
+	result = image_file_read(&leaf->file, journal, bytes, start);
 	if (result < 0) {
 		error_set_errno(report->error, -result, "%s: its journal cannot be read", report->path);
 		return -1;

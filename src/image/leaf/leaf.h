@@ -91,14 +91,15 @@ struct leaf {
 	struct leaf_header_ondisk header;
 	uint64_t file_bytes;
 
-	GHashTable *chunks; /* uint64_t * (chunk->index) -> struct chunk */
-	GTree *ordered;	    /* the same by index: what is next */
-	GArray *slots;	    /* struct slot */
-	uint64_t slots_max; /* while loading: that a journal may name */
-	GArray *free;	    /* uint64_t: the FREE slots, a stack */
-	GArray *spare;	    /* uint64_t: SPARE */
-	GArray *freed;	    /* uint64_t: FREED */
-	GArray *freeing;    /* uint64_t: FREEING */
+	GHashTable *chunks;   /* uint64_t * (chunk->index) -> struct chunk */
+	GTree *ordered;	      /* the same by index: what is next */
+	GArray *slots;	      /* struct slot */
+	uint64_t slots_max;   /* while loading: that a journal may name */
+	uint64_t slots_asked; /* while loading: memory.c */
+	GArray *free;	      /* uint64_t: the FREE slots, a stack */
+	GArray *spare;	      /* uint64_t: SPARE */
+	GArray *freed;	      /* uint64_t: FREED */
+	GArray *freeing;      /* uint64_t: FREEING */
 	struct intervals *zero;
 	unsigned zero_promised; /* intervals that a batch under way may add */
 

@@ -21,12 +21,20 @@
 #include "header.h"
 #include "journal.h"
 #include "lock.h"
+#include "memory.h"
 #include "plan.h"
 #include "redo.h"
 #include "report.h"
 #include "room.h"
 #include "slots.h"
 #include "table.h"
+
+/* Pages of the zero list for which memory is asked at once. */
+#define ZERO_PAGES_STEP 64
+/* Of an interval in its array, when that has just become twice as long. */
+#define INTERVAL_BYTES (3 * sizeof(struct interval))
+/* Of a slot in the list of free ones, likewise, and what finds them. */
+#define FREE_SLOT_BYTES 32
 
 static bool entry_is_sane(const struct leaf *leaf, uint64_t index, const uint64_t *bits, const char **why)
 {
@@ -108,9 +116,13 @@ static bool load_group(struct leaf *leaf, uint64_t first_page, uint64_t pages, u
 		       struct leaf_report *report)
 {
 	size_t bytes = pages * 2 * LEAF_PAGE_BYTES;
-	g_autofree struct leaf_page_ondisk *area = g_malloc(bytes);
-	int result = image_file_read(&leaf->file, area, bytes, leaf_page_offset(&leaf->geometry, first_page));
+	g_autofree struct leaf_page_ondisk *area = leaf_memory_ask_new(report, bytes);
+	uint64_t end = MIN((first_page + pages) * leaf->geometry.entries_per_page, slots);
+	int result;
 
+	if (!area || !leaf_memory_ask_slots(leaf, end, report))
+		return false;
+	result = image_file_read(&leaf->file, area, bytes, leaf_page_offset(&leaf->geometry, first_page));
 	if (result < 0)
 		return error_set_errno(report->error, -result, "%s: its chunk table cannot be read", report->path);
 	for (uint64_t i = 0; i < pages && leaf_load_goes_on(report); i++)
@@ -213,6 +225,14 @@ static bool load_zero_page(struct leaf *leaf, uint64_t number, uint64_t *floor, 
 	return true;
 }
 
+/* Asked once for many pages. */
+static bool zero_page_fits(const struct leaf *leaf, uint64_t number, struct leaf_report *report)
+{
+	uint64_t intervals = intervals_length(leaf->zero) + ZERO_PAGES_STEP * LEAF_INTERVALS_PER_PAGE;
+
+	return number % ZERO_PAGES_STEP != 0 || leaf_memory_ask(report, intervals * INTERVAL_BYTES);
+}
+
 static void load_zero_list(struct leaf *leaf, struct leaf_report *report)
 {
 	uint64_t floor = 0;
@@ -225,7 +245,8 @@ static void load_zero_list(struct leaf *leaf, struct leaf_report *report)
 	}
 	g_ptr_array_sort(leaf->zero_slots, compare_chunks);
 	for (uint64_t number = 0; leaf->zero_slots->len && !last; number++)
-		if (!leaf_load_goes_on(report) || !load_zero_page(leaf, number, &floor, &last, report))
+		if (!leaf_load_goes_on(report) || !zero_page_fits(leaf, number, report) ||
+		    !load_zero_page(leaf, number, &floor, &last, report))
 			return;
 }
 
@@ -313,7 +334,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 		goto fail;
 	check_zero_overlap(leaf, report);
 	leaf_redo_check(leaf, report);
-	if (!leaf_load_goes_on(report))
+	if (!leaf_load_goes_on(report) || !leaf_memory_ask(report, leaf->slots->len * FREE_SLOT_BYTES))
 		goto fail;
 	leaf_slots_find_free(leaf);
 	return leaf;

@@ -15,6 +15,7 @@
 #include "leaf.h"
 #include "load.h"
 #include "lock.h"
+#include "memory.h"
 #include "redo.h"
 #include "report.h"
 #include "resize_op.h"
@@ -32,7 +33,9 @@ static int write_journal_once(struct leaf *leaf)
 
 	if (leaf->journal_position != start || hole < 0 || (uint64_t)hole >= start + bytes)
 		return 0;
-	zeros = g_malloc0(bytes);
+	zeros = leaf_memory_new(leaf->file.path, bytes);
+	if (!zeros)
+		return -ENOMEM;
 	result = image_file_write(&leaf->file, zeros, bytes, start);
 	return verdict_final(STORE_IMAGE, STORE_RESERVE, result) == VERDICT_IGNORE ? 0 : result;
 }

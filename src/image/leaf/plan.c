@@ -252,8 +252,9 @@ static int redo_reserve(struct leaf *leaf)
 	leaf_unlock(leaf);
 	if (!slot)
 		return result == -EAGAIN ? result : 0;
-	zeros = g_malloc0(bytes);
-	result = image_file_write(&leaf->file, zeros, bytes, leaf_slot_offset(&leaf->geometry, slot->slot));
+	zeros = g_try_malloc0(bytes);
+	result = zeros ? image_file_write(&leaf->file, zeros, bytes, leaf_slot_offset(&leaf->geometry, slot->slot))
+		       : -ENOMEM;
 	leaf_lock(leaf);
 	leaf->redo_reserved = result == 0;
 	if (result == 0)

@@ -6,11 +6,14 @@
  * image that is only read stays as it is. */
 #include "redo.h"
 
+#include <errno.h>
+
 #include "bits.h"
 #include "checkpoint.h"
 #include "core/log.h"
 #include "geometry.h"
 #include "header.h"
+#include "memory.h"
 #include "report.h"
 #include "slots.h"
 #include "table.h"
@@ -109,8 +112,8 @@ static int copy_one(struct leaf *leaf, const struct leaf_redo *redo)
 	uint64_t from = leaf_slot_offset(&leaf->geometry, redo->slot) + (redo->slot_block << BLOCK_SHIFT);
 	uint64_t to = leaf_slot_offset(&leaf->geometry, chunk->slot) + (redo->block % per_chunk << BLOCK_SHIFT);
 	size_t bytes = redo->blocks << BLOCK_SHIFT;
-	g_autofree uint8_t *data = g_malloc(bytes);
-	int result = image_file_read(&leaf->file, data, bytes, from);
+	g_autofree uint8_t *data = leaf_memory_new(leaf->file.path, bytes);
+	int result = data ? image_file_read(&leaf->file, data, bytes, from) : -ENOMEM;
 
 	return result < 0 ? result : image_file_write(&leaf->file, data, bytes, to);
 }

@@ -62,6 +62,13 @@ static bool takes_too_long(struct leaf_report *report)
 	return true;
 }
 
+bool leaf_report_no_memory(struct leaf_report *report)
+{
+	report->gave_up = report->no_memory = true;
+	g_clear_error(report->error);
+	return error_set_errno(report->error, ENOMEM, "%s: its chunk table cannot be held", report->path);
+}
+
 /* In checking, damage is collected; in opening it ends the load. */
 bool leaf_load_goes_on(struct leaf_report *report)
 {

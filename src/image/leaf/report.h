@@ -15,7 +15,8 @@ struct leaf_report {
 	const char *path;
 	int64_t began_us; /* processor time of the thread, as the load began */
 	uint64_t pages;	  /* of the table, found sound so far */
-	bool gave_up;	  /* it took too long */
+	bool gave_up;	  /* it took too long, or */
+	bool no_memory;	  /* there was no memory for it */
 };
 
 /* A load begins. */
@@ -23,6 +24,8 @@ void leaf_report_begin(struct leaf_report *report);
 /* Always false, for "return leaf_damage(...)" in opening; in checking the
  * caller may go on. */
 bool leaf_damage(struct leaf_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Always false: there is no memory for the image, and the load ends. */
+bool leaf_report_no_memory(struct leaf_report *report);
 /* False: there is damage enough, or the load has taken more of a processor than
  * any sound image's would. Asked at least once for each page that is read. */
 bool leaf_load_goes_on(struct leaf_report *report);
