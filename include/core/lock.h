@@ -24,6 +24,12 @@ struct lock {
 #define lock_assert_mine(lock) ((void)(lock))
 #endif
 
+/* For a static one. */
+#define LOCK_INIT                                                                                                      \
+	{                                                                                                              \
+		.mutex = PTHREAD_MUTEX_INITIALIZER                                                                     \
+	}
+
 static inline void lock_init(struct lock *lock)
 {
 	pthread_mutex_init(&lock->mutex, NULL);

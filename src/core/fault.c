@@ -9,7 +9,6 @@
 #ifdef LEAFDISK_FAULTS
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/lock.h"
 #include "core/log.h"
 
 #define ACTION_CRASH 2
@@ -35,7 +35,7 @@ struct rule {
 
 enum state { ENVIRONMENT_UNREAD, NOTHING_ARMED, ARMED };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct lock lock = LOCK_INIT;
 static _Atomic(enum state) state = ENVIRONMENT_UNREAD;
 static GPtrArray *rules;
 static char *gate;
@@ -163,6 +163,7 @@ static GPtrArray *parse_rules(const char *spec, GError **error)
 
 static bool arm_locked(const char *spec, GError **error)
 {
+	lock_assert_mine(&lock);
 	GPtrArray *parsed = parse_rules(spec, error);
 
 	if (!parsed)
@@ -181,9 +182,9 @@ bool fault_arm(const char *spec, GError **error)
 {
 	bool armed;
 
-	pthread_mutex_lock(&lock);
+	lock_take(&lock);
 	armed = arm_locked(spec, error);
-	pthread_mutex_unlock(&lock);
+	lock_let_go(&lock);
 	return armed;
 }
 
@@ -193,6 +194,7 @@ static void arm_from_environment_locked(void)
 	const char *spec = getenv("LEAFDISK_FAULTS");
 	g_autoptr(GError) error = NULL;
 
+	lock_assert_mine(&lock);
 	if (atomic_load(&state) != ENVIRONMENT_UNREAD)
 		return;
 	if (arm_locked(spec ? spec : "", &error))
@@ -225,6 +227,7 @@ static int hit_locked(const char *point, const char *subject)
 {
 	int action = 0;
 
+	lock_assert_mine(&lock);
 	for (unsigned i = 0; rules && i < rules->len; i++) {
 		struct rule *rule = g_ptr_array_index(rules, i);
 
@@ -245,10 +248,10 @@ int fault_hit(const char *point, const char *subject)
 
 	if (atomic_load_explicit(&state, memory_order_relaxed) == NOTHING_ARMED)
 		return 0;
-	pthread_mutex_lock(&lock);
+	lock_take(&lock);
 	arm_from_environment_locked();
 	action = hit_locked(point, subject);
-	pthread_mutex_unlock(&lock);
+	lock_let_go(&lock);
 	if (action == ACTION_CRASH)
 		_exit(CRASH_STATUS);
 	errno = saved;

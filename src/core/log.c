@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <glib.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/lock.h"
 #include "core/time.h"
 
 static const char *const module_names[LOG_MODULES] = {
@@ -37,7 +37,7 @@ static atomic_bool to_syslog;
 /* Longer than every sentence of ours, with a path in it. */
 #define EVENT_BYTES_MAX 8192
 
-static pthread_mutex_t events_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct lock events_lock = LOCK_INIT;
 static char *events[LOG_EVENTS];
 static uint64_t events_seen; /* the next one's place is this modulo LOG_EVENTS */
 
@@ -99,21 +99,21 @@ static void keep_event(const char *message)
 	char *event = g_strdup_printf("%s %.*s\n", time, EVENT_BYTES_MAX, message);
 	char **place;
 
-	pthread_mutex_lock(&events_lock);
+	lock_take(&events_lock);
 	place = &events[events_seen++ % LOG_EVENTS];
 	g_free(*place);
 	*place = event;
-	pthread_mutex_unlock(&events_lock);
+	lock_let_go(&events_lock);
 }
 
 char *log_events(void)
 {
 	GString *text = g_string_new(NULL);
 
-	pthread_mutex_lock(&events_lock);
+	lock_take(&events_lock);
 	for (uint64_t i = events_seen > LOG_EVENTS ? events_seen - LOG_EVENTS : 0; i < events_seen; i++)
 		g_string_append(text, events[i % LOG_EVENTS]);
-	pthread_mutex_unlock(&events_lock);
+	lock_let_go(&events_lock);
 	return g_string_free(text, FALSE);
 }
 
@@ -151,7 +151,7 @@ struct repeat {
 	unsigned suppressed; /* since then */
 };
 
-static pthread_mutex_t repeats_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct lock repeats_lock = LOCK_INIT;
 static struct repeat repeats[REPEATS_MAX];
 
 static int64_t now_ns(void)
@@ -167,6 +167,7 @@ static struct repeat *find_repeat_locked(const char *key)
 {
 	struct repeat *oldest = &repeats[0];
 
+	lock_assert_mine(&repeats_lock);
 	for (unsigned i = 0; i < REPEATS_MAX; i++) {
 		struct repeat *repeat = &repeats[i];
 
@@ -185,7 +186,7 @@ static bool may_say(const char *key, unsigned *suppressed)
 	struct repeat *repeat;
 	bool known, may;
 
-	pthread_mutex_lock(&repeats_lock);
+	lock_take(&repeats_lock);
 	repeat = find_repeat_locked(key);
 	known = repeat->key && strcmp(repeat->key, key) == 0;
 	may = !known || now - repeat->said_ns >= REPEAT_NS;
@@ -196,7 +197,7 @@ static bool may_say(const char *key, unsigned *suppressed)
 	}
 	repeat->suppressed = may ? 0 : *suppressed + 1;
 	repeat->said_ns = may ? now : repeat->said_ns;
-	pthread_mutex_unlock(&repeats_lock);
+	lock_let_go(&repeats_lock);
 	return may;
 }
 

@@ -19,13 +19,13 @@
  *
  * POSIX locks, not GLib's: the thread sanitizer understands them. */
 #include <limits.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/lock.h"
 #include "core/log.h"
 #include "core/loop.h"
 #include "core/thread.h"
@@ -37,7 +37,7 @@ struct workers {
 	const char *name;
 	enum thread_kind kind;
 	unsigned threads_max;
-	pthread_mutex_t lock;
+	struct lock lock;
 	pthread_cond_t more;
 	struct loop_task *head;
 	struct loop_task **tail;
@@ -52,7 +52,7 @@ static struct workers steps = {
 	.name = "leafdisk-step",
 	.kind = THREAD_STEP,
 	.threads_max = STEPS_MAX,
-	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.lock = LOCK_INIT,
 	.more = PTHREAD_COND_INITIALIZER,
 	.tail = &steps.head,
 	.warned = ATOMIC_FLAG_INIT,
@@ -62,7 +62,7 @@ static struct workers waiters = {
 	.name = "leafdisk-wait",
 	.kind = THREAD_WAITER,
 	.threads_max = UINT_MAX,
-	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.lock = LOCK_INIT,
 	.more = PTHREAD_COND_INITIALIZER,
 	.tail = &waiters.head,
 	.warned = ATOMIC_FLAG_INIT,
@@ -70,6 +70,7 @@ static struct workers waiters = {
 
 static void push_locked(struct workers *workers, struct loop_work *work)
 {
+	lock_assert_mine(&workers->lock);
 	work->task.next = NULL;
 	*workers->tail = &work->task;
 	workers->tail = &work->task.next;
@@ -80,6 +81,7 @@ static struct loop_work *pop_locked(struct workers *workers)
 {
 	struct loop_task *task = workers->head;
 
+	lock_assert_mine(&workers->lock);
 	if (!task)
 		return NULL;
 	workers->head = task->next;
@@ -91,18 +93,18 @@ static struct loop_work *pop_locked(struct workers *workers)
 
 /* True: nothing came for a while, and there is another thread. One that runs
  * before it is counted waits for longer. */
-static bool is_spare_locked(struct workers *workers)
+static bool is_spare_relock(struct workers *workers)
 {
 	struct timespec until;
 
+	lock_assert_mine(&workers->lock);
 	if (workers->threads_max != UINT_MAX || workers->threads <= 1) {
-		pthread_cond_wait(&workers->more, &workers->lock);
+		lock_wait(&workers->lock, &workers->more);
 		return false;
 	}
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += IDLE_SECONDS;
-	return pthread_cond_timedwait(&workers->more, &workers->lock, &until) != 0 && !workers->head &&
-	       workers->threads > 1;
+	return lock_wait_until(&workers->lock, &workers->more, &until) != 0 && !workers->head && workers->threads > 1;
 }
 
 /* NULL: the thread is to end, and is counted no more. */
@@ -111,14 +113,14 @@ static struct loop_work *take(struct workers *workers)
 	struct loop_work *work;
 	bool spare = false;
 
-	pthread_mutex_lock(&workers->lock);
+	lock_take(&workers->lock);
 	workers->idle++;
 	while (!(work = pop_locked(workers)) && !spare)
-		spare = is_spare_locked(workers);
+		spare = is_spare_relock(workers);
 	workers->idle--;
 	if (!work)
 		workers->threads--;
-	pthread_mutex_unlock(&workers->lock);
+	lock_let_go(&workers->lock);
 	return work;
 }
 
@@ -155,6 +157,7 @@ static int ensure_locked(struct workers *workers)
 {
 	int result = workers->threads ? 0 : create_thread(workers);
 
+	lock_assert_mine(&workers->lock);
 	if (workers->threads == 0 && result == 0)
 		workers->threads = 1;
 	return result;
@@ -165,9 +168,9 @@ static int ensure(struct workers *workers)
 {
 	int result;
 
-	pthread_mutex_lock(&workers->lock);
+	lock_take(&workers->lock);
 	result = ensure_locked(workers);
-	pthread_mutex_unlock(&workers->lock);
+	lock_let_go(&workers->lock);
 	return result;
 }
 
@@ -176,10 +179,10 @@ static void start_another(struct workers *workers)
 {
 	int result = create_thread(workers);
 
-	pthread_mutex_lock(&workers->lock);
+	lock_take(&workers->lock);
 	workers->starting--;
 	workers->threads += result == 0;
-	pthread_mutex_unlock(&workers->lock);
+	lock_let_go(&workers->lock);
 }
 
 /* Queues WORK, whose loop is set: its work() runs on a background thread, then
@@ -190,9 +193,9 @@ static bool submit(struct workers *workers, struct loop_work *work)
 {
 	bool start;
 
-	pthread_mutex_lock(&workers->lock);
+	lock_take(&workers->lock);
 	if (ensure_locked(workers) < 0) {
-		pthread_mutex_unlock(&workers->lock);
+		lock_let_go(&workers->lock);
 		return false;
 	}
 	push_locked(workers, work);
@@ -200,7 +203,7 @@ static bool submit(struct workers *workers, struct loop_work *work)
 		workers->threads + workers->starting < workers->threads_max;
 	workers->starting += start;
 	pthread_cond_signal(&workers->more);
-	pthread_mutex_unlock(&workers->lock);
+	lock_let_go(&workers->lock);
 	if (start)
 		start_another(workers);
 	return true;

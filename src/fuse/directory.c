@@ -43,16 +43,16 @@ void directory_free(struct directory *directory)
 
 void directory_opened(struct session *session, struct directory *directory)
 {
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	list_append(&session->directories, &directory->link);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 }
 
 void directory_close(struct session *session, struct directory *directory)
 {
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	list_remove(&directory->link);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 	directory_free(directory);
 }
 

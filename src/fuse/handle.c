@@ -18,9 +18,9 @@ static void count_open(struct session *session, struct handle *handle, bool *kee
 
 	if (keep_cache)
 		*keep_cache = known && keep;
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	list_append(&session->handles, &handle->link);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 }
 
 /* A disk that is open already needs nothing more. */
@@ -54,24 +54,25 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 
 void handle_begin_close(struct session *session, struct handle *handle, void (*hand_over)(void *opaque), void *opaque)
 {
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	handle->closing = ++session->closes_begun;
 	hand_over(opaque);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 }
 
 uint64_t handle_closes_begun(struct session *session)
 {
 	uint64_t last;
 
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	last = session->closes_begun;
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 	return last;
 }
 
-static bool is_closing_locked(const struct session *session, const struct disk *disk, uint64_t last)
+static bool is_closing_locked(struct session *session, const struct disk *disk, uint64_t last)
 {
+	lock_assert_mine(&session->handles_lock);
 	list_foreach(link, &session->handles)
 	{
 		const struct handle *handle = container_of(link, struct handle, link);
@@ -88,18 +89,18 @@ static bool is_closing_locked(const struct session *session, const struct disk *
  * runs already, or has run, also where the kernel gives no more threads. */
 void handle_await_closes(struct session *session, const struct disk *disk, uint64_t last)
 {
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	while (is_closing_locked(session, disk, last))
-		pthread_cond_wait(&session->handle_closed, &session->handles_lock);
-	pthread_mutex_unlock(&session->handles_lock);
+		lock_wait(&session->handles_lock, &session->handle_closed);
+	lock_let_go(&session->handles_lock);
 }
 
 static void forget_handle(struct session *session, struct handle *handle)
 {
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	list_remove(&handle->link);
 	pthread_cond_broadcast(&session->handle_closed);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 }
 
 int handle_close(struct session *session, struct handle *handle)

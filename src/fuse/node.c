@@ -14,7 +14,7 @@
  * kept across opens when size and time are what they were at the last open. */
 #include "node.h"
 
-#include <pthread.h>
+#include "core/lock.h"
 
 struct node {
 	uint64_t ino;
@@ -32,7 +32,7 @@ struct node {
 };
 
 struct node_table {
-	pthread_mutex_t lock;
+	struct lock lock;
 	GHashTable *by_ino;  /* key: &node->ino; owns nothing */
 	GHashTable *by_disk; /* key: struct disk * */
 	uint64_t next_ino;
@@ -44,7 +44,7 @@ struct node_table *node_table_new(void)
 {
 	struct node_table *table = g_new0(struct node_table, 1);
 
-	pthread_mutex_init(&table->lock, NULL);
+	lock_init(&table->lock);
 	table->by_ino = g_hash_table_new(g_int64_hash, g_int64_equal);
 	table->by_disk = g_hash_table_new(NULL, NULL);
 	table->next_ino = FIRST_INO;
@@ -70,7 +70,7 @@ void node_table_free(struct node_table *table)
 		node_free(node);
 	g_hash_table_unref(table->by_ino);
 	g_hash_table_unref(table->by_disk);
-	pthread_mutex_destroy(&table->lock);
+	lock_destroy(&table->lock);
 	g_free(table);
 }
 
@@ -83,6 +83,7 @@ static bool is_unused(const struct node *node)
  * returned after unlocking, as a disk's last reference may take a while. */
 static struct node *detach_unused_locked(struct node_table *table, struct node *node)
 {
+	lock_assert_mine(&table->lock);
 	if (!is_unused(node))
 		return NULL;
 	g_hash_table_remove(table->by_ino, &node->ino);
@@ -95,6 +96,7 @@ static struct node *add_locked(struct node_table *table, struct disk *disk)
 {
 	struct node *node = g_new0(struct node, 1);
 
+	lock_assert_mine(&table->lock);
 	node->ino = table->next_ino++;
 	node->disk = disk_ref(disk);
 	g_hash_table_insert(table->by_ino, &node->ino, node);
@@ -106,13 +108,13 @@ struct node *node_for_disk(struct node_table *table, struct disk *disk)
 {
 	struct node *node;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node = g_hash_table_lookup(table->by_disk, disk);
 	if (!node)
 		node = add_locked(table, disk);
 	node->gone = false;
 	node->pins++;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return node;
 }
 
@@ -120,11 +122,11 @@ struct node *node_get(struct node_table *table, uint64_t ino)
 {
 	struct node *node;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node = g_hash_table_lookup(table->by_ino, &ino);
 	if (node)
 		node->pins++;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return node;
 }
 
@@ -134,10 +136,10 @@ void node_put(struct node_table *table, struct node *node)
 
 	if (!node)
 		return;
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node->pins--;
 	unused = detach_unused_locked(table, node);
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	if (unused)
 		node_free(unused);
 }
@@ -151,17 +153,17 @@ struct disk *node_disk(struct node_table *table, struct node *node)
 {
 	struct disk *disk;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	disk = disk_ref(node->disk);
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return disk;
 }
 
 void node_add_lookup(struct node_table *table, struct node *node)
 {
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node->lookups++;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 }
 
 void node_forget(struct node_table *table, uint64_t ino, uint64_t count)
@@ -169,19 +171,20 @@ void node_forget(struct node_table *table, uint64_t ino, uint64_t count)
 	struct node *unused = NULL;
 	struct node *node;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node = g_hash_table_lookup(table->by_ino, &ino);
 	if (node) {
 		node->lookups -= MIN(count, node->lookups);
 		unused = detach_unused_locked(table, node);
 	}
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	if (unused)
 		node_free(unused);
 }
 
 static void mark_gone_locked(struct node_table *table, struct node *node, GPtrArray *unused)
 {
+	lock_assert_mine(&table->lock);
 	node->gone = true;
 	if (detach_unused_locked(table, node))
 		g_ptr_array_add(unused, node);
@@ -192,11 +195,11 @@ void node_mark_gone(struct node_table *table, struct disk *disk)
 	g_autoptr(GPtrArray) unused = g_ptr_array_new_with_free_func((GDestroyNotify)node_free);
 	struct node *node;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node = g_hash_table_lookup(table->by_disk, disk);
 	if (node)
 		mark_gone_locked(table, node, unused);
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 }
 
 void node_sweep(struct node_table *table, GPtrArray *disks)
@@ -207,7 +210,7 @@ void node_sweep(struct node_table *table, GPtrArray *disks)
 
 	for (unsigned i = 0; i < disks->len; i++)
 		g_hash_table_add(present, disks->pdata[i]);
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	nodes = g_hash_table_get_values(table->by_ino);
 	for (GList *item = nodes; item; item = item->next) {
 		struct node *node = item->data;
@@ -215,7 +218,7 @@ void node_sweep(struct node_table *table, GPtrArray *disks)
 		if (!g_hash_table_contains(present, node->disk))
 			mark_gone_locked(table, node, unused);
 	}
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 }
 
 void node_move(struct node_table *table, struct disk *from, struct disk *to)
@@ -223,7 +226,7 @@ void node_move(struct node_table *table, struct disk *from, struct disk *to)
 	struct disk *old = NULL;
 	struct node *node;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node = g_hash_table_lookup(table->by_disk, from);
 	if (node && from != to && !g_hash_table_contains(table->by_disk, to)) {
 		g_hash_table_remove(table->by_disk, from);
@@ -232,7 +235,7 @@ void node_move(struct node_table *table, struct disk *from, struct disk *to)
 		node->seen = false;
 		g_hash_table_insert(table->by_disk, to, node);
 	}
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	disk_unref(old);
 }
 
@@ -241,14 +244,16 @@ static bool is_same_time(struct timespec a, struct timespec b)
 	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-static bool is_as_seen_locked(const struct node *node, const struct disk_attributes *shown)
+static bool is_as_seen_locked(struct node_table *table, const struct node *node, const struct disk_attributes *shown)
 {
+	lock_assert_mine(&table->lock);
 	return node->seen && node->seen_bytes == shown->size_bytes &&
 	       is_same_time(node->seen_modified, shown->modified);
 }
 
-static void adjust_locked(const struct node *node, struct disk_attributes *attributes)
+static void adjust_locked(struct node_table *table, const struct node *node, struct disk_attributes *attributes)
 {
+	lock_assert_mine(&table->lock);
 	if (node->writers > 0)
 		attributes->modified = node->frozen;
 }
@@ -258,35 +263,35 @@ bool node_opened(struct node_table *table, struct node *node, bool write, const 
 	struct disk_attributes shown = *attributes;
 	bool keep;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	if (write && node->writers == 0)
 		node->frozen = attributes->modified;
 	node->opens++;
 	node->writers += write;
-	adjust_locked(node, &shown);
-	keep = is_as_seen_locked(node, &shown);
+	adjust_locked(table, node, &shown);
+	keep = is_as_seen_locked(table, node, &shown);
 	node->seen = true;
 	node->seen_bytes = shown.size_bytes;
 	node->seen_modified = shown.modified;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return keep;
 }
 
 void node_closing(struct node_table *table, struct node *node, bool write)
 {
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	node->opens--;
 	node->writers -= write;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 }
 
 bool node_is_open(struct node_table *table, struct node *node)
 {
 	bool open;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	open = node->opens > 0;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return open;
 }
 
@@ -294,33 +299,33 @@ bool node_is_written(struct node_table *table, struct node *node)
 {
 	bool written;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	written = node->writers > 0;
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return written;
 }
 
 void node_adjust(struct node_table *table, struct node *node, struct disk_attributes *attributes)
 {
-	pthread_mutex_lock(&table->lock);
-	adjust_locked(node, attributes);
-	pthread_mutex_unlock(&table->lock);
+	lock_take(&table->lock);
+	adjust_locked(table, node, attributes);
+	lock_let_go(&table->lock);
 }
 
 void node_keep_refusal(struct node_table *table, struct node *node, const char *sentence)
 {
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	g_free(node->refusal);
 	node->refusal = g_strdup(sentence);
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 }
 
 char *node_last_refusal(struct node_table *table, struct node *node)
 {
 	char *sentence;
 
-	pthread_mutex_lock(&table->lock);
+	lock_take(&table->lock);
 	sentence = g_strdup(node->refusal);
-	pthread_mutex_unlock(&table->lock);
+	lock_let_go(&table->lock);
 	return sentence;
 }

@@ -16,10 +16,10 @@ void refusal_keep(struct session *session, struct node *node, const char *senten
 		node_keep_refusal(session->nodes, node, sentence);
 		return;
 	}
-	pthread_mutex_lock(&session->message_lock);
+	lock_take(&session->message_lock);
 	g_free(session->last_refusal);
 	session->last_refusal = g_strdup(sentence);
-	pthread_mutex_unlock(&session->message_lock);
+	lock_let_go(&session->message_lock);
 }
 
 char *refusal_last(struct session *session, struct node *node)
@@ -28,8 +28,8 @@ char *refusal_last(struct session *session, struct node *node)
 
 	if (node)
 		return node_last_refusal(session->nodes, node);
-	pthread_mutex_lock(&session->message_lock);
+	lock_take(&session->message_lock);
 	sentence = g_strdup(session->last_refusal);
-	pthread_mutex_unlock(&session->message_lock);
+	lock_let_go(&session->message_lock);
 	return sentence;
 }

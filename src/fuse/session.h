@@ -6,10 +6,10 @@
 
 #include <fuse3/fuse_lowlevel.h>
 #include <glib.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "core/lock.h"
 #include "core/loop.h"
 #include "pool/pool.h"
 #include "node.h"
@@ -30,7 +30,7 @@ struct session {
 	gid_t group;
 	struct timespec started;
 
-	pthread_mutex_t handles_lock;
+	struct lock handles_lock;
 	pthread_cond_t handle_closed;
 	struct list handles;	   /* every open disk file */
 	struct list directories;   /* every open directory */
@@ -38,7 +38,7 @@ struct session {
 	uint64_t closes_begun;
 
 	struct fuse_session *fuse;
-	pthread_mutex_t connection_lock; /* for ending it; held for a moment */
+	struct lock connection_lock; /* for ending it; held for a moment */
 	bool mounted;
 	bool parallel_lookups;	   /* the kernel offers to send them side by side */
 	struct channel **channels; /* options->threads of them; the first runs on the main thread */
@@ -49,7 +49,7 @@ struct session {
 	atomic_bool close_failed; /* a disk that the end closed; the exit status says so */
 	atomic_bool tuned;	  /* read-ahead has been set */
 
-	pthread_mutex_t message_lock;
+	struct lock message_lock;
 	char *last_refusal; /* sentence of the last command to the mount that failed */
 };
 

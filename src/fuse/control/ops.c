@@ -29,9 +29,9 @@ struct control_file {
 
 static void file_free(struct session *session, struct control_file *file)
 {
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	list_remove(&file->link);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 	g_bytes_unref(file->text);
 	g_free(file);
 }
@@ -42,9 +42,9 @@ static struct control_file *file_new(struct session *session, GString *text)
 	struct control_file *file = g_new0(struct control_file, 1);
 
 	file->text = g_string_free_to_bytes(text);
-	pthread_mutex_lock(&session->handles_lock);
+	lock_take(&session->handles_lock);
 	list_append(&session->control_files, &file->link);
-	pthread_mutex_unlock(&session->handles_lock);
+	lock_let_go(&session->handles_lock);
 	return file;
 }
 
