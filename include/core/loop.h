@@ -1,9 +1,8 @@
-/* Event loop: one per thread. Sources, posted tasks, timers, and work handed
- * to background threads.
+/* Event loop: one per thread. Sources, posted tasks and timers; work for background
+ * threads: core/workers.h.
  *
  * A loop is created anywhere and runs on the thread that calls loop_run().
- * Everything but loop_post() and the work that is handed out happens on that
- * thread. Callbacks never nest: each is called from loop_run() directly.
+ * Everything but loop_post() happens on that thread. Callbacks never nest: each is called from loop_run() directly.
  *
  * Before it sleeps, a loop with a busy source may poll its sources for a short,
  * adaptive time, yielding the processor between rounds, if trials show that
@@ -57,14 +56,6 @@ struct loop_timer {
 	struct list link;
 };
 
-/* Background work: WORK runs on a background thread, then DONE on the loop. */
-struct loop_work {
-	void (*work)(struct loop_work *work);
-	void (*done)(struct loop_work *work);
-	struct loop *loop;
-	struct loop_task task;
-};
-
 /* NULL and ERROR set when the kernel refuses a descriptor. Starts no thread. */
 struct loop *loop_new(GError **error);
 /* The loop must not be running and must have no source left. NULL is allowed. */
@@ -101,26 +92,5 @@ bool loop_runs_steps_here(const struct loop *loop);
 
 /* CLOCK_MONOTONIC in nanoseconds. Any thread. */
 uint64_t loop_now_ns(void);
-
-/* workers.c */
-
-/* Makes sure of one background thread of each kind, so that no work waits for
- * want of any. A program that serves calls it before, and after its fork. */
-bool loop_start_workers(GError **error);
-
-/* Hands WORK to a background thread; both from the loop's own thread. What a
- * thread of each kind may do: core/thread.h.
- *   step   blocking system calls. The number of threads is bounded; steps wait
- *          their turn, and for nothing but the kernel.
- *   wait   what may wait for locks, gates, requests and steps. A thread for
- *          each; where the kernel gives none the first that is free, in the
- *          order of the calls. */
-void loop_offload_step(struct loop *loop, struct loop_work *work);
-void loop_offload_wait(struct loop *loop, struct loop_work *work);
-
-/* The work alone, on a thread of that kind, for who need not hear of its end: DONE is
- * not called, and no loop has to be there by then. Any thread. */
-void loop_offload_step_apart(struct loop_work *work);
-void loop_offload_wait_apart(struct loop_work *work);
 
 #endif

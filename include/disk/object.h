@@ -18,6 +18,7 @@
 #include "disk/range_lock.h"
 #include "layer/map.h"
 #include "disk/streams.h"
+#include "core/workers.h"
 
 struct migrator;
 struct owner_self;

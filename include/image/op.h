@@ -8,6 +8,7 @@
 #include "aio/queue.h"
 #include "core/list.h"
 #include "core/loop.h"
+#include "core/workers.h"
 
 struct image;
 

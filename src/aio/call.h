@@ -13,6 +13,7 @@
 #include "aio/queue.h"
 #include "kernel.h"
 #include "merge.h"
+#include "core/workers.h"
 
 struct aio_call {
 	struct iocb iocb;

@@ -9,6 +9,7 @@
 
 #include "call.h"
 #include "core/counters.h"
+#include "core/workers.h"
 
 static ssize_t run_call(struct aio_call *call)
 {

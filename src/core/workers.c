@@ -18,6 +18,8 @@
  * waits for work that was submitted before his own waits for what is running.
  *
  * POSIX locks, not GLib's: the thread sanitizer understands them. */
+#include "core/workers.h"
+
 #include <limits.h>
 #include <stdatomic.h>
 #include <string.h>

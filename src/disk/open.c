@@ -16,6 +16,7 @@
 #include "disk/object.h"
 #include "disk/overflow.h"
 #include "disk/route.h"
+#include "core/workers.h"
 
 static bool resolve_again(struct disk *disk, GError **error)
 {

@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "disk/io/step.h"
+#include "core/workers.h"
 
 #define DIRECTORY ".leafdisk"
 #define SUBDIRECTORY "overflow"

@@ -7,6 +7,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "core/workers.h"
 
 struct request *request_new(fuse_req_t fuse)
 {

@@ -16,6 +16,7 @@
 
 #include "channel.h"
 #include "handle.h"
+#include "core/workers.h"
 
 struct request {
 	struct channel *channel;

@@ -27,6 +27,7 @@
 #include "handle.h"
 #include "ops.h"
 #include "fuse/control/ops.h"
+#include "core/workers.h"
 
 void session_stop(struct session *session)
 {

@@ -7,6 +7,7 @@
 #include "aio/blocking.h"
 #include "core/thread.h"
 #include "driver.h"
+#include "core/workers.h"
 
 static void run_done(struct loop_task *task)
 {

@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "driver.h"
 #include "file.h"
+#include "core/workers.h"
 
 /* 1.2 s: a second is the coarsest clock of a file system. */
 #define MARK_TRIES 240

@@ -3,6 +3,7 @@
 #include "layer/roots.h"
 #include "core/fault.h"
 #include "core/thread.h"
+#include "core/workers.h"
 
 #ifdef LEAFDISK_FAULTS
 static GMutex busy;

@@ -2,6 +2,7 @@
  *
  * A loop that loses a wake-up never ends: an alarm turns that into a failure. */
 #include "core/loop.h"
+#include "core/workers.h"
 
 #include <errno.h>
 #include <pthread.h>

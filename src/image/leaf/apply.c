@@ -29,6 +29,7 @@
 #include "lock.h"
 #include "plan.h"
 #include "room.h"
+#include "core/workers.h"
 
 /* Pieces under way at once: as many as the queue can merge into its calls. */
 #define WAVE_PIECES 4096

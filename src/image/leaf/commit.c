@@ -34,6 +34,7 @@
 #include "room.h"
 #include "slots.h"
 #include "table.h"
+#include "core/workers.h"
 
 static void commit_run(struct leaf *leaf);
 

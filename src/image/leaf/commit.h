@@ -3,6 +3,7 @@
 #define LEAFDISK_IMAGE_LEAF_COMMIT_H
 
 #include "dirty.h"
+#include "core/workers.h"
 
 struct apply_plan;
 

@@ -23,6 +23,7 @@
 #include "slots.h"
 #include "spare.h"
 #include "table.h"
+#include "core/workers.h"
 
 /* Chunks that one hold of the lock goes through. */
 #define BATCH_CHUNKS 256

@@ -29,6 +29,7 @@
 #include "core/lock.h"
 #include "format/leaf.h"
 #include "geometry.h"
+#include "core/workers.h"
 
 struct chunk {
 	uint64_t index; /* virtual chunk, or LEAF_CHUNK_ZERO_LIST + n */

@@ -4,6 +4,7 @@
 #define LEAFDISK_IMAGE_LEAF_RESIZE_H
 
 #include "discard.h"
+#include "core/workers.h"
 
 struct leaf_resize {
 	struct image_op *op; /* its driver points here */

@@ -8,6 +8,7 @@
 #include "resize.h"
 #include "room.h"
 #include "table.h"
+#include "core/workers.h"
 
 /* What is below must not show through where the disk was shorter before. The
  * last chunk of before has the first part of that, unless it is zeros. */

@@ -15,6 +15,7 @@
 #include "core/verdict.h"
 #include "geometry.h"
 #include "lock.h"
+#include "core/workers.h"
 
 #define STEP_BYTES (UINT64_C(64) << 20)
 
