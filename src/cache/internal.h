@@ -1,11 +1,11 @@
 /* The cache in memory, shared by the files of this folder that run in a mount.
  *
  * The log's head is one open record in a segment buffer. Who puts reserves
- * slots in it, copies without the lock, and publishes (content.c). A record
+ * slots in it, copies without the lock, and publishes (content/put.c). A record
  * that takes no more is closed; when its copies are done and every record
- * before it is sealed it is sealed (log.c) and the writer's thread writes and
- * flushes it (writer.c, writeout.c). A third party, the reclaim thread, empties the oldest
- * segments and moves the tail (reclaim.c, move.c).
+ * before it is sealed it is sealed (log/log.c) and the writer's thread writes and
+ * flushes it (writer/writer.c, writer/writeout.c). A third party, the reclaim thread, empties the oldest
+ * segments and moves the tail (tail/reclaim.c, tail/move.c).
  *
  * Invariants:
  *  1. A LIVE slot's data is valid: in the buffer bound to its segment, or else
@@ -21,7 +21,7 @@
  *  5. A segment is cleared only when it has no LIVE slot, no buffer and no
  *     readers.
  *  6. A segment with dirty blocks is not reclaimed: they leave it in log order,
- *     by migration (batch.c).
+ *     by migration (tail/batch.c).
  *  7. A block that is moved is the newest content of its block that the log
  *     has or will have before the move's own slot: a put in flight marks the
  *     slot it will supersede BUSY, and BUSY slots are not moved.
@@ -86,7 +86,7 @@ enum log_purpose {
 	LOG_MOVE,  /* what makes room */
 };
 
-/* log.c */
+/* log/log.c */
 struct log {
 	uint64_t generation;
 	uint64_t cache_id;
@@ -107,7 +107,7 @@ struct log {
 	void *memory; /* the buffers' */
 };
 
-/* writer.c */
+/* writer/writer.c */
 enum writer_state {
 	WRITER_GOOD,
 	WRITER_FAILED, /* waits for the time to try again, and for what is under way */
@@ -139,7 +139,7 @@ struct writer {
 	bool stopped;
 };
 
-/* reclaim.c */
+/* tail/reclaim.c */
 struct reclaim {
 	pthread_t thread;
 	pthread_cond_t wanted;

@@ -258,8 +258,7 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	return layer;
 }
 
-/* Without dirty blocks it has nothing to be kept for when its generation cannot
- * be recorded. */
+/* A layer whose generation cannot be recorded is kept only for its dirty blocks. */
 static struct cache_layer *open_dirty_relock(struct cache *cache, const struct cache_layer_key *key,
 					     uint64_t generation, int *result)
 {

@@ -154,8 +154,8 @@ static bool is_outdated_locked(const struct cache_layer *layer, const struct put
 }
 
 /* How many of BLOCKS may enter the log: behind what is dirty, a copy of the
- * image would be what a restart finds. Where a dirty put is under way nobody
- * knows yet. */
+ * image would be what a restart finds. While a dirty put is under way
+ * the index does not tell which blocks are dirty, so none may. */
 static uint64_t loggable_locked(const struct cache_layer *layer, const struct put *put, uint64_t block, uint64_t blocks)
 {
 	uint64_t i = 0;

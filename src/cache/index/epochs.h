@@ -80,7 +80,7 @@ bool epochs_has_barrier(const struct epochs *epochs);
 
 /* Those of ZEROS that are dirty still; NULL: none. ZEROS is freed. */
 struct intervals *epochs_keep_zeros(const struct epochs *epochs, struct intervals *zeros);
-/* How many epochs, the one that is not complete too. */
+/* The number of epochs, with the one that is not complete yet. */
 uint64_t epochs_count(const struct epochs *epochs);
 
 unsigned epochs_length(const struct epochs *epochs);

@@ -137,7 +137,7 @@ static bool read_block(const struct victim *victim, unsigned block)
 	return false;
 }
 
-/* Waits until no put is about to supersede the block (invariant 6) and there is
+/* Waits until no put is about to supersede the block (invariant 7) and there is
  * room for it. False: it need not move, or *STOP: cannot. */
 static bool reserve_move_relock(struct victim *victim, uint32_t slot, struct index_entry *entry,
 				struct log_grant *grant, bool *stop)

@@ -8,7 +8,7 @@
  *
  * It always frees something: at most three quarters of the segments that puts
  * may fill hold pinned blocks, and only then it runs at all. Moving a batch
- * takes no more than what the reserve holds (log.c).
+ * takes no more than what the reserve holds (log/space.c).
  *
  * A longer file joins the ring here too: with a superblock that names the
  * longer ring, written while the log from tail to head does not wrap. Until it
