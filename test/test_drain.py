@@ -97,6 +97,25 @@ def test_drain(writeback, web1, work, rng, what):
     assert in_the_pool(web1, work) == content
 
 
+def test_a_disk_that_is_renamed_meanwhile_is_no_business_of_a_drain(writeback, pool, rng):
+    make_image(os.path.join(pool, "web2.leaf"), MIB)
+    live = writeback("create", *SLOW)
+    make_dirty(live, rng)
+    drain = start_drain(live.path)
+    await_progress(live)
+    os.rename(live.file("web2.img"), live.file("web3.img"))
+    with opened(live.file("web3.img")) as fd:
+        write_all(fd, b"n" * BLOCK, 0)
+        os.fsync(fd)
+    assert drain.poll() is None, "the drain was over before"
+    with open(live.control("tunables", "migrate_batch"), "w", encoding="ascii") as file:
+        file.write("4096\n")
+    _, messages = drain.communicate(timeout=PATIENCE)
+    assert drain.returncode == 0, messages
+    assert dirty_bytes(live) >= BLOCK
+    live.stop()
+
+
 @pytest.mark.parametrize("what", ["mount", "file"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_drain_is_given_up(writeback, rng, what, number):

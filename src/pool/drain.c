@@ -11,6 +11,7 @@
 #include "internal.h"
 
 struct drain_all {
+	struct disk_pool *pool;
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
 	void *opaque;
 	GPtrArray *disks;
@@ -83,9 +84,11 @@ static void drain_each(struct drain_all *all)
 		struct disk *disk = all->disks->pdata[i];
 		g_autoptr(GError) error = NULL;
 
-		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0)
-			note_left(all, dirty_bytes_of(disk), error->message);
-		else if (all->given_up && migrate_is_needed(disk))
+		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0) {
+			/* Renamed or removed meanwhile, which it was clean for. */
+			if (all->given_up || disk_pool_shows(all->pool, disk))
+				note_left(all, dirty_bytes_of(disk), error->message);
+		} else if (all->given_up && migrate_is_needed(disk))
 			note_left(all, dirty_bytes_of(disk), disk->name);
 	}
 	urge_each(all, -1);
@@ -98,7 +101,7 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 	struct local *local = pool->local;
 	g_autoptr(GString) left = g_string_new(NULL);
 	g_autofree char *size = NULL;
-	struct drain_all all = {.go_on = go_on, .opaque = opaque, .disks = disks, .left = left};
+	struct drain_all all = {.pool = pool, .go_on = go_on, .opaque = opaque, .disks = disks, .left = left};
 
 	if (!local)
 		return true;
