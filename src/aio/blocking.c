@@ -13,8 +13,10 @@
 
 #define QUEUE_DEPTH 64
 
-/* Contexts are the machine's (fs.aio-max-nr): what a burst made is given back. */
+/* Contexts are the machine's (fs.aio-max-nr), and each loop has three of the process's
+ * descriptors: what a burst made is given back. */
 #define IDLE_MAX 16
+#define IDLE_SHARE 64 /* one for so many descriptors that the process may have */
 
 static GMutex lock;
 static struct list idle = LIST_INIT(idle);
@@ -57,12 +59,19 @@ static void blocking_loop_free(struct blocking_loop *blocking)
 	g_free(blocking);
 }
 
+static unsigned idle_max(void)
+{
+	long descriptors = sysconf(_SC_OPEN_MAX);
+
+	return descriptors < 0 ? IDLE_MAX : (unsigned)CLAMP(descriptors / IDLE_SHARE, 1, IDLE_MAX);
+}
+
 void blocking_loop_put(struct blocking_loop *blocking)
 {
 	bool keep;
 
 	g_mutex_lock(&lock);
-	keep = idle_count < IDLE_MAX;
+	keep = idle_count < idle_max();
 	if (keep) {
 		list_prepend(&idle, &blocking->link);
 		idle_count++;
