@@ -2,6 +2,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -54,13 +55,37 @@ char *control_path(const struct mounted *mount, enum control_entry entry, const 
 	return g_build_filename(directory, name ? name : object, NULL);
 }
 
+static int read_all(int fd, GString *text)
+{
+	char buffer[4096];
+	ssize_t n;
+
+	while ((n = read(fd, buffer, sizeof(buffer))) != 0) {
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0)
+			g_string_append_len(text, buffer, n);
+	}
+	return 0;
+}
+
+/* A file whose disk goes away between its finding and its reading is stale: it is
+ * as gone as one that is not found. */
 char *control_read(const struct mounted *mount, enum control_entry entry, const char *object, GError **error)
 {
 	g_autofree char *path = control_path(mount, entry, object);
-	char *text = NULL;
+	g_autoptr(GString) text = g_string_new(NULL);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int result = fd < 0 ? -errno : read_all(fd, text);
 
-	g_file_get_contents(path, &text, NULL, error);
-	return text;
+	if (fd >= 0)
+		close(fd);
+	if (result == 0)
+		return g_string_free(g_steal_pointer(&text), FALSE);
+	g_set_error(error, G_FILE_ERROR,
+		    result == -ESTALE ? (int)G_FILE_ERROR_NOENT : (int)g_file_error_from_errno(-result), "%s: %s", path,
+		    g_strerror(-result));
+	return NULL;
 }
 
 char *control_value(const char *text, enum control_key key)
