@@ -208,3 +208,80 @@ def test_no_thread_at_all(pool, work):
     make_image(os.path.join(pool, "web1.leaf"), "64M")
     with pytest.raises(harness.MountError, match="cannot start a background thread"):
         Mount(pool, work, env=faults("workers.thread:EAGAIN")).start()
+
+
+# ---- A disk whose requests wait ----------------------------------------------------
+
+WRITERS = 1000
+
+
+class Writers:
+    """Threads that each write one block of a disk, directly, and wait for the answer."""
+
+    def __init__(self, path, count, size=BLOCK):
+        self.fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+        self.answered = 0
+        self.errors = []
+        self.size = size
+        self.threads = [threading.Thread(target=self.write, args=[number], daemon=True) for number in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def write(self, number):
+        memory = Aligned(self.size)
+        try:
+            memory.write(self.fd, bytes([number % 251 + 1]) * self.size, number * self.size)
+            self.answered += 1
+        except OSError as error:
+            self.errors.append(error)
+
+    def finish(self):
+        for thread in self.threads:
+            thread.join(STANDSTILL_SECONDS)
+        assert not any(thread.is_alive() for thread in self.threads)
+        os.close(self.fd)
+
+
+def use_another(live, pool):
+    """Everything there is to another disk, and beside it."""
+    memory = Aligned(64 * KIB)
+    with opened(live.file("web2.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        for number in range(20):
+            memory.write(fd, bytes([number + 1]) * 64 * KIB, number * 64 * KIB)
+            assert memory.read(fd, 64 * KIB, number * 64 * KIB) == bytes([number + 1]) * 64 * KIB
+        os.fsync(fd)
+        discard(fd, 0, 64 * KIB)
+    with opened(live.file("web2.img")) as fd:
+        write_all(fd, b"x" * 1000, 123)
+        os.fsync(fd)
+        assert os.pread(fd, 1000, 123) == b"x" * 1000
+    make_image(os.path.join(pool, "late.leaf"), "1M")
+    assert "late.img" in live.names()
+    with open(live.control("disks", "web1.img", "state"), encoding="ascii") as file:
+        assert file.read()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("size", [BLOCK, BLOCK // 8], ids=["blocks", "parts"])
+def test_writers_of_a_disk_that_waits_take_nothing_from_another(mount, pool, work, threads, size):
+    """Its image gives an error that is tried again for as long as io_timeout says."""
+    gate = harness.Gate(work)
+    for name in ("web1", "web2"):
+        make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+    live = mount(f"threads={threads}", "io_timeout=600",
+                 env=faults("aio.write/web1.leaf:EAGAIN", "aio.read/web1.leaf:EAGAIN", gate=gate.path))
+    gate.open()
+    writers = Writers(live.file("web1.img"), WRITERS, size)
+    wait_until(lambda: harness.state_of(live)["state"] != "active", "the disk to wait")
+    user = threading.Thread(target=use_another, args=[live, pool], daemon=True)
+    user.start()
+    user.join(STANDSTILL_SECONDS)
+    stood_still = user.is_alive()
+    answered = writers.answered
+    gate.close()
+    writers.finish()
+    user.join(STANDSTILL_SECONDS)
+    assert not stood_still
+    assert answered < WRITERS and writers.answered == WRITERS and not writers.errors
+    live.stop()
+    leafctl("check", os.path.join(pool, "web1.leaf"))

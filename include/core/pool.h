@@ -7,6 +7,7 @@
 #define LEAFDISK_CORE_POOL_H
 
 #include <glib.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct pool;
@@ -24,6 +25,8 @@ void *pool_get(struct pool *pool);
 void pool_put(struct pool *pool, void *object);
 
 size_t pool_available(const struct pool *pool);
+/* Whether OBJECT is one of the pool's. */
+bool pool_owns(const struct pool *pool, const void *object);
 /* Gives the memory of all idle objects back to the kernel (contents are lost). */
 void pool_trim(struct pool *pool);
 

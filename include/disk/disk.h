@@ -40,7 +40,7 @@ bool disk_mode_from_name(const char *text, enum disk_mode *mode);
  * for a loop before it runs, used on its thread, freed when it has stopped. */
 struct disk_context;
 struct disk_limits {
-	unsigned queue_depth;	/* requests that disks work on at once; others wait */
+	unsigned queue_depth;	/* requests of one disk that are worked on at once; others wait */
 	uint64_t io_timeout_ns; /* how long transient errors are retried */
 };
 struct disk_context *disk_context_new(struct loop *loop, const struct disk_limits *limits, GError **error);
@@ -86,9 +86,11 @@ struct disk_io {
 	uint8_t *bounce;
 	int64_t result;
 	unsigned pending; /* transfers in flight */
+	unsigned runs;	  /* of the context's that it holds */
 	uint8_t phase;
 	uint8_t stage; /* within the phase */
-	bool starved;
+	bool starved;  /* there was no run for it */
+	bool full;     /* it had enough of them */
 	bool submitting;
 	bool bypass; /* part of a long sequential run: what it reads is not copied */
 	struct loop_task task;

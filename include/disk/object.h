@@ -13,6 +13,7 @@
 #include "disk/disk.h"
 #include "layer/fetch.h"
 #include "disk/gate.h"
+#include "disk/lane.h"
 #include "image/image.h"
 #include "disk/backlog.h"
 #include "disk/range_lock.h"
@@ -88,6 +89,7 @@ struct disk {
 	bool has_seen;
 	_Atomic unsigned lookers;  /* at the image's attributes, now */
 	struct list overflow_runs; /* struct run by link: the overflow layer is being made for them */
+	struct lane *lanes;	   /* by a context's index; NULL: it was never open */
 	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;
@@ -146,17 +148,20 @@ static inline bool disk_uses_cache(const struct disk *disk)
 
 struct disk_context {
 	struct loop *loop;
+	unsigned index; /* of a disk's lanes */
+	unsigned depth; /* requests of one disk that are worked on at once */
 	struct aio_queue *queue;
 	struct pool *runs;
 	struct pool *bounces;
-	struct list starved; /* disk_io by link: wait for a run or a bounce buffer */
+	struct list starved; /* disk_io by link: wait for a run */
 };
 
-/* NULL: the pool is empty; OWNER is on the starved list and will be stepped
+/* NULL: OWNER has enough of them for now, or the pool is empty; it will be stepped
  * again. */
 struct run *context_get_run(struct disk_context *context, struct disk_io *owner);
 void context_put_run(struct disk_context *context, struct run *run);
-uint8_t *context_get_bounce(struct disk_context *context, struct disk_io *owner);
+/* Room for BLOCKS and those at their edges. NULL: there is no memory. */
+uint8_t *context_get_bounce(struct disk_context *context, uint64_t blocks);
 void context_put_bounce(struct disk_context *context, uint8_t *bounce);
 /* Steps those that can go on now. At the end of a callback. */
 void context_resume(struct disk_context *context);

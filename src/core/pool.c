@@ -155,6 +155,11 @@ size_t pool_available(const struct pool *pool)
 	return pool->available;
 }
 
+bool pool_owns(const struct pool *pool, const void *object)
+{
+	return (uintptr_t)object - (uintptr_t)pool->first < pool->stride * pool->count;
+}
+
 /* Objects FROM to END - 1 are idle and their neighbours are not: what lies
  * between those can go, in whole pages. A refusal costs memory only. */
 static void trim_run(struct pool *pool, size_t from, size_t end)

@@ -133,6 +133,8 @@ static bool open_chain(struct disk *disk, bool write, GError **error)
 
 static bool open_chain_once(struct disk *disk, bool write, GError **error)
 {
+	if (!disk->lanes)
+		disk->lanes = lanes_new();
 	if (!disk->open)
 		disk->open = open_chain(disk, write, error);
 	return disk->open;
@@ -244,6 +246,7 @@ static void disk_free(struct disk *disk)
 	g_mutex_clear(&disk->open_lock);
 	g_mutex_clear(&disk->lock);
 	gate_clear(&disk->gate);
+	g_free(disk->lanes);
 	g_free(disk->spelled);
 	g_free(disk->path);
 	g_free(disk->name);

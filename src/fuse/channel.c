@@ -7,9 +7,12 @@
  * a buffer whose WRITE payload is page-aligned. The request that wants the payload keeps
  * the buffer, and the channel takes another.
  *
- * Back-pressure. Everything comes from pools of queue_depth objects. With no
- * request left nothing is received, and the kernel's queue holds the rest. The
- * descriptor stays readable meanwhile; so before the loop sleeps it is taken
+ * Back-pressure. Requests and buffers come from pools of queue_depth objects. Those
+ * of a disk that does not answer would be all of them, and the kernel has one queue
+ * for all disks: so beyond the pools there are some thousand more requests, with
+ * memory that is allocated for them and no larger than their payload. Only with
+ * none of these left is nothing received, and the kernel's queue holds the rest.
+ * The descriptor stays readable meanwhile; so before the loop sleeps it is taken
  * off the loop, and put back with the first request that is given back.
  *
  * Descriptors. libfuse knows one descriptor for a session and answers there,
@@ -25,6 +28,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fuse.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -45,6 +49,10 @@
 /* A client that waits for each answer sends the next request this soon, if it
  * sends one; polling finds it before a sleep would. */
 #define CLIENT_TURNAROUND_NS (100 * NS_PER_US)
+
+/* Beyond the pools, for each loop. */
+#define EXTRA_REQUESTS 4096
+#define EXTRA_BYTES ((size_t)256 << 20)
 
 /* How long memory that a burst of requests touched is kept. */
 #define TRIM_NS (10 * NS_PER_S)
@@ -123,11 +131,54 @@ static void trim_expired(struct loop_timer *timer)
 	pool_trim(channel->reads);
 }
 
-/* A request holds at most one buffer of each kind, so while there is a request
- * there are buffers. */
-static bool has_room(const struct channel *channel)
+static bool has_room(struct channel *channel)
 {
-	return pool_available(channel->requests) > 0;
+	if (pool_available(channel->requests) > 0)
+		return true;
+	if (!channel->spare && channel->extra < EXTRA_REQUESTS && channel->extra_bytes < EXTRA_BYTES)
+		channel->spare = g_try_malloc(sizeof(struct request));
+	return channel->spare;
+}
+
+struct request *channel_take_request(struct channel *channel)
+{
+	struct request *request = pool_get(channel->requests);
+
+	if (request)
+		return request;
+	channel->extra++;
+	return g_steal_pointer(&channel->spare);
+}
+
+void channel_put_request(struct channel *channel, struct request *request)
+{
+	if (pool_owns(channel->requests, request)) {
+		pool_put(channel->requests, request);
+		return;
+	}
+	channel->extra--;
+	g_free(request);
+}
+
+void *channel_extra_buffer(struct channel *channel, size_t bytes, size_t *extra_bytes)
+{
+	void *buffer = NULL;
+
+	if (posix_memalign(&buffer, BLOCK_SIZE, MAX(bytes, 1)) != 0)
+		return NULL;
+	*extra_bytes = bytes;
+	channel->extra_bytes += bytes;
+	return buffer;
+}
+
+void channel_put_buffer(struct channel *channel, struct pool *pool, void *buffer, size_t extra_bytes)
+{
+	if (pool_owns(pool, buffer)) {
+		pool_put(pool, buffer);
+		return;
+	}
+	channel->extra_bytes -= extra_bytes;
+	free(buffer);
 }
 
 /* libfuse tells an operation nothing of the message that it is about. */
@@ -352,6 +403,7 @@ void channel_free(struct channel *channel)
 	disk_context_free(channel->disks);
 	if (channel->receive)
 		pool_put(channel->receives, channel->receive);
+	g_free(channel->spare);
 	pool_free(channel->requests);
 	pool_free(channel->receives);
 	pool_free(channel->reads);

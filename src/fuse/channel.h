@@ -27,7 +27,10 @@ struct channel {
 	struct pool *requests;
 	struct pool *receives;
 	struct pool *reads;
-	void *receive; /* the next message goes here; NULL: to be taken from RECEIVES */
+	struct request *spare; /* beyond REQUESTS, for the next message; NULL: none yet */
+	unsigned extra;	       /* requests beyond REQUESTS */
+	size_t extra_bytes;    /* of their buffers */
+	void *receive;	       /* the next message goes here; NULL: to be taken from RECEIVES */
 	/* Of the message that is being processed. */
 	uint32_t opcode;
 	enum reply_kind reply_kind;
@@ -57,6 +60,14 @@ struct channel *channel_new(struct session *session, void (*stop)(struct session
 bool channel_attach(struct channel *channel, bool clone, GError **error);
 /* Its loop must have ended. NULL is allowed. */
 void channel_free(struct channel *channel);
+
+/* For the message that is being processed: there is one. */
+struct request *channel_take_request(struct channel *channel);
+void channel_put_request(struct channel *channel, struct request *request);
+/* A block-aligned buffer that is no pool's; NULL: there is no memory. */
+void *channel_extra_buffer(struct channel *channel, size_t bytes, size_t *extra_bytes);
+/* BUFFER is POOL's, or else one of EXTRA_BYTES. */
+void channel_put_buffer(struct channel *channel, struct pool *pool, void *buffer, size_t extra_bytes);
 
 /* Serves requests on this thread until channel_stop() was called and every
  * request has been answered. */

@@ -6,7 +6,7 @@
 
 /* Asynchronous requests (read-ahead, asynchronous direct I/O) that the kernel
  * has under way at once. */
-#define MAX_BACKGROUND 512
+#define MAX_BACKGROUND 4096
 
 static const unsigned wanted =
 	FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA;

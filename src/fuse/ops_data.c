@@ -72,7 +72,11 @@ void op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct 
 	request = new_for_handle(fuse, file);
 	if (!request)
 		return;
-	request->io.buffer = request_take_read_buffer(request);
+	request->io.buffer = request_take_read_buffer(request, size + 2 * BLOCK_SIZE);
+	if (!request->io.buffer) {
+		request_reply(request, -ENOMEM);
+		return;
+	}
 	request_submit(request, request->handle->disk, DISK_READ, (uint64_t)offset, size, read_done);
 }
 
@@ -155,8 +159,11 @@ void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, of
 	if (!request)
 		return;
 	request->durable = (file->flags & O_DSYNC) && (request->handle->direct || file->flags & O_DIRECT);
-	request_keep_message(request);
-	request->io.buffer = (char *)data;
+	request->io.buffer = request_keep_payload(request, data, size);
+	if (!request->io.buffer) {
+		request_reply(request, -ENOMEM);
+		return;
+	}
 	request_submit(request, request->handle->disk, DISK_WRITE, (uint64_t)offset, size, write_done);
 }
 

@@ -74,9 +74,13 @@ void op_readdir(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, stru
 		return;
 	}
 	request = request_new(fuse);
-	buffer = request_take_read_buffer(request);
-	size = directory_fill(fuse, directory_of(file), (uint64_t)MAX(offset, 0), buffer,
-			      MIN(size, CHANNEL_PAYLOAD_BYTES));
+	size = MIN(size, CHANNEL_PAYLOAD_BYTES);
+	buffer = request_take_read_buffer(request, size);
+	if (!buffer) {
+		request_reply(request, -ENOMEM);
+		return;
+	}
+	size = directory_fill(fuse, directory_of(file), (uint64_t)MAX(offset, 0), buffer, size);
 	fuse_reply_buf(fuse, buffer, size);
 	request_free(request);
 }

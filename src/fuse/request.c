@@ -12,7 +12,7 @@
 struct request *request_new(fuse_req_t fuse)
 {
 	struct channel *channel = channel_self();
-	struct request *request = pool_get(channel->requests);
+	struct request *request = channel_take_request(channel);
 
 	/* Not the whole: the names are large and their users set them. */
 	memset(request, 0, offsetof(struct request, name));
@@ -31,10 +31,10 @@ void request_free(struct request *request)
 
 	node_put(request->session->nodes, request->node);
 	if (request->receive_buffer)
-		pool_put(channel->receives, request->receive_buffer);
+		channel_put_buffer(channel, channel->receives, request->receive_buffer, request->extra_bytes);
 	if (request->read_buffer)
-		pool_put(channel->reads, request->read_buffer);
-	pool_put(channel->requests, request);
+		channel_put_buffer(channel, channel->reads, request->read_buffer, request->extra_bytes);
+	channel_put_request(channel, request);
 	channel_request_done(channel);
 }
 
@@ -48,15 +48,27 @@ bool request_set_name(char (*field)[NAME_MAX + 1], const char *name)
 	return true;
 }
 
-void request_keep_message(struct request *request)
+/* The channel needs one to go on receiving. */
+void *request_keep_payload(struct request *request, const void *payload, size_t bytes)
 {
-	request->receive_buffer = request->channel->receive;
-	request->channel->receive = NULL;
+	struct channel *channel = request->channel;
+
+	if (pool_available(channel->receives) > 0) {
+		request->receive_buffer = channel->receive;
+		channel->receive = NULL;
+		return (void *)(uintptr_t)payload;
+	}
+	request->receive_buffer = channel_extra_buffer(channel, bytes, &request->extra_bytes);
+	if (request->receive_buffer)
+		memcpy(request->receive_buffer, payload, bytes);
+	return request->receive_buffer;
 }
 
-void *request_take_read_buffer(struct request *request)
+void *request_take_read_buffer(struct request *request, size_t bytes)
 {
 	request->read_buffer = pool_get(request->channel->reads);
+	if (!request->read_buffer)
+		request->read_buffer = channel_extra_buffer(request->channel, bytes, &request->extra_bytes);
 	return request->read_buffer;
 }
 

@@ -28,6 +28,7 @@ struct request {
 	struct disk_io io;
 	void *receive_buffer; /* given back with the request; NULL: none */
 	void *read_buffer;
+	size_t extra_bytes; /* of the one that is no pool's */
 
 	struct loop_work work;
 	struct loop_timer patience; /* getattr */
@@ -70,10 +71,12 @@ void request_free(struct request *request);
 /* Copies NAME; false when it is too long. */
 bool request_set_name(char (*field)[NAME_MAX + 1], const char *name);
 
-/* The message's buffer becomes the request's. */
-void request_keep_message(struct request *request);
-/* A buffer for a read (DISK_READ_BUFFER_BYTES). */
-void *request_take_read_buffer(struct request *request);
+/* The PAYLOAD of the message that is being processed stays for as long as the
+ * request does: where it was, or as an aligned copy. NULL: there is no memory. */
+void *request_keep_payload(struct request *request, const void *payload, size_t bytes);
+/* A block-aligned buffer of BYTES, up to DISK_READ_BUFFER_BYTES. NULL: there is no
+ * memory. */
+void *request_take_read_buffer(struct request *request, size_t bytes);
 
 /* RUN on a background thread that may wait (THREAD_WAITER), then FINISH on the
  * loop. */

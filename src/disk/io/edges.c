@@ -3,6 +3,7 @@
  * They are read into the bounce buffer under the range lock, so nothing can
  * change them in between. What lies past the end of the disk in its last block
  * becomes zero on the way: a longer parent must not leak into it. */
+#include <errno.h>
 #include <string.h>
 
 #include "core/counters.h"
@@ -12,10 +13,13 @@
 
 enum edge_stage { EDGE_BOUNCE, EDGE_HEAD, EDGE_TAIL, EDGE_READ };
 
-static bool get_bounce(struct disk_io *io)
+/* False: there is no memory for it, and IO has failed. */
+static bool get_bounce(struct disk_io *io, uint64_t blocks)
 {
 	if (!io->bounce)
-		io->bounce = context_get_bounce(io->context, io);
+		io->bounce = context_get_bounce(io->context, blocks);
+	if (!io->bounce)
+		io->result = -ENOMEM;
 	return io->bounce;
 }
 
@@ -57,8 +61,8 @@ enum step phase_write_edges_read(struct disk_io *io)
 	if (!needs_bounce(io, end))
 		return STEP_NEXT;
 	if (io->stage == EDGE_BOUNCE) {
-		if (!get_bounce(io))
-			return STEP_WAIT;
+		if (!get_bounce(io, io->blocks))
+			return STEP_NEXT;
 		if (head || tail)
 			counter_add(unaligned_writes, 1);
 		io->stage = EDGE_HEAD;
@@ -149,8 +153,8 @@ enum step phase_zero_edges_read(struct disk_io *io)
 	head = has_head(start, end);
 	tail = has_tail(io, start, end);
 	if (io->stage == EDGE_BOUNCE) {
-		if ((head || tail) && !get_bounce(io))
-			return STEP_WAIT;
+		if ((head || tail) && !get_bounce(io, 2))
+			return STEP_NEXT;
 		io->stage = EDGE_HEAD;
 	}
 	if (io->stage == EDGE_HEAD) {

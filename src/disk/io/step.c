@@ -25,7 +25,7 @@ void io_run_finished(struct run *run, int result)
 	context_put_run(context, run);
 	if (result < 0 && io->result >= 0)
 		io->result = result;
-	if (--io->pending == 0 && !io->starved)
+	if ((--io->pending == 0 || io->full) && !io->starved)
 		disk_io_step(io);
 	context_resume(context);
 }
@@ -68,9 +68,6 @@ enum step io_wait_for_cache(struct disk_io *io, bool dirty)
 	return STEP_WAIT;
 }
 
-/* A request that is answered without any. */
-#define PHASE_NONE UINT8_MAX
-
 static const phase *phases_of(const struct disk_io *io)
 {
 	return io->disk->route->phases[io->op];
@@ -78,7 +75,7 @@ static const phase *phases_of(const struct disk_io *io)
 
 void disk_io_step(struct disk_io *io)
 {
-	io->starved = false;
+	io->starved = io->full = false;
 	for (phase p; io->phase != PHASE_NONE && (p = phases_of(io)[io->phase]); io->phase++) {
 		if (p(io) == STEP_WAIT)
 			return;
@@ -143,6 +140,7 @@ enum step io_park(struct disk_io *io)
 static void io_finish(struct disk_io *io)
 {
 	release(io, false);
+	lane_leave(io);
 	if (io->submitting) {
 		io->task.run = finish_task;
 		loop_post(io->context->loop, &io->task);

@@ -80,9 +80,9 @@ static void start(struct disk_io *io)
 	io->first_block = io->blocks = io->inner_first = io->inner_end = 0;
 	io->bounce = NULL;
 	io->result = 0;
-	io->pending = 0;
+	io->pending = io->runs = 0;
 	io->phase = io->stage = 0;
-	io->starved = io->submitting = false;
+	io->starved = io->full = io->submitting = false;
 	if (!set_range(io, io->disk->size_bytes)) {
 		io->phase = PHASE_NONE;
 	} else if (io->disk->refusing) {
@@ -114,6 +114,17 @@ static const char *op_name(enum disk_op op)
 	return names[op];
 }
 
+static void enter(struct disk_io *io)
+{
+	if (gate_enter(io))
+		start(io);
+}
+
+static void enter_task(struct loop_task *task)
+{
+	enter(container_of(task, struct disk_io, task));
+}
+
 void disk_submit(struct disk_io *io)
 {
 	log_debug_data(LOG_DISK, "%s: %s of %" PRIu64 " bytes at %" PRIu64, io->disk->name, op_name(io->op), io->length,
@@ -121,6 +132,6 @@ void disk_submit(struct disk_io *io)
 	list_init(&io->link);
 	io->bypass = io->op == DISK_READ && disk_uses_cache(io->disk) && is_long_run(io);
 	count_submitted(io);
-	if (gate_enter(io))
-		start(io);
+	if (lane_enter(io, enter_task))
+		enter(io);
 }

@@ -219,8 +219,11 @@ void control_op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t 
 	struct request *request = request_new(fuse);
 
 	request->ino = ino;
-	request->io.buffer = (char *)data;
+	request->io.buffer = request_keep_payload(request, data, size);
 	request->io.length = size;
-	request_keep_message(request);
+	if (!request->io.buffer) {
+		request_reply(request, -ENOMEM);
+		return;
+	}
 	request_start_thread(request, write_run, write_finish);
 }
