@@ -3,12 +3,15 @@
 
 Each folder of src/, and each of include/, may include the headers of the
 folders named for it in ALLOWED, and a library's headers only where LIBRARIES
-says so. Prints each breach and exits with 1 when there is one.
+says so. With OBJECTS, the objects of src/: no files call each other in a circle,
+so that each can be understood from those below it. Prints each breach and exits
+with 1 when there is one.
 
-usage: test/check-deps.py [TREE]
+usage: test/check-deps.py [TREE [OBJECTS]]
 """
 import os
 import re
+import subprocess
 import sys
 
 BELOW_IMAGE = {"core", "aio"}
@@ -96,9 +99,64 @@ def breaches(tree):
                 yield f"{where}:{number}: {breach}"
 
 
+def objects_of(tree, objects):
+    """Source file: its object; what is left of a file that is gone does not count."""
+    found = {}
+    for folder, path in sources(tree):
+        relative = os.path.relpath(path, tree)
+        built = os.path.join(objects, os.path.relpath(relative, "src"))[:-1] + "o"
+        if folder and relative.startswith("src" + os.sep) and path.endswith(".c") and os.path.exists(built):
+            found[relative] = built
+    return found
+
+
+def symbols(built):
+    """What an object defines, and what it wants of others."""
+    defined, wanted = set(), set()
+    for line in subprocess.run(["nm", built], check=True, capture_output=True, text=True).stdout.splitlines():
+        kind, name = line.split()[-2:]
+        if kind == "U":
+            wanted.add(name)
+        elif kind in "TDBR":
+            defined.add(name)
+    return defined, wanted
+
+
+def calls(tree, objects):
+    """Source file: those that it uses."""
+    tables = {source: symbols(built) for source, built in objects_of(tree, objects).items()}
+    home = {name: source for source, (defined, _) in tables.items() for name in defined if name != "main"}
+    return {source: {home[name] for name in wanted if home.get(name, source) != source}
+            for source, (_, wanted) in tables.items()}
+
+
+def reachable(graph, start):
+    seen, left = set(), list(graph[start])
+    while left:
+        source = left.pop()
+        if source not in seen:
+            seen.add(source)
+            left.extend(graph[source])
+    return seen
+
+
+def circles(tree, objects):
+    graph = calls(tree, objects)
+    if not graph:
+        yield f"{objects}: there are no objects of src/"
+    below = {source: reachable(graph, source) for source in graph}
+    for source in sorted(graph):
+        others = sorted(other for other in graph[source] if source in below[other])
+        if others:
+            yield f"{source}: calls and is called by {', '.join(others)}"
+
+
 def main():
     tree = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-    found = list(breaches(os.path.realpath(tree)))
+    tree = os.path.realpath(tree)
+    found = list(breaches(tree))
+    if len(sys.argv) > 2:
+        found += circles(tree, os.path.realpath(sys.argv[2]))
     for breach in found:
         print(breach)
     sys.exit(1 if found else 0)

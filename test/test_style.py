@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness import TREE, run
+from harness import BUILD, TREE, run
 
 CHECK_DEPS = os.path.join(TREE, "test", "check-deps.py")
 
@@ -49,6 +49,27 @@ def copy(work):
 
 def test_dependencies_point_downward():
     run(CHECK_DEPS, TREE)
+
+
+def test_no_files_call_each_other_in_a_circle():
+    run(CHECK_DEPS, TREE, os.path.join(BUILD, "obj", "src"))
+
+
+@pytest.mark.parametrize("third", ["one", "nothing"])
+def test_a_circle_of_files_is_found(work, third):
+    """One uses two, that uses three, and three uses one, or nothing."""
+    folder = os.path.join(work, "tree", "src", "core")
+    os.makedirs(folder)
+    os.makedirs(os.path.join(work, "obj", "core"))
+    for name, used in (("one", "two"), ("two", "three"), ("three", third), ("nothing", "printf")):
+        source = os.path.join(folder, f"{name}.c")
+        with open(source, "w", encoding="ascii") as file:
+            file.write(f"extern int {used}();\nint {name}(void)\n{{\n\treturn {used}(0);\n}}\n")
+        run("cc", "-fno-builtin", "-c", "-o", os.path.join(work, "obj", "core", f"{name}.o"), source)
+    result = run(CHECK_DEPS, os.path.join(work, "tree"), os.path.join(work, "obj"), check=False)
+    found = [line.split(":")[0] for line in result.stdout.splitlines()]
+    assert result.returncode == (third == "one")
+    assert found == (["src/core/one.c", "src/core/three.c", "src/core/two.c"] if third == "one" else [])
 
 
 @pytest.mark.parametrize("file,line", [
