@@ -7,7 +7,8 @@
 #   make torture    the same tests, longer, and a stress of everything at once, ten minutes for each
 #                   mode (LEAFDISK_TORTURE_SECONDS); SAN=address|thread: under a sanitizer.
 #                   PYTEST_FLAGS="-k torture": the stress alone
-#   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS)
+#   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS);
+#                   BASELINE=REV: and against that revision of its own
 #   make fuzz       hostile images, FUZZ_SECONDS long
 #   make install    PREFIX (/usr/local), DESTDIR; uninstall
 #   make deps       what the above need, through apt-get
@@ -158,9 +159,13 @@ TORTURED := $(if $(SAN),$(VARIANT),check)
 torture: $(release_PROGRAMS) $($(TORTURED)_PROGRAMS) $($(TORTURED)_UNITS)
 	$(Q)$(call suite,$(TORTURED),LEAFDISK_TORTURE=1)
 
+# BASELINE=REV: that revision, built beside this one, is measured with it.
+BASELINE_TREE := build/baseline
 bench: $(release_PROGRAMS)
-	$(Q)LEAFDISK_BUILD=$(CURDIR)/build $(PYTHON) test/bench/bench.py --output build/bench.json \
-		$(if $(QUICK),--quick) $(BENCH_FLAGS)
+	$(if $(BASELINE),$(Q)rm -rf $(BASELINE_TREE) && mkdir -p $(BASELINE_TREE) && \
+		git archive "$(BASELINE)" | tar -x -C $(BASELINE_TREE) && $(MAKE) -C $(BASELINE_TREE) all)
+	$(Q)LEAFDISK_BUILD=$(CURDIR)/build $(if $(BASELINE),LEAFDISK_BASELINE=$(CURDIR)/$(BASELINE_TREE)/build) \
+		$(PYTHON) test/bench/bench.py --output build/bench.json $(if $(QUICK),--quick) $(BENCH_FLAGS)
 
 fuzz: $(FUZZ_SOURCES:test/fuzz/%.c=build/fuzz/%) $(release_PROGRAMS)
 	$(Q)$(foreach target,$(filter build/fuzz/%,$^),test/fuzz/run.sh $(target) $(FUZZ_SECONDS) &&) :

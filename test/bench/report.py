@@ -2,13 +2,14 @@
 import json
 
 from jobs import FIGURES
-from systems import RAW, STORAGE_DAEMON
+from systems import BEFORE, OURS, RAW, STORAGE_DAEMON
 from targets import TARGETS
 
 TITLE_WIDTH = 42
 CELL = "{value:>8} {raw:>6} {daemon:>6}"
 CELL_WIDTH = 22
 NAMES = 5
+NOISE = 0.03
 
 
 def number(value):
@@ -47,6 +48,32 @@ def table_lines(jobs, results):
             yield f"{job.title:{TITLE_WIDTH}}" + "".join(f"  {text}" for text in cells)
 
 
+def compared(jobs, results):
+    """(job, figure, system, its ratio to the same of the other build)."""
+    for job in jobs:
+        for figure in FIGURES:
+            for system in results.systems():
+                before = system.replace(OURS, BEFORE, 1)
+                ratio = results.ratio(job.name, figure, system, before) if before != system else None
+                if ratio is not None:
+                    yield job, figure, system, ratio
+
+
+def is_worse(figure, ratio):
+    return ratio < 1 - NOISE if FIGURES[figure].better == "more" else ratio > 1 + NOISE
+
+
+def compared_lines(jobs, results):
+    rows = list(compared(jobs, results))
+    if rows:
+        yield "This build, times the baseline (medians of the ratios in each round):"
+    for job, figure, system, ratio in rows:
+        values = f"{number(results.median(job.name, figure, system.replace(OURS, BEFORE, 1))):>8}" \
+                 f"{number(results.median(job.name, figure, system)):>8}"
+        verdict = f"worse by more than {NOISE:.0%}" if is_worse(figure, ratio) else ""
+        yield f"  {system:20} {job.name:22} {FIGURES[figure].unit:6} {values} {ratio:6.3f}  {verdict}".rstrip()
+
+
 def left_out_lines(results):
     reasons = {}
     for (job, system), why in results.left_out.items():
@@ -78,7 +105,7 @@ def broken_lines(results):
 
 def text(facts, jobs, results):
     parts = ([f"{name}: {value}" for name, value in facts.items()], table_lines(jobs, results),
-             left_out_lines(results), target_lines(results), broken_lines(results))
+             compared_lines(jobs, results), left_out_lines(results), target_lines(results), broken_lines(results))
     return "\n\n".join(block for block in ("\n".join(part) for part in parts) if block)
 
 

@@ -17,6 +17,9 @@ from stages import NO_STORE, small_cache_bytes
 
 TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.path.realpath(os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build")))
+# Another build, which is measured beside this one.
+BASELINE = os.environ.get("LEAFDISK_BASELINE")
+OURS, BEFORE = "leafdisk", "baseline"
 RAW, STORAGE_DAEMON = "raw", "qemu-storage-daemon"
 MIB = 1 << 20
 POOL_BYTES = 128 * MIB  # of a file system, besides its files
@@ -150,12 +153,12 @@ class Leafdisk(Layered):
     suffix = ".leaf"
     over_store = True
     writes_leaf = True
-    programs = (os.path.join(BUILD, "leafdisk"), os.path.join(BUILD, "leafctl"))
-    versions = ((programs[0], "--version"),)
 
-    def __init__(self, mode, *options):
-        self.name = f"leafdisk {mode}"
-        self.options = (f"mode={mode}", *options)
+    def __init__(self, mode, name=OURS, build=BUILD):
+        self.name = f"{name} {mode}"
+        self.options = (f"mode={mode}",)
+        self.programs = (os.path.join(build, "leafdisk"), os.path.join(build, "leafctl"))
+        self.versions = ((self.programs[0], "--version"),)
 
     def refuses(self, job):
         if job.stage.delay_ms and job.writes() and self.writes_leaf:
@@ -441,5 +444,10 @@ class OverlayOnLoop(System):
         served.disks = [] if stage.tree else [os.path.join(served.root, "disk.img")]
 
 
-SYSTEMS = (Raw(), Leafdisk("direct"), CachedLeafdisk("persistent"), Ephemeral("ephemeral"), Writeback("writeback"),
-           StorageDaemon(), StorageDaemonByName(), NbdFuse(), OverlayOnLoop())
+def modes(*words):
+    return (Leafdisk("direct", *words), CachedLeafdisk("persistent", *words), Ephemeral("ephemeral", *words),
+            Writeback("writeback", *words))
+
+
+SYSTEMS = (Raw(), *modes(), *(modes(BEFORE, os.path.realpath(BASELINE)) if BASELINE else ()), StorageDaemon(),
+           StorageDaemonByName(), NbdFuse(), OverlayOnLoop())
