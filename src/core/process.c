@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,8 +31,18 @@ static void raise_limit(int resource)
 	(void)setrlimit(resource, &limit);
 }
 
+/* glibc maps 128 MiB for the heap of each thread, to have 64 of them aligned. */
+static void save_address_space(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+		mallopt(M_ARENA_MAX, 1);
+}
+
 void process_begin(void)
 {
+	save_address_space();
 	open_standard_files();
 	raise_limit(RLIMIT_NOFILE);
 	signal(SIGXFSZ, SIG_IGN);

@@ -6,6 +6,15 @@
 #include "core/fault.h"
 #include "core/log.h"
 
+/* Of its stack. By default it is what the shell's limit is, 8 MiB of address space,
+ * which a process that may have little of that has none for. A sanitizer's frames
+ * are larger. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STACK_BYTES ((size_t)8 << 20)
+#else
+#define STACK_BYTES ((size_t)1 << 20)
+#endif
+
 struct start {
 	const char *name;
 	enum thread_kind kind;
@@ -72,6 +81,7 @@ int thread_spawn(pthread_t *thread, const char *name, enum thread_kind kind, voi
 
 	*start = (struct start){name, kind, main, opaque};
 	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, STACK_BYTES);
 	if (!thread)
 		pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	result = create(thread ? thread : &unused, &attributes, start);
