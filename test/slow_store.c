@@ -4,6 +4,7 @@
  *     SLOW_GATE   only while this file exists
  *     SLOW_MS     how long each takes in addition
  *     SLOW_HANG   a part of a file's path: calls on it last as long as the gate
+ *     SLOW_CALLS  the names of these calls: no other hangs
  *     SLOW_LOG    gets a line for each: thread, process, thread's name, call, path
  */
 #define _GNU_SOURCE
@@ -67,6 +68,7 @@ static void slow(const char *call, const char *path)
 	const char *pool = getenv("SLOW_POOL");
 	const char *gate = getenv("SLOW_GATE");
 	const char *hang = getenv("SLOW_HANG");
+	const char *calls = getenv("SLOW_CALLS");
 	const char *ms = getenv("SLOW_MS");
 
 	if (!pool || strncmp(path, pool, strlen(pool)) != 0 || !is_open(gate))
@@ -74,6 +76,8 @@ static void slow(const char *call, const char *path)
 	note(call, path);
 	if (ms)
 		nap(atol(ms));
+	if (calls && !strstr(calls, call))
+		return;
 	while (hang && strstr(path, hang) && is_open(gate))
 		nap(5);
 }

@@ -14,8 +14,8 @@ from glob import glob
 import pytest
 
 from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, Mount, MountError,
-                     control_values, discard, expect_errno, fallocate, leafctl, make_image, make_raw, opened, run,
-                     state_of, wait_until, write_all, zero_range)
+                     control_values, converted, discard, expect_errno, fallocate, leafctl, make_image, make_raw, opened,
+                     run, state_of, stats, wait_until, write_all, zero_range)
 
 SLOW_MS = 5
 RUNTIMES = {"asan": "libasan.so", "tsan": "libtsan.so", "ubsan": "libubsan.so"}
@@ -313,3 +313,162 @@ def test_an_end_that_hangs_is_given_up(mount, pool, work, store, mode):
     store.gate.open()
     end_by_two_signals(live)
     assert not live.is_live()
+
+
+# ---- What is dirty, while an image's store hangs -----------------------------------
+
+# Nothing is written back unless somebody asks for it.
+HELD = ["max_dirty_age=86400", "migrate_idle_ms=60000", "migrate_threshold=100"]
+
+
+@pytest.fixture
+def dirty_disks(pool, work, mount, store):
+    """A mount with disks of these names, each with a dirty block that is its name's. What
+    writes to those that are called `hung` hangs."""
+    def begin(*names, options=(*HELD,), **env):
+        for name in names:
+            make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+        live = mount("mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=128M", *options,
+                     env={**store.env, "SLOW_HANG": os.path.join(pool, "hung"), "SLOW_CALLS": "write fsync", **env})
+        for name in names:
+            make_dirty(live, name)
+        return live
+    return begin
+
+
+def block_of(name):
+    return name.encode().ljust(BLOCK, b".")
+
+
+def make_dirty(live, name, offset=0):
+    with opened(live.file(f"{name}.img")) as fd:
+        write_all(fd, block_of(name), offset)
+        os.fsync(fd)
+
+
+def dirty_of(live, name):
+    return int(state_of(live, f"{name}.img")["dirty_bytes"])
+
+
+class Drain(threading.Thread):
+    """leafctl drain of a disk, beside what the test does."""
+
+    def __init__(self, live, name):
+        super().__init__(daemon=True)
+        self.path, self.status = live.file(f"{name}.img"), None
+        self.start()
+
+    def run(self):
+        self.status = leafctl("drain", self.path, check=False, timeout=240).returncode
+
+    def has_ended_well(self):
+        self.join(120)
+        return self.status == 0
+
+
+def await_hang(store, name):
+    wait_until(lambda: os.path.exists(store.log) and store.calls_on(f"{name}.leaf")["write"] +
+               store.calls_on(f"{name}.leaf")["fsync"] > 0, f"the batch of {name} to hang")
+
+
+def assert_in_pool(pool, work, *names):
+    for name in names:
+        content = converted(os.path.join(pool, f"{name}.leaf"), work)
+        assert content[:BLOCK] == block_of(name), name
+
+
+def test_a_disk_whose_batch_hangs(pool, work, store, dirty_disks):
+    """It holds up no other's: drains, changes of mode, closes, and what goes by itself."""
+    names = ["hung", "web1", "web2", "web3"]
+    live = dirty_disks(*names)
+    store.gate.open()
+    first = Drain(live, "hung")
+    await_hang(store, "hung")
+    leafctl("drain", live.file("web1.img"), timeout=60)
+    assert dirty_of(live, "web1") == 0
+    wait_until(lambda: control_values(live, "disks", "web1.img", "info")["opens"] == "0", "web1 to be closed")
+    leafctl("mode", live.file("web2.img"), "direct", timeout=60)
+    make_dirty(live, "web2", MIB)
+    with open(live.control("tunables", "migrate_idle_ms"), "w", encoding="ascii") as file:
+        file.write("1")
+    wait_until(lambda: dirty_of(live, "web3") == 0, "what goes by itself")
+    assert first.is_alive() and dirty_of(live, "hung") > 0
+    store.gate.close()
+    assert first.has_ended_well()
+    assert dirty_of(live, "hung") == 0
+    live.stop()
+    assert_in_pool(pool, work, *names)
+
+
+def test_many_disks_whose_batches_hang(pool, work, store, dirty_disks):
+    """More than are written back at once."""
+    hung = [f"hung{number}" for number in range(7)]
+    live = dirty_disks(*hung, "web1", "web2")
+    store.gate.open()
+    drains = [Drain(live, name) for name in hung]
+    for name in hung:
+        await_hang(store, name)
+    leafctl("drain", live.file("web1.img"), timeout=60)
+    leafctl("mode", live.file("web2.img"), "direct", timeout=60)
+    assert all(drain.is_alive() for drain in drains)
+    store.gate.close()
+    assert all(drain.has_ended_well() for drain in drains)
+    live.stop()
+    assert_in_pool(pool, work, *hung, "web1", "web2")
+
+
+def test_an_end_while_a_batch_hangs(pool, work, mount, store, dirty_disks):
+    """Given up, it leaves; the others' changes are in the pool, the hanging one's in the cache."""
+    live = dirty_disks("hung", "web1")
+    store.gate.open()
+    drain = Drain(live, "hung")
+    await_hang(store, "hung")
+    end_by_two_signals(live)
+    store.gate.close()
+    drain.join(60)
+    assert not drain.is_alive() and drain.status != 0
+    live.finalise()
+    assert_in_pool(pool, work, "web1")
+    with mount("mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=128M") as again:
+        leafctl("drain", again.path)
+    assert_in_pool(pool, work, "hung")
+
+
+def test_disks_share_the_migrator(store, dirty_disks):
+    """A disk with little that is dirty is drained while others with much are, each in its turn."""
+    names = [f"much{number}" for number in range(6)]
+    live = dirty_disks(*names, "little", options=(*HELD, "migrate_batch=16"), SLOW_MS="20")
+    for name in names:
+        for offset in range(0, 16 * MIB, 64 * KIB):
+            with opened(live.file(f"{name}.img")) as fd:
+                write_all(fd, block_of(name) * 16, offset)
+    before = {name: dirty_of(live, name) for name in names}
+    store.gate.open()
+    drains = [Drain(live, name) for name in names]
+    wait_until(lambda: all(dirty_of(live, name) < before[name] for name in names), "each to have had its turn")
+    make_dirty(live, "little", MIB)
+    leafctl("drain", live.file("little.img"))
+    left = {name: dirty_of(live, name) for name in names}
+    assert all(left.values()), (before, left)
+    assert max(left.values()) - min(left.values()) < max(before.values()) / 4, (before, left)
+    store.gate.close()
+    assert all(drain.has_ended_well() for drain in drains)
+    live.stop()
+
+
+def test_owner_records_are_not_read_for_each_batch(store, dirty_disks):
+    live = dirty_disks("web1", options=(*HELD, "migrate_batch=1"))
+    batches = 100
+    with opened(live.file("web1.img"), os.O_RDWR) as fd:
+        for number in range(batches):
+            write_all(fd, block_of("web1") * 16, number * 64 * KIB)
+            os.fsync(fd)
+    store.gate.open()
+    start = time.monotonic()
+    leafctl("drain", live.file("web1.img"))
+    seconds = time.monotonic() - start
+    store.gate.close()
+    assert stats(live)["migrate_batches"] >= batches / 4
+    reads = sum(1 for _, _, _, call, path in store.lines() if call == "open" and "owners/web1.leaf" in path)
+    assert 1 <= reads <= 3 + seconds / 2
+    live.stop()

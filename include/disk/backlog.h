@@ -26,15 +26,19 @@ struct drain {
 struct migration {
 	struct list link; /* on the pool's list: what it writes may be dirty */
 	bool attached;
-	bool busy;	     /* a batch is under way, or the disk's state changes */
-	bool away;	     /* the cache fails: it goes to the pool until that is over */
-	unsigned urged;	     /* who wants all of it written back */
-	struct list waiters; /* struct drain */
-	unsigned failures;   /* in a row */
-	int error;	     /* of the last one */
-	unsigned batch_max;  /* blocks; less than is tuned while the store is full */
-	bool lent;	     /* see migrate_lend_leaf() */
-	bool in_pieces;	     /* the batch has discards that are to make room for the rest of it */
+	bool working;	      /* the migrator has given it to one of its threads */
+	bool busy;	      /* for a batch: its chain stays as it is */
+	uint64_t batch_bytes; /* while busy: memory of the batch, or what it may be */
+	uint64_t owned_at_ns; /* when its owner record was read; 0: it is to be read (migrate/owned.c) */
+	unsigned looks;	      /* how often that was asked for */
+	bool away;	      /* the cache fails: it goes to the pool until that is over */
+	unsigned urged;	      /* who wants all of it written back */
+	struct list waiters;  /* struct drain */
+	unsigned failures;    /* in a row */
+	int error;	      /* of the last one */
+	unsigned batch_max;   /* blocks; less than is tuned while the store is full */
+	bool lent;	      /* see migrate_lend_leaf() */
+	bool in_pieces;	      /* the batch has discards that are to make room for the rest of it */
 	uint64_t retry_at_ns;
 	bool failed; /* for good */
 	bool lost;   /* that is why: another has its image */

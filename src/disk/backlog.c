@@ -62,6 +62,7 @@ void migrate_attach(struct disk *disk)
 	disk->migration.error = 0;
 	disk->migration.batch_max = UINT_MAX;
 	disk->migration.retry_at_ns = 0;
+	disk->migration.owned_at_ns = 0;
 	disk->migration.reason[0] = '\0';
 	g_mutex_unlock(&backlogs->lock);
 	migrate_kick(disk->local);
@@ -143,6 +144,8 @@ void migrate_urge(struct disk *disk, int change)
 	if (change > 0) {
 		disk->migration.retry_at_ns = 0;
 		disk->migration.failures = MIN(disk->migration.failures, 1);
+		disk->migration.owned_at_ns = 0;
+		disk->migration.looks++;
 	}
 	g_mutex_unlock(&backlogs->lock);
 	migrate_kick(disk->local);

@@ -1,0 +1,13 @@
+/* One batch of a disk's changes, from the cache to its image. */
+#ifndef LEAFDISK_MIGRATE_BATCH_H
+#define LEAFDISK_MIGRATE_BATCH_H
+
+#include "policy.h"
+
+/* DISK is busy. CUT: where no epoch is complete, one ends now. True: some of it
+ * went; what did not is noted. Blocks for as long as the store does not answer. */
+bool batch_migrate(struct disk *disk, bool cut);
+/* What a batch takes of memory by the limits that are tuned, in bytes. */
+uint64_t batch_bytes_estimated(const struct look *look);
+
+#endif

@@ -1,0 +1,156 @@
+/* What the migrator does next, and when.
+ *
+ * When a disk's dirty blocks go:
+ *     urged     somebody drains it
+ *     suspended the cache fails: everything goes that can be read
+ *     short     the log has little room, and this disk holds its oldest end
+ *     full      dirty bytes are past migrate_threshold of what is allowed
+ *     old       the oldest is older than max_dirty_age
+ *     idle      neither writes to the cache nor reads from the pool for
+ *               migrate_idle_ms
+ * Only whole epochs go. All but `idle` and `full` may end one for that; the last
+ * close of a disk has ended one too.
+ *
+ * Changes of a disk's state come before its batches. One that failed, or whose
+ * gate could not be closed, waits for its time to be tried again. */
+#include "policy.h"
+
+#include <stdatomic.h>
+
+#include "core/time.h"
+#include "disk/route.h"
+
+void look_refresh(struct look *look, struct local *local)
+{
+	look->local = local;
+	tunables_get(local->tunables, &look->tunables);
+	cache_get_status(local->cache, &look->cache);
+	look->now_ns = loop_now_ns();
+	look->next_ns = UINT64_MAX;
+}
+
+void look_again(struct look *look, uint64_t at_ns)
+{
+	look->next_ns = MIN(look->next_ns, at_ns);
+}
+
+/* ---- Batches --------------------------------------------------------------- */
+
+static bool is_full(const struct look *look)
+{
+	return look->cache.dirty_blocks * 100 >= look->cache.dirty_blocks_max * look->tunables.migrate_threshold;
+}
+
+/* Whether DISK's dirty blocks are to go now, and with *CUT an epoch ended for it. */
+static bool is_wanted(struct look *look, struct disk *disk, const struct cache_dirty *dirty, bool *cut)
+{
+	uint64_t last_io_ns = atomic_load_explicit(&disk->local->last_io_ns, memory_order_relaxed);
+	uint64_t old_ns = dirty->oldest_ns + look->tunables.max_dirty_age * NS_PER_S;
+	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
+
+	*cut = true;
+	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) || look->cache.state == CACHE_SUSPENDED ||
+	    look->now_ns >= old_ns)
+		return true;
+	if (look->cache.short_of_room && dirty->distance == look->oldest)
+		return true;
+	look_again(look, old_ns);
+	*cut = is_full(look);
+	if (is_full(look))
+		return true;
+	*cut = false;
+	if (dirty->has_barrier && look->now_ns >= idle_ns)
+		return true;
+	if (dirty->has_barrier)
+		look_again(look, idle_ns);
+	return false;
+}
+
+static bool wants_batch_locked(struct look *look, struct disk *disk, bool *cut)
+{
+	struct cache_dirty dirty;
+
+	if (disk->migration.failed || disk->migration.away)
+		return false;
+	backlog_get_dirty_locked(disk, &dirty);
+	if (dirty.oldest_ns == 0) {
+		backlog_answer_drains_locked(&disk->migration, 0);
+		return false;
+	}
+	if (disk->migration.retry_at_ns > look->now_ns) {
+		look_again(look, disk->migration.retry_at_ns);
+		return false;
+	}
+	return is_wanted(look, disk, &dirty, cut);
+}
+
+/* ---- States ---------------------------------------------------------------- */
+
+static enum work change_of_state_locked(const struct look *look, const struct disk *disk, bool dirty)
+{
+	const struct migration *migration = &disk->migration;
+	bool suspended = look->cache.state == CACHE_SUSPENDED;
+
+	if (migration->failed)
+		return WORK_END;
+	if (migration->away && !suspended)
+		return WORK_TO_CACHE;
+	if (!migration->away && suspended && !dirty)
+		return WORK_TO_POOL;
+	if (disk->route == &route_writeback && disk->mode != DISK_MODE_WRITEBACK && !dirty)
+		return WORK_LEAVE;
+	return WORK_NONE;
+}
+
+/* With its open_lock too: route and images are not being changed. */
+static enum work choose_state_locked(struct look *look, struct disk *disk)
+{
+	struct cache_dirty dirty;
+	enum work work;
+
+	if (!disk->open || disk->route == &route_failed)
+		return WORK_NONE;
+	backlog_get_dirty_locked(disk, &dirty);
+	work = change_of_state_locked(look, disk, dirty.oldest_ns != 0);
+	if (work != WORK_NONE && disk->migration.retry_at_ns > look->now_ns) {
+		look_again(look, disk->migration.retry_at_ns);
+		work = WORK_NONE;
+	}
+	if (work == WORK_NONE && !disk->migration.failed && disk->opens == 0 && dirty.oldest_ns == 0)
+		work = WORK_CLOSE;
+	return work;
+}
+
+enum work policy_choose_state(struct look *look, struct disk *disk)
+{
+	struct backlogs *backlogs = &disk->local->backlogs;
+	enum work work;
+
+	g_mutex_lock(&backlogs->lock);
+	work = choose_state_locked(look, disk);
+	g_mutex_unlock(&backlogs->lock);
+	return work;
+}
+
+enum work policy_choose_locked(struct look *look, struct disk *disk, bool open_locked, bool *cut)
+{
+	enum work work = open_locked ? choose_state_locked(look, disk) : WORK_NONE;
+
+	if (!open_locked)
+		look_again(look, look->now_ns + LOOK_AGAIN_NS);
+	if (work != WORK_NONE)
+		return work;
+	return wants_batch_locked(look, disk, cut) ? WORK_BATCH : WORK_NONE;
+}
+
+void policy_release_locked(struct look *look, struct disk *disk)
+{
+	bool suspended = look->cache.state == CACHE_SUSPENDED;
+
+	if (disk->migration.failed || !gate_has_parked(disk))
+		return;
+	if (disk->migration.away == suspended)
+		gate_release(disk);
+	else
+		look_again(look, look->now_ns + LOOK_AGAIN_NS);
+}
