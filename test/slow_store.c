@@ -5,6 +5,7 @@
  *     SLOW_MS     how long each takes in addition
  *     SLOW_HANG   a part of a file's path: calls on it last as long as the gate
  *     SLOW_CALLS  the names of these calls: no other hangs
+ *     SLOW_SKIP   so many calls on it do not hang, while the gate exists
  *     SLOW_LOG    gets a line for each: thread, process, thread's name, call, path
  */
 #define _GNU_SOURCE
@@ -63,6 +64,14 @@ static void nap(long ms)
 	nanosleep(&time, NULL);
 }
 
+static int is_skipped(void)
+{
+	static long calls;
+	const char *skip = getenv("SLOW_SKIP");
+
+	return skip && __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) <= atol(skip);
+}
+
 static void slow(const char *call, const char *path)
 {
 	const char *pool = getenv("SLOW_POOL");
@@ -78,8 +87,9 @@ static void slow(const char *call, const char *path)
 		nap(atol(ms));
 	if (calls && !strstr(calls, call))
 		return;
-	while (hang && strstr(path, hang) && is_open(gate))
-		nap(5);
+	if (hang && strstr(path, hang) && !is_skipped())
+		while (is_open(gate))
+			nap(5);
 }
 
 static void slow_fd(const char *call, int fd)

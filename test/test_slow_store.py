@@ -15,7 +15,7 @@ import pytest
 
 from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, Mount, MountError,
                      control_values, converted, discard, expect_errno, fallocate, leafctl, make_image, make_raw, opened,
-                     run, state_of, stats, wait_until, write_all, zero_range)
+                     read_file, run, state_of, stats, wait_until, write_all, zero_range)
 
 SLOW_MS = 5
 RUNTIMES = {"asan": "libasan.so", "tsan": "libtsan.so", "ubsan": "libubsan.so"}
@@ -118,10 +118,9 @@ def test_a_change_of_names_reads_no_other_image(pool, mount, store):
     others = 30
     for number in range(others):
         make_image(os.path.join(pool, f"other{number}.leaf"), "1M")
+    time.sleep(0.1)  # a younger file may change without another time
     live = mount("create", env=store.env)
     assert len(live.names()) == others
-    time.sleep(0.1)
-    live.names()
     store.gate.open()
     make_new(live)
     os.rename(live.file("new.img"), live.file("newer.img"))
@@ -200,6 +199,29 @@ def test_a_drained_disk_is_renamed_while_it_is_being_closed(pool, work, mount, s
     with opened(live.file("web2.img")) as fd:
         assert os.pread(fd, BLOCK, 0) == b"a" * BLOCK
     live.stop()
+
+
+@pytest.mark.parametrize("skipped", [0, 6])
+def test_a_base_that_hangs_holds_up_no_open_of_another_chain(pool, mount, store, skipped):
+    """When it is looked for, and when it is opened."""
+    for number in (1, 2):
+        base = make_raw(os.path.join(pool, f"base{number}.raw"), bytes(MIB))
+        for clone in "ab":
+            make_image(os.path.join(pool, f"web{number}{clone}.leaf"), parent=base)
+    live = mount(env={**store.env, "SLOW_HANG": "base1.raw", "SLOW_SKIP": str(skipped)})
+    live.names()
+    store.gate.open()
+    hanging = [threading.Thread(target=read_file, args=[live.file(f"web1{clone}.img"), BLOCK]) for clone in "ab"]
+    for thread in hanging:
+        thread.start()
+    wait_until(lambda: os.path.exists(store.log) and store.calls_on("base1.raw"), "an open to hang")
+    for clone in "ab":
+        assert read_file(live.file(f"web2{clone}.img"), BLOCK) == bytes(BLOCK)
+    assert all(thread.is_alive() for thread in hanging)
+    store.gate.close()
+    for thread in hanging:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_one_disk_hangs(pool, mount, store):

@@ -6,11 +6,18 @@
  * or 256 layer numbers; a region is computed at its first touch by asking the
  * layers top down. Layers are read-only, so a region never changes.
  *
- * The intern table and the reference counts have one lock, each map its own. */
+ * The intern table, the states and the reference counts have one lock, each map its
+ * own; neither is held while an image is opened or closed. A node that is being
+ * opened or closed stands in the table, and who wants the same one waits for it:
+ *
+ *     OPENING -> OPEN            with the one who opened it as its first user
+ *     OPENING -> gone            it could not be opened; who waits tries himself
+ *     OPEN -> CLOSING -> gone    with the last user */
 #include "layer/map.h"
 
 #include "core/counters.h"
 #include "core/error.h"
+#include "core/thread.h"
 #include "layer/key.h"
 
 #define REGION_BLOCKS 256
@@ -32,7 +39,10 @@ struct layer {
 	struct cache_layer *cached; /* NULL: not cached */
 };
 
+enum stack_state { STACK_OPENING, STACK_OPEN, STACK_CLOSING };
+
 struct stack {
+	enum stack_state state;
 	struct layer top;
 	struct stack *below;
 	dev_t device;
@@ -47,6 +57,7 @@ struct stack {
 };
 
 static GMutex stacks_lock;
+static GCond stacks_changed; /* a state, or a node is gone */
 static GPtrArray *stacks;
 
 static void directory_free(void *data)
@@ -82,25 +93,19 @@ static bool open_layer(struct layer *layer, const struct chain_link *link, struc
 	return layer->image;
 }
 
-static struct stack *open_locked(const struct chain_link *link, struct stack *below, struct cache *cache,
-				 GError **error)
+static struct stack *stack_new_locked(const struct chain_link *link, struct stack *below)
 {
-	struct stack *stack;
-	struct layer top;
+	struct stack *stack = g_new0(struct stack, 1);
 
-	if (!open_layer(&top, link, cache, error))
-		return NULL;
-	stack = g_new0(struct stack, 1);
 	*stack = (struct stack){
-		.top = top,
+		.state = STACK_OPENING,
 		.below = below,
 		.device = link->device,
 		.inode = link->inode,
 		.base_offset = link->base_offset,
 		.depth = below ? below->depth + 1 : 1,
 	};
-	stack->layers = g_new(struct layer, stack->depth);
-	stack->layers[0] = top;
+	stack->layers = g_new0(struct layer, stack->depth);
 	for (unsigned i = 1; i < stack->depth; i++)
 		stack->layers[i] = below->layers[i - 1];
 	g_mutex_init(&stack->lock);
@@ -111,40 +116,81 @@ static struct stack *open_locked(const struct chain_link *link, struct stack *be
 	return stack;
 }
 
-static void put_locked(struct stack *stack)
+static void stack_free_locked(struct stack *stack)
+{
+	g_ptr_array_remove_fast(stacks, stack);
+	g_cond_broadcast(&stacks_changed);
+	g_hash_table_destroy(stack->directories);
+	g_mutex_clear(&stack->lock);
+	g_free(stack->layers);
+	g_free(stack);
+}
+
+static void put_relock(struct stack *stack)
 {
 	while (stack && --stack->users == 0) {
 		struct stack *below = stack->below;
 
-		g_ptr_array_remove_fast(stacks, stack);
+		stack->state = STACK_CLOSING;
+		g_mutex_unlock(&stacks_lock);
 		cache_layer_close(stack->top.cached, 0);
 		image_close(stack->top.image);
-		g_hash_table_destroy(stack->directories);
-		g_mutex_clear(&stack->lock);
-		g_free(stack->layers);
-		g_free(stack);
+		g_mutex_lock(&stacks_lock);
+		stack_free_locked(stack);
 		stack = below;
 	}
+}
+
+/* Opens the node of LINK on BELOW, whose user it becomes. */
+static struct stack *open_relock(const struct chain_link *link, struct stack *below, struct cache *cache,
+				 GError **error)
+{
+	struct stack *stack = stack_new_locked(link, below);
+	struct layer top;
+	bool good;
+
+	g_mutex_unlock(&stacks_lock);
+	good = open_layer(&top, link, cache, error);
+	g_mutex_lock(&stacks_lock);
+	if (!good) {
+		stack_free_locked(stack);
+		return NULL;
+	}
+	stack->top = stack->layers[0] = top;
+	stack->users = 1;
+	stack->state = STACK_OPEN;
+	g_cond_broadcast(&stacks_changed);
+	return stack;
+}
+
+/* The caller's use of BELOW becomes the node's, or is given back. */
+static struct stack *get_relock(const struct chain_link *link, struct stack *below, struct cache *cache, GError **error)
+{
+	struct stack *stack;
+
+	while ((stack = find_locked(link, below)) && stack->state != STACK_OPEN)
+		g_cond_wait(&stacks_changed, &stacks_lock);
+	if (stack) {
+		stack->users++;
+		put_relock(below); /* it has its own */
+		return stack;
+	}
+	stack = open_relock(link, below, cache, error);
+	if (!stack)
+		put_relock(below);
+	return stack;
 }
 
 struct stack *stack_get(const GPtrArray *links, guint first, struct cache *cache, GError **error)
 {
 	struct stack *stack = NULL;
+	bool good = true;
 
+	thread_assert_may_wait();
 	g_mutex_lock(&stacks_lock);
-	for (guint i = links->len; i-- > first;) {
-		struct stack *below = stack;
-
-		stack = find_locked(links->pdata[i], below);
-		if (stack)
-			put_locked(below); /* the found one has its own hold on it */
-		else
-			stack = open_locked(links->pdata[i], below, cache, error);
-		if (!stack) {
-			put_locked(below);
-			break;
-		}
-		stack->users++;
+	for (guint i = links->len; good && i-- > first;) {
+		stack = get_relock(links->pdata[i], stack, cache, error);
+		good = stack;
 	}
 	g_mutex_unlock(&stacks_lock);
 	return stack;
@@ -152,8 +198,9 @@ struct stack *stack_get(const GPtrArray *links, guint first, struct cache *cache
 
 void stack_put(struct stack *stack)
 {
+	thread_assert_may_wait();
 	g_mutex_lock(&stacks_lock);
-	put_locked(stack);
+	put_relock(stack);
 	g_mutex_unlock(&stacks_lock);
 }
 
