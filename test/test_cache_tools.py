@@ -286,6 +286,20 @@ def test_migration_never_goes_back(cache_path, kind):
     assert status == DAMAGED and len(findings) == 1 and "earlier place" in findings[0]
 
 
+def test_migration_begins_with_its_barrier(cache_path):
+    """One record says of several layers where they end, and that this is migrated."""
+    cache, _, second = written_back()
+    here = cache.slot
+    cache.append(
+        form.migrate_entry(1, form.MIGRATED, second, 1),
+        form.barrier_entry(1),
+        form.migrate_entry(1, form.MIGRATE, here, 0),
+        form.migrate_entry(1, form.MIGRATED, here, 0),
+    )
+    cache.write(cache_path)
+    assert check(cache_path) == (0, [])
+
+
 def test_migration_behind_the_tail(cache_path):
     """What names a place that the tail has passed says nothing."""
     cache, first, _ = written_back()

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "cache/content/dirty.h"
 #include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
@@ -100,6 +101,7 @@ int cache_sync(struct cache *cache)
 	int result;
 
 	cache_lock(cache);
+	cache_dirty_pay_locked(cache);
 	result = log_wait_durable_relock(cache, log_flush_locked(cache));
 	cache_unlock(cache);
 	return result;

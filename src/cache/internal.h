@@ -175,6 +175,7 @@ struct cache {
 	uint64_t dirty_zeros;	 /* zero ranges */
 	uint64_t dirty_max;	 /* blocks; 0: what the log holds */
 	bool owes;		 /* barriers or MIGRATED are not in the log; see cache_dirty_catch_up_locked() */
+	bool owes_barriers;
 	uint64_t barrier_deadline_ns;
 	struct list flushes; /* cache_flush, in order of their sequence */
 	pthread_cond_t work; /* for who migrates: see cache_wait_work() */

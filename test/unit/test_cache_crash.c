@@ -211,6 +211,179 @@ static void test_kill(const void *cuts)
 	user_clear(&user);
 }
 
+/* ---- Many layers ------------------------------------------------------------- */
+
+#define LAYERS 450
+#define LAYER_BLOCKS 4
+
+/* Versions of the blocks of many layers, and how far who migrates them has come;
+ * shared with the child that is killed. */
+struct many {
+	uint64_t put[LAYERS][LAYER_BLOCKS];
+	uint64_t image[LAYERS][LAYER_BLOCKS];
+	uint64_t round; /* what is put is this version; from 1 */
+	unsigned steps;
+	bool full; /* with what is durable */
+};
+
+static struct cache_layer *open_one(struct cache *cache, unsigned number, uint64_t round)
+{
+	g_autofree char *name = g_strdup_printf("%u", number);
+	struct cache_layer_key key = {.stamp = 77, .size_bytes = 1 << 20, .name = name, .owned = round - 1};
+	unsigned identity = number + 1;
+	struct cache_layer *layer;
+	int result;
+
+	memcpy(key.identity, &identity, sizeof(identity));
+	layer = cache_layer_open_dirty(cache, &key, round, &result);
+	g_assert_nonnull(layer);
+	return layer;
+}
+
+static void apply_one(struct many *many, unsigned number, const struct cache_batch *batch)
+{
+	for (unsigned i = 0; i < batch->extent_count; i++) {
+		const struct cache_batch_extent *extent = &batch->extents[i];
+
+		for (uint64_t j = 0; j < extent->blocks; j++) {
+			const uint8_t *data = extent->data + j * BLOCK_SIZE;
+
+			g_assert_true(is_filled(data, number, extent->block + j, version_of(data)));
+			many->image[number][extent->block + j] = version_of(data);
+		}
+	}
+}
+
+static void take_step(struct many *many)
+{
+	__atomic_add_fetch(&many->steps, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Now and then the image fails, or has no room. */
+static void migrate_one(struct many *many, struct cache_layer *layer, unsigned number, GRand *random)
+{
+	struct cache_batch_limits limits = {.data_blocks = 1, .extents = 16, .cut = true};
+	struct cache_batch *batch;
+	int what = g_rand_int_range(random, 0, 10);
+
+	g_assert_cmpint(cache_batch_take(layer, &limits, &batch, NULL, NULL), ==, 0);
+	take_step(many);
+	if (!batch || (what == 0 && cache_batch_refuse(batch)))
+		return;
+	if (what == 1) {
+		cache_batch_free(batch);
+		return;
+	}
+	apply_one(many, number, batch);
+	take_step(many);
+	cache_batch_done(batch);
+	take_step(many);
+}
+
+static void migrate_many(struct many *many, struct cache *cache, struct cache_layer **layers, GRand *random)
+{
+	unsigned first = (unsigned)g_rand_int_range(random, 0, LAYERS);
+	struct cache_status status;
+
+	do {
+		for (unsigned i = 0; i < LAYERS; i++)
+			migrate_one(many, layers[(first + i) % LAYERS], (first + i) % LAYERS, random);
+		cache_get_status(cache, &status);
+	} while (status.dirty_blocks > 0);
+	g_assert_cmpmem(many->image, sizeof(many->image), many->put, sizeof(many->put));
+}
+
+/* The same blocks of all in turn, until the log takes no more. */
+static void put_many(struct many *many, struct cache *cache, struct cache_layer **layers, uint8_t *buffer)
+{
+	struct cache_status status = {0};
+
+	for (unsigned i = 0; !status.short_of_room || status.free_segments > 3;) {
+		unsigned number = i % LAYERS, block = i / LAYERS % LAYER_BLOCKS;
+
+		fill(buffer, number, block, many->round);
+		if (cache_put(layers[number], block, 1, buffer, true) == 1) {
+			many->put[number][block] = many->round;
+			i++;
+			continue;
+		}
+		g_usleep(1000);
+		cache_get_status(cache, &status);
+	}
+	g_assert_cmpint(cache_sync(cache), ==, 0);
+}
+
+static void G_GNUC_NORETURN run_many_until_killed(const char *path, struct many *many)
+{
+	struct cache *cache = open_cache(path, SMALL);
+	struct cache_layer *layers[LAYERS];
+	struct user user;
+
+	user_init(&user);
+	g_rand_set_seed(user.random, (guint32)many->round);
+	for (unsigned i = 0; i < LAYERS; i++)
+		layers[i] = open_one(cache, i, many->round);
+	migrate_many(many, cache, layers, user.random);
+	put_many(many, cache, layers, user.buffer);
+	many->steps = 0;
+	__atomic_store_n(&many->full, true, __ATOMIC_SEQ_CST);
+	migrate_many(many, cache, layers, user.random);
+	for (;;)
+		pause();
+}
+
+/* What a mount would find, on top of the images. */
+static bool find_one(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
+		     const void *data)
+{
+	uint64_t(*found)[LAYER_BLOCKS] = opaque;
+	uint64_t number = g_ascii_strtoull(layer->name, NULL, 10);
+
+	for (uint64_t i = 0; i < blocks; i++)
+		found[number][block + i] = version_of((const uint8_t *)data + i * BLOCK_SIZE);
+	return true;
+}
+
+static void kill_many(const char *path, struct many *many, unsigned steps)
+{
+	pid_t child = fork();
+	int status;
+
+	g_assert_cmpint(child, >=, 0);
+	if (child == 0)
+		run_many_until_killed(path, many);
+	while (!__atomic_load_n(&many->full, __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&many->steps, __ATOMIC_SEQ_CST) < steps) {
+		g_assert_cmpint(waitpid(child, &status, WNOHANG), ==, 0);
+		g_usleep(100);
+	}
+	kill(child, SIGKILL);
+	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+}
+
+/* Where room is scarce the records of many layers' batches are shared, and MIGRATED
+ * waits: whenever the process dies, nothing durable is lost, and nothing older comes
+ * back. */
+static void test_scarce(void)
+{
+	g_autofree char *path = new_path();
+	struct many *many = mmap(NULL, sizeof(*many), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned rounds = getenv("LEAFDISK_TORTURE") ? 500 : 12;
+
+	for (unsigned i = 0; i < rounds; i++) {
+		uint64_t found[LAYERS][LAYER_BLOCKS];
+
+		many->round++;
+		many->full = false;
+		kill_many(path, many, (unsigned)g_test_rand_int_range(0, 2 * LAYERS));
+		assert_sound(path);
+		memcpy(found, many->image, sizeof(found));
+		g_assert_true(cache_dump(path, NULL, find_one, no_finding, found, NULL));
+		g_assert_cmpmem(found, sizeof(found), many->put, sizeof(many->put));
+	}
+	munmap(many, sizeof(*many));
+}
+
 /* ---- What the ancestors got wrong -------------------------------------------- */
 
 /* RUN in a process that ends without closing anything. */
@@ -362,6 +535,7 @@ int main(int argc, char **argv)
 	make_directory();
 	g_test_add_data_func("/cache-crash/kill/barriers", NULL, test_kill);
 	g_test_add_data_func("/cache-crash/kill/cuts", "cuts", test_kill);
+	g_test_add_func("/cache-crash/kill/scarce", test_scarce);
 	g_test_add_func("/cache-crash/ancestors/torn-record", test_torn_record);
 	g_test_add_func("/cache-crash/ancestors/successor-in-memory", test_successor_in_memory);
 	result = g_test_run();

@@ -316,12 +316,27 @@ static void fill_by_turns(struct cache_layer **layers, unsigned count, const uin
 	g_assert_cmpint(result, ==, -EAGAIN);
 }
 
-/* How many batches went. */
-static unsigned migrate_each(struct cache_layer **layers, unsigned count)
+static int compare_distances(const void *left, const void *right)
+{
+	struct cache_dirty one, other;
+
+	cache_layer_get_dirty(*(struct cache_layer *const *)left, &one);
+	cache_layer_get_dirty(*(struct cache_layer *const *)right, &other);
+	return one.distance < other.distance ? -1 : one.distance > other.distance;
+}
+
+static int compare_backwards(const void *left, const void *right)
+{
+	return compare_distances(right, left);
+}
+
+/* In the ORDER of what is oldest in each. How many batches went. */
+static unsigned migrate_each(struct cache_layer **layers, unsigned count, GCompareFunc order)
 {
 	struct cache_batch_limits limits = {.data_blocks = 4096, .extents = 4096, .cut = true};
 	unsigned batches = 0;
 
+	qsort(layers, count, sizeof(struct cache_layer *), order);
 	for (unsigned i = 0; i < count; i++) {
 		struct cache_batch *batch;
 
@@ -334,6 +349,35 @@ static unsigned migrate_each(struct cache_layer **layers, unsigned count)
 	return batches;
 }
 
+/* Room for the next batch may be what the reclaim thread has yet to make. */
+static void migrate_all(struct cache *cache, struct cache_layer **layers, unsigned count, GCompareFunc order)
+{
+	gint64 last = g_get_monotonic_time();
+	struct cache_status status;
+
+	do {
+		if (migrate_each(layers, count, order) > 0)
+			last = g_get_monotonic_time();
+		else
+			g_usleep(1000);
+		cache_get_status(cache, &status);
+	} while (status.dirty_blocks > 0 && g_get_monotonic_time() < last + PATIENCE_S * G_USEC_PER_SEC);
+	g_assert_cmpuint(status.dirty_blocks, ==, 0);
+}
+
+/* Reclaim has nothing to do: what comes next is packed as densely as it can be. */
+static void settle(struct cache *cache)
+{
+	struct cache_status status, before = {0};
+
+	for (unsigned still = 0; still < 20; still++, before = status) {
+		g_usleep(5000);
+		cache_get_status(cache, &status);
+		if (status.sequence != before.sequence || status.tail_segment != before.tail_segment)
+			still = 0;
+	}
+}
+
 /* What each batch needs of the log is there, also when it is full and every
  * segment of it has something of every layer. */
 static void test_many_layers(const void *layer_count)
@@ -342,7 +386,6 @@ static void test_many_layers(const void *layer_count)
 	g_autofree struct cache_layer **layers = g_new(struct cache_layer *, count);
 	g_autofree char *path = new_path();
 	struct cache *cache = open_cache(path, 2 * SMALL);
-	struct cache_status status;
 	struct user user;
 
 	user_init(&user);
@@ -350,12 +393,51 @@ static void test_many_layers(const void *layer_count)
 		layers[i] = open_numbered(cache, i);
 	for (unsigned round = 0; round < 3; round++) {
 		fill_by_turns(layers, count, user.buffer);
-		for (unsigned batches = 1; batches > 0;)
-			batches = migrate_each(layers, count);
-		cache_get_status(cache, &status);
-		g_assert_cmpuint(status.dirty_blocks, ==, 0);
+		migrate_all(cache, layers, count, compare_distances);
+		settle(cache);
 	}
 	for (unsigned i = 0; i < count; i++)
+		cache_layer_close(layers[i], 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
+}
+
+/* One block of each, until what is dirty fills the log. How many have one. */
+static unsigned put_one_each(struct cache *cache, struct cache_layer **layers, unsigned count, const uint8_t *data)
+{
+	for (unsigned i = 0; i < count; i++) {
+		while (cache_put(layers[i], 0, 1, data, true) != 1) {
+			struct cache_status status;
+
+			cache_get_status(cache, &status);
+			if (status.short_of_room && status.free_segments <= 3)
+				return i;
+			g_usleep(1000);
+		}
+	}
+	return count;
+}
+
+/* A batch frees one block, and no layer has another: in each segment there are as
+ * many layers as there can be, each of which the log is to say something of. */
+static void test_one_block_each(const void *order)
+{
+	enum { COUNT = 1400 };
+	g_autofree struct cache_layer **layers = g_new(struct cache_layer *, COUNT);
+	g_autofree char *path = new_path();
+	struct cache *cache = open_cache(path, SMALL + (4u << 20));
+	struct user user;
+	unsigned put;
+
+	user_init(&user);
+	for (unsigned i = 0; i < COUNT; i++)
+		layers[i] = open_numbered(cache, i);
+	settle(cache);
+	put = put_one_each(cache, layers, COUNT, user.buffer);
+	g_assert_cmpuint(put, >, 900);
+	g_assert_cmpuint(put, <, COUNT);
+	migrate_all(cache, layers, COUNT, (GCompareFunc)order);
+	for (unsigned i = 0; i < COUNT; i++)
 		cache_layer_close(layers[i], 0);
 	g_assert_cmpint(cache_close(cache), ==, 0);
 	user_clear(&user);
@@ -1017,6 +1099,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-dirty/two-open-one", test_two_open_one);
 	g_test_add_data_func("/cache-dirty/many-layers/200", GSIZE_TO_POINTER(200), test_many_layers);
 	g_test_add_data_func("/cache-dirty/many-layers/2000", GSIZE_TO_POINTER(2000), test_many_layers);
+	g_test_add_data_func("/cache-dirty/one-block-each/oldest-first", compare_distances, test_one_block_each);
+	g_test_add_data_func("/cache-dirty/one-block-each/newest-first", compare_backwards, test_one_block_each);
 	g_test_add_func("/cache-dirty/dirty-max", test_dirty_max);
 	g_test_add_func("/cache-dirty/zero-limit", test_zero_limit);
 	g_test_add_func("/cache-dirty/flush-deadline", test_flush_deadline);

@@ -53,13 +53,12 @@ static bool place_barrier_locked(struct cache_layer *layer, enum log_purpose pur
 	struct cache *cache = layer->cache;
 
 	cache_assert_locked(layer->cache);
-	if (cache->state == CACHE_ACTIVE && !log_barrier_locked(cache, purpose, layer->id, place))
-		return false;
-	log_close_record_locked(cache);
 	if (cache->state == CACHE_ACTIVE)
-		return true;
+		return log_barrier_locked(cache, purpose, layer->id, place);
+	log_close_record_locked(cache);
 	*place = (struct epoch_place){.slot = (uint32_t)cache->log.head_slot};
 	layer->epochs->owes_barrier = true;
+	cache->owes_barriers = true;
 	cache->owes = true;
 	return true;
 }
@@ -91,7 +90,7 @@ void cache_dirty_release_locked(struct cache_layer *layer)
 	wake_waiters_locked(cache);
 }
 
-bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose)
+bool cache_dirty_cut_locked(struct cache_layer *layer, enum log_purpose purpose)
 {
 	bool first = !epochs_has_barrier(layer->epochs);
 	struct epoch_place place;
@@ -108,6 +107,17 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 	return true;
 }
 
+bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose)
+{
+	cache_assert_locked(layer->cache);
+	if (!epochs_is_open(layer->epochs))
+		return true;
+	if (!cache_dirty_cut_locked(layer, purpose))
+		return false;
+	log_close_record_locked(layer->cache);
+	return true;
+}
+
 void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 {
 	uint64_t max = MIN(EPOCH_BLOCKS_MAX, space_log_blocks_locked(layer->cache) / 4);
@@ -117,18 +127,29 @@ void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 		(void)cache_dirty_barrier_locked(layer, LOG_PUT);
 }
 
-/* ---- What the log could not take ------------------------------------------ */
+/* ---- What the log owes ---------------------------------------------------- */
 
-void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end)
+static void log_migrated_locked(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
 	struct epochs *epochs = layer->epochs;
 
 	cache_assert_locked(layer->cache);
 	epochs->owes_migrated = cache->state != CACHE_ACTIVE || epochs->owes_barrier ||
-				!log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, end);
-	epochs->migrated_place = end;
+				!log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, epochs->migrated_place);
 	cache->owes |= epochs->owes_migrated;
+}
+
+/* Where room is scarce no record is begun for it: it goes with the next one. Before
+ * it is in the log nothing but what makes room is. */
+void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end)
+{
+	cache_assert_locked(layer->cache);
+	layer->epochs->migrated_place = end;
+	layer->epochs->owes_migrated = space_is_scarce_locked(layer->cache);
+	layer->cache->owes |= layer->epochs->owes_migrated;
+	if (!layer->epochs->owes_migrated)
+		log_migrated_locked(layer);
 }
 
 static void catch_up_barrier(void *opaque, struct cache_layer *layer)
@@ -136,29 +157,51 @@ static void catch_up_barrier(void *opaque, struct cache_layer *layer)
 	struct cache *cache = opaque;
 	struct epoch_place place;
 
-	if (layer->epochs && layer->epochs->owes_barrier)
+	if (layer->epochs && layer->epochs->owes_barrier) {
 		layer->epochs->owes_barrier = !log_barrier_locked(cache, LOG_MOVE, layer->id, &place);
-	cache->owes |= layer->epochs && layer->epochs->owes_barrier;
+		cache->owes_barriers |= layer->epochs->owes_barrier;
+	}
 }
 
 static void catch_up_migrated(void *opaque, struct cache_layer *layer)
 {
 	(void)opaque;
 	if (layer->epochs && layer->epochs->owes_migrated)
-		cache_dirty_migrated_locked(layer, layer->epochs->migrated_place);
+		log_migrated_locked(layer);
+}
+
+static void catch_up_barriers_locked(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	if (!cache->owes_barriers)
+		return;
+	cache->owes_barriers = false;
+	layers_foreach(cache->layers, catch_up_barrier, cache);
+	log_close_record_locked(cache);
+}
+
+void cache_dirty_pay_locked(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	if (!cache->owes || cache->state != CACHE_ACTIVE)
+		return;
+	catch_up_barriers_locked(cache);
+	cache->owes = cache->owes_barriers;
+	layers_foreach(cache->layers, catch_up_migrated, NULL);
+	if (cache->owes)
+		return;
+	pthread_cond_broadcast(&cache->changed);
+	wake_waiters_locked(cache);
 }
 
 void cache_dirty_catch_up_locked(struct cache *cache)
 {
 	cache_assert_locked(cache);
-	if (!cache->owes || cache->state != CACHE_ACTIVE)
+	if (cache->state != CACHE_ACTIVE)
 		return;
-	cache->owes = false;
-	layers_foreach(cache->layers, catch_up_barrier, cache);
-	log_close_record_locked(cache);
-	layers_foreach(cache->layers, catch_up_migrated, NULL);
-	if (!cache->owes)
-		wake_waiters_locked(cache);
+	catch_up_barriers_locked(cache);
+	if (!space_is_scarce_locked(cache))
+		cache_dirty_pay_locked(cache);
 }
 
 void cache_end_epoch(struct cache_layer *layer)

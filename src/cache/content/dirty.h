@@ -15,9 +15,13 @@ void cache_dirty_release_locked(struct cache_layer *layer);
 void cache_dirty_bound_epoch_locked(struct cache_layer *layer);
 /* An epoch of LAYER ends. False: no room. */
 bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purpose);
+/* The same, but other entries without data can follow in the record: the caller closes
+ * it before the lock is let go. */
+bool cache_dirty_cut_locked(struct cache_layer *layer, enum log_purpose purpose);
 /* The image has all of LAYER up to END. */
 void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end);
-/* The log gets what it could not take while the cache was suspended. */
+/* The log gets what it owes: all that it has room for, or unless room is scarce. */
+void cache_dirty_pay_locked(struct cache *cache);
 void cache_dirty_catch_up_locked(struct cache *cache);
 
 #endif

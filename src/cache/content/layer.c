@@ -394,6 +394,8 @@ static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
 		return false;
 	if (layer->orphan || is_dirty(layer))
 		return true;
+	if (layer->epochs && layer->epochs->owes_migrated)
+		cache_dirty_pay_locked(layer->cache);
 	g_clear_pointer(&layer->epochs, epochs_free);
 	layer->generation = 0;
 	return !was_writable || record_stamp_locked(layer, stamp);

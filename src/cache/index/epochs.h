@@ -55,8 +55,9 @@ struct epochs {
 	 * ends there or later. */
 	bool begun;
 	bool begun_logged; /* a MIGRATE says so */
+	bool begun_ahead;  /* and no batch has been taken since: the image does not have it */
 	struct epoch_place begun_place;
-	/* What the log could not take yet. */
+	/* What the log could not take yet, or need not while it has little room. */
 	bool owes_barrier; /* the last event, which has the place of the next record */
 	bool owes_migrated;
 	struct epoch_place migrated_place;

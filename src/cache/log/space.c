@@ -51,6 +51,12 @@ bool space_has_segments_locked(const struct cache *cache, enum log_purpose purpo
 	return space_free_segments_locked(cache) > reserved_segments[purpose];
 }
 
+bool space_is_scarce_locked(const struct cache *cache)
+{
+	cache_assert_locked(cache);
+	return !space_has_segments_locked(cache, LOG_ENTRY);
+}
+
 bool space_has_room_locked(const struct cache *cache, enum log_purpose purpose)
 {
 	const struct log *log = &cache->log;

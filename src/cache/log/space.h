@@ -17,6 +17,8 @@ bool space_takes_dirty_locked(const struct cache *cache);
 
 /* Enough segments are free for PURPOSE. */
 bool space_has_segments_locked(const struct cache *cache, enum log_purpose purpose);
+/* What is left is for what makes room, and none of that is to be wasted. */
+bool space_is_scarce_locked(const struct cache *cache);
 /* A reservation for PURPOSE might succeed. */
 bool space_has_room_locked(const struct cache *cache, enum log_purpose purpose);
 

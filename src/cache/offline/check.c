@@ -143,9 +143,14 @@ static void check_migration(struct check *check, struct known_layer *known, cons
 		known->migrated = distance;
 }
 
+static bool is_of_migration(enum cache_entry_kind kind)
+{
+	return kind == CACHE_ENTRY_MIGRATE || kind == CACHE_ENTRY_MIGRATED;
+}
+
 static bool is_of_epochs(enum cache_entry_kind kind)
 {
-	return kind == CACHE_ENTRY_BARRIER || kind == CACHE_ENTRY_MIGRATE || kind == CACHE_ENTRY_MIGRATED;
+	return kind == CACHE_ENTRY_BARRIER || is_of_migration(kind);
 }
 
 static void check_barrier(struct check *check, struct known_layer *known, const struct cache_entry *entry,
@@ -166,7 +171,7 @@ static void check_entry(struct check *check, const struct cache_entry *entry, co
 
 	if (known->dropped)
 		report_entry(check, entry, sequence, "uses", ", which was dropped before");
-	if (known->barrier_sequence == sequence)
+	if (known->barrier_sequence == sequence && !is_of_migration(entry->kind))
 		report_entry(check, entry, sequence, "has an entry of", " behind the end of its epoch");
 	if (known->orphan && is_of_epochs(entry->kind))
 		report_entry(check, entry, sequence, "writes back", ", an orphan");
@@ -174,7 +179,7 @@ static void check_entry(struct check *check, const struct cache_entry *entry, co
 		check_declaration(check, known, entry, sequence);
 	else if (entry->kind == CACHE_ENTRY_BARRIER)
 		check_barrier(check, known, entry, sequence, place_distance(check, slot, cursor->data));
-	else if (entry->kind == CACHE_ENTRY_MIGRATE || entry->kind == CACHE_ENTRY_MIGRATED)
+	else if (is_of_migration(entry->kind))
 		check_migration(check, known, entry, sequence, slot);
 	known->dropped |= entry->kind == CACHE_ENTRY_DROP;
 }

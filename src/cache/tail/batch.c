@@ -18,21 +18,11 @@
 
 #include "cache/writeback.h"
 #include "batch_data.h"
+#include "begin.h"
 #include "core/memory.h"
 #include "cache/content/dirty.h"
 #include "cache/content/layer.h"
-#include "cache/log/entry.h"
-#include "cache/log/log.h"
 #include "cache/log/wake.h"
-
-struct epoch_range {
-	uint32_t first; /* slot */
-	struct epoch_place end;
-	uint64_t put; /* epochs.put at END */
-	/* What the image may have had before this batch: epochs.begun then. */
-	bool bound;
-	struct epoch_place bound_place;
-};
 
 struct collection {
 	struct batch_source source;
@@ -43,121 +33,12 @@ struct collection {
 	uint32_t order;
 };
 
-/* ---- Where a batch ends --------------------------------------------------- */
-
-/* In blocks from the tail on: what is before PLACE has a smaller number. */
-static uint64_t place_distance_locked(const struct cache *cache, struct epoch_place place)
-{
-	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
-
-	cache_assert_locked(cache);
-	return cache_slot_distance(tail, place.slot, cache->ring_segments) + 1 + place.blocks;
-}
-
-static uint64_t slot_distance_locked(const struct cache *cache, uint32_t slot)
-{
-	cache_assert_locked(cache);
-	return cache_slot_distance(cache->tail_segment * CACHE_SEGMENT_BLOCKS, slot, cache->ring_segments);
-}
-
-static bool is_due_locked(const struct cache *cache, const struct epochs *epochs, const struct epoch_event *event)
-{
-	cache_assert_locked(cache);
-	return epochs->begun &&
-	       place_distance_locked(cache, event->place) <= place_distance_locked(cache, epochs->begun_place);
-}
-
-static bool choose_end_locked(const struct cache_layer *layer, const struct cache_batch_limits *limits,
-			      struct epoch_range *range)
-{
-	const struct epochs *epochs = layer->epochs;
-	bool found = epochs->begun;
-	unsigned zeros = 0;
-
-	cache_assert_locked(layer->cache);
-	*range = (struct epoch_range){
-		.first = epochs->first,
-		.end = epochs->begun_place,
-		.put = epochs->done,
-		.bound = epochs->begun,
-		.bound_place = epochs->begun_place,
-	};
-	for (unsigned i = 0; i < epochs_length(epochs); i++) {
-		const struct epoch_event *event = epochs_get(epochs, i);
-		bool due = is_due_locked(layer->cache, epochs, event);
-
-		if (!epoch_event_is_barrier(event)) {
-			zeros++;
-			continue;
-		}
-		if (found && !due && (event->put - epochs->done > limits->data_blocks || zeros > limits->extents / 2))
-			break;
-		range->put = event->put;
-		if (!due)
-			range->end = event->place;
-		found = true;
-	}
-	return found;
-}
-
 /* The end of RANGE, which may have nothing dirty beside it, does not fall behind
  * the tail while the lock is let go (invariant 6). */
 static void hold_end_locked(struct cache *cache, const struct epoch_range *range, int change)
 {
 	cache_assert_locked(cache);
 	cache->segments[segment_of(range->end.slot)].dirty += (uint32_t)change;
-}
-
-/* Nothing that is in the batch is being copied any more, and what can be is
- * durable; a suspended cache has it in memory. */
-static void settle_relock(struct cache *cache, uint64_t sequence)
-{
-	struct list *node;
-
-	cache_assert_locked(cache);
-	log_flush_locked(cache);
-	(void)log_wait_durable_relock(cache, sequence);
-	while ((node = list_first(&cache->log.building)) &&
-	       container_of(node, struct log_record, link)->sequence <= sequence) {
-		cache_unlock(cache);
-		g_usleep(100);
-		cache_lock(cache);
-	}
-}
-
-/* A batch that is tried again, however often, takes no more of the log. */
-static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
-{
-	struct epochs *epochs = layer->epochs;
-	struct cache *cache = layer->cache;
-
-	cache_assert_locked(layer->cache);
-	if (epochs->begun && epochs->begun_logged && epoch_place_equal(epochs->begun_place, end))
-		return true;
-	epochs->begun_logged = cache->state == CACHE_ACTIVE;
-	return !epochs->begun_logged || log_migrate_locked(cache, CACHE_ENTRY_MIGRATE, layer->id, end);
-}
-
-/* False: no epoch is complete, or the layer was given up. */
-static bool begin_relock(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
-{
-	struct cache *cache = layer->cache;
-	struct epochs *epochs = layer->epochs;
-
-	cache_assert_locked(layer->cache);
-	if (!epochs || epochs_is_empty(epochs))
-		return false;
-	if (!choose_end_locked(layer, limits, range)) {
-		if (!limits->cut || !cache_dirty_barrier_locked(layer, LOG_MOVE) ||
-		    !choose_end_locked(layer, limits, range))
-			return false;
-	}
-	if (!log_begin_locked(layer, range->end))
-		return false;
-	epochs->begun = true;
-	epochs->begun_place = range->end;
-	settle_relock(cache, cache->log.next_sequence - 1);
-	return layer->epochs == epochs;
 }
 
 /* ---- What is in it -------------------------------------------------------- */
@@ -388,7 +269,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 
 	*batch = NULL;
 	cache_lock(layer->cache);
-	if (begin_relock(layer, limits, &range)) {
+	if (begin_batch_relock(layer, limits, &range)) {
 		hold_end_locked(layer->cache, &range, 1);
 		*batch = batch_new(layer, &range);
 		collect_relock(&collection, layer, &range);
@@ -426,34 +307,13 @@ void cache_batch_free(struct cache_batch *batch)
 
 /* ---- Refused --------------------------------------------------------------- */
 
-static bool refuse_locked(struct cache_layer *layer, const struct epoch_range *range)
-{
-	const struct cache_batch_limits smallest = {0};
-	struct epochs *epochs = layer->epochs;
-	struct epoch_range next;
-
-	cache_assert_locked(layer->cache);
-	epochs->begun = range->bound;
-	epochs->begun_place = range->bound_place;
-	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
-	    !epoch_place_equal(next.end, range->end) &&
-	    log_migrate_locked(layer->cache, CACHE_ENTRY_MIGRATE, layer->id, next.end)) {
-		epochs->begun = epochs->begun_logged = true;
-		epochs->begun_place = next.end;
-		return true;
-	}
-	epochs->begun = true;
-	epochs->begun_place = range->end;
-	return false;
-}
-
 bool cache_batch_refuse(struct cache_batch *batch)
 {
 	struct cache_layer *layer = batch->layer;
 	bool smaller;
 
 	cache_lock(layer->cache);
-	smaller = layer->id == batch->layer_id && layer->epochs && refuse_locked(layer, batch->range);
+	smaller = layer->id == batch->layer_id && layer->epochs && begin_smaller_locked(layer, batch->range);
 	cache_unlock(layer->cache);
 	if (smaller)
 		cache_batch_free(batch);

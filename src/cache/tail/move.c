@@ -2,7 +2,8 @@
  *
  * A first look, under the lock, drops the clean cold blocks and notes the rest:
  * pinned blocks always, clean ones that were read since they came as long as
- * moving takes no more than half of what the segment frees. The segment is
+ * moving takes no more than half of what the segment frees, and none where room
+ * is scarce. The segment is
  * read once, each noted block is checked and appended at the head, and becomes
  * LIVE there unless it was superseded meanwhile. Layers that were declared here
  * are declared again. At last, without LIVE slots and readers, the segment is
@@ -78,6 +79,8 @@ static void choose_locked(struct victim *victim)
 	unsigned hot_budget = (CACHE_SEGMENT_BLOCKS - count_pinned_locked(victim)) / 2;
 
 	cache_assert_locked(victim->cache);
+	if (space_is_scarce_locked(victim->cache))
+		hot_budget = 0;
 	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++) {
 		struct index_entry entry;
 

@@ -22,6 +22,7 @@
 #include "core/counters.h"
 #include "core/error.h"
 #include "core/thread.h"
+#include "cache/content/dirty.h"
 #include "cache/format/super.h"
 #include "cache/invariants.h"
 #include "cache/log/log.h"
@@ -53,16 +54,32 @@ static void fill_super_locked(struct cache *cache)
 		cache->super.ring_segments = le64_of(cache->segment_count);
 }
 
-/* A layer's first dirty block is not before the new tail. */
-static void follow_tail(void *opaque, struct cache_layer *layer)
+static bool is_passed_locked(const struct cache *cache, uint32_t slot)
 {
-	struct cache *cache = opaque;
 	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
 	uint64_t next = cache->reclaim.segment * CACHE_SEGMENT_BLOCKS;
 
-	if (layer->epochs && cache_slot_distance(tail, layer->epochs->first, cache->ring_segments) <
-				     cache_slot_distance(tail, next, cache->ring_segments))
-		layer->epochs->first = (uint32_t)next;
+	cache_assert_locked(cache);
+	return cache_slot_distance(tail, slot, cache->ring_segments) <
+	       cache_slot_distance(tail, next, cache->ring_segments);
+}
+
+/* A layer's first dirty block is not before the new tail. Of what ends before it
+ * nothing is left, and the log may come to have something else there: a MIGRATE or
+ * MIGRATED that named it would be taken for a word on that. */
+static void follow_tail(void *opaque, struct cache_layer *layer)
+{
+	struct cache *cache = opaque;
+	struct epochs *epochs = layer->epochs;
+
+	if (!epochs)
+		return;
+	if (is_passed_locked(cache, epochs->first))
+		epochs->first = (uint32_t)(cache->reclaim.segment * CACHE_SEGMENT_BLOCKS);
+	if (is_passed_locked(cache, epochs->migrated_place.slot))
+		epochs->owes_migrated = false;
+	if (is_passed_locked(cache, epochs->begun_place.slot))
+		epochs->begun = false;
 }
 
 /* The superblock says so: the segments before the new tail are free. */
@@ -80,6 +97,7 @@ static void free_segments_locked(struct cache *cache)
 	}
 	cache->reclaim.super_failed = false;
 	cache_resume_locked(cache);
+	cache_dirty_catch_up_locked(cache);
 	pthread_cond_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
 	if (cache->degraded_layers > 0 || cache->owes)

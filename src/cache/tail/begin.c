@@ -1,0 +1,201 @@
+/* Where a batch ends, and how the log comes to say so.
+ *
+ * What the log needs of a batch never depends on room in it: the reserve (log/space.c)
+ * would not last for a record or two of each of thousands of layers that have a block
+ * each in the oldest segments, before the first of these is empty. So where room is
+ * scarce the layers share records: who begins a batch fills the record up with
+ *   - MIGRATED of the batches that are done (content/dirty.c), and
+ *   - the end of the next batch of as many other layers, those with blocks in the
+ *     oldest segment first; their batches then begin without a word.
+ * That is some 50 layers a record, in whichever order they migrate. */
+#include "begin.h"
+
+#include "cache/content/dirty.h"
+#include "cache/log/entry.h"
+#include "cache/log/log.h"
+#include "cache/log/space.h"
+
+/* Of a record: a BARRIER and a MIGRATE, in words of one entry. */
+#define BEGIN_WORDS 4
+
+/* ---- Where a batch ends --------------------------------------------------- */
+
+static bool is_due_locked(const struct cache *cache, const struct epochs *epochs, const struct epoch_event *event)
+{
+	cache_assert_locked(cache);
+	return epochs->begun &&
+	       place_distance_locked(cache, event->place) <= place_distance_locked(cache, epochs->begun_place);
+}
+
+static bool choose_end_locked(const struct cache_layer *layer, const struct cache_batch_limits *limits,
+			      struct epoch_range *range)
+{
+	const struct epochs *epochs = layer->epochs;
+	bool found = epochs->begun;
+	unsigned zeros = 0;
+
+	cache_assert_locked(layer->cache);
+	*range = (struct epoch_range){
+		.first = epochs->first,
+		.end = epochs->begun_place,
+		.put = epochs->done,
+		.bound = epochs->begun && !epochs->begun_ahead,
+		.bound_place = epochs->begun_place,
+	};
+	for (unsigned i = 0; i < epochs_length(epochs); i++) {
+		const struct epoch_event *event = epochs_get(epochs, i);
+		bool due = is_due_locked(layer->cache, epochs, event);
+
+		if (!epoch_event_is_barrier(event)) {
+			zeros++;
+			continue;
+		}
+		if (found && !due && (event->put - epochs->done > limits->data_blocks || zeros > limits->extents / 2))
+			break;
+		range->put = event->put;
+		if (!due)
+			range->end = event->place;
+		found = true;
+	}
+	return found;
+}
+
+/* ---- What the log says ---------------------------------------------------- */
+
+/* A batch that is tried again, however often, takes no more of the log. */
+static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
+{
+	struct epochs *epochs = layer->epochs;
+	struct cache *cache = layer->cache;
+	bool active = cache->state == CACHE_ACTIVE;
+
+	cache_assert_locked(layer->cache);
+	if (epochs->begun && epochs->begun_logged && epoch_place_equal(epochs->begun_place, end))
+		return true;
+	if (active && !log_migrate_locked(cache, CACHE_ENTRY_MIGRATE, layer->id, end))
+		return false;
+	epochs->begun = true;
+	epochs->begun_logged = active;
+	epochs->begun_place = end;
+	return true;
+}
+
+/* A barrier that it ends an epoch with is in the open record: see cache_dirty_cut_locked(). */
+static bool begin_locked(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
+{
+	cache_assert_locked(layer->cache);
+	if (!choose_end_locked(layer, limits, range) &&
+	    (!limits->cut || !cache_dirty_cut_locked(layer, LOG_MOVE) || !choose_end_locked(layer, limits, range)))
+		return false;
+	return log_begin_locked(layer, range->end);
+}
+
+/* ---- Ahead ---------------------------------------------------------------- */
+
+struct ahead {
+	const struct cache_batch_limits *limits;
+	const struct log_record *record;
+	bool oldest; /* only who has blocks in the oldest segment */
+};
+
+static bool fits_locked(const struct cache *cache, const struct log_record *record)
+{
+	cache_assert_locked(cache);
+	return record && cache->log.open == record && cache_record_room(log_header_of(record)) >= BEGIN_WORDS;
+}
+
+static bool is_oldest_locked(const struct cache *cache, const struct epochs *epochs)
+{
+	uint32_t end = (uint32_t)(cache->reclaim.segment * CACHE_SEGMENT_BLOCKS + CACHE_SEGMENT_BLOCKS - 1);
+
+	cache_assert_locked(cache);
+	return slot_distance_locked(cache, epochs->first) <= slot_distance_locked(cache, end);
+}
+
+static void begin_ahead(void *opaque, struct cache_layer *layer)
+{
+	const struct ahead *ahead = opaque;
+	struct epochs *epochs = layer->epochs;
+	struct epoch_range range;
+
+	if (layer->opens == 0 || !epochs || epochs_is_empty(epochs) || epochs->begun || epochs->owes_barrier ||
+	    !fits_locked(layer->cache, ahead->record) || (ahead->oldest && !is_oldest_locked(layer->cache, epochs)))
+		return;
+	epochs->begun_ahead = begin_locked(layer, ahead->limits, &range);
+}
+
+static void fill_record_locked(struct cache *cache, const struct cache_batch_limits *limits)
+{
+	struct ahead ahead = {.limits = limits, .oldest = true};
+
+	cache_assert_locked(cache);
+	if (!cache->log.open)
+		return;
+	cache_dirty_pay_locked(cache);
+	ahead.record = cache->log.open;
+	layers_foreach(cache->layers, begin_ahead, &ahead);
+	ahead.oldest = false;
+	if (fits_locked(cache, ahead.record))
+		layers_foreach(cache->layers, begin_ahead, &ahead);
+}
+
+/* ---- A batch begins ------------------------------------------------------- */
+
+/* Nothing that is in the batch is being copied any more, and what can be is
+ * durable; a suspended cache has it in memory. */
+static void settle_relock(struct cache *cache, uint64_t sequence)
+{
+	struct list *node;
+
+	cache_assert_locked(cache);
+	log_flush_locked(cache);
+	(void)log_wait_durable_relock(cache, sequence);
+	while ((node = list_first(&cache->log.building)) &&
+	       container_of(node, struct log_record, link)->sequence <= sequence) {
+		cache_unlock(cache);
+		g_usleep(100);
+		cache_lock(cache);
+	}
+}
+
+bool begin_batch_relock(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
+{
+	struct cache *cache = layer->cache;
+	struct epochs *epochs = layer->epochs;
+	bool begun;
+
+	cache_assert_locked(layer->cache);
+	if (!epochs || epochs_is_empty(epochs))
+		return false;
+	begun = begin_locked(layer, limits, range);
+	if (begun && space_is_scarce_locked(cache))
+		fill_record_locked(cache, limits);
+	log_close_record_locked(cache);
+	if (!begun)
+		return false;
+	epochs->begun_ahead = false;
+	settle_relock(cache, cache->log.next_sequence - 1);
+	return layer->epochs == epochs && epochs->begun;
+}
+
+bool begin_smaller_locked(struct cache_layer *layer, const struct epoch_range *range)
+{
+	const struct cache_batch_limits smallest = {0};
+	struct epochs *epochs = layer->epochs;
+	struct epoch_range next;
+
+	cache_assert_locked(layer->cache);
+	epochs->begun_ahead = false;
+	epochs->begun = range->bound;
+	epochs->begun_place = range->bound_place;
+	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
+	    !epoch_place_equal(next.end, range->end) &&
+	    log_migrate_locked(layer->cache, CACHE_ENTRY_MIGRATE, layer->id, next.end)) {
+		epochs->begun = epochs->begun_logged = true;
+		epochs->begun_place = next.end;
+		return true;
+	}
+	epochs->begun = true;
+	epochs->begun_place = range->end;
+	return false;
+}
