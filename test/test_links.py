@@ -7,6 +7,7 @@ import os
 import pwd
 import signal
 import stat
+import time
 import uuid
 
 import pytest
@@ -148,6 +149,36 @@ def test_links_that_stay_inside(mount, pool, rng, kernel):
         with opened(live.file("relative.img")) as fd:
             write_all(fd, b"new", 0)
     assert file_bytes(os.path.join(pool, "deep", "disk.raw"))[:3] == b"new"
+
+
+@pytest.mark.parametrize("named_by", ["header", "configuration"])
+def test_a_link_to_a_parent_that_is_turned(mount, pool, work, named_by):
+    """The image that it leads to now is the parent: whoever writes it would change the child."""
+    path = {name: os.path.join(pool, f"{name}.raw") for name in ("base", "one", "two")}
+    make_raw(path["base"], OWN)
+    leaf = make_image(os.path.join(pool, "child.leaf"), parent=path["base"])
+    conf = os.path.join(work, "leafdisk.conf")
+    with open(conf, "w", encoding="ascii") as file:
+        if named_by == "configuration":
+            os.unlink(leaf)
+            make_image(leaf, SIZE)
+            file.write("[disk child.img]\nlayers = base.raw; child.leaf\n")
+    os.rename(path["base"], path["one"])
+    os.symlink("one.raw", path["base"])
+    make_raw(path["two"], b"2" * SIZE)
+    with mount(f"conf={conf}") as live:
+        assert stat.S_IMODE(os.stat(live.file("one.img")).st_mode) == 0o400
+        assert stat.S_IMODE(os.stat(live.file("two.img")).st_mode) == 0o600
+        os.symlink("two.raw", os.path.join(pool, ".turned"))
+        # What was looked at just now is looked at again in any case.
+        wait_until(lambda: time.time() - os.stat(path["two"]).st_ctime > 1, "the images to be old")
+        assert "child.img" in live.names()
+        os.rename(os.path.join(pool, ".turned"), path["base"])
+        assert "child.img" in live.names()
+        wait_until(lambda: stat.S_IMODE(os.stat(live.file("two.img")).st_mode) == 0o400, "two.img to be read-only",
+                   timeout=20)
+        expect_errno(errno.EROFS, os.open, live.file("two.img"), os.O_RDWR)
+        assert read_file(live.file("child.img"), 1) == b"2"
 
 
 # ---- Nothing outside the pool is written ---------------------------------------

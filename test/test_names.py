@@ -309,3 +309,22 @@ def test_an_image_that_cannot_be_read_for_a_moment_stays_a_disk(mount, pool, wor
         wait_until(lambda: os.path.exists(live.file("a.img")), "the disk to be found")
         assert os.stat(live.file("a.img")).st_ino == before[0]
         assert read_file(live.file("a.img"), 5) == b"given"
+
+
+def test_an_image_whose_chain_is_broken_and_that_cannot_be_read(mount, pool, work):
+    """What it was found to be made from stays read-only until it says otherwise."""
+    gate = Gate(work)
+    base, middle, leaf = (os.path.join(pool, f"{name}.leaf") for name in ("base", "middle", "a"))
+    make_image(base, MIB)
+    leafctl("clone", base, middle)
+    leafctl("clone", middle, leaf)
+    with mount(env=faults("place.open/a.leaf:EIO", gate=gate.path)) as live:
+        os.rename(base, os.path.join(pool, ".base"))
+        assert live.names() == []
+        gate.open()
+        os.rename(os.path.join(pool, ".base"), base)
+        assert live.names() == ["base.img", "middle.img"]
+        expect_errno(errno.EROFS, os.open, live.file("middle.img"), os.O_RDWR)
+        gate.close()
+        assert live.names() == ["a.img", "base.img", "middle.img"]
+        expect_errno(errno.EROFS, os.open, live.file("middle.img"), os.O_RDWR)

@@ -24,6 +24,7 @@ struct chain_link {
 	off_t file_bytes;
 	struct timespec changed; /* the file's ctime */
 	bool settled;		 /* it was old enough then that a later change shows in it */
+	bool linked;		 /* its name was a link, or behind one, which may lead elsewhere later */
 	uint64_t allocated_bytes;
 	bool block_device;
 	bool outside; /* of the pool, and not named so by the configuration: never written */
@@ -35,7 +36,8 @@ void chain_link_free(struct chain_link *link);
 /* Whether the file is where LINK was found: NO when its name is gone or has another
  * file, UNKNOWN with WHY when the store does not tell. Blocks. */
 enum answer chain_link_is_there(const struct chain_link *link, GError **why);
-/* Whether nothing about the file has changed since, as far as ST tells. */
+/* Whether nothing about the file has changed since, as far as ST tells, nor about what its
+ * name leads to. */
 bool chain_link_is_same(const struct chain_link *link, const struct stat *st);
 /* The file that LINK told of, found again: -ESTALE when its name has another
  * now. Blocks. */

@@ -150,14 +150,15 @@ static void keep_info(struct chain_cache *cache, const char *path, const struct 
 	g_mutex_unlock(&cache->lock);
 }
 
-static bool read_info(const char *path, const struct chain_file *file, enum image_format format,
+/* What is read of a file that is not SETTLED may be gone by now, with no sign of it. */
+static bool read_info(const char *path, const struct chain_file *file, enum image_format format, bool settled,
 		      struct chain_cache *cache, struct image_info *info, GError **error)
 {
 	if (is_cached(cache, path, &file->st, format, info))
 		return true;
 	if (!image_read_info_fd(file->fd, path, format, info, error))
 		return false;
-	if (cache)
+	if (cache && settled)
 		keep_info(cache, path, &file->st, format, info);
 	return true;
 }
@@ -185,10 +186,12 @@ bool chain_time_is_settled(const struct timespec *time)
 static struct chain_link *link_new(const char *path, const struct chain_file *file, enum image_format format,
 				   const struct chain_roots *roots, struct chain_cache *cache, GError **error)
 {
+	/* Asked before anything is read: what is written after that shows. */
+	bool settled = chain_time_is_settled(&file->st.st_ctim);
 	struct chain_link *link;
 	struct image_info info = {0};
 
-	if (read_info(path, file, format, cache, &info, error)) {
+	if (read_info(path, file, format, settled, cache, &info, error)) {
 		link = g_new0(struct chain_link, 1);
 		*link = (struct chain_link){
 			.path = g_strdup(path),
@@ -198,7 +201,7 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 			.inode = file->st.st_ino,
 			.file_bytes = file->st.st_size,
 			.changed = file->st.st_ctim,
-			.settled = chain_time_is_settled(&file->st.st_ctim),
+			.settled = settled,
 			.allocated_bytes = (uint64_t)file->st.st_blocks * 512,
 			.block_device = S_ISBLK(file->st.st_mode),
 			.outside = !file->in_pool,
@@ -212,9 +215,9 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 
 bool chain_link_is_same(const struct chain_link *link, const struct stat *st)
 {
-	return link->settled && !link->block_device && link->inode == st->st_ino && link->device == st->st_dev &&
-	       link->file_bytes == st->st_size && link->changed.tv_sec == st->st_ctim.tv_sec &&
-	       link->changed.tv_nsec == st->st_ctim.tv_nsec;
+	return link->settled && !link->linked && !link->block_device && link->inode == st->st_ino &&
+	       link->device == st->st_dev && link->file_bytes == st->st_size &&
+	       link->changed.tv_sec == st->st_ctim.tv_sec && link->changed.tv_nsec == st->st_ctim.tv_nsec;
 }
 
 enum answer chain_link_is_there(const struct chain_link *link, GError **why)
@@ -325,6 +328,14 @@ static bool find_image(struct chain_file *file, const char *what, const char *pa
 	return error_set(error, EINVAL, "%s%s: is neither a file nor a block device", what, path);
 }
 
+/* A link is on the way from PATH to FILE. */
+static bool leads_elsewhere(const char *path, const struct chain_file *file)
+{
+	g_autofree char *plain = g_canonicalize_filename(path, "/");
+
+	return strcmp(plain, file->real) != 0;
+}
+
 static struct chain_link *read_parent(const struct chain_link *child, const char *path, const struct chain_roots *roots,
 				      struct chain_cache *cache, GError **error)
 {
@@ -336,6 +347,8 @@ static struct chain_link *read_parent(const struct chain_link *child, const char
 		return NULL;
 	if (device_is_allowed(child, &file, error))
 		parent = link_new(file.real, &file, child->info.parent.format, roots, cache, error);
+	if (parent)
+		parent->linked = leads_elsewhere(path, &file);
 	chain_file_clear(&file);
 	return parent;
 }
@@ -499,6 +512,8 @@ static struct chain_link *read_spelled(const char *path, enum image_format forma
 		return NULL;
 	if (format_of_word(&file, &format, error))
 		link = link_new(file.real, &file, format, roots, cache, error);
+	if (link)
+		link->linked = leads_elsewhere(path, &file);
 	chain_file_clear(&file);
 	return link;
 }

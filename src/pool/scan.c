@@ -158,17 +158,17 @@ static void ask(struct scan *scan, const char *name, const char *layers, const s
 
 /* ---- Answers ------------------------------------------------------------------ */
 
-/* An image that was known and cannot be told now is as it was: its disk stays, and
- * what is below it stays somebody's parent. Opening it looks again. */
+/* An image that was known and cannot be told now is as it was: its disk stays, or stays
+ * away, and what is below it stays somebody's parent. Opening it looks again. */
 static void keep_links(struct known *known, const struct known *before, const GError *error)
 {
 	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
 
-	if (!before || !before->shown || (class != ERROR_OUTAGE && class != ERROR_TRANSIENT))
+	if (!before || !before->links || (class != ERROR_OUTAGE && class != ERROR_TRANSIENT))
 		return;
 	g_clear_pointer(&known->links, g_ptr_array_unref);
 	known->links = g_ptr_array_ref(before->links);
-	known->shown = true;
+	known->shown = before->shown;
 }
 
 /* KNOWN is taken over. */
