@@ -456,27 +456,6 @@ def test_an_end_while_a_batch_hangs(pool, work, mount, store, dirty_disks):
     assert_in_pool(pool, work, "hung")
 
 
-def test_disks_share_the_migrator(store, dirty_disks):
-    """A disk with little that is dirty is drained while others with much are, each in its turn."""
-    names = [f"much{number}" for number in range(6)]
-    live = dirty_disks(*names, "little", options=(*HELD, "migrate_batch=16"), SLOW_MS="20")
-    for name in names:
-        for offset in range(0, 16 * MIB, 64 * KIB):
-            with opened(live.file(f"{name}.img")) as fd:
-                write_all(fd, block_of(name) * 16, offset)
-    before = {name: dirty_of(live, name) for name in names}
-    store.gate.open()
-    drains = [Drain(live, name) for name in names]
-    wait_until(lambda: all(dirty_of(live, name) < before[name] for name in names), "each to have had its turn")
-    make_dirty(live, "little", MIB)
-    leafctl("drain", live.file("little.img"))
-    left = {name: dirty_of(live, name) for name in names}
-    assert any(left.values()), "it was the last"
-    store.gate.close()
-    assert all(drain.has_ended_well() for drain in drains)
-    live.stop()
-
-
 def test_owner_records_are_not_read_for_each_batch(store, dirty_disks):
     live = dirty_disks("web1", options=(*HELD, "migrate_batch=1"))
     batches = 100
