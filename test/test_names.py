@@ -328,3 +328,25 @@ def test_an_image_whose_chain_is_broken_and_that_cannot_be_read(mount, pool, wor
         gate.close()
         assert live.names() == ["a.img", "base.img", "middle.img"]
         expect_errno(errno.EROFS, os.open, live.file("middle.img"), os.O_RDWR)
+
+
+@pytest.mark.parametrize("how", ["renamed", "cloned"])
+def test_a_parent_that_cannot_be_read_while_its_child_is_new(mount, pool, work, how):
+    """Nobody can tell that it is one, but by the child's word; so it stays read-only."""
+    gate = Gate(work)
+    base, leaf = (os.path.join(pool, f"{name}.leaf") for name in ("base", "a"))
+    make_image(base, MIB)
+    if how == "renamed":
+        leafctl("clone", base, leaf)
+    with mount(env=faults("place.open/base.leaf:EIO", gate=gate.path)) as live:
+        live.names()
+        gate.open()
+        if how == "renamed":
+            os.rename(live.file("a.img"), live.file("b.img"))
+        else:
+            leafctl("clone", base, leaf)
+            assert "base.img" in live.names()
+        gate.close()
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+        assert len(live.names()) == 2
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)

@@ -173,6 +173,21 @@ def test_names_beside_an_image_that_hangs(pool, mount, store, hanging):
     wait_until(lambda: live.names() == sorted([*names, "late.img"]), "the store answers")
 
 
+def test_a_parent_that_hangs_while_its_child_is_renamed(pool, mount, store):
+    """It stays read-only by the child's word."""
+    base = make_image(os.path.join(pool, "base.leaf"), "1M")
+    make_image(os.path.join(pool, "web1.leaf"), parent=base)
+    live = mount(env={**store.env, "SLOW_HANG": "base.leaf"})
+    live.names()
+    time.sleep(0.1)
+    live.names()
+    store.gate.open()
+    os.rename(live.file("web1.img"), live.file("web2.img"))
+    store.gate.close()
+    expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+    wait_until(lambda: live.names() == ["base.img", "web2.img"], "the store answers")
+
+
 def test_a_mount_begins_beside_an_image_that_hangs(pool, mount, store):
     for name in ("web1", "web2"):
         make_image(os.path.join(pool, f"{name}.leaf"), "1M")

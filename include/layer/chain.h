@@ -30,6 +30,7 @@ struct chain_link {
 	bool outside; /* of the pool, and not named so by the configuration: never written */
 	struct chain_roots *roots;
 	struct image_info info;
+	char *untold; /* absolute: its parent, of which the store did not tell; NULL otherwise */
 };
 void chain_link_free(struct chain_link *link);
 
@@ -81,7 +82,8 @@ enum image_format chain_probe(const char *path, const struct chain_file *file, s
  * every answer of the store is waited for. */
 bool chain_resolve(const char *path, enum image_format format, const struct chain_roots *roots,
 		   struct chain_cache *cache, GPtrArray *links, GError **error);
-/* The same of the FILE that PATH was found to be, a regular file. */
+/* The same of the FILE that PATH was found to be, a regular file; PATH has answered
+ * before its ancestors are asked about. */
 bool chain_resolve_file(const char *path, const struct chain_file *file, enum image_format format,
 			const struct chain_roots *roots, struct chain_cache *cache, GPtrArray *links, GError **error);
 

@@ -25,6 +25,7 @@ void chain_link_free(struct chain_link *link)
 	chain_roots_unref(link->roots);
 	g_free(link->path);
 	g_free(link->real);
+	g_free(link->untold);
 	g_free(link);
 }
 
@@ -353,13 +354,18 @@ static struct chain_link *read_parent(const struct chain_link *child, const char
 	return parent;
 }
 
-static struct chain_link *find_parent(const struct chain_link *child, const struct chain_roots *roots,
-				      struct chain_cache *cache, GError **error)
+/* What is at PATH may be its parent all the same. */
+static void note_untold(struct chain_link *child, const char *path, const GError *why)
 {
-	const char *stored = child->info.parent.path;
-	g_autofree char *directory = g_path_get_dirname(child->real);
-	g_autofree char *path =
-		g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(directory, stored, NULL);
+	if (error_class_of(STORE_OPEN, error_to_errno(why)) == ERROR_ABSENT)
+		return;
+	g_free(child->untold);
+	child->untold = g_canonicalize_filename(path, "/");
+}
+
+static struct chain_link *ask_for_parent(const struct chain_link *child, const char *path,
+					 const struct chain_roots *roots, struct chain_cache *cache, GError **error)
+{
 	struct chain_link *parent;
 
 	if (!cache)
@@ -369,6 +375,23 @@ static struct chain_link *find_parent(const struct chain_link *child, const stru
 	parent = read_parent(child, path, roots, cache, error);
 	chain_cache_answered(cache, path);
 	return parent;
+}
+
+static struct chain_link *find_parent(struct chain_link *child, const struct chain_roots *roots,
+				      struct chain_cache *cache, GError **error)
+{
+	const char *stored = child->info.parent.path;
+	g_autofree char *directory = g_path_get_dirname(child->real);
+	g_autofree char *path =
+		g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(directory, stored, NULL);
+	g_autoptr(GError) why = NULL;
+	struct chain_link *parent = ask_for_parent(child, path, roots, cache, &why);
+
+	if (parent)
+		return parent;
+	note_untold(child, path, why);
+	g_propagate_error(error, g_steal_pointer(&why));
+	return NULL;
 }
 
 static bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error)
@@ -405,7 +428,7 @@ static bool is_among(const GPtrArray *links, const struct chain_link *link)
 
 static bool add_parent(GPtrArray *links, const struct chain_roots *roots, struct chain_cache *cache, GError **error)
 {
-	const struct chain_link *child = links->pdata[links->len - 1];
+	struct chain_link *child = links->pdata[links->len - 1];
 	struct chain_link *parent = find_parent(child, roots, cache, error);
 
 	if (!parent)
@@ -429,6 +452,8 @@ bool chain_resolve_file(const char *path, const struct chain_file *file, enum im
 
 	if (!link)
 		return false;
+	if (cache)
+		chain_cache_answered(cache, path);
 	g_ptr_array_add(links, link);
 	while (link->info.parent.format != IMAGE_FORMAT_NONE) {
 		if (!add_parent(links, roots, cache, error))

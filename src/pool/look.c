@@ -270,13 +270,20 @@ static void begin_turn_relock(struct look *look)
 	g_mutex_lock(&look->lock);
 }
 
-/* The item that is being looked at is left to its thread, with the turn. */
+/* The item that is being looked at is left to its thread, with the turn. It is looked
+ * at once more: which of its files hangs is known by then, and what stands before that
+ * one can be told. */
 static void give_up_locked(struct look *look)
 {
 	struct look_item *item = look->items->pdata[look->next - 1];
 
 	look->turn++;
 	look->asking = false;
+	item->again = !item->again;
+	if (item->again) {
+		look->next--;
+		return;
+	}
 	item->known = g_new0(struct known, 1);
 	error_set(&item->error, ETIMEDOUT, "%s: its store does not answer", item->name);
 }

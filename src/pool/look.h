@@ -25,6 +25,7 @@ struct look_item {
 	/* The answer. */
 	struct known *known;
 	bool absent; /* nothing has that name, or a link of that name leads nowhere */
+	bool again;  /* it has been given up once */
 	GError *error;
 };
 struct look_item *look_item_new(const char *name, const char *layers, const struct known *before);

@@ -60,7 +60,8 @@ struct scan {
 	GHashTable *groups;
 	GPtrArray *items;    /* struct look_item: what is asked of the store */
 	GHashTable *parents; /* "device:inode" of every layer that is not a leaf */
-	GHashTable *leaves;  /* the same of leaves of configured stacks */
+	GHashTable *untold;  /* path of each layer whose child says so, and the store nothing */
+	GHashTable *leaves;  /* as parents, of leaves of configured stacks */
 	GHashTable *modes;   /* shown name -> enum disk_mode, of those that name one */
 };
 
@@ -132,6 +133,12 @@ static void note_ancestors(struct scan *scan, const GPtrArray *links)
 {
 	for (guint i = 1; i < links->len; i++)
 		g_hash_table_add(scan->parents, identity(links->pdata[i]));
+	for (guint i = 0; i < links->len; i++) {
+		const struct chain_link *link = links->pdata[i];
+
+		if (link->untold)
+			g_hash_table_add(scan->untold, g_strdup(link->untold));
+	}
 }
 
 static void take_known(struct scan *scan, const struct known *known)
@@ -344,6 +351,18 @@ static void drop_configured_leaves(struct scan *scan)
 	}
 }
 
+/* By what an image was when it could be read. */
+static void note_untold(struct scan *scan)
+{
+	for (guint i = 0; i < scan->result.found->len; i++) {
+		const struct scan_found *found = scan->result.found->pdata[i];
+		const struct chain_link *link = found->links->pdata[0];
+
+		if (g_hash_table_contains(scan->untold, link->path))
+			g_hash_table_add(scan->parents, identity(link));
+	}
+}
+
 static enum disk_mode mode_of(const struct scan *scan, const struct scan_found *found)
 {
 	gpointer mode;
@@ -399,6 +418,7 @@ static struct scan *scan_new(const struct scan_options *options, const struct ch
 	scan->groups = known_table_new();
 	scan->items = g_ptr_array_new_with_free_func(look_item_free);
 	scan->parents = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	scan->untold = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan->leaves = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	scan->modes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	return scan;
@@ -417,6 +437,7 @@ void scan_result_free(struct scan_result *result)
 	g_hash_table_destroy(scan->groups);
 	g_ptr_array_unref(scan->items);
 	g_hash_table_destroy(scan->parents);
+	g_hash_table_destroy(scan->untold);
 	g_hash_table_destroy(scan->leaves);
 	g_hash_table_destroy(scan->modes);
 	g_free(scan);
@@ -446,6 +467,7 @@ void scan_settle(struct scan_result *result, struct names *names)
 {
 	struct scan *scan = container_of(result, struct scan, result);
 
+	note_untold(scan);
 	drop_configured_leaves(scan);
 	names_give(names, result->found, scan->files, result->broken, result->notes);
 	set_rights(scan);
