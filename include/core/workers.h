@@ -7,12 +7,20 @@
 
 #include "core/loop.h"
 
-/* Background work: WORK runs on a background thread, then DONE on the loop. */
+struct share;
+
+/* Background work: WORK runs on a background thread, then DONE on the loop.
+ * FILE, a pointer that nobody follows, tells apart what a step waits for: those of
+ * one file do not take all threads. NULL: a file like others. */
 struct loop_work {
 	void (*work)(struct loop_work *work);
 	void (*done)(struct loop_work *work);
+	const void *file;
+	/* The workers'. */
 	struct loop *loop;
 	struct loop_task task;
+	struct list link;
+	struct share *share;
 };
 
 /* Makes sure of one background thread of each kind, so that no work waits for
@@ -22,7 +30,8 @@ bool loop_start_workers(GError **error);
 /* Hands WORK to a background thread; both from the loop's own thread. What a
  * thread of each kind may do: core/thread.h.
  *   step   blocking system calls. The number of threads is bounded; steps wait
- *          their turn, and for nothing but the kernel.
+ *          their turn, and for nothing but the kernel. Those that hang are made up
+ *          for by other threads.
  *   wait   what may wait for locks, gates, requests and steps. A thread for
  *          each; where the kernel gives none the first that is free, in the
  *          order of the calls. */

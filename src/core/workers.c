@@ -1,16 +1,21 @@
 /* Background work: loop_offload_step(), loop_offload_wait(), and the threads behind them.
  *
- * Two kinds, each with one queue, first in first out, linked through the work's
- * own task (which is on no other list until the work is done):
+ * Two kinds, each with one queue of what may begin, first in first out:
  *
- *     steps     up to STEPS_MAX threads, which stay: a step waits for the
- *               kernel alone, so with all of them occupied the rest waits its
- *               turn
- *     waiters   as many as there is work, as each may wait for another's end;
- *               those that find nothing to do for IDLE_SECONDS end, all but one
+ *     steps     STEPS threads: a step waits for the kernel alone, so with all of
+ *               them occupied the rest waits its turn
+ *     waiters   as many as there is work, as each may wait for another's end
  *
- * A thread is `idle` from the moment it looks for work until it has taken some:
- * with no more queued than idle nobody waits for want of a thread.
+ * A file that hangs must not take the threads that others need for their steps. So
+ *   1. how many steps of a file run depends on how many more could (core/shares.h):
+ *      one file alone has half of the threads;
+ *   2. while steps wait, a thread that has been in one for STUCK_NS counts no more,
+ *      and the pool may have another for it, up to THREADS_MAX: whatever hangs, there
+ *      are STEPS threads besides.
+ * The watch, a thread that lives while steps wait, does the second.
+ *
+ * Threads beyond STEPS, and all waiters but one, end when they find nothing to do
+ * for IDLE_SECONDS. With as many threads as slots are held nobody waits for want of one.
  *
  * Where the kernel gives no more threads, work waits in the queue for one of
  * those that exist, and every submission asks the kernel again. For steps that
@@ -30,21 +35,26 @@
 #include "core/lock.h"
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/shares.h"
 #include "core/thread.h"
+#include "core/time.h"
 
-#define STEPS_MAX 8
+#define STEPS 15
+#define THREADS_MAX 256
+#define STUCK_NS (50 * NS_PER_MS)
 #define IDLE_SECONDS 10
 
 struct workers {
 	const char *name;
 	enum thread_kind kind;
-	unsigned threads_max;
+	unsigned keep; /* threads that stay */
 	struct lock lock;
 	pthread_cond_t more;
-	struct loop_task *head;
-	struct loop_task **tail;
-	unsigned queued;
-	unsigned idle;
+	struct shares shares; /* as many as threads may be */
+	struct list queue;    /* what has a slot, and no thread yet */
+	struct list busy;     /* threads, in the order in which they began their work */
+	enum { WATCH_NONE, WATCH_STARTING, WATCH_SLEEPS, WATCH_TICKS } watch;
+	pthread_cond_t waits; /* for the watch, when it sleeps */
 	unsigned threads;
 	unsigned starting; /* asked of the kernel, and not counted yet */
 	atomic_flag warned;
@@ -53,105 +63,116 @@ struct workers {
 static struct workers steps = {
 	.name = "leafdisk-step",
 	.kind = THREAD_STEP,
-	.threads_max = STEPS_MAX,
+	.keep = STEPS,
 	.lock = LOCK_INIT,
 	.more = PTHREAD_COND_INITIALIZER,
-	.tail = &steps.head,
+	.shares = SHARES_INIT(steps.shares, STEPS),
+	.queue = LIST_INIT(steps.queue),
+	.busy = LIST_INIT(steps.busy),
+	.waits = PTHREAD_COND_INITIALIZER,
 	.warned = ATOMIC_FLAG_INIT,
 };
 
 static struct workers waiters = {
 	.name = "leafdisk-wait",
 	.kind = THREAD_WAITER,
-	.threads_max = UINT_MAX,
+	.keep = 1,
 	.lock = LOCK_INIT,
 	.more = PTHREAD_COND_INITIALIZER,
-	.tail = &waiters.head,
+	.shares = SHARES_INIT(waiters.shares, UINT_MAX),
+	.queue = LIST_INIT(waiters.queue),
+	.busy = LIST_INIT(waiters.busy),
+	.waits = PTHREAD_COND_INITIALIZER,
 	.warned = ATOMIC_FLAG_INIT,
 };
 
-static void push_locked(struct workers *workers, struct loop_work *work)
+/* A thread that is in a work. */
+struct worker {
+	struct list link;
+	uint64_t since_ns;
+	bool stuck;
+};
+
+/* WORK may begin: it has a slot, and waits for a thread. */
+static void admit_locked(struct workers *workers, struct loop_work *work)
 {
 	lock_assert_mine(&workers->lock);
-	work->task.next = NULL;
-	*workers->tail = &work->task;
-	workers->tail = &work->task.next;
-	workers->queued++;
+	work->share = shares_take(&workers->shares, work->file);
+	list_append(&workers->queue, &work->link);
+	pthread_cond_signal(&workers->more);
 }
 
-static struct loop_work *pop_locked(struct workers *workers)
+static void admit_waiting_locked(struct workers *workers)
 {
-	struct loop_task *task = workers->head;
+	const void *file;
+	struct list *node;
 
 	lock_assert_mine(&workers->lock);
-	if (!task)
-		return NULL;
-	workers->head = task->next;
-	if (!workers->head)
-		workers->tail = &workers->head;
-	workers->queued--;
-	return container_of(task, struct loop_work, task);
+	while ((node = shares_next(&workers->shares, &file)))
+		admit_locked(workers, container_of(node, struct loop_work, link));
 }
 
-/* True: nothing came for a while, and there is another thread. One that runs
+/* True: nothing came for a while, and there are threads enough. One that runs
  * before it is counted waits for longer. */
 static bool is_spare_relock(struct workers *workers)
 {
 	struct timespec until;
 
 	lock_assert_mine(&workers->lock);
-	if (workers->threads_max != UINT_MAX || workers->threads <= 1) {
+	if (workers->threads <= workers->keep) {
 		lock_wait(&workers->lock, &workers->more);
 		return false;
 	}
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += IDLE_SECONDS;
-	return lock_wait_until(&workers->lock, &workers->more, &until) != 0 && !workers->head && workers->threads > 1;
+	return lock_wait_until(&workers->lock, &workers->more, &until) != 0 && list_is_empty(&workers->queue) &&
+	       workers->threads > workers->keep;
 }
 
-/* NULL: the thread is to end, and is counted no more. */
-static struct loop_work *take(struct workers *workers)
+static void finish_locked(struct workers *workers, struct worker *worker, struct share *share)
 {
-	struct loop_work *work;
-	bool spare = false;
-
-	lock_take(&workers->lock);
-	workers->idle++;
-	while (!(work = pop_locked(workers)) && !spare)
-		spare = is_spare_relock(workers);
-	workers->idle--;
-	if (!work)
-		workers->threads--;
-	lock_let_go(&workers->lock);
-	return work;
+	lock_assert_mine(&workers->lock);
+	list_remove(&worker->link);
+	workers->shares.slots -= worker->stuck;
+	worker->stuck = false;
+	shares_put(&workers->shares, share);
+	admit_waiting_locked(workers);
 }
 
-/* The work belongs to its loop from the post on, which may free it. Without a
- * loop it is nobody's once it runs. */
-static void *worker_main(void *opaque)
+static struct loop_work *begin_locked(struct workers *workers, struct worker *worker, struct list *node)
 {
-	struct workers *workers = opaque;
-	struct loop_work *work;
+	lock_assert_mine(&workers->lock);
+	worker->since_ns = loop_now_ns();
+	list_append(&workers->busy, &worker->link);
+	return container_of(node, struct loop_work, link);
+}
 
-	while ((work = take(workers))) {
-		struct loop *loop = work->loop;
+/* Whether another thread is wanted, which `starting` then counts. */
+static bool wants_thread_locked(struct workers *workers)
+{
+	lock_assert_mine(&workers->lock);
+	if (workers->shares.held <= workers->threads + workers->starting)
+		return false;
+	workers->starting++;
+	return true;
+}
 
-		work->work(work);
-		if (loop)
-			loop_post(loop, &work->task);
-	}
-	return NULL;
+static void *worker_main(void *opaque);
+
+static int spawn(struct workers *workers, const char *name, void *(*main)(void *opaque))
+{
+	int result = fault_hit("workers.thread", name);
+
+	if (result == 0)
+		result = thread_spawn(NULL, name, workers->kind, main, workers);
+	if (result < 0 && !atomic_flag_test_and_set(&workers->warned))
+		log_warning("cannot start a background thread: %s; going on with fewer", g_strerror(-result));
+	return result;
 }
 
 static int create_thread(struct workers *workers)
 {
-	int result = fault_hit("workers.thread", workers->name);
-
-	if (result == 0)
-		result = thread_spawn(NULL, workers->name, workers->kind, worker_main, workers);
-	if (result < 0 && !atomic_flag_test_and_set(&workers->warned))
-		log_warning("cannot start a background thread: %s; going on with fewer", g_strerror(-result));
-	return result;
+	return spawn(workers, workers->name, worker_main);
 }
 
 /* The first is made under the lock: once there is one there always is. */
@@ -187,27 +208,155 @@ static void start_another(struct workers *workers)
 	lock_let_go(&workers->lock);
 }
 
+/* The next work; SHARE is the last one's, or NULL. NULL: the thread is to end, and
+ * is counted no more. */
+static struct loop_work *take(struct workers *workers, struct worker *worker, struct share *share)
+{
+	struct loop_work *work = NULL;
+	struct list *node;
+	bool spare = false, start;
+
+	lock_take(&workers->lock);
+	if (share)
+		finish_locked(workers, worker, share);
+	while (!(node = list_pop(&workers->queue)) && !spare)
+		spare = is_spare_relock(workers);
+	if (node)
+		work = begin_locked(workers, worker, node);
+	else
+		workers->threads--;
+	start = wants_thread_locked(workers);
+	lock_let_go(&workers->lock);
+	if (start)
+		start_another(workers);
+	return work;
+}
+
+/* The work belongs to its loop from the post on, which may free it. Without a
+ * loop it is nobody's once it runs. */
+static void *worker_main(void *opaque)
+{
+	struct workers *workers = opaque;
+	struct worker self = {.link = LIST_INIT(self.link)};
+	struct share *share = NULL;
+	struct loop_work *work;
+
+	while ((work = take(workers, &self, share))) {
+		struct loop *loop = work->loop;
+
+		share = work->share;
+		work->work(work);
+		if (loop)
+			loop_post(loop, &work->task);
+	}
+	return NULL;
+}
+
+/* Threads that have been in one step for long count no more. */
+static void find_stuck_locked(struct workers *workers)
+{
+	uint64_t before_ns = loop_now_ns() - STUCK_NS;
+
+	lock_assert_mine(&workers->lock);
+	list_foreach(node, &workers->busy)
+	{
+		struct worker *worker = container_of(node, struct worker, link);
+
+		if (worker->since_ns > before_ns || workers->shares.slots >= THREADS_MAX)
+			return;
+		if (worker->stuck)
+			continue;
+		worker->stuck = true;
+		workers->shares.slots++;
+	}
+}
+
+/* Waits: for the next look while steps wait, else until some do. False: none have for a while. */
+static bool watch_wait_relock(struct workers *workers)
+{
+	bool waits = shares_somebody_waits(&workers->shares);
+	struct timespec until;
+
+	lock_assert_mine(&workers->lock);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += waits ? 0 : IDLE_SECONDS;
+	until.tv_nsec += waits ? (long)STUCK_NS : 0;
+	until.tv_sec += until.tv_nsec / (long)NS_PER_S;
+	until.tv_nsec %= (long)NS_PER_S;
+	workers->watch = waits ? WATCH_TICKS : WATCH_SLEEPS;
+	return lock_wait_until(&workers->lock, &workers->waits, &until) == 0 || waits ||
+	       shares_somebody_waits(&workers->shares);
+}
+
+static void *watch_main(void *opaque)
+{
+	struct workers *workers = opaque;
+
+	lock_take(&workers->lock);
+	while (watch_wait_relock(workers)) {
+		if (!shares_somebody_waits(&workers->shares))
+			continue;
+		find_stuck_locked(workers);
+		admit_waiting_locked(workers);
+		while (wants_thread_locked(workers)) {
+			lock_let_go(&workers->lock);
+			start_another(workers);
+			lock_take(&workers->lock);
+		}
+	}
+	workers->watch = WATCH_NONE;
+	lock_let_go(&workers->lock);
+	return NULL;
+}
+
+/* WORK cannot begin yet. True: nobody watches, and who asked starts the watch. */
+static bool wait_locked(struct workers *workers, struct loop_work *work)
+{
+	bool none = workers->watch == WATCH_NONE;
+
+	lock_assert_mine(&workers->lock);
+	shares_wait(&workers->shares, work->file, &work->link);
+	if (workers->watch == WATCH_SLEEPS)
+		pthread_cond_signal(&workers->waits);
+	if (none)
+		workers->watch = WATCH_STARTING;
+	return none;
+}
+
+/* Without a watch a step still has its turn when another ends; the next that
+ * waits asks again. */
+static void start_watch(struct workers *workers)
+{
+	if (spawn(workers, "leafdisk-watch", watch_main) == 0)
+		return;
+	lock_take(&workers->lock);
+	workers->watch = WATCH_NONE;
+	lock_let_go(&workers->lock);
+}
+
 /* Queues WORK, whose loop is set: its work() runs on a background thread, then
  * its task is posted to its loop, if that is not NULL. False, and nothing is queued: there is no
  * thread, and none can be had. Never blocks; allocates next to nothing, and only
  * to start a thread. */
 static bool submit(struct workers *workers, struct loop_work *work)
 {
-	bool start;
+	bool watch = false, start;
 
 	lock_take(&workers->lock);
 	if (ensure_locked(workers) < 0) {
 		lock_let_go(&workers->lock);
 		return false;
 	}
-	push_locked(workers, work);
-	start = workers->queued > workers->idle + workers->starting &&
-		workers->threads + workers->starting < workers->threads_max;
-	workers->starting += start;
-	pthread_cond_signal(&workers->more);
+	if (shares_may_begin(&workers->shares, work->file))
+		admit_locked(workers, work);
+	else
+		watch = wait_locked(workers, work);
+	start = wants_thread_locked(workers);
 	lock_let_go(&workers->lock);
 	if (start)
 		start_another(workers);
+	if (watch)
+		start_watch(workers);
 	return true;
 }
 
@@ -248,6 +397,7 @@ void loop_offload_step(struct loop *loop, struct loop_work *work)
 
 void loop_offload_wait(struct loop *loop, struct loop_work *work)
 {
+	work->file = NULL; /* there is a thread for each */
 	offload(&waiters, loop, work);
 }
 
@@ -267,6 +417,7 @@ void loop_offload_step_apart(struct loop_work *work)
 
 void loop_offload_wait_apart(struct loop_work *work)
 {
+	work->file = NULL;
 	offload_apart(&waiters, work);
 }
 

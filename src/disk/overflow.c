@@ -194,6 +194,7 @@ void overflow_make(struct run *run)
 		return;
 	run->work.work = make_work;
 	run->work.done = make_done;
+	run->work.file = disk;
 	loop_offload_step(io->context->loop, &run->work);
 }
 

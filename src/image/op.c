@@ -6,8 +6,9 @@
 
 #include "aio/blocking.h"
 #include "core/thread.h"
-#include "driver.h"
 #include "core/workers.h"
+#include "driver.h"
+#include "file.h"
 
 static void run_done(struct loop_task *task)
 {
@@ -49,7 +50,8 @@ void image_op_offload(struct image_op *op, int (*run)(struct image_op *op))
 {
 	struct offloaded *offloaded = g_new0(struct offloaded, 1);
 
-	offloaded->work = (struct loop_work){.work = offloaded_work, .done = offloaded_done};
+	offloaded->work = (struct loop_work){
+		.work = offloaded_work, .done = offloaded_done, .file = &op->image->ops->file(op->image)->aio};
 	offloaded->op = op;
 	offloaded->run = run;
 	loop_offload_step(aio_queue_loop(op->queue), &offloaded->work);

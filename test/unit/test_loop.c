@@ -917,6 +917,91 @@ static void test_steps_here(void)
 	run_and_free(loop);
 }
 
+/* ---- steps that hang ---- */
+
+#define HUNG_FILES 20
+#define HUNG_EACH 20
+#define HUNG (HUNG_FILES * HUNG_EACH)
+
+static atomic_bool store_answers;
+static int hung_done;
+
+static void hang(struct loop_work *work)
+{
+	(void)work;
+	while (!atomic_load(&store_answers))
+		g_usleep(2000);
+}
+
+static void hang_done(struct loop_work *work)
+{
+	(void)work;
+	hung_done++;
+	stop = hung_done == HUNG;
+}
+
+static void do_nothing(struct loop_work *work)
+{
+	(void)work;
+}
+
+static void stop_loop(struct loop_work *work)
+{
+	(void)work;
+	stop = true;
+}
+
+/* COUNT steps that hang, of FILES files; then one of FILE, which ends meanwhile. */
+static void answered_beside(struct loop *loop, struct loop_work *hanging, unsigned count, unsigned files,
+			    const void *file)
+{
+	struct loop_work other = {.work = do_nothing, .done = stop_loop, .file = file};
+
+	for (unsigned i = 0; i < count; i++) {
+		hanging[i] = (struct loop_work){.work = hang, .done = hang_done, .file = &hanging[i % files]};
+		loop_offload_step(loop, &hanging[i]);
+	}
+	loop_offload_step(loop, &other);
+	stop = false;
+	loop_run(loop, &stop);
+	g_assert_false(atomic_load(&store_answers));
+}
+
+/* What hangs takes no thread that others need: one file, as many of it as may be;
+ * many files; and some steps of the very file that is to go on. */
+static void test_hung_steps(gconstpointer opaque)
+{
+	g_autofree struct loop_work *hanging = g_new0(struct loop_work, HUNG);
+	unsigned files = GPOINTER_TO_UINT(opaque);
+	unsigned count = files ? files * HUNG_EACH : 10;
+	struct loop *loop = make_loop();
+
+	atomic_store(&store_answers, false);
+	hung_done = (int)(HUNG - count);
+	answered_beside(loop, hanging, count, MAX(files, 1), files ? &loop : (const void *)hanging);
+	g_assert_cmpint(count_workers(), <=, 256);
+	stop = false;
+	atomic_store(&store_answers, true);
+	run_and_free(loop);
+	g_assert_cmpint(hung_done, ==, HUNG);
+}
+
+/* Takes 11 s: threads that were made because others hung end again. */
+static void test_fewer_again(void)
+{
+	uint64_t until_ns = loop_now_ns() + 30 * G_GUINT64_CONSTANT(1000000000);
+
+	if (!g_test_slow()) {
+		g_test_skip("takes 11 s; run with -m slow");
+		return;
+	}
+	test_hung_steps(GUINT_TO_POINTER(HUNG_FILES));
+	g_assert_cmpint(count_workers(), >, 15);
+	while (count_workers() > 15 && loop_now_ns() < until_ns)
+		g_usleep(100000);
+	g_assert_cmpint(count_workers(), ==, 15);
+}
+
 #ifdef LEAFDISK_FAULTS
 /* The kernel gives no more threads: the ones that exist do the work in the order
  * that it came in. */
@@ -984,6 +1069,10 @@ int main(int argc, char **argv)
 	g_test_add_func("/loop/offload", test_offload);
 	g_test_add_func("/loop/offload/waiters", test_waiters);
 	g_test_add_func("/loop/offload/steps-here", test_steps_here);
+	g_test_add_data_func("/loop/offload/hung-file", GUINT_TO_POINTER(1), test_hung_steps);
+	g_test_add_data_func("/loop/offload/hung-files", GUINT_TO_POINTER(HUNG_FILES), test_hung_steps);
+	g_test_add_data_func("/loop/offload/hung-steps", NULL, test_hung_steps);
+	g_test_add_func("/loop/offload/fewer-again", test_fewer_again);
 #ifdef LEAFDISK_FAULTS
 	g_test_add_func("/loop/offload/no-more-threads", test_no_more_threads);
 	g_test_add_func("/loop/offload/no-thread", test_no_thread);

@@ -187,7 +187,7 @@ static void settle(struct leaf_commit *commit, int result)
 		return;
 	}
 	commit->header_touched = true; /* the batch has happened: its copies are owed */
-	commit->work = (struct loop_work){.work = settle_work, .done = settle_done};
+	commit->work = (struct loop_work){.work = settle_work, .done = settle_done, .file = &commit->leaf->file.aio};
 	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 }
 
@@ -222,7 +222,8 @@ static void prepare_done(struct loop_work *work);
 
 static void prepare(struct image_op *op)
 {
-	op->work = (struct loop_work){.work = prepare_work, .done = prepare_done};
+	op->work =
+		(struct loop_work){.work = prepare_work, .done = prepare_done, .file = &leaf_of(op->image)->file.aio};
 	loop_offload_step(aio_queue_loop(op->queue), &op->work);
 }
 

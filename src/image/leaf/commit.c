@@ -313,7 +313,8 @@ static void checkpoint_done(struct loop_work *work);
 
 static void begin_checkpoint(struct leaf_commit *commit)
 {
-	commit->work = (struct loop_work){.work = checkpoint_work, .done = checkpoint_done};
+	commit->work =
+		(struct loop_work){.work = checkpoint_work, .done = checkpoint_done, .file = &commit->leaf->file.aio};
 	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 }
 

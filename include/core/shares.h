@@ -1,0 +1,71 @@
+/* Dynamic thresholds: who may hold how many of a number of slots.
+ *
+ * What a user may hold depends on what is free (Choudhury and Hahne, Dynamic queue
+ * length thresholds for shared-memory packet switches, 1998), and here on its square:
+ *
+ *     held <= 2 * free * free / slots
+ *
+ * One alone gets half of all. N that never give theirs back leave some slots / 2N for
+ * others even if they came one after the other; `held <= free` would leave slots / 2^N
+ * then. What a user may not begin yet waits in a list of its own: in
+ * order of arrival within one, by turns among several.
+ *
+ * The owner has the lock, if any. A user is a pointer that nobody follows. */
+#ifndef LEAFDISK_CORE_SHARES_H
+#define LEAFDISK_CORE_SHARES_H
+
+#include <stdbool.h>
+
+#include "core/list.h"
+
+#define SHARES_BUCKETS 64
+
+/* Of a user that holds a slot or has something waiting. */
+struct share {
+	const void *user;
+	unsigned held;
+	struct list waiting;
+	struct list turn;   /* on shares->turns while something waits */
+	struct share *next; /* in its bucket, or among the spare ones */
+};
+
+struct shares {
+	unsigned slots; /* the owner's, who may change it */
+	unsigned held;
+	struct list turns;
+	struct share *spare;
+	struct share *buckets[SHARES_BUCKETS];
+};
+
+#define SHARES_INIT(name, count)                                                                                       \
+	{                                                                                                              \
+		.slots = (count), .turns = LIST_INIT((name).turns)                                                     \
+	}
+
+/* Room for ROOM users at once is made here; more of them allocate. */
+void shares_init(struct shares *shares, unsigned slots, unsigned room);
+/* Nobody holds a slot or waits. */
+void shares_clear(struct shares *shares);
+
+/* USER may begin something: it holds few enough slots, and nothing of its own waits. */
+bool shares_may_begin(const struct shares *shares, const void *user);
+/* A slot for USER, who may have one. To be given back by shares_put(). */
+struct share *shares_take(struct shares *shares, const void *user);
+void shares_put(struct shares *shares, struct share *share);
+
+/* NODE, on no list, waits behind what else of USER does. It may be removed from
+ * the list again, and after that shares_tidy() called. */
+void shares_wait(struct shares *shares, const void *user, struct list *node);
+/* The next that waits and may have a slot now, off the list, and in *USER whose
+ * it is; NULL: none. */
+struct list *shares_next(struct shares *shares, const void **user);
+/* Whether there is a next. */
+bool shares_has_next(const struct shares *shares);
+static inline bool shares_somebody_waits(const struct shares *shares)
+{
+	return !list_is_empty(&shares->turns);
+}
+/* Forgets who has nothing left, after nodes of waiting lists were removed. */
+void shares_tidy(struct shares *shares);
+
+#endif
