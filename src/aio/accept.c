@@ -64,8 +64,10 @@ void accept_request(struct aio_queue *queue, struct aio_request *request)
 		wait_finish(queue, request, 0);
 	} else if (may_be_cached(request) && read_cached(queue, request)) {
 		return;
-	} else if (!call_place(queue, request)) {
+	} else if (shares_may_begin(&queue->shares, request->file)) {
+		call_place(queue, request);
+	} else {
 		counter_add(aio_deferred, 1);
-		list_append(&queue->deferred, &request->link);
+		shares_wait(&queue->shares, request->file, &request->link);
 	}
 }

@@ -11,7 +11,8 @@
 #include <glib.h>
 #include <unistd.h>
 
-#define QUEUE_DEPTH 64
+/* One file alone gets half of it. */
+#define QUEUE_DEPTH 128
 
 /* Contexts are the machine's (fs.aio-max-nr), and each loop has three of the process's
  * descriptors: what a burst made is given back. */

@@ -30,22 +30,21 @@ static void call_open(struct aio_queue *queue, struct aio_request *request, bool
 	struct aio_call *call = container_of(list_pop(&queue->free), struct aio_call, link);
 
 	merge_open(&call->merge, request, direct, limit);
+	call->share = shares_take(&queue->shares, request->file);
 	queue->batch[queue->batch_count++] = call;
 }
 
-bool call_place(struct aio_queue *queue, struct aio_request *request)
+void call_place(struct aio_queue *queue, struct aio_request *request)
 {
 	bool direct = request->op != AIO_DATASYNC && merge_is_direct(request);
 	uint32_t limit = 0;
 	int fault = 0;
 
-	if (list_is_empty(&queue->free))
-		return false;
 	if (aio_is_write(request->op))
 		fault = fault_hit("aio.write", request->file->name);
 	if (fault < 0) {
 		wait_fail(queue, request, fault);
-		return true;
+		return;
 	}
 	if (fault == FAULT_SHORT)
 		limit = merge_half(request, direct, request->length - merge_restart(request, direct));
@@ -53,7 +52,6 @@ bool call_place(struct aio_queue *queue, struct aio_request *request)
 		trace_append(TRACE_BEGIN, request->file->name, 0, NULL, 0);
 	if (limit > 0 || !call_join(queue, request, direct))
 		call_open(queue, request, direct, limit);
-	return true;
 }
 
 void call_release(struct aio_call *call, struct list *members)
@@ -61,4 +59,5 @@ void call_release(struct aio_call *call, struct list *members)
 	list_splice(members, &call->merge.members);
 	call->merge.count = 0;
 	list_prepend(&call->queue->free, &call->link);
+	shares_put(&call->queue->shares, call->share);
 }

@@ -3,7 +3,7 @@
  * A request is on one of the queue's lists or in one call:
  *
  *     gathered   submitted, or to be continued; looked at when the turn ends
- *     deferred   had a look; waits for a free call
+ *     waiting    of its file's share (core/shares.h): had a look; waits for a call
  *     (a call)   in the batch, in the kernel, or on a background thread
  *     retry      failed for now; waits for retry_at_ns
  *     ready      has its result; waits for its callback */
@@ -11,6 +11,7 @@
 #define LEAFDISK_AIO_CALL_H
 
 #include "aio/queue.h"
+#include "core/shares.h"
 #include "kernel.h"
 #include "merge.h"
 #include "core/workers.h"
@@ -19,7 +20,8 @@ struct aio_call {
 	struct iocb iocb;
 	struct merge_call merge;
 	struct aio_queue *queue;
-	struct list link; /* on queue->free while free, else on nothing */
+	struct share *share; /* its file's */
+	struct list link;    /* on queue->free while free, else on nothing */
 	struct loop_work work;
 	int64_t result; /* of the background thread */
 	unsigned vectors;
@@ -33,7 +35,6 @@ struct aio_queue {
 	struct kernel_context kernel;
 
 	struct list gathered;
-	struct list deferred;
 	struct list retry;
 	struct list ready;
 	unsigned in_flight; /* on any list or in a call */
@@ -41,6 +42,7 @@ struct aio_queue {
 	uint64_t gathered_ns;
 
 	struct aio_call *calls; /* limits.depth of them */
+	struct shares shares;	/* of them, by file; and who waits for one */
 	struct list free;
 	struct aio_call **batch; /* calls not handed over yet, in order */
 	unsigned batch_count;
@@ -74,8 +76,8 @@ void wait_quiet(struct aio_queue *queue);
 
 /* call.c */
 
-/* Puts REQUEST into a call of the batch. False: no call is free. */
-bool call_place(struct aio_queue *queue, struct aio_request *request);
+/* Puts REQUEST, whose file may have another call, into one of the batch. */
+void call_place(struct aio_queue *queue, struct aio_request *request);
 /* Takes CALL's members back to the list MEMBERS and frees CALL. */
 void call_release(struct aio_call *call, struct list *members);
 

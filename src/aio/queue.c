@@ -7,10 +7,14 @@
  *      aio_cancel() never call back, and may be called from callbacks.
  *   2. `ready` and `gathered` are empty when the loop sleeps: a turn handles
  *      them, and the prepare hook looks again at what came after the turn.
- *   3. What waits in `deferred` or in the batch has a call in flight before it,
- *      whose completion takes it on; what waits in `retry` has the timer.
+ *   3. What waits for a call or in the batch has a call in flight before it, of
+ *      its file or, with none free, of another, whose completion takes it on; what
+ *      waits in `retry` has the timer.
  *   4. The timers are set only while there is something to wait for: an idle
  *      queue wakes nobody.
+ *
+ * A file whose store hangs keeps its calls: how many it may have depends on how
+ * many are free (core/shares.h).
  *
  * A turn submits what gathered, reaps, calls back, and submits what that
  * gathered: requests that one message from the kernel brought are one
@@ -38,11 +42,12 @@ static struct aio_request *request_of(struct list *node)
 
 static void queue_push(struct aio_queue *queue)
 {
+	const void *file;
 	struct list *node;
 
 	queue->gathered_ns = 0;
-	while (!list_is_empty(&queue->free) && (node = list_pop(&queue->deferred)))
-		(void)call_place(queue, request_of(node));
+	while ((node = shares_next(&queue->shares, &file)))
+		call_place(queue, request_of(node));
 	while ((node = list_pop(&queue->gathered)))
 		accept_request(queue, request_of(node));
 	submit_hand_over(queue);
@@ -72,7 +77,7 @@ static bool is_unsettled(const struct aio_queue *queue)
 {
 	if (!list_is_empty(&queue->ready) || !list_is_empty(&queue->gathered))
 		return true;
-	return !list_is_empty(&queue->deferred) && !list_is_empty(&queue->free);
+	return shares_has_next(&queue->shares);
 }
 
 static int queue_dispatch(struct loop_source *source)
@@ -133,6 +138,13 @@ static void cancel_list(struct aio_queue *queue, struct list *list, const struct
 	}
 }
 
+static void cancel_waiting(struct aio_queue *queue, const struct aio_file *file)
+{
+	list_foreach(node, &queue->shares.turns)
+		cancel_list(queue, &container_of(node, struct share, turn)->waiting, file);
+	shares_tidy(&queue->shares);
+}
+
 static void cancel_batch(struct aio_queue *queue, const struct aio_file *file)
 {
 	unsigned kept = 0;
@@ -155,7 +167,7 @@ void aio_cancel(struct aio_queue *queue, const struct aio_file *file)
 {
 	cancel_batch(queue, file);
 	cancel_list(queue, &queue->gathered, file);
-	cancel_list(queue, &queue->deferred, file);
+	cancel_waiting(queue, file);
 	cancel_list(queue, &queue->retry, file);
 }
 
@@ -237,11 +249,11 @@ struct aio_queue *aio_queue_new(struct loop *loop, const struct aio_limits *limi
 	queue->kernel.event_fd = -1;
 	list_init(&queue->source.link);
 	list_init(&queue->gathered);
-	list_init(&queue->deferred);
 	list_init(&queue->ready);
 	list_init(&queue->free);
 	wait_init(queue);
 	apply_limits(queue, limits);
+	shares_init(&queue->shares, queue->limits.depth, queue->limits.depth);
 	if (!allocate_calls(queue, error) || !open_kernel(queue, error)) {
 		aio_queue_free(queue);
 		return NULL;
@@ -268,6 +280,7 @@ void aio_queue_free(struct aio_queue *queue)
 	kernel_close(&queue->kernel);
 	if (queue->kernel.event_fd >= 0)
 		close(queue->kernel.event_fd);
+	shares_clear(&queue->shares);
 	g_free(queue->iocbs);
 	g_free(queue->batch);
 	g_free(queue->calls);

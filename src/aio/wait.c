@@ -138,7 +138,8 @@ static void report_expired(struct loop_timer *timer)
 	if (!queue->reporting)
 		return;
 	report_list(&queue->gathered, now, &oldest_ns);
-	report_list(&queue->deferred, now, &oldest_ns);
+	list_foreach(node, &queue->shares.turns)
+		report_list(&container_of(node, struct share, turn)->waiting, now, &oldest_ns);
 	report_list(&queue->retry, now, &oldest_ns);
 	for (unsigned i = 0; i < queue->limits.depth; i++)
 		if (queue->calls[i].merge.count > 0)

@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -41,6 +43,16 @@ struct fixture {
 };
 
 static char *directory;
+
+/* In place of libc's, for the queue: writes to hung_fd wait for the store to answer. */
+static atomic_int hung_fd = -1;
+
+ssize_t pwritev2(int fd, const struct iovec *vector, int count, off_t offset, int flags)
+{
+	while (fd == atomic_load(&hung_fd))
+		g_usleep(2000);
+	return syscall(SYS_pwritev2, fd, vector, count, offset, 0, flags);
+}
 
 static void arm(const char *spec)
 {
@@ -539,6 +551,65 @@ static void run_for_ms(struct fixture *f, unsigned ms)
 	loop_run(f->loop, &stop);
 }
 
+static void run_until_finished(struct fixture *f, unsigned finished)
+{
+	for (unsigned i = 0; i < 1000 && f->finished < finished; i++)
+		run_for_ms(f, 10);
+	g_assert_cmpuint(f->finished, ==, finished);
+}
+
+/* A file that hangs has neither all calls nor all threads; each of its requests
+ * has its turn when it answers. */
+static void test_hung_file(const void *faults)
+{
+	const struct aio_limits limits = {.depth = 32};
+	struct aio_file hung;
+	struct fixture f;
+
+	fixture_open(&f, &limits, faults);
+	hung = f.file;
+	hung.direct_fd = -1;
+	hung.buffered_fd = dup(f.file.buffered_fd);
+	atomic_store(&hung_fd, hung.buffered_fd);
+	for (unsigned i = 0; i < 100; i++)
+		submit(&f, i, AIO_WRITE, (uint64_t)i * 2 * PAGE, PAGE)->request.file = &hung;
+	aio_unplug(f.queue);
+	for (unsigned i = 100; i < 120; i++)
+		submit(&f, i, i < 119 ? AIO_WRITE : AIO_DATASYNC, (uint64_t)i * 2 * PAGE, i < 119 ? PAGE : 0);
+	run_until_finished(&f, 20);
+	aio_cancel(f.queue, &hung);
+	run_until_finished(&f, 20 + 100 - 17);
+	atomic_store(&hung_fd, -1);
+	aio_drain(f.queue);
+	for (unsigned i = 0; i < 120; i++)
+		g_assert_cmpint(f.ops[i].result, ==, i < 17 || i >= 100 ? 0 : -ECANCELED);
+	close(hung.buffered_fd);
+	fixture_close(&f);
+}
+
+/* What had no call when its file hung has one later, without anybody's help. */
+static void test_hung_file_answers(void)
+{
+	const struct aio_limits limits = {.depth = 8};
+	struct aio_file hung;
+	struct fixture f;
+
+	fixture_open(&f, &limits, "");
+	hung = f.file;
+	hung.direct_fd = -1;
+	hung.buffered_fd = dup(f.file.buffered_fd);
+	atomic_store(&hung_fd, hung.buffered_fd);
+	for (unsigned i = 0; i < 100; i++)
+		submit(&f, i, AIO_WRITE, (uint64_t)i * 2 * PAGE, PAGE)->request.file = &hung;
+	run_for_ms(&f, 20);
+	g_assert_cmpuint(f.finished, ==, 0);
+	atomic_store(&hung_fd, -1);
+	aio_drain(f.queue);
+	expect_all(&f, 100, 0);
+	close(hung.buffered_fd);
+	fixture_close(&f);
+}
+
 /* After work of every kind the loop sleeps: no signal left, no timer set. */
 static void test_idle(void)
 {
@@ -824,6 +895,7 @@ static void add_fault_tests(void)
 	g_test_add_data_func("/aio/queue/random/transient",
 			     "aio.write:EAGAIN@20x30;aio.read:EINTR@9x60;aio.submit:short@3x9;aio.submit:EAGAIN@13x9",
 			     test_random);
+	g_test_add_data_func("/aio/queue/hung-file/threads", "aio.setup:EAGAIN", test_hung_file);
 	g_test_add_func("/aio/queue/fault/write", test_write_fault);
 	g_test_add_func("/aio/queue/fault/transient", test_transient_fault);
 	g_test_add_func("/aio/queue/fault/timeout", test_timeout);
@@ -865,6 +937,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/aio/queue/read-only", test_read_only);
 	g_test_add_func("/aio/queue/cancel", test_cancel);
 	g_test_add_func("/aio/queue/chain", test_chain);
+	g_test_add_data_func("/aio/queue/hung-file", "", test_hung_file);
+	g_test_add_func("/aio/queue/hung-file/answers", test_hung_file_answers);
 	g_test_add_func("/aio/queue/idle", test_idle);
 	g_test_add_func("/aio/queue/submitted-late", test_submitted_late);
 	g_test_add_data_func("/aio/queue/random", "", test_random);
