@@ -266,6 +266,58 @@ def test_one_disk_hangs(pool, mount, store):
     live.stop()
 
 
+def use_disk(fd):
+    memory = Aligned(BLOCK)
+    for number in range(4):
+        memory.write(fd, b"b" * BLOCK, number * MIB)
+        memory.read(fd, BLOCK, number * MIB)
+        os.fsync(fd)
+        discard(fd, number * MIB, BLOCK)
+        memory.read(fd, BLOCK, number * MIB + BLOCK)
+
+
+def hang_on(fd, number):
+    """What one user of a disk whose store hangs waits for: the kernel sends reads and
+    writes of one file beside each other."""
+    if number % 2 == 0:
+        Aligned(BLOCK).write(fd, b"a" * BLOCK, number * MIB // 4)
+    else:
+        Aligned(BLOCK).read(fd, BLOCK, number * MIB // 4)
+
+
+@pytest.mark.parametrize("kind", ["raw", "leaf"])
+def test_many_requests_of_one_disk_hang(pool, mount, store, kind):
+    """They take neither the calls nor the threads that another disk needs."""
+    for name in ("web1", "web2"):
+        if kind == "raw":
+            make_raw(os.path.join(pool, f"{name}.raw"), b"1" * 64 * MIB)
+        else:
+            make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+    live = mount("threads=1", env={**store.env, "SLOW_HANG": "web1.",
+                                   "LEAFDISK_FAULTS": "aio.setup:EAGAIN"})
+    direct = os.O_RDWR | os.O_DIRECT
+    with opened(live.file("web1.img"), direct) as first, opened(live.file("web2.img"), direct) as second:
+        for number in range(90):
+            Aligned(BLOCK).write(first, b"1" * BLOCK, number * MIB // 4)
+        hanging = [threading.Thread(target=hang_on, args=[first, number]) for number in range(90)]
+        other = threading.Thread(target=use_disk, args=[second])
+        store.gate.open()
+        try:
+            for thread in hanging:
+                thread.start()
+            wait_until(lambda: os.path.exists(store.log) and store.calls_on("web1").total() >= 8, "steps to hang")
+            other.start()
+            other.join(30)
+            answered = not other.is_alive()
+        finally:
+            store.gate.close()
+        for thread in [*hanging, other]:
+            thread.join(60)
+    assert answered
+    assert not any(thread.is_alive() for thread in hanging)
+    live.stop()
+
+
 def test_attributes_while_the_store_hangs(pool, work, mount, store):
     """Whoever reads what is in the cache is not made to wait by questions for attributes."""
     make_image(os.path.join(pool, "web1.leaf"), "64M")
