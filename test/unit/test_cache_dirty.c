@@ -422,7 +422,7 @@ static unsigned put_one_each(struct cache *cache, struct cache_layer **layers, u
  * many layers as there can be, each of which the log is to say something of. */
 static void test_one_block_each(const void *order)
 {
-	enum { COUNT = 1400 };
+	enum { COUNT = 1800 }; /* more than the log holds */
 	g_autofree struct cache_layer **layers = g_new(struct cache_layer *, COUNT);
 	g_autofree char *path = new_path();
 	struct cache *cache = open_cache(path, SMALL + (4u << 20));
