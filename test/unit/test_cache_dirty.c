@@ -402,20 +402,20 @@ static void test_many_layers(const void *layer_count)
 	user_clear(&user);
 }
 
-/* One block of each, until what is dirty fills the log. How many have one. */
+/* One block of each, until what is dirty fills the log and nothing is left to be
+ * reclaimed. How many have one. */
 static unsigned put_one_each(struct cache *cache, struct cache_layer **layers, unsigned count, const uint8_t *data)
 {
-	for (unsigned i = 0; i < count; i++) {
-		while (cache_put(layers[i], 0, 1, data, true) != 1) {
-			struct cache_status status;
+	struct cache_status status;
+	unsigned put = 0;
 
-			cache_get_status(cache, &status);
-			if (status.short_of_room && status.free_segments <= 3)
-				return i;
-			g_usleep(1000);
-		}
-	}
-	return count;
+	do {
+		while (put < count && cache_put(layers[put], 0, 1, data, true) == 1)
+			put++;
+		settle(cache);
+		cache_get_status(cache, &status);
+	} while (put < count && (!status.short_of_room || status.free_segments > 3));
+	return put;
 }
 
 /* A batch frees one block, and no layer has another: in each segment there are as
