@@ -3,13 +3,6 @@
 
 #include "attributes.h"
 
-bool entry_pin(struct request *request, struct disk *disk)
-{
-	if (disk)
-		request->node = node_for_disk(request->session->nodes, disk);
-	return disk;
-}
-
 void entry_prepare(struct request *request)
 {
 	request->error = attributes_of_node(request->session, request->node, &request->attributes);

@@ -4,9 +4,6 @@
 
 #include "request.h"
 
-/* Pins DISK's node in REQUEST, and says whether there is a disk: under the lock of
- * the names that it was found with. */
-bool entry_pin(struct request *request, struct disk *disk);
 /* Reads the attributes of what is pinned; sets request->error. On a waiter. */
 void entry_prepare(struct request *request);
 /* Replies with request->node and its attributes, or the error, and frees the

@@ -53,18 +53,6 @@ static bool name_is_free(struct disk_pool *pool, const char *name, GError **erro
 	return is_free;
 }
 
-static struct disk *shown_as(struct disk_pool *pool, const char *name)
-{
-	struct disk *disk;
-
-	g_mutex_lock(&pool->lock);
-	disk = g_hash_table_lookup(pool->disks, name);
-	if (disk)
-		disk_ref(disk);
-	g_mutex_unlock(&pool->lock);
-	return disk;
-}
-
 static struct disk *show_created(struct disk_pool *pool, const char *name, const char *path, GError **error)
 {
 	const char *const changed[] = {name_in_pool(path), NULL};
@@ -73,7 +61,7 @@ static struct disk *show_created(struct disk_pool *pool, const char *name, const
 
 	if (result)
 		pool_show_locked(pool, result);
-	disk = result ? shown_as(pool, name) : NULL;
+	disk = result ? pool_find(pool, name) : NULL;
 	if (disk)
 		return disk;
 	(void)unlinkat(pool_place(pool)->fd, name_in_pool(path), 0);
@@ -288,7 +276,7 @@ static bool plan_locked(struct disk_pool *pool, const char *name, const char *ne
  * be in the way. */
 static void close_unused(struct disk_pool *pool, const char *name)
 {
-	struct disk *disk = name ? shown_as(pool, name) : NULL;
+	struct disk *disk = name ? pool_find(pool, name) : NULL;
 
 	if (!disk)
 		return;
@@ -408,7 +396,7 @@ struct disk *disk_pool_change_show(struct disk_pool_change *change)
 {
 	if (change->result)
 		pool_show_locked(change->pool, g_steal_pointer(&change->result));
-	return change->new_name ? shown_as(change->pool, change->new_name) : NULL;
+	return change->new_name ? pool_find(change->pool, change->new_name) : NULL;
 }
 
 bool disk_pool_change_end(struct disk_pool_change *change, GError **error)

@@ -151,7 +151,7 @@ static bool look_if_due(struct disk_pool *pool, GError **error)
 
 /* ---- What is shown ------------------------------------------------------------ */
 
-static struct disk *find(struct disk_pool *pool, const char *name)
+struct disk *pool_find(struct disk_pool *pool, const char *name)
 {
 	struct disk *disk;
 
@@ -176,7 +176,7 @@ static bool is_there(struct disk *disk)
 
 static struct disk *find_if_there(struct disk_pool *pool, const char *name)
 {
-	struct disk *disk = find(pool, name);
+	struct disk *disk = pool_find(pool, name);
 
 	if (!disk || is_there(disk))
 		return disk;

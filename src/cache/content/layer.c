@@ -202,6 +202,14 @@ static struct cache_layer *find_good_locked(struct cache *cache, const struct ca
 	return NULL;
 }
 
+static struct cache_layer *find_or_add_locked(struct cache *cache, const struct cache_layer_key *key)
+{
+	struct cache_layer *layer = find_good_locked(cache, key);
+
+	cache_assert_locked(cache);
+	return layer ? layer : layers_add(cache->layers, key->identity, key->name);
+}
+
 static bool is_shareable(const struct cache_layer *layer, const struct cache_layer_key *key, bool writable)
 {
 	return !writable && !layer->writable && layer->stamp == key->stamp;
@@ -230,9 +238,7 @@ static struct cache_layer *open_locked(struct cache *cache, const struct cache_l
 	/* KEY does not tell whose they are. */
 	if (layer && is_dirty(layer))
 		return NULL;
-	layer = find_good_locked(cache, key);
-	if (!layer)
-		layer = layers_add(cache->layers, key->identity, key->name);
+	layer = find_or_add_locked(cache, key);
 	if (!layer)
 		return NULL;
 	layer->opens = 1;
@@ -268,9 +274,7 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 	*result = -EBUSY;
 	if (layer && layer->opens > 0)
 		return NULL;
-	layer = find_good_locked(cache, key);
-	if (!layer)
-		layer = layers_add(cache->layers, key->identity, key->name);
+	layer = find_or_add_locked(cache, key);
 	*result = -ENOSPC;
 	if (!layer)
 		return NULL;
