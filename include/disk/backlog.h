@@ -12,7 +12,7 @@
 
 struct disk;
 struct disk_io;
-struct local;
+struct pool_cache;
 
 /* Somebody waits until nothing of a disk is dirty. */
 struct drain {
@@ -89,11 +89,11 @@ bool migrate_get_status(struct disk *disk, struct disk_status *status);
 
 /* Whoever waits, for room, for a drain or before a gate, looks again. Does not
  * block for long. */
-void migrate_look_again(struct local *local);
+void migrate_look_again(struct pool_cache *pool_cache);
 /* The shared store, or the guest, was not idle now. */
-void migrate_note_io(struct local *local);
+void migrate_note_io(struct pool_cache *pool_cache);
 /* Something that the migrator looks at has changed. */
-void migrate_kick(struct local *local);
+void migrate_kick(struct pool_cache *pool_cache);
 
 /* For the migrator, under the lock. */
 

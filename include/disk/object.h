@@ -26,7 +26,7 @@ struct owner_self;
 struct route;
 
 /* What the disks of a pool share to use its cache. */
-struct local {
+struct pool_cache {
 	struct cache *cache;
 	struct fetches fetches;
 	struct backlogs backlogs;
@@ -36,7 +36,7 @@ struct local {
 	_Atomic bool copy_on_read;
 	_Atomic uint64_t read_run_bypass; /* bytes */
 	_Atomic uint64_t last_io_ns;	  /* loop_now_ns() of the last write to the cache or read from the pool */
-	bool stopped;			  /* local_stop() was called */
+	bool stopped;			  /* pool_cache_stop() was called */
 	_Atomic bool ending;		  /* nobody waits for the pool or the cache any more */
 	const struct place *pool;	  /* whose owner frees it after this */
 };
@@ -48,7 +48,7 @@ struct disk {
 	bool writable;
 	uint64_t id;
 	enum disk_mode configured_mode;
-	struct local *local;		/* NULL: no cache; the pool's */
+	struct pool_cache *pool_cache;	/* NULL: no cache; the pool's */
 	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
 	_Atomic unsigned references;
 	struct loop_work disposal; /* once there is none */
@@ -108,7 +108,7 @@ void disk_close_unused(struct disk *disk);
 
 /* LINKS is taken over. LOCAL may be NULL. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
-		      const char *spelled, enum disk_mode mode, struct local *local);
+		      const char *spelled, enum disk_mode mode, struct pool_cache *pool_cache);
 
 /* The chain as the headers say now; NULL with ERROR. Blocks. */
 GPtrArray *disk_resolve(struct disk *disk, GError **error);
@@ -143,7 +143,7 @@ struct run {
 /* Layers below the leaf are read through the cache. */
 static inline bool disk_uses_cache(const struct disk *disk)
 {
-	return disk->local && disk->mode != DISK_MODE_DIRECT;
+	return disk->pool_cache && disk->mode != DISK_MODE_DIRECT;
 }
 
 struct disk_context {

@@ -4,11 +4,11 @@
 
 #include <glib.h>
 
-struct local;
+struct pool_cache;
 struct migrator;
 
 /* Starts its thread. NULL and ERROR. */
-struct migrator *migrator_new(struct local *local, GError **error);
+struct migrator *migrator_new(struct pool_cache *pool_cache, GError **error);
 /* Ends the thread, when its batch is done. NULL is allowed. */
 void migrator_free(struct migrator *migrator);
 

@@ -350,11 +350,11 @@ bool config_set_options(const struct config_key *keys, void *values, const char 
 static bool set_from_group(const struct config_key *keys, void *values, GKeyFile *file, const char *group,
 			   const char *name, GError **error)
 {
-	g_autoptr(GError) local = NULL;
-	g_autofree char *value = g_key_file_get_string(file, group, name, &local);
+	g_autoptr(GError) inner = NULL;
+	g_autofree char *value = g_key_file_get_string(file, group, name, &inner);
 
 	if (!value)
-		return error_set(error, EINVAL, "[%s] option \"%s\": %s", group, name, local->message);
+		return error_set(error, EINVAL, "[%s] option \"%s\": %s", group, name, inner->message);
 	if (config_set(keys, values, name, value, error))
 		return true;
 	g_prefix_error(error, "[%s] ", group);
@@ -428,16 +428,16 @@ static int file_error_to_errno(const GError *error)
 GKeyFile *config_load(const char *path, GError **error)
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	g_autofree char *data = NULL;
 	size_t length;
 
-	if (!g_file_get_contents(path, &data, &length, &local)) {
-		error_set(error, file_error_to_errno(local), "cannot read configuration %s: %s", path, local->message);
+	if (!g_file_get_contents(path, &data, &length, &inner)) {
+		error_set(error, file_error_to_errno(inner), "cannot read configuration %s: %s", path, inner->message);
 		return NULL;
 	}
-	if (!g_key_file_load_from_data(file, data, length, G_KEY_FILE_NONE, &local)) {
-		error_set(error, EINVAL, "%s, line %u: %s", path, bad_line(data, length), local->message);
+	if (!g_key_file_load_from_data(file, data, length, G_KEY_FILE_NONE, &inner)) {
+		error_set(error, EINVAL, "%s, line %u: %s", path, bad_line(data, length), inner->message);
 		return NULL;
 	}
 	return g_steal_pointer(&file);

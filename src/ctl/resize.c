@@ -13,11 +13,11 @@
 /* Of the leaf; its parents need not be there. */
 static bool image_size(const struct ctl_arguments *arguments, uint64_t *bytes, GError **error)
 {
-	g_autoptr(GError) local = NULL;
-	g_autoptr(GPtrArray) layers = offline_info(arguments->names[0], arguments->format, arguments->layers, &local);
+	g_autoptr(GError) inner = NULL;
+	g_autoptr(GPtrArray) layers = offline_info(arguments->names[0], arguments->format, arguments->layers, &inner);
 
 	if (!layers || layers->len == 0) {
-		g_propagate_error(error, g_steal_pointer(&local));
+		g_propagate_error(error, g_steal_pointer(&inner));
 		return false;
 	}
 	*bytes = ((struct offline_layer *)layers->pdata[0])->size_bytes;

@@ -17,7 +17,7 @@ struct disk *backlog_disk(struct list *node)
 
 static struct backlogs *backlogs_of(struct disk *disk)
 {
-	return &disk->local->backlogs;
+	return &disk->pool_cache->backlogs;
 }
 
 void backlogs_init(struct backlogs *backlogs)
@@ -39,14 +39,14 @@ void migration_init(struct migration *migration)
 	list_init(&migration->waiters);
 }
 
-void migrate_kick(struct local *local)
+void migrate_kick(struct pool_cache *pool_cache)
 {
-	cache_kick(local->cache);
+	cache_kick(pool_cache->cache);
 }
 
-void migrate_note_io(struct local *local)
+void migrate_note_io(struct pool_cache *pool_cache)
 {
-	atomic_store_explicit(&local->last_io_ns, loop_now_ns(), memory_order_relaxed);
+	atomic_store_explicit(&pool_cache->last_io_ns, loop_now_ns(), memory_order_relaxed);
 }
 
 void migrate_attach(struct disk *disk)
@@ -65,7 +65,7 @@ void migrate_attach(struct disk *disk)
 	disk->migration.owned_at_ns = 0;
 	disk->migration.reason[0] = '\0';
 	g_mutex_unlock(&backlogs->lock);
-	migrate_kick(disk->local);
+	migrate_kick(disk->pool_cache);
 }
 
 void backlog_answer_drains_locked(struct migration *migration, int result)
@@ -84,7 +84,7 @@ void migrate_detach(struct disk *disk)
 {
 	struct backlogs *backlogs;
 
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return;
 	backlogs = backlogs_of(disk);
 	g_mutex_lock(&backlogs->lock);
@@ -104,25 +104,25 @@ void migrate_drain(struct disk *disk, struct drain *drain)
 	g_mutex_lock(&backlogs->lock);
 	list_append(&disk->migration.waiters, &drain->link);
 	g_mutex_unlock(&backlogs->lock);
-	migrate_kick(disk->local);
+	migrate_kick(disk->pool_cache);
 }
 
 void migrate_send_back(struct disk *disk)
 {
 	struct backlogs *backlogs;
 
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return;
 	backlogs = backlogs_of(disk);
 	g_mutex_lock(&backlogs->lock);
 	backlog_answer_drains_locked(&disk->migration, -EAGAIN);
 	g_mutex_unlock(&backlogs->lock);
-	cache_wake(disk->local->cache);
+	cache_wake(disk->pool_cache->cache);
 }
 
-void migrate_look_again(struct local *local)
+void migrate_look_again(struct pool_cache *pool_cache)
 {
-	struct backlogs *backlogs = &local->backlogs;
+	struct backlogs *backlogs = &pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
 	list_foreach(node, &backlogs->disks)
@@ -131,7 +131,7 @@ void migrate_look_again(struct local *local)
 		gate_release(backlog_disk(node));
 	}
 	g_mutex_unlock(&backlogs->lock);
-	cache_wake(local->cache);
+	cache_wake(pool_cache->cache);
 }
 
 /* Whoever urges wants to know how it is now, not how it was. */
@@ -148,7 +148,7 @@ void migrate_urge(struct disk *disk, int change)
 		disk->migration.looks++;
 	}
 	g_mutex_unlock(&backlogs->lock);
-	migrate_kick(disk->local);
+	migrate_kick(disk->pool_cache);
 }
 
 void migrate_lend_leaf(struct disk *disk, bool lent)
@@ -197,7 +197,7 @@ void backlog_get_dirty_locked(struct disk *disk, struct cache_dirty *dirty)
 
 bool migrate_is_needed(struct disk *disk)
 {
-	struct backlogs *backlogs = disk->local ? backlogs_of(disk) : NULL;
+	struct backlogs *backlogs = disk->pool_cache ? backlogs_of(disk) : NULL;
 	struct cache_dirty dirty;
 
 	if (!backlogs)
@@ -233,7 +233,7 @@ static bool fill_status_locked(struct disk *disk, struct disk_status *status)
 
 bool migrate_get_status(struct disk *disk, struct disk_status *status)
 {
-	struct backlogs *backlogs = disk->local ? backlogs_of(disk) : NULL;
+	struct backlogs *backlogs = disk->pool_cache ? backlogs_of(disk) : NULL;
 	bool all = false;
 
 	if (!backlogs)

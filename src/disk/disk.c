@@ -7,7 +7,7 @@
 #include "disk/route.h"
 
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
-		      const char *spelled, enum disk_mode mode, struct local *local)
+		      const char *spelled, enum disk_mode mode, struct pool_cache *pool_cache)
 {
 	const struct chain_link *leaf = links->pdata[0];
 	struct disk *disk = g_new0(struct disk, 1);
@@ -21,7 +21,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->spelled = g_strdup(spelled);
 	disk->configured_mode = mode;
 	disk->mode = mode;
-	disk->local = local;
+	disk->pool_cache = pool_cache;
 	disk->references = 1;
 	disk->route = &route_direct;
 	gate_init(&disk->gate, disk_io_restart, migrate_send_back);

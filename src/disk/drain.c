@@ -20,7 +20,7 @@ static uint64_t dirty_bytes_of_open(struct disk *disk)
 {
 	struct disk_status status = {0};
 
-	if (disk->local)
+	if (disk->pool_cache)
 		(void)migrate_get_status(disk, &status);
 	return status.dirty_bytes;
 }
@@ -32,7 +32,7 @@ static bool is_dirty(struct disk *disk, uint64_t until_ns)
 {
 	struct disk_status status;
 
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return false;
 	if (migrate_has_failed(disk))
 		return true;
@@ -82,7 +82,7 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 	int result = 0;
 
 	thread_assert_may_wait();
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return 0;
 	if (!disk->open && route_left_in_cache(disk)) {
 		result = disk_open(disk, true, error);
@@ -98,7 +98,7 @@ static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 {
 	if (!disk->writable)
 		return error_set(error, EROFS, "%s: is read-only, in any mode", disk->name);
-	if (mode != DISK_MODE_DIRECT && !disk->local)
+	if (mode != DISK_MODE_DIRECT && !disk->pool_cache)
 		return error_set(error, EINVAL,
 				 "%s: mode %s needs a cache: mount the pool with -o cache=FILE, on fast local storage",
 				 disk->name, disk_mode_name(mode));
@@ -130,7 +130,7 @@ static bool drain_closed(struct change *change, GError **error)
 	struct disk *disk = change->disk;
 	int result;
 
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return true;
 	migrate_lend_leaf(disk, true);
 	result = drain_open(disk, EVERYTHING, change->go_on, change->opaque, error);
@@ -169,18 +169,18 @@ int disk_set_mode(struct disk *disk, enum disk_mode mode, bool (*go_on)(void *op
 		  void *opaque, GError **error)
 {
 	struct change change = {disk, go_on, opaque};
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	int result = mode == DISK_MODE_WRITEBACK ? 0 : disk_drain(disk, go_on, opaque, error);
 
 	if (result < 0)
 		return result;
 	g_mutex_lock(&disk->open_lock);
-	if (may_change(disk, mode, &local) && mode != disk->mode && (!disk->open || change_open(&change, mode, &local)))
+	if (may_change(disk, mode, &inner) && mode != disk->mode && (!disk->open || change_open(&change, mode, &inner)))
 		disk->mode = mode;
 	g_mutex_unlock(&disk->open_lock);
-	if (!local)
+	if (!inner)
 		return 0;
-	result = error_to_errno(local);
-	g_propagate_error(error, g_steal_pointer(&local));
+	result = error_to_errno(inner);
+	g_propagate_error(error, g_steal_pointer(&inner));
 	return result;
 }

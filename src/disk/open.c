@@ -37,11 +37,11 @@ static bool open_stack(struct disk *disk, guint first, GError **error)
 {
 	if (disk->links->len <= first)
 		return true;
-	disk->stack = stack_get(disk->links, first, disk_uses_cache(disk) ? disk->local->cache : NULL, error);
+	disk->stack = stack_get(disk->links, first, disk_uses_cache(disk) ? disk->pool_cache->cache : NULL, error);
 	return disk->stack;
 }
 
-/* Every image is below the local leaf, and none is written. */
+/* Every image is below the log layer, and none is written. */
 static bool open_ephemeral(struct disk *disk, GError **error)
 {
 	if (!disk->cached && route_left_in_cache(disk))
@@ -53,7 +53,7 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 	if (!open_stack(disk, 0, error))
 		return false;
 	if (!disk->cached) {
-		disk->cached = cache_layer_new_volatile(disk->local->cache, disk->name);
+		disk->cached = cache_layer_new_volatile(disk->pool_cache->cache, disk->name);
 		disk->size_bytes = stack_size_bytes(disk->stack);
 	}
 	if (disk->cached)
@@ -67,25 +67,25 @@ static bool open_ephemeral(struct disk *disk, GError **error)
  * image is another's. */
 static bool open_leaf(struct disk *disk, bool write, GError **error)
 {
-	g_autoptr(GError) local = NULL;
-	bool ours = owner_allows_disk(disk, &local);
+	g_autoptr(GError) inner = NULL;
+	bool ours = owner_allows_disk(disk, &inner);
 	unsigned flags = (disk->writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
 			 (disk->unlocked ? IMAGE_NO_LOCK : 0);
 	const struct chain_link *leaf = disk->links->pdata[0];
 
 	if (ours || !write) {
-		g_clear_error(&local);
-		disk->leaf = chain_link_open(leaf, flags, &local);
+		g_clear_error(&inner);
+		disk->leaf = chain_link_open(leaf, flags, &inner);
 	}
 	if (!disk->leaf && disk->writable && !write &&
-	    error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY) {
-		g_clear_error(&local);
-		disk->leaf = chain_link_open(leaf, 0, &local);
+	    error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_READ_ONLY) {
+		g_clear_error(&inner);
+		disk->leaf = chain_link_open(leaf, 0, &inner);
 	}
 	if (!disk->leaf) {
 		if (ours)
-			owner_explain_disk_lock(disk, &local);
-		g_propagate_error(error, g_steal_pointer(&local));
+			owner_explain_disk_lock(disk, &inner);
+		g_propagate_error(error, g_steal_pointer(&inner));
 	}
 	return disk->leaf;
 }
@@ -169,7 +169,7 @@ static int close_or_leave(struct disk *disk)
 		return disk_close_chain(disk);
 	if (disk->route == &route_writeback)
 		cache_end_epoch(disk->cached);
-	migrate_kick(disk->local);
+	migrate_kick(disk->pool_cache);
 	return 0;
 }
 
@@ -190,32 +190,32 @@ static void count_open(struct disk *disk)
 
 int disk_open(struct disk *disk, bool write, GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	int result = 0;
 
 	thread_assert_may_wait();
 	g_mutex_lock(&disk->open_lock);
 	if (write && !disk->writable)
 		error_set(
-			&local, EROFS,
+			&inner, EROFS,
 			"%s: is read-only: another image depends on it, its image is outside the pool, or the pool is "
 			"mounted read-only",
 			disk->name);
-	else if (open_chain_once(disk, write, &local) && write && !disk->route->takes_writes(disk))
-		error_set(&local, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
-	if (!local && write)
-		begin_writing(disk, &local);
-	if (local && disk->opens == 0 && disk->open)
+	else if (open_chain_once(disk, write, &inner) && write && !disk->route->takes_writes(disk))
+		error_set(&inner, EROFS, "%s: was opened read-only, its image cannot be written", disk->name);
+	if (!inner && write)
+		begin_writing(disk, &inner);
+	if (inner && disk->opens == 0 && disk->open)
 		(void)close_or_leave(disk);
-	if (local)
-		result = error_to_errno(local);
+	if (inner)
+		result = error_to_errno(inner);
 	else
 		count_open(disk);
 	g_mutex_unlock(&disk->open_lock);
 	if (result == 0)
 		log_debug(LOG_DISK, "%s: opened in mode %s", disk->name, disk_mode_name(disk->mode));
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return result;
 }
 

@@ -25,7 +25,7 @@ static const struct chain_link *leaf_link(const struct disk *disk)
 
 static bool wants_cache(const struct disk *disk)
 {
-	return disk->local && (disk->mode == DISK_MODE_PERSISTENT || disk->mode == DISK_MODE_WRITEBACK);
+	return disk->pool_cache && (disk->mode == DISK_MODE_PERSISTENT || disk->mode == DISK_MODE_WRITEBACK);
 }
 
 static bool flush_leaf(struct disk *disk, GError **error)
@@ -53,9 +53,9 @@ static uint64_t left_of_leaf(const struct disk *disk)
 	uint8_t identity[CACHE_ID_BYTES];
 	struct cache_layer_found found = {0};
 
-	if (disk->local && !disk->cached) {
+	if (disk->pool_cache && !disk->cached) {
 		layer_identity_of(leaf_link(disk), disk->leaf, identity);
-		(void)cache_layer_find(disk->local->cache, identity, &found);
+		(void)cache_layer_find(disk->pool_cache->cache, identity, &found);
 	}
 	return found.dirty_blocks;
 }
@@ -65,7 +65,7 @@ static void open_mirror(struct disk *disk, bool writable)
 	struct cache_layer_key key;
 
 	if (wants_cache(disk) && layer_key_of(leaf_link(disk), disk->leaf, &key))
-		disk->cached = cache_layer_open(disk->local->cache, &key, writable);
+		disk->cached = cache_layer_open(disk->pool_cache->cache, &key, writable);
 	disk->route = disk->cached ? &route_persistent : &route_direct;
 }
 
@@ -87,7 +87,7 @@ static bool open_dirty_layer(void *opaque, uint64_t owned, uint64_t generation, 
 
 	if (layer_key_of(leaf_link(disk), disk->leaf, &key)) {
 		key.owned = owned;
-		disk->cached = cache_layer_open_dirty(disk->local->cache, &key, generation, &result);
+		disk->cached = cache_layer_open_dirty(disk->pool_cache->cache, &key, generation, &result);
 	}
 	return disk->cached ||
 	       error_set_errno(error, -result,
@@ -226,10 +226,10 @@ uint64_t route_left_in_cache(struct disk *disk)
 	struct cache_layer_found found = {0};
 	struct cache_layer_key key;
 
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return 0;
 	if (!layer_key_of(links->pdata[0], NULL, &key))
 		layer_identity_of(links->pdata[0], NULL, key.identity);
-	(void)cache_layer_find(disk->local->cache, key.identity, &found);
+	(void)cache_layer_find(disk->pool_cache->cache, key.identity, &found);
 	return found.dirty_blocks;
 }

@@ -61,9 +61,9 @@ static void get_status(struct disk *disk, struct disk_status *status)
 	struct cache_layer_status layer;
 	struct cache_status cache;
 
-	if (!disk->local)
+	if (!disk->pool_cache)
 		return;
-	cache_get_status(disk->local->cache, &cache);
+	cache_get_status(disk->pool_cache->cache, &cache);
 	if (cache.state == CACHE_SUSPENDED && disk->mode != DISK_MODE_DIRECT)
 		set_degraded(status, cache.reason, cache.since);
 	if (migrate_get_status(disk, status))

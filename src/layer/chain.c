@@ -223,18 +223,18 @@ bool chain_link_is_same(const struct chain_link *link, const struct stat *st)
 
 enum answer chain_link_is_there(const struct chain_link *link, GError **why)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	struct chain_file file;
 	bool same;
 
-	if (chain_file_find(&file, "", link->path, link->roots, &local)) {
+	if (chain_file_find(&file, "", link->path, link->roots, &inner)) {
 		same = file.st.st_ino == link->inode && file.st.st_dev == link->device;
 		chain_file_clear(&file);
 		return same ? ANSWER_YES : ANSWER_NO;
 	}
-	if (error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_ABSENT)
+	if (error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_ABSENT)
 		return ANSWER_NO;
-	g_propagate_error(why, g_steal_pointer(&local));
+	g_propagate_error(why, g_steal_pointer(&inner));
 	return ANSWER_UNKNOWN;
 }
 
@@ -498,12 +498,12 @@ static bool parse_word(const char *word, enum image_format *format, char **path,
 /* What the bytes of a file say counts only where nothing else is said. */
 static bool format_of_word(const struct chain_file *file, enum image_format *format, GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 
 	if (*format == IMAGE_FORMAT_NONE)
-		*format = image_probe_fd(file->fd, file->real, &local);
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
+		*format = image_probe_fd(file->fd, file->real, &inner);
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	else if (*format == IMAGE_FORMAT_NONE)
 		error_set(error, EINVAL,
 			  "layer %s: is no image that this version knows; a raw one is named .raw or .img, "

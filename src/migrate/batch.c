@@ -44,7 +44,7 @@ static struct image *put_leaf(struct disk *disk, struct image *leaf)
 /* AGAIN: it is not lent. */
 static struct image *exchange_lent(struct disk *disk, struct image *again)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 	struct image *unused;
 
 	g_mutex_lock(&backlogs->lock);
@@ -123,7 +123,7 @@ static void note_lost(struct disk *disk, const struct lost *lost)
 
 static void note_bytes(struct disk *disk, uint64_t bytes)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
 	disk->migration.batch_bytes = bytes;
@@ -171,7 +171,7 @@ static void grow_batches(struct migration *migration)
 /* Who urges a disk changes its count of failures. */
 static bool found_no_room(struct disk *disk)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 	bool found;
 
 	g_mutex_lock(&backlogs->lock);
@@ -186,7 +186,7 @@ static void set_limits(struct disk *disk, struct cache_batch_limits *limits)
 	struct cache_dirty dirty;
 	struct look look;
 
-	look_refresh(&look, disk->local);
+	look_refresh(&look, disk->pool_cache);
 	limits->data_blocks = MIN((unsigned)look.tunables.migrate_batch, disk->migration.batch_max);
 	if (look.cache.short_of_room)
 		limits->data_blocks = MIN(limits->data_blocks, SHORT_BATCH);

@@ -34,8 +34,8 @@
 
 /* All of it under the backlogs' lock. */
 struct migrator {
-	struct local *local;
-	struct backlogs *backlogs; /* the local's */
+	struct pool_cache *pool_cache;
+	struct backlogs *backlogs; /* the cache's */
 	pthread_t thread;
 	bool started;
 	bool stop;
@@ -144,7 +144,7 @@ static void end(struct migrator *migrator, struct job *job)
 	list_remove(&job->link);
 	g_mutex_unlock(&migrator->backlogs->lock);
 	g_free(job);
-	migrate_kick(migrator->local);
+	migrate_kick(migrator->pool_cache);
 }
 
 /* ---- Hands ----------------------------------------------------------------- */
@@ -300,9 +300,9 @@ static void *thread_main(void *opaque)
 	struct look look;
 
 	while (!is_stopping(migrator)) {
-		look_refresh(&look, migrator->local);
+		look_refresh(&look, migrator->pool_cache);
 		look_at_disks(migrator, &look);
-		cache_wait_work(migrator->local->cache, look.next_ns);
+		cache_wait_work(migrator->pool_cache->cache, look.next_ns);
 	}
 	return NULL;
 }
@@ -320,13 +320,13 @@ static int start(struct migrator *migrator)
 	return result;
 }
 
-struct migrator *migrator_new(struct local *local, GError **error)
+struct migrator *migrator_new(struct pool_cache *pool_cache, GError **error)
 {
 	struct migrator *migrator = g_new0(struct migrator, 1);
 	int result;
 
-	migrator->local = local;
-	migrator->backlogs = &local->backlogs;
+	migrator->pool_cache = pool_cache;
+	migrator->backlogs = &pool_cache->backlogs;
 	list_init(&migrator->queued);
 	list_init(&migrator->jobs);
 	g_cond_init(&migrator->has_jobs);
@@ -346,7 +346,7 @@ static void stop(struct migrator *migrator)
 	g_cond_broadcast(&migrator->has_jobs);
 	g_mutex_unlock(&migrator->backlogs->lock);
 	if (migrator->started) {
-		cache_kick(migrator->local->cache);
+		cache_kick(migrator->pool_cache->cache);
 		pthread_join(migrator->thread, NULL);
 	}
 	g_mutex_lock(&migrator->backlogs->lock);

@@ -23,7 +23,7 @@ static uint64_t pause_after(unsigned failures)
 
 void note_failure(struct disk *disk, int error, const char *reason)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 	struct migration *migration = &disk->migration;
 	bool first;
 
@@ -57,7 +57,7 @@ void note_error(struct disk *disk, const GError *error)
 
 void note_success(struct disk *disk)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 	unsigned failures;
 
 	g_mutex_lock(&backlogs->lock);
@@ -77,7 +77,7 @@ void note_success(struct disk *disk)
 
 void note_pause(struct disk *disk, uint64_t after_ns)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
 	disk->migration.retry_at_ns = MAX(disk->migration.retry_at_ns, loop_now_ns() + after_ns);
@@ -89,7 +89,7 @@ void note_pause(struct disk *disk, uint64_t after_ns)
  * up, and nobody else. */
 void note_end(struct disk *disk, bool lost, const char *reason)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 
 	disk->refusing = true;
 	g_mutex_lock(&backlogs->lock);

@@ -45,7 +45,7 @@ static uint64_t now_with_sleep_ns(void)
 /* *LOOKS: how often somebody has asked for a look up to now. */
 static bool is_due(struct disk *disk, uint64_t now_ns, unsigned *looks)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 	uint64_t seen_ns;
 
 	g_mutex_lock(&backlogs->lock);
@@ -58,7 +58,7 @@ static bool is_due(struct disk *disk, uint64_t now_ns, unsigned *looks)
 /* Who has asked for a look since this one began gets another. */
 static void note_seen(struct disk *disk, uint64_t now_ns, unsigned looks)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
 	if (disk->migration.looks == looks)

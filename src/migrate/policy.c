@@ -20,11 +20,11 @@
 #include "core/time.h"
 #include "disk/route.h"
 
-void look_refresh(struct look *look, struct local *local)
+void look_refresh(struct look *look, struct pool_cache *pool_cache)
 {
-	look->local = local;
-	tunables_get(local->tunables, &look->tunables);
-	cache_get_status(local->cache, &look->cache);
+	look->pool_cache = pool_cache;
+	tunables_get(pool_cache->tunables, &look->tunables);
+	cache_get_status(pool_cache->cache, &look->cache);
 	look->now_ns = loop_now_ns();
 	look->next_ns = UINT64_MAX;
 }
@@ -44,7 +44,7 @@ static bool is_full(const struct look *look)
 /* Whether DISK's dirty blocks are to go now, and with *CUT an epoch ended for it. */
 static bool is_wanted(struct look *look, struct disk *disk, const struct cache_dirty *dirty, bool *cut)
 {
-	uint64_t last_io_ns = atomic_load_explicit(&disk->local->last_io_ns, memory_order_relaxed);
+	uint64_t last_io_ns = atomic_load_explicit(&disk->pool_cache->last_io_ns, memory_order_relaxed);
 	uint64_t old_ns = dirty->oldest_ns + look->tunables.max_dirty_age * NS_PER_S;
 	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
 
@@ -123,7 +123,7 @@ static enum work choose_state_locked(struct look *look, struct disk *disk)
 
 enum work policy_choose_state(struct look *look, struct disk *disk)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 	enum work work;
 
 	g_mutex_lock(&backlogs->lock);

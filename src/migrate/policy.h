@@ -25,14 +25,14 @@ enum work {
 
 /* One look at the disks of a pool. */
 struct look {
-	struct local *local;
+	struct pool_cache *pool_cache;
 	struct disk_tunables tunables;
 	struct cache_status cache;
 	uint64_t now_ns;
 	uint64_t next_ns; /* when to look again, if nothing comes before */
 	uint64_t oldest;  /* distance of the oldest dirty block of all */
 };
-void look_refresh(struct look *look, struct local *local);
+void look_refresh(struct look *look, struct pool_cache *pool_cache);
 void look_again(struct look *look, uint64_t at_ns);
 
 /* What is to be done to DISK, which nobody works on. OPEN_LOCKED: its open_lock is

@@ -28,7 +28,7 @@ bool state_try_close(struct disk *disk)
 /* Before its layer goes, and after it has come. */
 static void set_away(struct look *look, struct disk *disk, bool away)
 {
-	struct backlogs *backlogs = &disk->local->backlogs;
+	struct backlogs *backlogs = &disk->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
 	if (disk->migration.away != away)
@@ -79,7 +79,7 @@ void state_work(struct disk *disk, enum work work)
 
 	if (!g_mutex_trylock(&disk->open_lock))
 		return;
-	look_refresh(&look, disk->local);
+	look_refresh(&look, disk->pool_cache);
 	if (policy_choose_state(&look, disk) == work) {
 		if (work == WORK_CLOSE)
 			disk_close_unused(disk);

@@ -64,14 +64,14 @@ static bool describe_parent(const char *path, const struct offline_create_option
 {
 	enum image_format format = offline_format_of(options->parent, options->parent_format, error);
 	g_autoptr(GPtrArray) links = NULL;
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	const struct chain_link *top;
 
 	if (format == IMAGE_FORMAT_NONE || !offline_owner_parent(options->parent, error))
 		return false;
-	links = offline_links(options->parent, format, options->layers, &local);
-	if (local) {
-		g_propagate_error(error, g_steal_pointer(&local));
+	links = offline_links(options->parent, format, options->layers, &inner);
+	if (inner) {
+		g_propagate_error(error, g_steal_pointer(&inner));
 		return false;
 	}
 	if (links->len >= CHAIN_DEPTH_MAX)

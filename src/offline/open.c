@@ -8,18 +8,18 @@
 
 enum image_format offline_format_of(const char *path, enum image_format format, GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 
 	if (format != IMAGE_FORMAT_NONE)
 		return format;
-	format = image_probe(path, &local);
-	if (format == IMAGE_FORMAT_NONE && !local)
-		error_set(&local, EINVAL,
+	format = image_probe(path, &inner);
+	if (format == IMAGE_FORMAT_NONE && !inner)
+		error_set(&inner, EINVAL,
 			  "%s: is no image that this version knows (raw ones are named .raw or .img, or "
 			  "said to be so with -f or -F)",
 			  path);
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return format;
 }
 
@@ -59,21 +59,21 @@ struct disk *offline_open(const char *path, enum image_format format, const char
 			  GError **error)
 {
 	bool write = mode == OPEN_TO_WRITE;
-	g_autoptr(GError) local = NULL;
-	GPtrArray *links = offline_links(path, format, layers, &local);
+	g_autoptr(GError) inner = NULL;
+	GPtrArray *links = offline_links(path, format, layers, &inner);
 	struct disk *disk = NULL;
 
-	if (!local) {
+	if (!inner) {
 		const struct chain_link *leaf = links->pdata[0];
 
 		disk = disk_new(path, write, 0, g_ptr_array_ref(links), leaf->roots, NULL, DISK_MODE_DIRECT, NULL);
 		disk->unlocked = mode == OPEN_TO_LOOK;
-		if (disk_open(disk, write, &local) < 0)
+		if (disk_open(disk, write, &inner) < 0)
 			g_clear_pointer(&disk, disk_unref);
 	}
 	g_clear_pointer(&links, g_ptr_array_unref);
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return disk;
 }
 

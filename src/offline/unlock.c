@@ -156,16 +156,16 @@ static bool write_free(const struct owner_place *place, const struct owner_recor
 
 static bool unlock_gently(const struct owner_place *place, const struct owner_record *record, GError **error)
 {
-	g_autoptr(GError) local = NULL;
-	struct image *image = lock_image(place, &local);
+	g_autoptr(GError) inner = NULL;
+	struct image *image = lock_image(place, &inner);
 	bool good = false;
 
-	owner_explain_lock(place, &local);
-	if (!local)
-		good = may_be_freed(place, record, image && image->locked, &local) && write_free(place, record, &local);
+	owner_explain_lock(place, &inner);
+	if (!inner)
+		good = may_be_freed(place, record, image && image->locked, &inner) && write_free(place, record, &inner);
 	(void)image_close(image);
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return good;
 }
 
@@ -189,18 +189,18 @@ static char *report_of(const struct owner_place *place, const struct owner_recor
 static bool read_for_unlock(const struct owner_place *place, bool force, struct owner_record *record, bool *there,
 			    GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 
 	*there = true;
-	if (owner_read(place->pool, place->name, record, &local))
+	if (owner_read(place->pool, place->name, record, &inner))
 		return true;
-	*there = error_to_errno(local) != -ENOENT;
-	if (!*there || (force && error_to_errno(local) == -EINVAL))
+	*there = error_to_errno(inner) != -ENOENT;
+	if (!*there || (force && error_to_errno(inner) == -EINVAL))
 		return true;
-	if (error_to_errno(local) == -EINVAL)
+	if (error_to_errno(inner) == -EINVAL)
 		return error_set(error, EBUSY, "%s; --force replaces it, and with it what it says of newer changes",
-				 local->message);
-	g_propagate_error(error, g_steal_pointer(&local));
+				 inner->message);
+	g_propagate_error(error, g_steal_pointer(&inner));
 	return false;
 }
 

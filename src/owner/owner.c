@@ -185,15 +185,15 @@ static bool allows(const char *pool, const char *name, const struct owner_record
 static bool read_and_judge(const char *pool, const char *name, const struct owner_self *self, bool locked,
 			   struct owner_record *record, GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 
-	if (owner_read(pool, name, record, &local))
+	if (owner_read(pool, name, record, &inner))
 		return allows(pool, name, record, self, locked, error);
-	if (error_to_errno(local) == -ENOENT)
+	if (error_to_errno(inner) == -ENOENT)
 		return true;
-	if (error_to_errno(local) == -EINVAL)
-		return refuse_damaged(pool, name, local, error);
-	g_propagate_error(error, g_steal_pointer(&local));
+	if (error_to_errno(inner) == -EINVAL)
+		return refuse_damaged(pool, name, inner, error);
+	g_propagate_error(error, g_steal_pointer(&inner));
 	return false;
 }
 
@@ -238,7 +238,7 @@ static bool may_go_unrecorded(const char *mode, const GError *error)
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
 		 uint64_t *generation, GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	struct owner_record record;
 	bool good = read_and_judge(pool, name, self, want->locked, &record, error);
 	uint64_t owned = is_cache(&record, self) ? record.generation : 0;
@@ -253,15 +253,15 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 				 name, before);
 	if (want->prepare && !want->prepare(want->opaque, owned, before + 1, error))
 		return false;
-	if (write_claim(pool, name, self, want->mode, before + 1, &local)) {
+	if (write_claim(pool, name, self, want->mode, before + 1, &inner)) {
 		*generation = before + 1;
 		return true;
 	}
-	if (may_go_unrecorded(want->mode, local)) {
-		log_warning("%s; only the image's lock tells others that it is in use", local->message);
+	if (may_go_unrecorded(want->mode, inner)) {
+		log_warning("%s; only the image's lock tells others that it is in use", inner->message);
 		return true;
 	}
-	g_propagate_error(error, g_steal_pointer(&local));
+	g_propagate_error(error, g_steal_pointer(&inner));
 	return false;
 }
 

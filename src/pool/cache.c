@@ -7,7 +7,7 @@
 #include "migrate/migrator.h"
 #include "pool/pool.h"
 
-static bool open_cache(struct local *local, const struct local_options *options, GError **error)
+static bool open_cache(struct pool_cache *pool_cache, const struct pool_cache_options *options, GError **error)
 {
 	struct cache_options cache = {
 		.path = options->cache,
@@ -17,56 +17,56 @@ static bool open_cache(struct local *local, const struct local_options *options,
 
 	if (!disk_pool_read_id(options->pool->path, cache.pool_id, error))
 		return false;
-	local->cache = cache_open(&cache, error);
-	return local->cache && cache_start(local->cache, error);
+	pool_cache->cache = cache_open(&cache, error);
+	return pool_cache->cache && cache_start(pool_cache->cache, error);
 }
 
-struct local *local_new(const struct local_options *options, GError **error)
+struct pool_cache *pool_cache_new(const struct pool_cache_options *options, GError **error)
 {
-	struct local *local = g_new0(struct local, 1);
+	struct pool_cache *pool_cache = g_new0(struct pool_cache, 1);
 
-	fetches_init(&local->fetches);
-	backlogs_init(&local->backlogs);
-	local->tunables = options->tunables;
-	local->pool = options->pool;
-	if (open_cache(local, options, error)) {
-		overflow_sweep(local->pool);
-		local_tune(local);
-		local->migrator = migrator_new(local, error);
+	fetches_init(&pool_cache->fetches);
+	backlogs_init(&pool_cache->backlogs);
+	pool_cache->tunables = options->tunables;
+	pool_cache->pool = options->pool;
+	if (open_cache(pool_cache, options, error)) {
+		overflow_sweep(pool_cache->pool);
+		pool_cache_tune(pool_cache);
+		pool_cache->migrator = migrator_new(pool_cache, error);
 	}
-	if (local->migrator)
-		return local;
-	local_free(local);
+	if (pool_cache->migrator)
+		return pool_cache;
+	pool_cache_free(pool_cache);
 	return NULL;
 }
 
-void local_tune(struct local *local)
+void pool_cache_tune(struct pool_cache *pool_cache)
 {
 	struct disk_tunables values;
 
-	tunables_get(local->tunables, &values);
-	local->copy_on_read = values.copy_on_read;
-	local->read_run_bypass = values.read_run_bypass;
-	cache_set_limits(local->cache, values.max_dirty >> BLOCK_SHIFT, values.barrier_deadline_ms * 1000 * 1000);
-	migrate_kick(local);
+	tunables_get(pool_cache->tunables, &values);
+	pool_cache->copy_on_read = values.copy_on_read;
+	pool_cache->read_run_bypass = values.read_run_bypass;
+	cache_set_limits(pool_cache->cache, values.max_dirty >> BLOCK_SHIFT, values.barrier_deadline_ms * 1000 * 1000);
+	migrate_kick(pool_cache);
 }
 
-bool local_stop(struct local *local)
+bool pool_cache_stop(struct pool_cache *pool_cache)
 {
 	struct cache_status status;
 	int result;
 
-	if (local->stopped)
+	if (pool_cache->stopped)
 		return true;
-	local->stopped = true;
+	pool_cache->stopped = true;
 	/* Its thread may have the last reference to a disk, which goes by it. */
-	migrator_free(local->migrator);
-	local->migrator = NULL;
-	result = local->cache ? cache_stop(local->cache) : 0;
-	overflow_sweep(local->pool);
+	migrator_free(pool_cache->migrator);
+	pool_cache->migrator = NULL;
+	result = pool_cache->cache ? cache_stop(pool_cache->cache) : 0;
+	overflow_sweep(pool_cache->pool);
 	if (result == 0)
 		return true;
-	cache_get_status(local->cache, &status);
+	cache_get_status(pool_cache->cache, &status);
 	if (status.dirty_blocks == 0) {
 		log_warning("the cache could not be written at the end (%s); what it lost will be read again",
 			    g_strerror(-result));
@@ -77,13 +77,13 @@ bool local_stop(struct local *local)
 	return false;
 }
 
-void local_free(struct local *local)
+void pool_cache_free(struct pool_cache *pool_cache)
 {
-	if (!local)
+	if (!pool_cache)
 		return;
-	(void)local_stop(local);
-	cache_close(local->cache);
-	fetches_clear(&local->fetches);
-	backlogs_clear(&local->backlogs);
-	g_free(local);
+	(void)pool_cache_stop(pool_cache);
+	cache_close(pool_cache->cache);
+	fetches_clear(&pool_cache->fetches);
+	backlogs_clear(&pool_cache->backlogs);
+	g_free(pool_cache);
 }

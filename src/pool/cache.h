@@ -4,19 +4,19 @@
 
 #include "disk/object.h"
 
-struct local_options {
+struct pool_cache_options {
 	const struct place *pool; /* borrowed */
 	const char *cache;	  /* NULL: an unlinked file */
 	uint64_t cache_size;
 	struct tunables *tunables; /* borrowed */
 };
 /* Opens the cache and starts its threads. NULL and ERROR. Blocks. */
-struct local *local_new(const struct local_options *options, GError **error);
+struct pool_cache *pool_cache_new(const struct pool_cache_options *options, GError **error);
 /* The tunables have changed. */
-void local_tune(struct local *local);
-/* What local_free() would wait for. False: what stays in the cache is not durable. */
-bool local_stop(struct local *local);
+void pool_cache_tune(struct pool_cache *pool_cache);
+/* What pool_cache_free() would wait for. False: what stays in the cache is not durable. */
+bool pool_cache_stop(struct pool_cache *pool_cache);
 /* Closes the cache; every disk that used it is gone. NULL is allowed. Blocks. */
-void local_free(struct local *local);
+void pool_cache_free(struct pool_cache *pool_cache);
 
 #endif

@@ -174,7 +174,7 @@ static bool hold_image(struct disk *disk, struct image **image, GError **error)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	const struct chain_link *leaf = links->pdata[0];
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	struct chain_file file;
 
 	*image = NULL;
@@ -182,14 +182,14 @@ static bool hold_image(struct disk *disk, struct image **image, GError **error)
 		return false;
 	if (!leaf->outside)
 		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0,
-				       &local);
-	if (leaf->outside || (local && error_class_of(STORE_OPEN, error_to_errno(local)) == ERROR_READ_ONLY)) {
-		g_clear_error(&local);
-		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, 0, 0, &local);
+				       &inner);
+	if (leaf->outside || (inner && error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_READ_ONLY)) {
+		g_clear_error(&inner);
+		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, 0, 0, &inner);
 	}
 	chain_file_clear(&file);
-	if (local)
-		g_propagate_error(error, g_steal_pointer(&local));
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return *image;
 }
 

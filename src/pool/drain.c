@@ -98,15 +98,15 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 		     GError **error)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
-	struct local *local = pool->local;
+	struct pool_cache *pool_cache = pool->pool_cache;
 	g_autoptr(GString) left = g_string_new(NULL);
 	g_autofree char *size = NULL;
 	struct drain_all all = {.pool = pool, .go_on = go_on, .opaque = opaque, .disks = disks, .left = left};
 
-	if (!local)
+	if (!pool_cache)
 		return true;
 	drain_each(&all);
-	cache_layer_foreach_dirty(local->cache, false, note_nameless, &all);
+	cache_layer_foreach_dirty(pool_cache->cache, false, note_nameless, &all);
 	if (left->len == 0)
 		return true;
 	size = config_format_size(all.left_bytes);
@@ -117,12 +117,12 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 
 void disk_pool_end(struct disk_pool *pool)
 {
-	struct local *local = pool->local;
+	struct pool_cache *pool_cache = pool->pool_cache;
 
-	if (!local)
+	if (!pool_cache)
 		return;
-	local->ending = true;
-	migrate_look_again(local);
+	pool_cache->ending = true;
+	migrate_look_again(pool_cache);
 }
 
 struct resume {
@@ -158,13 +158,13 @@ static void warn_of_orphan(void *opaque, const char *name, uint64_t dirty_blocks
 
 void disk_pool_resume(struct disk_pool *pool)
 {
-	struct local *local = pool->local;
+	struct pool_cache *pool_cache = pool->pool_cache;
 	struct resume resume;
 
-	if (!local)
+	if (!pool_cache)
 		return;
 	resume.disks = disk_pool_shown(pool);
-	cache_layer_foreach_dirty(local->cache, false, resume_one, &resume);
-	cache_layer_foreach_dirty(local->cache, true, warn_of_orphan, NULL);
+	cache_layer_foreach_dirty(pool_cache->cache, false, resume_one, &resume);
+	cache_layer_foreach_dirty(pool_cache->cache, true, warn_of_orphan, NULL);
 	g_ptr_array_unref(resume.disks);
 }

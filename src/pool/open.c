@@ -12,12 +12,12 @@
 static bool set_grow_command(const char *text, GError **error)
 {
 	g_auto(GStrv) argv = NULL;
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 
 	if (!text)
 		return true;
-	if (!g_shell_parse_argv(text, NULL, &argv, &local))
-		return error_set(error, EINVAL, "grow_command \"%s\": %s", text, local->message);
+	if (!g_shell_parse_argv(text, NULL, &argv, &inner))
+		return error_set(error, EINVAL, "grow_command \"%s\": %s", text, inner->message);
 	image_set_grow_command((const char *const *)argv);
 	return true;
 }
@@ -40,10 +40,10 @@ static unsigned modes_used(const struct disk_pool_options *options)
 
 #define MODES_WITH_CACHE (1u << DISK_MODE_PERSISTENT | 1u << DISK_MODE_WRITEBACK)
 
-static bool open_local(struct disk_pool *pool, const struct disk_pool_options *options, GError **error)
+static bool open_cache(struct disk_pool *pool, const struct disk_pool_options *options, GError **error)
 {
 	unsigned used = modes_used(options);
-	struct local_options local = {
+	struct pool_cache_options cache = {
 		.pool = pool_place(pool),
 		.cache = options->cache,
 		.cache_size = options->cache_size,
@@ -56,8 +56,8 @@ static bool open_local(struct disk_pool *pool, const struct disk_pool_options *o
 		if (used & 1u << mode & MODES_WITH_CACHE && !options->cache)
 			return error_set(error, EINVAL, "mode %s needs a cache: -o cache=FILE, on fast local storage",
 					 disk_mode_name(mode));
-	pool->local = local_new(&local, error);
-	return pool->local;
+	pool->pool_cache = pool_cache_new(&cache, error);
+	return pool->pool_cache;
 }
 
 /* What others left is swept only where this pool will write as well. */
@@ -66,8 +66,8 @@ static void init_owner(struct disk_pool *pool, const struct disk_pool_options *o
 	uint8_t cache_id[OWNER_ID_BYTES] = {0};
 
 	_Static_assert(OWNER_ID_BYTES == CACHE_ID_BYTES, "a cache's identity");
-	if (pool->local)
-		cache_get_id(pool->local->cache, cache_id);
+	if (pool->pool_cache)
+		cache_get_id(pool->pool_cache->cache, cache_id);
 	owner_self_init(&pool->owner, options->cache, options->cache ? cache_id : NULL);
 	if (!options->read_only && modes_used(options) != 1u << DISK_MODE_EPHEMERAL)
 		owner_sweep(disk_pool_path(pool));
@@ -102,7 +102,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	};
 	if (set_grow_command(options->grow_command, error))
 		pool->roots = chain_roots_new(options->path, options->layers, error);
-	if (pool->roots && open_local(pool, options, error)) {
+	if (pool->roots && open_cache(pool, options, error)) {
 		init_owner(pool, options);
 		if (look_first(pool, error)) {
 			disk_pool_resume(pool);
@@ -123,7 +123,7 @@ bool disk_pool_stop(struct disk_pool *pool)
 	g_mutex_unlock(&pool->lock);
 	g_hash_table_destroy(disks);
 	disk_await_disposals();
-	return !pool->local || local_stop(pool->local);
+	return !pool->pool_cache || pool_cache_stop(pool->pool_cache);
 }
 
 int disk_pool_leave(struct disk_pool *pool, uint64_t patience_ns, uint64_t *left_bytes)
@@ -132,10 +132,10 @@ int disk_pool_leave(struct disk_pool *pool, uint64_t patience_ns, uint64_t *left
 	int result;
 
 	*left_bytes = 0;
-	if (!pool->local)
+	if (!pool->pool_cache)
 		return 0;
-	result = cache_leave(pool->local->cache, patience_ns);
-	cache_get_status(pool->local->cache, &status);
+	result = cache_leave(pool->pool_cache->cache, patience_ns);
+	cache_get_status(pool->pool_cache->cache, &status);
 	*left_bytes = status.dirty_blocks << BLOCK_SHIFT;
 	return status.dirty_blocks > 0 ? result : 0;
 }
@@ -146,7 +146,7 @@ void disk_pool_close(struct disk_pool *pool)
 		return;
 	g_hash_table_destroy(pool->disks);
 	disk_await_disposals();
-	local_free(pool->local);
+	pool_cache_free(pool->pool_cache);
 	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);
 	scan_known_free(pool->known);

@@ -43,7 +43,7 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 		disk_ref(disk);
 	} else {
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
-				pool->roots, found->spelled, found->mode, pool->local);
+				pool->roots, found->spelled, found->mode, pool->pool_cache);
 		disk->owner = &pool->owner;
 	}
 	/* The key is the disk's own, so it goes with the disk. */
@@ -258,8 +258,8 @@ bool disk_pool_set_tunable(struct disk_pool *pool, const char *key, const char *
 {
 	bool good = tunables_set(pool->tunables, key, value, error);
 
-	if (good && pool->local)
-		local_tune(pool->local);
+	if (good && pool->pool_cache)
+		pool_cache_tune(pool->pool_cache);
 	return good;
 }
 

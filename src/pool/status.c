@@ -22,13 +22,13 @@ static void add_state(GString *text, const struct cache_status *status)
 
 char *disk_pool_cache_text(struct disk_pool *pool)
 {
-	struct local *local = pool->local;
-	GString *text = local ? g_string_new(NULL) : NULL;
+	struct pool_cache *pool_cache = pool->pool_cache;
+	GString *text = pool_cache ? g_string_new(NULL) : NULL;
 	struct cache_status status;
 
-	if (!local)
+	if (!pool_cache)
 		return NULL;
-	cache_get_status(local->cache, &status);
+	cache_get_status(pool_cache->cache, &status);
 	add_state(text, &status);
 	add_size(text, "size_bytes", status.size_bytes);
 	add_size(text, "segments", status.segments);

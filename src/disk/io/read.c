@@ -29,8 +29,8 @@ static void run_set_transfer(struct run *run, struct image *image, uint64_t bloc
 struct image_extent io_read_image(struct run *run, struct image *image, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	run_set_transfer(run, image, block, limit, buffer);
-	if (run->owner->disk->local)
-		migrate_note_io(run->owner->disk->local);
+	if (run->owner->disk->pool_cache)
+		migrate_note_io(run->owner->disk->pool_cache);
 	return image_read(&run->io);
 }
 
@@ -40,7 +40,7 @@ static void fetched(struct image_io *image_io, int result)
 {
 	struct run *run = container_of(image_io, struct run, io);
 
-	fetch_end(&run->owner->disk->local->fetches, &run->fetch, result == 0 ? image_io->buffer : NULL);
+	fetch_end(&run->owner->disk->pool_cache->fetches, &run->fetch, result == 0 ? image_io->buffer : NULL);
 	io_run_finished(run, result);
 }
 
@@ -134,7 +134,7 @@ struct image_extent io_extent_of(struct cache_extent cached)
 
 static bool copies(const struct disk_io *io)
 {
-	if (!io->disk->local->copy_on_read)
+	if (!io->disk->pool_cache->copy_on_read)
 		return false;
 	if (io->bypass)
 		counter_add(cache_bypasses, 1);
@@ -158,7 +158,7 @@ static struct image_extent read_fetched(struct run *run, struct image *image, st
 static struct image_extent fetch(struct run *run, struct image *image, struct cache_layer *layer, uint64_t block,
 				 uint64_t limit, uint8_t *buffer)
 {
-	struct fetches *fetches = &run->owner->disk->local->fetches;
+	struct fetches *fetches = &run->owner->disk->pool_cache->fetches;
 	struct image_extent extent;
 	struct cache_extent cached;
 
@@ -175,7 +175,7 @@ static struct image_extent fetch(struct run *run, struct image *image, struct ca
 		return read_fetched(run, image, layer, block, cached.blocks, buffer);
 	}
 	fetch_shorten(fetches, &run->fetch, cached.blocks);
-	migrate_note_io(run->owner->disk->local);
+	migrate_note_io(run->owner->disk->pool_cache);
 	run_set_transfer(run, image, block, cached.blocks, buffer);
 	run->io.done = fetched;
 	extent = image_read(&run->io);

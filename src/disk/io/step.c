@@ -64,7 +64,7 @@ enum step io_wait_for_cache(struct disk_io *io, bool dirty)
 	run->room.task.run = room_found;
 	run->room.dirty = dirty;
 	io->pending++;
-	cache_wait(io->disk->local->cache, &run->room);
+	cache_wait(io->disk->pool_cache->cache, &run->room);
 	return STEP_WAIT;
 }
 

@@ -69,7 +69,7 @@ static bool is_long_run(const struct disk_io *io)
 	g_mutex_lock(&disk->lock);
 	bytes = streams_note(&disk->streams, io->offset, io->length);
 	g_mutex_unlock(&disk->lock);
-	return bytes > disk->local->read_run_bypass;
+	return bytes > disk->pool_cache->read_run_bypass;
 }
 
 /* IO is in work. */

@@ -22,7 +22,7 @@ static struct image_extent read_blocks(struct run *run, uint64_t block, uint64_t
 	return io_read_image(run, overflow, block, cached.blocks, buffer);
 }
 
-/* What the local leaf of an ephemeral disk has. */
+/* What the log layer of an ephemeral disk has. */
 static struct image_extent extent_of(struct disk *disk, uint64_t block, uint64_t limit)
 {
 	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);

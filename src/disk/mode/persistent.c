@@ -22,7 +22,7 @@ enum step phase_forget(struct disk_io *io)
 	}
 	if (blocks == 0)
 		return STEP_NEXT;
-	fetch_cancel(&io->disk->local->fetches, io->disk->cached, first, blocks);
+	fetch_cancel(&io->disk->pool_cache->fetches, io->disk->cached, first, blocks);
 	return cache_forget(io->disk->cached, first, blocks) == -EAGAIN ? io_wait_for_cache(io, false) : STEP_NEXT;
 }
 
@@ -34,7 +34,7 @@ static enum step phase_mirror(struct disk_io *io)
 	if (io->result < 0)
 		return phase_forget(io);
 	if (io->stage == 0) {
-		fetch_cancel(&io->disk->local->fetches, io->disk->cached, io->first_block, io->blocks);
+		fetch_cancel(&io->disk->pool_cache->fetches, io->disk->cached, io->first_block, io->blocks);
 		io->next_block = io->first_block;
 		io->stage = 1;
 	}

@@ -52,12 +52,12 @@ static enum step send_back(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
 
-	if (disk->local->ending) {
+	if (disk->pool_cache->ending) {
 		io->result = -EIO;
 		return STEP_NEXT;
 	}
 	(void)io_park(io);
-	if (disk->local->ending)
+	if (disk->pool_cache->ending)
 		gate_release(disk);
 	return STEP_WAIT;
 }
@@ -65,10 +65,10 @@ static enum step send_back(struct disk_io *io)
 /* The cache is suspended: the migrator is told. */
 static enum step park(struct disk_io *io)
 {
-	struct local *local = io->disk->local;
+	struct pool_cache *pool_cache = io->disk->pool_cache;
 	enum step step = send_back(io);
 
-	migrate_kick(local);
+	migrate_kick(pool_cache);
 	return step;
 }
 
@@ -78,11 +78,11 @@ static enum step wait_for_room(struct disk_io *io, bool dirty)
 	struct disk *disk = io->disk;
 	enum step step;
 
-	if (gate_is_closing(disk) || disk->local->ending)
+	if (gate_is_closing(disk) || disk->pool_cache->ending)
 		return send_back(io);
 	step = io_wait_for_cache(io, dirty);
-	if (gate_is_closing(disk) || disk->local->ending)
-		cache_wake(disk->local->cache);
+	if (gate_is_closing(disk) || disk->pool_cache->ending)
+		cache_wake(disk->pool_cache->cache);
 	return step;
 }
 
@@ -92,9 +92,9 @@ static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit,
 	int64_t n;
 
 	n = cache_put(disk->cached, block, limit, buffer, true);
-	migrate_note_io(disk->local);
+	migrate_note_io(disk->pool_cache);
 	if (n > 0) {
-		fetch_cancel(&disk->local->fetches, disk->cached, block, (uint64_t)n);
+		fetch_cancel(&disk->pool_cache->fetches, disk->cached, block, (uint64_t)n);
 		return (uint64_t)n;
 	}
 	if (n == -EAGAIN)
@@ -116,8 +116,8 @@ static enum step phase_zero_dirty(struct disk_io *io)
 	if (io->pending)
 		return STEP_WAIT;
 	result = cache_put_zero(disk->cached, io->inner_first, io->inner_end - io->inner_first);
-	fetch_cancel(&disk->local->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
-	migrate_note_io(disk->local);
+	fetch_cancel(&disk->pool_cache->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
+	migrate_note_io(disk->pool_cache);
 	if (result == -EAGAIN)
 		return wait_for_room(io, true);
 	if (result == -ENOSPC)
@@ -196,7 +196,7 @@ static enum step phase_drain(struct disk_io *io)
 	io->stage = DRAIN_UNDER_WAY;
 	io->pending++;
 	migrate_drain(io->disk, &run->drain);
-	if (gate_is_closing(io->disk) || io->disk->local->ending)
+	if (gate_is_closing(io->disk) || io->disk->pool_cache->ending)
 		migrate_send_back(io->disk);
 	return STEP_WAIT;
 }

@@ -84,9 +84,9 @@ static bool write_back(struct leaf *leaf, GError **error)
 bool leaf_check(const char *path, bool repair, image_finding finding, void *opaque, struct image_check_result *result,
 		GError **error)
 {
-	g_autoptr(GError) local = NULL;
+	g_autoptr(GError) inner = NULL;
 	struct leaf_report report = {
-		.finding = finding, .opaque = opaque, .repairing = repair, .error = &local, .path = path};
+		.finding = finding, .opaque = opaque, .repairing = repair, .error = &inner, .path = path};
 	struct leaf *leaf =
 		leaf_load(IMAGE_BY_PATH, path, repair ? IMAGE_WRITABLE : IMAGE_NO_LOCK | IMAGE_NO_DIRECT, &report);
 	bool good = leaf;
@@ -98,20 +98,20 @@ bool leaf_check(const char *path, bool repair, image_finding finding, void *opaq
 		if (repair)
 			repair_redo(leaf, &report);
 		count_chunks(leaf, result);
-		good = !local;
+		good = !inner;
 		result->bad_header_copies = report.bad_copies;
 		if (good && repair && (report.damages || report.bad_copies || result->owed_extents))
-			good = write_back(leaf, &local);
+			good = write_back(leaf, &inner);
 		if (good && repair)
 			result->repaired = report.damages;
 	}
 	if (!leaf && report.damages && !repair && !report.no_memory) {
-		finding(opaque, false, local->message);
+		finding(opaque, false, inner->message);
 		good = true;
 	}
 	result->damages = report.damages;
 	leaf_free(leaf);
 	if (!good)
-		g_propagate_error(error, g_steal_pointer(&local));
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return good;
 }

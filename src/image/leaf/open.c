@@ -65,21 +65,21 @@ static int leaf_begin_writing(struct image *image)
 
 static struct image *leaf_open(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error)
 {
-	g_autoptr(GError) local = NULL;
-	struct leaf_report report = {.path = path, .error = &local};
+	g_autoptr(GError) inner = NULL;
+	struct leaf_report report = {.path = path, .error = &inner};
 	struct leaf *leaf = NULL;
 	int result;
 
 	if (base_offset)
-		error_set(&local, EINVAL, "%s: only a raw image can begin at an offset", path);
+		error_set(&inner, EINVAL, "%s: only a raw image can begin at an offset", path);
 	else
 		leaf = leaf_load(fd, path, flags, &report);
 	if (leaf && leaf->image.writable && (result = leaf_redo_finish(leaf)) < 0) {
-		error_set_errno(&local, -result, "%s: a batch that was interrupted cannot be finished", path);
+		error_set_errno(&inner, -result, "%s: a batch that was interrupted cannot be finished", path);
 		g_clear_pointer(&leaf, leaf_free);
 	}
 	if (!leaf) {
-		g_propagate_error(error, g_steal_pointer(&local));
+		g_propagate_error(error, g_steal_pointer(&inner));
 		return NULL;
 	}
 	leaf->image.ops = &leaf_image_ops;
