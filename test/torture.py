@@ -22,6 +22,9 @@ DEADLINE = float(os.environ.get("LEAFDISK_TORTURE_DEADLINE", 0))
 MODES = ("direct", "persistent", "writeback", "ephemeral")
 STORES = ("normal", "slow", "erring")
 SLOW_MS = 20
+# The kernel lets one process at a time change a directory, and a slow store takes a second for each
+# name: with more of them all processes would soon stand there, and none would read or write.
+SLOW_MAKERS = 4
 # One system call on an erring store in so many fails, besides the fault points.
 ODDS = 97
 
@@ -222,7 +225,8 @@ class Torture:
     def load(self, live, seed, *options):
         # Without a cache there is one mode, and an ephemeral disk in use keeps its own.
         modes = ["direct", "persistent", "writeback"] if self.mode in ("persistent", "writeback") else [self.mode]
-        words = [f"seed={seed}", f"mode={self.mode}", f"modes={':'.join(modes)}", "create=1", *options]
+        words = [f"seed={seed}", f"mode={self.mode}", f"modes={':'.join(modes)}",
+                 f"makers={SLOW_MAKERS if self.store == 'slow' else WORKERS}", *options]
         if self.store == "erring":
             words.append(f"gate={self.gate}")
         return Load(self.binary, self.state, live, self.deadline(), *words).start()

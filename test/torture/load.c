@@ -406,7 +406,7 @@ static uint64_t number_option(char **arguments, const char *name)
 	return value ? strtoull(value, NULL, 10) : 0;
 }
 
-/* Options: mode= modes=A:B leafctl= create=1 seed= operations= seconds= gate= */
+/* Options: mode= modes=A:B leafctl= makers= seed= operations= seconds= gate= */
 static int command_run(struct state *state, const char *mount, char **options)
 {
 	static const char *modes[MODES_MAX + 1];
@@ -416,7 +416,7 @@ static int command_run(struct state *state, const char *mount, char **options)
 
 	settings.home_mode = option(options, "mode", NULL);
 	settings.leafctl = option(options, "leafctl", NULL);
-	settings.create = number_option(options, "create");
+	settings.makers = (unsigned)number_option(options, "makers");
 	settings.seed = number_option(options, "seed");
 	settings.operations = number_option(options, "operations");
 	for (char *mode = list ? strtok(list, ":") : NULL; mode && count < MODES_MAX; mode = strtok(NULL, ":"))

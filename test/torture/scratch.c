@@ -173,7 +173,7 @@ void operation_scratch(struct worker *worker)
 	static void (*const steps[])(struct worker *) = {rename_scratch, scratch_remove};
 	uint64_t step = worker_random(worker, 5);
 
-	if (!worker->settings->create)
+	if (worker->number >= worker->settings->makers)
 		return;
 	if (!worker->scratch.name[0])
 		create(worker);
