@@ -13,7 +13,7 @@ struct settings {
 	const char *leafctl;
 	const char *home_mode;
 	const char *const *modes; /* that a disk may have for a while, NULL at the end */
-	unsigned makers; /* so many of the processes have disks of their own */
+	unsigned makers;	  /* so many of the processes have disks of their own */
 	uint64_t seed;
 	uint64_t operations; /* of each process; 0: until it is told to stop */
 };
