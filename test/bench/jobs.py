@@ -1,4 +1,5 @@
 """The jobs: what is measured, on which stage, and in which figures."""
+import contextlib
 import os
 import statistics
 import time
@@ -23,6 +24,8 @@ UNTAR_DELAY_MS = 10
 SERIES_MS = 100
 SUSTAINED = 4   # times the small cache, once it is full
 BURST = 2
+LAYERS = 16  # of a long chain
+DISKS = 2000  # of a large pool
 PARTS = 8   # of the size: over a slow store it would take long to make all of it warm
 
 
@@ -39,6 +42,9 @@ FIGURES = {
     "stall": Figure("ms", "longest time without a completed write, ms", "less"),
     "seconds": Figure("s", "seconds", "less"),
     "cpu": Figure("s/GiB", "CPU seconds of the daemon per GiB", "less"),
+    "listed": Figure("s", "seconds until ls shows all disks", "less"),
+    "kib_shown": Figure("KiB", "memory for each disk that is shown, KiB (RSS)", "less"),
+    "kib_opened": Figure("KiB", "and more for each that is open, KiB (RSS)", "less"),
     "pss": Figure("MiB", "memory of the daemon, MiB (PSS)", "less"),
     "rss": Figure("MiB", "memory of the daemon, MiB (RSS)", "less"),
     "first": Figure("s", "seconds for the first clone", "less"),
@@ -63,6 +69,7 @@ class Job:
     quick_cache: bool = False   # with --quick too
     writeback: bool = False     # is also for writeback mode
     peers: bool = True          # is for every other system that can do it
+    only_cache: bool = False    # means nothing without a cache
 
     def writes(self):
         return False
@@ -104,8 +111,8 @@ class FioJob(Job):
 
 
 @dataclass(frozen=True)
-class StoreReadJob(FioJob):
-    """Random reads of a part of the disk. Either all of it is in the cache, and
+class CacheReadJob(FioJob):
+    """Random reads of a disk, or a part of it. Either all of it is in the cache, and
     the sample counts only if nothing came from the layers; or nothing is, as the
     cache is new and no block is read twice."""
 
@@ -269,16 +276,45 @@ class GitStatusJob(Job):
 
 @dataclass(frozen=True)
 class MountJob(Job):
-    """From the daemon's start until each disk has been looked at with stat."""
+    """From the daemon's start until its mount lists all disks, and until each has
+    been looked at with stat."""
 
     def measure(self, rig, system):
         images, directory = rig.stages.images(system, self.stage)
         begin = time.monotonic()
         with system.serve(self.stage, rig.storage, images, directory) as served:
+            figures = {"listed": time.monotonic() - begin} if served.list_disks() else {}
             served.check_live()
-            seconds = time.monotonic() - begin
-            return {"seconds": seconds, "pss": accounting.memory_bytes(served.pids, "Pss") / MIB,
+            figures["seconds"] = time.monotonic() - begin
+            return {**figures, "pss": accounting.memory_bytes(served.pids, "Pss") / MIB,
                     "rss": accounting.memory_bytes(served.pids, "Rss") / MIB}
+
+
+@dataclass(frozen=True)
+class MemoryJob(Job):
+    """What a disk adds to the daemon: to the memory with one disk when it is shown,
+    and to that when it is opened and read from."""
+
+    def measure(self, rig, system):
+        with self.shown(rig, system, replace(self.stage, disks=1)) as served:
+            one = self.resident(served)
+        with self.shown(rig, system, self.stage) as served:
+            idle = self.resident(served)
+            with served.held_open(self.stage.disks):
+                opened = self.resident(served)
+        return {"kib_shown": (idle - one) / (self.stage.disks - 1), "kib_opened": (opened - idle) / self.stage.disks}
+
+    @staticmethod
+    @contextlib.contextmanager
+    def shown(rig, system, stage):
+        images, directory = rig.stages.images(system, stage)
+        with system.serve(stage, rig.storage, images, directory) as served:
+            served.check_live()
+            yield served
+
+    @staticmethod
+    def resident(served):
+        return accounting.memory_bytes(served.pids, "Rss") / accounting.KIB
 
 
 @dataclass(frozen=True)
@@ -313,6 +349,12 @@ def four_kib_jobs():
                  pattern="randwrite", flushes=True, options=(*STEADY, "--fsync=1"))
 
 
+def warm_jobs():
+    for depth in (1, 32):
+        yield CacheReadJob(f"warm-{depth}", f"4 KiB random read, depth {depth}, all cached", CLONE, with_cache=True,
+                           only_cache=True, depth=depth, options=STEADY)
+
+
 def outrun_jobs():
     """More than a cache holds."""
     options = {"writeback": True, "peers": False, "pattern": "randwrite", "depth": 32, "options": ("--norandommap",)}
@@ -338,9 +380,11 @@ def large_jobs():
 
 
 def chain_jobs():
-    for layers in (1, 4, 16, 64):
+    yield FioJob(f"chain-{LAYERS}-1", f"4 KiB read, depth 1, chain of {LAYERS}", Stage(depth=LAYERS),
+                 options=STEADY)
+    for layers in (1, 4, LAYERS, 64):
         yield FioJob(f"chain-{layers}", f"4 KiB read, depth 32, chain of {layers}", Stage(depth=layers), depth=32,
-                     options=STEADY, long=layers > 16)
+                     options=STEADY, long=layers > LAYERS)
 
 
 def eight_jobs():
@@ -358,15 +402,15 @@ def store_jobs():
     """The same reads of a base on the local disk stand next to those of the
     store, so that both are measured within seconds."""
     for depth in (1, 32):
-        yield StoreReadJob(f"near-{depth}", f"an eighth of it: 4 KiB read, depth {depth}", Stage(parts=PARTS),
+        yield CacheReadJob(f"near-{depth}", f"an eighth of it: 4 KiB read, depth {depth}", Stage(parts=PARTS),
                            over_store=True, with_cache=True, quick_cache=depth > 1, long=depth == 1, depth=depth,
                            options=STEADY)
         for delay in DELAYS_MS:
             quick = depth > 1 and delay == DELAYS_MS[0]
-            yield StoreReadJob(f"store-{delay}-warm-{depth}", f"store + {delay} ms: warm read, depth {depth}",
+            yield CacheReadJob(f"store-{delay}-warm-{depth}", f"store + {delay} ms: warm read, depth {depth}",
                                Stage(parts=PARTS, delay_ms=delay), over_store=True, with_cache=True,
                                quick_cache=quick, long=not quick, depth=depth, options=STEADY)
-            yield StoreReadJob(f"store-{delay}-cold-{depth}", f"store + {delay} ms: cold read, depth {depth}",
+            yield CacheReadJob(f"store-{delay}-cold-{depth}", f"store + {delay} ms: cold read, depth {depth}",
                                Stage(parts=PARTS, delay_ms=delay, fresh=True), over_store=True, with_cache=True,
                                long=True, depth=depth)
     for delay in DELAYS_MS:
@@ -382,11 +426,13 @@ def whole_system_jobs():
     yield StoreUntarJob(f"store-{UNTAR_DELAY_MS}-untar", f"untar, pool in a store + {UNTAR_DELAY_MS} ms",
                         replace(TREE, pool_delay_ms=UNTAR_DELAY_MS), over_store=True, writeback=True)
     yield GitStatusJob("git-status", "git status on ext4, cold", TREE, on_overlay=True)
-    for disks in (1, 100, 2000):
+    for disks in (1, 100, DISKS):
         yield MountJob(f"mount-{disks}", f"mount, number of disks: {disks}", Stage(disks=disks, unused=True),
                        daemon=True, long=disks > 100)
+    yield MemoryJob("memory", f"memory for each of {DISKS} disks", Stage(disks=DISKS, unused=True), daemon=True,
+                    with_cache=True, long=True)
     yield IdleJob("idle", "disk open, no I/O", CLONE, daemon=True, with_cache=True)
 
 
-JOBS = (*four_kib_jobs(), *outrun_jobs(), *cached_jobs(), *large_jobs(), *chain_jobs(), *eight_jobs(), *loop_jobs(),
+JOBS = (*four_kib_jobs(), *warm_jobs(), *outrun_jobs(), *cached_jobs(), *large_jobs(), *chain_jobs(), *eight_jobs(), *loop_jobs(),
         *store_jobs(), *whole_system_jobs())

@@ -66,12 +66,14 @@ def is_worse(figure, ratio):
 def compared_lines(jobs, results):
     rows = list(compared(jobs, results))
     if rows:
-        yield "This build, times the baseline (medians of the ratios in each round):"
+        yield "This build, times the baseline: before, now, the median of the ratios in each round, and their quartiles:"
     for job, figure, system, ratio in rows:
         values = f"{number(results.median(job.name, figure, system.replace(OURS, BEFORE, 1))):>8}" \
                  f"{number(results.median(job.name, figure, system)):>8}"
         verdict = f"worse by more than {NOISE:.0%}" if is_worse(figure, ratio) else ""
-        yield f"  {system:20} {job.name:22} {FIGURES[figure].unit:6} {values} {ratio:6.3f}  {verdict}".rstrip()
+        spread = results.spread(job.name, figure, system, system.replace(OURS, BEFORE, 1))
+        quartiles = "{:.3f} to {:.3f}".format(*spread) if spread else ""
+        yield f"  {system:20} {job.name:22} {figure:10} {values} {ratio:6.3f}  {quartiles:16} {verdict}".rstrip()
 
 
 def left_out_lines(results):

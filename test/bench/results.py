@@ -1,6 +1,8 @@
 """The samples of a run, and medians over its rounds."""
 import statistics
 
+SPREAD_ROUNDS = 4
+
 
 class Results:
     def __init__(self):
@@ -28,10 +30,21 @@ class Results:
 
     def ratio(self, job, figure, system, reference, reference_job=None):
         """Median of the ratios within each round to the REFERENCE system."""
+        ratios = self.ratios(job, figure, system, reference, reference_job)
+        return statistics.median(ratios) if ratios else None
+
+    def ratios(self, job, figure, system, reference, reference_job=None):
         values = self.values(job, figure, system)
         references = self.values(reference_job or job, figure, reference)
-        ratios = [value / references[number] for number, value in values.items() if references.get(number)]
-        return statistics.median(ratios) if ratios else None
+        return [value / references[number] for number, value in values.items() if references.get(number)]
+
+    def spread(self, job, figure, system, reference):
+        """The quartiles of these ratios; None where there are too few."""
+        ratios = self.ratios(job, figure, system, reference)
+        if len(ratios) < SPREAD_ROUNDS:
+            return None
+        low, _, high = statistics.quantiles(ratios, n=4)
+        return low, high
 
     def figures(self):
         """Each figure that was measured, in the order of the first samples."""

@@ -7,12 +7,15 @@ block by an exception does the same, keep() makes it stay.
 import contextlib
 import json
 import os
+import sys
 
 import cleanup
 from programs import Broken, Daemon, run, wait_until
 
 STAT_SECONDS = 20
 HOLD_SECONDS = 900
+OPEN_SECONDS = 300
+HOLD_OPEN = os.path.join(os.path.dirname(os.path.realpath(__file__)), "hold_open.py")
 
 
 def mount_table():
@@ -112,6 +115,15 @@ class Served:
             return condition()
         wait_until(ready, what, timeout)
 
+    def list_disks(self):
+        """Until `ls` shows them all, where they are in one directory of the mount."""
+        places = {os.path.dirname(disk) for disk in self.disks}
+        if len(places) != 1 or not places <= self.fronts:
+            return False
+        names = {os.path.basename(disk) for disk in self.disks}
+        self.wait(lambda: names <= set(run("ls", *places).split("\n")), f"{names.pop()} and others to be listed")
+        return True
+
     def counters(self):
         """What leafdisk has counted; nothing for another system."""
         for point in self.fronts:
@@ -141,15 +153,15 @@ class Served:
         return self.root
 
     @contextlib.contextmanager
-    def held_open(self):
-        """As a guest does it. The program ends with the bench, and by itself."""
-        command = 'exec <"$0" && head -c 4096 >/dev/null && echo open && exec sleep "$1"'
+    def held_open(self, disks=1):
+        """As guests do it, the first so many. The program ends with the bench, and
+        by itself."""
         log = os.path.join(self.directory, "holder.log")
         with open(log, "wb"):
             pass
-        holder = Daemon(["sh", "-c", command, self.disks[0], HOLD_SECONDS], log)
+        holder = Daemon([sys.executable, HOLD_OPEN, HOLD_SECONDS, *self.disks[:disks]], log)
         try:
-            wait_until(lambda: os.path.getsize(log) > 0, f"{self.disks[0]} to be opened")
+            wait_until(lambda: os.path.getsize(log) > 0, f"{self.disks[0]} to be opened", OPEN_SECONDS)
             yield
             holder.check_running()
         finally:

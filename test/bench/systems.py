@@ -60,6 +60,8 @@ class System:
             return "the 4 KiB jobs through a loop device are for raw, leafdisk and qemu-storage-daemon"
         if job.over_store and not self.over_store:
             return "the jobs about a slow store are for the store itself and leafdisk"
+        if job.only_cache and not self.cached:
+            return "it has no cache"
         if not job.peers and not self.peer:
             return "what outruns a cache is for raw, leafdisk writeback and qemu-storage-daemon"
         return None
