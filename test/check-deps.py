@@ -22,7 +22,7 @@ ALLOWED = {
     "image": BELOW_IMAGE | {"format"},
     "cache": BELOW_IMAGE | {"format"},
     "owner": {"core"},
-    "layer": BELOW_IMAGE | {"image", "cache"},
+    "layer": BELOW_IMAGE | {"image", "cache", "owner"},
     "disk": BELOW_IMAGE | {"image", "cache", "owner", "layer"},
     "migrate": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk"},
     "pool": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "migrate"},

@@ -8,38 +8,19 @@
 #include "aio/queue.h"
 #include "cache/block.h"
 #include "cache/writeback.h"
-#include "layer/chain.h"
 #include "core/pool.h"
 #include "disk/disk.h"
-#include "layer/fetch.h"
 #include "disk/gate.h"
 #include "disk/lane.h"
-#include "image/image.h"
-#include "disk/backlog.h"
 #include "disk/range_lock.h"
-#include "layer/map.h"
 #include "disk/streams.h"
-#include "core/workers.h"
+#include "layer/layer.h"
+#include "layer/map.h"
+#include "layer/overflow.h"
+#include "layer/pool_cache.h"
+#include "layer/read.h"
 
-struct migrator;
-struct owner_self;
 struct route;
-
-/* What the disks of a pool share to use its cache. */
-struct pool_cache {
-	struct cache *cache;
-	struct fetches fetches;
-	struct backlogs backlogs;
-	struct migrator *migrator;
-	struct tunables *tunables; /* the pool's */
-	/* Copies of tunables, for the data path. */
-	_Atomic bool copy_on_read;
-	_Atomic uint64_t read_run_bypass; /* bytes */
-	_Atomic uint64_t last_io_ns;	  /* loop_now_ns() of the last write to the cache or read from the pool */
-	bool stopped;			  /* pool_cache_stop() was called */
-	_Atomic bool ending;		  /* nobody waits for the pool or the cache any more */
-	const struct place *pool;	  /* whose owner frees it after this */
-};
 
 struct disk {
 	/* Constant. */
@@ -48,8 +29,7 @@ struct disk {
 	bool writable;
 	uint64_t id;
 	enum disk_mode configured_mode;
-	struct pool_cache *pool_cache;	/* NULL: no cache; the pool's */
-	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
+	struct pool_cache *pool_cache; /* NULL: no cache; the pool's */
 	_Atomic unsigned references;
 	struct loop_work disposal; /* once there is none */
 
@@ -63,38 +43,28 @@ struct disk {
 	char *spelled; /* the configured stack, NULL: by the headers */
 	bool unlocked; /* only looked at: no lock on the leaf */
 	_Atomic unsigned opens;
-	_Atomic bool was_opened;   /* ever */
-	_Atomic bool open;	   /* the chain: also without opens, while something is dirty */
-	uint64_t owner_generation; /* of the claim; 0: none */
+	_Atomic bool was_opened; /* ever */
+	_Atomic bool open;	 /* the chain: also without opens, while something is dirty */
 
 	/* It has failed, and its route is to follow: requests that begin are refused. */
 	_Atomic bool refusing;
 
 	/* Constant while open, but for what happens behind the gate. */
 	const struct route *route;
-	struct image *leaf;  /* NULL: ephemeral */
+	struct layer *leaf;  /* the object as long as the disk; what is in it as long as it is open, an ephemeral one's
+			      * from the first open on */
 	struct stack *stack; /* what is below the leaf, or NULL */
 	_Atomic uint64_t size_bytes;
-
-	/* Persistent: the leaf's blocks in the cache; constant while open; NULL:
-	 * not cached. Ephemeral: what was written, from the first open on for
-	 * as long as the disk lives, and the layer for what the cache does not
-	 * take, from its first use on. */
-	struct cache_layer *cached;
-	_Atomic(struct image *) overflow;
 
 	/* The data path. The lock is never held across I/O. */
 	GMutex lock;
 	struct disk_attributes seen; /* under `lock`; all but the size */
 	bool has_seen;
-	_Atomic unsigned lookers;  /* at the image's attributes, now */
-	struct list overflow_runs; /* struct run by link: the overflow layer is being made for them */
-	struct lane *lanes;	   /* by a context's index; NULL: it was never open */
+	_Atomic unsigned lookers; /* at the image's attributes, now */
+	struct lane *lanes;	  /* by a context's index; NULL: it was never open */
 	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;
-
-	struct migration migration;
 };
 
 /* Blocks until no disk is being freed in the background. */
@@ -115,29 +85,25 @@ GPtrArray *disk_resolve(struct disk *disk, GError **error);
 /* The chain as it is now, with a reference; whoever opens the disk meanwhile
  * does not change what is returned. Any thread. */
 GPtrArray *disk_get_links(struct disk *disk);
+/* What the cache has of the leaf that the pool has not, of a disk that is not
+ * open: blocks and zero ranges. Blocks. */
+uint64_t disk_left_in_cache(struct disk *disk);
 
 /* One thing that a disk_io waits for, out of the context's pool. */
 struct run {
 	union {
+		struct layer_io read;
 		struct image_io io;
 		struct image_op op;
-		struct cache_io cached;
 		struct cache_waiter room;
 		struct cache_flush flush;
 		struct drain drain;
-		struct loop_work work;
+		struct overflow_wait overflow;
 	};
 	struct disk_io *owner;
-	struct list link; /* on the disk's overflow_runs */
-
-	/* Reads. */
-	struct image *image; /* where to read what the cache cannot give after all */
-	struct fetch fetch;
-	/* What is still to be read, or was written and is to be forgotten. */
+	/* What was written, and is to be forgotten. */
 	uint64_t block;
 	uint64_t blocks;
-	uint8_t *buffer;
-	int result;
 };
 
 /* Layers below the leaf are read through the cache. */

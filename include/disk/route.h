@@ -18,7 +18,7 @@ typedef enum step (*phase)(struct disk_io *io);
 struct route {
 	const char *name;
 	/* What the leaf has of up to LIMIT blocks at BLOCK, into BUFFER: as
-	 * io_read_image(). EXTENT_ABSENT: what is below it counts. */
+	 * layer_read(), by RUN's read. EXTENT_ABSENT: what is below it counts. */
 	struct image_extent (*read)(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer);
 	/* Returns how many of up to LIMIT blocks are written or being written; 0 when
 	 * IO is starved, has to wait, or after an error (in io->result). */
@@ -62,9 +62,5 @@ bool route_leave_writeback(struct disk *disk, GError **error);
 bool route_flee_cache(struct disk *disk, const char *reason, GError **error);
 /* Nothing goes anywhere any more. LOST: another owns the image. */
 void route_fail(struct disk *disk, bool lost);
-
-/* What the cache has of the leaf that the pool has not, of a disk that is not
- * open: blocks and zero ranges. */
-uint64_t route_left_in_cache(struct disk *disk);
 
 #endif

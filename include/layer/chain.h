@@ -14,7 +14,9 @@
 /* Layers in a chain, with the leaf: a map names a layer in a byte. */
 #define CHAIN_DEPTH_MAX 255
 
+/* Constant once it is found; shared by references. */
 struct chain_link {
+	_Atomic unsigned references;
 	char *path; /* absolute; of a disk of the pool its name there, which may be a link; else as REAL */
 	char *real; /* absolute, links followed */
 	enum image_format format;
@@ -32,7 +34,9 @@ struct chain_link {
 	struct image_info info;
 	char *untold; /* absolute: its parent, of which the store did not tell; NULL otherwise */
 };
-void chain_link_free(struct chain_link *link);
+struct chain_link *chain_link_ref(const struct chain_link *link);
+/* NULL is allowed. */
+void chain_link_unref(struct chain_link *link);
 
 /* Whether the file is where LINK was found: NO when its name is gone or has another
  * file, UNKNOWN with WHY when the store does not tell. Blocks. */

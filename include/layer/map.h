@@ -3,26 +3,22 @@
 #ifndef LEAFDISK_LAYER_MAP_H
 #define LEAFDISK_LAYER_MAP_H
 
-#include "cache/layer.h"
-#include "layer/chain.h"
-#include "image/image.h"
+#include "layer/layer.h"
 
 #define STACK_NO_LAYER 255
 
 struct stack;
 
 /* The stack of LINKS from FIRST on (top first), opened or shared. NULL with
- * ERROR. FIRST must be below links->len. Layers that are opened are looked for
- * in CACHE, unless NULL. Blocks; any thread. */
-struct stack *stack_get(const GPtrArray *links, guint first, struct cache *cache, GError **error);
-/* Closes the layers with the last use. Blocks. NULL is allowed. */
+ * ERROR. FIRST must be below links->len. CACHED: with shares in POOL_CACHE. Blocks; any thread. */
+struct stack *stack_get(const GPtrArray *links, guint first, struct pool_cache *pool_cache, bool cached,
+			GError **error);
+/* Layers are closed with their last use. Blocks. NULL is allowed. */
 void stack_put(struct stack *stack);
 
 unsigned stack_depth(const struct stack *stack);
-struct image *stack_layer(const struct stack *stack, unsigned layer); /* 0: top */
-/* The same layer in the cache, or NULL. */
-struct cache_layer *stack_cached(const struct stack *stack, unsigned layer);
-uint64_t stack_size_bytes(const struct stack *stack); /* of the top layer */
+struct layer *stack_layer(const struct stack *stack, unsigned layer); /* 0: top */
+uint64_t stack_size_bytes(const struct stack *stack);		      /* of the top layer */
 
 /* The layer whose data BLOCK shows, or STACK_NO_LAYER for zeros; *RUN is how
  * many blocks, up to LIMIT, share the answer. Any thread; does not block. */

@@ -6,6 +6,12 @@
 #include "disk/object.h"
 #include "disk/route.h"
 
+/* The gate closes: who waits for the migrator, which may be closing it. */
+static void send_back(struct disk *disk)
+{
+	backlog_send_back(disk->leaf);
+}
+
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled, enum disk_mode mode, struct pool_cache *pool_cache)
 {
@@ -24,11 +30,12 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->pool_cache = pool_cache;
 	disk->references = 1;
 	disk->route = &route_direct;
-	gate_init(&disk->gate, disk_io_restart, migrate_send_back);
-	migration_init(&disk->migration);
+	disk->leaf = layer_new(name, pool_cache, roots);
+	disk->leaf->disk = disk;
+	layer_set_link(disk->leaf, leaf);
+	gate_init(&disk->gate, disk_io_restart, send_back);
 	g_mutex_init(&disk->open_lock);
 	g_mutex_init(&disk->lock);
-	list_init(&disk->overflow_runs);
 	range_lock_init(&disk->ranges);
 	return disk;
 }

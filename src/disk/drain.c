@@ -18,11 +18,10 @@
 /* While it is open: its lock may be held. */
 static uint64_t dirty_bytes_of_open(struct disk *disk)
 {
-	struct disk_status status = {0};
+	struct backlog_status status;
 
-	if (disk->pool_cache)
-		(void)migrate_get_status(disk, &status);
-	return status.dirty_bytes;
+	backlog_get_status(disk->leaf, &status);
+	return status.dirty_blocks << BLOCK_SHIFT;
 }
 
 #define EVERYTHING UINT64_MAX
@@ -34,9 +33,9 @@ static bool is_dirty(struct disk *disk, uint64_t until_ns)
 
 	if (!disk->pool_cache)
 		return false;
-	if (migrate_has_failed(disk))
+	if (layer_state_is_final(backlog_get_state(disk->leaf)))
 		return true;
-	if (!migrate_is_needed(disk))
+	if (!backlog_is_needed(disk->leaf))
 		return false;
 	if (until_ns == EVERYTHING)
 		return true;
@@ -50,7 +49,7 @@ static int wait_until_clean(struct disk *disk, uint64_t until_ns, bool (*go_on)(
 {
 	while (is_dirty(disk, until_ns)) {
 		g_autofree char *reason = NULL;
-		int result = migrate_get_error(disk, &reason);
+		int result = backlog_get_error(disk->leaf, &reason);
 
 		if (result < 0)
 			return error_set_errno(error, -result, "%s: its changes stay in the cache: %s", disk->name,
@@ -71,9 +70,9 @@ static int drain_open(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *
 
 	if (!is_dirty(disk, until_ns))
 		return 0;
-	migrate_urge(disk, 1);
+	backlog_urge(disk->leaf, 1);
 	result = wait_until_clean(disk, until_ns, go_on, opaque, error);
-	migrate_urge(disk, -1);
+	backlog_urge(disk->leaf, -1);
 	return result;
 }
 
@@ -84,7 +83,7 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 	thread_assert_may_wait();
 	if (!disk->pool_cache)
 		return 0;
-	if (!disk->open && route_left_in_cache(disk)) {
+	if (!disk->open && disk_left_in_cache(disk)) {
 		result = disk_open(disk, true, error);
 		if (result == 0)
 			(void)disk_close(disk);
@@ -103,7 +102,7 @@ static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 				 "%s: mode %s needs a cache: mount the pool with -o cache=FILE, on fast local storage",
 				 disk->name, disk_mode_name(mode));
 	if (mode != disk->mode && (mode == DISK_MODE_EPHEMERAL || disk->mode == DISK_MODE_EPHEMERAL) &&
-	    (disk->open || disk->cached))
+	    (disk->open || disk->leaf->cached))
 		return error_set(error, EBUSY,
 				 "%s: an ephemeral disk's changes are nobody else's: it enters and leaves that mode "
 				 "only before its first use in a mount",
@@ -132,9 +131,9 @@ static bool drain_closed(struct change *change, GError **error)
 
 	if (!disk->pool_cache)
 		return true;
-	migrate_lend_leaf(disk, true);
+	backlog_lend_image(disk->leaf, true);
 	result = drain_open(disk, EVERYTHING, change->go_on, change->opaque, error);
-	migrate_lend_leaf(disk, false);
+	backlog_lend_image(disk->leaf, false);
 	return result == 0;
 }
 

@@ -66,7 +66,7 @@ static int look_at_image(struct disk *disk, bool known, struct disk_attributes *
 
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 {
-	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->cached);
+	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->leaf->cached);
 	int result;
 
 	thread_assert_may_block();
@@ -76,7 +76,7 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 	return result < 0 && known && disk_recall_attributes(disk, attributes) ? 0 : result;
 }
 
-static void layer_free(void *data)
+static void told_free(void *data)
 {
 	struct disk_layer *layer = data;
 
@@ -104,7 +104,7 @@ GPtrArray *disk_get_layers(struct disk *disk, GError **error)
 
 	if (!links)
 		return NULL;
-	layers = g_ptr_array_new_with_free_func(layer_free);
+	layers = g_ptr_array_new_with_free_func(told_free);
 	for (guint i = 0; i < links->len; i++)
 		g_ptr_array_add(layers, layer_of(links->pdata[i]));
 	if (open)
@@ -114,7 +114,7 @@ GPtrArray *disk_get_layers(struct disk *disk, GError **error)
 
 static uint64_t blocks_of_layer(struct disk *disk, unsigned layer)
 {
-	struct image *image = layer ? stack_layer(disk->stack, layer - 1) : disk->leaf;
+	const struct image *image = (layer ? stack_layer(disk->stack, layer - 1) : disk->leaf)->image;
 
 	return blocks_of(image ? image->size_bytes : disk->size_bytes);
 }
@@ -123,7 +123,7 @@ static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, ui
 {
 	if (layer == 0)
 		return disk->route->extent(disk, block, limit);
-	return image_extent_blocking(stack_layer(disk->stack, layer - 1), block, limit);
+	return image_extent_blocking(stack_layer(disk->stack, layer - 1)->image, block, limit);
 }
 
 /* The layer that answers for BLOCK, and for how long, asking top down. Past

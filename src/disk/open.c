@@ -8,13 +8,13 @@
 #include <errno.h>
 
 #include "cache/layer.h"
-#include "disk/claim.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread.h"
 #include "core/verdict.h"
 #include "disk/object.h"
-#include "disk/overflow.h"
+#include "layer/claim.h"
+#include "layer/share.h"
 #include "disk/route.h"
 #include "core/workers.h"
 
@@ -28,6 +28,7 @@ static bool resolve_again(struct disk *disk, GError **error)
 	g_mutex_lock(&disk->lock);
 	old = disk->links;
 	disk->links = links;
+	layer_set_link(disk->leaf, links->pdata[0]);
 	g_mutex_unlock(&disk->lock);
 	g_ptr_array_unref(old);
 	return true;
@@ -37,14 +38,22 @@ static bool open_stack(struct disk *disk, guint first, GError **error)
 {
 	if (disk->links->len <= first)
 		return true;
-	disk->stack = stack_get(disk->links, first, disk_uses_cache(disk) ? disk->pool_cache->cache : NULL, error);
+	disk->stack = stack_get(disk->links, first, disk->pool_cache, disk_uses_cache(disk), error);
 	return disk->stack;
+}
+
+static void close_stack(struct disk *disk)
+{
+	stack_put(disk->stack);
+	disk->stack = NULL;
 }
 
 /* Every image is below the log layer, and none is written. */
 static bool open_ephemeral(struct disk *disk, GError **error)
 {
-	if (!disk->cached && route_left_in_cache(disk))
+	bool first = !disk->leaf->cached;
+
+	if (first && share_left_of_link(disk->leaf->link, disk->pool_cache))
 		return error_set(
 			error, EBUSY,
 			"%s: the cache has changes of it that are not in the pool yet, which an ephemeral disk "
@@ -52,15 +61,13 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 			disk->name);
 	if (!open_stack(disk, 0, error))
 		return false;
-	if (!disk->cached) {
-		disk->cached = cache_layer_new_volatile(disk->pool_cache->cache, disk->name);
-		disk->size_bytes = stack_size_bytes(disk->stack);
+	if (first && !share_open_pinned(disk->leaf, error)) {
+		close_stack(disk);
+		return false;
 	}
-	if (disk->cached)
-		return true;
-	stack_put(disk->stack);
-	disk->stack = NULL;
-	return error_set(error, ENOSPC, "%s: the cache has no layer number left; make it anew", disk->name);
+	if (first)
+		disk->size_bytes = stack_size_bytes(disk->stack);
+	return true;
 }
 
 /* Even an open for reading finishes what a crash has interrupted, unless the
@@ -68,38 +75,34 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 static bool open_leaf(struct disk *disk, bool write, GError **error)
 {
 	g_autoptr(GError) inner = NULL;
-	bool ours = owner_allows_disk(disk, &inner);
+	struct layer *leaf = disk->leaf;
+	bool ours = !disk->writable || claim_allows(leaf, &inner);
 	unsigned flags = (disk->writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
 			 (disk->unlocked ? IMAGE_NO_LOCK : 0);
-	const struct chain_link *leaf = disk->links->pdata[0];
 
 	if (ours || !write) {
 		g_clear_error(&inner);
-		disk->leaf = chain_link_open(leaf, flags, &inner);
+		(void)layer_open_image(leaf, flags, &inner);
 	}
-	if (!disk->leaf && disk->writable && !write &&
+	if (!leaf->image && disk->writable && !write &&
 	    error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_READ_ONLY) {
 		g_clear_error(&inner);
-		disk->leaf = chain_link_open(leaf, 0, &inner);
+		(void)layer_open_image(leaf, 0, &inner);
 	}
-	if (!disk->leaf) {
+	if (!leaf->image) {
 		if (ours)
-			owner_explain_disk_lock(disk, &inner);
+			claim_explain_lock(leaf, &inner);
 		g_propagate_error(error, g_steal_pointer(&inner));
 	}
-	return disk->leaf;
+	return leaf->image;
 }
 
 /* The owner's claim is given up, and the stamp taken, of an image that is all
  * written and still locked. */
 static int close_leaf(struct disk *disk)
 {
-	int result;
-
 	route_close(disk);
-	result = image_close(disk->leaf);
-	disk->leaf = NULL;
-	return result;
+	return layer_close_image(disk->leaf);
 }
 
 /* The key is taken under the image's lock, and before anything is written. */
@@ -108,16 +111,14 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 	if (!open_stack(disk, 1, error))
 		return false;
 	if (!open_leaf(disk, write, error)) {
-		stack_put(disk->stack);
-		disk->stack = NULL;
+		close_stack(disk);
 		return false;
 	}
-	disk->size_bytes = disk->leaf->size_bytes;
+	disk->size_bytes = disk->leaf->image->size_bytes;
 	if (route_open(disk, error))
 		return true;
 	(void)close_leaf(disk);
-	stack_put(disk->stack);
-	disk->stack = NULL;
+	close_stack(disk);
 	return false;
 }
 
@@ -145,8 +146,7 @@ int disk_close_chain(struct disk *disk)
 {
 	int result = disk->route == &route_ephemeral ? 0 : close_leaf(disk);
 
-	stack_put(disk->stack);
-	disk->stack = NULL;
+	close_stack(disk);
 	disk->open = false;
 	return result;
 }
@@ -165,17 +165,17 @@ static bool begin_writing(struct disk *disk, GError **error)
 /* While something is dirty the chain stays open; the migrator closes it then. */
 static int close_or_leave(struct disk *disk)
 {
-	if (!migrate_is_needed(disk))
+	if (!backlog_is_needed(disk->leaf))
 		return disk_close_chain(disk);
 	if (disk->route == &route_writeback)
-		cache_end_epoch(disk->cached);
-	migrate_kick(disk->pool_cache);
+		cache_end_epoch(disk->leaf->cached);
+	pool_cache_kick(disk->pool_cache);
 	return 0;
 }
 
 void disk_close_unused(struct disk *disk)
 {
-	bool unused = disk->opens == 0 && disk->open && !migrate_is_needed(disk);
+	bool unused = disk->opens == 0 && disk->open && !backlog_is_needed(disk->leaf);
 	int result = unused ? disk_close_chain(disk) : 0;
 
 	if (result < 0)
@@ -238,9 +238,7 @@ static void disk_free(struct disk *disk)
 {
 	if (disk->open && disk->opens == 0)
 		(void)disk_close_chain(disk);
-	/* An ephemeral disk's; the others' went with their last close. */
-	cache_layer_close(disk->cached, 0);
-	overflow_free(disk);
+	layer_free(disk->leaf);
 	g_ptr_array_unref(disk->links);
 	chain_roots_unref(disk->roots);
 	g_mutex_clear(&disk->open_lock);

@@ -12,113 +12,71 @@
 
 #include <errno.h>
 
-#include "cache/layer.h"
 #include "core/error.h"
-#include "core/log.h"
-#include "layer/key.h"
-#include "disk/claim.h"
-
-static const struct chain_link *leaf_link(const struct disk *disk)
-{
-	return disk->links->pdata[0];
-}
+#include "layer/claim.h"
+#include "layer/share.h"
+#include "disk/object.h"
 
 static bool wants_cache(const struct disk *disk)
 {
 	return disk->pool_cache && (disk->mode == DISK_MODE_PERSISTENT || disk->mode == DISK_MODE_WRITEBACK);
 }
 
-static bool flush_leaf(struct disk *disk, GError **error)
-{
-	struct image_op flush = {0};
-	int result = disk->leaf->begun ? image_run_blocking(disk->leaf, &flush, image_flush) : 0;
-
-	return result == 0 || error_set_errno(error, -result, "%s: cannot be flushed", disk_image_path(disk));
-}
-
-/* The layer in the cache is closed, with the image's stamp where it is good. */
-static void close_layer(struct disk *disk, bool good)
-{
-	struct cache_layer_key key = {0};
-
-	if (good && disk->cached)
-		good = !disk->leaf->unstamped && layer_key_of(leaf_link(disk), disk->leaf, &key);
-	cache_layer_close(disk->cached, good ? key.stamp : 0);
-	disk->cached = NULL;
-}
-
-/* Blocks and zero ranges of the open leaf's that nobody has claimed yet. */
-static uint64_t left_of_leaf(const struct disk *disk)
-{
-	uint8_t identity[CACHE_ID_BYTES];
-	struct cache_layer_found found = {0};
-
-	if (disk->pool_cache && !disk->cached) {
-		layer_identity_of(leaf_link(disk), disk->leaf, identity);
-		(void)cache_layer_find(disk->pool_cache->cache, identity, &found);
-	}
-	return found.dirty_blocks;
-}
-
 static void open_mirror(struct disk *disk, bool writable)
 {
-	struct cache_layer_key key;
-
-	if (wants_cache(disk) && layer_key_of(leaf_link(disk), disk->leaf, &key))
-		disk->cached = cache_layer_open(disk->pool_cache->cache, &key, writable);
-	disk->route = disk->cached ? &route_persistent : &route_direct;
+	if (wants_cache(disk))
+		share_open(disk->leaf, writable);
+	disk->route = disk->leaf->cached ? &route_persistent : &route_direct;
+	layer_check(disk->leaf);
 }
 
 static bool begin_image(struct disk *disk, GError **error)
 {
-	int result = image_begin_writing(disk->leaf);
+	int result = image_begin_writing(disk->leaf->image);
 
 	return result == 0 ||
 	       error_set_errno(error, -result, "%s: its image cannot be made ready for writing", disk->name);
 }
 
+static bool claim(struct disk *disk, enum disk_mode mode, GError **error)
+{
+	return claim_take(disk->leaf, disk_mode_name(mode), NULL, error);
+}
+
 /* ---- Into writeback -------------------------------------------------------- */
 
-static bool open_dirty_layer(void *opaque, uint64_t owned, uint64_t generation, GError **error)
+static bool open_dirty_share(void *opaque, uint64_t owned, uint64_t generation, GError **error)
 {
-	struct disk *disk = opaque;
-	struct cache_layer_key key;
-	int result = -EBUSY;
-
-	if (layer_key_of(leaf_link(disk), disk->leaf, &key)) {
-		key.owned = owned;
-		disk->cached = cache_layer_open_dirty(disk->pool_cache->cache, &key, generation, &result);
-	}
-	return disk->cached ||
-	       error_set_errno(error, -result,
-			       "%s: the cache does not take its leaf (another open image may have its UUID)",
-			       disk->name);
+	return share_open_dirty(opaque, owned, generation, error);
 }
 
 bool route_enter_writeback(struct disk *disk, GError **error)
 {
+	struct layer *leaf = disk->leaf;
+
 	if (disk->route == &route_writeback)
 		return true;
-	close_layer(disk, flush_leaf(disk, NULL));
-	if (!owner_claim_disk(disk, DISK_MODE_WRITEBACK, open_dirty_layer, error) || !begin_image(disk, error)) {
-		close_layer(disk, false);
-		open_mirror(disk, disk->leaf->begun);
+	share_close(leaf, layer_flush_image(leaf, NULL));
+	if (!claim_take(leaf, disk_mode_name(DISK_MODE_WRITEBACK), open_dirty_share, error) ||
+	    !begin_image(disk, error)) {
+		share_close(leaf, false);
+		open_mirror(disk, leaf->image->begun);
 		return false;
 	}
 	disk->route = &route_writeback;
-	migrate_attach(disk);
+	backlog_attach(leaf);
 	return true;
 }
 
 /* Nothing is written yet in writeback: the layer is only read. */
 bool route_open(struct disk *disk, GError **error)
 {
-	if (left_of_leaf(disk) == 0) {
-		open_mirror(disk, disk->leaf->writable && disk->mode != DISK_MODE_WRITEBACK);
+	if (share_left(disk->leaf) == 0) {
+		open_mirror(disk, disk->leaf->image->writable && disk->mode != DISK_MODE_WRITEBACK);
 		return true;
 	}
 	disk->route = &route_direct;
-	if (disk->leaf->writable)
+	if (disk->leaf->image->writable)
 		return route_enter_writeback(disk, error);
 	return error_set(
 		error, EBUSY,
@@ -129,11 +87,11 @@ bool route_open(struct disk *disk, GError **error)
 
 bool route_begin_writing(struct disk *disk, GError **error)
 {
-	if (disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->begun)
+	if (disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->image->begun)
 		return true;
 	if (disk->mode == DISK_MODE_WRITEBACK)
 		return route_enter_writeback(disk, error);
-	return owner_claim_disk(disk, disk->mode, NULL, error) && begin_image(disk, error);
+	return claim(disk, disk->mode, error) && begin_image(disk, error);
 }
 
 /* ---- Out of it ------------------------------------------------------------- */
@@ -142,10 +100,10 @@ bool route_leave_writeback(struct disk *disk, GError **error)
 {
 	if (disk->route != &route_writeback)
 		return true;
-	if (!flush_leaf(disk, error) || !owner_claim_disk(disk, disk->mode, NULL, error))
+	if (!layer_flush_image(disk->leaf, error) || !claim(disk, disk->mode, error))
 		return false;
-	migrate_detach(disk);
-	close_layer(disk, true);
+	(void)backlog_detach(disk->leaf);
+	share_close(disk->leaf, true);
 	open_mirror(disk, true);
 	return true;
 }
@@ -154,38 +112,34 @@ bool route_leave_writeback(struct disk *disk, GError **error)
  * opened anew. */
 bool route_change(struct disk *disk, GError **error)
 {
-	bool written = disk->leaf->begun;
+	bool written = disk->leaf->image->begun;
 
 	if (!route_leave_writeback(disk, error))
 		return false;
 	if (disk->mode == DISK_MODE_WRITEBACK && written)
 		return route_enter_writeback(disk, error);
-	if (!flush_leaf(disk, error) || (written && !owner_claim_disk(disk, disk->mode, NULL, error)))
+	if (!layer_flush_image(disk->leaf, error) || (written && !claim(disk, disk->mode, error)))
 		return false;
-	close_layer(disk, true);
+	share_close(disk->leaf, true);
 	open_mirror(disk, written);
 	return true;
 }
 
 bool route_flee_cache(struct disk *disk, const char *reason, GError **error)
 {
-	if (!flush_leaf(disk, error) || !owner_claim_disk(disk, DISK_MODE_DIRECT, NULL, error))
+	if (!layer_flush_image(disk->leaf, error) || !claim(disk, DISK_MODE_DIRECT, error))
 		return false;
-	cache_layer_abandon(disk->cached, reason);
-	close_layer(disk, false);
+	share_abandon(disk->leaf, reason);
 	disk->route = &route_direct;
 	return true;
 }
 
 /* Of a lost image not even what is left to commit is written. */
-static void give_up_leaf(struct disk *disk)
+static void give_up_leaf(struct layer *leaf)
 {
-	cache_layer_orphan(disk->cached);
-	disk->cached = NULL;
-	disk->owner_generation = 0;
-	disk->leaf->failed = true;
-	image_close(disk->leaf);
-	disk->leaf = NULL;
+	share_orphan(leaf);
+	leaf->image->failed = true;
+	(void)layer_close_image(leaf);
 }
 
 void route_fail(struct disk *disk, bool lost)
@@ -193,43 +147,19 @@ void route_fail(struct disk *disk, bool lost)
 	disk->route = &route_failed;
 	disk->refusing = false;
 	if (lost)
-		give_up_leaf(disk);
-}
-
-static bool has_dirty(struct disk *disk)
-{
-	struct cache_dirty dirty = {0};
-
-	if (disk->cached)
-		cache_layer_get_dirty(disk->cached, &dirty);
-	return dirty.oldest_ns != 0 || left_of_leaf(disk) > 0;
+		give_up_leaf(disk->leaf);
 }
 
 /* With dirty blocks left, also where their claim went wrong halfway, the record
  * stays unclean, and the layer keeps what it has. */
 void route_close(struct disk *disk)
 {
-	bool good;
+	bool lost = backlog_detach(disk->leaf) == LAYER_LOST, good;
 
-	migrate_detach(disk);
 	if (disk->refusing)
-		route_fail(disk, disk->migration.lost);
-	good = disk->route != &route_failed && !has_dirty(disk) && flush_leaf(disk, NULL);
+		route_fail(disk, lost);
+	good = disk->route != &route_failed && !share_is_dirty(disk->leaf) && layer_flush_image(disk->leaf, NULL);
 	if (good)
-		owner_release_disk(disk);
-	close_layer(disk, good);
-}
-
-uint64_t route_left_in_cache(struct disk *disk)
-{
-	g_autoptr(GPtrArray) links = disk_get_links(disk);
-	struct cache_layer_found found = {0};
-	struct cache_layer_key key;
-
-	if (!disk->pool_cache)
-		return 0;
-	if (!layer_key_of(links->pdata[0], NULL, &key))
-		layer_identity_of(links->pdata[0], NULL, key.identity);
-	(void)cache_layer_find(disk->pool_cache->cache, key.identity, &found);
-	return found.dirty_blocks;
+		claim_release(disk->leaf);
+	share_close(disk->leaf, good);
 }

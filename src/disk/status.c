@@ -5,7 +5,8 @@
 #include "cache/layer.h"
 #include "core/time.h"
 #include "disk/object.h"
-#include "disk/overflow.h"
+#include "layer/claim.h"
+#include "layer/share.h"
 #include "disk/route.h"
 
 static void set_degraded(struct disk_status *status, const char *reason, struct timespec since)
@@ -18,7 +19,7 @@ static void set_degraded(struct disk_status *status, const char *reason, struct 
 /* An earlier mount's changes, of an image that could not be opened for them. */
 static void set_left(struct disk *disk, struct disk_status *status)
 {
-	status->dirty_bytes = route_left_in_cache(disk) << BLOCK_SHIFT;
+	status->dirty_bytes = disk_left_in_cache(disk) << BLOCK_SHIFT;
 	if (status->dirty_bytes > 0)
 		set_degraded(status,
 			     "the cache has changes of it that go to the pool when it can be opened for writing",
@@ -50,10 +51,33 @@ static void add_trouble(struct disk *disk, struct disk_status *status)
 
 	if (strcmp(status->state, "active") != 0 || !disk->open || !g_mutex_trylock(&disk->open_lock))
 		return;
-	told = !disk->open || tell_trouble(disk->leaf, status) || tell_trouble(disk->overflow, status);
+	told = !disk->open || tell_trouble(disk->leaf->image, status) || tell_trouble(disk->leaf->overflow, status);
 	for (unsigned layer = 0; !told && layer < stack_depth(disk->stack); layer++)
-		told = tell_trouble(stack_layer(disk->stack, layer), status);
+		told = tell_trouble(stack_layer(disk->stack, layer)->image, status);
 	g_mutex_unlock(&disk->open_lock);
+}
+
+/* False: what is dirty of it is not the migrator's. */
+static bool tell_backlog(struct disk *disk, struct disk_status *status)
+{
+	struct backlog_status backlog;
+
+	backlog_get_status(disk->leaf, &backlog);
+	if (backlog.state == LAYER_CLEAN)
+		return false;
+	status->dirty_bytes = backlog.dirty_blocks << BLOCK_SHIFT;
+	status->dirty_ns = backlog.oldest_ns ? loop_now_ns() - backlog.oldest_ns : 0;
+	if (layer_state_is_final(backlog.state))
+		status->state = "failed";
+	else if (backlog.state == LAYER_AWAY || backlog.state == LAYER_RETRYING)
+		status->state = "degraded";
+	else if (disk->mode != DISK_MODE_WRITEBACK)
+		status->state = "draining";
+	if (backlog.reason[0])
+		g_strlcpy(status->reason, backlog.reason, sizeof(status->reason));
+	if (backlog.reason[0] || !status->since.tv_sec)
+		status->since = backlog.since;
+	return true;
 }
 
 static void get_status(struct disk *disk, struct disk_status *status)
@@ -66,13 +90,13 @@ static void get_status(struct disk *disk, struct disk_status *status)
 	cache_get_status(disk->pool_cache->cache, &cache);
 	if (cache.state == CACHE_SUSPENDED && disk->mode != DISK_MODE_DIRECT)
 		set_degraded(status, cache.reason, cache.since);
-	if (migrate_get_status(disk, status))
+	if (tell_backlog(disk, status))
 		return;
 	g_mutex_lock(&disk->open_lock);
 	if (!disk->open && cache.dirty_blocks > 0)
 		set_left(disk, status);
-	if (disk->cached) {
-		cache_layer_get_status(disk->cached, &layer);
+	if (disk->leaf->cached) {
+		cache_layer_get_status(disk->leaf->cached, &layer);
 		status->since = layer.since;
 		if (layer.state == CACHE_LAYER_DEGRADED)
 			set_degraded(status, layer.reason, layer.since);
@@ -90,4 +114,18 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
 	get_status(disk, status);
 	add_trouble(disk, status);
+}
+
+uint64_t disk_left_in_cache(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	return share_left_of_link(links->pdata[0], disk->pool_cache);
+}
+
+char *disk_get_owner(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	return claim_describe(disk->leaf, links->pdata[0]);
 }

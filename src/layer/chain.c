@@ -17,9 +17,17 @@
 #include "core/time.h"
 #include "core/verdict.h"
 
-void chain_link_free(struct chain_link *link)
+struct chain_link *chain_link_ref(const struct chain_link *link)
 {
-	if (!link)
+	struct chain_link *same = (struct chain_link *)link;
+
+	same->references++;
+	return same;
+}
+
+void chain_link_unref(struct chain_link *link)
+{
+	if (!link || --link->references)
 		return;
 	image_info_clear(&link->info);
 	chain_roots_unref(link->roots);
@@ -31,7 +39,7 @@ void chain_link_free(struct chain_link *link)
 
 GPtrArray *chain_links_new(void)
 {
-	return g_ptr_array_new_with_free_func((GDestroyNotify)chain_link_free);
+	return g_ptr_array_new_with_free_func((GDestroyNotify)chain_link_unref);
 }
 
 struct cached_info {
@@ -195,6 +203,7 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 	if (read_info(path, file, format, settled, cache, &info, error)) {
 		link = g_new0(struct chain_link, 1);
 		*link = (struct chain_link){
+			.references = 1,
 			.path = g_strdup(path),
 			.real = g_strdup(file->real),
 			.format = format,
@@ -441,7 +450,7 @@ static bool add_parent(GPtrArray *links, const struct chain_roots *roots, struct
 		g_ptr_array_add(links, parent);
 		return true;
 	}
-	chain_link_free(parent);
+	chain_link_unref(parent);
 	return false;
 }
 
@@ -584,7 +593,7 @@ bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, 
 		if (is_among(links, link) || links->len == CHAIN_DEPTH_MAX) {
 			error_set(error, ELOOP, "layer %s: is named twice, or the stack is deeper than %d", link->path,
 				  CHAIN_DEPTH_MAX);
-			chain_link_free(link);
+			chain_link_unref(link);
 			return false;
 		}
 		g_ptr_array_insert(links, 0, link);

@@ -1,24 +1,15 @@
 /* Stacks of read-only layers and their merged maps.
  *
- * A stack is a node: its top layer, and the stack below. Nodes are interned by
- * (file, offset, below), so disks on the same layers share the open images and
- * the map. The map keeps, per region of 256 blocks, either "all from layer k"
- * or 256 layer numbers; a region is computed at its first touch by asking the
- * layers top down. Layers are read-only, so a region never changes.
+ * A stack is a node: its top layer, and the stack below. Nodes are interned by both,
+ * so disks on the same layers share the map. The map keeps, per region of 256 blocks,
+ * either "all from layer k" or 256 layer numbers; a region is computed at its first
+ * touch by asking the layers top down. Layers are read-only, so a region never changes.
  *
- * The intern table, the states and the reference counts have one lock, each map its
- * own; neither is held while an image is opened or closed. A node that is being
- * opened or closed stands in the table, and who wants the same one waits for it:
- *
- *     OPENING -> OPEN            with the one who opened it as its first user
- *     OPENING -> gone            it could not be opened; who waits tries himself
- *     OPEN -> CLOSING -> gone    with the last user */
+ * The intern table and the counts of users have one lock, each map its own; neither is
+ * held while a layer is opened or closed. */
 #include "layer/map.h"
 
 #include "core/counters.h"
-#include "core/error.h"
-#include "core/thread.h"
-#include "layer/key.h"
 
 #define REGION_BLOCKS 256
 /* Regions in a directory, which is allocated whole: 4 GiB of disk. */
@@ -33,31 +24,18 @@ struct directory {
 	region regions[DIRECTORY_REGIONS];
 };
 
-/* A layer as reads use it. */
-struct layer {
-	struct image *image;
-	struct cache_layer *cached; /* NULL: not cached */
-};
-
-enum stack_state { STACK_OPENING, STACK_OPEN, STACK_CLOSING };
-
 struct stack {
-	enum stack_state state;
-	struct layer top;
+	struct layer *top;
 	struct stack *below;
-	dev_t device;
-	ino_t inode;
-	uint64_t base_offset;
 	unsigned users;
 	unsigned depth;
-	struct layer *layers; /* top first */
+	struct layer **layers; /* top first */
 
 	GMutex lock;
 	GHashTable *directories; /* uint64_t index -> struct directory */
 };
 
 static GMutex stacks_lock;
-static GCond stacks_changed; /* a state, or a node is gone */
 static GPtrArray *stacks;
 
 static void directory_free(void *data)
@@ -70,42 +48,27 @@ static void directory_free(void *data)
 	g_free(directory);
 }
 
-static struct stack *find_locked(const struct chain_link *link, const struct stack *below)
+static struct stack *find_locked(const struct layer *top, const struct stack *below)
 {
 	for (guint i = 0; stacks && i < stacks->len; i++) {
 		struct stack *stack = stacks->pdata[i];
 
-		if (stack->device == link->device && stack->inode == link->inode &&
-		    stack->base_offset == link->base_offset && stack->below == below)
+		if (stack->top == top && stack->below == below)
 			return stack;
 	}
 	return NULL;
 }
 
-static bool open_layer(struct layer *layer, const struct chain_link *link, struct cache *cache, GError **error)
-{
-	struct cache_layer_key key;
-
-	layer->image = chain_link_open(link, 0, error);
-	layer->cached = NULL;
-	if (layer->image && cache && layer_key_of(link, layer->image, &key))
-		layer->cached = cache_layer_open(cache, &key, false);
-	return layer->image;
-}
-
-static struct stack *stack_new_locked(const struct chain_link *link, struct stack *below)
+static struct stack *add_locked(struct layer *top, struct stack *below)
 {
 	struct stack *stack = g_new0(struct stack, 1);
 
-	*stack = (struct stack){
-		.state = STACK_OPENING,
-		.below = below,
-		.device = link->device,
-		.inode = link->inode,
-		.base_offset = link->base_offset,
-		.depth = below ? below->depth + 1 : 1,
-	};
-	stack->layers = g_new0(struct layer, stack->depth);
+	stack->top = top;
+	stack->below = below;
+	stack->users = 1;
+	stack->depth = below ? below->depth + 1 : 1;
+	stack->layers = g_new0(struct layer *, stack->depth);
+	stack->layers[0] = top;
 	for (unsigned i = 1; i < stack->depth; i++)
 		stack->layers[i] = below->layers[i - 1];
 	g_mutex_init(&stack->lock);
@@ -116,92 +79,71 @@ static struct stack *stack_new_locked(const struct chain_link *link, struct stac
 	return stack;
 }
 
-static void stack_free_locked(struct stack *stack)
+static void stack_free(struct stack *stack)
 {
-	g_ptr_array_remove_fast(stacks, stack);
-	g_cond_broadcast(&stacks_changed);
 	g_hash_table_destroy(stack->directories);
 	g_mutex_clear(&stack->lock);
 	g_free(stack->layers);
 	g_free(stack);
 }
 
-static void put_relock(struct stack *stack)
-{
-	while (stack && --stack->users == 0) {
-		struct stack *below = stack->below;
-
-		stack->state = STACK_CLOSING;
-		g_mutex_unlock(&stacks_lock);
-		cache_layer_close(stack->top.cached, 0);
-		image_close(stack->top.image);
-		g_mutex_lock(&stacks_lock);
-		stack_free_locked(stack);
-		stack = below;
-	}
-}
-
-/* Opens the node of LINK on BELOW, whose user it becomes. */
-static struct stack *open_relock(const struct chain_link *link, struct stack *below, struct cache *cache,
-				 GError **error)
-{
-	struct stack *stack = stack_new_locked(link, below);
-	struct layer top;
-	bool good;
-
-	g_mutex_unlock(&stacks_lock);
-	good = open_layer(&top, link, cache, error);
-	g_mutex_lock(&stacks_lock);
-	if (!good) {
-		stack_free_locked(stack);
-		return NULL;
-	}
-	stack->top = stack->layers[0] = top;
-	stack->users = 1;
-	stack->state = STACK_OPEN;
-	g_cond_broadcast(&stacks_changed);
-	return stack;
-}
-
-/* The caller's use of BELOW becomes the node's, or is given back. */
-static struct stack *get_relock(const struct chain_link *link, struct stack *below, struct cache *cache, GError **error)
+/* The node of TOP on BELOW. The caller's uses of both become the node's, or are given
+ * back where it has its own. */
+static struct stack *get(struct layer *top, struct stack *below)
 {
 	struct stack *stack;
 
-	while ((stack = find_locked(link, below)) && stack->state != STACK_OPEN)
-		g_cond_wait(&stacks_changed, &stacks_lock);
+	g_mutex_lock(&stacks_lock);
+	stack = find_locked(top, below);
 	if (stack) {
 		stack->users++;
-		put_relock(below); /* it has its own */
+		g_mutex_unlock(&stacks_lock);
+		layer_put(top);
+		stack_put(below);
 		return stack;
 	}
-	stack = open_relock(link, below, cache, error);
-	if (!stack)
-		put_relock(below);
+	stack = add_locked(top, below);
+	g_mutex_unlock(&stacks_lock);
 	return stack;
 }
 
-struct stack *stack_get(const GPtrArray *links, guint first, struct cache *cache, GError **error)
+struct stack *stack_get(const GPtrArray *links, guint first, struct pool_cache *pool_cache, bool cached, GError **error)
 {
 	struct stack *stack = NULL;
-	bool good = true;
 
-	thread_assert_may_wait();
-	g_mutex_lock(&stacks_lock);
-	for (guint i = links->len; good && i-- > first;) {
-		stack = get_relock(links->pdata[i], stack, cache, error);
-		good = stack;
+	for (guint i = links->len; i-- > first;) {
+		struct layer *top = layer_get(links->pdata[i], pool_cache, cached, error);
+
+		if (!top) {
+			stack_put(stack);
+			return NULL;
+		}
+		stack = get(top, stack);
 	}
-	g_mutex_unlock(&stacks_lock);
 	return stack;
+}
+
+static bool is_last_use(struct stack *stack)
+{
+	bool last;
+
+	g_mutex_lock(&stacks_lock);
+	last = --stack->users == 0;
+	if (last)
+		g_ptr_array_remove_fast(stacks, stack);
+	g_mutex_unlock(&stacks_lock);
+	return last;
 }
 
 void stack_put(struct stack *stack)
 {
-	thread_assert_may_wait();
-	g_mutex_lock(&stacks_lock);
-	put_relock(stack);
-	g_mutex_unlock(&stacks_lock);
+	while (stack && is_last_use(stack)) {
+		struct stack *below = stack->below;
+
+		layer_put(stack->top);
+		stack_free(stack);
+		stack = below;
+	}
 }
 
 unsigned stack_depth(const struct stack *stack)
@@ -209,19 +151,14 @@ unsigned stack_depth(const struct stack *stack)
 	return stack ? stack->depth : 0;
 }
 
-struct image *stack_layer(const struct stack *stack, unsigned layer)
+struct layer *stack_layer(const struct stack *stack, unsigned layer)
 {
-	return stack->layers[layer].image;
-}
-
-struct cache_layer *stack_cached(const struct stack *stack, unsigned layer)
-{
-	return stack->layers[layer].cached;
+	return stack->layers[layer];
 }
 
 uint64_t stack_size_bytes(const struct stack *stack)
 {
-	return stack ? stack->top.image->size_bytes : 0;
+	return stack ? stack->top->image->size_bytes : 0;
 }
 
 /* Fills what is open in OWNERS with LAYER where it has data or zeros; returns
@@ -229,7 +166,7 @@ uint64_t stack_size_bytes(const struct stack *stack)
  * longer below it does not show through. */
 static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, uint8_t *owners, uint8_t *open)
 {
-	uint64_t blocks = blocks_of(stack->layers[layer].image->size_bytes);
+	uint64_t blocks = blocks_of(stack->layers[layer]->image->size_bytes);
 	unsigned end_of_layer = first < blocks ? (unsigned)MIN(blocks - first, REGION_BLOCKS) : 0;
 	unsigned left = 0;
 
@@ -242,7 +179,7 @@ static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, u
 			block++;
 			continue;
 		}
-		extent = image_extent(stack->layers[layer].image, first + block, end_of_layer - block);
+		extent = image_extent(stack->layers[layer]->image, first + block, end_of_layer - block);
 		for (uint64_t end = block + extent.blocks; block < end; block++) {
 			if (extent.state != EXTENT_ABSENT && open[block]) {
 				owners[block] = extent.state == EXTENT_DATA ? (uint8_t)layer : STACK_NO_LAYER;

@@ -27,41 +27,41 @@
 
 /* ---- A leaf that has failed ------------------------------------------------ */
 
-static bool is_usable(const struct image *leaf)
+static bool is_usable(const struct image *image)
 {
-	return !leaf->failed && leaf->begun;
+	return !image->failed && image->begun;
 }
 
 /* The one that was in its place. The gate is closed, and open_lock is held. */
-static struct image *put_leaf(struct disk *disk, struct image *leaf)
+static struct image *put_image(struct layer *layer, struct image *image)
 {
-	struct image *before = disk->leaf;
+	struct image *before = layer->image;
 
-	disk->leaf = leaf;
+	layer->image = image;
 	return before;
 }
 
 /* AGAIN: it is not lent. */
-static struct image *exchange_lent(struct disk *disk, struct image *again)
+static struct image *exchange_lent(struct layer *layer, struct image *again)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 	struct image *unused;
 
 	g_mutex_lock(&backlogs->lock);
-	unused = disk->migration.lent ? put_leaf(disk, again) : again;
+	unused = layer->backlog.lent ? put_image(layer, again) : again;
 	g_mutex_unlock(&backlogs->lock);
 	return unused;
 }
 
 /* The new one takes the other's place behind the gate. Whoever has open_lock may
  * be waiting for this migration to pause: it is not waited for. */
-static int exchange_leaf(struct disk *disk, struct image *again)
+static int exchange_image(struct disk *disk, struct image *again)
 {
-	struct image *unused = exchange_lent(disk, again);
+	struct image *unused = exchange_lent(disk->leaf, again);
 
 	if (unused == again && g_mutex_trylock(&disk->open_lock)) {
 		if (state_try_close(disk)) {
-			unused = put_leaf(disk, again);
+			unused = put_image(disk->leaf, again);
 			gate_open(disk);
 		}
 		g_mutex_unlock(&disk->open_lock);
@@ -73,25 +73,25 @@ static int exchange_leaf(struct disk *disk, struct image *again)
 /* A leaf that failed refuses everything until it is opened anew. Until another
  * is there, ready to be written, it stays in its place. While an outage lasts
  * the new one says nothing of it. -EAGAIN: not now. */
-static int reopen_leaf(struct disk *disk)
+static int reopen_image(struct disk *disk)
 {
-	const struct chain_link *link = disk->links->pdata[0];
+	const struct layer *leaf = disk->leaf;
 	g_autoptr(GError) error = NULL;
-	struct image *again = chain_link_reopen(link, disk->leaf, &error);
+	struct image *again = chain_link_reopen(leaf->link, leaf->image, &error);
 
 	if (!again)
 		return error_to_errno(error);
 	again->quiet = true;
-	return exchange_leaf(disk, again);
+	return exchange_image(disk, again);
 }
 
 /* False: it is noted why, or it is not the time. */
 static bool make_usable(struct disk *disk)
 {
-	int result = is_usable(disk->leaf) ? 0 : reopen_leaf(disk);
+	int result = is_usable(disk->leaf->image) ? 0 : reopen_image(disk);
 
 	if (result < 0 && result != -EAGAIN)
-		note_errno(disk, result, "cannot be opened again");
+		note_errno(disk->leaf, result, "cannot be opened again");
 	return result == 0;
 }
 
@@ -110,39 +110,39 @@ static void add_lost(void *opaque, uint64_t block)
 		g_string_append_printf(lost->blocks, "%s%" G_GUINT64_FORMAT, lost->count > 1 ? ", " : "", block);
 }
 
-static void note_lost(struct disk *disk, const struct lost *lost)
+static void note_lost(struct layer *layer, const struct lost *lost)
 {
 	g_autofree char *reason = g_strdup_printf(
 		"%s: failed: %u of its blocks that only the cache has cannot be read there (4 KiB block%s %s%s); "
 		"leafctl cache dump saves the others",
-		disk->name, lost->count, lost->count == 1 ? "" : "s", lost->blocks->str,
+		layer->name, lost->count, lost->count == 1 ? "" : "s", lost->blocks->str,
 		lost->count > LOST_TOLD ? ", ..." : "");
 
-	note_end(disk, false, reason);
+	note_end(layer, LAYER_FAILED, reason);
 }
 
-static void note_bytes(struct disk *disk, uint64_t bytes)
+static void note_bytes(struct layer *layer, uint64_t bytes)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
-	disk->migration.batch_bytes = bytes;
+	layer->backlog.batch_bytes = bytes;
 	g_mutex_unlock(&backlogs->lock);
 }
 
 /* NULL: nothing is complete, or it is noted why. */
-static struct cache_batch *take_batch(struct disk *disk, const struct cache_batch_limits *limits)
+static struct cache_batch *take_batch(struct layer *layer, const struct cache_batch_limits *limits)
 {
 	struct lost lost = {.blocks = g_string_new(NULL)};
 	struct cache_batch *batch = NULL;
-	int result = cache_batch_take(disk->cached, limits, &batch, add_lost, &lost);
+	int result = cache_batch_take(layer->cached, limits, &batch, add_lost, &lost);
 
 	if (lost.count > 0)
-		note_lost(disk, &lost);
+		note_lost(layer, &lost);
 	else if (result < 0)
-		note_errno(disk, result, "no batch can be made of its changes");
+		note_errno(layer, result, "no batch can be made of its changes");
 	else if (batch)
-		note_bytes(disk, batch->data_blocks << BLOCK_SHIFT);
+		note_bytes(layer, batch->data_blocks << BLOCK_SHIFT);
 	g_string_free(lost.blocks, TRUE);
 	return batch;
 }
@@ -151,76 +151,76 @@ static struct cache_batch *take_batch(struct disk *disk, const struct cache_batc
 
 /* True: BATCH is freed, and the image is sure not to have it: a flush settles what
  * a commit left open. */
-static bool make_smaller(struct disk *disk, struct cache_batch *batch)
+static bool make_smaller(struct layer *layer, struct cache_batch *batch)
 {
-	if (disk->migration.in_pieces || image_run_blocking(disk->leaf, &(struct image_op){0}, image_flush) < 0 ||
+	if (layer->backlog.in_pieces || image_run_blocking(layer->image, &(struct image_op){0}, image_flush) < 0 ||
 	    !cache_batch_refuse(batch))
 		return false;
-	disk->migration.batch_max = 0;
+	layer->backlog.batch_max = 0;
 	return true;
 }
 
-static void grow_batches(struct migration *migration)
+static void grow_batches(struct backlog *backlog)
 {
-	if (migration->batch_max < UINT_MAX / 4)
-		migration->batch_max = migration->batch_max * 2 + 64;
+	if (backlog->batch_max < UINT_MAX / 4)
+		backlog->batch_max = backlog->batch_max * 2 + 64;
 	else
-		migration->batch_max = UINT_MAX;
+		backlog->batch_max = UINT_MAX;
 }
 
 /* Who urges a disk changes its count of failures. */
-static bool found_no_room(struct disk *disk)
+static bool found_no_room(struct layer *layer)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 	bool found;
 
 	g_mutex_lock(&backlogs->lock);
-	found = disk->migration.failures && apply_found_no_room(disk->migration.error);
+	found = layer->backlog.failures && apply_found_no_room(layer->backlog.error);
 	g_mutex_unlock(&backlogs->lock);
 	return found;
 }
 
 /* Only who has made the disk busy looks at how large its batches are. */
-static void set_limits(struct disk *disk, struct cache_batch_limits *limits)
+static void set_limits(struct layer *layer, struct cache_batch_limits *limits)
 {
 	struct cache_dirty dirty;
 	struct look look;
 
-	look_refresh(&look, disk->pool_cache);
-	limits->data_blocks = MIN((unsigned)look.tunables.migrate_batch, disk->migration.batch_max);
+	look_refresh(&look, layer->pool_cache);
+	limits->data_blocks = MIN((unsigned)look.tunables.migrate_batch, layer->backlog.batch_max);
 	if (look.cache.short_of_room)
 		limits->data_blocks = MIN(limits->data_blocks, SHORT_BATCH);
-	limits->extents = image_apply_extents_max(disk->leaf);
+	limits->extents = image_apply_extents_max(layer->image);
 	if (limits->extents == 0)
 		limits->extents = UINT_MAX;
-	cache_layer_get_dirty(disk->cached, &dirty);
-	disk->migration.in_pieces = found_no_room(disk) && dirty.zeros > 0;
-	if (disk->migration.in_pieces)
+	cache_layer_get_dirty(layer->cached, &dirty);
+	layer->backlog.in_pieces = found_no_room(layer) && dirty.zeros > 0;
+	if (layer->backlog.in_pieces)
 		limits->data_blocks = limits->extents = FULL_BATCH;
 }
 
 /* ---- To its image ---------------------------------------------------------- */
 
 /* BATCH is freed. True: the image has it, or will get it in smaller ones. */
-static bool apply(struct disk *disk, struct cache_batch *batch)
+static bool apply(struct layer *layer, struct cache_batch *batch)
 {
-	int result = disk->migration.in_pieces ? -ENOSPC : batch_apply(disk->leaf, batch);
+	int result = layer->backlog.in_pieces ? -ENOSPC : batch_apply(layer->image, batch);
 
 	if (apply_found_no_room(result)) {
-		if (make_smaller(disk, batch))
+		if (make_smaller(layer, batch))
 			return true;
-		result = batch_apply_in_pieces(disk->leaf, batch);
+		result = batch_apply_in_pieces(layer->image, batch);
 	}
 	if (result < 0) {
 		cache_batch_free(batch);
-		note_errno(disk, result, "cannot be written");
+		note_errno(layer, result, "cannot be written");
 		return false;
 	}
 	counter_add(migrate_batches, 1);
 	counter_add(migrate_blocks, batch->data_blocks);
 	cache_batch_done(batch);
-	grow_batches(&disk->migration);
-	note_success(disk);
+	grow_batches(&layer->backlog);
+	note_success(layer);
 	return true;
 }
 
@@ -229,11 +229,11 @@ bool batch_migrate(struct disk *disk, bool cut)
 	struct cache_batch_limits limits = {.cut = cut};
 	struct cache_batch *batch;
 
-	if (!make_usable(disk) || !owned_check(disk))
+	if (!make_usable(disk) || !owned_check(disk->leaf))
 		return false;
-	set_limits(disk, &limits);
-	batch = take_batch(disk, &limits);
-	return batch && apply(disk, batch);
+	set_limits(disk->leaf, &limits);
+	batch = take_batch(disk->leaf, &limits);
+	return batch && apply(disk->leaf, batch);
 }
 
 uint64_t batch_bytes_estimated(const struct look *look)

@@ -4,7 +4,7 @@
 
 #include "policy.h"
 
-/* DISK is busy. CUT: where no epoch is complete, one ends now. True: some of it
+/* DISK's leaf is being moved. CUT: where no epoch is complete, one ends now. True: some of it
  * went; what did not is noted. Blocks for as long as the store does not answer. */
 bool batch_migrate(struct disk *disk, bool cut);
 /* What a batch takes of memory by the limits that are tuned, in bytes. */

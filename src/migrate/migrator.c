@@ -78,7 +78,7 @@ static void add_load_locked(struct load *load, struct list *jobs, uint64_t now_n
 		uint64_t hangs_ns = job->begun_ns + HANGS_NS;
 
 		load->jobs++;
-		load->batch_bytes += job->work == WORK_BATCH ? job->disk->migration.batch_bytes : 0;
+		load->batch_bytes += job->work == WORK_BATCH ? job->disk->leaf->backlog.batch_bytes : 0;
 		if (hangs_ns <= now_ns)
 			continue;
 		load->answering++;
@@ -103,14 +103,13 @@ static void begin_locked(struct migrator *migrator, const struct look *look, str
 			 bool cut)
 {
 	struct job *job = g_new(struct job, 1);
-	struct migration *migration = &disk->migration;
+	struct backlog *backlog = &disk->leaf->backlog;
 
 	*job = (struct job){.disk = disk_ref(disk), .work = work, .cut = cut, .begun_ns = look->now_ns};
-	migration->working = true;
-	migration->busy = work == WORK_BATCH;
-	migration->batch_bytes = migration->busy ? batch_bytes_estimated(look) : 0;
-	list_remove(&migration->link);
-	list_append(&migrator->backlogs->disks, &migration->link);
+	backlog->work = work == WORK_BATCH ? BACKLOG_MOVING : BACKLOG_CHANGING;
+	backlog->batch_bytes = work == WORK_BATCH ? batch_bytes_estimated(look) : 0;
+	list_remove(&backlog->link);
+	list_append(&migrator->backlogs->layers, &backlog->link);
 	list_append(&migrator->queued, &job->link);
 	migrator->queued_count++;
 	g_cond_signal(&migrator->has_jobs);
@@ -119,18 +118,23 @@ static void begin_locked(struct migrator *migrator, const struct look *look, str
 /* The disk is free for the next one. */
 static void release_locked(struct migrator *migrator, struct job *job)
 {
-	job->disk->migration.working = job->disk->migration.busy = false;
-	job->disk->migration.batch_bytes = 0;
+	job->disk->leaf->backlog.work = BACKLOG_IDLE;
+	job->disk->leaf->backlog.batch_bytes = 0;
 	job->work = WORK_NONE;
 	g_cond_broadcast(&migrator->backlogs->changed);
 }
 
 static void do_job(const struct job *job)
 {
-	if (job->work != WORK_BATCH)
+	struct layer *leaf = job->disk->leaf;
+
+	if (job->work != WORK_BATCH) {
 		state_work(job->disk, job->work);
-	else if (!batch_migrate(job->disk, job->cut))
-		note_pause(job->disk, LOOK_AGAIN_NS);
+		return;
+	}
+	layer_check(leaf);
+	if (!batch_migrate(job->disk, job->cut))
+		note_pause(leaf, LOOK_AGAIN_NS);
 }
 
 /* The last reference to a disk may go with JOB, which closes it: that is a part of it. */
@@ -144,7 +148,7 @@ static void end(struct migrator *migrator, struct job *job)
 	list_remove(&job->link);
 	g_mutex_unlock(&migrator->backlogs->lock);
 	g_free(job);
-	migrate_kick(migrator->pool_cache);
+	pool_cache_kick(migrator->pool_cache);
 }
 
 /* ---- Hands ----------------------------------------------------------------- */
@@ -227,7 +231,7 @@ static bool is_free(struct migrator *migrator, struct disk *disk)
 	bool is;
 
 	g_mutex_lock(&migrator->backlogs->lock);
-	is = disk->migration.attached && !disk->migration.working;
+	is = backlog_is_attached_locked(&disk->leaf->backlog) && disk->leaf->backlog.work == BACKLOG_IDLE;
 	g_mutex_unlock(&migrator->backlogs->lock);
 	return is;
 }
@@ -240,7 +244,7 @@ static void look_at_free(struct migrator *migrator, struct look *look, struct di
 	bool cut = false;
 
 	g_mutex_lock(&migrator->backlogs->lock);
-	if (disk->migration.attached)
+	if (backlog_is_attached_locked(&disk->leaf->backlog))
 		work = policy_choose_locked(look, disk, open_locked, &cut);
 	if (work != WORK_NONE && takes_job_locked(migrator, look, work))
 		begin_locked(migrator, look, disk, work, cut);
@@ -257,13 +261,14 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 
 	g_mutex_lock(&migrator->backlogs->lock);
 	look->oldest = UINT64_MAX;
-	list_foreach(node, &migrator->backlogs->disks)
+	list_foreach(node, &migrator->backlogs->layers)
 	{
-		struct disk *disk = backlog_disk(node);
+		struct layer *layer = backlog_layer(node);
+		struct disk *disk = layer->disk;
 		struct cache_dirty dirty;
 
-		backlog_get_dirty_locked(disk, &dirty);
-		if (dirty.oldest_ns && !disk->migration.failed)
+		backlog_get_dirty_locked(layer, &dirty);
+		if (dirty.oldest_ns && !layer_state_is_final(layer->backlog.state))
 			look->oldest = MIN(look->oldest, dirty.distance);
 		policy_release_locked(look, disk);
 		if (disk_ref_if_alive(disk))
@@ -368,4 +373,20 @@ void migrator_free(struct migrator *migrator)
 	g_cond_clear(&migrator->left);
 	g_cond_clear(&migrator->has_jobs);
 	g_free(migrator);
+}
+
+void migrator_look_again(struct pool_cache *pool_cache)
+{
+	struct backlogs *backlogs = &pool_cache->backlogs;
+
+	g_mutex_lock(&backlogs->lock);
+	list_foreach(node, &backlogs->layers)
+	{
+		struct layer *layer = backlog_layer(node);
+
+		backlog_answer_drains_locked(&layer->backlog, -EAGAIN);
+		gate_release(layer->disk);
+	}
+	g_mutex_unlock(&backlogs->lock);
+	cache_wake(pool_cache->cache);
 }

@@ -1,4 +1,4 @@
-/* How a disk's migration went.
+/* How a layer's migration went.
  *
  * What fails is tried again, after a while that doubles up to RETRY_LONGEST_NS, a
  * little more or less so that many hosts do not come back at once. An outage is one
@@ -21,83 +21,86 @@ static uint64_t pause_after(unsigned failures)
 	return pause + (uint64_t)((double)pause * g_random_double_range(-0.25, 0.25));
 }
 
-void note_failure(struct disk *disk, int error, const char *reason)
+void note_failure(struct layer *layer, int error, const char *reason)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
-	struct migration *migration = &disk->migration;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
+	struct backlog *backlog = &layer->backlog;
 	bool first;
 
 	g_mutex_lock(&backlogs->lock);
-	first = migration->failures++ == 0;
-	migration->retry_at_ns = loop_now_ns() + pause_after(migration->failures);
-	migration->error = error;
-	migration->owned_at_ns = 0;
+	first = backlog->failures++ == 0;
+	backlog->retry_at_ns = loop_now_ns() + pause_after(backlog->failures);
+	backlog->error = error;
+	if (backlog->state == LAYER_DIRTY)
+		backlog_set_state_locked(backlog, LAYER_RETRYING);
+	backlog->owned_at_ns = 0;
 	if (first)
-		backlog_set_reason_locked(migration, reason);
-	if (migration->failures >= BACKLOG_FAILURES_TOLD)
-		backlog_answer_drains_locked(migration, error);
+		backlog_set_reason_locked(backlog, reason);
+	if (backlog->failures >= BACKLOG_FAILURES_TOLD)
+		backlog_answer_drains_locked(backlog, error);
 	g_mutex_unlock(&backlogs->lock);
 	if (first)
 		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
 	else
-		log_debug(LOG_DISK, "%s: another try to write its changes back failed: %s", disk->name, reason);
+		log_debug(LOG_DISK, "%s: another try to write its changes back failed: %s", layer->name, reason);
 }
 
-void note_errno(struct disk *disk, int error, const char *what)
+void note_errno(struct layer *layer, int error, const char *what)
 {
-	g_autofree char *reason = g_strdup_printf("%s: %s: %s", disk_image_path(disk), what, g_strerror(-error));
+	g_autofree char *reason = g_strdup_printf("%s: %s: %s", layer->link->path, what, g_strerror(-error));
 
-	note_failure(disk, error, reason);
+	note_failure(layer, error, reason);
 }
 
-void note_error(struct disk *disk, const GError *error)
+void note_error(struct layer *layer, const GError *error)
 {
-	note_failure(disk, error_to_errno(error), error->message);
+	note_failure(layer, error_to_errno(error), error->message);
 }
 
-void note_success(struct disk *disk)
+void note_success(struct layer *layer)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 	unsigned failures;
 
 	g_mutex_lock(&backlogs->lock);
-	failures = disk->migration.failures;
-	disk->migration.failures = 0;
-	disk->migration.error = 0;
-	disk->migration.retry_at_ns = 0;
+	failures = layer->backlog.failures;
+	layer->backlog.failures = 0;
+	if (layer->backlog.state == LAYER_RETRYING)
+		backlog_set_state_locked(&layer->backlog, LAYER_DIRTY);
+	layer->backlog.error = 0;
+	layer->backlog.retry_at_ns = 0;
 	if (failures) {
-		disk->migration.owned_at_ns = 0;
-		backlog_set_reason_locked(&disk->migration, "");
+		layer->backlog.owned_at_ns = 0;
+		backlog_set_reason_locked(&layer->backlog, "");
 	}
 	g_mutex_unlock(&backlogs->lock);
-	disk->leaf->quiet = false;
+	layer->image->quiet = false;
 	if (failures)
-		log_warning("%s: takes its changes again, after %u tries", disk_image_path(disk), failures);
+		log_warning("%s: takes its changes again, after %u tries", layer->link->path, failures);
 }
 
-void note_pause(struct disk *disk, uint64_t after_ns)
+void note_pause(struct layer *layer, uint64_t after_ns)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
-	disk->migration.retry_at_ns = MAX(disk->migration.retry_at_ns, loop_now_ns() + after_ns);
+	layer->backlog.retry_at_ns = MAX(layer->backlog.retry_at_ns, loop_now_ns() + after_ns);
 	g_mutex_unlock(&backlogs->lock);
 }
 
 /* From now on requests that begin are refused; the route follows once the gate can
  * be closed (WORK_END), which a request in work that a store does not answer holds
  * up, and nobody else. */
-void note_end(struct disk *disk, bool lost, const char *reason)
+void note_end(struct layer *layer, enum layer_state state, const char *reason)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
-	disk->refusing = true;
+	layer->disk->refusing = true;
 	g_mutex_lock(&backlogs->lock);
-	disk->migration.failed = true;
-	disk->migration.lost = lost;
-	backlog_set_reason_locked(&disk->migration, reason);
-	disk->migration.retry_at_ns = 0;
-	backlog_answer_drains_locked(&disk->migration, -EIO);
+	backlog_set_state_locked(&layer->backlog, state);
+	backlog_set_reason_locked(&layer->backlog, reason);
+	layer->backlog.retry_at_ns = 0;
+	backlog_answer_drains_locked(&layer->backlog, -EIO);
 	g_mutex_unlock(&backlogs->lock);
 	log_error("%s", reason);
 }

@@ -1,4 +1,4 @@
-/* How a disk's migration went. Who works on the disk says so. */
+/* How a layer's migration went. Who works on the layer says so. */
 #ifndef LEAFDISK_MIGRATE_NOTE_H
 #define LEAFDISK_MIGRATE_NOTE_H
 
@@ -6,13 +6,13 @@
 
 /* It is tried again after a while. REASON is a whole sentence, which names what it
  * is about; WHAT is one about the image, without the error. */
-void note_failure(struct disk *disk, int error, const char *reason);
-void note_errno(struct disk *disk, int error, const char *what);
-void note_error(struct disk *disk, const GError *error);
-void note_success(struct disk *disk);
+void note_failure(struct layer *layer, int error, const char *reason);
+void note_errno(struct layer *layer, int error, const char *what);
+void note_error(struct layer *layer, const GError *error);
+void note_success(struct layer *layer);
 /* It is tried again AFTER_NS or later. */
-void note_pause(struct disk *disk, uint64_t after_ns);
-/* For good. LOST: another has its image. */
-void note_end(struct disk *disk, bool lost, const char *reason);
+void note_pause(struct layer *layer, uint64_t after_ns);
+/* For good: STATE is LOST or FAILED. */
+void note_end(struct layer *layer, enum layer_state state, const char *reason);
 
 #endif

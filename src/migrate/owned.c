@@ -1,4 +1,4 @@
-/* Whether a disk's image is still ours to write.
+/* Whether a layer's image is still ours to write.
  *
  * Two things say that it is. The image's lock: it is ours from before the claim
  * until after the release, and as long as it is nobody opens the image to write it,
@@ -16,8 +16,8 @@
  *         the host sleeps, so a host that was away looks first
  *     a batch, or a look, has failed, and once more when the outage is over: a lock
  *         that a server has lost shows by that
- *     somebody drains the disk: he wants to know how it is now
- *     the claim is new (migrate_attach)
+ *     somebody drains the layer: he wants to know how it is now
+ *     the claim is new (backlog_attach)
  * and before each batch of an image that is not locked, where the record is all
  * there is. With a lock that others respect nothing depends on it: a batch that goes
  * to an image whose record was taken away a moment before goes to one that nobody
@@ -29,7 +29,7 @@
 #include <time.h>
 
 #include "core/time.h"
-#include "disk/claim.h"
+#include "layer/claim.h"
 #include "note.h"
 
 #define GOOD_FOR_NS (2 * NS_PER_S)
@@ -43,30 +43,30 @@ static uint64_t now_with_sleep_ns(void)
 }
 
 /* *LOOKS: how often somebody has asked for a look up to now. */
-static bool is_due(struct disk *disk, uint64_t now_ns, unsigned *looks)
+static bool is_due(struct layer *layer, uint64_t now_ns, unsigned *looks)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 	uint64_t seen_ns;
 
 	g_mutex_lock(&backlogs->lock);
-	seen_ns = disk->migration.owned_at_ns;
-	*looks = disk->migration.looks;
+	seen_ns = layer->backlog.owned_at_ns;
+	*looks = layer->backlog.looks;
 	g_mutex_unlock(&backlogs->lock);
-	return !disk->leaf->locked || seen_ns == 0 || now_ns - seen_ns >= GOOD_FOR_NS;
+	return !layer->image->locked || seen_ns == 0 || now_ns - seen_ns >= GOOD_FOR_NS;
 }
 
 /* Who has asked for a look since this one began gets another. */
-static void note_seen(struct disk *disk, uint64_t now_ns, unsigned looks)
+static void note_seen(struct layer *layer, uint64_t now_ns, unsigned looks)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
 	g_mutex_lock(&backlogs->lock);
-	if (disk->migration.looks == looks)
-		disk->migration.owned_at_ns = now_ns;
+	if (layer->backlog.looks == looks)
+		layer->backlog.owned_at_ns = now_ns;
 	g_mutex_unlock(&backlogs->lock);
 }
 
-bool owned_check(struct disk *disk)
+bool owned_check(struct layer *layer)
 {
 	g_autofree char *reason = NULL;
 	uint64_t now_ns = now_with_sleep_ns();
@@ -74,20 +74,20 @@ bool owned_check(struct disk *disk)
 	unsigned looks;
 	int result;
 
-	if (!is_due(disk, now_ns, &looks))
+	if (!is_due(layer, now_ns, &looks))
 		return true;
-	result = owner_check_disk(disk, &stands);
+	result = claim_check(layer, &stands);
 	if (result < 0) {
-		note_failure(disk, result, "its owner record cannot be read");
+		note_failure(layer, result, "its owner record cannot be read");
 		return false;
 	}
 	if (stands) {
-		note_seen(disk, now_ns, looks);
+		note_seen(layer, now_ns, looks);
 		return true;
 	}
 	reason = g_strdup_printf("%s: failed: another has taken its image over; what the cache has of it is not "
 				 "written back (leafctl cache dump saves it)",
-				 disk->name);
-	note_end(disk, true, reason);
+				 layer->name);
+	note_end(layer, LAYER_LOST, reason);
 	return false;
 }

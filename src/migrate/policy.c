@@ -41,15 +41,15 @@ static bool is_full(const struct look *look)
 	return look->cache.dirty_blocks * 100 >= look->cache.dirty_blocks_max * look->tunables.migrate_threshold;
 }
 
-/* Whether DISK's dirty blocks are to go now, and with *CUT an epoch ended for it. */
-static bool is_wanted(struct look *look, struct disk *disk, const struct cache_dirty *dirty, bool *cut)
+/* Whether LAYER's dirty blocks are to go now, and with *CUT an epoch ended for it. */
+static bool is_wanted(struct look *look, struct layer *layer, const struct cache_dirty *dirty, bool *cut)
 {
-	uint64_t last_io_ns = atomic_load_explicit(&disk->pool_cache->last_io_ns, memory_order_relaxed);
+	uint64_t last_io_ns = atomic_load_explicit(&layer->pool_cache->last_io_ns, memory_order_relaxed);
 	uint64_t old_ns = dirty->oldest_ns + look->tunables.max_dirty_age * NS_PER_S;
 	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
 
 	*cut = true;
-	if (disk->migration.urged || !list_is_empty(&disk->migration.waiters) || look->cache.state == CACHE_SUSPENDED ||
+	if (layer->backlog.urged || !list_is_empty(&layer->backlog.waiters) || look->cache.state == CACHE_SUSPENDED ||
 	    look->now_ns >= old_ns)
 		return true;
 	if (look->cache.short_of_room && dirty->distance == look->oldest)
@@ -66,36 +66,37 @@ static bool is_wanted(struct look *look, struct disk *disk, const struct cache_d
 	return false;
 }
 
-static bool wants_batch_locked(struct look *look, struct disk *disk, bool *cut)
+static bool wants_batch_locked(struct look *look, struct layer *layer, bool *cut)
 {
+	struct backlog *backlog = &layer->backlog;
 	struct cache_dirty dirty;
 
-	if (disk->migration.failed || disk->migration.away)
+	if (backlog->state != LAYER_DIRTY && backlog->state != LAYER_RETRYING)
 		return false;
-	backlog_get_dirty_locked(disk, &dirty);
+	backlog_get_dirty_locked(layer, &dirty);
 	if (dirty.oldest_ns == 0) {
-		backlog_answer_drains_locked(&disk->migration, 0);
+		backlog_answer_drains_locked(backlog, 0);
 		return false;
 	}
-	if (disk->migration.retry_at_ns > look->now_ns) {
-		look_again(look, disk->migration.retry_at_ns);
+	if (backlog->retry_at_ns > look->now_ns) {
+		look_again(look, backlog->retry_at_ns);
 		return false;
 	}
-	return is_wanted(look, disk, &dirty, cut);
+	return is_wanted(look, layer, &dirty, cut);
 }
 
 /* ---- States ---------------------------------------------------------------- */
 
 static enum work change_of_state_locked(const struct look *look, const struct disk *disk, bool dirty)
 {
-	const struct migration *migration = &disk->migration;
 	bool suspended = look->cache.state == CACHE_SUSPENDED;
+	enum layer_state state = disk->leaf->backlog.state;
 
-	if (migration->failed)
+	if (layer_state_is_final(state))
 		return WORK_END;
-	if (migration->away && !suspended)
+	if (state == LAYER_AWAY && !suspended)
 		return WORK_TO_CACHE;
-	if (!migration->away && suspended && !dirty)
+	if (state != LAYER_AWAY && suspended && !dirty)
 		return WORK_TO_POOL;
 	if (disk->route == &route_writeback && disk->mode != DISK_MODE_WRITEBACK && !dirty)
 		return WORK_LEAVE;
@@ -105,18 +106,19 @@ static enum work change_of_state_locked(const struct look *look, const struct di
 /* With its open_lock too: route and images are not being changed. */
 static enum work choose_state_locked(struct look *look, struct disk *disk)
 {
+	const struct backlog *backlog = &disk->leaf->backlog;
 	struct cache_dirty dirty;
 	enum work work;
 
 	if (!disk->open || disk->route == &route_failed)
 		return WORK_NONE;
-	backlog_get_dirty_locked(disk, &dirty);
+	backlog_get_dirty_locked(disk->leaf, &dirty);
 	work = change_of_state_locked(look, disk, dirty.oldest_ns != 0);
-	if (work != WORK_NONE && disk->migration.retry_at_ns > look->now_ns) {
-		look_again(look, disk->migration.retry_at_ns);
+	if (work != WORK_NONE && backlog->retry_at_ns > look->now_ns) {
+		look_again(look, backlog->retry_at_ns);
 		work = WORK_NONE;
 	}
-	if (work == WORK_NONE && !disk->migration.failed && disk->opens == 0 && dirty.oldest_ns == 0)
+	if (work == WORK_NONE && !layer_state_is_final(backlog->state) && disk->opens == 0 && dirty.oldest_ns == 0)
 		work = WORK_CLOSE;
 	return work;
 }
@@ -140,16 +142,17 @@ enum work policy_choose_locked(struct look *look, struct disk *disk, bool open_l
 		look_again(look, look->now_ns + LOOK_AGAIN_NS);
 	if (work != WORK_NONE)
 		return work;
-	return wants_batch_locked(look, disk, cut) ? WORK_BATCH : WORK_NONE;
+	return wants_batch_locked(look, disk->leaf, cut) ? WORK_BATCH : WORK_NONE;
 }
 
 void policy_release_locked(struct look *look, struct disk *disk)
 {
 	bool suspended = look->cache.state == CACHE_SUSPENDED;
+	enum layer_state state = disk->leaf->backlog.state;
 
-	if (disk->migration.failed || !gate_has_parked(disk))
+	if (layer_state_is_final(state) || !gate_has_parked(disk))
 		return;
-	if (disk->migration.away == suspended)
+	if ((state == LAYER_AWAY) == suspended)
 		gate_release(disk);
 	else
 		look_again(look, look->now_ns + LOOK_AGAIN_NS);

@@ -21,39 +21,39 @@ bool state_try_close(struct disk *disk)
 	bool closed = gate_try_close(disk, GATE_PATIENCE_US);
 
 	if (!closed)
-		note_pause(disk, GATE_PAUSE_NS);
+		note_pause(disk->leaf, GATE_PAUSE_NS);
 	return closed;
 }
 
-/* Before its layer goes, and after it has come. */
-static void set_away(struct look *look, struct disk *disk, bool away)
+/* Before its share goes, or where that did not go after all. */
+static void set_away(struct layer *leaf, bool away, const char *reason)
 {
-	struct backlogs *backlogs = &disk->pool_cache->backlogs;
+	struct backlogs *backlogs = &leaf->pool_cache->backlogs;
+	struct backlog *backlog = &leaf->backlog;
+	enum layer_state back;
 
 	g_mutex_lock(&backlogs->lock);
-	if (disk->migration.away != away)
-		backlog_set_reason_locked(&disk->migration, away ? look->cache.reason : "");
-	disk->migration.away = away;
+	back = backlog->failures ? LAYER_RETRYING : LAYER_DIRTY;
+	backlog_set_state_locked(backlog, away ? LAYER_AWAY : back);
+	backlog_set_reason_locked(backlog, reason);
 	g_mutex_unlock(&backlogs->lock);
 }
 
-/* The disk goes away from the cache, or comes back. */
-static void change_route(struct look *look, struct disk *disk, bool away, GError **error)
+static void leave_cache(struct look *look, struct disk *disk, GError **error)
 {
-	bool done = false;
+	if (backlog_is_needed(disk->leaf))
+		return;
+	set_away(disk->leaf, true, look->cache.reason);
+	if (route_flee_cache(disk, look->cache.reason, error))
+		log_warning("%s: goes on without the cache; all its changes are in the pool", disk->name);
+	else
+		set_away(disk->leaf, false, "");
+}
 
-	if (!away)
-		done = route_enter_writeback(disk, error);
-	else if (!migrate_is_needed(disk)) {
-		set_away(look, disk, true);
-		done = route_flee_cache(disk, look->cache.reason, error);
-	}
-	set_away(look, disk, done == away);
-	if (done) {
-		log_warning("%s: %s", disk->name,
-			    away ? "goes on without the cache; all its changes are in the pool"
-				 : "uses the cache again");
-	}
+static void enter_cache(struct disk *disk, GError **error)
+{
+	if (route_enter_writeback(disk, error))
+		log_warning("%s: uses the cache again", disk->name);
 }
 
 static void work_behind_gate(struct look *look, struct disk *disk, enum work work)
@@ -63,14 +63,16 @@ static void work_behind_gate(struct look *look, struct disk *disk, enum work wor
 	if (!state_try_close(disk))
 		return;
 	if (work == WORK_END)
-		route_fail(disk, disk->migration.lost);
-	else if (work == WORK_TO_POOL || work == WORK_TO_CACHE)
-		change_route(look, disk, work == WORK_TO_POOL, &error);
-	else if (!migrate_is_needed(disk))
+		route_fail(disk, backlog_get_state(disk->leaf) == LAYER_LOST);
+	else if (work == WORK_TO_POOL)
+		leave_cache(look, disk, &error);
+	else if (work == WORK_TO_CACHE)
+		enter_cache(disk, &error);
+	else if (!backlog_is_needed(disk->leaf))
 		(void)route_leave_writeback(disk, &error);
 	gate_open(disk);
 	if (error)
-		note_error(disk, error);
+		note_error(disk->leaf, error);
 }
 
 void state_work(struct disk *disk, enum work work)

@@ -116,7 +116,7 @@ bool offline_create(const char *path, const struct offline_create_options *optio
 	return good;
 }
 
-static void layer_free(void *data)
+static void told_free(void *data)
 {
 	struct offline_layer *layer = data;
 
@@ -150,7 +150,7 @@ GPtrArray *offline_info(const char *path, enum image_format format, const char *
 
 	if (!links)
 		return NULL;
-	result = g_ptr_array_new_with_free_func(layer_free);
+	result = g_ptr_array_new_with_free_func(told_free);
 	for (guint i = 0; i < links->len; i++)
 		g_ptr_array_add(result, layer_of(links->pdata[i]));
 	return result;

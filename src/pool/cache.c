@@ -3,7 +3,7 @@
 
 #include "cache/cache.h"
 #include "core/log.h"
-#include "disk/overflow.h"
+#include "layer/overflow.h"
 #include "migrate/migrator.h"
 #include "pool/pool.h"
 
@@ -48,7 +48,7 @@ void pool_cache_tune(struct pool_cache *pool_cache)
 	pool_cache->copy_on_read = values.copy_on_read;
 	pool_cache->read_run_bypass = values.read_run_bypass;
 	cache_set_limits(pool_cache->cache, values.max_dirty >> BLOCK_SHIFT, values.barrier_deadline_ms * 1000 * 1000);
-	migrate_kick(pool_cache);
+	pool_cache_kick(pool_cache);
 }
 
 bool pool_cache_stop(struct pool_cache *pool_cache)

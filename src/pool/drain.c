@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "internal.h"
+#include "migrate/migrator.h"
 
 struct drain_all {
 	struct disk_pool *pool;
@@ -74,7 +75,7 @@ static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
 static void urge_each(const struct drain_all *all, int change)
 {
 	for (guint i = 0; i < all->disks->len; i++)
-		migrate_urge(all->disks->pdata[i], change);
+		backlog_urge(((struct disk *)all->disks->pdata[i])->leaf, change);
 }
 
 static void drain_each(struct drain_all *all)
@@ -88,7 +89,7 @@ static void drain_each(struct drain_all *all)
 			/* Renamed or removed meanwhile, which it was clean for. */
 			if (all->given_up || disk_pool_shows(all->pool, disk))
 				note_left(all, dirty_bytes_of(disk), error->message);
-		} else if (all->given_up && migrate_is_needed(disk))
+		} else if (all->given_up && backlog_is_needed(disk->leaf))
 			note_left(all, dirty_bytes_of(disk), disk->name);
 	}
 	urge_each(all, -1);
@@ -122,7 +123,7 @@ void disk_pool_end(struct disk_pool *pool)
 	if (!pool_cache)
 		return;
 	pool_cache->ending = true;
-	migrate_look_again(pool_cache);
+	migrator_look_again(pool_cache);
 }
 
 struct resume {

@@ -44,7 +44,7 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 	} else {
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
 				pool->roots, found->spelled, found->mode, pool->pool_cache);
-		disk->owner = &pool->owner;
+		disk->leaf->owner = &pool->owner;
 	}
 	/* The key is the disk's own, so it goes with the disk. */
 	g_hash_table_replace(disks, disk->name, disk);

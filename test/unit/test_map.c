@@ -78,7 +78,7 @@ static struct stack *get(const char *path)
 {
 	g_autoptr(GPtrArray) links = links_of(path);
 	g_autoptr(GError) error = NULL;
-	struct stack *stack = stack_get(links, 0, NULL, &error);
+	struct stack *stack = stack_get(links, 0, NULL, false, &error);
 
 	g_assert_no_error(error);
 	g_assert_cmpuint(stack_depth(stack), ==, links->len);
@@ -289,7 +289,7 @@ static void test_first(void)
 
 	leaf = new_layer(base, SIZE);
 	links = links_of(leaf);
-	stack = stack_get(links, 1, NULL, NULL);
+	stack = stack_get(links, 1, NULL, false, NULL);
 	g_assert_cmpuint(stack_depth(stack), ==, 1);
 	g_assert_true(is_in_use(base));
 	g_assert_false(is_in_use(leaf));
@@ -310,7 +310,7 @@ static void test_layer_that_cannot_be_opened(void)
 	top = new_layer(middle, SIZE);
 	links = links_of(top);
 	g_assert_cmpint(unlink(middle), ==, 0);
-	g_assert_null(stack_get(links, 0, NULL, &error));
+	g_assert_null(stack_get(links, 0, NULL, false, &error));
 	g_assert_nonnull(error);
 	g_assert_nonnull(strstr(error->message, middle));
 	g_assert_false(is_in_use(top) || is_in_use(base));
@@ -332,7 +332,7 @@ static void use_once(GRand *random)
 {
 	unsigned which = (unsigned)g_rand_int_range(random, 0, 4);
 	uint64_t block = (uint64_t)g_rand_int_range(random, 0, BLOCKS), run;
-	struct stack *stack = stack_get(tree.links[which], 0, NULL, NULL);
+	struct stack *stack = stack_get(tree.links[which], 0, NULL, false, NULL);
 
 	g_assert_true(!stack == (tree.missing && which == 3));
 	if (!stack)

@@ -4,13 +4,10 @@
 #include "direct.h"
 
 #include "disk/io/phases.h"
-#include "disk/io/read.h"
 
 struct image_extent direct_read(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
-	const struct disk *disk = run->owner->disk;
-
-	return io_read_layer(run, disk->leaf, disk->cached, block, limit, buffer);
+	return layer_read(&run->read, run->owner->disk->leaf, block, limit, buffer);
 }
 
 uint64_t direct_write(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
@@ -22,7 +19,7 @@ uint64_t direct_write(struct disk_io *io, uint64_t block, uint64_t limit, uint8_
 		return 0;
 	run->io = (struct image_io){
 		.queue = io->context->queue,
-		.image = io->disk->leaf,
+		.image = io->disk->leaf->image,
 		.offset = block << BLOCK_SHIFT,
 		.length = (uint32_t)(limit << BLOCK_SHIFT),
 		.buffer = buffer,
@@ -34,7 +31,7 @@ uint64_t direct_write(struct disk_io *io, uint64_t block, uint64_t limit, uint8_
 		return (uint64_t)written;
 	}
 	if (written == -EAGAIN) {
-		io_wait_for_room(run, io->disk->leaf);
+		io_wait_for_room(run, io->disk->leaf->image);
 		return 0;
 	}
 	io->result = written;
@@ -44,12 +41,12 @@ uint64_t direct_write(struct disk_io *io, uint64_t block, uint64_t limit, uint8_
 
 struct image_extent direct_extent(struct disk *disk, uint64_t block, uint64_t limit)
 {
-	return image_extent_blocking(disk->leaf, block, limit);
+	return image_extent_blocking(disk->leaf->image, block, limit);
 }
 
 bool direct_takes_writes(const struct disk *disk)
 {
-	return disk->leaf->writable;
+	return disk->leaf->image->writable;
 }
 
 /* A run for an operation on the leaf: OFFSET and LENGTH in bytes. False when
@@ -70,7 +67,7 @@ static bool run_op(struct disk_io *io, void (*submit)(struct image *, struct ima
 		.done = io_op_done,
 	};
 	io->pending++;
-	submit(io->disk->leaf, &run->op);
+	submit(io->disk->leaf->image, &run->op);
 	return true;
 }
 

@@ -4,29 +4,26 @@
 #include <errno.h>
 
 #include "disk/io/phases.h"
-#include "disk/io/read.h"
 #include "disk/io/step.h"
-#include "disk/overflow.h"
 
 /* What an ephemeral disk was given: in the cache, or in the overflow layer. */
 static struct image_extent read_blocks(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct disk *disk = run->owner->disk;
-	struct cache_extent cached = io_read_cached(run, disk->cached, NULL, block, limit, buffer);
-	struct image *overflow = disk->overflow;
+	struct cache_extent cached = layer_read_cached(&run->read, disk->leaf, block, limit, buffer);
 
 	if (cached.answer != CACHE_MISS)
-		return io_extent_of(cached);
-	if (!overflow)
+		return layer_extent_of(cached);
+	if (!disk->leaf->overflow)
 		return (struct image_extent){EXTENT_ABSENT, cached.blocks};
-	return io_read_image(run, overflow, block, cached.blocks, buffer);
+	return layer_read_image(&run->read, disk->leaf, block, cached.blocks, buffer);
 }
 
 /* What the log layer of an ephemeral disk has. */
 static struct image_extent extent_of(struct disk *disk, uint64_t block, uint64_t limit)
 {
-	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);
-	struct image *overflow = disk->overflow;
+	struct cache_extent cached = cache_lookup_far(disk->leaf->cached, block, limit);
+	struct image *overflow = disk->leaf->overflow;
 
 	if (cached.answer != CACHE_MISS)
 		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
@@ -45,7 +42,7 @@ static bool takes_writes(const struct disk *disk)
 static void overflow_written(struct run *run, int result)
 {
 	if (result == 0)
-		(void)cache_forget(run->owner->disk->cached, run->block, run->blocks);
+		(void)cache_forget(run->owner->disk->leaf->cached, run->block, run->blocks);
 	io_run_finished(run, result);
 }
 
@@ -57,6 +54,24 @@ static void overflow_transfer_done(struct image_io *image_io, int result)
 static void overflow_op_done(struct image_op *op, int result)
 {
 	overflow_written(container_of(op, struct run, op), result);
+}
+
+static void overflow_made(struct overflow_wait *wait, int result)
+{
+	io_run_finished(container_of(wait, struct run, overflow), result);
+}
+
+static void make_overflow(struct run *run)
+{
+	struct disk_io *io = run->owner;
+
+	io->pending++;
+	run->overflow = (struct overflow_wait){
+		.loop = io->context->loop,
+		.size_bytes = io->disk->size_bytes,
+		.done = overflow_made,
+	};
+	overflow_make(io->disk->leaf, &run->overflow);
 }
 
 /* A negative errno; 0: the caller has to wait, for the image's room. */
@@ -83,11 +98,11 @@ static int64_t write_overflow(struct run *run, struct image *overflow, uint64_t 
 
 static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
-	struct image *overflow = io->disk->overflow;
+	struct image *overflow = io->disk->leaf->overflow;
 	struct run *run;
 	int64_t n;
 
-	n = cache_put(io->disk->cached, block, limit, buffer, true);
+	n = cache_put(io->disk->leaf->cached, block, limit, buffer, true);
 	if (n > 0)
 		return (uint64_t)n;
 	if (n == -EAGAIN) {
@@ -98,7 +113,7 @@ static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit,
 	if (!run)
 		return 0;
 	if (!overflow) {
-		overflow_make(run);
+		make_overflow(run);
 		return 0;
 	}
 	n = write_overflow(run, overflow, block, limit, buffer);
@@ -138,8 +153,8 @@ static enum step phase_zero_local(struct disk_io *io)
 	struct disk *disk = io->disk;
 
 	if (io->stage == ZERO_LOCAL && io->inner_first < io->inner_end && io->result >= 0) {
-		if (cache_put_zero(disk->cached, io->inner_first, io->inner_end - io->inner_first) < 0)
-			io->stage = disk->overflow ? ZERO_OVERFLOW : ZERO_MAKE;
+		if (cache_put_zero(disk->leaf->cached, io->inner_first, io->inner_end - io->inner_first) < 0)
+			io->stage = disk->leaf->overflow ? ZERO_OVERFLOW : ZERO_MAKE;
 	}
 	if (io->stage == ZERO_MAKE) {
 		struct run *run = context_get_run(io->context, io);
@@ -147,11 +162,11 @@ static enum step phase_zero_local(struct disk_io *io)
 		if (!run)
 			return STEP_WAIT;
 		io->stage = ZERO_OVERFLOW;
-		overflow_make(run);
+		make_overflow(run);
 		return STEP_WAIT;
 	}
 	if (io->stage == ZERO_OVERFLOW && io->result >= 0) {
-		if (!zero_overflow(io, disk->overflow))
+		if (!zero_overflow(io, disk->leaf->overflow))
 			return STEP_WAIT;
 		io->stage = ZERO_DONE;
 	}
@@ -174,20 +189,20 @@ static int forget_past_end(struct disk_io *io)
 {
 	uint64_t first = blocks_of(io->length), end = blocks_of(io->disk->size_bytes);
 
-	return first < end ? cache_put_zero(io->disk->cached, first, end - first) : 0;
+	return first < end ? cache_put_zero(io->disk->leaf->cached, first, end - first) : 0;
 }
 
 static enum step phase_resize_local(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
 
-	if (io->stage == 0 && io->result >= 0 && disk->overflow) {
+	if (io->stage == 0 && io->result >= 0 && disk->leaf->overflow) {
 		struct run *run = context_get_run(io->context, io);
 
 		if (!run)
 			return STEP_WAIT;
 		io->stage = 1;
-		resize_overflow(io, disk->overflow, run);
+		resize_overflow(io, disk->leaf->overflow, run);
 	}
 	if (io->pending)
 		return STEP_WAIT;

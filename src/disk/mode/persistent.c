@@ -22,8 +22,9 @@ enum step phase_forget(struct disk_io *io)
 	}
 	if (blocks == 0)
 		return STEP_NEXT;
-	fetch_cancel(&io->disk->pool_cache->fetches, io->disk->cached, first, blocks);
-	return cache_forget(io->disk->cached, first, blocks) == -EAGAIN ? io_wait_for_cache(io, false) : STEP_NEXT;
+	fetch_cancel(&io->disk->pool_cache->fetches, io->disk->leaf->cached, first, blocks);
+	return cache_forget(io->disk->leaf->cached, first, blocks) == -EAGAIN ? io_wait_for_cache(io, false)
+									      : STEP_NEXT;
 }
 
 static enum step phase_mirror(struct disk_io *io)
@@ -34,12 +35,12 @@ static enum step phase_mirror(struct disk_io *io)
 	if (io->result < 0)
 		return phase_forget(io);
 	if (io->stage == 0) {
-		fetch_cancel(&io->disk->pool_cache->fetches, io->disk->cached, io->first_block, io->blocks);
+		fetch_cancel(&io->disk->pool_cache->fetches, io->disk->leaf->cached, io->first_block, io->blocks);
 		io->next_block = io->first_block;
 		io->stage = 1;
 	}
 	while (io->next_block < end) {
-		int64_t n = cache_put(io->disk->cached, io->next_block, end - io->next_block,
+		int64_t n = cache_put(io->disk->leaf->cached, io->next_block, end - io->next_block,
 				      data + ((io->next_block - io->first_block) << BLOCK_SHIFT), false);
 
 		if (n == -EAGAIN)

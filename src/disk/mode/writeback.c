@@ -13,8 +13,6 @@
 
 #include "direct.h"
 #include "disk/io/phases.h"
-#include "disk/io/read.h"
-#include "disk/backlog.h"
 #include "persistent.h"
 
 /* ---- Reads -------------------------------------------------------------------- */
@@ -23,25 +21,25 @@
 static struct image_extent read_blocks(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct disk *disk = run->owner->disk;
-	struct cache_extent cached = io_read_cached(run, disk->cached, disk->leaf, block, limit, buffer);
+	struct cache_extent cached = layer_read_cached(&run->read, disk->leaf, block, limit, buffer);
 	struct image_extent extent;
 
 	if (cached.answer != CACHE_MISS)
-		return io_extent_of(cached);
-	extent = image_extent(disk->leaf, block, cached.blocks);
+		return layer_extent_of(cached);
+	extent = image_extent(disk->leaf->image, block, cached.blocks);
 	if (extent.state != EXTENT_DATA)
 		return extent;
-	return io_read_missed(run, disk->leaf, disk->cached, block, extent.blocks, buffer);
+	return layer_read_missed(&run->read, disk->leaf, block, extent.blocks, buffer);
 }
 
 /* What is newer in the cache, or else what the leaf has. */
 static struct image_extent extent_of(struct disk *disk, uint64_t block, uint64_t limit)
 {
-	struct cache_extent cached = cache_lookup_far(disk->cached, block, limit);
+	struct cache_extent cached = cache_lookup_far(disk->leaf->cached, block, limit);
 
 	if (cached.answer != CACHE_MISS)
 		return (struct image_extent){cached.answer == CACHE_HIT ? EXTENT_DATA : EXTENT_ZERO, cached.blocks};
-	return image_extent_blocking(disk->leaf, block, cached.blocks);
+	return image_extent_blocking(disk->leaf->image, block, cached.blocks);
 }
 
 /* ---- Writes ------------------------------------------------------------------- */
@@ -68,7 +66,7 @@ static enum step park(struct disk_io *io)
 	struct pool_cache *pool_cache = io->disk->pool_cache;
 	enum step step = send_back(io);
 
-	migrate_kick(pool_cache);
+	pool_cache_kick(pool_cache);
 	return step;
 }
 
@@ -91,10 +89,10 @@ static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit,
 	struct disk *disk = io->disk;
 	int64_t n;
 
-	n = cache_put(disk->cached, block, limit, buffer, true);
-	migrate_note_io(disk->pool_cache);
+	n = cache_put(disk->leaf->cached, block, limit, buffer, true);
+	pool_cache_note_io(disk->pool_cache);
 	if (n > 0) {
-		fetch_cancel(&disk->pool_cache->fetches, disk->cached, block, (uint64_t)n);
+		fetch_cancel(&disk->pool_cache->fetches, disk->leaf->cached, block, (uint64_t)n);
 		return (uint64_t)n;
 	}
 	if (n == -EAGAIN)
@@ -115,9 +113,9 @@ static enum step phase_zero_dirty(struct disk_io *io)
 		return io_wait_pending(io);
 	if (io->pending)
 		return STEP_WAIT;
-	result = cache_put_zero(disk->cached, io->inner_first, io->inner_end - io->inner_first);
-	fetch_cancel(&disk->pool_cache->fetches, disk->cached, io->inner_first, io->inner_end - io->inner_first);
-	migrate_note_io(disk->pool_cache);
+	result = cache_put_zero(disk->leaf->cached, io->inner_first, io->inner_end - io->inner_first);
+	fetch_cancel(&disk->pool_cache->fetches, disk->leaf->cached, io->inner_first, io->inner_end - io->inner_first);
+	pool_cache_note_io(disk->pool_cache);
 	if (result == -EAGAIN)
 		return wait_for_room(io, true);
 	if (result == -ENOSPC)
@@ -148,7 +146,7 @@ static enum step begin_barrier(struct disk_io *io)
 	run->flush = (struct cache_flush){.queue = io->context->queue, .task.run = flushed};
 	io->stage = BARRIER_UNDER_WAY;
 	io->pending++;
-	result = cache_flush(io->disk->cached, &run->flush);
+	result = cache_flush(io->disk->leaf->cached, &run->flush);
 	if (result == 0)
 		return STEP_WAIT;
 	io->stage = BARRIER_BEGIN;
@@ -195,9 +193,9 @@ static enum step phase_drain(struct disk_io *io)
 	run->drain = (struct drain){.loop = io->context->loop, .task.run = drained};
 	io->stage = DRAIN_UNDER_WAY;
 	io->pending++;
-	migrate_drain(io->disk, &run->drain);
+	backlog_drain(io->disk->leaf, &run->drain);
 	if (gate_is_closing(io->disk) || io->disk->pool_cache->ending)
-		migrate_send_back(io->disk);
+		backlog_send_back(io->disk->leaf);
 	return STEP_WAIT;
 }
 

@@ -5,7 +5,7 @@
  * removes only what a daemon made there: a file of such a name, of the owner of
  * the directory, that is a leaf image and that nobody has locked. It is opened
  * for reading only. */
-#include "disk/overflow.h"
+#include "layer/overflow.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +18,6 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "disk/io/step.h"
 #include "core/workers.h"
 
 #define DIRECTORY ".leafdisk"
@@ -59,10 +58,10 @@ static int open_directory(const struct place *pool, bool make)
 /* ---- Making ------------------------------------------------------------------ */
 
 /* As much of the disk's name as there is room for, a character whole. */
-static char *new_path(const struct disk *disk)
+static char *new_path(const struct layer *layer)
 {
 	g_autofree char *uuid = g_uuid_string_random();
-	g_autofree char *name = g_strdup(disk->name);
+	g_autofree char *name = g_strdup(layer->name);
 	size_t room = NAME_MAX - strlen("-") - UUID_BYTES - strlen(SUFFIX);
 
 	if (strlen(name) > room) {
@@ -70,7 +69,7 @@ static char *new_path(const struct disk *disk)
 			room--;
 		name[room] = '\0';
 	}
-	return g_strdup_printf("%s/" DIRECTORY "/" SUBDIRECTORY "/%s-%s" SUFFIX, chain_roots_pool(disk->roots)->path,
+	return g_strdup_printf("%s/" DIRECTORY "/" SUBDIRECTORY "/%s-%s" SUFFIX, chain_roots_pool(layer->roots)->path,
 			       name, uuid);
 }
 
@@ -89,10 +88,10 @@ static struct image *open_image(int directory, const char *path, unsigned flags,
 	return image;
 }
 
-static struct image *make_in(int directory, const struct disk *disk, GError **error)
+static struct image *make_in(int directory, const struct layer *layer, uint64_t size_bytes, GError **error)
 {
-	struct image_create_options options = {.size_bytes = disk->size_bytes};
-	g_autofree char *path = new_path(disk);
+	struct image_create_options options = {.size_bytes = size_bytes};
+	g_autofree char *path = new_path(layer);
 	struct image *image = NULL;
 
 	if (image_create_in(directory, path, IMAGE_FORMAT_LEAF, &options, error)) {
@@ -102,9 +101,9 @@ static struct image *make_in(int directory, const struct disk *disk, GError **er
 	return image;
 }
 
-static struct image *make(struct disk *disk, GError **error)
+static struct image *make(const struct layer *layer, uint64_t size_bytes, GError **error)
 {
-	const struct place *pool = chain_roots_pool(disk->roots);
+	const struct place *pool = chain_roots_pool(layer->roots);
 	struct image *image = NULL;
 
 	for (unsigned i = 0; i < TRIES && !image; i++) {
@@ -112,7 +111,7 @@ static struct image *make(struct disk *disk, GError **error)
 
 		g_clear_error(error);
 		if (directory >= 0) {
-			image = make_in(directory, disk, error);
+			image = make_in(directory, layer, size_bytes, error);
 			close(directory);
 		} else {
 			error_set_errno(error, -directory, "%s/" DIRECTORY "/" SUBDIRECTORY " cannot be used",
@@ -122,18 +121,18 @@ static struct image *make(struct disk *disk, GError **error)
 	return image;
 }
 
-static int make_and_keep(struct disk *disk)
+static int make_and_keep(struct layer *layer, uint64_t size_bytes)
 {
 	g_autoptr(GError) error = NULL;
-	struct image *image = disk->overflow ? NULL : make(disk, &error);
+	struct image *image = layer->overflow ? NULL : make(layer, size_bytes, &error);
 	int result = 0;
 
 	if (image) {
-		log_info("%s: the cache takes no more of it; the rest goes to the pool until the unmount", disk->name);
-		disk->overflow = image;
+		log_info("%s: the cache takes no more of it; the rest goes to the pool until the unmount", layer->name);
+		layer->overflow = image;
 	}
 	if (error) {
-		log_warning("%s: the cache takes no more of it, and there is no overflow layer: %s", disk->name,
+		log_warning("%s: the cache takes no more of it, and there is no overflow layer: %s", layer->name,
 			    error->message);
 		result = error_to_errno(error);
 		if (error_class_of(STORE_OPEN, result) == ERROR_READ_ONLY)
@@ -144,66 +143,64 @@ static int make_and_keep(struct disk *disk)
 
 static void make_work(struct loop_work *work)
 {
-	struct run *run = container_of(work, struct run, work);
+	struct overflow_wait *wait = container_of(work, struct overflow_wait, work);
 
-	run->result = make_and_keep(run->owner->disk);
+	wait->result = make_and_keep(wait->layer, wait->size_bytes);
 }
 
-static void finish_run(struct loop_task *task)
+static void finish(struct loop_task *task)
 {
-	struct run *run = container_of(task, struct run, work.task);
+	struct overflow_wait *wait = container_of(task, struct overflow_wait, work.task);
 
-	io_run_finished(run, run->result);
+	wait->done(wait, wait->result);
 }
 
 /* Tells all who wait, each on its own loop. Nobody can begin to wait for a layer
  * that is there before this: what comes meanwhile is told at once too. */
 static void make_done(struct loop_work *work)
 {
-	struct run *maker = container_of(work, struct run, work);
-	struct disk *disk = maker->owner->disk;
+	struct overflow_wait *maker = container_of(work, struct overflow_wait, work);
+	struct layer *layer = maker->layer;
 	int result = maker->result;
-	struct list runs;
+	struct list waiters;
 	struct list *node;
 
-	list_init(&runs);
-	g_mutex_lock(&disk->lock);
-	list_splice(&runs, &disk->overflow_runs);
-	g_mutex_unlock(&disk->lock);
-	while ((node = list_pop(&runs))) {
-		struct run *run = container_of(node, struct run, link);
+	list_init(&waiters);
+	g_mutex_lock(&layer->lock);
+	list_splice(&waiters, &layer->overflow_waiters);
+	g_mutex_unlock(&layer->lock);
+	while ((node = list_pop(&waiters))) {
+		struct overflow_wait *wait = container_of(node, struct overflow_wait, link);
 
-		run->result = result;
-		run->work.task.run = finish_run;
-		loop_post(run->owner->context->loop, &run->work.task);
+		wait->result = result;
+		wait->work.task.run = finish;
+		loop_post(wait->loop, &wait->work.task);
 	}
 }
 
-void overflow_make(struct run *run)
+void overflow_make(struct layer *layer, struct overflow_wait *wait)
 {
-	struct disk_io *io = run->owner;
-	struct disk *disk = io->disk;
 	bool first;
 
-	io->pending++;
-	g_mutex_lock(&disk->lock);
-	first = list_is_empty(&disk->overflow_runs);
-	list_append(&disk->overflow_runs, &run->link);
-	g_mutex_unlock(&disk->lock);
+	wait->layer = layer;
+	g_mutex_lock(&layer->lock);
+	first = list_is_empty(&layer->overflow_waiters);
+	list_append(&layer->overflow_waiters, &wait->link);
+	g_mutex_unlock(&layer->lock);
 	if (!first)
 		return;
-	run->work.work = make_work;
-	run->work.done = make_done;
-	run->work.file = disk;
-	loop_offload_step(io->context->loop, &run->work);
+	wait->work.work = make_work;
+	wait->work.done = make_done;
+	wait->work.file = layer;
+	loop_offload_step(wait->loop, &wait->work);
 }
 
 /* Nobody will read it again: nothing of it needs to be durable. */
-void overflow_free(struct disk *disk)
+void overflow_free(struct layer *layer)
 {
-	struct image *image = disk->overflow;
+	struct image *image = layer->overflow;
 
-	disk->overflow = NULL;
+	layer->overflow = NULL;
 	if (image)
 		(void)image_close(image);
 }

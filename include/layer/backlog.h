@@ -1,0 +1,132 @@
+/* A layer's backlog: what is dirty in the cache and not on its image yet.
+ *
+ * Here is what requests, opens and drains say and ask; the migrator works it off. */
+#ifndef LEAFDISK_LAYER_BACKLOG_H
+#define LEAFDISK_LAYER_BACKLOG_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "core/list.h"
+#include "core/loop.h"
+
+struct layer;
+struct cache_dirty;
+
+/* How a layer's dirty blocks fare. Which may follow which, and by whom: backlog.c. */
+enum layer_state {
+	LAYER_CLEAN,	/* nothing of it is dirty, nor becomes so as it is now */
+	LAYER_DIRTY,	/* what is written to it may be dirty */
+	LAYER_RETRYING, /* so, and its image or its record did not take the last try */
+	LAYER_AWAY,	/* the cache fails: what is written goes to the image until that is over */
+	LAYER_LOST,	/* another has its image; until it is opened anew */
+	LAYER_FAILED,	/* the cache has lost some of what was dirty; until it is opened anew */
+};
+
+/* What the migrator does with it. */
+enum backlog_work {
+	BACKLOG_IDLE,
+	BACKLOG_CHANGING, /* its state, or who stands on it */
+	BACKLOG_MOVING,	  /* a batch: image and share stay as they are */
+};
+
+/* Somebody waits until nothing of a layer is dirty. */
+struct drain {
+	struct loop *loop;
+	struct loop_task task; /* posted once */
+	int result;	       /* 0, or why that will take long: -errno */
+	struct list link;
+};
+
+/* Under the lock of the pool's backlogs. */
+struct backlog {
+	struct list link; /* on the pool's list */
+	enum layer_state state;
+	enum backlog_work work;
+	struct list waiters; /* struct drain */
+	unsigned urged;	     /* who wants all of it written back */
+
+	uint64_t batch_bytes; /* while MOVING: memory of the batch, or what it may be */
+	unsigned batch_max;   /* blocks; less than is tuned while the store is full */
+	bool in_pieces;	      /* the batch has discards that are to make room for the rest of it */
+	bool lent;	      /* see backlog_lend_image() */
+	uint64_t owned_at_ns; /* when its owner record was read; 0: it is to be read (migrate/owned.c) */
+	unsigned looks;	      /* how often that was asked for */
+
+	unsigned failures; /* in a row */
+	int error;	   /* of the last one: -errno */
+	uint64_t retry_at_ns;
+	char reason[256];
+	struct timespec since; /* when that became so */
+};
+
+/* Those of a pool. The lock guards the list and every layer's struct backlog; it is
+ * taken inside open_lock. */
+struct backlogs {
+	GMutex lock;
+	GCond changed;	    /* nobody works on a layer any more */
+	struct list layers; /* by backlog.link */
+};
+void backlogs_init(struct backlogs *backlogs);
+void backlogs_clear(struct backlogs *backlogs);
+struct layer *backlog_layer(struct list *node);
+
+void backlog_init(struct backlog *backlog);
+
+/* LAYER's share is DIRTY from now on, until it is detached; blocks until no batch is
+ * under way. Detaching again, or what was never attached, has no effect. Returns what
+ * it was while it was attached. */
+void backlog_attach(struct layer *layer);
+enum layer_state backlog_detach(struct layer *layer);
+
+/* Posts DRAIN's task once nothing of LAYER is dirty, or it failed for a while. */
+void backlog_drain(struct layer *layer, struct drain *drain);
+/* Requests that wait for the migrator are woken, with -EAGAIN for a result: the
+ * gate is being closed. */
+void backlog_send_back(struct layer *layer);
+/* All of LAYER is wanted on its image (+1), or no longer (-1). */
+void backlog_urge(struct layer *layer, int change);
+/* Who waits for LAYER to be clean with its disk's open_lock, behind its closed gate,
+ * lends the image meanwhile: one that failed can be exchanged, which needs both. */
+void backlog_lend_image(struct layer *layer, bool lent);
+/* 0: nothing has failed lately; otherwise -errno and a sentence (g_free). */
+int backlog_get_error(struct layer *layer, char **reason);
+
+enum layer_state backlog_get_state(struct layer *layer);
+/* Something of LAYER is dirty, so that it has to stay open. */
+bool backlog_is_needed(struct layer *layer);
+
+struct backlog_status {
+	enum layer_state state;
+	uint64_t dirty_blocks; /* and zero ranges */
+	uint64_t oldest_ns;    /* loop_now_ns() when the oldest came; 0: nothing is dirty */
+	char reason[256];
+	struct timespec since;
+};
+/* Of one that is not attached: CLEAN. */
+void backlog_get_status(struct layer *layer, struct backlog_status *status);
+
+/* For the migrator, under the lock. */
+
+/* Who waits for a drain is told of failure after so many. */
+#define BACKLOG_FAILURES_TOLD 3
+/* STATE follows, or is as it was. */
+void backlog_set_state_locked(struct backlog *backlog, enum layer_state state);
+static inline bool backlog_is_attached_locked(const struct backlog *backlog)
+{
+	return !list_is_empty(&backlog->link);
+}
+static inline bool layer_state_is_final(enum layer_state state)
+{
+	return state == LAYER_LOST || state == LAYER_FAILED;
+}
+/* Who waits for a drain is told RESULT: 0 or -errno. */
+void backlog_answer_drains_locked(struct backlog *backlog, int result);
+/* What is dirty of a layer. Away or lost it has nothing. */
+void backlog_get_dirty_locked(struct layer *layer, struct cache_dirty *dirty);
+/* What `state` says from now on; "": nothing. */
+void backlog_set_reason_locked(struct backlog *backlog, const char *reason);
+
+#endif

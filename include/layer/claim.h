@@ -1,0 +1,26 @@
+/* A layer's claim of its image, by its owner record. All of it blocks, and is called by
+ * who may change the layer. */
+#ifndef LEAFDISK_LAYER_CLAIM_H
+#define LEAFDISK_LAYER_CLAIM_H
+
+#include "layer/layer.h"
+#include "owner/owner.h"
+
+/* As owner_allows(): before the image is opened to be written, and in the hope of the
+ * lock. */
+bool claim_allows(const struct layer *layer, GError **error);
+/* With the image open; MODE is what the record says. PREPARE: see struct owner_want,
+ * called with LAYER. */
+bool claim_take(struct layer *layer, const char *mode,
+		bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error), GError **error);
+/* As owner_check(), of LAYER's claim. */
+int claim_check(const struct layer *layer, bool *stands);
+/* When all is on the image, before its lock is let go. */
+void claim_release(struct layer *layer);
+/* ERROR says that the image is locked: adds by whom. */
+void claim_explain_lock(const struct layer *layer, GError **error);
+/* Who may write the image of LINK, which is LAYER's or was: "this mount", "host ...",
+ * "none", or why that cannot be told. g_free. Any thread. */
+char *claim_describe(const struct layer *layer, const struct chain_link *link);
+
+#endif

@@ -1,0 +1,110 @@
+/* A layer: one share of a disk's content. Its image, what the cache has of it, our
+ * claim of it, and what of it is dirty.
+ *
+ * Layers below a leaf are opened once in a process and shared by every stack on them
+ * (layer_get); they are not written. A leaf is its disk's own, and the only layer
+ * that is. That of an ephemeral disk is a log layer: it has no image, the cache has
+ * all there is of it, and what the cache does not take is in its overflow layer.
+ *
+ * What holds, and is checked in the tests' build (layer_check):
+ *   1. What the cache has is as the share says: a layer there, unless NONE.
+ *   2. A share is PINNED exactly where there is no image: of a log layer, once it is
+ *      open.
+ *   3. A claim, and dirty blocks, are of an image.
+ *   4. On the pool's list is what is DIRTY, RETRYING or AWAY, and what is LOST or FAILED
+ *      until it is closed.
+ *   5. DIRTY and RETRYING have a DIRTY share, CLEAN and AWAY have none such.
+ *   6. RETRYING has failures, DIRTY has none.
+ *   7. LOST and FAILED have a reason.
+ *   8. A batch is under way only of what is DIRTY or RETRYING, and only it takes memory. */
+#ifndef LEAFDISK_LAYER_LAYER_H
+#define LEAFDISK_LAYER_LAYER_H
+
+#include "cache/layer.h"
+#include "image/image.h"
+#include "layer/backlog.h"
+#include "layer/chain.h"
+
+struct disk;
+struct owner_self;
+struct pool_cache;
+
+/* What the cache has of a layer; see share.h. */
+enum layer_share {
+	SHARE_NONE,
+	SHARE_CLEAN,	/* what was read; the layer is not written */
+	SHARE_MIRRORED, /* what the image has, as it is written */
+	SHARE_DIRTY,	/* what is newer than the image */
+	SHARE_PINNED,	/* all there is */
+};
+
+/* Of one below a leaf, in layer.c's table. */
+enum layer_use { USE_OPENING, USE_OPEN, USE_CLOSING };
+
+struct layer {
+	/* Constant. */
+	char *name;		       /* of the disk, or of the image: for messages */
+	struct pool_cache *pool_cache; /* NULL: there is no cache */
+	struct chain_roots *roots;
+	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
+	struct disk *disk;		/* whose leaf it is; NULL: nobody's. For those who stand above both */
+
+	/* Changed by who opens and closes it: under open_lock of a leaf, and while no
+	 * request is in work. */
+	struct chain_link *link;
+	struct image *image; /* NULL: not open, or a log layer */
+	struct cache_layer *cached;
+	enum layer_share share;
+	uint64_t claim; /* the generation of our owner record; 0: none */
+
+	/* A log layer's, from its first use on. */
+	_Atomic(struct image *) overflow;
+	struct list overflow_waiters; /* struct overflow_wait; under the lock */
+	GMutex lock;
+
+	struct backlog backlog;
+
+	/* Under the lock of the table. */
+	enum layer_use use;
+	bool wants_share;
+	unsigned users;
+};
+
+/* ---- Below a leaf (layer.c) -------------------------------------------- */
+
+/* The layer of LINK, opened for reading or shared; CACHED: with a share in POOL_CACHE.
+ * NULL and ERROR. Blocks; any thread. */
+struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_cache, bool cached, GError **error);
+/* With the last use it is closed. Blocks. */
+void layer_put(struct layer *layer);
+
+/* ---- A leaf ------------------------------------------------------------- */
+
+/* Closed. NAME is the disk's. */
+struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const struct chain_roots *roots);
+/* What is left of it is closed. Blocks. */
+void layer_free(struct layer *layer);
+/* Where its image is from now on; it is not open. */
+void layer_set_link(struct layer *layer, const struct chain_link *link);
+/* As chain_link_open(). False and ERROR. Blocks. */
+bool layer_open_image(struct layer *layer, unsigned flags, GError **error);
+/* As image_close(); its share is closed already. Blocks. */
+int layer_close_image(struct layer *layer);
+/* What was written becomes durable on the image. False and ERROR. Blocks. */
+bool layer_flush_image(struct layer *layer, GError **error);
+
+/* ---- What holds (invariants.c) ------------------------------------------- */
+
+#ifdef LEAFDISK_FAULTS
+/* The one of the list above that does not, or NULL. */
+const char *layer_find_breach(struct layer *layer);
+/* Aborts where one does not; by who may change LAYER, when it has changed it. */
+void layer_check(struct layer *layer);
+#else
+static inline void layer_check(struct layer *layer)
+{
+	(void)layer;
+}
+#endif
+
+#endif

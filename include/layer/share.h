@@ -1,0 +1,31 @@
+/* A layer's share in the cache: what of it is kept there, and how it is opened and
+ * closed. All of it blocks; by who may change the layer. */
+#ifndef LEAFDISK_LAYER_SHARE_H
+#define LEAFDISK_LAYER_SHARE_H
+
+#include "layer/layer.h"
+
+/* What is read is kept, MIRRORED with WRITABLE what is written too, otherwise CLEAN;
+ * NONE where the cache does not take it. */
+void share_open(struct layer *layer, bool writable);
+/* DIRTY, under the ownership GENERATION; OWNED was the last one of this cache's: see
+ * cache_layer_open_dirty(). False and ERROR. */
+bool share_open_dirty(struct layer *layer, uint64_t owned, uint64_t generation, GError **error);
+/* PINNED, of a log layer. False and ERROR. */
+bool share_open_pinned(struct layer *layer, GError **error);
+/* GOOD: the image has all that was acknowledged. What is cached is good at the next
+ * open then, where the image can show that nobody has changed it. */
+void share_close(struct layer *layer, bool good);
+/* The cache gives up all that it has of LAYER, for REASON. */
+void share_abandon(struct layer *layer, const char *reason);
+/* What is dirty is nobody's to write back, and stays in the log. */
+void share_orphan(struct layer *layer);
+
+/* Something is dirty, whoever may write it back. */
+bool share_is_dirty(struct layer *layer);
+/* Blocks and zero ranges of an open image that nobody has claimed yet. */
+uint64_t share_left(const struct layer *layer);
+/* The same of an image that is not open. POOL_CACHE may be NULL. */
+uint64_t share_left_of_link(const struct chain_link *link, struct pool_cache *pool_cache);
+
+#endif

@@ -1,0 +1,259 @@
+/* A layer's backlog.
+ *
+ * How its state changes, and who makes it so:
+ *
+ *     CLEAN             -> DIRTY      backlog_attach: its share is to take what is dirty
+ *     DIRTY             -> RETRYING   a try failed (migrate/note.c)
+ *     RETRYING          -> DIRTY      one succeeded (migrate/note.c)
+ *     DIRTY, RETRYING   -> AWAY       the cache is suspended, and has nothing that is dirty (migrate/state.c)
+ *     AWAY              -> DIRTY      backlog_attach: it works again
+ *     AWAY              -> RETRYING   it could not be left after all
+ *     DIRTY, RETRYING   -> LOST       the record is another's (migrate/owned.c)
+ *     DIRTY, RETRYING   -> FAILED     the cache cannot be read (migrate/batch.c)
+ *     the first four    -> CLEAN      backlog_detach: all of it is on the image, or it is closed
+ *     LOST, FAILED      -> DIRTY      backlog_attach: it is opened anew
+ *
+ * What is LOST or FAILED stays so when it is closed, so that the end of a mount knows. */
+#include "layer/backlog.h"
+
+#include <errno.h>
+#include <limits.h>
+
+#include "layer/layer.h"
+#include "layer/pool_cache.h"
+
+#define STATE(state) (1u << LAYER_##state)
+
+#ifdef LEAFDISK_FAULTS
+static bool may_follow(enum layer_state state, enum layer_state next)
+{
+	static const unsigned next_of[] = {
+		[LAYER_CLEAN] = STATE(DIRTY),
+		[LAYER_DIRTY] = STATE(CLEAN) | STATE(RETRYING) | STATE(AWAY) | STATE(LOST) | STATE(FAILED),
+		[LAYER_RETRYING] = STATE(CLEAN) | STATE(DIRTY) | STATE(AWAY) | STATE(LOST) | STATE(FAILED),
+		[LAYER_AWAY] = STATE(CLEAN) | STATE(DIRTY) | STATE(RETRYING),
+		[LAYER_LOST] = STATE(DIRTY),
+		[LAYER_FAILED] = STATE(DIRTY),
+	};
+
+	return next == state || next_of[state] & 1u << next;
+}
+#endif
+
+void backlog_set_state_locked(struct backlog *backlog, enum layer_state state)
+{
+#ifdef LEAFDISK_FAULTS
+	g_assert(may_follow(backlog->state, state));
+#endif
+	backlog->state = state;
+}
+
+struct layer *backlog_layer(struct list *node)
+{
+	return container_of(node, struct layer, backlog.link);
+}
+
+static struct backlogs *backlogs_of(struct layer *layer)
+{
+	return &layer->pool_cache->backlogs;
+}
+
+void backlogs_init(struct backlogs *backlogs)
+{
+	g_mutex_init(&backlogs->lock);
+	g_cond_init(&backlogs->changed);
+	list_init(&backlogs->layers);
+}
+
+void backlogs_clear(struct backlogs *backlogs)
+{
+	g_cond_clear(&backlogs->changed);
+	g_mutex_clear(&backlogs->lock);
+}
+
+void backlog_init(struct backlog *backlog)
+{
+	list_init(&backlog->link);
+	list_init(&backlog->waiters);
+}
+
+void backlog_set_reason_locked(struct backlog *backlog, const char *reason)
+{
+	g_strlcpy(backlog->reason, reason, sizeof(backlog->reason));
+	clock_gettime(CLOCK_REALTIME, &backlog->since);
+}
+
+void backlog_answer_drains_locked(struct backlog *backlog, int result)
+{
+	struct list *node;
+
+	while ((node = list_pop(&backlog->waiters))) {
+		struct drain *drain = container_of(node, struct drain, link);
+
+		drain->result = result;
+		loop_post(drain->loop, &drain->task);
+	}
+}
+
+/* ---- On the list ------------------------------------------------------------ */
+
+void backlog_attach(struct layer *layer)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+	struct backlog *backlog = &layer->backlog;
+
+	g_mutex_lock(&backlogs->lock);
+	if (!backlog_is_attached_locked(backlog))
+		list_append(&backlogs->layers, &backlog->link);
+	backlog_set_state_locked(backlog, LAYER_DIRTY);
+	backlog->failures = 0;
+	backlog->error = 0;
+	backlog->batch_max = UINT_MAX;
+	backlog->retry_at_ns = 0;
+	backlog->owned_at_ns = 0;
+	backlog->reason[0] = '\0';
+	g_mutex_unlock(&backlogs->lock);
+	layer_check(layer);
+	pool_cache_kick(layer->pool_cache);
+}
+
+enum layer_state backlog_detach(struct layer *layer)
+{
+	struct backlogs *backlogs;
+	enum layer_state state;
+
+	if (!layer->pool_cache)
+		return LAYER_CLEAN;
+	backlogs = backlogs_of(layer);
+	g_mutex_lock(&backlogs->lock);
+	while (layer->backlog.work == BACKLOG_MOVING)
+		g_cond_wait(&backlogs->changed, &backlogs->lock);
+	state = layer->backlog.state;
+	if (backlog_is_attached_locked(&layer->backlog))
+		list_remove(&layer->backlog.link);
+	if (!layer_state_is_final(state))
+		backlog_set_state_locked(&layer->backlog, LAYER_CLEAN);
+	backlog_answer_drains_locked(&layer->backlog, layer->backlog.error);
+	g_mutex_unlock(&backlogs->lock);
+	return state;
+}
+
+/* ---- Who waits, and who asks ------------------------------------------------- */
+
+void backlog_drain(struct layer *layer, struct drain *drain)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+
+	g_mutex_lock(&backlogs->lock);
+	list_append(&layer->backlog.waiters, &drain->link);
+	g_mutex_unlock(&backlogs->lock);
+	pool_cache_kick(layer->pool_cache);
+}
+
+void backlog_send_back(struct layer *layer)
+{
+	struct backlogs *backlogs;
+
+	if (!layer->pool_cache)
+		return;
+	backlogs = backlogs_of(layer);
+	g_mutex_lock(&backlogs->lock);
+	backlog_answer_drains_locked(&layer->backlog, -EAGAIN);
+	g_mutex_unlock(&backlogs->lock);
+	cache_wake(layer->pool_cache->cache);
+}
+
+/* Whoever urges wants to know how it is now, not how it was. */
+void backlog_urge(struct layer *layer, int change)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+	struct backlog *backlog = &layer->backlog;
+
+	g_mutex_lock(&backlogs->lock);
+	backlog->urged += (unsigned)change;
+	if (change > 0) {
+		backlog->retry_at_ns = 0;
+		backlog->failures = MIN(backlog->failures, 1);
+		backlog->owned_at_ns = 0;
+		backlog->looks++;
+	}
+	g_mutex_unlock(&backlogs->lock);
+	pool_cache_kick(layer->pool_cache);
+}
+
+void backlog_lend_image(struct layer *layer, bool lent)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+
+	g_mutex_lock(&backlogs->lock);
+	layer->backlog.lent = lent;
+	g_mutex_unlock(&backlogs->lock);
+}
+
+int backlog_get_error(struct layer *layer, char **reason)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+	const struct backlog *backlog = &layer->backlog;
+	int error = 0;
+
+	g_mutex_lock(&backlogs->lock);
+	if (layer_state_is_final(backlog->state))
+		error = -EIO;
+	else if (backlog->failures >= BACKLOG_FAILURES_TOLD)
+		error = backlog->error;
+	if (error)
+		*reason = g_strdup(backlog->reason);
+	g_mutex_unlock(&backlogs->lock);
+	return error;
+}
+
+enum layer_state backlog_get_state(struct layer *layer)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+	enum layer_state state;
+
+	g_mutex_lock(&backlogs->lock);
+	state = layer->backlog.state;
+	g_mutex_unlock(&backlogs->lock);
+	return state;
+}
+
+void backlog_get_dirty_locked(struct layer *layer, struct cache_dirty *dirty)
+{
+	enum layer_state state = layer->backlog.state;
+
+	*dirty = (struct cache_dirty){0};
+	if (backlog_is_attached_locked(&layer->backlog) && state != LAYER_AWAY && state != LAYER_LOST)
+		cache_layer_get_dirty(layer->cached, dirty);
+}
+
+bool backlog_is_needed(struct layer *layer)
+{
+	struct cache_dirty dirty;
+
+	if (!layer->pool_cache)
+		return false;
+	g_mutex_lock(&backlogs_of(layer)->lock);
+	backlog_get_dirty_locked(layer, &dirty);
+	g_mutex_unlock(&backlogs_of(layer)->lock);
+	return dirty.oldest_ns != 0;
+}
+
+void backlog_get_status(struct layer *layer, struct backlog_status *status)
+{
+	const struct backlog *backlog = &layer->backlog;
+	struct cache_dirty dirty;
+
+	*status = (struct backlog_status){.state = LAYER_CLEAN};
+	if (!layer->pool_cache)
+		return;
+	g_mutex_lock(&backlogs_of(layer)->lock);
+	backlog_get_dirty_locked(layer, &dirty);
+	if (backlog_is_attached_locked(backlog))
+		status->state = backlog->state;
+	status->dirty_blocks = dirty.blocks + dirty.zeros;
+	status->oldest_ns = dirty.oldest_ns;
+	g_strlcpy(status->reason, backlog->reason, sizeof(status->reason));
+	status->since = backlog->since;
+	g_mutex_unlock(&backlogs_of(layer)->lock);
+}

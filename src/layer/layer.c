@@ -1,0 +1,172 @@
+/* Layers: the object.
+ *
+ * Those below a leaf stand in one table, by file, offset, and whether they are
+ * cached. Its lock guards
+ * their use and their users; it is not held while an image is opened or closed. One
+ * that is being opened or closed stands in the table, and who wants the same one
+ * waits for it:
+ *
+ *     OPENING -> OPEN            with the one who opened it as its first user
+ *     OPENING -> gone            it could not be opened; who waits tries himself
+ *     OPEN -> CLOSING -> gone    with the last user */
+#include "layer/layer.h"
+
+#include "core/error.h"
+#include "core/thread.h"
+#include "layer/overflow.h"
+#include "layer/pool_cache.h"
+#include "layer/share.h"
+
+static GMutex table_lock;
+static GCond table_changed; /* a use, or a layer is gone */
+static GPtrArray *table;
+
+struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const struct chain_roots *roots)
+{
+	struct layer *layer = g_new0(struct layer, 1);
+
+	layer->name = g_strdup(name);
+	layer->pool_cache = pool_cache;
+	layer->roots = chain_roots_ref(roots);
+	list_init(&layer->overflow_waiters);
+	g_mutex_init(&layer->lock);
+	backlog_init(&layer->backlog);
+	return layer;
+}
+
+void layer_free(struct layer *layer)
+{
+	(void)layer_close_image(layer);
+	cache_layer_close(layer->cached, 0);
+	overflow_free(layer);
+	chain_link_unref(layer->link);
+	chain_roots_unref(layer->roots);
+	g_mutex_clear(&layer->lock);
+	g_free(layer->name);
+	g_free(layer);
+}
+
+/* ---- A leaf ------------------------------------------------------------------- */
+
+void layer_set_link(struct layer *layer, const struct chain_link *link)
+{
+	struct chain_link *before = layer->link;
+
+	layer->link = chain_link_ref(link);
+	chain_link_unref(before);
+}
+
+bool layer_open_image(struct layer *layer, unsigned flags, GError **error)
+{
+	layer->image = chain_link_open(layer->link, flags, error);
+	return layer->image;
+}
+
+int layer_close_image(struct layer *layer)
+{
+	int result = image_close(layer->image);
+
+	layer->image = NULL;
+	layer->claim = 0;
+	return result;
+}
+
+bool layer_flush_image(struct layer *layer, GError **error)
+{
+	struct image_op flush = {0};
+	int result = layer->image->begun ? image_run_blocking(layer->image, &flush, image_flush) : 0;
+
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be flushed", layer->link->path);
+}
+
+/* ---- Below a leaf -------------------------------------------------------------- */
+
+static struct layer *find_locked(const struct chain_link *link, const struct pool_cache *pool_cache, bool cached)
+{
+	for (guint i = 0; table && i < table->len; i++) {
+		struct layer *layer = table->pdata[i];
+
+		if (layer->link->device == link->device && layer->link->inode == link->inode &&
+		    layer->link->base_offset == link->base_offset && layer->pool_cache == pool_cache &&
+		    layer->wants_share == cached)
+			return layer;
+	}
+	return NULL;
+}
+
+static void set_use_locked(struct layer *layer, enum layer_use use)
+{
+	layer->use = use;
+	g_cond_broadcast(&table_changed);
+}
+
+static struct layer *add_locked(const struct chain_link *link, struct pool_cache *pool_cache, bool cached)
+{
+	struct layer *layer = layer_new(link->path, pool_cache, link->roots);
+
+	layer_set_link(layer, link);
+	layer->use = USE_OPENING;
+	layer->wants_share = cached;
+	if (!table)
+		table = g_ptr_array_new();
+	g_ptr_array_add(table, layer);
+	return layer;
+}
+
+static void remove_relock(struct layer *layer)
+{
+	set_use_locked(layer, USE_CLOSING);
+	g_mutex_unlock(&table_lock);
+	share_close(layer, false); /* a CLEAN one keeps its stamp */
+	(void)layer_close_image(layer);
+	g_mutex_lock(&table_lock);
+	g_ptr_array_remove_fast(table, layer);
+	g_cond_broadcast(&table_changed);
+	layer_free(layer);
+}
+
+static struct layer *open_relock(const struct chain_link *link, struct pool_cache *pool_cache, bool cached,
+				 GError **error)
+{
+	struct layer *layer = add_locked(link, pool_cache, cached);
+	bool good;
+
+	g_mutex_unlock(&table_lock);
+	good = layer_open_image(layer, 0, error);
+	if (good && cached)
+		share_open(layer, false);
+	g_mutex_lock(&table_lock);
+	if (!good) {
+		remove_relock(layer);
+		return NULL;
+	}
+	layer->users = 1;
+	set_use_locked(layer, USE_OPEN);
+	layer_check(layer);
+	return layer;
+}
+
+struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_cache, bool cached, GError **error)
+{
+	struct layer *layer;
+
+	thread_assert_may_wait();
+	g_mutex_lock(&table_lock);
+	while ((layer = find_locked(link, pool_cache, cached)) && layer->use != USE_OPEN)
+		g_cond_wait(&table_changed, &table_lock);
+	if (layer)
+		layer->users++;
+	else
+		layer = open_relock(link, pool_cache, cached, error);
+	g_mutex_unlock(&table_lock);
+	return layer;
+}
+
+void layer_put(struct layer *layer)
+{
+	thread_assert_may_wait();
+	g_mutex_lock(&table_lock);
+	if (--layer->users == 0)
+		remove_relock(layer);
+	g_mutex_unlock(&table_lock);
+}

@@ -1,0 +1,103 @@
+/* A layer's share in the cache. */
+#include "layer/share.h"
+
+#include <errno.h>
+
+#include "core/error.h"
+#include "layer/key.h"
+#include "layer/pool_cache.h"
+
+static void set_share(struct layer *layer, enum layer_share share, struct cache_layer *cached)
+{
+	layer->cached = cached;
+	layer->share = cached ? share : SHARE_NONE;
+}
+
+void share_open(struct layer *layer, bool writable)
+{
+	struct cache_layer *cached = NULL;
+	struct cache_layer_key key;
+
+	if (layer_key_of(layer->link, layer->image, &key))
+		cached = cache_layer_open(layer->pool_cache->cache, &key, writable);
+	set_share(layer, writable ? SHARE_MIRRORED : SHARE_CLEAN, cached);
+}
+
+bool share_open_dirty(struct layer *layer, uint64_t owned, uint64_t generation, GError **error)
+{
+	struct cache_layer *cached = NULL;
+	struct cache_layer_key key;
+	int result = -EBUSY;
+
+	if (layer_key_of(layer->link, layer->image, &key)) {
+		key.owned = owned;
+		cached = cache_layer_open_dirty(layer->pool_cache->cache, &key, generation, &result);
+	}
+	set_share(layer, SHARE_DIRTY, cached);
+	return cached || error_set_errno(error, -result,
+					 "%s: the cache does not take its leaf (another open image may have its UUID)",
+					 layer->name);
+}
+
+bool share_open_pinned(struct layer *layer, GError **error)
+{
+	set_share(layer, SHARE_PINNED, cache_layer_new_volatile(layer->pool_cache->cache, layer->name));
+	return layer->cached ||
+	       error_set(error, ENOSPC, "%s: the cache has no layer number left; make it anew", layer->name);
+}
+
+void share_close(struct layer *layer, bool good)
+{
+	struct cache_layer_key key = {0};
+
+	if (good && layer->cached)
+		good = !layer->image->unstamped && layer_key_of(layer->link, layer->image, &key);
+	cache_layer_close(layer->cached, good ? key.stamp : 0);
+	set_share(layer, SHARE_NONE, NULL);
+}
+
+void share_abandon(struct layer *layer, const char *reason)
+{
+	cache_layer_abandon(layer->cached, reason);
+	share_close(layer, false);
+}
+
+void share_orphan(struct layer *layer)
+{
+	cache_layer_orphan(layer->cached);
+	set_share(layer, SHARE_NONE, NULL);
+}
+
+bool share_is_dirty(struct layer *layer)
+{
+	struct cache_dirty dirty = {0};
+
+	if (layer->cached)
+		cache_layer_get_dirty(layer->cached, &dirty);
+	return dirty.oldest_ns != 0 || share_left(layer) > 0;
+}
+
+uint64_t share_left(const struct layer *layer)
+{
+	uint8_t identity[CACHE_ID_BYTES];
+	struct cache_layer_found found = {0};
+
+	if (layer->pool_cache && !layer->cached) {
+		layer_identity_of(layer->link, layer->image, identity);
+		(void)cache_layer_find(layer->pool_cache->cache, identity, &found);
+	}
+	return found.dirty_blocks;
+}
+
+uint64_t share_left_of_link(const struct chain_link *link, struct pool_cache *pool_cache)
+{
+	struct cache_layer_found found = {0};
+	struct cache_layer_key key;
+
+	if (!pool_cache)
+		return 0;
+	if (!layer_key_of(link, NULL, &key))
+		layer_identity_of(link, NULL, key.identity);
+	(void)cache_layer_find(pool_cache->cache, key.identity, &found);
+	return found.dirty_blocks;
+}
