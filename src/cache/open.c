@@ -7,13 +7,13 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "aio/file.h"
 #include "core/error.h"
 #include "cache/content/layer.h"
 #include "cache/format/format_super.h"
 #include "cache/format/super.h"
 #include "cache/recover.h"
 #include "cache/log/log.h"
-#include "transfer.h"
 #include "cache/writer/writer.h"
 
 /* ---- Size and superblock ------------------------------------------------- */
@@ -66,7 +66,7 @@ static bool is_of_pool(const struct cache *cache, const struct cache_options *op
 bool open_super(struct cache *cache, const struct cache_options *options, GError **error)
 {
 	struct cache_storage *storage = &cache->storage;
-	int64_t present = cache_storage_size(storage);
+	int64_t present = aio_file_size(&storage->aio);
 	enum cache_super_result found;
 	uint64_t bytes;
 
@@ -110,7 +110,7 @@ static bool load_segment(struct cache *cache, uint64_t segment, GError **error)
 	const struct cache_storage *storage = &cache->storage;
 	struct cache_record_ondisk *header = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
 	uint64_t offset = cache_segment_offset(segment);
-	int result = cache_transfer_read(storage->aio.buffered_fd, header, BLOCK_SIZE, offset);
+	int result = aio_fd_read(storage->aio.buffered_fd, header, BLOCK_SIZE, offset);
 	bool intact = result == 0 && cache_record_is_intact(header, offset, cache->log.cache_id);
 
 	cache->segments[segment].sequence = le64_get(header->sequence);

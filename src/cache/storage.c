@@ -1,74 +1,18 @@
-/* The file or block device under a cache: descriptors, lock, size.
+/* The file or block device under a cache: descriptors and lock (aio/file.h).
  *
- * Both descriptors are of one file: O_DIRECT for records and reads, the page
- * cache for the superblock, for recovery, and for all where the file system
- * has no O_DIRECT. The lock is an open-file-description lock on byte 0. */
+ * O_DIRECT is for records and reads, the page cache for the superblock, for recovery,
+ * and for all where the file system has no O_DIRECT. */
 #include "storage.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/bytes.h"
 #include "core/error.h"
 #include "core/fault.h"
-#include "core/log.h"
-#include "transfer.h"
-
-/* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
-#define DEVICE_SIZE_IOCTL _IOR(0x12, 114, size_t)
-
-/* A daemon whose mount has just gone still holds its cache for a moment. */
-#define LOCK_PATIENCE_US (G_USEC_PER_SEC)
-#define LOCK_RETRY_US (10 * 1000)
 
 #define UNNAMED_DIRECTORY "/var/tmp"
-
-static bool lock_file(struct cache_storage *storage, GError **error)
-{
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
-	gint64 patience = LOCK_PATIENCE_US;
-
-	while (fcntl(storage->aio.buffered_fd, F_OFD_SETLK, &lock) < 0) {
-		if (errno != EAGAIN && errno != EACCES) {
-			log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it",
-				    storage->path, strerror(errno));
-			return true;
-		}
-		if (patience <= 0)
-			return error_set(error, EBUSY,
-					 "%s: is in use by another program; give each mount a cache of its own",
-					 storage->path);
-		g_usleep(LOCK_RETRY_US);
-		patience -= LOCK_RETRY_US;
-	}
-	return true;
-}
-
-static uint32_t direct_alignment(int fd)
-{
-	struct statx stx;
-
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN) &&
-	    is_power_of_two(stx.stx_dio_offset_align) && stx.stx_dio_offset_align <= BLOCK_SIZE)
-		return MAX(stx.stx_dio_offset_align, 512);
-	return BLOCK_SIZE;
-}
-
-static void open_direct(struct cache_storage *storage)
-{
-	g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", storage->aio.buffered_fd);
-
-	storage->aio.direct_fd = open(self, O_RDWR | O_DIRECT | O_CLOEXEC);
-	if (storage->aio.direct_fd >= 0)
-		storage->aio.alignment = direct_alignment(storage->aio.direct_fd);
-	else
-		log_debug(LOG_CACHE, "%s: no O_DIRECT (%s), using the page cache", storage->path, strerror(errno));
-}
 
 static int open_unnamed(void)
 {
@@ -100,27 +44,26 @@ static bool open_buffered(struct cache_storage *storage, const char *path, GErro
 	struct stat st;
 
 	storage->aio.buffered_fd = path ? open_named(storage, path) : open_unnamed();
-	if (storage->aio.buffered_fd < 0 || fstat(storage->aio.buffered_fd, &st) < 0)
+	if (storage->aio.buffered_fd < 0)
 		return error_set_errno(error, errno, "%s: cannot be opened as a cache", storage->path);
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(error, EINVAL, "%s: is neither a file nor a block device", path);
+	if (!aio_fd_look(storage->aio.buffered_fd, storage->path, &st, error))
+		return false;
 	storage->block_device = S_ISBLK(st.st_mode);
-	return true;
+	return aio_file_lock(&storage->aio, true, "; give each mount a cache of its own", error) != ANSWER_NO;
 }
 
 bool cache_storage_open(struct cache_storage *storage, const char *path, GError **error)
 {
 	*storage = (struct cache_storage){
 		.path = g_strdup(path ? path : UNNAMED_DIRECTORY "/leafdisk-cache (unlinked)"),
-		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE, .store = STORE_CACHE},
 	};
-	storage->aio.name = storage->path;
-	if (!open_buffered(storage, path, error) || !lock_file(storage, error)) {
+	aio_file_init(&storage->aio, storage->path, STORE_CACHE);
+	if (!open_buffered(storage, path, error)) {
 		cache_storage_close(storage);
 		storage->created = false;
 		return false;
 	}
-	open_direct(storage);
+	aio_file_open_direct(&storage->aio, O_RDWR);
 	return true;
 }
 
@@ -128,22 +71,8 @@ void cache_storage_close(struct cache_storage *storage)
 {
 	if (!storage->path)
 		return;
-	if (storage->aio.direct_fd >= 0)
-		close(storage->aio.direct_fd);
-	if (storage->aio.buffered_fd >= 0)
-		close(storage->aio.buffered_fd);
-	storage->aio.direct_fd = storage->aio.buffered_fd = -1;
+	aio_file_close(&storage->aio);
 	g_clear_pointer(&storage->path, g_free);
-}
-
-int64_t cache_storage_size(const struct cache_storage *storage)
-{
-	struct stat st;
-	uint64_t bytes;
-
-	if (storage->block_device)
-		return ioctl(storage->aio.buffered_fd, DEVICE_SIZE_IOCTL, &bytes) < 0 ? -errno : (int64_t)bytes;
-	return fstat(storage->aio.buffered_fd, &st) < 0 ? -errno : st.st_size;
 }
 
 bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GError **error)
@@ -158,5 +87,5 @@ int cache_storage_read(const struct cache_storage *storage, void *data, size_t l
 {
 	int fd = storage->aio.direct_fd >= 0 ? storage->aio.direct_fd : storage->aio.buffered_fd;
 
-	return fault_hit("cache.read", storage->path) < 0 ? -EIO : cache_transfer_read(fd, data, length, offset);
+	return fault_hit("cache.read", storage->path) < 0 ? -EIO : aio_fd_read(fd, data, length, offset);
 }

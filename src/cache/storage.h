@@ -1,5 +1,4 @@
-/* The file or block device under a cache: a pair of descriptors (O_DIRECT and
- * page cache) and its lock. */
+/* The file or block device under a cache: where it comes from, and what kind it is. */
 #ifndef LEAFDISK_CACHE_STORAGE_H
 #define LEAFDISK_CACHE_STORAGE_H
 
@@ -7,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "aio/queue.h"
+#include "aio/file.h"
 
 struct cache_storage {
 	struct aio_file aio;
@@ -22,8 +21,6 @@ struct cache_storage {
 bool cache_storage_open(struct cache_storage *storage, const char *path, GError **error);
 void cache_storage_close(struct cache_storage *storage);
 
-/* Bytes; a block device's capacity. -errno on failure. */
-int64_t cache_storage_size(const struct cache_storage *storage);
 /* Makes a file BYTES long. Not for block devices. */
 bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GError **error);
 

@@ -1,23 +1,18 @@
-/* The file under an image: descriptors, lock, blocking transfers.
+/* The file under an image: descriptors, lock, blocking transfers (aio/file.h).
  *
- * Both descriptors are of one file: O_DIRECT for whole aligned blocks, the
- * page cache for the rest. The kernel keeps them coherent. What nobody writes is
- * read from the page cache where it is there: a base that many disks share, or
- * that was just copied, comes faster from memory than from any disk.
+ * What nobody writes is read from the page cache where it is there: a base that many
+ * disks share, or that was just copied, comes faster from memory than from any disk.
  *
  * A call that fails is made again where the table of errors (core/verdict.h) says so,
  * as the queue does; here the thread waits.
  *
- * The lock is an open-file-description lock on byte 0: exclusive for a
- * writable image, shared for one that is read. Only one byte, because other
- * programs (QEMU) put locks of their own meaning further up in the file. */
+ * The lock is exclusive for a writable image, shared for one that is read. */
 #include "file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "aio/retry.h"
@@ -32,56 +27,7 @@
 #include "image/image.h"
 #include "image/settings.h"
 
-/* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
-#define DEVICE_SIZE_IOCTL _IOR(0x12, 114, size_t)
-
-/* A daemon whose mount has just gone still holds its images for a moment. */
-#define LOCK_PATIENCE_US (G_USEC_PER_SEC)
-#define LOCK_RETRY_US (10 * 1000)
-
 #define DEFAULT_IO_TIMEOUT_NS (120 * NS_PER_S)
-
-static bool lock_file(struct image_file *file, bool writable, GError **error)
-{
-	struct flock lock = {.l_type = writable ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
-	gint64 patience = LOCK_PATIENCE_US;
-
-	while (fcntl(file->aio.buffered_fd, F_OFD_SETLK, &lock) < 0) {
-		if (errno != EAGAIN && errno != EACCES) {
-			log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it",
-				    file->path, strerror(errno));
-			return true;
-		}
-		if (patience <= 0)
-			return error_set(error, EBUSY, "%s: is in use by another program%s; stop that one first",
-					 file->path, writable ? "" : " that writes it");
-		g_usleep(LOCK_RETRY_US);
-		patience -= LOCK_RETRY_US;
-	}
-	file->locked = true;
-	return true;
-}
-
-static uint32_t direct_alignment(int fd)
-{
-	struct statx stx;
-
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN) &&
-	    is_power_of_two(stx.stx_dio_offset_align) && stx.stx_dio_offset_align <= BLOCK_SIZE)
-		return MAX(stx.stx_dio_offset_align, 512);
-	return BLOCK_SIZE;
-}
-
-static void open_direct(struct image_file *file, int flags)
-{
-	g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", file->aio.buffered_fd);
-
-	file->aio.direct_fd = open(self, flags | O_DIRECT | O_CLOEXEC);
-	if (file->aio.direct_fd >= 0)
-		file->aio.alignment = direct_alignment(file->aio.direct_fd);
-	else
-		log_debug(LOG_IMAGE, "%s: no O_DIRECT (%s), using the page cache", file->path, strerror(errno));
-}
 
 /* An open of the descriptor's link in /proc is one of its very file. */
 int image_file_reopen(int fd, const char *path, int open_flags)
@@ -97,6 +43,15 @@ int image_file_reopen(int fd, const char *path, int open_flags)
 	return open(fd == IMAGE_BY_PATH ? path : link, open_flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
+static bool lock_file(struct image_file *file, bool writable, GError **error)
+{
+	const char *advice = writable ? "; stop that one first" : " that writes it; stop that one first";
+	enum answer answer = aio_file_lock(&file->aio, writable, advice, error);
+
+	file->locked = answer == ANSWER_YES;
+	return answer != ANSWER_NO;
+}
+
 bool image_file_open(struct image_file *file, int fd, const char *path, unsigned flags, GError **error)
 {
 	bool writable = flags & IMAGE_WRITABLE;
@@ -104,29 +59,23 @@ bool image_file_open(struct image_file *file, int fd, const char *path, unsigned
 	struct stat st;
 
 	thread_assert_may_block();
-	*file = (struct image_file){
-		.path = g_strdup(path),
-		.aio = {.direct_fd = -1, .buffered_fd = -1, .alignment = BLOCK_SIZE},
-	};
-	file->aio.name = file->path;
+	*file = (struct image_file){.path = g_strdup(path)};
+	aio_file_init(&file->aio, file->path, writable ? STORE_IMAGE : STORE_PARENT);
 	file->aio.buffered_fd = image_file_reopen(fd, path, open_flags);
-	if (file->aio.buffered_fd < 0 || fstat(file->aio.buffered_fd, &st) < 0) {
+	if (file->aio.buffered_fd < 0) {
 		error_set_errno(error, errno, "%s: cannot be opened%s", path, writable ? " for writing" : "");
 		goto fail;
 	}
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		error_set(error, EINVAL, "%s: is neither a file nor a block device", path);
+	if (!aio_fd_look(file->aio.buffered_fd, path, &st, error))
 		goto fail;
-	}
 	file->device = st.st_dev;
 	file->inode = st.st_ino;
 	file->block_device = S_ISBLK(st.st_mode);
 	if (!(flags & IMAGE_NO_LOCK) && !lock_file(file, writable, error))
 		goto fail;
 	if (!(flags & IMAGE_NO_DIRECT))
-		open_direct(file, open_flags);
+		aio_file_open_direct(&file->aio, open_flags);
 	file->aio.try_cache = !writable;
-	file->aio.store = writable ? STORE_IMAGE : STORE_PARENT;
 	return true;
 fail:
 	image_file_close(file);
@@ -135,13 +84,9 @@ fail:
 
 void image_file_close(struct image_file *file)
 {
-	if (file->aio.direct_fd >= 0)
-		close(file->aio.direct_fd);
-	if (file->aio.buffered_fd >= 0)
-		close(file->aio.buffered_fd);
+	aio_file_close(&file->aio);
 	if (file->lock_fd > 0)
 		close(file->lock_fd);
-	file->aio.direct_fd = file->aio.buffered_fd = -1;
 	file->lock_fd = 0;
 	g_clear_pointer(&file->path, g_free);
 }
@@ -158,22 +103,12 @@ int image_file_share_lock(struct image_file *file, const struct image_file *from
 	return file->locked ? 0 : -errno;
 }
 
-int64_t image_file_size(const struct image_file *file)
-{
-	struct stat st;
-	uint64_t bytes;
-
-	if (file->block_device)
-		return ioctl(file->aio.buffered_fd, DEVICE_SIZE_IOCTL, &bytes) < 0 ? -errno : (int64_t)bytes;
-	return fstat(file->aio.buffered_fd, &st) < 0 ? -errno : st.st_size;
-}
-
 uint64_t image_file_allocated(const struct image_file *file)
 {
 	struct stat st;
 
 	if (file->block_device)
-		return MAX(image_file_size(file), 0);
+		return MAX(aio_file_size(&file->aio), 0);
 	return fstat(file->aio.buffered_fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
@@ -232,58 +167,34 @@ static int result_of(int fault, int call)
 int image_file_read(struct image_file *file, void *data, size_t length, uint64_t offset)
 {
 	struct attempt attempt = {.file = file, .op = STORE_READ};
-	char *p = data;
+	struct aio_rest rest = {data, length, offset};
 	int result;
 
 	thread_assert_may_block();
 	do {
-		ssize_t n = 1;
-
-		while (length && (n = pread(file->aio.buffered_fd, p, length, (off_t)offset)) > 0) {
-			p += n;
-			offset += (uint64_t)n;
-			length -= (size_t)n;
-		}
-		result = n < 0 ? -errno : fault_hit("image.read", file->path);
-		if (n == 0)
+		result = aio_fd_read_on(file->aio.buffered_fd, &rest);
+		if (result > 0)
 			return -ENODATA;
+		if (result == 0)
+			result = fault_hit("image.read", file->path);
 	} while (try_again(&attempt, result));
 	return answer(&attempt, result);
-}
-
-/* The part that a call wrote is not written again. */
-static int write_some(struct image_file *file, const char **data, size_t *length, uint64_t *offset)
-{
-	int fault = fault_hit("image.write", file->path);
-
-	if (fault)
-		return fault;
-	while (*length) {
-		ssize_t n = pwrite(file->aio.buffered_fd, *data, *length, (off_t)*offset);
-
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		*data += n;
-		*offset += (uint64_t)n;
-		*length -= (size_t)n;
-	}
-	return 0;
 }
 
 int image_file_write(struct image_file *file, const void *data, size_t length, uint64_t offset)
 {
 	struct attempt attempt = {.file = file, .op = STORE_WRITE};
-	uint64_t at = offset;
-	const char *p = data;
-	size_t left = length;
+	struct aio_rest rest = {(char *)data, length, offset};
 	int result;
 
 	thread_assert_may_block();
-	do
-		result = write_some(file, &p, &left, &at);
-	while (try_again(&attempt, result));
-	if (left < length)
-		trace_append(TRACE_WRITE, file->path, offset, data, (uint32_t)(length - left));
+	do {
+		result = fault_hit("image.write", file->path);
+		if (result == 0)
+			result = aio_fd_write_on(file->aio.buffered_fd, &rest);
+	} while (try_again(&attempt, result));
+	if (rest.length < length)
+		trace_append(TRACE_WRITE, file->path, offset, data, (uint32_t)(length - rest.length));
 	return answer(&attempt, result);
 }
 

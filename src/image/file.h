@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-#include "aio/queue.h"
+#include "aio/file.h"
 
 struct image_file {
 	struct aio_file aio;
@@ -33,8 +33,6 @@ void image_file_close(struct image_file *file);
  * same file; it lasts until both are closed. 0 or -errno. */
 int image_file_share_lock(struct image_file *file, const struct image_file *from);
 
-/* Bytes; a block device's capacity. -errno on failure. */
-int64_t image_file_size(const struct image_file *file);
 uint64_t image_file_allocated(const struct image_file *file);
 
 /* Blocking, up to io_timeout (image.h) and one call more; 0 or -errno; a read past

@@ -51,7 +51,7 @@ static int raw_close(struct image *image)
 
 static bool raw_measure(struct raw *raw, GError **error)
 {
-	int64_t bytes = image_file_size(&raw->file);
+	int64_t bytes = aio_file_size(&raw->file.aio);
 
 	if (bytes < 0)
 		return error_set_errno(error, (int)-bytes, "%s: has no size", raw->image.path);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "aio/file.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "pool/pool.h"
@@ -88,20 +89,11 @@ static bool begin_file(struct dump *dump, const struct cache_layer_info *layer)
 	return true;
 }
 
-static bool write_data(struct dump *dump, const char *data, size_t length, uint64_t offset)
+static bool write_data(struct dump *dump, const void *data, size_t length, uint64_t offset)
 {
-	while (length) {
-		ssize_t n = pwrite(dump->fd, data, length, (off_t)offset);
+	int result = aio_fd_write(dump->fd, data, length, offset);
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return dump_failed(dump, n < 0 ? errno : EIO, "cannot be written");
-		data += n;
-		offset += (uint64_t)n;
-		length -= (size_t)n;
-	}
-	return true;
+	return result == 0 || dump_failed(dump, -result, "cannot be written");
 }
 
 static void report_beyond(struct dump *dump, const struct cache_layer_info *layer, uint64_t block)

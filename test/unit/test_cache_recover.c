@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "aio/file.h"
 #include "cache/layer.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
@@ -17,7 +18,6 @@
 #include "cache/format/format_super.h"
 #include "cache/format/super.h"
 #include "cache/recover.h"
-#include "cache/transfer.h"
 
 #define SEGMENTS 9
 #define RING CACHE_SEGMENTS_MIN
@@ -140,7 +140,7 @@ static void encode(struct cache_record_ondisk *record, const struct op *op, cons
 
 static void write_at(struct log *log, const void *data, size_t length, uint64_t offset)
 {
-	g_assert_cmpint(cache_transfer_write(log->fd, data, length, offset), ==, 0);
+	g_assert_cmpint(aio_fd_write(log->fd, data, length, offset), ==, 0);
 }
 
 static void advance(struct log *log, const struct cache_record_ondisk *record)
@@ -193,7 +193,7 @@ static void spoil(struct log *log, uint64_t offset)
 {
 	uint8_t byte;
 
-	g_assert_cmpint(cache_transfer_read(log->fd, &byte, 1, offset), ==, 0);
+	g_assert_cmpint(aio_fd_read(log->fd, &byte, 1, offset), ==, 0);
 	byte ^= 0x10;
 	write_at(log, &byte, 1, offset);
 }
@@ -209,7 +209,7 @@ static void crash_and_go_on(struct log *log, unsigned count)
 	struct cache_record_ondisk record;
 	const struct op *last = op_at(log, count - 1);
 
-	g_assert_cmpint(cache_transfer_read(log->fd, &record, sizeof(record), cache_slot_offset(last->slot)), ==, 0);
+	g_assert_cmpint(aio_fd_read(log->fd, &record, sizeof(record), cache_slot_offset(last->slot)), ==, 0);
 	log->slot = last->slot;
 	log->place.sequence = last->sequence;
 	advance(log, &record);
@@ -310,7 +310,7 @@ static int served(struct log *log, const struct recovered *found, uint32_t layer
 		return ABSENT;
 	index_get(found->index, slot, &entry);
 	g_assert_false(entry.flags & INDEX_PROVEN);
-	g_assert_cmpint(cache_transfer_read(log->fd, data, sizeof(data), cache_slot_offset(slot)), ==, 0);
+	g_assert_cmpint(aio_fd_read(log->fd, data, sizeof(data), cache_slot_offset(slot)), ==, 0);
 	if (cache_checksum_short(cache_data_checksum(data)) != entry.checksum)
 		return ABSENT;
 	g_assert_cmpint(memcmp(data, data + 1, sizeof(data) - 1), ==, 0);
@@ -811,7 +811,7 @@ static void flip_bits(struct log *log, uint64_t offset, unsigned bytes, unsigned
 		struct cache_check_result result;
 		uint8_t byte, flipped;
 
-		g_assert_cmpint(cache_transfer_read(log->fd, &byte, 1, offset + bit / 8), ==, 0);
+		g_assert_cmpint(aio_fd_read(log->fd, &byte, 1, offset + bit / 8), ==, 0);
 		flipped = byte ^ (uint8_t)(1u << bit % 8);
 		write_at(log, &flipped, 1, offset + bit / 8);
 		if (check(log, &result) == 0)

@@ -10,9 +10,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "aio/file.h"
 #include "core/thread.h"
 #include "format.h"
-#include "cache/transfer.h"
 
 #define THREADS 16
 #define PIECE_BLOCKS 16
@@ -41,8 +41,8 @@ static int window_load(struct window *window, const struct batch *batch, uint64_
 		return 0;
 	window->first = block;
 	window->blocks = MIN(blocks, CACHE_SEGMENT_BLOCKS - block);
-	return cache_transfer_read(batch->fd, window->data, (size_t)window->blocks << BLOCK_SHIFT,
-				   cache_slot_offset(segment * CACHE_SEGMENT_BLOCKS + block));
+	return aio_fd_read(batch->fd, window->data, (size_t)window->blocks << BLOCK_SHIFT,
+			   cache_slot_offset(segment * CACHE_SEGMENT_BLOCKS + block));
 }
 
 /* Blocks of the record with its header, 0 when this is none. */

@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aio/file.h"
 #include "core/error.h"
 #include "headers.h"
 #include "format.h"
 #include "super.h"
-#include "cache/transfer.h"
 
 /* A log has far fewer records behind the last durable one. */
 #define WAITING_MAX 4096
@@ -63,8 +63,8 @@ static uint8_t *data_block(const struct log_reader *reader, unsigned index)
 
 static int read_data(struct log_reader *reader, const struct waiting *waiting, unsigned first, unsigned blocks)
 {
-	return cache_transfer_read(reader->fd, data_block(reader, first), (size_t)blocks << BLOCK_SHIFT,
-				   cache_slot_offset(waiting->slot + 1 + first));
+	return aio_fd_read(reader->fd, data_block(reader, first), (size_t)blocks << BLOCK_SHIFT,
+			   cache_slot_offset(waiting->slot + 1 + first));
 }
 
 static bool data_is_right(struct log_reader *reader, const struct waiting *waiting)

@@ -10,11 +10,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "aio/file.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/trace.h"
 #include "format_super.h"
-#include "cache/transfer.h"
 
 #define HEAD_BYTES (CACHE_SUPER_OFFSET(CACHE_SUPER_COPIES - 1) + CACHE_SUPER_BYTES)
 
@@ -86,7 +86,7 @@ enum cache_super_result cache_super_read(int fd, const char *path, uint64_t file
 	int result;
 
 	memset(head, 0, HEAD_BYTES);
-	result = cache_transfer_read(fd, head, MIN(round_down(file_bytes, BLOCK_SIZE), HEAD_BYTES), 0);
+	result = aio_fd_read(fd, head, MIN(round_down(file_bytes, BLOCK_SIZE), HEAD_BYTES), 0);
 	if (result < 0)
 		error_set_errno(error, -result, "%s: its superblock cannot be read", path);
 	else if (file_bytes > 0 && file_bytes < BLOCK_SIZE)
@@ -111,7 +111,7 @@ static int write_copy(int fd, const char *path, struct cache_super_ondisk *super
 	buffer->sequence = le64_of(sequence);
 	cache_super_seal(buffer, copy);
 	if (result == 0)
-		result = cache_transfer_write(fd, buffer, sizeof(*buffer), CACHE_SUPER_OFFSET(copy));
+		result = aio_fd_write(fd, buffer, sizeof(*buffer), CACHE_SUPER_OFFSET(copy));
 	if (result < 0)
 		return result;
 	trace_append(TRACE_WRITE, path, CACHE_SUPER_OFFSET(copy), buffer, sizeof(*buffer));

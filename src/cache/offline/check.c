@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aio/file.h"
 #include "cache/format/format.h"
 #include "core/error.h"
 #include "cache/format/headers.h"
-#include "cache/transfer.h"
 #include "view.h"
 
 struct check {
@@ -251,7 +251,7 @@ static bool look_at_rest(struct check *check, uint64_t slot)
 	bool more = true;
 
 	do {
-		if (cache_transfer_read(check->view.fd, buffer, BLOCK_SIZE, cache_slot_offset(slot)) == 0)
+		if (aio_fd_read(check->view.fd, buffer, BLOCK_SIZE, cache_slot_offset(slot)) == 0)
 			more = look_at(check, buffer);
 	} while (more && ++slot % CACHE_SEGMENT_BLOCKS);
 	free(buffer);

@@ -3,13 +3,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "aio/file.h"
 #include "cache/offline.h"
 #include "core/error.h"
 #include "cache/format/format.h"
 #include "cache/format/format_super.h"
 #include "cache/format/super.h"
 #include "cache/storage.h"
-#include "cache/transfer.h"
 
 struct creation {
 	const struct cache_options *options;
@@ -26,7 +26,7 @@ static bool open_target(struct creation *creation, GError **error)
 
 	if (!cache_storage_open(&creation->storage, creation->path, error))
 		return false;
-	bytes = cache_storage_size(&creation->storage);
+	bytes = aio_file_size(&creation->storage.aio);
 	if (bytes < 0)
 		return error_set_errno(error, (int)-bytes, "%s: its size cannot be told", creation->path);
 	creation->fd = creation->storage.aio.buffered_fd;
@@ -92,7 +92,7 @@ static bool write_log_once(const struct creation *creation, GError **error)
 	int result = 0;
 
 	for (uint64_t segment = 0; segment < creation->segments && result == 0; segment++)
-		result = cache_transfer_write(creation->fd, zeros, CACHE_SEGMENT_BYTES, cache_segment_offset(segment));
+		result = aio_fd_write(creation->fd, zeros, CACHE_SEGMENT_BYTES, cache_segment_offset(segment));
 	if (result == 0 && fdatasync(creation->fd) < 0)
 		result = -errno;
 	g_free(zeros);

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aio/file.h"
 #include "cache/format/format.h"
 #include "core/error.h"
-#include "cache/transfer.h"
 #include "view.h"
 
 struct live_block {
@@ -102,15 +102,14 @@ static bool dump_block(struct dump *dump, const struct cache_layer_info *layer, 
 static bool dump_run(struct dump *dump, const struct cache_layer_info *layer, unsigned position, unsigned run)
 {
 	uint32_t slot = live_block(dump, position)->slot;
-	bool readable = cache_transfer_read(dump->view.fd, dump->data, (size_t)run << BLOCK_SHIFT,
-					    cache_slot_offset(slot)) == 0;
+	bool readable =
+		aio_fd_read(dump->view.fd, dump->data, (size_t)run << BLOCK_SHIFT, cache_slot_offset(slot)) == 0;
 
 	for (unsigned i = 0; i < run; i++) {
 		const struct live_block *block = live_block(dump, position + i);
 		uint8_t *data = dump->data + ((size_t)i << BLOCK_SHIFT);
 
-		if (!readable &&
-		    cache_transfer_read(dump->view.fd, data, BLOCK_SIZE, cache_slot_offset(block->slot)) < 0)
+		if (!readable && aio_fd_read(dump->view.fd, data, BLOCK_SIZE, cache_slot_offset(block->slot)) < 0)
 			report(dump, layer, block, "cannot be read");
 		else if (!dump_block(dump, layer, block, data))
 			return false;

@@ -4,47 +4,40 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "aio/file.h"
 #include "core/error.h"
 
-/* A daemon whose mount has just gone still holds its cache for a moment. */
-#define LOCK_PATIENCE_US (G_USEC_PER_SEC)
-#define LOCK_RETRY_US (10 * 1000)
-
-static bool lock_shared(struct cache_view *view, GError **error)
+static bool lock_shared(const struct cache_view *view, GError **error)
 {
-	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
-
-	for (gint64 patience = LOCK_PATIENCE_US; fcntl(view->fd, F_OFD_SETLK, &lock) < 0; patience -= LOCK_RETRY_US) {
-		if (errno != EAGAIN && errno != EACCES)
-			return error_set_errno(error, errno, "%s: cannot be locked", view->path);
-		if (patience <= 0)
-			return error_set(error, EBUSY, "%s: is the cache of a mount; unmount that first", view->path);
-		g_usleep(LOCK_RETRY_US);
+	switch (aio_fd_lock(view->fd, false)) {
+	case ANSWER_YES:
+		return true;
+	case ANSWER_NO:
+		return error_set(error, EBUSY, "%s: is the cache of a mount; unmount that first", view->path);
+	case ANSWER_UNKNOWN:
+		break;
 	}
-	return true;
+	return error_set_errno(error, errno, "%s: cannot be locked", view->path);
 }
 
 bool cache_view_open(struct cache_view *view, const char *path, GError **error)
 {
 	struct stat st;
-	off_t bytes;
+	int64_t bytes;
 
 	*view = (struct cache_view){.path = path};
 	view->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (view->fd < 0 || fstat(view->fd, &st) < 0) {
+	if (view->fd < 0) {
 		error_set_errno(error, errno, "%s: cannot be opened", path);
 		goto fail;
 	}
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-		error_set(error, EINVAL, "%s: is neither a file nor a block device", path);
+	if (!aio_fd_look(view->fd, path, &st, error))
 		goto fail;
-	}
-	bytes = lseek(view->fd, 0, SEEK_END);
+	bytes = aio_fd_size(view->fd);
 	if (bytes < 0) {
-		error_set_errno(error, errno, "%s: its size cannot be told", path);
+		error_set_errno(error, (int)-bytes, "%s: its size cannot be told", path);
 		goto fail;
 	}
 	view->file_bytes = (uint64_t)bytes;

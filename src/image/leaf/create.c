@@ -75,7 +75,7 @@ static int write_new(int fd, bool block_device, const char *path, struct leaf_he
 	file.block_device = block_device;
 	if (!block_device && ftruncate(fd, (off_t)data_offset) < 0)
 		return -errno;
-	if (image_file_size(&file) < (int64_t)data_offset)
+	if (aio_file_size(&file.aio) < (int64_t)data_offset)
 		return -ENOSPC;
 	result = block_device ? remove_second_copy(&file) : 0;
 	return result < 0 ? result : leaf_header_write(&file, header);

@@ -144,7 +144,7 @@ static void grow_unref(struct leaf_grow *grow)
 
 static void look_at_size(struct leaf *leaf, struct leaf_grow *grow)
 {
-	int64_t bytes = image_file_size(&leaf->file);
+	int64_t bytes = aio_file_size(&leaf->file.aio);
 
 	leaf_lock(leaf);
 	leaf->full_bytes = leaf->file_bytes;

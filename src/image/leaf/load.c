@@ -298,7 +298,7 @@ static bool load_header(struct leaf *leaf, unsigned flags, struct leaf_report *r
 		return error_set(report->error, EROFS,
 				 "%s: has features that this version may only read; open it read-only", report->path);
 	use_header(leaf);
-	bytes = image_file_size(&leaf->file);
+	bytes = aio_file_size(&leaf->file.aio);
 	if (bytes < 0)
 		return error_set_errno(report->error, (int)-bytes, "%s: has no size", report->path);
 	leaf->file_bytes = (uint64_t)bytes;

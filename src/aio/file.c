@@ -1,0 +1,177 @@
+/* Files: descriptors, lock, size, blocking transfers.
+ *
+ * Both descriptors of a pair are of one file: O_DIRECT for what is aligned, the page
+ * cache for the rest. The kernel keeps them coherent but within a page (request.h).
+ *
+ * The lock is on byte 0. Only one byte, because other programs (QEMU) put locks of
+ * their own meaning further up in the file. */
+#include "aio/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "core/bytes.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/thread.h"
+
+/* As in linux/fs.h, which also defines a BLOCK_SIZE of its own. */
+#define DEVICE_SIZE_IOCTL _IOR(0x12, 114, size_t)
+
+/* A daemon whose mount has just gone still holds its files for a moment. */
+#define LOCK_PATIENCE_US (G_USEC_PER_SEC)
+#define LOCK_RETRY_US (10 * 1000)
+
+/* ---- One descriptor ------------------------------------------------------- */
+
+bool aio_fd_look(int fd, const char *name, struct stat *st, GError **error)
+{
+	if (fstat(fd, st) < 0)
+		return error_set_errno(error, errno, "%s: cannot be looked at", name);
+	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
+		return error_set(error, EINVAL, "%s: is neither a file nor a block device", name);
+	return true;
+}
+
+enum answer aio_fd_lock(int fd, bool exclusive)
+{
+	struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
+	gint64 patience = LOCK_PATIENCE_US;
+
+	while (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
+		if (errno != EAGAIN && errno != EACCES)
+			return ANSWER_UNKNOWN;
+		if (patience <= 0)
+			return ANSWER_NO;
+		g_usleep(LOCK_RETRY_US);
+		patience -= LOCK_RETRY_US;
+	}
+	return ANSWER_YES;
+}
+
+int64_t aio_fd_size(int fd)
+{
+	struct stat st;
+	uint64_t bytes;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISBLK(st.st_mode))
+		return ioctl(fd, DEVICE_SIZE_IOCTL, &bytes) < 0 ? -errno : (int64_t)bytes;
+	return st.st_size;
+}
+
+static void take_off(struct aio_rest *rest, size_t bytes)
+{
+	rest->data += bytes;
+	rest->length -= bytes;
+	rest->offset += bytes;
+}
+
+int aio_fd_read_on(int fd, struct aio_rest *rest)
+{
+	thread_assert_may_block();
+	while (rest->length) {
+		ssize_t n = pread(fd, rest->data, rest->length, (off_t)rest->offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : 1;
+		take_off(rest, (size_t)n);
+	}
+	return 0;
+}
+
+int aio_fd_write_on(int fd, struct aio_rest *rest)
+{
+	thread_assert_may_block();
+	while (rest->length) {
+		ssize_t n = pwrite(fd, rest->data, rest->length, (off_t)rest->offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		take_off(rest, (size_t)n);
+	}
+	return 0;
+}
+
+int aio_fd_read(int fd, void *data, size_t length, uint64_t offset)
+{
+	struct aio_rest rest = {data, length, offset};
+	int result = aio_fd_read_on(fd, &rest);
+
+	return result > 0 ? -ENODATA : result;
+}
+
+int aio_fd_write(int fd, const void *data, size_t length, uint64_t offset)
+{
+	struct aio_rest rest = {(char *)data, length, offset};
+
+	return aio_fd_write_on(fd, &rest);
+}
+
+/* ---- A pair --------------------------------------------------------------- */
+
+void aio_file_init(struct aio_file *file, const char *name, enum store store)
+{
+	*file = (struct aio_file){
+		.direct_fd = -1,
+		.buffered_fd = -1,
+		.alignment = BLOCK_SIZE,
+		.name = name,
+		.store = store,
+	};
+}
+
+static uint32_t direct_alignment(int fd)
+{
+	struct statx stx;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN) &&
+	    is_power_of_two(stx.stx_dio_offset_align) && stx.stx_dio_offset_align <= BLOCK_SIZE)
+		return MAX(stx.stx_dio_offset_align, 512);
+	return BLOCK_SIZE;
+}
+
+void aio_file_open_direct(struct aio_file *file, int flags)
+{
+	g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", file->buffered_fd);
+
+	file->direct_fd = open(self, flags | O_DIRECT | O_CLOEXEC);
+	if (file->direct_fd >= 0)
+		file->alignment = direct_alignment(file->direct_fd);
+	else
+		log_debug(LOG_AIO, "%s: no O_DIRECT (%s), using the page cache", file->name, strerror(errno));
+}
+
+void aio_file_close(struct aio_file *file)
+{
+	if (file->direct_fd >= 0)
+		close(file->direct_fd);
+	if (file->buffered_fd >= 0)
+		close(file->buffered_fd);
+	file->direct_fd = file->buffered_fd = -1;
+}
+
+enum answer aio_file_lock(const struct aio_file *file, bool exclusive, const char *advice, GError **error)
+{
+	enum answer answer = aio_fd_lock(file->buffered_fd, exclusive);
+
+	if (answer == ANSWER_UNKNOWN)
+		log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it",
+			    file->name, strerror(errno));
+	if (answer == ANSWER_NO)
+		error_set(error, EBUSY, "%s: is in use by another program%s", file->name, advice);
+	return answer;
+}
+
+int64_t aio_file_size(const struct aio_file *file)
+{
+	return aio_fd_size(file->buffered_fd);
+}
