@@ -118,6 +118,32 @@ def test_writers_on_the_same_blocks(mount, pool, rng):
         assert found[0] in range(1, writers + 1) and found == found[:1] * BLOCK, f"block {block} is torn"
 
 
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_files_opened_and_closed_side_by_side(mount, pool, rng, kind):
+    """Two loops: one is told of a file's opening, its use, or its end after the
+    other had to do with it."""
+    users, size = 4, 256 * KIB
+    for number in range(users):
+        path = os.path.join(pool, f"web{number}.{kind}")
+        if kind == "leaf":
+            make_image(path, size, chunk="64K")
+        else:
+            make_raw(path, bytes(size))
+    seeds = [rng.random() for _ in range(users)]
+    with mount("threads=2") as live:
+        def work(number):
+            own, content = type(rng)(seeds[number]), bytearray(size)
+            for _ in range(scaled(100, 1000)):
+                offset, data = own.randrange(size - 5000), own.randbytes(own.randrange(1, 5000))
+                with opened(live.file(f"web{number}.img")) as fd:
+                    write_all(fd, data, offset)
+                    content[offset:offset + len(data)] = data
+                with opened(live.file(f"web{number}.img"), os.O_RDONLY) as fd:
+                    assert_same(read_all(fd, size, 0), content, f"web{number}.img")
+
+        in_threads(users, work)
+
+
 @pytest.mark.parametrize("size", [512, 513, 4095, 4096, 65536 + 1])
 def test_small_disks(mount, pool, work, rng, size):
     """The smallest sizes, read and written whole."""

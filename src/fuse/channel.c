@@ -63,6 +63,17 @@
 #define WRITE_HEADERS_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 _Static_assert(WRITE_HEADERS_BYTES == 80, "the protocol's headers of a write");
 
+/* The kernel orders an answer before whatever is asked because of it, on another
+ * channel's descriptor too. ThreadSanitizer knows that of one descriptor alone. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define answered_before(session) __tsan_release(session)
+#define asked_after(session) __tsan_acquire(session)
+#else
+#define answered_before(session) ((void)0)
+#define asked_after(session) ((void)0)
+#endif
+
 static __thread struct channel *self;
 
 struct channel *channel_self(void)
@@ -72,9 +83,13 @@ struct channel *channel_self(void)
 
 static ssize_t io_read(int fd, void *buffer, size_t length, void *opaque)
 {
+	ssize_t received;
+
 	(void)fd;
 	(void)opaque;
-	return read(self->fd, buffer, MIN(length, RECEIVE_BYTES));
+	received = read(self->fd, buffer, MIN(length, RECEIVE_BYTES));
+	asked_after(self->session);
+	return received;
 }
 
 /* libfuse before 3.17 keeps FUSE_CAP_PARALLEL_DIROPS for itself, and the kernel
@@ -94,6 +109,7 @@ static ssize_t io_writev(int fd, struct iovec *iov, int count, void *opaque)
 	(void)opaque;
 	if (self->opcode == FUSE_INIT)
 		complete_init(iov, count);
+	answered_before(self->session);
 	return writev(self->fd, iov, count);
 }
 

@@ -71,13 +71,10 @@ void directory_add(struct directory *directory, const char *name, uint64_t ino, 
 	g_array_append_val(directory->entries, entry);
 }
 
-/* Another loop may free it as soon as this is answered. */
 size_t directory_fill(fuse_req_t fuse, const struct directory *directory, uint64_t from, char *buffer, size_t size)
 {
-	struct session *session = fuse_req_userdata(fuse);
 	size_t used = 0;
 
-	lock_take(&session->handles_lock);
 	for (uint64_t i = from; i < directory->entries->len; i++) {
 		const struct directory_entry *entry = &g_array_index(directory->entries, struct directory_entry, i);
 		struct stat st = {.st_ino = entry->ino, .st_mode = entry->mode};
@@ -87,6 +84,5 @@ size_t directory_fill(fuse_req_t fuse, const struct directory *directory, uint64
 			break;
 		used += length;
 	}
-	lock_let_go(&session->handles_lock);
 	return used;
 }

@@ -167,19 +167,9 @@ static struct control_file *file_of(const struct fuse_file_info *file)
 
 /* As soon as the kernel has the answer, and before the reply's call returns,
  * another loop may get the release. */
-static GBytes *text_of(struct session *session, const struct control_file *file)
-{
-	GBytes *text;
-
-	lock_take(&session->handles_lock);
-	text = g_bytes_ref(file->text);
-	lock_let_go(&session->handles_lock);
-	return text;
-}
-
 void control_op_read(fuse_req_t fuse, size_t size, off_t offset, struct fuse_file_info *file)
 {
-	g_autoptr(GBytes) text = file_of(file) ? text_of(session_of(fuse), file_of(file)) : NULL;
+	g_autoptr(GBytes) text = file_of(file) ? g_bytes_ref(file_of(file)->text) : NULL;
 	size_t length = 0;
 	const char *data = text ? g_bytes_get_data(text, &length) : NULL;
 	size_t from = MIN((size_t)MAX(offset, 0), length);
