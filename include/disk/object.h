@@ -132,7 +132,7 @@ void context_put_bounce(struct disk_context *context, uint8_t *bounce);
 /* Steps those that can go on now. At the end of a callback. */
 void context_resume(struct disk_context *context);
 
-/* Begins anew; IO is in work. */
-void disk_io_restart(struct loop_task *task);
+/* For a gate: the disk_io of NODE, which is in work, begins anew on its loop. */
+void disk_io_restart(struct list *node);
 
 #endif

@@ -7,9 +7,9 @@
 #include "disk/route.h"
 
 /* The gate closes: who waits for the migrator, which may be closing it. */
-static void send_back(struct disk *disk)
+static void send_back(struct gate *gate)
 {
-	backlog_send_back(disk->leaf);
+	backlog_send_back(container_of(gate, struct disk, gate)->leaf);
 }
 
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
@@ -33,7 +33,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->leaf = layer_new(name, pool_cache, roots);
 	disk->leaf->disk = disk;
 	layer_set_link(disk->leaf, leaf);
-	gate_init(&disk->gate, disk_io_restart, send_back);
+	gate_init(&disk->gate, &disk->lock, pool_cache ? &pool_cache->ending : NULL, disk_io_restart, send_back);
 	g_mutex_init(&disk->open_lock);
 	g_mutex_init(&disk->lock);
 	range_lock_init(&disk->ranges);

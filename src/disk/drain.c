@@ -156,11 +156,11 @@ static bool change_open(struct change *change, enum disk_mode mode, GError **err
 	struct disk *disk = change->disk;
 	bool good;
 
-	if (!gate_close_while(disk, change_goes_on, change))
+	if (!gate_close_while(&disk->gate, change_goes_on, change))
 		return error_set(error, EINTR, "%s: given up while requests have no answer yet; its mode stays %s",
 				 disk->name, disk_mode_name(disk->mode));
 	good = drain_and_change(change, mode, error);
-	gate_open(disk);
+	gate_open(&disk->gate);
 	return good;
 }
 

@@ -171,9 +171,9 @@ static int wait_and_get_extent(struct disk *disk, uint64_t offset, struct disk_e
 {
 	int found;
 
-	gate_wait(disk);
+	gate_wait(&disk->gate);
 	found = get_extent(disk, offset, extent);
-	gate_leave(disk);
+	gate_leave(&disk->gate);
 	return found;
 }
 

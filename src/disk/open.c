@@ -156,9 +156,9 @@ static bool begin_writing(struct disk *disk, GError **error)
 {
 	bool good;
 
-	gate_close(disk);
+	gate_close(&disk->gate);
 	good = route_begin_writing(disk, error);
-	gate_open(disk);
+	gate_open(&disk->gate);
 	return good;
 }
 

@@ -62,7 +62,7 @@ static int exchange_image(struct disk *disk, struct image *again)
 	if (unused == again && g_mutex_trylock(&disk->open_lock)) {
 		if (state_try_close(disk)) {
 			unused = put_image(disk->leaf, again);
-			gate_open(disk);
+			gate_open(&disk->gate);
 		}
 		g_mutex_unlock(&disk->open_lock);
 	}

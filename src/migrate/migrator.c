@@ -385,7 +385,7 @@ void migrator_look_again(struct pool_cache *pool_cache)
 		struct layer *layer = backlog_layer(node);
 
 		backlog_answer_drains_locked(&layer->backlog, -EAGAIN);
-		gate_release(layer->disk);
+		gate_release(&layer->disk->gate);
 	}
 	g_mutex_unlock(&backlogs->lock);
 	cache_wake(pool_cache->cache);

@@ -150,10 +150,10 @@ void policy_release_locked(struct look *look, struct disk *disk)
 	bool suspended = look->cache.state == CACHE_SUSPENDED;
 	enum layer_state state = disk->leaf->backlog.state;
 
-	if (layer_state_is_final(state) || !gate_has_parked(disk))
+	if (layer_state_is_final(state) || !gate_has_parked(&disk->gate))
 		return;
 	if ((state == LAYER_AWAY) == suspended)
-		gate_release(disk);
+		gate_release(&disk->gate);
 	else
 		look_again(look, look->now_ns + LOOK_AGAIN_NS);
 }

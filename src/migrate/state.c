@@ -18,7 +18,7 @@
 
 bool state_try_close(struct disk *disk)
 {
-	bool closed = gate_try_close(disk, GATE_PATIENCE_US);
+	bool closed = gate_try_close(&disk->gate, GATE_PATIENCE_US);
 
 	if (!closed)
 		note_pause(disk->leaf, GATE_PAUSE_NS);
@@ -70,7 +70,7 @@ static void work_behind_gate(struct look *look, struct disk *disk, enum work wor
 		enter_cache(disk, &error);
 	else if (!backlog_is_needed(disk->leaf))
 		(void)route_leave_writeback(disk, &error);
-	gate_open(disk);
+	gate_open(&disk->gate);
 	if (error)
 		note_error(disk->leaf, error);
 }

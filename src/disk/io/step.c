@@ -96,7 +96,7 @@ static void release(struct disk_io *io, bool park)
 	if (range_is_taken(&io->range))
 		range_unlock(&disk->ranges, &io->range);
 	if (!park)
-		gate_leave_locked(disk);
+		gate_leave_locked(&disk->gate);
 	g_mutex_unlock(&disk->lock);
 }
 
@@ -133,7 +133,7 @@ static void finish_task(struct loop_task *task)
 enum step io_park(struct disk_io *io)
 {
 	release(io, true);
-	gate_park(io);
+	gate_park(&io->disk->gate, &io->link);
 	return STEP_WAIT;
 }
 

@@ -99,9 +99,17 @@ static void start(struct disk_io *io)
 	io->submitting = false;
 }
 
-void disk_io_restart(struct loop_task *task)
+static void start_task(struct loop_task *task)
 {
 	start(container_of(task, struct disk_io, task));
+}
+
+void disk_io_restart(struct list *node)
+{
+	struct disk_io *io = container_of(node, struct disk_io, link);
+
+	io->task.run = start_task;
+	loop_post(io->context->loop, &io->task);
 }
 
 static const char *op_name(enum disk_op op)
@@ -116,7 +124,7 @@ static const char *op_name(enum disk_op op)
 
 static void enter(struct disk_io *io)
 {
-	if (gate_enter(io))
+	if (gate_enter(&io->disk->gate, &io->link))
 		start(io);
 }
 

@@ -48,16 +48,10 @@ static struct image_extent extent_of(struct disk *disk, uint64_t block, uint64_t
  * not acknowledged fails. */
 static enum step send_back(struct disk_io *io)
 {
-	struct disk *disk = io->disk;
-
-	if (disk->pool_cache->ending) {
-		io->result = -EIO;
-		return STEP_NEXT;
-	}
-	(void)io_park(io);
-	if (disk->pool_cache->ending)
-		gate_release(disk);
-	return STEP_WAIT;
+	if (!gate_has_ended(&io->disk->gate))
+		return io_park(io);
+	io->result = -EIO;
+	return STEP_NEXT;
 }
 
 /* The cache is suspended: the migrator is told. */
@@ -70,18 +64,29 @@ static enum step park(struct disk_io *io)
 	return step;
 }
 
-/* Only the migrator makes room, and it may be closing the gate. */
+static void enqueue_for_room(void *opaque)
+{
+	(void)io_wait_for_cache(opaque, false);
+}
+
+static void enqueue_for_dirty_room(void *opaque)
+{
+	(void)io_wait_for_cache(opaque, true);
+}
+
+static void wake_for_room(void *opaque)
+{
+	const struct disk_io *io = opaque;
+
+	cache_wake(io->disk->pool_cache->cache);
+}
+
+/* Only the migrator makes room. */
 static enum step wait_for_room(struct disk_io *io, bool dirty)
 {
-	struct disk *disk = io->disk;
-	enum step step;
-
-	if (gate_is_closing(disk) || disk->pool_cache->ending)
-		return send_back(io);
-	step = io_wait_for_cache(io, dirty);
-	if (gate_is_closing(disk) || disk->pool_cache->ending)
-		cache_wake(disk->pool_cache->cache);
-	return step;
+	if (gate_wait_on(&io->disk->gate, dirty ? enqueue_for_dirty_room : enqueue_for_room, wake_for_room, io))
+		return STEP_WAIT;
+	return send_back(io);
 }
 
 static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
@@ -178,25 +183,44 @@ static void drained(struct loop_task *task)
 	io_run_finished(run, sent_back ? 0 : run->drain.result);
 }
 
-/* Nothing is dirty any more; the whole range is held, so nothing becomes so. */
-static enum step phase_drain(struct disk_io *io)
+static void enqueue_drain(void *opaque)
 {
-	struct run *run;
+	struct run *run = opaque;
 
-	if (!io->pending && (io->stage == DRAIN_SENT_BACK || (io->stage == DRAIN_BEGIN && gate_is_closing(io->disk))))
-		return send_back(io);
-	if (io->pending || io->stage)
-		return io_wait_pending(io);
-	run = context_get_run(io->context, io);
+	backlog_drain(run->owner->disk->leaf, &run->drain);
+}
+
+static void wake_drains(void *opaque)
+{
+	const struct run *run = opaque;
+
+	backlog_send_back(run->owner->disk->leaf);
+}
+
+static enum step begin_drain(struct disk_io *io)
+{
+	struct run *run = context_get_run(io->context, io);
+
 	if (!run)
 		return STEP_WAIT;
 	run->drain = (struct drain){.loop = io->context->loop, .task.run = drained};
 	io->stage = DRAIN_UNDER_WAY;
 	io->pending++;
-	backlog_drain(io->disk->leaf, &run->drain);
-	if (gate_is_closing(io->disk) || io->disk->pool_cache->ending)
-		backlog_send_back(io->disk->leaf);
-	return STEP_WAIT;
+	if (gate_wait_on(&io->disk->gate, enqueue_drain, wake_drains, run))
+		return STEP_WAIT;
+	io->pending--;
+	context_put_run(io->context, run);
+	return send_back(io);
+}
+
+/* Nothing is dirty any more; the whole range is held, so nothing becomes so. */
+static enum step phase_drain(struct disk_io *io)
+{
+	if (io->pending)
+		return STEP_WAIT;
+	if (io->stage == DRAIN_SENT_BACK)
+		return send_back(io);
+	return io->stage == DRAIN_BEGIN ? begin_drain(io) : STEP_NEXT;
 }
 
 const struct route route_writeback = {
