@@ -104,7 +104,6 @@ DECISION = re.compile(r"(?:[=!]= *-?|case +-?)E(?:NOSPC|DQUOT|FBIG|BUSY|MFILE|NF
 # What an error of a store means stands in one table; these compare errnos that say something else.
 COMPARES_ERRNOS = {
     "src/core/verdict.c": "the table",
-    "src/core/workers.c": "pthread_cond_timedwait: the time is over",
     "src/core/place.c": "openat2: the kernel has none, or asks to try again; a directory to enter only",
     "src/aio/file.c": "fcntl: somebody else has the lock",
     "src/cache/content/read.c": "its own: the block is dirty and cannot be read",
@@ -132,8 +131,8 @@ def test_errors_are_decided_in_one_place():
     assert compare - COMPARES_ERRNOS.keys() == set(), "ask core/verdict.h what the error of a store means"
 
 
-# Folders in which a function that is called with a lock says so.
-ASSERT_LOCKS = ("src/cache", "src/image")
+# The folders whose locks are core/lock.h's: a function that is called with one says so.
+LOCK_FOLDERS = tuple(f"src/{folder}" for folder in ("aio", "cache", "core", "ctl", "fuse", "image", "offline", "owner", "pool"))
 LOCKED_FUNCTION = re.compile(r"^\w[^;{}]*?\b(\w+_(locked|relock))\([^;{}]*\)\n\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 
 
@@ -145,10 +144,33 @@ def without_declarations(body):
 def test_what_needs_a_lock_asserts_it():
     """In its first line; and what lets it go has another name."""
     found = 0
-    for path in c_files(*ASSERT_LOCKS, suffixes=(".c",)):
+    for path in c_files(*LOCK_FOLDERS, suffixes=(".c",)):
         with open(os.path.join(TREE, path), encoding="utf-8") as file:
             for name, suffix, body in LOCKED_FUNCTION.findall(file.read()):
                 found += 1
                 assert re.match(r"\t(\w+_assert_locked|lock_assert_mine)\(", without_declarations(body)), f"{path}: {name}"
                 assert suffix == "relock" or not re.search(r"_unlock\(|lock_let_go\(|_relock\(|lock_wait", body), f"{path}: {name}"
     assert found > 50
+
+
+OTHER_LOCKS = re.compile(r"\bG(?:Mutex|RecMutex|RWLock|Cond|StaticMutex)\b|\bg_(?:mutex|cond|rw_lock|rec_mutex)_\w+|"
+                         r"\bpthread_(?:mutex|cond|rwlock|spin)\w*")
+
+
+def test_there_is_one_kind_of_lock():
+    for path in set(c_files(*LOCK_FOLDERS, "test/unit")) - {"src/pool/change.c"}:
+        with open(os.path.join(TREE, path), encoding="utf-8") as file:
+            assert OTHER_LOCKS.findall(file.read()) == [], f"{path}: core/lock.h has locks that are checked"
+
+
+def test_the_order_of_locks_is_described():
+    """src/README has the names of core/lock.h in that order, and says which are held across I/O."""
+    with open(os.path.join(TREE, "include", "core", "lock.h"), encoding="utf-8") as file:
+        ranks = re.findall(r"^\tX\((\w+), (SHORT|LONG)\)", file.read(), re.MULTILINE)
+    with open(os.path.join(TREE, "src", "README"), encoding="utf-8") as file:
+        section = file.read().split("\n## Locks\n")[1].split("\n## ")[0]
+    described = re.findall(r"^    (\w+) {2,}(.*)$", section, re.MULTILINE)
+    assert len(ranks) > 20
+    assert [name for name, _ in described] == [rank.lower() for rank, _ in ranks]
+    for (rank, length), (_, text) in zip(ranks, described):
+        assert ("across I/O" in text) == (length == "LONG"), rank

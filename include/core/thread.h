@@ -33,10 +33,24 @@ bool thread_may_wait(void);
 /* Whether it may make a system call that a store can delay. */
 bool thread_may_block(void);
 
-/* What waits or blocks says so in its first line. In the tests' build only. */
+/* What waits or blocks says so in its first line. In the tests' build only. No lock is
+ * held then but those of core/lock.h that may be. */
 #ifdef LEAFDISK_FAULTS
-#define thread_assert_may_wait() g_assert(thread_may_wait())
-#define thread_assert_may_block() g_assert(thread_may_block())
+void lock_check_block(void);
+#define thread_assert_may_wait()                                                                                       \
+	G_STMT_START                                                                                                   \
+	{                                                                                                              \
+		g_assert(thread_may_wait());                                                                           \
+		lock_check_block();                                                                                    \
+	}                                                                                                              \
+	G_STMT_END
+#define thread_assert_may_block()                                                                                      \
+	G_STMT_START                                                                                                   \
+	{                                                                                                              \
+		g_assert(thread_may_block());                                                                          \
+		lock_check_block();                                                                                    \
+	}                                                                                                              \
+	G_STMT_END
 #else
 #define thread_assert_may_wait() ((void)0)
 #define thread_assert_may_block() ((void)0)

@@ -11,6 +11,8 @@
 #include <glib.h>
 #include <unistd.h>
 
+#include "core/lock.h"
+
 /* One file alone gets half of it. */
 #define QUEUE_DEPTH 128
 
@@ -19,7 +21,7 @@
 #define IDLE_MAX 16
 #define IDLE_SHARE 64 /* one for so many descriptors that the process may have */
 
-static GMutex lock;
+static struct lock lock = LOCK_INIT(LOCK_RANK_IDLE);
 static struct list idle = LIST_INIT(idle);
 static unsigned idle_count;
 
@@ -44,12 +46,12 @@ struct blocking_loop *blocking_loop_get(void)
 {
 	struct list *node;
 
-	g_mutex_lock(&lock);
+	lock_take(&lock);
 	do {
 		node = list_pop(&idle);
 		idle_count -= node != NULL;
 	} while (node && container_of(node, struct blocking_loop, link)->process != getpid());
-	g_mutex_unlock(&lock);
+	lock_let_go(&lock);
 	return node ? container_of(node, struct blocking_loop, link) : blocking_loop_new();
 }
 
@@ -71,13 +73,13 @@ void blocking_loop_put(struct blocking_loop *blocking)
 {
 	bool keep;
 
-	g_mutex_lock(&lock);
+	lock_take(&lock);
 	keep = idle_count < idle_max();
 	if (keep) {
 		list_prepend(&idle, &blocking->link);
 		idle_count++;
 	}
-	g_mutex_unlock(&lock);
+	lock_let_go(&lock);
 	if (!keep)
 		blocking_loop_free(blocking);
 }

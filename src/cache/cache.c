@@ -32,9 +32,9 @@ static void cache_free(struct cache *cache)
 	index_free(cache->index);
 	g_free(cache->segments);
 	cache_storage_close(&cache->storage);
-	pthread_cond_destroy(&cache->work);
-	pthread_cond_destroy(&cache->reclaim.wanted);
-	pthread_cond_destroy(&cache->changed);
+	condition_destroy(&cache->work);
+	condition_destroy(&cache->reclaim.wanted);
+	condition_destroy(&cache->changed);
 	lock_destroy(&cache->lock);
 	g_free(cache);
 }
@@ -42,15 +42,11 @@ static void cache_free(struct cache *cache)
 static struct cache *cache_new(void)
 {
 	struct cache *cache = g_new0(struct cache, 1);
-	pthread_condattr_t monotonic;
 
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&cache->work, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-	lock_init(&cache->lock);
-	pthread_cond_init(&cache->changed, NULL);
-	pthread_cond_init(&cache->reclaim.wanted, NULL);
+	lock_init(&cache->lock, LOCK_RANK_CACHE);
+	condition_init(&cache->work);
+	condition_init(&cache->changed);
+	condition_init(&cache->reclaim.wanted);
 	list_init(&cache->waiters);
 	list_init(&cache->watched);
 	list_init(&cache->flushes);
@@ -81,30 +77,26 @@ bool cache_start(struct cache *cache, GError **error)
 {
 	if (!writer_start(cache, error))
 		return false;
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	cache->started = true;
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (!reclaim_start(cache, error)) {
 		writer_stop(cache);
 		cache->started = false;
 		return false;
 	}
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	wake_writer_locked(cache);
 	wake_reclaim_locked(cache);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	return true;
 }
 
 int cache_sync(struct cache *cache)
 {
-	int result;
-
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	cache_dirty_pay_locked(cache);
-	result = log_wait_durable_relock(cache, log_flush_locked(cache));
-	cache_unlock(cache);
-	return result;
+	return log_wait_durable_relock(cache, log_flush_locked(cache));
 }
 
 static void declare_dirty(void *opaque, struct cache_layer *layer)
@@ -119,11 +111,11 @@ static int seal_dirty(struct cache *cache)
 {
 	bool dirty;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	dirty = cache->dirty_blocks > 0 || cache->dirty_zeros > 0;
 	if (dirty)
 		layers_foreach(cache->layers, declare_dirty, cache);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	return dirty ? cache_sync(cache) : 0;
 }
 
@@ -175,22 +167,20 @@ static void let_go_of_file(struct cache *cache)
 
 int cache_leave(struct cache *cache, uint64_t patience_ns)
 {
+	uint64_t until_ns = loop_now_ns() + patience_ns;
 	int result = -ETIMEDOUT;
-	struct timespec until;
 	uint64_t sequence;
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += (time_t)(patience_ns / NS_PER_S);
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	sequence = log_flush_locked(cache);
 	while (cache->log.durable < sequence && cache->state == CACHE_ACTIVE &&
-	       lock_wait_until(&cache->lock, &cache->changed, &until) == 0)
+	       lock_wait_until(&cache->lock, &cache->changed, until_ns))
 		;
 	if (cache->log.durable >= sequence)
 		result = 0;
 	else if (cache->state != CACHE_ACTIVE)
 		result = cache->failure;
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	let_go_of_file(cache);
 	return result;
 }
@@ -206,7 +196,7 @@ static uint64_t memory_bytes_locked(const struct cache *cache)
 
 void cache_get_status(struct cache *cache, struct cache_status *status)
 {
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	*status = (struct cache_status){
 		.state = cache->state,
 		.since = cache->since,
@@ -226,7 +216,6 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.memory_bytes = memory_bytes_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));
-	cache_unlock(cache);
 }
 
 void cache_get_id(const struct cache *cache, uint8_t id[CACHE_ID_BYTES])

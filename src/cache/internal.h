@@ -142,7 +142,7 @@ struct writer {
 /* tail/reclaim.c */
 struct reclaim {
 	pthread_t thread;
-	pthread_cond_t wanted;
+	struct condition wanted;
 	bool stop;
 	bool waiting; /* for a reader or a put: tell `changed` */
 	bool super_failed;
@@ -161,7 +161,7 @@ struct cache {
 	struct cache_super_ondisk super;
 
 	struct lock lock;
-	pthread_cond_t changed; /* durability, state, buffers; see reclaim.waiting */
+	struct condition changed; /* durability, state, buffers; see reclaim.waiting */
 	struct index *index;
 	struct layers *layers;
 	struct cache_segment *segments;
@@ -177,8 +177,8 @@ struct cache {
 	bool owes;		 /* barriers or MIGRATED are not in the log; see cache_dirty_catch_up_locked() */
 	bool owes_barriers;
 	uint64_t barrier_deadline_ns;
-	struct list flushes; /* cache_flush, in order of their sequence */
-	pthread_cond_t work; /* for who migrates: see cache_wait_work() */
+	struct list flushes;   /* cache_flush, in order of their sequence */
+	struct condition work; /* for who migrates: see cache_wait_work() */
 	bool kicked;
 	struct log log;
 	struct writer writer;
@@ -199,15 +199,6 @@ struct cache {
 	uint64_t checks; /* cache_check_locked() */
 #endif
 };
-
-static inline void cache_lock(struct cache *cache)
-{
-	lock_take(&cache->lock);
-}
-static inline void cache_unlock(struct cache *cache)
-{
-	lock_let_go(&cache->lock);
-}
 
 /* The first line of each function that is called with the lock held: _locked keeps it,
  * _relock lets it go in between, so that anything may have changed. */

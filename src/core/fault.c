@@ -35,7 +35,7 @@ struct rule {
 
 enum state { ENVIRONMENT_UNREAD, NOTHING_ARMED, ARMED };
 
-static struct lock lock = LOCK_INIT;
+static struct lock lock = LOCK_INIT(LOCK_RANK_FAULTS);
 static _Atomic(enum state) state = ENVIRONMENT_UNREAD;
 static GPtrArray *rules;
 static char *gate;
@@ -180,12 +180,8 @@ static bool arm_locked(const char *spec, GError **error)
 
 bool fault_arm(const char *spec, GError **error)
 {
-	bool armed;
-
-	lock_take(&lock);
-	armed = arm_locked(spec, error);
-	lock_let_go(&lock);
-	return armed;
+	LOCK_GUARD(&lock);
+	return arm_locked(spec, error);
 }
 
 /* A test whose fault has a typing error must not pass: the process ends. */

@@ -37,7 +37,7 @@ static atomic_bool to_syslog;
 /* Longer than every sentence of ours, with a path in it. */
 #define EVENT_BYTES_MAX 8192
 
-static struct lock events_lock = LOCK_INIT;
+static struct lock events_lock = LOCK_INIT(LOCK_RANK_EVENTS);
 static char *events[LOG_EVENTS];
 static uint64_t events_seen; /* the next one's place is this modulo LOG_EVENTS */
 
@@ -99,11 +99,10 @@ static void keep_event(const char *message)
 	char *event = g_strdup_printf("%s %.*s\n", time, EVENT_BYTES_MAX, message);
 	char **place;
 
-	lock_take(&events_lock);
+	LOCK_GUARD(&events_lock);
 	place = &events[events_seen++ % LOG_EVENTS];
 	g_free(*place);
 	*place = event;
-	lock_let_go(&events_lock);
 }
 
 char *log_events(void)
@@ -151,7 +150,7 @@ struct repeat {
 	unsigned suppressed; /* since then */
 };
 
-static struct lock repeats_lock = LOCK_INIT;
+static struct lock repeats_lock = LOCK_INIT(LOCK_RANK_REPEATS);
 static struct repeat repeats[REPEATS_MAX];
 
 static int64_t now_ns(void)
@@ -186,7 +185,7 @@ static bool may_say(const char *key, unsigned *suppressed)
 	struct repeat *repeat;
 	bool known, may;
 
-	lock_take(&repeats_lock);
+	LOCK_GUARD(&repeats_lock);
 	repeat = find_repeat_locked(key);
 	known = repeat->key && strcmp(repeat->key, key) == 0;
 	may = !known || now - repeat->said_ns >= REPEAT_NS;
@@ -197,7 +196,6 @@ static bool may_say(const char *key, unsigned *suppressed)
 	}
 	repeat->suppressed = may ? 0 : *suppressed + 1;
 	repeat->said_ns = may ? now : repeat->said_ns;
-	lock_let_go(&repeats_lock);
 	return may;
 }
 

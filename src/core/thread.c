@@ -1,4 +1,4 @@
-/* Threads, told apart by what they may wait for. */
+/* Starting threads. */
 #include "core/thread.h"
 
 #include <signal.h>
@@ -22,37 +22,12 @@ struct start {
 	void *opaque;
 };
 
-static _Thread_local enum thread_kind kind_self;
-
-enum thread_kind thread_become(enum thread_kind kind)
-{
-	enum thread_kind before = kind_self;
-
-	kind_self = kind;
-	return before;
-}
-
-enum thread_kind thread_kind_self(void)
-{
-	return kind_self;
-}
-
-bool thread_may_wait(void)
-{
-	return kind_self != THREAD_LOOP && kind_self != THREAD_STEP;
-}
-
-bool thread_may_block(void)
-{
-	return kind_self != THREAD_LOOP;
-}
-
 static void *start_main(void *opaque)
 {
 	struct start start = *(struct start *)opaque;
 
 	g_free(opaque);
-	kind_self = start.kind;
+	thread_become(start.kind);
 	if (start.name)
 		pthread_setname_np(pthread_self(), start.name);
 	return start.main(start.opaque);

@@ -1,7 +1,7 @@
 /* The write trace that crash tests replay; see trace.h.
  *
  * One file per process, opened at the first record. Each record is one writev
- * on an O_APPEND descriptor under a mutex, so records of several queues do not
+ * on an O_APPEND descriptor under a lock, so records of several queues do not
  * mix. */
 #include "core/trace.h"
 
@@ -14,10 +14,11 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "core/lock.h"
 #include "core/log.h"
 
 static pthread_once_t trace_once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t trace_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct lock trace_lock = LOCK_INIT(LOCK_RANK_TRACE);
 static int trace_fd = -1;
 
 static void trace_open(void)
@@ -50,10 +51,9 @@ void trace_append(enum trace_type type, const char *name, uint64_t offset, const
 	record.offset = le64_of(offset);
 	record.length = le32_of(length);
 
-	pthread_mutex_lock(&trace_lock);
+	LOCK_GUARD(&trace_lock);
 	if (writev(trace_fd, vector, 3) != (ssize_t)(sizeof(record) + name_bytes + length))
 		log_error("the write trace is incomplete: %s", strerror(errno));
-	pthread_mutex_unlock(&trace_lock);
 }
 
 #endif

@@ -15,14 +15,13 @@
  * The watch, a thread that lives while steps wait, does the second.
  *
  * Threads beyond STEPS, and all waiters but one, end when they find nothing to do
- * for IDLE_SECONDS. With as many threads as slots are held nobody waits for want of one.
+ * for IDLE_NS. With as many threads as slots are held nobody waits for want of one.
  *
  * Where the kernel gives no more threads, work waits in the queue for one of
  * those that exist, and every submission asks the kernel again. For steps that
  * is as ever. Waiters then take work in the order that it came in, so whoever
  * waits for work that was submitted before his own waits for what is running.
- *
- * POSIX locks, not GLib's: the thread sanitizer understands them. */
+ */
 #include "core/workers.h"
 
 #include <limits.h>
@@ -42,19 +41,19 @@
 #define STEPS 15
 #define THREADS_MAX 256
 #define STUCK_NS (50 * NS_PER_MS)
-#define IDLE_SECONDS 10
+#define IDLE_NS (10 * NS_PER_S)
 
 struct workers {
 	const char *name;
 	enum thread_kind kind;
 	unsigned keep; /* threads that stay */
 	struct lock lock;
-	pthread_cond_t more;
+	struct condition more;
 	struct shares shares; /* as many as threads may be */
 	struct list queue;    /* what has a slot, and no thread yet */
 	struct list busy;     /* threads, in the order in which they began their work */
 	enum { WATCH_NONE, WATCH_STARTING, WATCH_SLEEPS, WATCH_TICKS } watch;
-	pthread_cond_t waits; /* for the watch, when it sleeps */
+	struct condition waits; /* for the watch, when it sleeps */
 	unsigned threads;
 	unsigned starting; /* asked of the kernel, and not counted yet */
 	atomic_flag warned;
@@ -64,12 +63,12 @@ static struct workers steps = {
 	.name = "leafdisk-step",
 	.kind = THREAD_STEP,
 	.keep = STEPS,
-	.lock = LOCK_INIT,
-	.more = PTHREAD_COND_INITIALIZER,
+	.lock = LOCK_INIT(LOCK_RANK_WORKERS),
+	.more = CONDITION_INIT,
 	.shares = SHARES_INIT(steps.shares, STEPS),
 	.queue = LIST_INIT(steps.queue),
 	.busy = LIST_INIT(steps.busy),
-	.waits = PTHREAD_COND_INITIALIZER,
+	.waits = CONDITION_INIT,
 	.warned = ATOMIC_FLAG_INIT,
 };
 
@@ -77,12 +76,12 @@ static struct workers waiters = {
 	.name = "leafdisk-wait",
 	.kind = THREAD_WAITER,
 	.keep = 1,
-	.lock = LOCK_INIT,
-	.more = PTHREAD_COND_INITIALIZER,
+	.lock = LOCK_INIT(LOCK_RANK_WORKERS),
+	.more = CONDITION_INIT,
 	.shares = SHARES_INIT(waiters.shares, UINT_MAX),
 	.queue = LIST_INIT(waiters.queue),
 	.busy = LIST_INIT(waiters.busy),
-	.waits = PTHREAD_COND_INITIALIZER,
+	.waits = CONDITION_INIT,
 	.warned = ATOMIC_FLAG_INIT,
 };
 
@@ -99,7 +98,7 @@ static void admit_locked(struct workers *workers, struct loop_work *work)
 	lock_assert_mine(&workers->lock);
 	work->share = shares_take(&workers->shares, work->file);
 	list_append(&workers->queue, &work->link);
-	pthread_cond_signal(&workers->more);
+	condition_signal(&workers->more);
 }
 
 static void admit_waiting_locked(struct workers *workers)
@@ -116,17 +115,13 @@ static void admit_waiting_locked(struct workers *workers)
  * before it is counted waits for longer. */
 static bool is_spare_relock(struct workers *workers)
 {
-	struct timespec until;
-
 	lock_assert_mine(&workers->lock);
 	if (workers->threads <= workers->keep) {
 		lock_wait(&workers->lock, &workers->more);
 		return false;
 	}
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += IDLE_SECONDS;
-	return lock_wait_until(&workers->lock, &workers->more, &until) != 0 && list_is_empty(&workers->queue) &&
-	       workers->threads > workers->keep;
+	return !lock_wait_until(&workers->lock, &workers->more, loop_now_ns() + IDLE_NS) &&
+	       list_is_empty(&workers->queue) && workers->threads > workers->keep;
 }
 
 static void finish_locked(struct workers *workers, struct worker *worker, struct share *share)
@@ -189,12 +184,8 @@ static int ensure_locked(struct workers *workers)
 /* Makes sure that one thread exists. 0 or a negative errno. */
 static int ensure(struct workers *workers)
 {
-	int result;
-
-	lock_take(&workers->lock);
-	result = ensure_locked(workers);
-	lock_let_go(&workers->lock);
-	return result;
+	LOCK_GUARD(&workers->lock);
+	return ensure_locked(workers);
 }
 
 /* `starting` counts the new one already. */
@@ -202,10 +193,9 @@ static void start_another(struct workers *workers)
 {
 	int result = create_thread(workers);
 
-	lock_take(&workers->lock);
+	LOCK_GUARD(&workers->lock);
 	workers->starting--;
 	workers->threads += result == 0;
-	lock_let_go(&workers->lock);
 }
 
 /* The next work; SHARE is the last one's, or NULL. NULL: the thread is to end, and
@@ -275,17 +265,11 @@ static void find_stuck_locked(struct workers *workers)
 static bool watch_wait_relock(struct workers *workers)
 {
 	bool waits = shares_somebody_waits(&workers->shares);
-	struct timespec until;
 
 	lock_assert_mine(&workers->lock);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += waits ? 0 : IDLE_SECONDS;
-	until.tv_nsec += waits ? (long)STUCK_NS : 0;
-	until.tv_sec += until.tv_nsec / (long)NS_PER_S;
-	until.tv_nsec %= (long)NS_PER_S;
 	workers->watch = waits ? WATCH_TICKS : WATCH_SLEEPS;
-	return lock_wait_until(&workers->lock, &workers->waits, &until) == 0 || waits ||
-	       shares_somebody_waits(&workers->shares);
+	return lock_wait_until(&workers->lock, &workers->waits, loop_now_ns() + (waits ? STUCK_NS : IDLE_NS)) ||
+	       waits || shares_somebody_waits(&workers->shares);
 }
 
 static void *watch_main(void *opaque)
@@ -317,7 +301,7 @@ static bool wait_locked(struct workers *workers, struct loop_work *work)
 	lock_assert_mine(&workers->lock);
 	shares_wait(&workers->shares, work->file, &work->link);
 	if (workers->watch == WATCH_SLEEPS)
-		pthread_cond_signal(&workers->waits);
+		condition_signal(&workers->waits);
 	if (none)
 		workers->watch = WATCH_STARTING;
 	return none;
@@ -329,9 +313,8 @@ static void start_watch(struct workers *workers)
 {
 	if (spawn(workers, "leafdisk-watch", watch_main) == 0)
 		return;
-	lock_take(&workers->lock);
+	LOCK_GUARD(&workers->lock);
 	workers->watch = WATCH_NONE;
-	lock_let_go(&workers->lock);
 }
 
 /* Queues WORK, whose loop is set: its work() runs on a background thread, then

@@ -43,9 +43,8 @@ void directory_free(struct directory *directory)
 
 void directory_opened(struct session *session, struct directory *directory)
 {
-	lock_take(&session->handles_lock);
+	LOCK_GUARD(&session->handles_lock);
 	list_append(&session->directories, &directory->link);
-	lock_let_go(&session->handles_lock);
 }
 
 void directory_close(struct session *session, struct directory *directory)

@@ -18,9 +18,8 @@ static void count_open(struct session *session, struct handle *handle, bool *kee
 
 	if (keep_cache)
 		*keep_cache = known && keep;
-	lock_take(&session->handles_lock);
+	LOCK_GUARD(&session->handles_lock);
 	list_append(&session->handles, &handle->link);
-	lock_let_go(&session->handles_lock);
 }
 
 /* A disk that is open already needs nothing more. */
@@ -54,20 +53,15 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 
 void handle_begin_close(struct session *session, struct handle *handle, void (*hand_over)(void *opaque), void *opaque)
 {
-	lock_take(&session->handles_lock);
+	LOCK_GUARD(&session->handles_lock);
 	handle->closing = ++session->closes_begun;
 	hand_over(opaque);
-	lock_let_go(&session->handles_lock);
 }
 
 uint64_t handle_closes_begun(struct session *session)
 {
-	uint64_t last;
-
-	lock_take(&session->handles_lock);
-	last = session->closes_begun;
-	lock_let_go(&session->handles_lock);
-	return last;
+	LOCK_GUARD(&session->handles_lock);
+	return session->closes_begun;
 }
 
 static bool is_closing_locked(struct session *session, const struct disk *disk, uint64_t last)
@@ -89,18 +83,16 @@ static bool is_closing_locked(struct session *session, const struct disk *disk, 
  * runs already, or has run, also where the kernel gives no more threads. */
 void handle_await_closes(struct session *session, const struct disk *disk, uint64_t last)
 {
-	lock_take(&session->handles_lock);
+	LOCK_GUARD(&session->handles_lock);
 	while (is_closing_locked(session, disk, last))
 		lock_wait(&session->handles_lock, &session->handle_closed);
-	lock_let_go(&session->handles_lock);
 }
 
 static void forget_handle(struct session *session, struct handle *handle)
 {
-	lock_take(&session->handles_lock);
+	LOCK_GUARD(&session->handles_lock);
 	list_remove(&handle->link);
-	pthread_cond_broadcast(&session->handle_closed);
-	lock_let_go(&session->handles_lock);
+	condition_broadcast(&session->handle_closed);
 }
 
 int handle_close(struct session *session, struct handle *handle)

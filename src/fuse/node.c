@@ -44,7 +44,7 @@ struct node_table *node_table_new(void)
 {
 	struct node_table *table = g_new0(struct node_table, 1);
 
-	lock_init(&table->lock);
+	lock_init(&table->lock, LOCK_RANK_NODES);
 	table->by_ino = g_hash_table_new(g_int64_hash, g_int64_equal);
 	table->by_disk = g_hash_table_new(NULL, NULL);
 	table->next_ino = FIRST_INO;
@@ -108,13 +108,12 @@ struct node *node_for_disk(struct node_table *table, struct disk *disk)
 {
 	struct node *node;
 
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	node = g_hash_table_lookup(table->by_disk, disk);
 	if (!node)
 		node = add_locked(table, disk);
 	node->gone = false;
 	node->pins++;
-	lock_let_go(&table->lock);
 	return node;
 }
 
@@ -122,11 +121,10 @@ struct node *node_get(struct node_table *table, uint64_t ino)
 {
 	struct node *node;
 
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	node = g_hash_table_lookup(table->by_ino, &ino);
 	if (node)
 		node->pins++;
-	lock_let_go(&table->lock);
 	return node;
 }
 
@@ -153,17 +151,15 @@ struct disk *node_disk(struct node_table *table, struct node *node)
 {
 	struct disk *disk;
 
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	disk = disk_ref(node->disk);
-	lock_let_go(&table->lock);
 	return disk;
 }
 
 void node_add_lookup(struct node_table *table, struct node *node)
 {
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	node->lookups++;
-	lock_let_go(&table->lock);
 }
 
 void node_forget(struct node_table *table, uint64_t ino, uint64_t count)
@@ -195,11 +191,10 @@ void node_mark_gone(struct node_table *table, struct disk *disk)
 	g_autoptr(GPtrArray) unused = g_ptr_array_new_with_free_func((GDestroyNotify)node_free);
 	struct node *node;
 
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	node = g_hash_table_lookup(table->by_disk, disk);
 	if (node)
 		mark_gone_locked(table, node, unused);
-	lock_let_go(&table->lock);
 }
 
 void node_sweep(struct node_table *table, GPtrArray *disks)
@@ -210,7 +205,7 @@ void node_sweep(struct node_table *table, GPtrArray *disks)
 
 	for (unsigned i = 0; i < disks->len; i++)
 		g_hash_table_add(present, disks->pdata[i]);
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	nodes = g_hash_table_get_values(table->by_ino);
 	for (GList *item = nodes; item; item = item->next) {
 		struct node *node = item->data;
@@ -218,7 +213,6 @@ void node_sweep(struct node_table *table, GPtrArray *disks)
 		if (!g_hash_table_contains(present, node->disk))
 			mark_gone_locked(table, node, unused);
 	}
-	lock_let_go(&table->lock);
 }
 
 void node_move(struct node_table *table, struct disk *from, struct disk *to)
@@ -263,7 +257,7 @@ bool node_opened(struct node_table *table, struct node *node, bool write, const 
 	struct disk_attributes shown = *attributes;
 	bool keep;
 
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	if (write && node->writers == 0)
 		node->frozen = attributes->modified;
 	node->opens++;
@@ -273,59 +267,43 @@ bool node_opened(struct node_table *table, struct node *node, bool write, const 
 	node->seen = true;
 	node->seen_bytes = shown.size_bytes;
 	node->seen_modified = shown.modified;
-	lock_let_go(&table->lock);
 	return keep;
 }
 
 void node_closing(struct node_table *table, struct node *node, bool write)
 {
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	node->opens--;
 	node->writers -= write;
-	lock_let_go(&table->lock);
 }
 
 bool node_is_open(struct node_table *table, struct node *node)
 {
-	bool open;
-
-	lock_take(&table->lock);
-	open = node->opens > 0;
-	lock_let_go(&table->lock);
-	return open;
+	LOCK_GUARD(&table->lock);
+	return node->opens > 0;
 }
 
 bool node_is_written(struct node_table *table, struct node *node)
 {
-	bool written;
-
-	lock_take(&table->lock);
-	written = node->writers > 0;
-	lock_let_go(&table->lock);
-	return written;
+	LOCK_GUARD(&table->lock);
+	return node->writers > 0;
 }
 
 void node_adjust(struct node_table *table, struct node *node, struct disk_attributes *attributes)
 {
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	adjust_locked(table, node, attributes);
-	lock_let_go(&table->lock);
 }
 
 void node_keep_refusal(struct node_table *table, struct node *node, const char *sentence)
 {
-	lock_take(&table->lock);
+	LOCK_GUARD(&table->lock);
 	g_free(node->refusal);
 	node->refusal = g_strdup(sentence);
-	lock_let_go(&table->lock);
 }
 
 char *node_last_refusal(struct node_table *table, struct node *node)
 {
-	char *sentence;
-
-	lock_take(&table->lock);
-	sentence = g_strdup(node->refusal);
-	lock_let_go(&table->lock);
-	return sentence;
+	LOCK_GUARD(&table->lock);
+	return g_strdup(node->refusal);
 }

@@ -16,20 +16,15 @@ void refusal_keep(struct session *session, struct node *node, const char *senten
 		node_keep_refusal(session->nodes, node, sentence);
 		return;
 	}
-	lock_take(&session->message_lock);
+	LOCK_GUARD(&session->message_lock);
 	g_free(session->last_refusal);
 	session->last_refusal = g_strdup(sentence);
-	lock_let_go(&session->message_lock);
 }
 
 char *refusal_last(struct session *session, struct node *node)
 {
-	char *sentence;
-
 	if (node)
 		return node_last_refusal(session->nodes, node);
-	lock_take(&session->message_lock);
-	sentence = g_strdup(session->last_refusal);
-	lock_let_go(&session->message_lock);
-	return sentence;
+	LOCK_GUARD(&session->message_lock);
+	return g_strdup(session->last_refusal);
 }

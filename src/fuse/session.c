@@ -170,11 +170,11 @@ struct session *session_new(const struct mount_options *options, int signal_fd, 
 	list_init(&session->handles);
 	list_init(&session->directories);
 	list_init(&session->control_files);
-	g_rw_lock_init(&session->names_lock);
-	lock_init(&session->handles_lock);
-	pthread_cond_init(&session->handle_closed, NULL);
-	lock_init(&session->message_lock);
-	lock_init(&session->connection_lock);
+	lock_init(&session->names_lock, LOCK_RANK_NAMES);
+	lock_init(&session->handles_lock, LOCK_RANK_HANDLES);
+	condition_init(&session->handle_closed);
+	lock_init(&session->message_lock, LOCK_RANK_MESSAGE);
+	lock_init(&session->connection_lock, LOCK_RANK_CONNECTION);
 	session->signal_fd = signal_fd;
 	fuse_set_log_func(log_libfuse);
 	if (start(session, error))
@@ -199,7 +199,7 @@ static void start_threads(struct session *session)
  * whoever waits on the mount is let go when it ends. */
 static void end_connection(struct session *session)
 {
-	lock_take(&session->connection_lock);
+	LOCK_GUARD(&session->connection_lock);
 	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
 		channel_free(session->channels[i]);
 	g_clear_pointer(&session->channels, g_free);
@@ -207,7 +207,6 @@ static void end_connection(struct session *session)
 	if (session->mounted)
 		fuse_session_unmount(session->fuse);
 	session->mounted = false;
-	lock_let_go(&session->connection_lock);
 }
 
 /* The descriptors stay taken: whoever uses one finds nothing behind it. */
@@ -215,14 +214,13 @@ void session_cut_off(struct session *session)
 {
 	int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-	lock_take(&session->connection_lock);
+	LOCK_GUARD(&session->connection_lock);
 	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
 		if (session->channels[i] && session->channels[i]->fd >= 0)
 			dup3(nothing, session->channels[i]->fd, O_CLOEXEC);
 	if (session->mounted)
 		fuse_session_unmount(session->fuse);
 	session->mounted = false;
-	lock_let_go(&session->connection_lock);
 }
 
 static bool write_back(struct session *session)
@@ -266,9 +264,9 @@ void session_free(struct session *session)
 	end_free(session->end);
 	if (session->over)
 		log_event("the mount of %s on %s has ended", session->options->pool_path, session->options->mountpoint);
-	g_rw_lock_clear(&session->names_lock);
+	lock_destroy(&session->names_lock);
 	lock_destroy(&session->handles_lock);
-	pthread_cond_destroy(&session->handle_closed);
+	condition_destroy(&session->handle_closed);
 	lock_destroy(&session->message_lock);
 	lock_destroy(&session->connection_lock);
 	g_free(session->last_refusal);

@@ -25,13 +25,13 @@ struct session {
 	/* What the pool shows under a name, and which number means that disk: shown.c.
 	 * Never held across I/O. After the pool's `scanning`; before its lock and the
 	 * nodes'. */
-	GRWLock names_lock;
+	struct lock names_lock;
 	uid_t owner;
 	gid_t group;
 	struct timespec started;
 
 	struct lock handles_lock;
-	pthread_cond_t handle_closed;
+	struct condition handle_closed;
 	struct list handles;	   /* every open disk file */
 	struct list directories;   /* every open directory */
 	struct list control_files; /* every open file of the control tree */

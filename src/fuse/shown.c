@@ -15,13 +15,8 @@
 
 struct node *shown_pin(struct session *session, struct disk *disk)
 {
-	struct node *node = NULL;
-
-	g_rw_lock_reader_lock(&session->names_lock);
-	if (disk_pool_shows(session->pool, disk))
-		node = node_for_disk(session->nodes, disk);
-	g_rw_lock_reader_unlock(&session->names_lock);
-	return node;
+	LOCK_GUARD(&session->names_lock);
+	return disk_pool_shows(session->pool, disk) ? node_for_disk(session->nodes, disk) : NULL;
 }
 
 int shown_find(struct session *session, const char *name, struct node **node)
@@ -45,7 +40,7 @@ void shown_list(struct session *session, void (*each)(void *opaque, const struct
 	g_autoptr(GPtrArray) disks = NULL;
 
 	disk_pool_look(session->pool);
-	g_rw_lock_writer_lock(&session->names_lock);
+	lock_take(&session->names_lock);
 	disks = disk_pool_shown(session->pool);
 	for (unsigned i = 0; i < disks->len; i++) {
 		struct node *node = node_for_disk(session->nodes, disks->pdata[i]);
@@ -54,7 +49,7 @@ void shown_list(struct session *session, void (*each)(void *opaque, const struct
 		node_put(session->nodes, node);
 	}
 	node_sweep(session->nodes, disks);
-	g_rw_lock_writer_unlock(&session->names_lock);
+	lock_let_go(&session->names_lock);
 }
 
 /* The result of a CHANGE that is shown now. */
@@ -72,10 +67,10 @@ int shown_remove(struct session *session, const char *name)
 
 	if (!change)
 		return refusal_log(error);
-	g_rw_lock_writer_lock(&session->names_lock);
+	lock_take(&session->names_lock);
 	disk_unref(disk_pool_change_show(change));
 	node_mark_gone(session->nodes, disk_pool_change_disk(change));
-	g_rw_lock_writer_unlock(&session->names_lock);
+	lock_let_go(&session->names_lock);
 	return end(change);
 }
 
@@ -100,8 +95,8 @@ int shown_rename(struct session *session, const char *name, const char *new_name
 
 	if (!change)
 		return refusal_log(error);
-	g_rw_lock_writer_lock(&session->names_lock);
+	lock_take(&session->names_lock);
 	show_renamed(session, change);
-	g_rw_lock_writer_unlock(&session->names_lock);
+	lock_let_go(&session->names_lock);
 	return end(change);
 }

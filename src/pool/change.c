@@ -35,6 +35,7 @@ static const char *name_in_pool(const char *path)
 
 static bool name_is_free_locked(struct disk_pool *pool, const char *name, GError **error)
 {
+	lock_assert_mine(&pool->lock);
 	if (g_hash_table_contains(pool->disks, name))
 		return error_set(error, EEXIST, "%s: exists", name);
 	return !names_is_given(pool->names, name) ||
@@ -45,12 +46,8 @@ static bool name_is_free_locked(struct disk_pool *pool, const char *name, GError
 
 static bool name_is_free(struct disk_pool *pool, const char *name, GError **error)
 {
-	bool is_free;
-
-	g_mutex_lock(&pool->lock);
-	is_free = name_is_free_locked(pool, name, error);
-	g_mutex_unlock(&pool->lock);
-	return is_free;
+	LOCK_GUARD(&pool->lock);
+	return name_is_free_locked(pool, name, error);
 }
 
 static struct disk *show_created(struct disk_pool *pool, const char *name, const char *path, GError **error)
@@ -77,6 +74,7 @@ static struct disk *create_locked(struct disk_pool *pool, const char *name, cons
 	g_autofree char *path = g_strconcat(disk_pool_path(pool), "/", stem, ".leaf", NULL);
 	struct image_create_options options = {0};
 
+	lock_assert_mine(&pool->scanning);
 	if (!name_is_free(pool, name, error) ||
 	    !image_create_in(pool_place(pool)->fd, path, IMAGE_FORMAT_LEAF, &options, error))
 		return NULL;
@@ -90,9 +88,9 @@ struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError *
 
 	if (!stem)
 		return NULL;
-	g_mutex_lock(&pool->scanning);
+	lock_take(&pool->scanning);
 	disk = create_locked(pool, name, stem, error);
-	g_mutex_unlock(&pool->scanning);
+	lock_let_go(&pool->scanning);
 	if (disk)
 		sync_directory(pool);
 	return disk;
@@ -113,6 +111,7 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 {
 	struct disk *disk = g_hash_table_lookup(pool->disks, name);
 
+	lock_assert_mine(&pool->lock);
 	if (!disk)
 		error_set(error, ENOENT, "%s: is not a disk of this pool", name);
 	else if (pool->options.read_only)
@@ -139,6 +138,7 @@ static struct disk *find_movable_locked(struct disk_pool *pool, const char *name
 {
 	struct disk *disk = find_free_locked(pool, name, error);
 
+	lock_assert_mine(&pool->lock);
 	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk->leaf->cached)
 		return disk;
 	error_set(error, EBUSY, "%s: has changes that only this mount has, and would lose them", name);
@@ -158,6 +158,7 @@ static char *renamed_path(struct disk_pool *pool, struct disk *disk, const char 
 static bool target_gives_way_locked(struct disk_pool *pool, const char *name, const char *file, bool replace,
 				    struct disk **replaced, GError **error)
 {
+	lock_assert_mine(&pool->lock);
 	*replaced = g_hash_table_lookup(pool->disks, name);
 	if (!*replaced)
 		return name_is_free_locked(pool, name, error);
@@ -262,6 +263,7 @@ static bool plan_locked(struct disk_pool *pool, const char *name, const char *ne
 {
 	g_autofree char *stem = new_name ? stem_of(new_name, error) : NULL;
 
+	lock_assert_mine(&pool->lock);
 	*change = (struct disk_pool_change){.pool = pool};
 	if (!new_name)
 		return (change->disk = find_free_locked(pool, name, error));
@@ -295,13 +297,13 @@ static bool plan(struct disk_pool *pool, const char *name, const char *new_name,
 
 	close_unused(pool, name);
 	close_unused(pool, new_name);
-	g_mutex_lock(&pool->lock);
+	lock_take(&pool->lock);
 	good = plan_locked(pool, name, new_name, replace, change, error);
 	if (change->disk)
 		disk_ref(change->disk);
 	if (change->replaced)
 		disk_ref(change->replaced);
-	g_mutex_unlock(&pool->lock);
+	lock_let_go(&pool->lock);
 	change->new_name = g_strdup(new_name);
 	return good && hold_image(change->disk, &change->image, error) &&
 	       (!change->replaced || change->replaced == change->disk ||
@@ -314,9 +316,9 @@ static bool still_stands(const struct disk_pool_change *change, const char *name
 	struct disk_pool_change now;
 	bool good;
 
-	g_mutex_lock(&pool->lock);
+	lock_take(&pool->lock);
 	good = plan_locked(pool, name, change->new_name, replace, &now, error);
-	g_mutex_unlock(&pool->lock);
+	lock_let_go(&pool->lock);
 	g_free(now.file);
 	if (!good)
 		return false;
@@ -360,12 +362,12 @@ static struct disk_pool_change *begin(struct disk_pool *pool, const char *name, 
 	struct disk_pool_change *change = g_new0(struct disk_pool_change, 1);
 
 	if (plan(pool, name, new_name, replace, change, error)) {
-		g_mutex_lock(&pool->scanning);
+		lock_take(&pool->scanning);
 		if (still_stands(change, name, replace, error) && make_change(change, error)) {
 			look_at_change(change);
 			return change;
 		}
-		g_mutex_unlock(&pool->scanning);
+		lock_let_go(&pool->scanning);
 	}
 	change_free(change);
 	return NULL;
@@ -403,7 +405,7 @@ bool disk_pool_change_end(struct disk_pool_change *change, GError **error)
 {
 	int flushed = change->flushed;
 
-	g_mutex_unlock(&change->pool->scanning);
+	lock_let_go(&change->pool->scanning);
 	if (flushed < 0)
 		error_set_errno(error, -flushed, "%s: cannot be flushed", disk_pool_path(change->pool));
 	change_free(change);

@@ -7,6 +7,7 @@
 #ifndef LEAFDISK_POOL_INTERNAL_H
 #define LEAFDISK_POOL_INTERNAL_H
 
+#include "core/lock.h"
 #include "pool/pool.h"
 #include "disk/object.h"
 #include "names.h"
@@ -22,7 +23,7 @@ struct disk_pool {
 	struct tunables *tunables;
 	struct owner_self owner;
 
-	GMutex scanning;
+	struct lock scanning;
 	struct scan_known *known;
 	struct timespec scanned; /* the directory's mtime when it was looked at */
 	bool fresh;		 /* that time was not settled then, or the look failed */
@@ -31,7 +32,7 @@ struct disk_pool {
 	char *notes;
 	_Atomic uint64_t looks; /* that have begun; written under `scanning` */
 
-	GMutex lock;
+	struct lock lock;
 	GHashTable *disks; /* disk->name -> struct disk */
 	struct names *names;
 	char *broken; /* lines, as of the last look */

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "core/error.h"
+#include "core/lock.h"
 #include "core/loop.h"
 #include "core/thread.h"
 #include "core/verdict.h"
@@ -66,8 +67,8 @@ struct look {
 	struct chain_cache *cache;
 	GPtrArray *items; /* struct look_item: copies, but for `before`, which they own */
 
-	GMutex lock;
-	GCond over;
+	struct lock lock;
+	struct condition over;
 	GHashTable *stats; /* path -> struct stat */
 	guint next;	   /* the item to be taken next */
 	guint turn;	   /* of the thread that takes it */
@@ -86,8 +87,8 @@ static void look_unref(struct look *look)
 	chain_roots_unref((struct chain_roots *)look->roots);
 	chain_cache_unref(look->cache);
 	g_hash_table_destroy(look->stats);
-	g_mutex_clear(&look->lock);
-	g_cond_clear(&look->over);
+	lock_destroy(&look->lock);
+	condition_destroy(&look->over);
 	g_free(look);
 }
 
@@ -100,8 +101,8 @@ static struct look *look_new(const GPtrArray *items, const struct chain_roots *r
 	look->cache = chain_cache_ref(cache);
 	look->items = g_ptr_array_new_with_free_func(look_item_free);
 	look->stats = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-	g_mutex_init(&look->lock);
-	g_cond_init(&look->over);
+	lock_init(&look->lock, LOCK_RANK_LOOK);
+	condition_init(&look->over);
 	for (guint i = 0; i < items->len; i++) {
 		const struct look_item *item = items->pdata[i];
 
@@ -117,11 +118,11 @@ static struct stat stat_of(struct look *look, const char *path)
 {
 	struct stat st = {0}, *seen;
 
-	g_mutex_lock(&look->lock);
+	lock_take(&look->lock);
 	seen = g_hash_table_lookup(look->stats, path);
 	if (seen)
 		st = *seen;
-	g_mutex_unlock(&look->lock);
+	lock_let_go(&look->lock);
 	if (seen)
 		return st;
 	if (!chain_cache_ask(look->cache, path, NULL))
@@ -129,9 +130,9 @@ static struct stat stat_of(struct look *look, const char *path)
 	if (chain_file_stat(path, look->roots, &st) < 0)
 		st = (struct stat){0};
 	chain_cache_answered(look->cache, path);
-	g_mutex_lock(&look->lock);
+	lock_take(&look->lock);
 	g_hash_table_replace(look->stats, g_strdup(path), g_memdup2(&st, sizeof(st)));
-	g_mutex_unlock(&look->lock);
+	lock_let_go(&look->lock);
 	return st;
 }
 
@@ -214,6 +215,7 @@ static void look_at_item(struct look *look, const struct look_item *item, struct
 /* Whether ANSWER was wanted. */
 static bool hand_in_locked(struct look *look, guint turn, struct look_item *item, struct look_item *answer)
 {
+	lock_assert_mine(&look->lock);
 	if (look->turn != turn)
 		return false;
 	look->asking = false;
@@ -230,11 +232,12 @@ static bool look_at_next_relock(struct look *look, guint turn)
 	struct look_item *answer = look_item_new(item->name, NULL, NULL);
 	bool wanted;
 
+	lock_assert_mine(&look->lock);
 	look->asking = true;
 	look->begun_ns = loop_now_ns();
-	g_mutex_unlock(&look->lock);
+	lock_let_go(&look->lock);
 	look_at_item(look, item, answer);
-	g_mutex_lock(&look->lock);
+	lock_take(&look->lock);
 	wanted = hand_in_locked(look, turn, item, answer);
 	look_item_free(answer);
 	return wanted;
@@ -246,15 +249,15 @@ static void *look_main(void *opaque)
 	bool mine = true;
 	guint turn;
 
-	g_mutex_lock(&look->lock);
+	lock_take(&look->lock);
 	turn = look->turn;
 	while (mine && look->next < look->items->len)
 		mine = look_at_next_relock(look, turn);
 	if (mine) {
 		look->done = true;
-		g_cond_signal(&look->over);
+		condition_signal(&look->over);
 	}
-	g_mutex_unlock(&look->lock);
+	lock_let_go(&look->lock);
 	look_unref(look);
 	return NULL;
 }
@@ -262,12 +265,13 @@ static void *look_main(void *opaque)
 /* Where no thread is to be had the store is waited for. */
 static void begin_turn_relock(struct look *look)
 {
+	lock_assert_mine(&look->lock);
 	look->references++;
 	if (thread_spawn(NULL, "leafdisk-look", THREAD_WAITER, look_main, look) == 0)
 		return;
-	g_mutex_unlock(&look->lock);
+	lock_let_go(&look->lock);
 	look_main(look);
-	g_mutex_lock(&look->lock);
+	lock_take(&look->lock);
 }
 
 /* The item that is being looked at is left to its thread, with the turn. It is looked
@@ -277,6 +281,7 @@ static void give_up_locked(struct look *look)
 {
 	struct look_item *item = look->items->pdata[look->next - 1];
 
+	lock_assert_mine(&look->lock);
 	look->turn++;
 	look->asking = false;
 	item->again = !item->again;
@@ -290,15 +295,16 @@ static void give_up_locked(struct look *look)
 
 static bool is_late_locked(const struct look *look)
 {
+	lock_assert_mine(&look->lock);
 	return look->asking && loop_now_ns() - look->begun_ns >= CHAIN_PATIENCE_NS;
 }
 
 static void wait_for_all_relock(struct look *look)
 {
+	lock_assert_mine(&look->lock);
 	begin_turn_relock(look);
 	while (!look->done) {
-		g_cond_wait_until(&look->over, &look->lock,
-				  g_get_monotonic_time() + (gint64)(CHAIN_PATIENCE_NS / 1000 / 4));
+		lock_wait_until(&look->lock, &look->over, loop_now_ns() + CHAIN_PATIENCE_NS / 4);
 		if (look->done || !is_late_locked(look))
 			continue;
 		give_up_locked(look);
@@ -315,7 +321,7 @@ void look_at(const GPtrArray *items, const struct chain_roots *roots, struct cha
 	if (items->len == 0)
 		return;
 	look = look_new(items, roots, cache);
-	g_mutex_lock(&look->lock);
+	lock_take(&look->lock);
 	wait_for_all_relock(look);
 	for (guint i = 0; i < items->len; i++) {
 		struct look_item *to = items->pdata[i], *from = look->items->pdata[i];
@@ -324,6 +330,6 @@ void look_at(const GPtrArray *items, const struct chain_roots *roots, struct cha
 		to->error = g_steal_pointer(&from->error);
 		to->absent = from->absent;
 	}
-	g_mutex_unlock(&look->lock);
+	lock_let_go(&look->lock);
 	look_unref(look);
 }

@@ -75,20 +75,16 @@ static void init_owner(struct disk_pool *pool, const struct disk_pool_options *o
 
 static bool look_first(struct disk_pool *pool, GError **error)
 {
-	bool good;
-
-	g_mutex_lock(&pool->scanning);
-	good = pool_look_locked(pool, error);
-	g_mutex_unlock(&pool->scanning);
-	return good;
+	LOCK_GUARD(&pool->scanning);
+	return pool_look_locked(pool, error);
 }
 
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
 {
 	struct disk_pool *pool = g_new0(struct disk_pool, 1);
 
-	g_mutex_init(&pool->scanning);
-	g_mutex_init(&pool->lock);
+	lock_init(&pool->scanning, LOCK_RANK_SCANNING);
+	lock_init(&pool->lock, LOCK_RANK_POOL);
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
 	pool->known = scan_known_new();
@@ -117,10 +113,10 @@ bool disk_pool_stop(struct disk_pool *pool)
 {
 	GHashTable *disks;
 
-	g_mutex_lock(&pool->lock);
+	lock_take(&pool->lock);
 	disks = pool->disks;
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
-	g_mutex_unlock(&pool->lock);
+	lock_let_go(&pool->lock);
 	g_hash_table_destroy(disks);
 	disk_await_disposals();
 	return !pool->pool_cache || pool_cache_stop(pool->pool_cache);
@@ -153,8 +149,8 @@ void disk_pool_close(struct disk_pool *pool)
 	names_free(pool->names);
 	chain_roots_unref(pool->roots);
 	g_free(pool->options.glob);
-	g_mutex_clear(&pool->scanning);
-	g_mutex_clear(&pool->lock);
+	lock_destroy(&pool->scanning);
+	lock_destroy(&pool->lock);
 	g_clear_error(&pool->trouble);
 	g_free(pool->broken);
 	g_free(pool->broken_then);

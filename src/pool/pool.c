@@ -73,11 +73,12 @@ static bool stamp(struct disk_pool *pool, struct timespec *mtime, GError **error
 	return true;
 }
 
-void pool_show_locked(struct disk_pool *pool, struct scan_result *result)
+/* What was shown before. */
+static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
 {
 	GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref), *old;
 
-	g_mutex_lock(&pool->lock);
+	LOCK_GUARD(&pool->lock);
 	scan_settle(result, pool->names);
 	for (guint i = 0; i < result->found->len; i++)
 		take_found(pool, disks, result->found->pdata[i]);
@@ -85,8 +86,13 @@ void pool_show_locked(struct disk_pool *pool, struct scan_result *result)
 	pool->disks = disks;
 	g_free(pool->broken);
 	pool->broken = g_strdup(result->broken->str);
-	g_mutex_unlock(&pool->lock);
-	g_hash_table_destroy(old);
+	return old;
+}
+
+void pool_show_locked(struct disk_pool *pool, struct scan_result *result)
+{
+	lock_assert_mine(&pool->scanning);
+	g_hash_table_destroy(exchange(pool, result));
 	log_new_lines(pool, result->broken->str, " (not shown)", &pool->broken_then);
 	log_new_lines(pool, result->notes->str, "", &pool->notes);
 	scan_result_free(result);
@@ -96,6 +102,7 @@ bool pool_look_locked(struct disk_pool *pool, GError **error)
 {
 	struct scan_result *result = NULL;
 
+	lock_assert_mine(&pool->scanning);
 	pool->looks++;
 	if (stamp(pool, &pool->scanned, error)) {
 		pool->fresh = !chain_time_is_settled(&pool->scanned);
@@ -113,6 +120,7 @@ struct scan_result *pool_look_at_locked(struct disk_pool *pool, const char *cons
 	g_autoptr(GError) error = NULL;
 	struct scan_result *result = scan_look(&pool->options, pool->roots, pool->known, changed, &error);
 
+	lock_assert_mine(&pool->scanning);
 	pool->fresh |= !result;
 	if (!result)
 		log_warning("%s", error->message);
@@ -123,6 +131,7 @@ static bool is_due_locked(struct disk_pool *pool, GError **error)
 {
 	struct timespec mtime;
 
+	lock_assert_mine(&pool->scanning);
 	if (!stamp(pool, &mtime, error))
 		return false;
 	return pool->fresh || *pool->broken_then || mtime.tv_sec != pool->scanned.tv_sec ||
@@ -135,7 +144,7 @@ static bool look_if_due(struct disk_pool *pool, GError **error)
 	uint64_t asked = pool->looks;
 	bool good;
 
-	g_mutex_lock(&pool->scanning);
+	LOCK_GUARD(&pool->scanning);
 	if (pool->looks <= asked) {
 		pool->looks++;
 		g_clear_error(&pool->trouble);
@@ -145,7 +154,6 @@ static bool look_if_due(struct disk_pool *pool, GError **error)
 	good = !pool->trouble;
 	if (!good)
 		g_propagate_error(error, g_error_copy(pool->trouble));
-	g_mutex_unlock(&pool->scanning);
 	return good;
 }
 
@@ -155,11 +163,10 @@ struct disk *pool_find(struct disk_pool *pool, const char *name)
 {
 	struct disk *disk;
 
-	g_mutex_lock(&pool->lock);
+	LOCK_GUARD(&pool->lock);
 	disk = g_hash_table_lookup(pool->disks, name);
 	if (disk)
 		disk_ref(disk);
-	g_mutex_unlock(&pool->lock);
 	return disk;
 }
 
@@ -198,12 +205,8 @@ struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name, GError *
 
 bool disk_pool_shows(struct disk_pool *pool, const struct disk *disk)
 {
-	bool shown;
-
-	g_mutex_lock(&pool->lock);
-	shown = g_hash_table_lookup(pool->disks, disk->name) == disk;
-	g_mutex_unlock(&pool->lock);
-	return shown;
+	LOCK_GUARD(&pool->lock);
+	return g_hash_table_lookup(pool->disks, disk->name) == disk;
 }
 
 static gint compare_names(gconstpointer a, gconstpointer b)
@@ -220,11 +223,11 @@ GPtrArray *disk_pool_shown(struct disk_pool *pool)
 	GHashTableIter iter;
 	gpointer disk;
 
-	g_mutex_lock(&pool->lock);
+	lock_take(&pool->lock);
 	g_hash_table_iter_init(&iter, pool->disks);
 	while (g_hash_table_iter_next(&iter, NULL, &disk))
 		g_ptr_array_add(list, disk_ref(disk));
-	g_mutex_unlock(&pool->lock);
+	lock_let_go(&pool->lock);
 	g_ptr_array_sort(list, compare_names);
 	return list;
 }
@@ -241,9 +244,8 @@ char *disk_pool_broken(struct disk_pool *pool)
 {
 	char *broken;
 
-	g_mutex_lock(&pool->lock);
+	LOCK_GUARD(&pool->lock);
 	broken = g_strdup(pool->broken);
-	g_mutex_unlock(&pool->lock);
 	return broken;
 }
 

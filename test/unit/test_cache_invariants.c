@@ -49,8 +49,8 @@ static void rig_clear(struct rig *rig)
 /* Takes the lock while a record is open: the writer's thread closes it after a while. */
 static void lock_with_open_record(struct rig *rig)
 {
-	for (cache_lock(rig->cache); !rig->cache->log.open; cache_lock(rig->cache)) {
-		cache_unlock(rig->cache);
+	for (lock_take(&rig->cache->lock); !rig->cache->log.open; lock_take(&rig->cache->lock)) {
+		lock_let_go(&rig->cache->lock);
 		g_assert_cmpint(put(&rig->user, rig->pinned, 1, 0, 1, 1, true), ==, 0);
 	}
 }
@@ -116,7 +116,7 @@ static void test_data(void)
 	rig.cache->checks = CACHE_SEGMENT_BLOCKS - block_in_segment(slot);
 	ASSERT_BREAKS(&rig, "1:", *byte, *byte ^ 1);
 	ASSERT_BREAKS(&rig, "1:", rig.cache->log.open->blocks, 1);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -133,7 +133,7 @@ static void test_buffers(void)
 	ASSERT_BREAKS(&rig, "2:", buffer->first, CACHE_SEGMENT_BLOCKS);
 	ASSERT_BREAKS(&rig, "2:", buffer->references, 1);
 	ASSERT_BREAKS(&rig, "2:", rig.cache->log.free_buffer_count, 0);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -147,7 +147,7 @@ static void test_sequence(void)
 	ASSERT_BREAKS(&rig, "3:", rig.cache->log.next_sequence, rig.cache->log.next_sequence + 1);
 	ASSERT_BREAKS(&rig, "3:", rig.cache->log.durable, rig.cache->log.durable - 1);
 	ASSERT_BREAKS(&rig, "3:", rig.cache->log.open, &rig.cache->log.records[CACHE_RECORDS - 1]);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -158,14 +158,14 @@ static void test_ring(void)
 
 	rig_init(&rig);
 	g_assert_cmpint(cache_sync(rig.cache), ==, 0);
-	cache_lock(rig.cache);
+	lock_take(&rig.cache->lock);
 	free_segment = &rig.cache->segments[rig.cache->ring_segments - 1];
 	ASSERT_BREAKS(&rig, "4:", rig.cache->reclaim.segment, rig.cache->ring_segments - 1);
 	ASSERT_BREAKS(&rig, "4:", rig.cache->ring_segments, rig.cache->segment_count + 1);
 	ASSERT_BREAKS(&rig, "4:", rig.cache->super.tail_segment, le64_of(1));
 	ASSERT_BREAKS(&rig, "4:", free_segment->sequence, 1);
 	ASSERT_BREAKS(&rig, "4:", rig.cache->segments[0].sequence, 0);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -187,7 +187,7 @@ static void test_cleared(void)
 	assert_broken_locked(&rig, "5:");
 	index_clear(rig.cache->index, slot);
 	g_assert_cmpstr(find_locked(&rig), ==, NULL);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -197,11 +197,11 @@ static void test_dirty(void)
 	struct rig rig;
 
 	rig_init(&rig);
-	cache_lock(rig.cache);
+	lock_take(&rig.cache->lock);
 	segment = segment_of(slot_of(&rig, rig.dirty, 3));
 	ASSERT_BREAKS(&rig, "6:", rig.cache->segments[segment].dirty, BLOCKS - 1);
 	ASSERT_BREAKS(&rig, "6:", rig.cache->segments[rig.cache->ring_segments - 1].dirty, 1);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -215,7 +215,7 @@ static void test_newest(void)
 	g_assert_cmpint(cache_sync(rig.cache), ==, 0);
 	before = slot_of(&rig, rig.dirty, 3);
 	g_assert_cmpint(put(&rig.user, rig.dirty, 2, 3, 1, 2, true), ==, 0);
-	cache_lock(rig.cache);
+	lock_take(&rig.cache->lock);
 	live = slot_of(&rig, rig.dirty, 3);
 	g_assert_cmpuint(live, >, before);
 	assert_flag_breaks_locked(&rig, "7:", live, INDEX_BUSY, 0);
@@ -225,7 +225,7 @@ static void test_newest(void)
 	assert_broken_locked(&rig, "7:");
 	index_insert(rig.cache->index, live, &newer);
 	g_assert_cmpstr(find_locked(&rig), ==, NULL);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -234,7 +234,7 @@ static void test_counts(void)
 	struct rig rig;
 
 	rig_init(&rig);
-	cache_lock(rig.cache);
+	lock_take(&rig.cache->lock);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->live_blocks, 1);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->pinned_blocks, 0);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->dirty_blocks, 0);
@@ -242,7 +242,7 @@ static void test_counts(void)
 	ASSERT_BREAKS(&rig, "8:", rig.cache->degraded_layers, 1);
 	/* The sums are right, and the slots have less. */
 	assert_flag_breaks_locked(&rig, "8:", slot_of(&rig, rig.pinned, 9), 0, INDEX_PINNED);
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
 
@@ -253,25 +253,23 @@ static void break_and_wake(void (*wake)(struct cache *cache))
 	struct rig rig;
 
 	rig_init(&rig);
-	cache_lock(rig.cache);
+	lock_take(&rig.cache->lock);
 	rig.cache->live_blocks++;
-	cache_unlock(rig.cache);
+	lock_let_go(&rig.cache->lock);
 	wake(rig.cache);
 	g_usleep(PATIENCE_S * G_USEC_PER_SEC);
 }
 
 static void wake_writer(struct cache *cache)
 {
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	wake_writer_locked(cache);
-	cache_unlock(cache);
 }
 
 static void wake_reclaim(struct cache *cache)
 {
-	cache_lock(cache);
-	pthread_cond_signal(&cache->reclaim.wanted);
-	cache_unlock(cache);
+	LOCK_GUARD(&cache->lock);
+	condition_signal(&cache->reclaim.wanted);
 }
 
 static void wake_migration(struct cache *cache)

@@ -2,17 +2,17 @@
 #include "disk/object.h"
 #include "layer/roots.h"
 #include "core/fault.h"
+#include "core/lock.h"
 #include "core/thread.h"
 #include "core/workers.h"
 
 #ifdef LEAFDISK_FAULTS
-static GMutex busy;
+static struct lock busy = LOCK_INIT(LOCK_RANK_OPEN);
 
 static void wait_for_busy(struct loop_work *work)
 {
 	(void)work;
-	g_mutex_lock(&busy);
-	g_mutex_unlock(&busy);
+	LOCK_GUARD(&busy);
 }
 
 static struct disk *new_disk(const struct chain_roots *roots)
@@ -38,13 +38,13 @@ static void test_not_taken_up_again(void)
 	disk = new_disk(roots);
 	g_assert_true(disk_ref_if_alive(disk) == disk);
 	disk_unref(disk);
-	g_mutex_lock(&busy);
+	lock_take(&busy);
 	loop_offload_wait_apart(&other);
 	thread_become(THREAD_LOOP);
 	disk_unref(disk);
 	thread_become(THREAD_OTHER);
 	g_assert_null(disk_ref_if_alive(disk));
-	g_mutex_unlock(&busy);
+	lock_let_go(&busy);
 	disk_await_disposals();
 	fault_arm("", NULL);
 	chain_roots_unref(roots);

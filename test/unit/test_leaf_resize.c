@@ -13,39 +13,37 @@
 #define ODD_SIZE ((ODD_BLOCKS - 1) * (uint64_t)BLOCK_SIZE + 513)
 
 static struct {
-	GMutex lock;
-	GCond changed;
+	struct lock lock;
+	struct condition changed;
 	bool closed;
 	unsigned waiting;
-} syncs;
+} syncs = {.lock = LOCK_INIT(LOCK_RANK_FAULTS), .changed = CONDITION_INIT};
 
 /* In place of the C library's. */
 int fdatasync(int fd)
 {
-	g_mutex_lock(&syncs.lock);
+	lock_take(&syncs.lock);
 	syncs.waiting++;
-	g_cond_broadcast(&syncs.changed);
+	condition_broadcast(&syncs.changed);
 	while (syncs.closed)
-		g_cond_wait(&syncs.changed, &syncs.lock);
+		lock_wait(&syncs.lock, &syncs.changed);
 	syncs.waiting--;
-	g_mutex_unlock(&syncs.lock);
+	lock_let_go(&syncs.lock);
 	return (int)syscall(SYS_fdatasync, fd);
 }
 
 static void hold_syncs(bool hold)
 {
-	g_mutex_lock(&syncs.lock);
+	LOCK_GUARD(&syncs.lock);
 	syncs.closed = hold;
-	g_cond_broadcast(&syncs.changed);
-	g_mutex_unlock(&syncs.lock);
+	condition_broadcast(&syncs.changed);
 }
 
 static void await_sync(void)
 {
-	g_mutex_lock(&syncs.lock);
+	LOCK_GUARD(&syncs.lock);
 	while (!syncs.waiting)
-		g_cond_wait(&syncs.changed, &syncs.lock);
-	g_mutex_unlock(&syncs.lock);
+		lock_wait(&syncs.lock, &syncs.changed);
 }
 
 static int resize(struct image *image, uint64_t size, bool bottom)
@@ -141,9 +139,8 @@ static void await_queued(struct leaf *leaf)
 
 	while (!queued) {
 		g_usleep(1000);
-		leaf_lock(leaf);
+		LOCK_GUARD(&leaf->lock);
 		queued = !list_is_empty(&leaf->flushes) && !list_is_empty(&leaf->resizes);
-		leaf_unlock(leaf);
 	}
 }
 

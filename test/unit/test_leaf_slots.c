@@ -14,39 +14,37 @@
 #define SIZE ((uint64_t)BLOCKS * BLOCK_SIZE)
 
 static struct {
-	GMutex lock;
-	GCond changed;
+	struct lock lock;
+	struct condition changed;
 	bool closed;
 	unsigned waiting;
-} punches;
+} punches = {.lock = LOCK_INIT(LOCK_RANK_FAULTS), .changed = CONDITION_INIT};
 
 /* In place of the C library's. */
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
-	g_mutex_lock(&punches.lock);
+	lock_take(&punches.lock);
 	punches.waiting++;
-	g_cond_broadcast(&punches.changed);
+	condition_broadcast(&punches.changed);
 	while (punches.closed)
-		g_cond_wait(&punches.changed, &punches.lock);
+		lock_wait(&punches.lock, &punches.changed);
 	punches.waiting--;
-	g_mutex_unlock(&punches.lock);
+	lock_let_go(&punches.lock);
 	return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 
 static void hold_punches(bool hold)
 {
-	g_mutex_lock(&punches.lock);
+	LOCK_GUARD(&punches.lock);
 	punches.closed = hold;
-	g_cond_broadcast(&punches.changed);
-	g_mutex_unlock(&punches.lock);
+	condition_broadcast(&punches.changed);
 }
 
 static void await_punches(unsigned count)
 {
-	g_mutex_lock(&punches.lock);
+	LOCK_GUARD(&punches.lock);
 	while (punches.waiting < count)
-		g_cond_wait(&punches.changed, &punches.lock);
-	g_mutex_unlock(&punches.lock);
+		lock_wait(&punches.lock, &punches.changed);
 }
 
 struct zeroing {

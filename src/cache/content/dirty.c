@@ -190,7 +190,7 @@ void cache_dirty_pay_locked(struct cache *cache)
 	layers_foreach(cache->layers, catch_up_migrated, NULL);
 	if (cache->owes)
 		return;
-	pthread_cond_broadcast(&cache->changed);
+	condition_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
 }
 
@@ -206,21 +206,19 @@ void cache_dirty_catch_up_locked(struct cache *cache)
 
 void cache_end_epoch(struct cache_layer *layer)
 {
-	cache_lock(layer->cache);
+	LOCK_GUARD(&layer->cache->lock);
 	if (layer->epochs && layer->status.state == CACHE_LAYER_ACTIVE)
 		(void)cache_dirty_barrier_locked(layer, LOG_ENTRY);
-	cache_unlock(layer->cache);
 }
 
 /* ---- For the layer's users ------------------------------------------------ */
 
 void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns)
 {
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	cache->dirty_max = dirty_max_blocks;
 	cache->barrier_deadline_ns = barrier_deadline_ns;
 	wake_waiters_locked(cache);
-	cache_unlock(cache);
 }
 
 void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
@@ -230,7 +228,7 @@ void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
 	uint64_t tail;
 
 	*dirty = (struct cache_dirty){0};
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	epochs = layer->epochs;
 	if (epochs && !epochs_is_empty(epochs)) {
 		tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
@@ -241,5 +239,4 @@ void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
 		dirty->distance = cache_slot_distance(tail, epochs->first, cache->ring_segments);
 		dirty->has_barrier = epochs_has_barrier(epochs);
 	}
-	cache_unlock(cache);
 }

@@ -136,9 +136,8 @@ void cache_layers_heal_locked(struct cache *cache)
 
 void cache_layer_get_status(struct cache_layer *layer, struct cache_layer_status *status)
 {
-	cache_lock(layer->cache);
+	LOCK_GUARD(&layer->cache->lock);
 	*status = layer->status;
-	cache_unlock(layer->cache);
 }
 
 /* ---- Open ---------------------------------------------------------------- */
@@ -255,10 +254,10 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 {
 	struct cache_layer *layer;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	wait_for_room_relock(cache, LOG_ENTRY);
 	layer = open_locked(cache, key, writable);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (layer)
 		log_debug(LOG_CACHE, "%s: opened for %s", layer->name, writable ? "writing" : "reading");
 	return layer;
@@ -302,10 +301,10 @@ struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cac
 {
 	struct cache_layer *layer;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	wait_for_room_relock(cache, LOG_MOVE);
 	layer = open_dirty_relock(cache, key, generation, result);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (layer)
 		log_debug(LOG_CACHE, "%s: opened for writing back", layer->name);
 	return layer;
@@ -315,14 +314,13 @@ bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES
 {
 	const struct cache_layer *layer;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	layer = layers_by_identity(cache->layers, identity);
 	*found = (struct cache_layer_found){0};
 	if (layer) {
 		found->generation = layer->generation;
 		found->dirty_blocks = layer->epochs ? layer->pinned_blocks + layer->epochs->zeros : 0;
 	}
-	cache_unlock(cache);
 	return layer;
 }
 
@@ -352,9 +350,9 @@ void cache_layer_foreach_dirty(struct cache *cache, bool orphan,
 {
 	struct dirty_names names = {orphan, g_array_new(FALSE, FALSE, sizeof(struct dirty_name))};
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	layers_foreach(cache->layers, add_dirty_name, &names);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	for (guint i = 0; i < names.names->len; i++) {
 		struct dirty_name *name = &g_array_index(names.names, struct dirty_name, i);
 
@@ -368,13 +366,12 @@ struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *na
 {
 	struct cache_layer *layer;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	layer = layers_add(cache->layers, NULL, name);
 	if (layer) {
 		layer->opens = 1;
 		layer->writable = true;
 	}
-	cache_unlock(cache);
 	return layer;
 }
 
@@ -417,7 +414,7 @@ static void close_locked(struct cache_layer *layer, uint64_t stamp)
 	if (drop_id && !layer->is_volatile)
 		(void)log_drop_locked(cache, drop_id);
 	remove_locked(layer);
-	pthread_cond_signal(&cache->reclaim.wanted);
+	condition_signal(&cache->reclaim.wanted);
 }
 
 void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
@@ -428,29 +425,26 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 		return;
 	cache = layer->cache;
 	log_debug(LOG_CACHE, "%s: closing", layer->name);
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	if (stamp != 0)
 		wait_for_room_relock(cache, LOG_ENTRY);
 	close_locked(layer, stamp);
-	cache_unlock(cache);
 }
 
 void cache_layer_abandon(struct cache_layer *layer, const char *reason)
 {
-	cache_lock(layer->cache);
+	LOCK_GUARD(&layer->cache->lock);
 	cache_layer_degrade_locked(layer, reason);
-	cache_unlock(layer->cache);
 }
 
 void cache_layer_orphan(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	if (layer->status.state == CACHE_LAYER_ACTIVE && is_dirty(layer))
 		orphan_locked(layer);
 	close_locked(layer, 0);
-	cache_unlock(cache);
 }
 
 struct cache *cache_layer_cache(const struct cache_layer *layer)

@@ -224,7 +224,7 @@ static bool publish_locked(struct cache_layer *layer, const struct put *put)
 	cache->pinned_pending -= put->charged;
 	log_copied_locked(cache, put->grant.record);
 	if (cache->reclaim.waiting)
-		pthread_cond_broadcast(&cache->changed);
+		condition_broadcast(&cache->changed);
 	return wanted;
 }
 
@@ -234,18 +234,18 @@ static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t block
 	struct put put = {.kind = PUT_CLEAN};
 	int result;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	if (newer)
 		put.kind = layer->epochs ? PUT_DIRTY : PUT_PINNED;
 	result = reserve_locked(layer, block, blocks, &put);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (result < 0)
 		return result;
 	content_copy(&put.grant, data);
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	if (!publish_locked(layer, &put))
 		result = -EIO;
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (result < 0)
 		return result;
 	counter_add(cache_put_blocks, put.grant.blocks);
@@ -338,12 +338,11 @@ int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 	struct cache *cache = layer->cache;
 	int result = -EOPNOTSUPP;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	if (layer->epochs)
 		result = put_dirty_zero_locked(layer, block, blocks);
 	else if (layer->is_volatile)
 		result = put_pinned_zero_locked(layer, block, blocks);
-	cache_unlock(cache);
 	return result;
 }
 
@@ -370,9 +369,8 @@ int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
 	int result = 0;
 
-	cache_lock(layer->cache);
+	LOCK_GUARD(&layer->cache->lock);
 	if (layer->status.state == CACHE_LAYER_ACTIVE)
 		result = forget_locked(layer, block, blocks);
-	cache_unlock(layer->cache);
 	return result;
 }

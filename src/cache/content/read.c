@@ -73,13 +73,10 @@ static struct cache_extent lookup_locked(const struct cache_layer *layer, uint64
 
 struct cache_extent cache_lookup(struct cache_layer *layer, uint64_t block, uint64_t limit)
 {
-	struct cache_extent extent;
 	uint32_t slot;
 
-	cache_lock(layer->cache);
-	extent = lookup_locked(layer, block, MIN(limit, LOOKUP_BLOCKS_MAX), &slot);
-	cache_unlock(layer->cache);
-	return extent;
+	LOCK_GUARD(&layer->cache->lock);
+	return lookup_locked(layer, block, MIN(limit, LOOKUP_BLOCKS_MAX), &slot);
 }
 
 /* The blocks from BLOCK on, up to LIMIT, of which the layer has none live. */
@@ -93,8 +90,8 @@ static uint64_t far_gap_relock(const struct cache_layer *layer, uint64_t block, 
 		return limit;
 	index_walk_begin(cache->index, &walk, layer->id, block, limit);
 	while (!index_walk_on(cache->index, &walk)) {
-		cache_unlock(cache);
-		cache_lock(cache);
+		lock_let_go(&cache->lock);
+		lock_take(&cache->lock);
 	}
 	index_walk_end(&walk);
 	return walk.gap;
@@ -108,7 +105,7 @@ static struct cache_extent extend_far(struct cache_layer *layer, uint64_t block,
 	uint32_t id;
 	bool same;
 
-	cache_lock(layer->cache);
+	LOCK_GUARD(&layer->cache->lock);
 	id = layer->id;
 	if (layer->status.state == CACHE_LAYER_ACTIVE)
 		far.blocks = near.blocks + far_gap_relock(layer, block + near.blocks, limit - near.blocks);
@@ -116,7 +113,6 @@ static struct cache_extent extend_far(struct cache_layer *layer, uint64_t block,
 	    intervals_contains(layer->zeros, block, far.blocks, &far.blocks))
 		far.answer = CACHE_ZERO;
 	same = layer->id == id;
-	cache_unlock(layer->cache);
 	return same ? far : near;
 }
 
@@ -237,7 +233,7 @@ static void release_segment_locked(struct cache *cache, uint32_t slot)
 
 	cache_assert_locked(cache);
 	if (--segment->readers == 0 && cache->reclaim.waiting)
-		pthread_cond_broadcast(&cache->changed);
+		condition_broadcast(&cache->changed);
 }
 
 static int settle_failed_locked(struct cache_io *io, unsigned blocks, bool *first)
@@ -260,21 +256,21 @@ static void read_done(struct aio_request *request, int result)
 	bool failed = result < 0, first = false;
 	struct check check;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	check.count = 0;
 	if (failed)
 		result = settle_failed_locked(io, blocks, &first);
 	else
 		collect_unproven_locked(io, blocks, &check);
 	if (check.count > 0) {
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		run_checks(io, &check);
-		cache_lock(cache);
+		lock_take(&cache->lock);
 		result = apply_checks_locked(cache, &check, &first);
 	}
 	release_segment_locked(cache, io->slot);
 	watch_end_locked(cache, &io->watch);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (first)
 		log_damage(cache, failed ? "cannot be read" : "are not what was put");
 	io->done(io, result);
@@ -349,9 +345,9 @@ static struct cache_buffer *hold_locked(struct cache *cache, uint32_t slot)
 static void copy_from_buffer(struct cache_io *io, struct cache_buffer *buffer, uint64_t blocks)
 {
 	memcpy(io->buffer, slot_data(buffer->data, io->slot), blocks << BLOCK_SHIFT);
-	cache_lock(io->cache);
+	lock_take(&io->cache->lock);
 	log_put_buffer_locked(io->cache, buffer);
-	cache_unlock(io->cache);
+	lock_let_go(&io->cache->lock);
 	answer_later(io, 0);
 }
 
@@ -374,7 +370,7 @@ struct cache_extent cache_read(struct cache_io *io)
 	uint64_t blocks = 0;
 
 	io->cache = cache;
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	extent = lookup_locked(io->layer, io->block, MIN(io->blocks, READ_BLOCKS_MAX), &io->slot);
 	if (extent.answer == CACHE_HIT)
 		blocks = trim_run_locked(cache, io->slot, extent.blocks);
@@ -382,7 +378,7 @@ struct cache_extent cache_read(struct cache_io *io)
 		buffer = hold_locked(cache, io->slot);
 	if (blocks > 0 && !buffer)
 		watch_begin_locked(cache, &io->watch);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (extent.answer == CACHE_HIT) {
 		extent.blocks = MAX(blocks, 1);
 		log_debug_data(LOG_CACHE, "%s: read of %" PRIu64 " blocks at %" PRIu64, io->layer->name, extent.blocks,

@@ -83,7 +83,7 @@ void log_put_buffer_locked(struct cache *cache, struct cache_buffer *buffer)
 	cache->segments[buffer->segment].buffer = NULL;
 	list_prepend(&cache->log.free_buffers, &buffer->link);
 	cache->log.free_buffer_count++;
-	pthread_cond_broadcast(&cache->changed);
+	condition_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
 }
 

@@ -66,31 +66,22 @@ void wake_migration_locked(struct cache *cache)
 {
 	cache_assert_locked(cache);
 	cache->kicked = true;
-	pthread_cond_signal(&cache->work);
+	condition_signal(&cache->work);
 }
 
 void cache_kick(struct cache *cache)
 {
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	wake_migration_locked(cache);
-	cache_unlock(cache);
 }
 
 void cache_wait_work(struct cache *cache, uint64_t until_ns)
 {
-	struct timespec until = {.tv_sec = (time_t)(until_ns / NS_PER_S), .tv_nsec = (long)(until_ns % NS_PER_S)};
-	int result = 0;
-
-	cache_lock(cache);
-	while (!cache->kicked && result == 0) {
-		if (until_ns == UINT64_MAX)
-			lock_wait(&cache->lock, &cache->work);
-		else
-			result = lock_wait_until(&cache->lock, &cache->work, &until);
-	}
+	LOCK_GUARD(&cache->lock);
+	while (!cache->kicked && lock_wait_until(&cache->lock, &cache->work, until_ns))
+		;
 	cache->kicked = false;
 	cache_check_locked(cache);
-	cache_unlock(cache);
 }
 
 /* ---- The reclaim thread -------------------------------------------------- */
@@ -99,7 +90,7 @@ void wake_reclaim_locked(struct cache *cache)
 {
 	cache_assert_locked(cache);
 	if (space_wants_reclaim_locked(cache))
-		pthread_cond_signal(&cache->reclaim.wanted);
+		condition_signal(&cache->reclaim.wanted);
 	else if (space_is_blocked_locked(cache))
 		wake_migration_locked(cache);
 }
@@ -143,21 +134,19 @@ void cache_wake(struct cache *cache)
 {
 	struct list *node;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	while ((node = list_pop(&cache->waiters))) {
 		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
 
 		loop_post(waiter->loop, &waiter->task);
 	}
-	cache_unlock(cache);
 }
 
 void cache_wait(struct cache *cache, struct cache_waiter *waiter)
 {
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	list_append(&cache->waiters, &waiter->link);
 	wake_waiters_locked(cache);
-	cache_unlock(cache);
 }
 
 /* ---- Who waits for a flush ----------------------------------------------- */

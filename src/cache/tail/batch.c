@@ -99,8 +99,8 @@ static uint64_t pause_walk_relock(struct cache *cache, uint64_t slot)
 	uint64_t distance = cache_slot_distance(tail, slot, cache->ring_segments);
 
 	cache_assert_locked(cache);
-	cache_unlock(cache);
-	cache_lock(cache);
+	lock_let_go(&cache->lock);
+	lock_take(&cache->lock);
 	now = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
 	return cache_slot_distance(tail, now, cache->ring_segments) > distance ? now : slot;
 }
@@ -268,13 +268,13 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	int result;
 
 	*batch = NULL;
-	cache_lock(layer->cache);
+	lock_take(&layer->cache->lock);
 	if (begin_batch_relock(layer, limits, &range)) {
 		hold_end_locked(layer->cache, &range, 1);
 		*batch = batch_new(layer, &range);
 		collect_relock(&collection, layer, &range);
 	}
-	cache_unlock(layer->cache);
+	lock_let_go(&layer->cache->lock);
 	if (!*batch)
 		return 0;
 	result = fill(*batch, &collection);
@@ -299,9 +299,9 @@ void cache_batch_free(struct cache_batch *batch)
 	if (!batch)
 		return;
 	cache = batch->layer->cache;
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	hold_end_locked(cache, batch->range, -1);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	batch_free(batch);
 }
 
@@ -312,9 +312,9 @@ bool cache_batch_refuse(struct cache_batch *batch)
 	struct cache_layer *layer = batch->layer;
 	bool smaller;
 
-	cache_lock(layer->cache);
+	lock_take(&layer->cache->lock);
 	smaller = layer->id == batch->layer_id && layer->epochs && begin_smaller_locked(layer, batch->range);
-	cache_unlock(layer->cache);
+	lock_let_go(&layer->cache->lock);
 	if (smaller)
 		cache_batch_free(batch);
 	return smaller;
@@ -391,11 +391,11 @@ void cache_batch_done(struct cache_batch *batch)
 {
 	struct cache_layer *layer = batch->layer;
 
-	cache_lock(layer->cache);
+	lock_take(&layer->cache->lock);
 	if (layer->id == batch->layer_id && layer->epochs)
 		done_relock(layer, batch->range);
 	hold_end_locked(layer->cache, batch->range, -1);
 	wake_reclaim_locked(layer->cache);
-	cache_unlock(layer->cache);
+	lock_let_go(&layer->cache->lock);
 	batch_free(batch);
 }

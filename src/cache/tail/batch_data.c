@@ -50,11 +50,10 @@ static void mark_lost(const struct reading *reading, const struct batch_item *it
 	struct cache *cache = reading->source->cache;
 	struct index_entry entry;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	index_get(cache->index, item->slot, &entry);
 	if (entry.layer == reading->source->layer && entry.block == item->block && (entry.flags & INDEX_PINNED))
 		index_set_flags(cache->index, item->slot, INDEX_LOST, 0);
-	cache_unlock(cache);
 }
 
 /* FROM NULL: it could not be read. */
@@ -81,9 +80,9 @@ static void submit(struct segment_read *read, uint32_t slots)
 	struct cache *cache = read->reading->source->cache;
 	uint32_t bytes = slots << BLOCK_SHIFT;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	watch_begin_locked(cache, &read->watch);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	read->aio = (struct aio_request){
 		.op = AIO_READ,
 		.file = &cache->storage.aio,
@@ -100,19 +99,17 @@ static struct cache_buffer *hold_buffer(struct cache *cache, uint32_t slot)
 {
 	struct cache_buffer *buffer;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	buffer = cache->segments[segment_of(slot)].buffer;
 	if (buffer)
 		buffer->references++;
-	cache_unlock(cache);
 	return buffer;
 }
 
 static void put_buffer(struct cache *cache, struct cache_buffer *buffer)
 {
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	log_put_buffer_locked(cache, buffer);
-	cache_unlock(cache);
 }
 
 static guint end_of_segment(const struct reading *reading, guint first)
@@ -181,9 +178,9 @@ static void read_done(struct aio_request *request, int result)
 	struct reading *reading = read->reading;
 	struct cache *cache = reading->source->cache;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	watch_end_locked(cache, &read->watch);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (read->whole && result == 0) {
 		take_segment(read);
 		read->first = read->end;

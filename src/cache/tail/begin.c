@@ -152,9 +152,9 @@ static void settle_relock(struct cache *cache, uint64_t sequence)
 	(void)log_wait_durable_relock(cache, sequence);
 	while ((node = list_first(&cache->log.building)) &&
 	       container_of(node, struct log_record, link)->sequence <= sequence) {
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		g_usleep(100);
-		cache_lock(cache);
+		lock_take(&cache->lock);
 	}
 }
 

@@ -109,13 +109,13 @@ static bool read_watched(struct cache *cache, void *data, size_t length, uint64_
 	struct cache_watch watch;
 	int result;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	watch_begin_locked(cache, &watch);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	result = cache_storage_read(&cache->storage, data, length, offset);
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	watch_end_locked(cache, &watch);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	return result == 0;
 }
 
@@ -205,18 +205,18 @@ static bool move_block(struct victim *victim, unsigned block)
 	struct log_grant grant;
 	bool reserved = false, stop = false;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	index_get(cache->index, slot, &entry);
 	intact = intact && entry.checksum == checksum;
 	if (!drop_damaged_locked(victim, slot, intact))
 		reserved = reserve_move_relock(victim, slot, &entry, &grant, &stop);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (!reserved)
 		return !stop;
 	content_copy(&grant, data_of(victim, block));
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	publish_move_locked(victim, slot, intact, &grant);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	return true;
 }
 
@@ -286,18 +286,18 @@ bool move_out_of_segment(struct cache *cache, uint64_t segment, unsigned *moved)
 	struct victim victim = {.cache = cache, .segment = segment, .moved = moved};
 	bool done;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	done = wait_for_buffer_relock(cache, segment);
 	if (done)
 		choose_locked(&victim);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (!done)
 		return false;
 	read_segment(&victim);
 	if (!move_blocks(&victim))
 		return false;
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	done = declare_again_relock(cache, segment) && clear_segment_relock(cache, segment);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	return done;
 }

@@ -98,7 +98,7 @@ static void free_segments_locked(struct cache *cache)
 	cache->reclaim.super_failed = false;
 	cache_resume_locked(cache);
 	cache_dirty_catch_up_locked(cache);
-	pthread_cond_broadcast(&cache->changed);
+	condition_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
 	if (cache->degraded_layers > 0 || cache->owes)
 		wake_writer_locked(cache);
@@ -107,13 +107,9 @@ static void free_segments_locked(struct cache *cache)
 /* False: the thread is to end. */
 static bool pause_relock(struct cache *cache, uint64_t length_ns)
 {
-	struct timespec until;
-
 	cache_assert_locked(cache);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += (time_t)(length_ns / NS_PER_S);
 	if (!cache->reclaim.stop)
-		lock_wait_until(&cache->lock, &cache->reclaim.wanted, &until);
+		lock_wait_until(&cache->lock, &cache->reclaim.wanted, loop_now_ns() + length_ns);
 	return !cache->reclaim.stop;
 }
 
@@ -125,26 +121,26 @@ static bool write_super(struct cache *cache)
 		bool go_on;
 		int result;
 
-		cache_lock(cache);
+		lock_take(&cache->lock);
 		fill_super_locked(cache);
 		watch_begin_locked(cache, &watch);
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
-		cache_lock(cache);
+		lock_take(&cache->lock);
 		watch_end_locked(cache, &watch);
 		if (result == 0) {
 			free_segments_locked(cache);
-			cache_unlock(cache);
+			lock_let_go(&cache->lock);
 			cache_announce(cache);
 			return true;
 		}
 		cache->reclaim.super_failed = true;
 		cache_suspend_locked(cache, result, "does not take its superblock");
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		cache_announce(cache);
-		cache_lock(cache);
+		lock_take(&cache->lock);
 		go_on = pause_relock(cache, RETRY_NS);
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		if (!go_on)
 			return false;
 	}
@@ -167,20 +163,20 @@ static unsigned empty_segments(struct cache *cache)
 	unsigned count = 0;
 	unsigned moved = 0;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	while (goes_on_locked(cache, count)) {
 		uint64_t segment = cache->reclaim.segment;
 		bool emptied;
 
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		emptied = move_out_of_segment(cache, segment, &moved);
-		cache_lock(cache);
+		lock_take(&cache->lock);
 		if (!emptied)
 			break;
 		cache->reclaim.segment = (segment + 1) % cache->ring_segments;
 		count++;
 	}
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	counter_add(cache_reclaimed_segments, count);
 	counter_add(cache_moved_blocks, moved);
 	return count;
@@ -192,7 +188,7 @@ static bool flush(struct cache *cache)
 	bool go_on = true;
 	int result;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	do {
 		uint64_t sequence = log_flush_locked(cache);
 
@@ -200,7 +196,6 @@ static bool flush(struct cache *cache)
 		while (result < 0 && cache->state != CACHE_ACTIVE && go_on)
 			go_on = wake_wait_reclaim_relock(cache);
 	} while (result < 0 && go_on);
-	cache_unlock(cache);
 	return result == 0;
 }
 
@@ -212,28 +207,27 @@ static void run_batch(struct cache *cache)
 		write_super(cache);
 	if (done)
 		return;
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	if (cache->state == CACHE_ACTIVE)
 		pause_relock(cache, NS_PER_S);
-	cache_unlock(cache);
 }
 
 static void *thread_main(void *opaque)
 {
 	struct cache *cache = opaque;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	while (!cache->reclaim.stop) {
 		cache_check_locked(cache);
 		if (!space_wants_reclaim_locked(cache)) {
 			lock_wait(&cache->lock, &cache->reclaim.wanted);
 			continue;
 		}
-		cache_unlock(cache);
+		lock_let_go(&cache->lock);
 		run_batch(cache);
-		cache_lock(cache);
+		lock_take(&cache->lock);
 	}
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	return NULL;
 }
 
@@ -248,11 +242,11 @@ bool reclaim_start(struct cache *cache, GError **error)
 
 void reclaim_stop(struct cache *cache)
 {
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	cache->reclaim.stop = true;
-	pthread_cond_broadcast(&cache->reclaim.wanted);
-	pthread_cond_broadcast(&cache->changed);
-	cache_unlock(cache);
+	condition_broadcast(&cache->reclaim.wanted);
+	condition_broadcast(&cache->changed);
+	lock_let_go(&cache->lock);
 	pthread_join(cache->reclaim.thread, NULL);
 	free(cache->reclaim.data);
 }

@@ -57,10 +57,6 @@ static int flush_locked(struct cache_layer *layer, struct cache_flush *flush)
 
 int cache_flush(struct cache_layer *layer, struct cache_flush *flush)
 {
-	int result;
-
-	cache_lock(layer->cache);
-	result = flush_locked(layer, flush);
-	cache_unlock(layer->cache);
-	return result;
+	LOCK_GUARD(&layer->cache->lock);
+	return flush_locked(layer, flush);
 }

@@ -25,7 +25,7 @@ static void change_locked(struct cache *cache, enum cache_state state)
 	cache->state = state;
 	cache->announce = true;
 	clock_gettime(CLOCK_REALTIME, &cache->since);
-	pthread_cond_broadcast(&cache->changed);
+	condition_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
 	wake_flushes_locked(cache);
 	wake_migration_locked(cache);
@@ -67,7 +67,7 @@ void cache_resume_locked(struct cache *cache)
 	cache->silent = false;
 	change_locked(cache, CACHE_ACTIVE);
 	cache_dirty_catch_up_locked(cache);
-	pthread_cond_signal(&cache->reclaim.wanted);
+	condition_signal(&cache->reclaim.wanted);
 }
 
 void cache_look_for_silence_locked(struct cache *cache, uint64_t now)
@@ -84,13 +84,13 @@ void cache_announce(struct cache *cache)
 	char reason[sizeof(cache->reason)] = "";
 	bool announce, suspended;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	announce = cache->announce;
 	suspended = cache->state == CACHE_SUSPENDED;
 	if (announce)
 		memcpy(reason, cache->reason, sizeof(reason));
 	cache->announce = false;
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	if (announce && suspended)
 		log_warning("cache: %s; nothing more is cached until it works again", reason);
 	else if (announce)

@@ -107,7 +107,7 @@ static void durable_locked(struct cache *cache, uint64_t sequence)
 	while ((node = list_first(&cache->log.sealed)) && record_of(node)->sequence <= sequence)
 		log_release_record_locked(cache, record_of(node));
 	cache->log.durable = MAX(cache->log.durable, sequence);
-	pthread_cond_broadcast(&cache->changed);
+	condition_broadcast(&cache->changed);
 	wake_flushes_locked(cache);
 	writer->sync_at_ns = list_is_empty(&cache->log.sealed) ? 0 : next_sync_locked(cache);
 	wake_waiters_locked(cache);
@@ -118,7 +118,7 @@ static void sync_done(struct aio_request *request, int result)
 	struct cache *cache = container_of(request, struct cache, writer.sync);
 	struct writer *writer = &cache->writer;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	writer->syncing = false;
 	writer->progress_ns = loop_now_ns();
 	if (result < 0) {
@@ -131,7 +131,6 @@ static void sync_done(struct aio_request *request, int result)
 		}
 	}
 	wake_writer_locked(cache);
-	cache_unlock(cache);
 }
 
 static bool sync_is_due_locked(const struct cache *cache, uint64_t written, uint64_t now)
@@ -174,14 +173,13 @@ static void write_done(struct aio_request *request, int result)
 	struct log_record *record = container_of(request, struct log_record, aio);
 	struct cache *cache = record->cache;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	cache->writer.writes--;
 	cache->writer.progress_ns = loop_now_ns();
 	record->state = result < 0 ? RECORD_UNWRITTEN : RECORD_WRITTEN;
 	if (result < 0)
 		fail_locked(cache, result, "cannot be written");
 	wake_writer_locked(cache);
-	cache_unlock(cache);
 }
 
 /* RECORD is sealed; its bytes stay as they are until it is durable. */
@@ -244,7 +242,7 @@ static void durable_write_done(struct aio_request *request, int result)
 	struct cache *cache = record->cache;
 	struct writer *writer = &cache->writer;
 
-	cache_lock(cache);
+	LOCK_GUARD(&cache->lock);
 	writer->writes--;
 	writer->progress_ns = loop_now_ns();
 	record->state = result < 0 ? RECORD_UNWRITTEN : RECORD_WRITTEN;
@@ -254,7 +252,6 @@ static void durable_write_done(struct aio_request *request, int result)
 		durable_locked(cache, record->sequence);
 	if (writeout_is_due_locked(cache))
 		wake_writer_locked(cache);
-	cache_unlock(cache);
 }
 
 bool writeout_write_durable_locked(struct cache *cache, struct aio_queue *queue)

@@ -53,7 +53,7 @@ static void look(struct cache *cache)
 	uint64_t now = loop_now_ns();
 	uint64_t next = UINT64_MAX;
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	cache_check_locked(cache);
 	if (!writer->stop) {
 		seal_due_locked(cache, now);
@@ -67,7 +67,7 @@ static void look(struct cache *cache)
 		next = MIN(next_look_locked(cache), watch_next_ns_locked(cache, now));
 	}
 	writer->next_look_ns = next;
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	cache_announce(cache);
 	if (next == UINT64_MAX)
 		loop_timer_cancel(&writer->timer);
@@ -84,10 +84,10 @@ static void task_run(struct loop_task *task)
 {
 	struct cache *cache = container_of(task, struct cache, writer.task);
 
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	cache->writer.posted = false;
 	cache->writer.stopped = cache->writer.stop;
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	look(cache);
 }
 
@@ -146,10 +146,10 @@ bool writer_start(struct cache *cache, GError **error)
 
 void writer_stop(struct cache *cache)
 {
-	cache_lock(cache);
+	lock_take(&cache->lock);
 	cache->writer.stop = true;
 	wake_writer_locked(cache);
-	cache_unlock(cache);
+	lock_let_go(&cache->lock);
 	pthread_join(cache->writer.thread, NULL);
 }
 

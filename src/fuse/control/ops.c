@@ -42,9 +42,8 @@ static struct control_file *file_new(struct session *session, GString *text)
 	struct control_file *file = g_new0(struct control_file, 1);
 
 	file->text = g_string_free_to_bytes(text);
-	lock_take(&session->handles_lock);
+	LOCK_GUARD(&session->handles_lock);
 	list_append(&session->control_files, &file->link);
-	lock_let_go(&session->handles_lock);
 	return file;
 }
 

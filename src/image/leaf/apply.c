@@ -133,10 +133,9 @@ static void publish(struct leaf *leaf, const struct apply_plan *plan)
 	for (guint first = 0; first < plan->pieces->len; first += BATCH_PIECES) {
 		guint end = MIN(first + BATCH_PIECES, plan->pieces->len);
 
-		leaf_lock(leaf);
+		LOCK_GUARD(&leaf->lock);
 		for (guint i = first; i < end; i++)
 			publish_data_locked(leaf, plan_piece(plan, i));
-		leaf_unlock(leaf);
 	}
 	for (guint i = 0; i < plan->pieces->len; i++) {
 		const struct piece *piece = plan_piece(plan, i);
@@ -171,9 +170,9 @@ static void settle_done(struct loop_work *work)
 		leaf_commit_finish(commit, commit->result);
 		return;
 	}
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	bytes = leaf_journal_build_mark_locked(leaf, LEAF_JOURNAL_APPLIED);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (bytes < 0)
 		leaf_commit_finish(commit, -EIO);
 	else
@@ -201,13 +200,12 @@ static int apply_prepare(struct image_op *op)
 		return result;
 	plan->settle = settle;
 	result = write_pieces(plan, false);
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	leaf->unflushed = true;
 	if (result < 0)
 		leaf_plan_free_locked(plan, false);
 	else
 		op->driver = plan;
-	leaf_unlock(leaf);
 	return result == -EFBIG ? -ENOSPC : result;
 }
 

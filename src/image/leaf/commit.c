@@ -204,7 +204,7 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	struct leaf *leaf = commit->leaf;
 	bool again;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	if (result == 0)
 		succeed_locked(leaf, commit);
 	else
@@ -223,7 +223,7 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	again = commit_begin_locked(leaf);
 	if (again)
 		loop_post(aio_queue_loop(leaf->commit->queue), &leaf->commit->task);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	answer(commit, result);
 	leaf_checkpoint_free(commit->checkpoint);
 	leaf_dirty_clear(&commit->taken);
@@ -253,10 +253,9 @@ static void record_flushed(struct aio_request *request, int result)
 
 	if (result == 0) {
 		counter_add(image_commits, 1);
-		leaf_lock(leaf);
+		LOCK_GUARD(&leaf->lock);
 		leaf->journal_position += (uint64_t)commit->record_bytes;
 		leaf->journal_sequence++;
-		leaf_unlock(leaf);
 	}
 	commit->next(commit, result);
 }
@@ -283,14 +282,13 @@ static bool prepare_checkpoint(struct leaf_commit *commit)
 {
 	struct leaf *leaf = commit->leaf;
 
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	commit->checkpoint = leaf_checkpoint_prepare_locked(leaf, commit->resize, &commit->taken, &commit->result);
 	if (commit->checkpoint) {
 		commit->data_flush = leaf->unflushed;
 		leaf->unflushed = false;
 		leaf_slots_commit_begins_locked(leaf);
 	}
-	leaf_unlock(leaf);
 	return commit->checkpoint;
 }
 
@@ -395,10 +393,10 @@ void leaf_commit_enqueue(struct leaf *leaf, struct list *list, struct image_op *
 {
 	bool waits, begun;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	waits = enqueue_locked(leaf, list, op);
 	begun = waits && commit_begin_locked(leaf);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (!waits)
 		image_op_complete(op, -EIO);
 	if (begun)

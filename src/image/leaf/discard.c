@@ -137,10 +137,10 @@ static int punch_all(struct zero_run *run)
 		result = image_file_punch(&run->leaf->file, punch->first, punch->count);
 	}
 	g_array_set_size(run->punches, 0);
-	leaf_lock(run->leaf);
+	lock_take(&run->leaf->lock);
 	for (guint i = 0; i < run->pinned->len; i++)
 		leaf_slot_unpin_locked(run->leaf, g_array_index(run->pinned, uint64_t, i));
-	leaf_unlock(run->leaf);
+	lock_let_go(&run->leaf->lock);
 	g_array_set_size(run->pinned, 0);
 	return run->recorded ? 0 : result;
 }
@@ -172,11 +172,11 @@ static int zero_whole(struct zero_run *run, uint64_t first, uint64_t count)
 	int result = 0;
 
 	while (first < end && result == 0) {
-		leaf_lock(run->leaf);
+		lock_take(&run->leaf->lock);
 		result = reserve_locked(run, first, end);
 		if (result == 0)
 			first = zero_chunks_locked(run, first, end);
-		leaf_unlock(run->leaf);
+		lock_let_go(&run->leaf->lock);
 		result = result < 0 ? result : punch_all(run);
 	}
 	return result;
@@ -246,7 +246,7 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 
 	if (!count)
 		return 0;
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	chunk = chunk_for_zero_locked(run, index, &errnum);
 	if (chunk) {
 		zero_bits_locked(run, chunk, first, count);
@@ -254,7 +254,7 @@ static int zero_part(struct zero_run *run, uint64_t index, uint32_t first, uint3
 			leaf_chunk_mark_dirty_locked(leaf, chunk);
 		release_if_void(run, chunk);
 	}
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	return chunk ? punch_all(run) : errnum;
 }
 
@@ -362,9 +362,9 @@ void leaf_zero_recorded_part(struct leaf *leaf, struct chunk *chunk, uint32_t fi
 {
 	g_autoptr(zero_run) run = zero_run_new(leaf, false, true);
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	zero_bits_locked(run, chunk, first, count);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	punch_all(run);
 }
 

@@ -33,24 +33,23 @@
 #endif
 
 static struct {
-	GMutex lock;
+	struct lock lock;
 	char **argv;
-} command;
+} command = {.lock = LOCK_INIT(LOCK_RANK_COMMAND)};
 
 /* Lock order: a run's, then the leaf's. */
 struct leaf_grow {
 	gint references; /* the thread's, the leaf's */
-	GMutex lock;
+	struct lock lock;
 	struct leaf *leaf; /* NULL: it is closed */
 	char *path;
 };
 
 void image_set_grow_command(const char *const *argv)
 {
-	g_mutex_lock(&command.lock);
+	LOCK_GUARD(&command.lock);
 	g_strfreev(command.argv);
 	command.argv = argv ? g_strdupv((char **)argv) : NULL;
-	g_mutex_unlock(&command.lock);
 }
 
 static char **command_for(const char *path)
@@ -58,7 +57,7 @@ static char **command_for(const char *path)
 	char **argv = NULL;
 	guint n;
 
-	g_mutex_lock(&command.lock);
+	LOCK_GUARD(&command.lock);
 	if (command.argv) {
 		n = g_strv_length(command.argv);
 		argv = g_new0(char *, n + 2);
@@ -66,7 +65,6 @@ static char **command_for(const char *path)
 			argv[i] = g_strdup(command.argv[i]);
 		argv[n] = g_strdup(path);
 	}
-	g_mutex_unlock(&command.lock);
 	return argv;
 }
 
@@ -137,7 +135,7 @@ static void grow_unref(struct leaf_grow *grow)
 {
 	if (!g_atomic_int_dec_and_test(&grow->references))
 		return;
-	g_mutex_clear(&grow->lock);
+	lock_destroy(&grow->lock);
 	g_free(grow->path);
 	g_free(grow);
 }
@@ -146,13 +144,13 @@ static void look_at_size(struct leaf *leaf, struct leaf_grow *grow)
 {
 	int64_t bytes = aio_file_size(&leaf->file.aio);
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf->full_bytes = leaf->file_bytes;
 	if (bytes > (int64_t)leaf->file_bytes)
 		leaf->file_bytes = (uint64_t)bytes;
 	leaf->grow = NULL;
 	leaf_room_came_locked(leaf, 0);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	grow_unref(grow);
 }
 
@@ -161,10 +159,10 @@ static void *grow_main(void *opaque)
 	struct leaf_grow *grow = opaque;
 
 	run_command(grow->path);
-	g_mutex_lock(&grow->lock);
+	lock_take(&grow->lock);
 	if (grow->leaf)
 		look_at_size(grow->leaf, grow);
-	g_mutex_unlock(&grow->lock);
+	lock_let_go(&grow->lock);
 	grow_unref(grow);
 	return NULL;
 }
@@ -180,7 +178,7 @@ int leaf_no_room_locked(struct leaf *leaf)
 		return -ENOSPC;
 	grow = g_new0(struct leaf_grow, 1);
 	grow->references = 2;
-	g_mutex_init(&grow->lock);
+	lock_init(&grow->lock, LOCK_RANK_GROWTH);
 	grow->leaf = leaf;
 	grow->path = g_strdup(leaf->file.path);
 	leaf->grow = grow;
@@ -196,17 +194,17 @@ void leaf_grow_detach(struct leaf *leaf)
 {
 	struct leaf_grow *grow;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	grow = leaf->grow;
 	if (grow)
 		g_atomic_int_inc(&grow->references);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (!grow)
 		return;
-	g_mutex_lock(&grow->lock);
+	lock_take(&grow->lock);
 	if (grow->leaf)
 		grow->leaf = NULL;
-	g_mutex_unlock(&grow->lock);
+	lock_let_go(&grow->lock);
 	if (leaf->grow)
 		grow_unref(grow);
 	leaf->grow = NULL;

@@ -70,11 +70,10 @@ struct image_extent leaf_extent(struct image *image, uint64_t block, uint64_t bl
 	struct image_extent extent;
 	struct chunk *chunk;
 
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
 	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks)
 		       : extent_without_chunk(leaf, block, blocks, may_block);
-	leaf_unlock(leaf);
 	return extent;
 }
 
@@ -106,9 +105,9 @@ static void read_done(struct aio_request *request, int result)
 	struct image_io *io = container_of(request, struct image_io, aio);
 	struct leaf *leaf = leaf_of(io->image);
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf_chunk_put_locked(leaf, io->pin, false);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	io->done(io, result);
 }
 
@@ -129,12 +128,12 @@ struct image_extent leaf_read(struct image_io *io)
 	struct image_extent extent;
 	struct chunk *chunk;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
 	extent = chunk ? extent_in_chunk(leaf, chunk, block, blocks) : extent_without_chunk(leaf, block, blocks, false);
 	if (extent.state == EXTENT_DATA)
 		chunk->users++;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (extent.state == EXTENT_DATA)
 		read_extent(leaf, io, chunk, block, &extent);
 	return extent;
@@ -167,7 +166,7 @@ static void write_done(struct aio_request *request, int result)
 	struct chunk *chunk = io->pin;
 	uint32_t first = block_in_chunk(leaf, io->offset >> BLOCK_SHIFT);
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	if (result == 0) {
 		leaf->unflushed = true;
 		publish_locked(leaf, chunk, first, request->length >> BLOCK_SHIFT, io->soft);
@@ -175,7 +174,7 @@ static void write_done(struct aio_request *request, int result)
 	} else {
 		leaf_zero_put_locked(leaf, chunk, false);
 	}
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	io->done(io, result);
 }
 
@@ -188,7 +187,7 @@ int64_t leaf_write(struct image_io *io)
 	bool ahead = false;
 	int errnum = 0;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, chunk_index(leaf, block));
 	if (!chunk) {
 		chunk = leaf_chunk_allocate_locked(leaf, chunk_index(leaf, block), &errnum);
@@ -198,7 +197,7 @@ int64_t leaf_write(struct image_io *io)
 		chunk->users++;
 		chunk->writers++;
 	}
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (ahead)
 		leaf_room_ahead(leaf);
 	if (!chunk)

@@ -131,7 +131,7 @@ struct leaf {
 	bool extending;	       /* a background thread extends the file, or is about to */
 	bool extended_in_vain; /* the last time */
 	uint64_t page_room;    /* pages of the table, from the first on, whose room the file has */
-	pthread_cond_t extended;
+	struct condition extended;
 	struct list room_waiters; /* image_op */
 
 	/* A redo slot that the file has room for, kept from the first batch on. */

@@ -4,16 +4,6 @@
 
 #include "leaf.h"
 
-static inline void leaf_lock(struct leaf *leaf)
-{
-	lock_take(&leaf->lock);
-}
-
-static inline void leaf_unlock(struct leaf *leaf)
-{
-	lock_let_go(&leaf->lock);
-}
-
 /* LEAF is this thread's alone from here on, until it is shared: it is loaded or
  * checked, and needs no lock. */
 static inline void leaf_own(struct leaf *leaf)

@@ -56,9 +56,9 @@ static int leaf_begin_writing(struct image *image)
 	result = leaf_header_write(&leaf->file, &header);
 	if (result < 0)
 		return result;
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf->header = header;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	image->generation++;
 	return 0;
 }
@@ -104,9 +104,9 @@ static int leaf_close(struct image *image)
 	if (image->begun && !image->failed)
 		result = image_run_blocking(image, &flush, image_flush);
 	punch_redo_reserve(leaf);
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf_table_assert_locked(leaf);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	leaf_free(leaf);
 	return result;
 }

@@ -246,22 +246,22 @@ static int redo_reserve(struct leaf *leaf)
 	struct chunk *slot;
 	int result = 0;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	slot = leaf->redo_reserved ? NULL : take_redo_slot_relock(leaf, &result);
 	leaf->redo_reserved |= slot != NULL;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (!slot)
 		return result == -EAGAIN ? result : 0;
 	zeros = g_try_malloc0(bytes);
 	result = zeros ? image_file_write(&leaf->file, zeros, bytes, leaf_slot_offset(&leaf->geometry, slot->slot))
 		       : -ENOMEM;
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf->redo_reserved = result == 0;
 	if (result == 0)
 		leaf->redo_reserve = slot;
 	else
 		leaf_chunk_return_locked(leaf, slot);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	return 0;
 }
 
@@ -284,17 +284,17 @@ struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, i
 	plan->zeros = g_array_new(FALSE, FALSE, sizeof(struct interval));
 	plan->redo_slots = g_ptr_array_new();
 	*result = has_data(op) ? redo_reserve(leaf) : 0;
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	for (unsigned i = 0; i < op->extent_count && *result == 0; i += BATCH_EXTENTS) {
 		*result = plan_extents_relock(plan, op->extents + i, MIN(BATCH_EXTENTS, op->extent_count - i));
-		leaf_unlock(leaf);
-		leaf_lock(leaf);
+		lock_let_go(&leaf->lock);
+		lock_take(&leaf->lock);
 	}
 	if (*result < 0) {
 		leaf_plan_free_locked(plan, false);
 		plan = NULL;
 	}
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	return plan;
 }
 

@@ -111,14 +111,13 @@ static void follow_growth(struct leaf *leaf, const struct leaf_resize *resize)
 {
 	const struct leaf_zero_parts *zeros = &resize->zeros;
 
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	if (resize->partial) {
 		bits_set(chunk_present(leaf, resize->partial), zeros->head_first, zeros->head_blocks);
 		bits_set(chunk_zero(leaf, resize->partial), zeros->head_first, zeros->head_blocks);
 	}
 	intervals_add(leaf->zero, zeros->whole.first, zeros->whole.count);
 	leaf->image.size_bytes = resize->new_bytes;
-	leaf_unlock(leaf);
 }
 
 /* The bytes past the end in the last block become zeros. */
@@ -132,21 +131,21 @@ int leaf_resize_clear_tail(struct leaf *leaf, uint64_t size_bytes)
 	uint64_t offset = 0;
 	int result;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	chunk = leaf_chunk_find(leaf, block / leaf->geometry.chunk_blocks);
 	if (in_block && chunk && bits_test(chunk_present(leaf, chunk), in_chunk) &&
 	    !bits_test(chunk_zero(leaf, chunk), in_chunk)) {
 		offset = leaf_slot_offset(&leaf->geometry, chunk->slot) + ((uint64_t)in_chunk << BLOCK_SHIFT);
 		chunk->users++;
 	}
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (!offset)
 		return 0;
 	result = image_file_write(&leaf->file, zeros, BLOCK_SIZE - in_block, offset + in_block);
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf->unflushed = true;
 	leaf_chunk_put_locked(leaf, chunk, false);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	return result;
 }
 
@@ -155,9 +154,9 @@ int leaf_resize_clear_tail(struct leaf *leaf, uint64_t size_bytes)
  * the disk grows again. */
 static void follow_shrink(struct leaf *leaf, const struct leaf_resize *resize)
 {
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	leaf->image.size_bytes = resize->new_bytes;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	leaf_zero_cut(leaf, blocks_of(resize->new_bytes));
 	(void)leaf_resize_clear_tail(leaf, resize->new_bytes);
 }

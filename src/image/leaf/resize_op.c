@@ -19,7 +19,7 @@ static int find_partial(struct leaf *leaf, struct leaf_resize *resize)
 	int errnum = 0;
 
 	*zeros = leaf_zero_parts_of(leaf, first, end, end);
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	if (zeros->head_blocks && !intervals_contains(leaf->zero, zeros->head, 1, NULL)) {
 		resize->partial = leaf_chunk_find(leaf, zeros->head);
 		if (!resize->partial)
@@ -29,7 +29,6 @@ static int find_partial(struct leaf *leaf, struct leaf_resize *resize)
 		resize->partial->users++;
 		resize->partial->writers++;
 	}
-	leaf_unlock(leaf);
 	return errnum;
 }
 

@@ -69,25 +69,25 @@ static int extend(struct leaf *leaf)
 	bool longer;
 	int result;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	needed = end_of_next_slot(leaf);
 	page = leaf_page_of(leaf, leaf->slots->len);
 	bytes = leaf->file_bytes;
 	/* A checkpoint may be writing any page that slots stand in already. */
 	leaf->page_room = MAX(leaf->page_room, leaf->page_dirty->len);
 	room = leaf->page_room;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	result = lengthen(leaf, needed, &bytes);
 	longer = result == 0;
 	if (longer)
 		result =
 			write_pages(leaf, &room, leaf_page_of(leaf, leaf_slots_within(&leaf->geometry, bytes) - 1) + 1);
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	if (longer)
 		leaf->file_bytes = bytes;
 	leaf->page_room = room;
 	leaf->extended_in_vain = result < 0;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	return longer && room > page ? 0 : result;
 }
 
@@ -113,7 +113,7 @@ static void extended_locked(struct leaf *leaf, int result)
 	leaf_assert_locked(leaf);
 	leaf->extending = false;
 	leaf_room_came_locked(leaf, result);
-	pthread_cond_broadcast(&leaf->extended);
+	condition_broadcast(&leaf->extended);
 }
 
 int leaf_room_extend_relock(struct leaf *leaf)
@@ -124,9 +124,9 @@ int leaf_room_extend_relock(struct leaf *leaf)
 	if (leaf->extending || leaf->file.block_device)
 		return -EAGAIN;
 	leaf->extending = true;
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	result = extend(leaf);
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	extended_locked(leaf, result);
 	return result;
 }
@@ -138,9 +138,8 @@ static void extend_work(struct loop_work *work)
 	struct leaf *leaf = container_of(work, struct leaf, extension);
 	int result = extend(leaf);
 
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	extended_locked(leaf, result);
-	leaf_unlock(leaf);
 }
 
 /* leaf->extending is set, and the lock is free again. */
@@ -178,13 +177,13 @@ void leaf_wait_room(struct image *image, struct image_op *op)
 	struct leaf *leaf = leaf_of(image);
 	bool begins, waits;
 
-	leaf_lock(leaf);
+	lock_take(&leaf->lock);
 	begins = !leaf->extending && must_extend(leaf);
 	leaf->extending |= begins;
 	waits = leaf->extending || leaf->grow;
 	if (waits)
 		list_append(&leaf->room_waiters, &op->link);
-	leaf_unlock(leaf);
+	lock_let_go(&leaf->lock);
 	if (begins)
 		leaf_room_ahead(leaf);
 	if (!waits)
@@ -193,8 +192,7 @@ void leaf_wait_room(struct image *image, struct image_op *op)
 
 void leaf_room_settle(struct leaf *leaf)
 {
-	leaf_lock(leaf);
+	LOCK_GUARD(&leaf->lock);
 	while (leaf->extending)
 		lock_wait(&leaf->lock, &leaf->extended);
-	leaf_unlock(leaf);
 }

@@ -189,8 +189,8 @@ void leaf_table_init(struct leaf *leaf)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	pthread_once(&once, choose_hash_factor);
-	lock_init(&leaf->lock);
-	pthread_cond_init(&leaf->extended, NULL);
+	lock_init(&leaf->lock, LOCK_RANK_LEAF);
+	condition_init(&leaf->extended);
 	leaf->chunks = g_hash_table_new(hash_index, g_int64_equal);
 	leaf->ordered = g_tree_new_full(compare_indexes, NULL, NULL, NULL);
 	leaf->slots = g_array_new(FALSE, TRUE, sizeof(struct slot));
@@ -234,7 +234,7 @@ void leaf_table_clear(struct leaf *leaf)
 	g_array_free(leaf->page_epoch, TRUE);
 	intervals_free(leaf->zero);
 	lock_destroy(&leaf->lock);
-	pthread_cond_destroy(&leaf->extended);
+	condition_destroy(&leaf->extended);
 }
 
 void leaf_table_assert_locked(struct leaf *leaf)
