@@ -98,13 +98,13 @@ def check_clean(*images):
 
 
 def wait_until(condition, what, timeout=PATIENCE, interval=0.005):
-    """Waits for CONDITION to be true and returns its value."""
+    """Waits for CONDITION to be true and returns its value. WHAT may be a function that says it."""
     end = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"waited {timeout} s for {what}"
+        assert time.monotonic() < end, f"waited {timeout} s for {what() if callable(what) else what}"
         time.sleep(interval)
 
 

@@ -59,7 +59,7 @@ def wait_clean(live, name="web1.img"):
 
 
 def wait_state(live, state):
-    wait_until(lambda: state_of(live)["state"] == state, f"the disk to be {state}")
+    wait_until(lambda: state_of(live)["state"] == state, lambda: f"the disk to be {state}, not {state_of(live)}")
 
 
 def lines_with(live, words):
