@@ -13,7 +13,6 @@
 #include "core/loop.h"
 
 struct layer;
-struct cache_dirty;
 
 /* How a layer's dirty blocks fare. Which may follow which, and by whom: backlog.c. */
 enum layer_state {
@@ -71,7 +70,6 @@ struct backlogs {
 };
 void backlogs_init(struct backlogs *backlogs);
 void backlogs_clear(struct backlogs *backlogs);
-struct layer *backlog_layer(struct list *node);
 
 void backlog_init(struct backlog *backlog);
 
@@ -95,6 +93,11 @@ void backlog_lend_image(struct layer *layer, bool lent);
 int backlog_get_error(struct layer *layer, char **reason);
 
 enum layer_state backlog_get_state(struct layer *layer);
+/* For good, until it is opened anew. */
+static inline bool layer_state_is_final(enum layer_state state)
+{
+	return state == LAYER_LOST || state == LAYER_FAILED;
+}
 /* Something of LAYER is dirty, so that it has to stay open. */
 bool backlog_is_needed(struct layer *layer);
 
@@ -107,26 +110,5 @@ struct backlog_status {
 };
 /* Of one that is not attached: CLEAN. */
 void backlog_get_status(struct layer *layer, struct backlog_status *status);
-
-/* For the migrator, under the lock. */
-
-/* Who waits for a drain is told of failure after so many. */
-#define BACKLOG_FAILURES_TOLD 3
-/* STATE follows, or is as it was. */
-void backlog_set_state_locked(struct backlog *backlog, enum layer_state state);
-static inline bool backlog_is_attached_locked(const struct backlog *backlog)
-{
-	return !list_is_empty(&backlog->link);
-}
-static inline bool layer_state_is_final(enum layer_state state)
-{
-	return state == LAYER_LOST || state == LAYER_FAILED;
-}
-/* Who waits for a drain is told RESULT: 0 or -errno. */
-void backlog_answer_drains_locked(struct backlog *backlog, int result);
-/* What is dirty of a layer. Away or lost it has nothing. */
-void backlog_get_dirty_locked(struct layer *layer, struct cache_dirty *dirty);
-/* What `state` says from now on; "": nothing. */
-void backlog_set_reason_locked(struct backlog *backlog, const char *reason);
 
 #endif

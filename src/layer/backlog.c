@@ -14,7 +14,7 @@
  *     LOST, FAILED      -> DIRTY      backlog_attach: it is opened anew
  *
  * What is LOST or FAILED stays so when it is closed, so that the end of a mount knows. */
-#include "layer/backlog.h"
+#include "layer/backlog_locked.h"
 
 #include <errno.h>
 #include <limits.h>

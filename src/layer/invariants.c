@@ -1,5 +1,6 @@
 /* What holds of a layer, as numbered in layer/layer.h. */
 #include "layer/layer.h"
+#include "layer/backlog_locked.h"
 #include "layer/pool_cache.h"
 
 #ifdef LEAFDISK_FAULTS

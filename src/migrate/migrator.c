@@ -25,6 +25,7 @@
 #include "core/time.h"
 #include "note.h"
 #include "policy.h"
+#include "layer/backlog_locked.h"
 #include "state.h"
 
 #define ANSWERING_MAX 4

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "layer/backlog_locked.h"
 #include "core/time.h"
 
 #define RETRY_FIRST_NS (100 * NS_PER_MS)

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 
 #include "core/time.h"
+#include "layer/backlog_locked.h"
 #include "disk/route.h"
 
 void look_refresh(struct look *look, struct pool_cache *pool_cache)

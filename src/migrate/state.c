@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "core/time.h"
 #include "disk/route.h"
+#include "layer/backlog_locked.h"
 #include "note.h"
 
 /* How long the gate may take to close, and when that is tried again. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "image/format.h"
+#include "layer/backlog_locked.h"
 #include "layer/pool_cache.h"
 #include "layer/share.h"
 
