@@ -98,6 +98,7 @@ struct log {
 	struct list free;
 	struct list building; /* not sealed: closed ones, then the open one */
 	struct list sealed;   /* not durable */
+	unsigned settling;    /* who waits until what was closed is sealed */
 	unsigned free_records;
 	struct list free_buffers;
 	unsigned free_buffer_count;
@@ -161,7 +162,7 @@ struct cache {
 	struct cache_super_ondisk super;
 
 	struct lock lock;
-	struct condition changed; /* durability, state, buffers; see reclaim.waiting */
+	struct condition changed; /* durability, seals (log.settling), state, buffers; see reclaim.waiting */
 	struct index *index;
 	struct layers *layers;
 	struct cache_segment *segments;

@@ -131,6 +131,8 @@ static void seal_ready_locked(struct cache *cache)
 		list_remove(node);
 		seal_locked(cache, record);
 		wake_writer_locked(cache);
+		if (cache->log.settling)
+			condition_broadcast(&cache->changed);
 	}
 }
 

@@ -150,12 +150,11 @@ static void settle_relock(struct cache *cache, uint64_t sequence)
 	cache_assert_locked(cache);
 	log_flush_locked(cache);
 	(void)log_wait_durable_relock(cache, sequence);
+	cache->log.settling++;
 	while ((node = list_first(&cache->log.building)) &&
-	       container_of(node, struct log_record, link)->sequence <= sequence) {
-		lock_let_go(&cache->lock);
-		g_usleep(100);
-		lock_take(&cache->lock);
-	}
+	       container_of(node, struct log_record, link)->sequence <= sequence)
+		lock_wait(&cache->lock, &cache->changed);
+	cache->log.settling--;
 }
 
 bool begin_batch_relock(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
