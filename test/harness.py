@@ -215,6 +215,20 @@ def process_ended(pid, timeout):
         os.close(descriptor)
 
 
+def users_of(directory):
+    """A line for each thing below DIRECTORY that a process has open or works in."""
+    lines = []
+    for pid in (name for name in os.listdir("/proc") if name.isdigit()):
+        with contextlib.suppress(OSError):
+            links = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
+            for link in [f"/proc/{pid}/cwd", f"/proc/{pid}/root", *links]:
+                with contextlib.suppress(OSError):
+                    if cleanup.is_below(os.readlink(link), directory):
+                        command = file_bytes(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
+                        lines.append(f"{link} of {os.fsdecode(command)}: {os.readlink(link)}")
+    return "\n".join(lines)
+
+
 def thread_names(pid):
     """Of the threads of a process."""
     names = []
@@ -359,7 +373,8 @@ class Mount:
 
     def stop(self, timeout=PATIENCE):
         """An orderly unmount: the daemon ends with 0 and reports nothing bad."""
-        run("fusermount3", "-u", self.path)
+        result = run("fusermount3", "-u", self.path, check=False)
+        assert result.returncode == 0, f"{result.stderr}used by:\n{users_of(self.path)}\n{self.messages()}"
         status = self.wait(timeout)
         self.finalise()
         assert status in (0, None), f"the daemon ended with {status}\n{self.messages()}"
