@@ -27,6 +27,7 @@
 #include "core/log.h"
 #include "core/verdict.h"
 #include "dirty.h"
+#include "invariants.h"
 #include "journal.h"
 #include "lock.h"
 #include "plan.h"
@@ -219,7 +220,7 @@ void leaf_commit_finish(struct leaf_commit *commit, int result)
 	if (result < 0)
 		fail_waiting_locked(leaf, commit, result);
 	leaf->commit = NULL;
-	leaf_table_assert_locked(leaf);
+	leaf_check_locked(leaf);
 	again = commit_begin_locked(leaf);
 	if (again)
 		loop_post(aio_queue_loop(leaf->commit->queue), &leaf->commit->task);

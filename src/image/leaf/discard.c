@@ -4,7 +4,7 @@
  * zero bits. With nothing below (op->bottom) absent is as good as zero, and
  * no trace is kept. The space is punched at once: should a crash come before
  * the next commit, the old table finds zeros there, which is what was asked
- * for. The slot itself waits for that commit (invariant 5 of leaf.h), and for the
+ * for. The slot itself waits for that commit (invariant 6 of leaf.h), and for the
  * punch, which pins it.
  *
  * The work runs on a background thread and waits for the file alone: where a

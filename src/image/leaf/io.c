@@ -3,7 +3,7 @@
  * A read pins its chunk, so that the slot is not handed to another while the
  * transfer is under way. A write allocates first, transfers, and publishes its
  * blocks when the data is in place: until then readers see what was there
- * before (invariant 4 of leaf.h). One that fails leaves what was there before, and
+ * before (invariant 5 of leaf.h). One that fails leaves what was there before, and
  * the slot that it allocated free. */
 #include "io.h"
 

@@ -6,15 +6,18 @@
  * slot. It follows the inverted table on disk, whose size is that of what is
  * allocated.
  *
- * Invariants (leaf_table_assert_locked() checks 1 to 3 in debug builds):
+ * Invariants (leaf_check_locked() checks 1 to 4 in the tests' build; 5 and 6 are of the
+ * disk, and the tests of crashes hold them):
  *  1. hash[c] == k implies k->index == c and slots[k->slot].chunk == k; the tree
  *     has the same chunks.
  *  2. A chunk in the hash is in no zero interval.
  *  3. A slot has one state, and is in the list of that state (slots.c); it is
  *     free only when no punch and no transfer of it is under way.
- *  4. A block is present only after its data has been written; a record or
+ *  4. A chunk of the next record knows its place there, and the page that it is
+ *     in is to be written.
+ *  5. A block is present only after its data has been written; a record or
  *     page names it only when that data was flushed after.
- *  5. A slot is handed out again only when no table or record that may be
+ *  6. A slot is handed out again only when no table or record that may be
  *     durable names its last owner (NAMED, slots.c).
  *
  * Locking: LOCK guards everything below it in struct leaf; never held across

@@ -11,6 +11,7 @@
 #include "discard.h"
 #include "geometry.h"
 #include "header.h"
+#include "invariants.h"
 #include "io.h"
 #include "leaf.h"
 #include "load.h"
@@ -105,7 +106,7 @@ static int leaf_close(struct image *image)
 		result = image_run_blocking(image, &flush, image_flush);
 	punch_redo_reserve(leaf);
 	lock_take(&leaf->lock);
-	leaf_table_assert_locked(leaf);
+	leaf_check_locked(leaf);
 	lock_let_go(&leaf->lock);
 	leaf_free(leaf);
 	return result;

@@ -22,7 +22,7 @@
  * as its owner goes, and what fails takes no room from what comes next.
  *
  * Two things keep a slot from its next owner: that a durable table or record
- * may name its last one (FREED, FREEING: invariant 5 of leaf.h), and that a
+ * may name its last one (FREED, FREEING: invariant 6 of leaf.h), and that a
  * punch or a transfer of it is under way, which would fall on the next owner's
  * data (pins). They are independent, and a slot is free when both are gone. */
 #include "slots.h"
@@ -191,27 +191,5 @@ void leaf_slots_find_free(struct leaf *leaf)
 			continue;
 		slot->state = owed[number] ? SLOT_FREED : SLOT_FREE;
 		g_array_append_val(list_of(leaf, slot->state), number);
-	}
-}
-
-void leaf_slots_assert_locked(struct leaf *leaf)
-{
-	unsigned counts[SLOT_STATES] = {0};
-
-	leaf_assert_locked(leaf);
-	for (guint i = 0; i < leaf->slots->len; i++) {
-		const struct slot *slot = leaf_slot(leaf, i);
-
-		counts[slot->state]++;
-		g_assert((slot->state == SLOT_TAKEN || slot->state == SLOT_NAMED) == (slot->chunk != NULL));
-		g_assert(slot->state != SLOT_FREE || !slot->pins);
-		g_assert(slot->state != SLOT_BUSY || slot->pins);
-	}
-	for (enum slot_state state = 0; state < SLOT_STATES; state++) {
-		const GArray *list = list_of(leaf, state);
-
-		g_assert(!list || list->len == counts[state]);
-		for (guint i = 0; list && i < list->len; i++)
-			g_assert(leaf_slot(leaf, g_array_index(list, uint64_t, i))->state == state);
 	}
 }

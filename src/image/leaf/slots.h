@@ -47,6 +47,5 @@ void leaf_slot_unload(struct leaf *leaf, struct chunk *chunk);
 /* After loading: slots with no owner become free, those of redo extents with
  * the next commit. */
 void leaf_slots_find_free(struct leaf *leaf);
-void leaf_slots_assert_locked(struct leaf *leaf);
 
 #endif

@@ -236,31 +236,3 @@ void leaf_table_clear(struct leaf *leaf)
 	lock_destroy(&leaf->lock);
 	condition_destroy(&leaf->extended);
 }
-
-void leaf_table_assert_locked(struct leaf *leaf)
-{
-	leaf_assert_locked(leaf);
-#ifdef LEAFDISK_FAULTS
-	guint owned = 0;
-
-	for (guint slot = 0; slot < leaf->slots->len; slot++) {
-		struct chunk *chunk = leaf_slot_chunk(leaf, slot);
-
-		if (!chunk)
-			continue;
-		g_assert(chunk->slot == slot); /* 1 */
-		if (chunk->index >= LEAF_CHUNK_ZERO_LIST)
-			continue;
-		g_assert(!chunk->dead);
-		owned++;
-		g_assert(leaf_chunk_find(leaf, chunk->index) == chunk);		  /* 1 */
-		g_assert(leaf_chunk_from(leaf, chunk->index) == chunk);		  /* 1 */
-		g_assert(!intervals_contains(leaf->zero, chunk->index, 1, NULL)); /* 2 */
-	}
-	g_assert(owned == g_hash_table_size(leaf->chunks));	/* 1 */
-	g_assert(owned == (guint)g_tree_nnodes(leaf->ordered)); /* 1 */
-	leaf_slots_assert_locked(leaf);				/* 3 */
-#else
-	(void)leaf;
-#endif
-}

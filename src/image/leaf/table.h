@@ -31,8 +31,5 @@ bool leaf_chunk_is_empty(const struct leaf *leaf, struct chunk *chunk);
 bool leaf_chunk_is_zero(const struct leaf *leaf, struct chunk *chunk);
 void leaf_table_init(struct leaf *leaf);
 void leaf_table_clear(struct leaf *leaf);
-/* Invariants 1 to 3; does nothing in a release build. Costs what the table has:
- * where a commit ends, or an image is closed. */
-void leaf_table_assert_locked(struct leaf *leaf);
 
 #endif
