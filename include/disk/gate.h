@@ -19,12 +19,13 @@
 #include <stdint.h>
 
 #include "core/list.h"
+#include "core/lock.h"
 
 /* Guarded by `lock`. Requests are told by their nodes, which are on no list while they
  * are in work. */
 struct gate {
 	/* Constant. */
-	GMutex *lock;
+	struct lock *lock;
 	const _Atomic bool *ended;
 	void (*begin)(struct list *node);
 	void (*closing)(struct gate *gate);
@@ -32,13 +33,13 @@ struct gate {
 	unsigned closings;  /* open: 0 */
 	unsigned active;    /* requests in work */
 	struct list parked; /* in order of arrival */
-	GCond changed;
+	struct condition changed;
 };
 
 /* LOCK and ENDED (NULL: never) are borrowed. BEGIN has a request that was parked begin
  * anew: on its own thread, LOCK is held. CLOSING wakes those who wait by gate_wait_on();
  * nothing is locked. */
-void gate_init(struct gate *gate, GMutex *lock, const _Atomic bool *ended, void (*begin)(struct list *node),
+void gate_init(struct gate *gate, struct lock *lock, const _Atomic bool *ended, void (*begin)(struct list *node),
 	       void (*closing)(struct gate *gate));
 void gate_clear(struct gate *gate);
 

@@ -8,6 +8,7 @@
 #include "aio/queue.h"
 #include "cache/block.h"
 #include "cache/writeback.h"
+#include "core/lock.h"
 #include "core/pool.h"
 #include "disk/disk.h"
 #include "disk/gate.h"
@@ -36,7 +37,7 @@ struct disk {
 	/* Opening, closing and changing; held while that blocks, and while it
 	 * waits for requests: so only who may wait takes it, and no request
 	 * ever needs it. Order: open_lock, the migrator's lock, `lock`. */
-	GMutex open_lock;
+	struct lock open_lock;
 	_Atomic enum disk_mode mode; /* written under open_lock */
 	GPtrArray *links;	     /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
 	struct chain_roots *roots;
@@ -57,7 +58,7 @@ struct disk {
 	_Atomic uint64_t size_bytes;
 
 	/* The data path. The lock is never held across I/O. */
-	GMutex lock;
+	struct lock lock;
 	struct disk_attributes seen; /* under `lock`; all but the size */
 	bool has_seen;
 	_Atomic unsigned lookers; /* at the image's attributes, now */

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/list.h"
+#include "core/lock.h"
 #include "core/loop.h"
 
 struct layer;
@@ -64,9 +65,9 @@ struct backlog {
 /* Those of a pool. The lock guards the list and every layer's struct backlog; it is
  * taken inside open_lock. */
 struct backlogs {
-	GMutex lock;
-	GCond changed;	    /* nobody works on a layer any more */
-	struct list layers; /* by backlog.link */
+	struct lock lock;
+	struct condition changed; /* nobody works on a layer any more */
+	struct list layers;	  /* by backlog.link */
 };
 void backlogs_init(struct backlogs *backlogs);
 void backlogs_clear(struct backlogs *backlogs);

@@ -12,10 +12,7 @@ struct layer *backlog_layer(struct list *node);
 #define BACKLOG_FAILURES_TOLD 3
 /* STATE follows, or is as it was. */
 void backlog_set_state_locked(struct backlog *backlog, enum layer_state state);
-static inline bool backlog_is_attached_locked(const struct backlog *backlog)
-{
-	return !list_is_empty(&backlog->link);
-}
+bool backlog_is_attached_locked(const struct backlog *backlog);
 /* Who waits for a drain is told RESULT: 0 or -errno. */
 void backlog_answer_drains_locked(struct backlog *backlog, int result);
 /* What is dirty of a layer. Away or lost it has nothing. */

@@ -12,10 +12,11 @@
 
 #include "cache/block.h"
 #include "core/list.h"
+#include "core/lock.h"
 #include "core/loop.h"
 
 struct fetches {
-	GMutex lock;
+	struct lock lock;
 	struct list under_way; /* struct fetch */
 };
 

@@ -21,6 +21,7 @@
 #define LEAFDISK_LAYER_LAYER_H
 
 #include "cache/layer.h"
+#include "core/lock.h"
 #include "image/image.h"
 #include "layer/backlog.h"
 #include "layer/chain.h"
@@ -60,7 +61,7 @@ struct layer {
 	/* A log layer's, from its first use on. */
 	_Atomic(struct image *) overflow;
 	struct list overflow_waiters; /* struct overflow_wait; under the lock */
-	GMutex lock;
+	struct lock lock;
 
 	struct backlog backlog;
 

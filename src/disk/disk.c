@@ -34,8 +34,8 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->leaf->disk = disk;
 	layer_set_link(disk->leaf, leaf);
 	gate_init(&disk->gate, &disk->lock, pool_cache ? &pool_cache->ending : NULL, disk_io_restart, send_back);
-	g_mutex_init(&disk->open_lock);
-	g_mutex_init(&disk->lock);
+	lock_init(&disk->open_lock, LOCK_RANK_OPEN);
+	lock_init(&disk->lock, LOCK_RANK_DISK);
 	range_lock_init(&disk->ranges);
 	return disk;
 }
@@ -85,9 +85,8 @@ GPtrArray *disk_get_links(struct disk *disk)
 {
 	GPtrArray *links;
 
-	g_mutex_lock(&disk->lock);
+	LOCK_GUARD(&disk->lock);
 	links = g_ptr_array_ref(disk->links);
-	g_mutex_unlock(&disk->lock);
 	return links;
 }
 

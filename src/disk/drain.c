@@ -173,10 +173,10 @@ int disk_set_mode(struct disk *disk, enum disk_mode mode, bool (*go_on)(void *op
 
 	if (result < 0)
 		return result;
-	g_mutex_lock(&disk->open_lock);
+	lock_take(&disk->open_lock);
 	if (may_change(disk, mode, &inner) && mode != disk->mode && (!disk->open || change_open(&change, mode, &inner)))
 		disk->mode = mode;
-	g_mutex_unlock(&disk->open_lock);
+	lock_let_go(&disk->open_lock);
 	if (!inner)
 		return 0;
 	result = error_to_errno(inner);

@@ -11,20 +11,19 @@
 
 static void remember(struct disk *disk, const struct disk_attributes *attributes)
 {
-	g_mutex_lock(&disk->lock);
+	LOCK_GUARD(&disk->lock);
 	disk->seen = *attributes;
 	disk->has_seen = true;
-	g_mutex_unlock(&disk->lock);
 }
 
 bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attributes)
 {
 	bool has;
 
-	g_mutex_lock(&disk->lock);
+	lock_take(&disk->lock);
 	has = disk->has_seen;
 	*attributes = disk->seen;
-	g_mutex_unlock(&disk->lock);
+	lock_let_go(&disk->lock);
 	attributes->size_bytes = disk->size_bytes;
 	return has;
 }

@@ -1,22 +1,23 @@
 /* The gate before a disk. */
 #include "disk/gate.h"
 
+#include "core/loop.h"
 #include "core/thread.h"
 
 /* How often who closes it is asked whether to go on. */
-#define ASK_US (100 * 1000)
+#define ASK_NS (100 * NS_PER_MS)
 
-void gate_init(struct gate *gate, GMutex *lock, const _Atomic bool *ended, void (*begin)(struct list *node),
+void gate_init(struct gate *gate, struct lock *lock, const _Atomic bool *ended, void (*begin)(struct list *node),
 	       void (*closing)(struct gate *gate))
 {
 	*gate = (struct gate){.lock = lock, .ended = ended, .begin = begin, .closing = closing};
 	list_init(&gate->parked);
-	g_cond_init(&gate->changed);
+	condition_init(&gate->changed);
 }
 
 void gate_clear(struct gate *gate)
 {
-	g_cond_clear(&gate->changed);
+	condition_destroy(&gate->changed);
 }
 
 /* ---- Requests ----------------------------------------------------------------- */
@@ -25,26 +26,27 @@ bool gate_enter(struct gate *gate, struct list *node)
 {
 	bool open;
 
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	open = gate->closings == 0;
 	if (open)
 		gate->active++;
 	else
 		list_append(&gate->parked, node);
-	g_mutex_unlock(gate->lock);
 	return open;
 }
 
 void gate_leave_locked(struct gate *gate)
 {
+	lock_assert_mine(gate->lock);
 	if (--gate->active == 0 && gate->closings > 0)
-		g_cond_broadcast(&gate->changed);
+		condition_broadcast(&gate->changed);
 }
 
 static void release_locked(struct gate *gate)
 {
 	struct list *node;
 
+	lock_assert_mine(gate->lock);
 	while (gate->closings == 0 && (node = list_pop(&gate->parked))) {
 		gate->active++;
 		gate->begin(node);
@@ -53,12 +55,11 @@ static void release_locked(struct gate *gate)
 
 void gate_park(struct gate *gate, struct list *node)
 {
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	list_append(&gate->parked, node);
 	gate_leave_locked(gate);
 	if (gate_has_ended(gate))
 		release_locked(gate);
-	g_mutex_unlock(gate->lock);
 }
 
 bool gate_has_ended(const struct gate *gate)
@@ -70,9 +71,9 @@ static bool is_waited_behind(struct gate *gate)
 {
 	bool closing;
 
-	g_mutex_lock(gate->lock);
+	lock_take(gate->lock);
 	closing = gate->closings > 0;
-	g_mutex_unlock(gate->lock);
+	lock_let_go(gate->lock);
 	return !closing && !gate_has_ended(gate);
 }
 
@@ -91,18 +92,16 @@ bool gate_wait_on(struct gate *gate, void (*enqueue)(void *opaque), void (*wake)
 void gate_wait(struct gate *gate)
 {
 	thread_assert_may_wait();
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	while (gate->closings > 0)
-		g_cond_wait(&gate->changed, gate->lock);
+		lock_wait(gate->lock, &gate->changed);
 	gate->active++;
-	g_mutex_unlock(gate->lock);
 }
 
 void gate_leave(struct gate *gate)
 {
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	gate_leave_locked(gate);
-	g_mutex_unlock(gate->lock);
 }
 
 /* ---- Who changes the disk -------------------------------------------------------- */
@@ -110,32 +109,30 @@ void gate_leave(struct gate *gate)
 static void begin_closing(struct gate *gate)
 {
 	thread_assert_may_wait();
-	g_mutex_lock(gate->lock);
+	lock_take(gate->lock);
 	gate->closings++;
-	g_mutex_unlock(gate->lock);
+	lock_let_go(gate->lock);
 	gate->closing(gate);
 }
 
-/* Whether nothing is in work any more, waited for until UNTIL. */
-static bool await_idle(struct gate *gate, gint64 until)
+/* Whether nothing is in work any more, waited for until UNTIL_NS. */
+static bool await_idle(struct gate *gate, uint64_t until_ns)
 {
-	bool idle, waiting = true;
+	bool waiting = true;
 
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	while (gate->active > 0 && waiting)
-		waiting = g_cond_wait_until(&gate->changed, gate->lock, until);
-	idle = gate->active == 0;
-	g_mutex_unlock(gate->lock);
-	return idle;
+		waiting = lock_wait_until(gate->lock, &gate->changed, until_ns);
+	return gate->active == 0;
 }
 
 bool gate_try_close(struct gate *gate, int64_t patience_us)
 {
-	gint64 until = g_get_monotonic_time() + patience_us;
+	uint64_t until_ns = loop_now_ns() + (uint64_t)patience_us * NS_PER_US;
 	bool closed;
 
 	begin_closing(gate);
-	closed = await_idle(gate, until);
+	closed = await_idle(gate, until_ns);
 	if (!closed)
 		gate_open(gate);
 	return closed;
@@ -146,7 +143,7 @@ bool gate_close_while(struct gate *gate, bool (*go_on)(void *opaque), void *opaq
 	bool closed;
 
 	begin_closing(gate);
-	while (!(closed = await_idle(gate, g_get_monotonic_time() + ASK_US)) && go_on(opaque))
+	while (!(closed = await_idle(gate, loop_now_ns() + ASK_NS)) && go_on(opaque))
 		;
 	if (!closed)
 		gate_open(gate);
@@ -166,26 +163,20 @@ void gate_close(struct gate *gate)
 
 void gate_open(struct gate *gate)
 {
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	gate->closings--;
-	g_cond_broadcast(&gate->changed);
+	condition_broadcast(&gate->changed);
 	release_locked(gate);
-	g_mutex_unlock(gate->lock);
 }
 
 bool gate_has_parked(struct gate *gate)
 {
-	bool has;
-
-	g_mutex_lock(gate->lock);
-	has = !list_is_empty(&gate->parked);
-	g_mutex_unlock(gate->lock);
-	return has;
+	LOCK_GUARD(gate->lock);
+	return !list_is_empty(&gate->parked);
 }
 
 void gate_release(struct gate *gate)
 {
-	g_mutex_lock(gate->lock);
+	LOCK_GUARD(gate->lock);
 	release_locked(gate);
-	g_mutex_unlock(gate->lock);
 }

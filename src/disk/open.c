@@ -9,6 +9,7 @@
 
 #include "cache/layer.h"
 #include "core/error.h"
+#include "core/lock.h"
 #include "core/log.h"
 #include "core/thread.h"
 #include "core/verdict.h"
@@ -25,11 +26,11 @@ static bool resolve_again(struct disk *disk, GError **error)
 
 	if (!links)
 		return false;
-	g_mutex_lock(&disk->lock);
+	lock_take(&disk->lock);
 	old = disk->links;
 	disk->links = links;
 	layer_set_link(disk->leaf, links->pdata[0]);
-	g_mutex_unlock(&disk->lock);
+	lock_let_go(&disk->lock);
 	g_ptr_array_unref(old);
 	return true;
 }
@@ -194,7 +195,7 @@ int disk_open(struct disk *disk, bool write, GError **error)
 	int result = 0;
 
 	thread_assert_may_wait();
-	g_mutex_lock(&disk->open_lock);
+	lock_take(&disk->open_lock);
 	if (write && !disk->writable)
 		error_set(
 			&inner, EROFS,
@@ -211,7 +212,7 @@ int disk_open(struct disk *disk, bool write, GError **error)
 		result = error_to_errno(inner);
 	else
 		count_open(disk);
-	g_mutex_unlock(&disk->open_lock);
+	lock_let_go(&disk->open_lock);
 	if (result == 0)
 		log_debug(LOG_DISK, "%s: opened in mode %s", disk->name, disk_mode_name(disk->mode));
 	if (inner)
@@ -224,11 +225,10 @@ int disk_close(struct disk *disk)
 	int result = 0;
 
 	thread_assert_may_wait();
-	g_mutex_lock(&disk->open_lock);
+	LOCK_GUARD(&disk->open_lock);
 	log_debug(LOG_DISK, "%s: closing, opened %u times", disk->name, disk->opens);
 	if (--disk->opens == 0)
 		result = close_or_leave(disk);
-	g_mutex_unlock(&disk->open_lock);
 	return result;
 }
 
@@ -241,8 +241,8 @@ static void disk_free(struct disk *disk)
 	layer_free(disk->leaf);
 	g_ptr_array_unref(disk->links);
 	chain_roots_unref(disk->roots);
-	g_mutex_clear(&disk->open_lock);
-	g_mutex_clear(&disk->lock);
+	lock_destroy(&disk->open_lock);
+	lock_destroy(&disk->lock);
 	gate_clear(&disk->gate);
 	g_free(disk->lanes);
 	g_free(disk->spelled);
@@ -253,18 +253,17 @@ static void disk_free(struct disk *disk)
 
 /* Disks that are being freed in the background. */
 static struct {
-	GMutex lock;
-	GCond none;
+	struct lock lock;
+	struct condition none;
 	unsigned count;
-} disposals;
+} disposals = {.lock = LOCK_INIT(LOCK_RANK_DISPOSALS), .none = CONDITION_INIT};
 
 static void dispose(struct loop_work *work)
 {
 	disk_free(container_of(work, struct disk, disposal));
-	g_mutex_lock(&disposals.lock);
+	LOCK_GUARD(&disposals.lock);
 	if (--disposals.count == 0)
-		g_cond_broadcast(&disposals.none);
-	g_mutex_unlock(&disposals.lock);
+		condition_broadcast(&disposals.none);
 }
 
 /* Freeing closes what is still open, with flushes: not on a loop. */
@@ -276,17 +275,16 @@ void disk_unref(struct disk *disk)
 		disk_free(disk);
 		return;
 	}
-	g_mutex_lock(&disposals.lock);
+	lock_take(&disposals.lock);
 	disposals.count++;
-	g_mutex_unlock(&disposals.lock);
+	lock_let_go(&disposals.lock);
 	disk->disposal.work = dispose;
 	loop_offload_wait_apart(&disk->disposal);
 }
 
 void disk_await_disposals(void)
 {
-	g_mutex_lock(&disposals.lock);
+	LOCK_GUARD(&disposals.lock);
 	while (disposals.count > 0)
-		g_cond_wait(&disposals.none, &disposals.lock);
-	g_mutex_unlock(&disposals.lock);
+		lock_wait(&disposals.lock, &disposals.none);
 }

@@ -49,12 +49,12 @@ static void add_trouble(struct disk *disk, struct disk_status *status)
 {
 	bool told;
 
-	if (strcmp(status->state, "active") != 0 || !disk->open || !g_mutex_trylock(&disk->open_lock))
+	if (strcmp(status->state, "active") != 0 || !disk->open || !lock_try(&disk->open_lock))
 		return;
 	told = !disk->open || tell_trouble(disk->leaf->image, status) || tell_trouble(disk->leaf->overflow, status);
 	for (unsigned layer = 0; !told && layer < stack_depth(disk->stack); layer++)
 		told = tell_trouble(stack_layer(disk->stack, layer)->image, status);
-	g_mutex_unlock(&disk->open_lock);
+	lock_let_go(&disk->open_lock);
 }
 
 /* False: what is dirty of it is not the migrator's. */
@@ -92,7 +92,7 @@ static void get_status(struct disk *disk, struct disk_status *status)
 		set_degraded(status, cache.reason, cache.since);
 	if (tell_backlog(disk, status))
 		return;
-	g_mutex_lock(&disk->open_lock);
+	LOCK_GUARD(&disk->open_lock);
 	if (!disk->open && cache.dirty_blocks > 0)
 		set_left(disk, status);
 	if (disk->leaf->cached) {
@@ -106,7 +106,6 @@ static void get_status(struct disk *disk, struct disk_status *status)
 			     "changes could not be told",
 			     (struct timespec){0});
 	}
-	g_mutex_unlock(&disk->open_lock);
 }
 
 void disk_get_status(struct disk *disk, struct disk_status *status)

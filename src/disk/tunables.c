@@ -1,6 +1,8 @@
 /* What can be changed while a pool is in use. */
 #include "disk/tunables.h"
 
+#include "core/lock.h"
+
 #define KEY(name, type) #name, type, offsetof(struct disk_tunables, name)
 
 const struct config_key disk_tunable_keys[] = {
@@ -18,7 +20,7 @@ const struct config_key disk_tunable_keys[] = {
 };
 
 struct tunables {
-	GMutex lock;
+	struct lock lock;
 	struct disk_tunables values;
 };
 
@@ -26,7 +28,7 @@ struct tunables *tunables_new(const struct disk_tunables *values)
 {
 	struct tunables *tunables = g_new0(struct tunables, 1);
 
-	g_mutex_init(&tunables->lock);
+	lock_init(&tunables->lock, LOCK_RANK_TUNABLES);
 	tunables->values = *values;
 	return tunables;
 }
@@ -35,23 +37,18 @@ void tunables_free(struct tunables *tunables)
 {
 	if (!tunables)
 		return;
-	g_mutex_clear(&tunables->lock);
+	lock_destroy(&tunables->lock);
 	g_free(tunables);
 }
 
 void tunables_get(struct tunables *tunables, struct disk_tunables *values)
 {
-	g_mutex_lock(&tunables->lock);
+	LOCK_GUARD(&tunables->lock);
 	*values = tunables->values;
-	g_mutex_unlock(&tunables->lock);
 }
 
 bool tunables_set(struct tunables *tunables, const char *key, const char *value, GError **error)
 {
-	bool good;
-
-	g_mutex_lock(&tunables->lock);
-	good = config_set(disk_tunable_keys, &tunables->values, key, value, error);
-	g_mutex_unlock(&tunables->lock);
-	return good;
+	LOCK_GUARD(&tunables->lock);
+	return config_set(disk_tunable_keys, &tunables->values, key, value, error);
 }

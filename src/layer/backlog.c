@@ -40,14 +40,6 @@ static bool may_follow(enum layer_state state, enum layer_state next)
 }
 #endif
 
-void backlog_set_state_locked(struct backlog *backlog, enum layer_state state)
-{
-#ifdef LEAFDISK_FAULTS
-	g_assert(may_follow(backlog->state, state));
-#endif
-	backlog->state = state;
-}
-
 struct layer *backlog_layer(struct list *node)
 {
 	return container_of(node, struct layer, backlog.link);
@@ -58,17 +50,29 @@ static struct backlogs *backlogs_of(struct layer *layer)
 	return &layer->pool_cache->backlogs;
 }
 
+/* The first line of what is called with the lock. */
+#define assert_locked(backlog) lock_assert_mine(&backlogs_of(container_of(backlog, struct layer, backlog))->lock)
+
+void backlog_set_state_locked(struct backlog *backlog, enum layer_state state)
+{
+	assert_locked(backlog);
+#ifdef LEAFDISK_FAULTS
+	g_assert(may_follow(backlog->state, state));
+#endif
+	backlog->state = state;
+}
+
 void backlogs_init(struct backlogs *backlogs)
 {
-	g_mutex_init(&backlogs->lock);
-	g_cond_init(&backlogs->changed);
+	lock_init(&backlogs->lock, LOCK_RANK_BACKLOGS);
+	condition_init(&backlogs->changed);
 	list_init(&backlogs->layers);
 }
 
 void backlogs_clear(struct backlogs *backlogs)
 {
-	g_cond_clear(&backlogs->changed);
-	g_mutex_clear(&backlogs->lock);
+	condition_destroy(&backlogs->changed);
+	lock_destroy(&backlogs->lock);
 }
 
 void backlog_init(struct backlog *backlog)
@@ -77,8 +81,15 @@ void backlog_init(struct backlog *backlog)
 	list_init(&backlog->waiters);
 }
 
+bool backlog_is_attached_locked(const struct backlog *backlog)
+{
+	assert_locked(backlog);
+	return !list_is_empty(&backlog->link);
+}
+
 void backlog_set_reason_locked(struct backlog *backlog, const char *reason)
 {
+	assert_locked(backlog);
 	g_strlcpy(backlog->reason, reason, sizeof(backlog->reason));
 	clock_gettime(CLOCK_REALTIME, &backlog->since);
 }
@@ -87,6 +98,7 @@ void backlog_answer_drains_locked(struct backlog *backlog, int result)
 {
 	struct list *node;
 
+	assert_locked(backlog);
 	while ((node = list_pop(&backlog->waiters))) {
 		struct drain *drain = container_of(node, struct drain, link);
 
@@ -102,7 +114,7 @@ void backlog_attach(struct layer *layer)
 	struct backlogs *backlogs = backlogs_of(layer);
 	struct backlog *backlog = &layer->backlog;
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	if (!backlog_is_attached_locked(backlog))
 		list_append(&backlogs->layers, &backlog->link);
 	backlog_set_state_locked(backlog, LAYER_DIRTY);
@@ -112,7 +124,7 @@ void backlog_attach(struct layer *layer)
 	backlog->retry_at_ns = 0;
 	backlog->owned_at_ns = 0;
 	backlog->reason[0] = '\0';
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	layer_check(layer);
 	pool_cache_kick(layer->pool_cache);
 }
@@ -125,16 +137,15 @@ enum layer_state backlog_detach(struct layer *layer)
 	if (!layer->pool_cache)
 		return LAYER_CLEAN;
 	backlogs = backlogs_of(layer);
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	while (layer->backlog.work == BACKLOG_MOVING)
-		g_cond_wait(&backlogs->changed, &backlogs->lock);
+		lock_wait(&backlogs->lock, &backlogs->changed);
 	state = layer->backlog.state;
 	if (backlog_is_attached_locked(&layer->backlog))
 		list_remove(&layer->backlog.link);
 	if (!layer_state_is_final(state))
 		backlog_set_state_locked(&layer->backlog, LAYER_CLEAN);
 	backlog_answer_drains_locked(&layer->backlog, layer->backlog.error);
-	g_mutex_unlock(&backlogs->lock);
 	return state;
 }
 
@@ -144,9 +155,9 @@ void backlog_drain(struct layer *layer, struct drain *drain)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	list_append(&layer->backlog.waiters, &drain->link);
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	pool_cache_kick(layer->pool_cache);
 }
 
@@ -157,9 +168,9 @@ void backlog_send_back(struct layer *layer)
 	if (!layer->pool_cache)
 		return;
 	backlogs = backlogs_of(layer);
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	backlog_answer_drains_locked(&layer->backlog, -EAGAIN);
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	cache_wake(layer->pool_cache->cache);
 }
 
@@ -169,7 +180,7 @@ void backlog_urge(struct layer *layer, int change)
 	struct backlogs *backlogs = backlogs_of(layer);
 	struct backlog *backlog = &layer->backlog;
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	backlog->urged += (unsigned)change;
 	if (change > 0) {
 		backlog->retry_at_ns = 0;
@@ -177,7 +188,7 @@ void backlog_urge(struct layer *layer, int change)
 		backlog->owned_at_ns = 0;
 		backlog->looks++;
 	}
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	pool_cache_kick(layer->pool_cache);
 }
 
@@ -185,9 +196,8 @@ void backlog_lend_image(struct layer *layer, bool lent)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
 
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	layer->backlog.lent = lent;
-	g_mutex_unlock(&backlogs->lock);
 }
 
 int backlog_get_error(struct layer *layer, char **reason)
@@ -196,32 +206,29 @@ int backlog_get_error(struct layer *layer, char **reason)
 	const struct backlog *backlog = &layer->backlog;
 	int error = 0;
 
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	if (layer_state_is_final(backlog->state))
 		error = -EIO;
 	else if (backlog->failures >= BACKLOG_FAILURES_TOLD)
 		error = backlog->error;
 	if (error)
 		*reason = g_strdup(backlog->reason);
-	g_mutex_unlock(&backlogs->lock);
 	return error;
 }
 
 enum layer_state backlog_get_state(struct layer *layer)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
-	enum layer_state state;
 
-	g_mutex_lock(&backlogs->lock);
-	state = layer->backlog.state;
-	g_mutex_unlock(&backlogs->lock);
-	return state;
+	LOCK_GUARD(&backlogs->lock);
+	return layer->backlog.state;
 }
 
 void backlog_get_dirty_locked(struct layer *layer, struct cache_dirty *dirty)
 {
 	enum layer_state state = layer->backlog.state;
 
+	lock_assert_mine(&backlogs_of(layer)->lock);
 	*dirty = (struct cache_dirty){0};
 	if (backlog_is_attached_locked(&layer->backlog) && state != LAYER_AWAY && state != LAYER_LOST)
 		cache_layer_get_dirty(layer->cached, dirty);
@@ -233,9 +240,8 @@ bool backlog_is_needed(struct layer *layer)
 
 	if (!layer->pool_cache)
 		return false;
-	g_mutex_lock(&backlogs_of(layer)->lock);
+	LOCK_GUARD(&backlogs_of(layer)->lock);
 	backlog_get_dirty_locked(layer, &dirty);
-	g_mutex_unlock(&backlogs_of(layer)->lock);
 	return dirty.oldest_ns != 0;
 }
 
@@ -247,7 +253,7 @@ void backlog_get_status(struct layer *layer, struct backlog_status *status)
 	*status = (struct backlog_status){.state = LAYER_CLEAN};
 	if (!layer->pool_cache)
 		return;
-	g_mutex_lock(&backlogs_of(layer)->lock);
+	LOCK_GUARD(&backlogs_of(layer)->lock);
 	backlog_get_dirty_locked(layer, &dirty);
 	if (backlog_is_attached_locked(backlog))
 		status->state = backlog->state;
@@ -255,5 +261,4 @@ void backlog_get_status(struct layer *layer, struct backlog_status *status)
 	status->oldest_ns = dirty.oldest_ns;
 	g_strlcpy(status->reason, backlog->reason, sizeof(status->reason));
 	status->since = backlog->since;
-	g_mutex_unlock(&backlogs_of(layer)->lock);
 }

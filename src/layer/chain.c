@@ -13,6 +13,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/lock.h"
 #include "core/loop.h"
 #include "core/time.h"
 #include "core/verdict.h"
@@ -53,7 +54,7 @@ struct cached_info {
 
 struct chain_cache {
 	_Atomic unsigned references;
-	GMutex lock;
+	struct lock lock;
 	GHashTable *infos; /* path -> struct cached_info */
 	GHashTable *asked; /* path -> when the store was first asked about it, guint64: it has not answered */
 };
@@ -71,7 +72,7 @@ struct chain_cache *chain_cache_new(void)
 	struct chain_cache *cache = g_new0(struct chain_cache, 1);
 
 	cache->references = 1;
-	g_mutex_init(&cache->lock);
+	lock_init(&cache->lock, LOCK_RANK_HEADERS);
 	cache->infos = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, cached_info_free);
 	cache->asked = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	return cache;
@@ -89,7 +90,7 @@ void chain_cache_unref(struct chain_cache *cache)
 		return;
 	g_hash_table_destroy(cache->infos);
 	g_hash_table_destroy(cache->asked);
-	g_mutex_clear(&cache->lock);
+	lock_destroy(&cache->lock);
 	g_free(cache);
 }
 
@@ -98,22 +99,21 @@ bool chain_cache_ask(struct chain_cache *cache, const char *path, GError **error
 	uint64_t now = loop_now_ns(), *since;
 	bool hangs;
 
-	g_mutex_lock(&cache->lock);
+	lock_take(&cache->lock);
 	since = g_hash_table_lookup(cache->asked, path);
 	hangs = since && now - *since >= CHAIN_PATIENCE_NS;
 	if (!since) {
 		since = g_memdup2(&now, sizeof(now));
 		g_hash_table_insert(cache->asked, g_strdup(path), since);
 	}
-	g_mutex_unlock(&cache->lock);
+	lock_let_go(&cache->lock);
 	return !hangs || error_set(error, ETIMEDOUT, "%s: its store does not answer", path);
 }
 
 void chain_cache_answered(struct chain_cache *cache, const char *path)
 {
-	g_mutex_lock(&cache->lock);
+	LOCK_GUARD(&cache->lock);
 	g_hash_table_remove(cache->asked, path);
-	g_mutex_unlock(&cache->lock);
 }
 
 static void copy_info(struct image_info *to, const struct image_info *from)
@@ -138,12 +138,11 @@ static bool is_cached(struct chain_cache *cache, const char *path, const struct 
 
 	if (!cache)
 		return false;
-	g_mutex_lock(&cache->lock);
+	LOCK_GUARD(&cache->lock);
 	cached = g_hash_table_lookup(cache->infos, path);
 	current = is_current(cached, st, format);
 	if (current && info)
 		copy_info(info, &cached->info);
-	g_mutex_unlock(&cache->lock);
 	return current;
 }
 
@@ -154,9 +153,8 @@ static void keep_info(struct chain_cache *cache, const char *path, const struct 
 
 	*cached = (struct cached_info){st->st_ctim, st->st_size, st->st_dev, st->st_ino, format, {0}};
 	copy_info(&cached->info, info);
-	g_mutex_lock(&cache->lock);
+	LOCK_GUARD(&cache->lock);
 	g_hash_table_replace(cache->infos, g_strdup(path), cached);
-	g_mutex_unlock(&cache->lock);
 }
 
 /* What is read of a file that is not SETTLED may be gone by now, with no sign of it. */

@@ -11,13 +11,13 @@
 
 void fetches_init(struct fetches *fetches)
 {
-	g_mutex_init(&fetches->lock);
+	lock_init(&fetches->lock, LOCK_RANK_FETCHES);
 	list_init(&fetches->under_way);
 }
 
 void fetches_clear(struct fetches *fetches)
 {
-	g_mutex_clear(&fetches->lock);
+	lock_destroy(&fetches->lock);
 }
 
 static bool overlaps(const struct fetch *fetch, const struct cache_layer *layer, uint64_t block, uint64_t blocks)
@@ -28,6 +28,7 @@ static bool overlaps(const struct fetch *fetch, const struct cache_layer *layer,
 /* Cuts FETCH short of what is under way, or returns who has its first block. */
 static struct fetch *find_overlap_locked(struct fetches *fetches, struct fetch *fetch)
 {
+	lock_assert_mine(&fetches->lock);
 	list_foreach(node, &fetches->under_way)
 	{
 		struct fetch *other = container_of(node, struct fetch, link);
@@ -47,10 +48,10 @@ bool fetch_begin(struct fetches *fetches, struct fetch *fetch)
 
 	list_init(&fetch->waiting);
 	fetch->cancelled = false;
-	g_mutex_lock(&fetches->lock);
+	lock_take(&fetches->lock);
 	other = find_overlap_locked(fetches, fetch);
 	list_append(other ? &other->waiting : &fetches->under_way, &fetch->link);
-	g_mutex_unlock(&fetches->lock);
+	lock_let_go(&fetches->lock);
 	if (other)
 		counter_add(cache_fetches_shared, 1);
 	return !other;
@@ -58,9 +59,8 @@ bool fetch_begin(struct fetches *fetches, struct fetch *fetch)
 
 void fetch_shorten(struct fetches *fetches, struct fetch *fetch, uint64_t blocks)
 {
-	g_mutex_lock(&fetches->lock);
+	LOCK_GUARD(&fetches->lock);
 	fetch->blocks = blocks;
-	g_mutex_unlock(&fetches->lock);
 }
 
 /* What finds no room in the cache at the moment is not worth waiting for. */
@@ -82,7 +82,7 @@ void fetch_end(struct fetches *fetches, struct fetch *fetch, const uint8_t *data
 {
 	struct list *node;
 
-	g_mutex_lock(&fetches->lock);
+	LOCK_GUARD(&fetches->lock);
 	if (data && !fetch->cancelled)
 		publish(fetch, data);
 	list_remove(&fetch->link);
@@ -91,12 +91,11 @@ void fetch_end(struct fetches *fetches, struct fetch *fetch, const uint8_t *data
 
 		loop_post(waiter->loop, &waiter->ended);
 	}
-	g_mutex_unlock(&fetches->lock);
 }
 
 void fetch_cancel(struct fetches *fetches, const struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
-	g_mutex_lock(&fetches->lock);
+	LOCK_GUARD(&fetches->lock);
 	list_foreach(node, &fetches->under_way)
 	{
 		struct fetch *fetch = container_of(node, struct fetch, link);
@@ -104,5 +103,4 @@ void fetch_cancel(struct fetches *fetches, const struct cache_layer *layer, uint
 		if (overlaps(fetch, layer, block, blocks))
 			fetch->cancelled = true;
 	}
-	g_mutex_unlock(&fetches->lock);
 }

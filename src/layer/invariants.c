@@ -21,7 +21,7 @@ static const char *find_breach_of_share(const struct layer *layer)
 static const char *find_breach_of_state(const struct backlog *backlog)
 {
 	bool tried = backlog->state == LAYER_DIRTY || backlog->state == LAYER_RETRYING;
-	bool attached = backlog_is_attached_locked(backlog);
+	bool attached = !list_is_empty(&backlog->link);
 
 	if (!layer_state_is_final(backlog->state) && attached != (backlog->state != LAYER_CLEAN))
 		return "4: it is CLEAN and on the list, or neither";
@@ -56,11 +56,10 @@ const char *layer_find_breach(struct layer *layer)
 
 	if (breach || !layer->pool_cache)
 		return breach;
-	g_mutex_lock(&layer->pool_cache->backlogs.lock);
+	LOCK_GUARD(&layer->pool_cache->backlogs.lock);
 	breach = find_breach_between(layer);
 	if (!breach)
 		breach = find_breach_of_state(&layer->backlog);
-	g_mutex_unlock(&layer->pool_cache->backlogs.lock);
 	return breach;
 }
 

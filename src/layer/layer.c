@@ -17,8 +17,8 @@
 #include "layer/pool_cache.h"
 #include "layer/share.h"
 
-static GMutex table_lock;
-static GCond table_changed; /* a use, or a layer is gone */
+static struct lock table_lock = LOCK_INIT(LOCK_RANK_LAYERS);
+static struct condition table_changed = CONDITION_INIT; /* a use, or a layer is gone */
 static GPtrArray *table;
 
 struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const struct chain_roots *roots)
@@ -29,7 +29,7 @@ struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const s
 	layer->pool_cache = pool_cache;
 	layer->roots = chain_roots_ref(roots);
 	list_init(&layer->overflow_waiters);
-	g_mutex_init(&layer->lock);
+	lock_init(&layer->lock, LOCK_RANK_OVERFLOW);
 	backlog_init(&layer->backlog);
 	return layer;
 }
@@ -41,7 +41,7 @@ void layer_free(struct layer *layer)
 	overflow_free(layer);
 	chain_link_unref(layer->link);
 	chain_roots_unref(layer->roots);
-	g_mutex_clear(&layer->lock);
+	lock_destroy(&layer->lock);
 	g_free(layer->name);
 	g_free(layer);
 }
@@ -83,6 +83,7 @@ bool layer_flush_image(struct layer *layer, GError **error)
 
 static struct layer *find_locked(const struct chain_link *link, const struct pool_cache *pool_cache, bool cached)
 {
+	lock_assert_mine(&table_lock);
 	for (guint i = 0; table && i < table->len; i++) {
 		struct layer *layer = table->pdata[i];
 
@@ -96,14 +97,16 @@ static struct layer *find_locked(const struct chain_link *link, const struct poo
 
 static void set_use_locked(struct layer *layer, enum layer_use use)
 {
+	lock_assert_mine(&table_lock);
 	layer->use = use;
-	g_cond_broadcast(&table_changed);
+	condition_broadcast(&table_changed);
 }
 
 static struct layer *add_locked(const struct chain_link *link, struct pool_cache *pool_cache, bool cached)
 {
 	struct layer *layer = layer_new(link->path, pool_cache, link->roots);
 
+	lock_assert_mine(&table_lock);
 	layer_set_link(layer, link);
 	layer->use = USE_OPENING;
 	layer->wants_share = cached;
@@ -115,13 +118,14 @@ static struct layer *add_locked(const struct chain_link *link, struct pool_cache
 
 static void remove_relock(struct layer *layer)
 {
+	lock_assert_mine(&table_lock);
 	set_use_locked(layer, USE_CLOSING);
-	g_mutex_unlock(&table_lock);
+	lock_let_go(&table_lock);
 	share_close(layer, false); /* a CLEAN one keeps its stamp */
 	(void)layer_close_image(layer);
-	g_mutex_lock(&table_lock);
+	lock_take(&table_lock);
 	g_ptr_array_remove_fast(table, layer);
-	g_cond_broadcast(&table_changed);
+	condition_broadcast(&table_changed);
 	layer_free(layer);
 }
 
@@ -131,18 +135,20 @@ static struct layer *open_relock(const struct chain_link *link, struct pool_cach
 	struct layer *layer = add_locked(link, pool_cache, cached);
 	bool good;
 
-	g_mutex_unlock(&table_lock);
+	lock_assert_mine(&table_lock);
+	lock_let_go(&table_lock);
 	good = layer_open_image(layer, 0, error);
 	if (good && cached)
 		share_open(layer, false);
-	g_mutex_lock(&table_lock);
+	if (good)
+		layer_check(layer);
+	lock_take(&table_lock);
 	if (!good) {
 		remove_relock(layer);
 		return NULL;
 	}
 	layer->users = 1;
 	set_use_locked(layer, USE_OPEN);
-	layer_check(layer);
 	return layer;
 }
 
@@ -151,22 +157,20 @@ struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_c
 	struct layer *layer;
 
 	thread_assert_may_wait();
-	g_mutex_lock(&table_lock);
+	LOCK_GUARD(&table_lock);
 	while ((layer = find_locked(link, pool_cache, cached)) && layer->use != USE_OPEN)
-		g_cond_wait(&table_changed, &table_lock);
+		lock_wait(&table_lock, &table_changed);
 	if (layer)
 		layer->users++;
 	else
 		layer = open_relock(link, pool_cache, cached, error);
-	g_mutex_unlock(&table_lock);
 	return layer;
 }
 
 void layer_put(struct layer *layer)
 {
 	thread_assert_may_wait();
-	g_mutex_lock(&table_lock);
+	LOCK_GUARD(&table_lock);
 	if (--layer->users == 0)
 		remove_relock(layer);
-	g_mutex_unlock(&table_lock);
 }

@@ -10,6 +10,7 @@
 #include "layer/map.h"
 
 #include "core/counters.h"
+#include "core/lock.h"
 
 #define REGION_BLOCKS 256
 /* Regions in a directory, which is allocated whole: 4 GiB of disk. */
@@ -31,11 +32,11 @@ struct stack {
 	unsigned depth;
 	struct layer **layers; /* top first */
 
-	GMutex lock;
+	struct lock lock;
 	GHashTable *directories; /* uint64_t index -> struct directory */
 };
 
-static GMutex stacks_lock;
+static struct lock stacks_lock = LOCK_INIT(LOCK_RANK_STACKS);
 static GPtrArray *stacks;
 
 static void directory_free(void *data)
@@ -50,6 +51,7 @@ static void directory_free(void *data)
 
 static struct stack *find_locked(const struct layer *top, const struct stack *below)
 {
+	lock_assert_mine(&stacks_lock);
 	for (guint i = 0; stacks && i < stacks->len; i++) {
 		struct stack *stack = stacks->pdata[i];
 
@@ -63,6 +65,7 @@ static struct stack *add_locked(struct layer *top, struct stack *below)
 {
 	struct stack *stack = g_new0(struct stack, 1);
 
+	lock_assert_mine(&stacks_lock);
 	stack->top = top;
 	stack->below = below;
 	stack->users = 1;
@@ -71,7 +74,7 @@ static struct stack *add_locked(struct layer *top, struct stack *below)
 	stack->layers[0] = top;
 	for (unsigned i = 1; i < stack->depth; i++)
 		stack->layers[i] = below->layers[i - 1];
-	g_mutex_init(&stack->lock);
+	lock_init(&stack->lock, LOCK_RANK_MAP);
 	stack->directories = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, directory_free);
 	if (!stacks)
 		stacks = g_ptr_array_new();
@@ -82,7 +85,7 @@ static struct stack *add_locked(struct layer *top, struct stack *below)
 static void stack_free(struct stack *stack)
 {
 	g_hash_table_destroy(stack->directories);
-	g_mutex_clear(&stack->lock);
+	lock_destroy(&stack->lock);
 	g_free(stack->layers);
 	g_free(stack);
 }
@@ -93,17 +96,17 @@ static struct stack *get(struct layer *top, struct stack *below)
 {
 	struct stack *stack;
 
-	g_mutex_lock(&stacks_lock);
+	lock_take(&stacks_lock);
 	stack = find_locked(top, below);
 	if (stack) {
 		stack->users++;
-		g_mutex_unlock(&stacks_lock);
+		lock_let_go(&stacks_lock);
 		layer_put(top);
 		stack_put(below);
 		return stack;
 	}
 	stack = add_locked(top, below);
-	g_mutex_unlock(&stacks_lock);
+	lock_let_go(&stacks_lock);
 	return stack;
 }
 
@@ -127,11 +130,10 @@ static bool is_last_use(struct stack *stack)
 {
 	bool last;
 
-	g_mutex_lock(&stacks_lock);
+	LOCK_GUARD(&stacks_lock);
 	last = --stack->users == 0;
 	if (last)
 		g_ptr_array_remove_fast(stacks, stack);
-	g_mutex_unlock(&stacks_lock);
 	return last;
 }
 
@@ -216,6 +218,7 @@ static region *find_region_locked(struct stack *stack, uint64_t number)
 	uint64_t index = number / DIRECTORY_REGIONS;
 	struct directory *directory = g_hash_table_lookup(stack->directories, &index);
 
+	lock_assert_mine(&stack->lock);
 	if (!directory) {
 		directory = g_new0(struct directory, 1);
 		directory->index = index;
@@ -232,7 +235,7 @@ unsigned stack_lookup(struct stack *stack, uint64_t block, uint64_t limit, uint6
 	region *slot;
 
 	limit = MIN(limit, REGION_BLOCKS - in_region);
-	g_mutex_lock(&stack->lock);
+	lock_take(&stack->lock);
 	slot = find_region_locked(stack, block / REGION_BLOCKS);
 	if (!*slot)
 		*slot = compute_region(stack, round_down(block, REGION_BLOCKS));
@@ -246,7 +249,7 @@ unsigned stack_lookup(struct stack *stack, uint64_t block, uint64_t limit, uint6
 		while (length < limit && owners[in_region + length] == layer)
 			length++;
 	}
-	g_mutex_unlock(&stack->lock);
+	lock_let_go(&stack->lock);
 	*run = length;
 	return layer;
 }

@@ -166,9 +166,9 @@ static void make_done(struct loop_work *work)
 	struct list *node;
 
 	list_init(&waiters);
-	g_mutex_lock(&layer->lock);
+	lock_take(&layer->lock);
 	list_splice(&waiters, &layer->overflow_waiters);
-	g_mutex_unlock(&layer->lock);
+	lock_let_go(&layer->lock);
 	while ((node = list_pop(&waiters))) {
 		struct overflow_wait *wait = container_of(node, struct overflow_wait, link);
 
@@ -183,10 +183,10 @@ void overflow_make(struct layer *layer, struct overflow_wait *wait)
 	bool first;
 
 	wait->layer = layer;
-	g_mutex_lock(&layer->lock);
+	lock_take(&layer->lock);
 	first = list_is_empty(&layer->overflow_waiters);
 	list_append(&layer->overflow_waiters, &wait->link);
-	g_mutex_unlock(&layer->lock);
+	lock_let_go(&layer->lock);
 	if (!first)
 		return;
 	wait->work.work = make_work;

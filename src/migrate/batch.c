@@ -45,12 +45,9 @@ static struct image *put_image(struct layer *layer, struct image *image)
 static struct image *exchange_lent(struct layer *layer, struct image *again)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
-	struct image *unused;
 
-	g_mutex_lock(&backlogs->lock);
-	unused = layer->backlog.lent ? put_image(layer, again) : again;
-	g_mutex_unlock(&backlogs->lock);
-	return unused;
+	LOCK_GUARD(&backlogs->lock);
+	return layer->backlog.lent ? put_image(layer, again) : again;
 }
 
 /* The new one takes the other's place behind the gate. Whoever has open_lock may
@@ -59,12 +56,12 @@ static int exchange_image(struct disk *disk, struct image *again)
 {
 	struct image *unused = exchange_lent(disk->leaf, again);
 
-	if (unused == again && g_mutex_trylock(&disk->open_lock)) {
+	if (unused == again && lock_try(&disk->open_lock)) {
 		if (state_try_close(disk)) {
 			unused = put_image(disk->leaf, again);
 			gate_open(&disk->gate);
 		}
-		g_mutex_unlock(&disk->open_lock);
+		lock_let_go(&disk->open_lock);
 	}
 	(void)image_close(unused);
 	return unused == again ? -EAGAIN : 0;
@@ -125,9 +122,8 @@ static void note_bytes(struct layer *layer, uint64_t bytes)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	layer->backlog.batch_bytes = bytes;
-	g_mutex_unlock(&backlogs->lock);
 }
 
 /* NULL: nothing is complete, or it is noted why. */
@@ -172,12 +168,9 @@ static void grow_batches(struct backlog *backlog)
 static bool found_no_room(struct layer *layer)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
-	bool found;
 
-	g_mutex_lock(&backlogs->lock);
-	found = layer->backlog.failures && apply_found_no_room(layer->backlog.error);
-	g_mutex_unlock(&backlogs->lock);
-	return found;
+	LOCK_GUARD(&backlogs->lock);
+	return layer->backlog.failures && apply_found_no_room(layer->backlog.error);
 }
 
 /* Only who has made the disk busy looks at how large its batches are. */

@@ -44,9 +44,9 @@ struct migrator {
 	unsigned queued_count;
 	struct list jobs; /* the others */
 	unsigned hands;
-	unsigned idle;	/* hands without a job; from when they are made */
-	GCond has_jobs; /* or an end */
-	GCond left;	/* a hand is gone */
+	unsigned idle;		   /* hands without a job; from when they are made */
+	struct condition has_jobs; /* or an end */
+	struct condition left;	   /* a hand is gone */
 };
 
 struct job {
@@ -71,7 +71,7 @@ struct load {
 	uint64_t batch_bytes;
 };
 
-static void add_load_locked(struct load *load, struct list *jobs, uint64_t now_ns)
+static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 {
 	list_foreach(node, jobs)
 	{
@@ -92,8 +92,9 @@ static bool takes_job_locked(struct migrator *migrator, struct look *look, enum 
 	struct load load = {.frees_ns = UINT64_MAX};
 	uint64_t bytes = work == WORK_BATCH ? batch_bytes_estimated(look) : 0;
 
-	add_load_locked(&load, &migrator->queued, look->now_ns);
-	add_load_locked(&load, &migrator->jobs, look->now_ns);
+	lock_assert_mine(&migrator->backlogs->lock);
+	add_load(&load, &migrator->queued, look->now_ns);
+	add_load(&load, &migrator->jobs, look->now_ns);
 	if (load.answering >= ANSWERING_MAX)
 		look_again(look, load.frees_ns);
 	return load.answering < ANSWERING_MAX && load.jobs < JOBS_MAX &&
@@ -106,6 +107,7 @@ static void begin_locked(struct migrator *migrator, const struct look *look, str
 	struct job *job = g_new(struct job, 1);
 	struct backlog *backlog = &disk->leaf->backlog;
 
+	lock_assert_mine(&migrator->backlogs->lock);
 	*job = (struct job){.disk = disk_ref(disk), .work = work, .cut = cut, .begun_ns = look->now_ns};
 	backlog->work = work == WORK_BATCH ? BACKLOG_MOVING : BACKLOG_CHANGING;
 	backlog->batch_bytes = work == WORK_BATCH ? batch_bytes_estimated(look) : 0;
@@ -113,16 +115,17 @@ static void begin_locked(struct migrator *migrator, const struct look *look, str
 	list_append(&migrator->backlogs->layers, &backlog->link);
 	list_append(&migrator->queued, &job->link);
 	migrator->queued_count++;
-	g_cond_signal(&migrator->has_jobs);
+	condition_signal(&migrator->has_jobs);
 }
 
 /* The disk is free for the next one. */
 static void release_locked(struct migrator *migrator, struct job *job)
 {
+	lock_assert_mine(&migrator->backlogs->lock);
 	job->disk->leaf->backlog.work = BACKLOG_IDLE;
 	job->disk->leaf->backlog.batch_bytes = 0;
 	job->work = WORK_NONE;
-	g_cond_broadcast(&migrator->backlogs->changed);
+	condition_broadcast(&migrator->backlogs->changed);
 }
 
 static void do_job(const struct job *job)
@@ -141,13 +144,13 @@ static void do_job(const struct job *job)
 /* The last reference to a disk may go with JOB, which closes it: that is a part of it. */
 static void end(struct migrator *migrator, struct job *job)
 {
-	g_mutex_lock(&migrator->backlogs->lock);
+	lock_take(&migrator->backlogs->lock);
 	release_locked(migrator, job);
-	g_mutex_unlock(&migrator->backlogs->lock);
+	lock_let_go(&migrator->backlogs->lock);
 	disk_unref(job->disk);
-	g_mutex_lock(&migrator->backlogs->lock);
+	lock_take(&migrator->backlogs->lock);
 	list_remove(&job->link);
-	g_mutex_unlock(&migrator->backlogs->lock);
+	lock_let_go(&migrator->backlogs->lock);
 	g_free(job);
 	pool_cache_kick(migrator->pool_cache);
 }
@@ -158,6 +161,7 @@ static struct job *take_locked(struct migrator *migrator)
 {
 	struct list *node = migrator->stop ? NULL : list_pop(&migrator->queued);
 
+	lock_assert_mine(&migrator->backlogs->lock);
 	if (!node)
 		return NULL;
 	migrator->queued_count--;
@@ -166,12 +170,13 @@ static struct job *take_locked(struct migrator *migrator)
 }
 
 /* NULL: the hand is to go. */
-static struct job *await_job_locked(struct migrator *migrator)
+static struct job *await_job_relock(struct migrator *migrator)
 {
 	struct job *job;
 
+	lock_assert_mine(&migrator->backlogs->lock);
 	while (!(job = take_locked(migrator)) && !migrator->stop && migrator->idle <= ANSWERING_MAX)
-		g_cond_wait(&migrator->has_jobs, &migrator->backlogs->lock);
+		lock_wait(&migrator->backlogs->lock, &migrator->has_jobs);
 	migrator->idle--;
 	return job;
 }
@@ -179,29 +184,28 @@ static struct job *await_job_locked(struct migrator *migrator)
 static void *hand_main(void *opaque)
 {
 	struct migrator *migrator = opaque;
-	GMutex *lock = &migrator->backlogs->lock;
+	struct lock *lock = &migrator->backlogs->lock;
 	struct job *job;
 
-	g_mutex_lock(lock);
-	while ((job = await_job_locked(migrator))) {
-		g_mutex_unlock(lock);
+	lock_take(lock);
+	while ((job = await_job_relock(migrator))) {
+		lock_let_go(lock);
 		do_job(job);
 		end(migrator, job);
-		g_mutex_lock(lock);
+		lock_take(lock);
 		migrator->idle++;
 	}
 	migrator->hands--;
-	g_cond_broadcast(&migrator->left);
-	g_mutex_unlock(lock);
+	condition_broadcast(&migrator->left);
+	lock_let_go(lock);
 	return NULL;
 }
 
 static void count_hand(struct migrator *migrator, int change)
 {
-	g_mutex_lock(&migrator->backlogs->lock);
+	LOCK_GUARD(&migrator->backlogs->lock);
 	migrator->hands += (unsigned)change;
 	migrator->idle += (unsigned)change;
-	g_mutex_unlock(&migrator->backlogs->lock);
 }
 
 static int add_hand(struct migrator *migrator)
@@ -217,41 +221,33 @@ static int add_hand(struct migrator *migrator)
 
 static bool needs_hand(struct migrator *migrator)
 {
-	bool needs;
-
-	g_mutex_lock(&migrator->backlogs->lock);
-	needs = migrator->queued_count > migrator->idle;
-	g_mutex_unlock(&migrator->backlogs->lock);
-	return needs;
+	LOCK_GUARD(&migrator->backlogs->lock);
+	return migrator->queued_count > migrator->idle;
 }
 
 /* ---- The thread ------------------------------------------------------------ */
 
 static bool is_free(struct migrator *migrator, struct disk *disk)
 {
-	bool is;
-
-	g_mutex_lock(&migrator->backlogs->lock);
-	is = backlog_is_attached_locked(&disk->leaf->backlog) && disk->leaf->backlog.work == BACKLOG_IDLE;
-	g_mutex_unlock(&migrator->backlogs->lock);
-	return is;
+	LOCK_GUARD(&migrator->backlogs->lock);
+	return backlog_is_attached_locked(&disk->leaf->backlog) && disk->leaf->backlog.work == BACKLOG_IDLE;
 }
 
 /* Whoever opens or closes the disk now is not waited for. */
 static void look_at_free(struct migrator *migrator, struct look *look, struct disk *disk)
 {
-	bool open_locked = g_mutex_trylock(&disk->open_lock);
+	bool open_locked = lock_try(&disk->open_lock);
 	enum work work = WORK_NONE;
 	bool cut = false;
 
-	g_mutex_lock(&migrator->backlogs->lock);
+	lock_take(&migrator->backlogs->lock);
 	if (backlog_is_attached_locked(&disk->leaf->backlog))
 		work = policy_choose_locked(look, disk, open_locked, &cut);
 	if (work != WORK_NONE && takes_job_locked(migrator, look, work))
 		begin_locked(migrator, look, disk, work, cut);
-	g_mutex_unlock(&migrator->backlogs->lock);
+	lock_let_go(&migrator->backlogs->lock);
 	if (open_locked)
-		g_mutex_unlock(&disk->open_lock);
+		lock_let_go(&disk->open_lock);
 }
 
 /* Those that requests, or a job, can free meanwhile have a reference; the last one
@@ -260,7 +256,7 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 {
 	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
 
-	g_mutex_lock(&migrator->backlogs->lock);
+	LOCK_GUARD(&migrator->backlogs->lock);
 	look->oldest = UINT64_MAX;
 	list_foreach(node, &migrator->backlogs->layers)
 	{
@@ -275,7 +271,6 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 		if (disk_ref_if_alive(disk))
 			g_ptr_array_add(disks, disk);
 	}
-	g_mutex_unlock(&migrator->backlogs->lock);
 	return disks;
 }
 
@@ -292,12 +287,8 @@ static void look_at_disks(struct migrator *migrator, struct look *look)
 
 static bool is_stopping(struct migrator *migrator)
 {
-	bool stop;
-
-	g_mutex_lock(&migrator->backlogs->lock);
-	stop = migrator->stop;
-	g_mutex_unlock(&migrator->backlogs->lock);
-	return stop;
+	LOCK_GUARD(&migrator->backlogs->lock);
+	return migrator->stop;
 }
 
 static void *thread_main(void *opaque)
@@ -335,8 +326,8 @@ struct migrator *migrator_new(struct pool_cache *pool_cache, GError **error)
 	migrator->backlogs = &pool_cache->backlogs;
 	list_init(&migrator->queued);
 	list_init(&migrator->jobs);
-	g_cond_init(&migrator->has_jobs);
-	g_cond_init(&migrator->left);
+	condition_init(&migrator->has_jobs);
+	condition_init(&migrator->left);
 	result = start(migrator);
 	if (result == 0)
 		return migrator;
@@ -347,18 +338,18 @@ struct migrator *migrator_new(struct pool_cache *pool_cache, GError **error)
 
 static void stop(struct migrator *migrator)
 {
-	g_mutex_lock(&migrator->backlogs->lock);
+	lock_take(&migrator->backlogs->lock);
 	migrator->stop = true;
-	g_cond_broadcast(&migrator->has_jobs);
-	g_mutex_unlock(&migrator->backlogs->lock);
+	condition_broadcast(&migrator->has_jobs);
+	lock_let_go(&migrator->backlogs->lock);
 	if (migrator->started) {
 		cache_kick(migrator->pool_cache->cache);
 		pthread_join(migrator->thread, NULL);
 	}
-	g_mutex_lock(&migrator->backlogs->lock);
+	lock_take(&migrator->backlogs->lock);
 	while (migrator->hands > 0)
-		g_cond_wait(&migrator->left, &migrator->backlogs->lock);
-	g_mutex_unlock(&migrator->backlogs->lock);
+		lock_wait(&migrator->backlogs->lock, &migrator->left);
+	lock_let_go(&migrator->backlogs->lock);
 }
 
 void migrator_free(struct migrator *migrator)
@@ -371,8 +362,8 @@ void migrator_free(struct migrator *migrator)
 	while ((node = list_first(&migrator->queued)))
 		end(migrator, job_of(node));
 	disk_await_disposals();
-	g_cond_clear(&migrator->left);
-	g_cond_clear(&migrator->has_jobs);
+	condition_destroy(&migrator->left);
+	condition_destroy(&migrator->has_jobs);
 	g_free(migrator);
 }
 
@@ -380,7 +371,7 @@ void migrator_look_again(struct pool_cache *pool_cache)
 {
 	struct backlogs *backlogs = &pool_cache->backlogs;
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	list_foreach(node, &backlogs->layers)
 	{
 		struct layer *layer = backlog_layer(node);
@@ -388,6 +379,6 @@ void migrator_look_again(struct pool_cache *pool_cache)
 		backlog_answer_drains_locked(&layer->backlog, -EAGAIN);
 		gate_release(&layer->disk->gate);
 	}
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	cache_wake(pool_cache->cache);
 }

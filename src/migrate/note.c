@@ -28,7 +28,7 @@ void note_failure(struct layer *layer, int error, const char *reason)
 	struct backlog *backlog = &layer->backlog;
 	bool first;
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	first = backlog->failures++ == 0;
 	backlog->retry_at_ns = loop_now_ns() + pause_after(backlog->failures);
 	backlog->error = error;
@@ -39,7 +39,7 @@ void note_failure(struct layer *layer, int error, const char *reason)
 		backlog_set_reason_locked(backlog, reason);
 	if (backlog->failures >= BACKLOG_FAILURES_TOLD)
 		backlog_answer_drains_locked(backlog, error);
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	if (first)
 		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
 	else
@@ -63,7 +63,7 @@ void note_success(struct layer *layer)
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 	unsigned failures;
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	failures = layer->backlog.failures;
 	layer->backlog.failures = 0;
 	if (layer->backlog.state == LAYER_RETRYING)
@@ -74,7 +74,7 @@ void note_success(struct layer *layer)
 		layer->backlog.owned_at_ns = 0;
 		backlog_set_reason_locked(&layer->backlog, "");
 	}
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	layer->image->quiet = false;
 	if (failures)
 		log_warning("%s: takes its changes again, after %u tries", layer->link->path, failures);
@@ -84,9 +84,8 @@ void note_pause(struct layer *layer, uint64_t after_ns)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	layer->backlog.retry_at_ns = MAX(layer->backlog.retry_at_ns, loop_now_ns() + after_ns);
-	g_mutex_unlock(&backlogs->lock);
 }
 
 /* From now on requests that begin are refused; the route follows once the gate can
@@ -97,11 +96,11 @@ void note_end(struct layer *layer, enum layer_state state, const char *reason)
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
 	layer->disk->refusing = true;
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	backlog_set_state_locked(&layer->backlog, state);
 	backlog_set_reason_locked(&layer->backlog, reason);
 	layer->backlog.retry_at_ns = 0;
 	backlog_answer_drains_locked(&layer->backlog, -EIO);
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	log_error("%s", reason);
 }

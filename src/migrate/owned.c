@@ -48,10 +48,10 @@ static bool is_due(struct layer *layer, uint64_t now_ns, unsigned *looks)
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 	uint64_t seen_ns;
 
-	g_mutex_lock(&backlogs->lock);
+	lock_take(&backlogs->lock);
 	seen_ns = layer->backlog.owned_at_ns;
 	*looks = layer->backlog.looks;
-	g_mutex_unlock(&backlogs->lock);
+	lock_let_go(&backlogs->lock);
 	return !layer->image->locked || seen_ns == 0 || now_ns - seen_ns >= GOOD_FOR_NS;
 }
 
@@ -60,10 +60,9 @@ static void note_seen(struct layer *layer, uint64_t now_ns, unsigned looks)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
 
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	if (layer->backlog.looks == looks)
 		layer->backlog.owned_at_ns = now_ns;
-	g_mutex_unlock(&backlogs->lock);
 }
 
 bool owned_check(struct layer *layer)

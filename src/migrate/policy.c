@@ -72,6 +72,7 @@ static bool wants_batch_locked(struct look *look, struct layer *layer, bool *cut
 	struct backlog *backlog = &layer->backlog;
 	struct cache_dirty dirty;
 
+	lock_assert_mine(&look->pool_cache->backlogs.lock);
 	if (backlog->state != LAYER_DIRTY && backlog->state != LAYER_RETRYING)
 		return false;
 	backlog_get_dirty_locked(layer, &dirty);
@@ -93,6 +94,7 @@ static enum work change_of_state_locked(const struct look *look, const struct di
 	bool suspended = look->cache.state == CACHE_SUSPENDED;
 	enum layer_state state = disk->leaf->backlog.state;
 
+	lock_assert_mine(&look->pool_cache->backlogs.lock);
 	if (layer_state_is_final(state))
 		return WORK_END;
 	if (state == LAYER_AWAY && !suspended)
@@ -111,6 +113,7 @@ static enum work choose_state_locked(struct look *look, struct disk *disk)
 	struct cache_dirty dirty;
 	enum work work;
 
+	lock_assert_mine(&look->pool_cache->backlogs.lock);
 	if (!disk->open || disk->route == &route_failed)
 		return WORK_NONE;
 	backlog_get_dirty_locked(disk->leaf, &dirty);
@@ -127,18 +130,16 @@ static enum work choose_state_locked(struct look *look, struct disk *disk)
 enum work policy_choose_state(struct look *look, struct disk *disk)
 {
 	struct backlogs *backlogs = &disk->pool_cache->backlogs;
-	enum work work;
 
-	g_mutex_lock(&backlogs->lock);
-	work = choose_state_locked(look, disk);
-	g_mutex_unlock(&backlogs->lock);
-	return work;
+	LOCK_GUARD(&backlogs->lock);
+	return choose_state_locked(look, disk);
 }
 
 enum work policy_choose_locked(struct look *look, struct disk *disk, bool open_locked, bool *cut)
 {
 	enum work work = open_locked ? choose_state_locked(look, disk) : WORK_NONE;
 
+	lock_assert_mine(&look->pool_cache->backlogs.lock);
 	if (!open_locked)
 		look_again(look, look->now_ns + LOOK_AGAIN_NS);
 	if (work != WORK_NONE)
@@ -151,6 +152,7 @@ void policy_release_locked(struct look *look, struct disk *disk)
 	bool suspended = look->cache.state == CACHE_SUSPENDED;
 	enum layer_state state = disk->leaf->backlog.state;
 
+	lock_assert_mine(&look->pool_cache->backlogs.lock);
 	if (layer_state_is_final(state) || !gate_has_parked(&disk->gate))
 		return;
 	if ((state == LAYER_AWAY) == suspended)

@@ -33,11 +33,10 @@ static void set_away(struct layer *leaf, bool away, const char *reason)
 	struct backlog *backlog = &leaf->backlog;
 	enum layer_state back;
 
-	g_mutex_lock(&backlogs->lock);
+	LOCK_GUARD(&backlogs->lock);
 	back = backlog->failures ? LAYER_RETRYING : LAYER_DIRTY;
 	backlog_set_state_locked(backlog, away ? LAYER_AWAY : back);
 	backlog_set_reason_locked(backlog, reason);
-	g_mutex_unlock(&backlogs->lock);
 }
 
 static void leave_cache(struct look *look, struct disk *disk, GError **error)
@@ -80,7 +79,7 @@ void state_work(struct disk *disk, enum work work)
 {
 	struct look look;
 
-	if (!g_mutex_trylock(&disk->open_lock))
+	if (!lock_try(&disk->open_lock))
 		return;
 	look_refresh(&look, disk->pool_cache);
 	if (policy_choose_state(&look, disk) == work) {
@@ -89,5 +88,5 @@ void state_work(struct disk *disk, enum work work)
 		else
 			work_behind_gate(&look, disk, work);
 	}
-	g_mutex_unlock(&disk->open_lock);
+	lock_let_go(&disk->open_lock);
 }

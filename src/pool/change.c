@@ -283,9 +283,8 @@ static void close_unused(struct disk_pool *pool, const char *name)
 	if (!disk)
 		return;
 	if (disk->open && disk->opens == 0) {
-		g_mutex_lock(&disk->open_lock);
+		LOCK_GUARD(&disk->open_lock);
 		disk_close_unused(disk);
-		g_mutex_unlock(&disk->open_lock);
 	}
 	disk_unref(disk);
 }

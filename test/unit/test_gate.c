@@ -5,13 +5,14 @@
 #include <pthread.h>
 
 #include "core/bytes.h"
+#include "core/loop.h"
 #include "core/thread.h"
 
-#define LONG_US (30 * G_USEC_PER_SEC)
+#define LONG_NS (30 * NS_PER_S)
 
 struct rig {
-	GMutex lock;
-	GCond moved;
+	struct lock lock;
+	struct condition moved;
 	struct gate gate;
 	_Atomic bool ended;
 	unsigned begun;	  /* requests that began anew */
@@ -32,25 +33,25 @@ static void begin(struct list *node)
 	struct request *request = container_of(node, struct request, node);
 
 	request->rig->order[request->rig->begun++] = request->name;
-	g_cond_broadcast(&request->rig->moved);
+	condition_broadcast(&request->rig->moved);
 }
 
 static void closing(struct gate *gate)
 {
 	struct rig *rig = container_of(gate, struct rig, gate);
 
-	g_mutex_lock(&rig->lock); /* nothing is locked */
+	lock_take(&rig->lock); /* nothing is locked */
 	rig->closing++;
 	rig->waits = false;
-	g_cond_broadcast(&rig->moved);
-	g_mutex_unlock(&rig->lock);
+	condition_broadcast(&rig->moved);
+	lock_let_go(&rig->lock);
 }
 
 static void rig_init(struct rig *rig)
 {
 	*rig = (struct rig){0};
-	g_mutex_init(&rig->lock);
-	g_cond_init(&rig->moved);
+	lock_init(&rig->lock, LOCK_RANK_DISK);
+	condition_init(&rig->moved);
 	gate_init(&rig->gate, &rig->lock, &rig->ended, begin, closing);
 }
 
@@ -60,8 +61,8 @@ static void rig_clear(struct rig *rig)
 	g_assert_cmpuint(rig->gate.closings, ==, 0);
 	g_assert_false(gate_has_parked(&rig->gate));
 	gate_clear(&rig->gate);
-	g_cond_clear(&rig->moved);
-	g_mutex_clear(&rig->lock);
+	condition_destroy(&rig->moved);
+	lock_destroy(&rig->lock);
 }
 
 static struct request new_request(struct rig *rig, char name)
@@ -82,12 +83,11 @@ static void leave(struct rig *rig)
 
 static void await_closings(struct rig *rig, unsigned calls)
 {
-	gint64 until = g_get_monotonic_time() + LONG_US;
+	uint64_t until_ns = loop_now_ns() + LONG_NS;
 
-	g_mutex_lock(&rig->lock);
+	LOCK_GUARD(&rig->lock);
 	while (rig->closing < calls)
-		g_assert_true(g_cond_wait_until(&rig->moved, &rig->lock, until));
-	g_mutex_unlock(&rig->lock);
+		g_assert_true(lock_wait_until(&rig->lock, &rig->moved, until_ns));
 }
 
 static void *close_main(void *opaque)
@@ -232,19 +232,17 @@ static void enqueue(void *opaque)
 {
 	struct rig *rig = opaque;
 
-	g_mutex_lock(&rig->lock);
+	LOCK_GUARD(&rig->lock);
 	rig->waits = true;
-	g_mutex_unlock(&rig->lock);
 }
 
 static void wake(void *opaque)
 {
 	struct rig *rig = opaque;
 
-	g_mutex_lock(&rig->lock);
+	LOCK_GUARD(&rig->lock);
 	rig->waits = false;
-	g_cond_broadcast(&rig->moved);
-	g_mutex_unlock(&rig->lock);
+	condition_broadcast(&rig->moved);
 }
 
 static void test_wait_on(void)
@@ -323,9 +321,9 @@ static void test_many(void)
 		g_assert_cmpint(thread_spawn(&workers[i], "worker", THREAD_WAITER, work_main, &rig), ==, 0);
 	for (unsigned i = 0; i < TURNS; i++) {
 		gate_close(&rig.gate);
-		g_mutex_lock(&rig.lock);
+		lock_take(&rig.lock);
 		g_assert_cmpuint(rig.gate.active, ==, 0);
-		g_mutex_unlock(&rig.lock);
+		lock_let_go(&rig.lock);
 		gate_open(&rig.gate);
 	}
 	for (unsigned i = 0; i < WORKERS; i++)

@@ -128,7 +128,9 @@ static void test_breaches_are_seen(void)
 	list_remove(&backlog->link);
 	assert_broken(layer, "4");
 	list_append(&rig.pool_cache.backlogs.layers, &backlog->link);
+	lock_take(&rig.pool_cache.backlogs.lock);
 	backlog_set_reason_locked(backlog, "for a test");
+	lock_let_go(&rig.pool_cache.backlogs.lock);
 	backlog->state = LAYER_FAILED;
 	ASSERT_BREAKS(layer, "8", backlog->work, BACKLOG_MOVING);
 	free_dirty(layer);
@@ -166,26 +168,35 @@ static const bool follows[6][6] = {
 	[LAYER_FAILED] = {false, true, false, false, false, true},
 };
 
+/* Of a layer that is nothing else. */
+static void step(enum layer_state from, enum layer_state to)
+{
+	struct pool_cache pool_cache = {0};
+	struct layer layer = {.pool_cache = &pool_cache, .backlog.state = from};
+
+	backlogs_init(&pool_cache.backlogs);
+	lock_take(&pool_cache.backlogs.lock);
+	backlog_set_state_locked(&layer.backlog, to);
+	lock_let_go(&pool_cache.backlogs.lock);
+	g_assert_cmpint(layer.backlog.state, ==, to);
+	backlogs_clear(&pool_cache.backlogs);
+}
+
 static void test_states_that_follow(void)
 {
 	for (enum layer_state from = LAYER_CLEAN; from <= LAYER_FAILED; from++)
 		for (enum layer_state to = LAYER_CLEAN; to <= LAYER_FAILED; to++)
-			if (follows[from][to]) {
-				struct backlog backlog = {.state = from};
-
-				backlog_set_state_locked(&backlog, to);
-				g_assert_cmpint(backlog.state, ==, to);
-			}
+			if (follows[from][to])
+				step(from, to);
 }
 
 /* One subprocess each: the first wrong step ends it. */
 static void test_state_that_does_not_follow(const void *data)
 {
 	unsigned pair = GPOINTER_TO_UINT(data);
-	struct backlog backlog = {.state = pair / 6};
 
 	if (g_test_subprocess()) {
-		backlog_set_state_locked(&backlog, pair % 6);
+		step(pair / 6, pair % 6);
 		return;
 	}
 	g_test_trap_subprocess(NULL, 0, 0);

@@ -92,12 +92,11 @@ static void test_a_wait_ends(void)
 {
 	uint64_t until_ns = loop_now_ns() + 20 * NS_PER_MS;
 
-	lock_take(&plain);
+	LOCK_GUARD(&plain);
 	while (lock_wait_until(&plain, &changed, until_ns))
 		;
 	g_assert_cmpuint(loop_now_ns(), >=, until_ns);
 	g_assert_false(lock_wait_until(&plain, &changed, 0));
-	lock_let_go(&plain);
 }
 
 /* ---- The order --------------------------------------------------------------- */
@@ -126,21 +125,18 @@ static void test_in_order(void)
 /* It does not wait, so that it cannot be part of a circle. */
 static void test_a_try_is_free(void)
 {
-	lock_take(&cache_lock);
+	LOCK_GUARD(&cache_lock);
 	g_assert_true(lock_try(&leaf_lock));
 	g_assert_true(lock_is_mine(&leaf_lock));
 	lock_let_go(&leaf_lock);
-	lock_let_go(&cache_lock);
 }
 
 /* Across I/O, and across waits. */
 static void test_a_long_one_is_held_while_another_waits(void)
 {
-	lock_take(&open_lock);
-	lock_take(&cache_lock);
+	LOCK_GUARD(&open_lock);
+	LOCK_GUARD(&cache_lock);
 	g_assert_false(lock_wait_until(&cache_lock, &changed, 0));
-	lock_let_go(&cache_lock);
-	lock_let_go(&open_lock);
 }
 
 static void take_in_wrong_order(void)

@@ -36,17 +36,14 @@ static void granted(struct range *range)
 enum step phase_lock(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
-	bool taken;
 
 	if (io->stage++)
 		return STEP_NEXT; /* granted after a wait */
 	range_init(&io->range, granted);
 	io->range.first = io->first_block;
 	io->range.blocks = io->blocks;
-	g_mutex_lock(&disk->lock);
-	taken = range_lock_take(&disk->ranges, &io->range);
-	g_mutex_unlock(&disk->lock);
-	return taken ? STEP_NEXT : STEP_WAIT;
+	LOCK_GUARD(&disk->lock);
+	return range_lock_take(&disk->ranges, &io->range) ? STEP_NEXT : STEP_WAIT;
 }
 
 enum step phase_write(struct disk_io *io)

@@ -92,12 +92,11 @@ static void release(struct disk_io *io, bool park)
 	if (io->bounce)
 		context_put_bounce(io->context, io->bounce);
 	io->bounce = NULL;
-	g_mutex_lock(&disk->lock);
+	LOCK_GUARD(&disk->lock);
 	if (range_is_taken(&io->range))
 		range_unlock(&disk->ranges, &io->range);
 	if (!park)
 		gate_leave_locked(&disk->gate);
-	g_mutex_unlock(&disk->lock);
 }
 
 static void count_finished(const struct disk_io *io, int64_t result)

@@ -66,9 +66,8 @@ static bool is_long_run(const struct disk_io *io)
 	struct disk *disk = io->disk;
 	uint64_t bytes;
 
-	g_mutex_lock(&disk->lock);
+	LOCK_GUARD(&disk->lock);
 	bytes = streams_note(&disk->streams, io->offset, io->length);
-	g_mutex_unlock(&disk->lock);
 	return bytes > disk->pool_cache->read_run_bypass;
 }
 
