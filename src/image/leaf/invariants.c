@@ -108,8 +108,10 @@ const char *leaf_find_breach_locked(struct leaf *leaf)
 
 void leaf_check_locked(struct leaf *leaf)
 {
-	const char *breach = leaf_find_breach_locked(leaf);
+	const char *breach;
 
+	leaf_assert_locked(leaf);
+	breach = leaf_find_breach_locked(leaf);
 	if (breach)
 		g_error("%s: invariant %s", leaf->image.path, breach);
 }
