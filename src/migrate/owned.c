@@ -77,7 +77,7 @@ bool owned_check(struct layer *layer)
 		return true;
 	result = claim_check(layer, &stands);
 	if (result < 0) {
-		note_failure(layer, result, "its owner record cannot be read");
+		note_errno(layer, result, "its owner record cannot be read");
 		return false;
 	}
 	if (stands) {
