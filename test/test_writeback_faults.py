@@ -264,6 +264,33 @@ def test_cache_failing_and_back(writeback, web1, work, gate, rng, point):
     assert_same(converted(web1, work), expected, "the image alone")
 
 
+@pytest.mark.parametrize("mode", ["direct", "persistent"])
+def test_mode_of_a_disk_that_has_left_the_cache(writeback, web1, work, gate, rng, mode):
+    """It does not go back to writeback when the cache works."""
+    expected = bytearray(BLOCKS * BLOCK)
+    with writeback(env=faults("aio.write/leaf.cache:EIO", gate=gate.path)) as live:
+        with opened(live.file("web1.img")) as fd:
+            write_random(fd, expected, rng, 8)
+            gate.open()
+            write_random(fd, expected, rng, 8)
+            wait_until(lambda: lines_with(live, "goes on without the cache"), "the disk to leave the cache")
+            leafctl("mode", live.file("web1.img"), mode)
+            assert state_of(live)["state"] == ("active" if mode == "direct" else "degraded")
+            write_random(fd, expected, rng, 8)
+            gate.close()
+            wait_until(lambda: lines_with(live, "leaf.cache works again"), "the cache to work")
+            wait_state(live, "active")
+            write_random(fd, expected, rng, 8)
+            leafctl("drain", live.path)
+            assert not lines_with(live, "uses the cache again")
+            assert record_of(os.path.dirname(web1))["mode"] == mode
+            leafctl("mode", live.file("web1.img"), "writeback")
+            write_random(fd, expected, rng, 8)
+            assert_same(read_file(live.file("web1.img"), len(expected)), expected, "in writeback again")
+    check_clean(web1)
+    assert_same(converted(web1, work), expected, "the image alone")
+
+
 def test_a_reason_is_said_once(writeback, web1, gate, rng):
     """The disk would leave the cache, and its record cannot be written."""
     expected = bytearray(BLOCKS * BLOCK)
@@ -858,6 +885,8 @@ def test_a_record_that_cannot_be_read_for_a_moment(held, web1, work, gate, rng):
         assert refused.returncode == 1 and "Input/output error" in refused.stderr, refused.stderr
         state = state_of(live)
         assert state["state"] != "failed" and "record cannot be read" in state["reason"], state
+        said, = lines_with(live, "record cannot be read")
+        assert os.path.basename(web1) in said and os.strerror(errno.EIO) in said, said
         write_random(fd, expected, rng, 8)
         assert_same(read_file(live.file("web1.img"), len(expected)), expected, "meanwhile")
         gate.close()

@@ -120,6 +120,8 @@ bool route_change(struct disk *disk, GError **error)
 		return route_enter_writeback(disk, error);
 	if (!layer_flush_image(disk->leaf, error) || (written && !claim(disk, disk->mode, error)))
 		return false;
+	/* One that is AWAY does not go back to the cache. */
+	(void)backlog_detach(disk->leaf);
 	share_close(disk->leaf, true);
 	open_mirror(disk, written);
 	return true;
