@@ -15,7 +15,7 @@ import pytest
 
 from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, Mount, MountError,
                      control_values, converted, discard, expect_errno, fallocate, leafctl, make_image, make_raw, opened,
-                     read_file, run, state_of, stats, wait_until, write_all, zero_range)
+                     program, read_file, run, state_of, stats, wait_until, write_all, zero_range)
 
 SLOW_MS = 5
 RUNTIMES = {"asan": "libasan.so", "tsan": "libtsan.so", "ubsan": "libubsan.so"}
@@ -237,6 +237,71 @@ def test_a_base_that_hangs_holds_up_no_open_of_another_chain(pool, mount, store,
     for thread in hanging:
         thread.join(60)
         assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def hanging_open(live, store, hangs):
+    """web1.img is being opened, which waits for the file HANGS."""
+    thread = threading.Thread(target=read_file, args=[live.file("web1.img"), BLOCK])
+    store.gate.open()
+    thread.start()
+    try:
+        wait_until(lambda: os.path.exists(store.log) and store.calls_on(hangs), "an open to hang")
+        yield
+        assert thread.is_alive()
+    finally:
+        store.gate.close()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def told_by(*command):
+    """By a thread of its own: a process whose read is not answered cannot be killed."""
+    text = []
+    thread = threading.Thread(target=lambda: text.append(run(*command, timeout=None).stdout), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert text, f"{command} hangs"
+    return text[0]
+
+
+def read_control(live, *names):
+    return told_by("cat", live.control(*names))
+
+
+@pytest.mark.parametrize("mode", ["persistent", "writeback"])
+def test_the_state_while_an_open_hangs(pool, work, mount, store, mode):
+    """Of the disk, and what the mount tells of all."""
+    base = make_raw(os.path.join(pool, "base.raw"), bytes(MIB))
+    make_image(os.path.join(pool, "web1.leaf"), parent=base)
+    make_image(os.path.join(pool, "web2.leaf"), "1M")
+    live = mount(f"mode={mode}", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
+                 env={**store.env, "SLOW_HANG": "base.raw"})
+    live.names()
+    with hanging_open(live, store, "base.raw"):
+        assert read_control(live, "disks", "web1.img", "state").startswith("state: active\n")
+        assert read_control(live, "disks", "web1.img", "mode") == f"{mode}\n"
+        for name in ("stats", "metrics", "drain"):
+            assert read_control(live, name)
+        assert "web1.img" in told_by(program("leafctl"), "status", live.path)
+
+
+def test_what_is_dirty_beside_a_closed_disk_that_hangs(pool, work, mount, store):
+    for name in ("web1", "web2"):
+        make_image(os.path.join(pool, f"{name}.leaf"), "1M")
+    live = mount("mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M", "migrate_idle_ms=60000",
+                 env={**store.env, "SLOW_HANG": "web1.leaf"})
+    live.names()
+    with opened(live.file("web2.img")) as fd:
+        write_all(fd, b"b" * BLOCK, 0)
+        os.fsync(fd)
+        store.gate.open()
+        try:
+            assert f'"dirty_bytes": {BLOCK}\n' in read_control(live, "stats")
+            assert "dirty_bytes: 0\n" in read_control(live, "disks", "web1.img", "state")
+            assert "web1.img" in told_by(program("leafctl"), "status", live.path)
+        finally:
+            store.gate.close()
 
 
 def test_one_disk_hangs(pool, mount, store):

@@ -61,6 +61,7 @@ struct disk {
 	struct lock lock;
 	struct disk_attributes seen; /* under `lock`; all but the size */
 	bool has_seen;
+	struct disk_status *told; /* under `lock`: what was last found out; NULL: nobody has asked */
 	_Atomic unsigned lookers; /* at the image's attributes, now */
 	struct lane *lanes;	  /* by a context's index; NULL: it was never open */
 	struct gate gate;

@@ -1,5 +1,6 @@
 /* A layer's share in the cache: what of it is kept there, and how it is opened and
- * closed. All of it blocks; by who may change the layer. */
+ * closed. All of it blocks, and is called by who may change the layer, but for what
+ * says otherwise. */
 #ifndef LEAFDISK_LAYER_SHARE_H
 #define LEAFDISK_LAYER_SHARE_H
 
@@ -27,5 +28,7 @@ bool share_is_dirty(struct layer *layer);
 uint64_t share_left(const struct layer *layer);
 /* The same of an image that is not open. POOL_CACHE may be NULL. */
 uint64_t share_left_of_link(const struct chain_link *link, struct pool_cache *pool_cache);
+/* And of what LINK was when it was found: nothing is read. Does not block; any thread. */
+uint64_t share_left_as_found(const struct chain_link *link, struct pool_cache *pool_cache);
 
 #endif

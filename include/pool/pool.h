@@ -50,6 +50,9 @@ const char *disk_pool_path(const struct disk_pool *pool); /* absolute */
  * or what kept the pool from telling. Blocks on the pool's store, but not on what
  * others do there. */
 struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name, GError **error);
+/* The disk that was shown as NAME when somebody looked last, with a reference; NULL:
+ * none. Does not block. */
+struct disk *disk_pool_find(struct disk_pool *pool, const char *name);
 /* Whether it is what the pool has under its name now. Does not block. */
 bool disk_pool_shows(struct disk_pool *pool, const struct disk *disk);
 

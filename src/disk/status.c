@@ -19,7 +19,9 @@ static void set_degraded(struct disk_status *status, const char *reason, struct 
 /* An earlier mount's changes, of an image that could not be opened for them. */
 static void set_left(struct disk *disk, struct disk_status *status)
 {
-	status->dirty_bytes = disk_left_in_cache(disk) << BLOCK_SHIFT;
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	status->dirty_bytes = share_left_as_found(links->pdata[0], disk->pool_cache) << BLOCK_SHIFT;
 	if (status->dirty_bytes > 0)
 		set_degraded(status,
 			     "the cache has changes of it that go to the pool when it can be opened for writing",
@@ -44,17 +46,13 @@ static bool tell_trouble(struct image *image, struct disk_status *status)
 	return true;
 }
 
-/* The store of one of its images hangs, or fails, and nothing else is the matter. */
-static void add_trouble(struct disk *disk, struct disk_status *status)
+/* The store of one of its images hangs, or fails. */
+static void tell_images(struct disk *disk, struct disk_status *status)
 {
-	bool told;
+	bool told = tell_trouble(disk->leaf->image, status) || tell_trouble(disk->leaf->overflow, status);
 
-	if (strcmp(status->state, "active") != 0 || !disk->open || !lock_try(&disk->open_lock))
-		return;
-	told = !disk->open || tell_trouble(disk->leaf->image, status) || tell_trouble(disk->leaf->overflow, status);
 	for (unsigned layer = 0; !told && layer < stack_depth(disk->stack); layer++)
 		told = tell_trouble(stack_layer(disk->stack, layer)->image, status);
-	lock_let_go(&disk->open_lock);
 }
 
 /* False: what is dirty of it is not the migrator's. */
@@ -80,21 +78,10 @@ static bool tell_backlog(struct disk *disk, struct disk_status *status)
 	return true;
 }
 
-static void get_status(struct disk *disk, struct disk_status *status)
+static void tell_share(struct disk *disk, struct disk_status *status)
 {
 	struct cache_layer_status layer;
-	struct cache_status cache;
 
-	if (!disk->pool_cache)
-		return;
-	cache_get_status(disk->pool_cache->cache, &cache);
-	if (cache.state == CACHE_SUSPENDED && disk->mode != DISK_MODE_DIRECT)
-		set_degraded(status, cache.reason, cache.since);
-	if (tell_backlog(disk, status))
-		return;
-	LOCK_GUARD(&disk->open_lock);
-	if (!disk->open && cache.dirty_blocks > 0)
-		set_left(disk, status);
 	if (disk->leaf->cached) {
 		cache_layer_get_status(disk->leaf->cached, &layer);
 		status->since = layer.since;
@@ -108,11 +95,64 @@ static void get_status(struct disk *disk, struct disk_status *status)
 	}
 }
 
+/* False: what the cache has of the disk is still to be told. */
+static bool tell_cache(struct disk *disk, struct disk_status *status)
+{
+	struct cache_status cache;
+
+	if (!disk->pool_cache)
+		return true;
+	cache_get_status(disk->pool_cache->cache, &cache);
+	if (cache.state == CACHE_SUSPENDED && disk->mode != DISK_MODE_DIRECT)
+		set_degraded(status, cache.reason, cache.since);
+	if (tell_backlog(disk, status))
+		return true;
+	if (!disk->open && cache.dirty_blocks > 0)
+		set_left(disk, status);
+	return false;
+}
+
+static bool is_active(const struct disk_status *status)
+{
+	return strcmp(status->state, "active") == 0;
+}
+
+static void remember(struct disk *disk, const struct disk_status *status)
+{
+	LOCK_GUARD(&disk->lock);
+	if (!disk->told)
+		disk->told = g_new(struct disk_status, 1);
+	*disk->told = *status;
+}
+
+/* Who opens, closes or changes the disk may do so for as long as a store does not
+ * answer: it is as it was. */
+static void recall(struct disk *disk, struct disk_status *status)
+{
+	LOCK_GUARD(&disk->lock);
+	if (!disk->told || !is_active(status))
+		return;
+	status->state = disk->told->state;
+	status->since = disk->told->since;
+	g_strlcpy(status->reason, disk->told->reason, sizeof(status->reason));
+}
+
 void disk_get_status(struct disk *disk, struct disk_status *status)
 {
+	bool told;
+
 	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
-	get_status(disk, status);
-	add_trouble(disk, status);
+	told = tell_cache(disk, status);
+	if (!lock_try(&disk->open_lock)) {
+		recall(disk, status);
+		return;
+	}
+	if (!told)
+		tell_share(disk, status);
+	if (disk->open && is_active(status))
+		tell_images(disk, status);
+	lock_let_go(&disk->open_lock);
+	remember(disk, status);
 }
 
 uint64_t disk_left_in_cache(struct disk *disk)

@@ -34,6 +34,15 @@ int shown_find(struct session *session, const char *name, struct node **node)
 	return *node ? 0 : -ESTALE;
 }
 
+int shown_find_known(struct session *session, const char *name, struct node **node)
+{
+	struct disk *disk = disk_pool_find(session->pool, name);
+
+	*node = disk ? shown_pin(session, disk) : NULL;
+	disk_unref(disk);
+	return *node ? 0 : shown_find(session, name, node);
+}
+
 void shown_list(struct session *session, void (*each)(void *opaque, const struct disk *disk, uint64_t ino),
 		void *opaque)
 {

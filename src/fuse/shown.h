@@ -8,6 +8,8 @@
 
 /* The disk shown as NAME: *NODE is its node, pinned. 0 or -errno. */
 int shown_find(struct session *session, const char *name, struct node **node);
+/* The same; whether the file of a disk that is known is there is not asked. */
+int shown_find_known(struct session *session, const char *name, struct node **node);
 /* The node of DISK, pinned; NULL: the pool does not show it (any more). */
 struct node *shown_pin(struct session *session, struct disk *disk);
 

@@ -77,27 +77,40 @@ bool share_is_dirty(struct layer *layer)
 	return dirty.oldest_ns != 0 || share_left(layer) > 0;
 }
 
+/* Blocks and zero ranges. */
+static uint64_t dirty_of(struct pool_cache *pool_cache, const uint8_t identity[CACHE_ID_BYTES])
+{
+	struct cache_layer_found found;
+
+	(void)cache_layer_find(pool_cache->cache, identity, &found);
+	return found.dirty_blocks;
+}
+
 uint64_t share_left(const struct layer *layer)
 {
 	uint8_t identity[CACHE_ID_BYTES];
-	struct cache_layer_found found = {0};
 
-	if (layer->pool_cache && !layer->cached) {
-		layer_identity_of(layer->link, layer->image, identity);
-		(void)cache_layer_find(layer->pool_cache->cache, identity, &found);
-	}
-	return found.dirty_blocks;
+	if (!layer->pool_cache || layer->cached)
+		return 0;
+	layer_identity_of(layer->link, layer->image, identity);
+	return dirty_of(layer->pool_cache, identity);
 }
 
 uint64_t share_left_of_link(const struct chain_link *link, struct pool_cache *pool_cache)
 {
-	struct cache_layer_found found = {0};
 	struct cache_layer_key key;
 
 	if (!pool_cache)
 		return 0;
 	if (!layer_key_of(link, NULL, &key))
 		layer_identity_of(link, NULL, key.identity);
-	(void)cache_layer_find(pool_cache->cache, key.identity, &found);
-	return found.dirty_blocks;
+	return dirty_of(pool_cache, key.identity);
+}
+
+uint64_t share_left_as_found(const struct chain_link *link, struct pool_cache *pool_cache)
+{
+	uint8_t identity[CACHE_ID_BYTES];
+
+	layer_identity_of(link, NULL, identity);
+	return dirty_of(pool_cache, identity);
 }

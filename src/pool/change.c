@@ -58,7 +58,7 @@ static struct disk *show_created(struct disk_pool *pool, const char *name, const
 
 	if (result)
 		pool_show_locked(pool, result);
-	disk = result ? pool_find(pool, name) : NULL;
+	disk = result ? disk_pool_find(pool, name) : NULL;
 	if (disk)
 		return disk;
 	(void)unlinkat(pool_place(pool)->fd, name_in_pool(path), 0);
@@ -278,7 +278,7 @@ static bool plan_locked(struct disk_pool *pool, const char *name, const char *ne
  * be in the way. */
 static void close_unused(struct disk_pool *pool, const char *name)
 {
-	struct disk *disk = name ? pool_find(pool, name) : NULL;
+	struct disk *disk = name ? disk_pool_find(pool, name) : NULL;
 
 	if (!disk)
 		return;
@@ -397,7 +397,7 @@ struct disk *disk_pool_change_show(struct disk_pool_change *change)
 {
 	if (change->result)
 		pool_show_locked(change->pool, g_steal_pointer(&change->result));
-	return change->new_name ? pool_find(change->pool, change->new_name) : NULL;
+	return change->new_name ? disk_pool_find(change->pool, change->new_name) : NULL;
 }
 
 bool disk_pool_change_end(struct disk_pool_change *change, GError **error)

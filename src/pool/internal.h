@@ -47,9 +47,6 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 /* drain.c: what an earlier mount left in the cache begins to be written back. */
 void disk_pool_resume(struct disk_pool *pool);
 
-/* What is shown as NAME, with a reference; NULL: nothing. Does not block. */
-struct disk *pool_find(struct disk_pool *pool, const char *name);
-
 /* `scanning` is held for these. */
 
 /* The whole directory, whatever its time says. */

@@ -159,7 +159,7 @@ static bool look_if_due(struct disk_pool *pool, GError **error)
 
 /* ---- What is shown ------------------------------------------------------------ */
 
-struct disk *pool_find(struct disk_pool *pool, const char *name)
+struct disk *disk_pool_find(struct disk_pool *pool, const char *name)
 {
 	struct disk *disk;
 
@@ -183,7 +183,7 @@ static bool is_there(struct disk *disk)
 
 static struct disk *find_if_there(struct disk_pool *pool, const char *name)
 {
-	struct disk *disk = pool_find(pool, name);
+	struct disk *disk = disk_pool_find(pool, name);
 
 	if (!disk || is_there(disk))
 		return disk;

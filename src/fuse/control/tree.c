@@ -146,10 +146,11 @@ bool control_is_writable(uint64_t ino)
 	return row_of(ino) < CONTROL_ENTRY_COUNT && table[row_of(ino)].write;
 }
 
+/* How a disk is can be read while its store does not answer. */
 static int find_disk(struct session *session, const char *name, uint64_t *ino)
 {
 	struct node *node;
-	int result = shown_find(session, name, &node);
+	int result = shown_find_known(session, name, &node);
 
 	if (result == 0)
 		*ino = ino_of(node_ino(node), CONTROL_DISK);
