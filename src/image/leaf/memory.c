@@ -29,7 +29,7 @@ bool leaf_memory_ask(struct leaf_report *report, uint64_t bytes)
 
 void *leaf_memory_ask_new(struct leaf_report *report, uint64_t bytes)
 {
-	void *memory = leaf_memory_new(report->path, bytes);
+	void *memory = leaf_memory_is_there(report->path, bytes) ? g_try_malloc(bytes) : NULL;
 
 	if (!memory)
 		leaf_report_no_memory(report);

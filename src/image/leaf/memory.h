@@ -12,6 +12,7 @@ bool leaf_memory_is_there(const char *path, uint64_t bytes);
 void *leaf_memory_new(const char *path, uint64_t bytes);
 /* The same, but where there are none the load is given up with a sentence. */
 bool leaf_memory_ask(struct leaf_report *report, uint64_t bytes);
+/* And without zeros: to be read into, a megabyte at each open of an image. */
 void *leaf_memory_ask_new(struct leaf_report *report, uint64_t bytes);
 /* For a table of SLOTS, with a chunk in each. */
 bool leaf_memory_ask_slots(struct leaf *leaf, uint64_t slots, struct leaf_report *report);
