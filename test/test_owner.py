@@ -1,6 +1,7 @@
 """Ownership of writable disks: who may write an image, and who is told what."""
 import errno
 import fcntl
+import functools
 import os
 import re
 import socket
@@ -10,8 +11,8 @@ import time
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Loop, check_clean, expect_errno, faults, file_bytes, leafctl, make_image,
-                     make_raw, opened, read_all, run, wait_until, write_all)
+from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, expect_errno, faults, file_bytes, leafctl,
+                     make_image, make_raw, opened, read_all, run, state_of, wait_until, write_all)
 
 NO_ID = "0" * 32
 OTHER_ID = "0123456789abcdef" * 2
@@ -606,3 +607,48 @@ def test_a_block_device(mount, pool, work):
             assert f"leafctl unlock {pool} blk.img@device" in refusal(live, "blk.img")
             leafctl("unlock", pool, "blk.img@device")
             use(live, "blk.img")
+
+
+# ---- The order of a clean end ------------------------------------------------
+
+@pytest.fixture
+def written_back(mount, pool, work):
+    """A raw disk in writeback mode, whose migration follows at once."""
+    make_raw(os.path.join(pool, "web1.raw"), bytes(4 * BLOCK))
+    cache = os.path.join(work, "leaf.cache")
+    return functools.partial(mount, f"cache={cache}", "mode=writeback", "cache_size=16M", "migrate_idle_ms=1")
+
+
+def test_what_is_said_to_be_whole_is_not_written_again(written_back, pool):
+    """As soon as the record is clean the cache knows it too, whatever happens then."""
+    path = os.path.join(pool, "web1.raw")
+    for value in (b"a", b"c", b"e"):
+        live = written_back()
+        use(live, data=value * BLOCK)
+        wait_released(pool, "web1.raw")
+        live.kill9()
+        assert file_bytes(path)[:BLOCK] == value * BLOCK
+        with opened(path) as fd:  # by hand: the record says that nobody has newer
+            write_all(fd, b"x" * BLOCK, 0)
+            os.fsync(fd)
+        with written_back() as live:
+            assert file_bytes(live.file("web1.img"))[:BLOCK] == b"x" * BLOCK
+
+
+def test_a_cache_that_cannot_say_so_keeps_the_disk(written_back, pool, work):
+    """What it has is in the pool, but a crash would show it again: nobody else is let in."""
+    gate = Gate(work, "gate")
+    live = written_back(env=faults("aio.datasync/leaf.cache:EIO", "aio.write/leaf.cache:EIO", gate=gate.path))
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"a" * BLOCK, 0)
+        os.fsync(fd)
+        wait_until(lambda: state_of(live)["dirty_bytes"] == "0", "it to be in the pool")
+        gate.open()
+    wait_until(lambda: "stays owned by this cache" in live.messages(), "the last close")
+    assert record_of(pool, "web1.raw")["clean"] == "false"
+    gate.close()
+    live.stop()
+    with written_back() as live:
+        assert file_bytes(live.file("web1.img"))[:BLOCK] == b"a" * BLOCK
+        use(live)
+    assert record_of(pool, "web1.raw")["clean"] == "true"

@@ -46,6 +46,10 @@ struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *na
  * the next open. NULL is allowed. */
 void cache_layer_close(struct cache_layer *layer, uint64_t stamp);
 
+/* What the image has is clean, durably in the log: a crash from now on brings none of
+ * it back. 0, or -errno: that cannot be recorded now. */
+int cache_layer_settle(struct cache_layer *layer);
+
 /* Gives up all that the cache has of LAYER, dirty blocks too, as degrading does:
  * its image is written by others from now on. */
 void cache_layer_abandon(struct cache_layer *layer, const char *reason);

@@ -17,6 +17,9 @@ bool share_open_pinned(struct layer *layer, GError **error);
 /* GOOD: the image has all that was acknowledged. What is cached is good at the next
  * open then, where the image can show that nobody has changed it. */
 void share_close(struct layer *layer, bool good);
+/* Before others are told that the image has all: the log knows that too, durably. False:
+ * it does not. */
+bool share_settle(struct layer *layer);
 /* The cache gives up all that it has of LAYER, for REASON. */
 void share_abandon(struct layer *layer, const char *reason);
 /* What is dirty is nobody's to write back, and stays in the log. */

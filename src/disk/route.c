@@ -153,7 +153,8 @@ void route_fail(struct disk *disk, bool lost)
 }
 
 /* With dirty blocks left, also where their claim went wrong halfway, the record
- * stays unclean, and the layer keeps what it has. */
+ * stays unclean, and the layer keeps what it has. The order of a clean end: the image
+ * is durable, then the log knows that, then the record says so. */
 void route_close(struct disk *disk)
 {
 	bool lost = backlog_detach(disk->leaf) == LAYER_LOST, good;
@@ -161,7 +162,7 @@ void route_close(struct disk *disk)
 	if (disk->refusing)
 		route_fail(disk, lost);
 	good = disk->route != &route_failed && !share_is_dirty(disk->leaf) && layer_flush_image(disk->leaf, NULL);
-	if (good)
+	if (good && share_settle(disk->leaf))
 		claim_release(disk->leaf);
 	share_close(disk->leaf, good);
 }

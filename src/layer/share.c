@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "layer/key.h"
 #include "layer/pool_cache.h"
 
@@ -54,6 +55,17 @@ void share_close(struct layer *layer, bool good)
 		good = !layer->image->unstamped && layer_key_of(layer->link, layer->image, &key);
 	cache_layer_close(layer->cached, good ? key.stamp : 0);
 	set_share(layer, SHARE_NONE, NULL);
+}
+
+bool share_settle(struct layer *layer)
+{
+	int result = layer->share == SHARE_DIRTY ? cache_layer_settle(layer->cached) : 0;
+
+	if (result < 0)
+		log_warning(
+			"%s: the cache cannot record that the pool has all of it (%s): it stays owned by this cache",
+			layer->name, g_strerror(-result));
+	return result == 0;
 }
 
 void share_abandon(struct layer *layer, const char *reason)

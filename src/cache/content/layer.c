@@ -431,6 +431,19 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 	close_locked(layer, stamp);
 }
 
+int cache_layer_settle(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+
+	LOCK_GUARD(&cache->lock);
+	cache_dirty_pay_locked(cache);
+	if (cache->state != CACHE_ACTIVE)
+		return cache->failure < 0 ? cache->failure : -EIO;
+	if (layer->epochs && layer->epochs->owes_migrated)
+		return -ENOSPC;
+	return log_wait_durable_relock(cache, log_flush_locked(cache));
+}
+
 void cache_layer_abandon(struct cache_layer *layer, const char *reason)
 {
 	LOCK_GUARD(&layer->cache->lock);
