@@ -172,3 +172,41 @@ def test_the_order_of_locks_is_described():
     assert [name for name, _ in described] == [rank.lower() for rank, _ in ranks]
     for (rank, length), (_, text) in zip(ranks, described):
         assert ("across I/O" in text) == (length == "LONG"), rank
+
+
+FUNCTIONS_MAX = 15
+# Headers with more, and why that is one thing.
+MANY_FUNCTIONS = {
+    "include/core/lock.h": "locks and conditions, and six functions of the tests' build",
+    "include/disk/disk.h": "a disk as front ends see it: they need no other header of it",
+    "include/image/image.h": "one function for each operation of an image",
+    "include/layer/chain.h": "links, and the headers that were read to find them",
+    "include/pool/pool.h": "a pool as front ends see it; what changes one is in pool/change.h",
+    "src/aio/call.h": "what the files of one queue call of each other",
+    "src/cache/format/format.h": "one function for each question to a block of the log",
+    "src/cache/index/epochs.h": "one list and what is asked of it",
+    "src/cache/index/index.h": "one table and what is asked of it",
+    "src/ctl/verbs.h": "one function for each verb",
+    "src/fuse/node.h": "one table and what is asked of it",
+    "src/fuse/ops.h": "one function for each of libfuse's operations",
+    "src/image/leaf/slots.h": "every change of a slot's owner, so that its states are in one place",
+}
+
+
+def declared_functions(text):
+    """How many a header has: declared, or defined in it."""
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"^ *#(?:[^\n]*\\\n)*[^\n]*$", "", text, flags=re.MULTILINE)
+    while "{" in text:
+        text = re.sub(r"\{[^{}]*\}", ";", text)
+    return len(re.findall(r"^(?!typedef|\s)[^;()]*\b\w+\((?:[^;()]|\([^()]*\))*\)[^;]*;", text, re.MULTILINE))
+
+
+def test_headers_are_of_one_thing():
+    many = {}
+    for path in c_files("include", "src", suffixes=(".h",)):
+        with open(os.path.join(TREE, path), encoding="utf-8") as file:
+            count = declared_functions(file.read())
+        if count > FUNCTIONS_MAX:
+            many[path] = count
+    assert many.keys() == MANY_FUNCTIONS.keys(), many

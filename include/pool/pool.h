@@ -18,7 +18,6 @@
 #include "disk/tunables.h"
 
 struct disk_pool;
-struct disk_pool_change;
 
 struct disk_pool_options {
 	const char *path;	  /* the pool's directory */
@@ -61,25 +60,6 @@ void disk_pool_look(struct disk_pool *pool);
 /* All disks as of the last look, sorted by name, each with a reference (array of
  * struct disk *, free function set). Does not block. */
 GPtrArray *disk_pool_shown(struct disk_pool *pool);
-
-/* Creates an empty disk shown as NAME ("x.img" makes x.leaf) of size 0, to be
- * given its size by DISK_RESIZE. A reference, or NULL with ERROR. */
-struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error);
-
-/* A rename, or a removal, in three steps by one thread. The first does it on the
- * store, and blocks there; NULL with ERROR: nothing has changed (-EBUSY: open, or
- * another image depends on it). Until the third nobody else looks at the directory. */
-struct disk_pool_change *disk_pool_rename(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
-					  GError **error);
-struct disk_pool_change *disk_pool_remove(struct disk_pool *pool, const char *name, GError **error);
-/* The disk that it is about; and the one that gives way to it, or NULL. Borrowed. */
-struct disk *disk_pool_change_disk(const struct disk_pool_change *change);
-struct disk *disk_pool_change_replaced(const struct disk_pool_change *change);
-/* The second, once: from now on the pool shows it. The disk under the new name with
- * a reference; NULL: there is none. Does not block. */
-struct disk *disk_pool_change_show(struct disk_pool_change *change);
-/* The third. False with ERROR: it is done, and may not be durable. */
-bool disk_pool_change_end(struct disk_pool_change *change, GError **error);
 
 /* Identity of the pool at PATH, by which a cache knows it. Blocks. */
 bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error);

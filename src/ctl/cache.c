@@ -2,7 +2,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "offline/cache.h"
 #include "drain_progress.h"
 #include "interrupt.h"

@@ -2,7 +2,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "mounted.h"
 
 struct report {

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 #include "core/config.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "interrupt.h"
 #include "mounted.h"
 

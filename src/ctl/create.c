@@ -1,6 +1,7 @@
 /* leafctl create and clone: new images. */
 #include "core/config.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "mounted.h"
 
 static bool check_chunk(const struct ctl_arguments *arguments, int *status)

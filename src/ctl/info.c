@@ -2,7 +2,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "mounted.h"
 
 static char *uuid_text(const struct offline_layer *layer)

@@ -3,7 +3,8 @@
 #include <string.h>
 
 #include "core/config.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "pool/pool.h"
 #include "mounted.h"
 

@@ -4,7 +4,8 @@
 
 #include "core/log.h"
 #include "core/process.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 
 #ifndef LEAFDISK_VERSION
 #define LEAFDISK_VERSION "unknown"

@@ -5,7 +5,8 @@
 
 #include "client.h"
 #include "core/error.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 
 static struct mounted *find_disk(const char *path, GError **error)
 {

@@ -1,10 +1,11 @@
 /* How leafctl speaks: errors, sizes, JSON. */
+#include "report.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "core/config.h"
-#include "ctl.h"
 
 int ctl_fail(const char *format, ...)
 {

@@ -7,7 +7,8 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "mounted.h"
 
 /* Of the leaf; its parents need not be there. */

@@ -5,7 +5,8 @@
 
 #include "client.h"
 #include "core/config.h"
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 
 /* What a person wants to see first; --json has all. */
 static const char *const main_counters[] = {

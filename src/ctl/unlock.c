@@ -1,7 +1,8 @@
 /* leafctl unlock: gives an image free that somebody else left owned. */
 #include <stdio.h>
 
-#include "ctl.h"
+#include "report.h"
+#include "verbs.h"
 #include "mounted.h"
 
 int ctl_unlock(const struct ctl_arguments *arguments)

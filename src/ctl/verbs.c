@@ -1,7 +1,7 @@
 /* The table of verbs: all that --help says and all that is parsed. */
 #include <limits.h>
 
-#include "ctl.h"
+#include "verbs.h"
 
 #define FIELD(name) offsetof(struct ctl_arguments, name)
 

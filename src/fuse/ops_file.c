@@ -8,6 +8,7 @@
 
 #include "channel.h"
 #include "core/error.h"
+#include "pool/change.h"
 #include "entry.h"
 #include "mounts.h"
 #include "fuse/control/ops.h"

@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "core/error.h"
+#include "pool/change.h"
 #include "refusal.h"
 
 /* Each time another file had the name. */

@@ -3,6 +3,8 @@
  * Other programs' locks are waited for first. Then, with nobody else at the
  * directory: whether all is as it was, the change, its flush, and a look at the
  * files that it was about. */
+#include "pool/change.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
