@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Loop, check_clean, expect_errno, faults, file_bytes, leafctl, opened,
-                     read_all, run, wait_until, write_all)
+from harness import (BLOCK, CRASH_STATUS, MIB, Loop, MountError, check_clean, expect_errno, faults, file_bytes, leafctl,
+                     make_raw, opened, read_all, run, wait_until, write_all)
 
 DEVICE_BYTES = 12 * MIB
 
@@ -26,7 +26,7 @@ def device(work):
 def write_conf(work, layers, grow_command=None):
     path = os.path.join(work, "leafdisk.conf")
     with open(path, "w", encoding="utf-8") as file:
-        file.write("[pool]\nlayers = /dev\n")
+        file.write(f"[pool]\nlayers = /dev:{work}\n")
         if grow_command:
             file.write(f"grow_command = {grow_command}\n")
         file.write(f"[disk big.img]\nlayers = {layers}\n")
@@ -169,3 +169,53 @@ def test_link_out_of_the_pool(mount, pool, work):
         assert "near.raw: leads to" in live.messages()
     with mount(f"layers={outside}") as live:
         assert live.names() == ["near.img"]
+
+
+def other_node(work, device):
+    """The same device under another name, and behind another inode: a lock does not reach it."""
+    node = os.path.join(work, "node")
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.stat(device).st_rdev)
+    return node
+
+
+def test_one_device_is_no_cache_of_two_mounts(mount, work, pool, device):
+    make_raw(os.path.join(pool, "web1.raw"), bytes(MIB))
+    node = other_node(work, device.device)
+    with mount(f"cache={device.device}", "mode=writeback"):
+        with pytest.raises(MountError, match="is in use by another program"):
+            mount(f"cache={node}", "mode=writeback")
+    with mount(f"cache={node}", "mode=writeback") as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"x" * BLOCK, 0)
+
+
+def test_a_mounted_file_system_is_no_cache(mount, work, pool, device):
+    make_raw(os.path.join(pool, "web1.raw"), bytes(MIB))
+    where = os.path.join(work, "mounted")
+    os.mkdir(where)
+    run("mke2fs", "-q", "-F", device.device)
+    run("mount", device.device, where)
+    try:
+        with pytest.raises(MountError, match="is in use by another program"):
+            mount(f"cache={device.device}", "mode=persistent")
+        run("e2fsck", "-fn", device.device)
+    finally:
+        run("umount", where)
+
+
+def test_one_device_is_no_leaf_of_two_mounts(mount, work, device):
+    """Nor of a tool that writes; a mount that was killed holds nothing."""
+    leafctl("create", "--force", device.device, "8M")
+    node = other_node(work, device.device)
+    live = mount(write_conf(work, device.device))
+    fd = os.open(live.file("big.img"), os.O_RDWR)
+    write_all(fd, b"a" * BLOCK, 0)
+    with mount(write_conf(work, node)) as second:
+        expect_errno(errno.EBUSY, os.open, second.file("big.img"), os.O_RDWR)
+    refused = leafctl("check", "--repair", node, check=False)
+    assert refused.returncode == 1 and "in use by another program" in refused.stderr, refused
+    os.fsync(fd)
+    live.kill9()
+    with pytest.raises(OSError, match="not connected"):
+        os.close(fd)
+    with mount(write_conf(work, node)) as live:
+        assert file_bytes(live.file("big.img"))[:BLOCK] == b"a" * BLOCK

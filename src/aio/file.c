@@ -159,9 +159,40 @@ void aio_file_close(struct aio_file *file)
 	file->direct_fd = file->buffered_fd = -1;
 }
 
-enum answer aio_file_lock(const struct aio_file *file, bool exclusive, const char *advice, GError **error)
+/* A lock is on a node, and a device may have several: what writes one claims the device
+ * too, as the kernel does for what is mounted. The claim goes with the open file. */
+static enum answer claim_device(struct aio_file *file)
 {
-	enum answer answer = aio_fd_lock(file->buffered_fd, exclusive);
+	g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", file->buffered_fd);
+	gint64 patience = LOCK_PATIENCE_US;
+	int fd;
+
+	while ((fd = open(self, O_RDWR | O_EXCL | O_NONBLOCK | O_CLOEXEC)) < 0) {
+		if (errno != EBUSY)
+			return ANSWER_UNKNOWN;
+		if (patience <= 0)
+			return ANSWER_NO;
+		g_usleep(LOCK_RETRY_US);
+		patience -= LOCK_RETRY_US;
+	}
+	close(file->buffered_fd);
+	file->buffered_fd = fd;
+	return ANSWER_YES;
+}
+
+static enum answer lock(struct aio_file *file, bool exclusive)
+{
+	enum answer answer = ANSWER_YES;
+	struct stat st;
+
+	if (exclusive && fstat(file->buffered_fd, &st) == 0 && S_ISBLK(st.st_mode))
+		answer = claim_device(file);
+	return answer == ANSWER_YES ? aio_fd_lock(file->buffered_fd, exclusive) : answer;
+}
+
+enum answer aio_file_lock(struct aio_file *file, bool exclusive, const char *advice, GError **error)
+{
+	enum answer answer = lock(file, exclusive);
 
 	if (answer == ANSWER_UNKNOWN)
 		log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it",
