@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from harness import MIB, MountError, leafctl, make_image, make_raw, opened, program, run, write_all
+from harness import (BLOCK, KIB, MIB, MountError, control_values, leafctl, make_image, make_raw, opened, program, run,
+                     write_all)
 
 # key: default, good values, bad values.
 TUNABLES = {
@@ -243,3 +244,16 @@ def test_cache_drain_refuses(work):
     refused(["cache", "drain"], 2, "expected: leafctl cache drain CACHE")
     refused(["cache", "drain", "a", "b"], 2, "expected: leafctl cache drain CACHE")
     refused(["cache", "drain", os.path.join(work, "nowhere")], 1, "nowhere")
+
+
+def test_less_than_a_block_may_be_dirty(mount, pool, work):
+    """It is rounded up, not down to what means no limit."""
+    make_raw(os.path.join(pool, "web1.raw"), bytes(MIB))
+    options = [f"cache={os.path.join(work, 'leaf.cache')}", "mode=writeback", "cache_size=16M"]
+    with mount(*options, "max_dirty=2K") as live:
+        assert control_values(live, "cache", "info")["dirty_bytes_max"] == str(BLOCK)
+        leafctl("set", live.path, "max_dirty=1")
+        assert control_values(live, "cache", "info")["dirty_bytes_max"] == str(BLOCK)
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"x" * 64 * KIB, 0)
+            os.fsync(fd)

@@ -47,7 +47,7 @@ void pool_cache_tune(struct pool_cache *pool_cache)
 	tunables_get(pool_cache->tunables, &values);
 	pool_cache->copy_on_read = values.copy_on_read;
 	pool_cache->read_run_bypass = values.read_run_bypass;
-	cache_set_limits(pool_cache->cache, values.max_dirty >> BLOCK_SHIFT, values.barrier_deadline_ms * 1000 * 1000);
+	cache_set_limits(pool_cache->cache, blocks_of(values.max_dirty), values.barrier_deadline_ms * 1000 * 1000);
 	pool_cache_kick(pool_cache);
 }
 
