@@ -16,7 +16,7 @@ from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, expect_e
 
 NO_ID = "0" * 32
 OTHER_ID = "0123456789abcdef" * 2
-KEYS = {"host", "boot_id", "pid", "mount_id", "cache_id", "cache_path", "generation", "mode", "clean", "since"}
+KEYS = {"host", "boot_id", "pid", "mount_id", "cache_id", "cache_path", "cache_generation", "generation", "mode", "clean", "since"}
 
 
 @pytest.fixture

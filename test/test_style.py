@@ -113,6 +113,7 @@ COMPARES_ERRNOS = {
     "src/image/leaf/commit.c": "its own: the journal is too small",
     "src/image/leaf/plan.c": "its own: the journal is too small",
     "src/image/leaf/room.c": "ftruncate: longer than a file can be",
+    "src/layer/share.c": "the cache's: no room to record a claim",
     "src/layer/overflow.c": "its own: the directory is another user's",
     "src/layer/roots.c": "its own: a file brought from elsewhere",
     "src/owner/owner.c": "kill and locks: there is such a process, such a holder",

@@ -22,6 +22,7 @@ struct cache_layer_key {
 	/* Of the ownership under which this cache last had the image's dirty
 	 * blocks, as the pool tells it; 0: another has or had it since. */
 	uint64_t owned;
+	bool goes_on; /* and that ownership has not ended */
 };
 /* What a recovered layer of this identity holds is kept when its recorded
  * stamp is KEY's, and dropped otherwise. With WRITABLE the recorded stamp is
@@ -30,13 +31,15 @@ struct cache_layer_key {
  * are read-only, and is refused (NULL) otherwise, as is one with dirty blocks,
  * which stay as they are: that image goes uncached. */
 struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable);
-/* For DIRTY blocks, under the new ownership GENERATION, which is durable in the
- * log when this returns. What a recovered layer holds is kept when its stamp is
- * KEY's or its generation is KEY's or the one that was to follow it. Otherwise
- * its dirty blocks are orphaned: they stay in the log, for
- * cache_dump() only. Blocks. NULL and *RESULT: -EBUSY, open already; -EIO and
- * others: not recorded. */
-struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t generation,
+/* For DIRTY blocks, under the ownership *GENERATION, the one that is to follow. Where
+ * KEY's goes on, and the layer has dirty blocks, it becomes that of these instead.
+ * When this returns every dirty block is durably known to be of *GENERATION; the log
+ * need not have room for it, but where blocks change from one to another. What a
+ * recovered layer holds is kept when its stamp is KEY's or its generation is KEY's or
+ * the one that was to follow it. Otherwise its dirty blocks are orphaned: they stay in
+ * the log, for cache_dump() only. Blocks. NULL and *RESULT: -EBUSY, open already;
+ * -ENOSPC: no room to record it; -EIO and others: not recorded. */
+struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t *generation,
 					   int *result);
 /* A layer that no restart keeps, for PINNED blocks. */
 struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name);

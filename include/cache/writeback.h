@@ -43,6 +43,7 @@ struct cache_dirty {
 	uint64_t oldest_ns; /* loop_now_ns() when the oldest came; 0: nothing is dirty */
 	uint64_t distance;  /* of the oldest from the log's tail, in blocks */
 	bool has_barrier;   /* an epoch is complete */
+	bool owed;	    /* the log, which has little room, does not say yet that what is migrated is clean */
 };
 void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty);
 
@@ -87,8 +88,8 @@ bool cache_batch_refuse(struct cache_batch *batch);
 /* ---- Who migrates waits (log/wake.c) ----------------------------------- */
 
 /* Blocks until there is something to migrate where there was nothing, somebody
- * waits for room, much more is dirty, a layer has its first barrier, the state of
- * the cache changes, cache_kick() is called, or UNTIL_NS of loop_now_ns()
+ * waits for room, much more is dirty, a layer has its first barrier, nothing is owed
+ * any more, the state of the cache changes, cache_kick() is called, or UNTIL_NS of loop_now_ns()
  * (UINT64_MAX: no limit). One thread. */
 void cache_wait_work(struct cache *cache, uint64_t until_ns);
 void cache_kick(struct cache *cache);

@@ -101,6 +101,9 @@ static inline bool layer_state_is_final(enum layer_state state)
 }
 /* Something of LAYER is dirty, so that it has to stay open. */
 bool backlog_is_needed(struct layer *layer);
+/* Nothing is, but the log has too little room to say so of each layer by itself: it does
+ * soon, and LAYER can be closed then. */
+bool backlog_is_owed(struct layer *layer);
 
 struct backlog_status {
 	enum layer_state state;

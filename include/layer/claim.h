@@ -12,7 +12,8 @@ bool claim_allows(const struct layer *layer, GError **error);
 /* With the image open; MODE is what the record says. PREPARE: see struct owner_want,
  * called with LAYER. */
 bool claim_take(struct layer *layer, const char *mode,
-		bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error), GError **error);
+		bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error),
+		GError **error);
 /* As owner_check(), of LAYER's claim. */
 int claim_check(const struct layer *layer, bool *stands);
 /* When all is on the image, before its lock is let go. */

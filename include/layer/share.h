@@ -5,13 +5,14 @@
 #define LEAFDISK_LAYER_SHARE_H
 
 #include "layer/layer.h"
+#include "owner/owner.h"
 
 /* What is read is kept, MIRRORED with WRITABLE what is written too, otherwise CLEAN;
  * NONE where the cache does not take it. */
 void share_open(struct layer *layer, bool writable);
-/* DIRTY, under the ownership GENERATION; OWNED was the last one of this cache's: see
- * cache_layer_open_dirty(). False and ERROR. */
-bool share_open_dirty(struct layer *layer, uint64_t owned, uint64_t generation, GError **error);
+/* DIRTY, under the ownership *GENERATION, or that which goes on: see struct owner_want
+ * and cache_layer_open_dirty(). False and ERROR. */
+bool share_open_dirty(struct layer *layer, const struct owner_last *last, uint64_t *generation, GError **error);
 /* PINNED, of a log layer. False and ERROR. */
 bool share_open_pinned(struct layer *layer, GError **error);
 /* GOOD: the image has all that was acknowledged. What is cached is good at the next

@@ -13,6 +13,7 @@ struct owner_self {
 	uint8_t mount_id[OWNER_ID_BYTES];
 	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: no cache */
 	char *cache_path;		  /* NULL: no cache */
+	uint64_t cache_generation;	  /* of its log in this mount; 0: no cache */
 };
 /* After any fork. CACHE_PATH and CACHE_ID may be NULL. */
 void owner_self_init(struct owner_self *self, const char *cache_path, const uint8_t *cache_id);
@@ -34,20 +35,24 @@ enum owner_verdict owner_judge(const struct owner_record *record, const struct o
  * and what to do; another errno: the record cannot be read. */
 bool owner_allows(const char *pool, const char *name, const struct owner_self *self, bool locked, GError **error);
 
+/* What a new claim finds. */
+struct owner_last {
+	uint64_t owned; /* the generation of this cache's last claim; 0: the last was another's */
+	bool goes_on;	/* that one has not ended, and the cache is as new as it was then */
+};
 struct owner_want {
 	const char *mode;
 	uint64_t image_generation;
 	bool locked; /* the caller holds the image's lock, which others respect */
-	/* Called when the claim is allowed, before it is recorded, with the
-	 * generation of the last claim of this cache (0: the last was another's)
-	 * and that of the new one; false and ERROR end it. NULL: nothing to do. */
-	bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error);
+	/* Called when the claim is allowed, before it is recorded. *GENERATION is the
+	 * next, above every one before; where the last claim goes on, that of the last
+	 * or the one after it may stay instead. False and ERROR end it. NULL: nothing
+	 * to do. */
+	bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error);
 	void *opaque;
 };
-/* When owner_allows(), writes the record, unclean, with *GENERATION above
- * every one before. In modes that keep nothing back from the image a record
- * that cannot be written for want of room or rights is only warned of, and
- * *GENERATION is 0. */
+/* When owner_allows(), writes the record, unclean, with *GENERATION. In modes that keep nothing back from the image a
+ * record that cannot be written for want of room or rights is only warned of, and *GENERATION is 0. */
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
 		 uint64_t *generation, GError **error);
 /* Whether that claim still stands; it does not where there is no record any more.

@@ -15,6 +15,7 @@ struct owner_record {
 	uint8_t mount_id[OWNER_ID_BYTES]; /* one for each daemon */
 	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: none */
 	char *cache_path;		  /* as seen on HOST; empty: none */
+	uint64_t cache_generation;	  /* that the cache's log had then; 0: not known */
 	uint64_t generation;		  /* raised by each claim */
 	char *mode;			  /* a disk's mode, or "none" */
 	bool clean;			  /* all that the owner took is in the image */

@@ -83,6 +83,7 @@ struct log_record {
 enum log_purpose {
 	LOG_PUT,
 	LOG_ENTRY, /* what a layer or a put needs to be true after a restart */
+	LOG_CLAIM, /* whose the dirty blocks of a layer are: it lets them go */
 	LOG_MOVE,  /* what makes room */
 };
 

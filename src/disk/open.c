@@ -166,7 +166,7 @@ static bool begin_writing(struct disk *disk, GError **error)
 /* While something is dirty the chain stays open; the migrator closes it then. */
 static int close_or_leave(struct disk *disk)
 {
-	if (!backlog_is_needed(disk->leaf))
+	if (!backlog_is_needed(disk->leaf) && !backlog_is_owed(disk->leaf))
 		return disk_close_chain(disk);
 	if (disk->route == &route_writeback)
 		cache_end_epoch(disk->leaf->cached);

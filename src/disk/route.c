@@ -1,7 +1,7 @@
 /* Where a disk's writes go: from one mode to another, while it is open.
  *
- *     direct, persistent -> writeback   the cache's log has the new generation,
- *                                       durably; then the pool's record has it;
+ *     direct, persistent -> writeback   the cache's log has the generation of what
+ *                                       is dirty, durably; then the pool's record has it;
  *                                       then the image is marked as written
  *     writeback -> direct, persistent   nothing is dirty, and the image is flushed
  *     writeback -> direct (flight)      likewise; the pool's record gets a new
@@ -45,9 +45,9 @@ static bool claim(struct disk *disk, enum disk_mode mode, GError **error)
 
 /* ---- Into writeback -------------------------------------------------------- */
 
-static bool open_dirty_share(void *opaque, uint64_t owned, uint64_t generation, GError **error)
+static bool open_dirty_share(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error)
 {
-	return share_open_dirty(opaque, owned, generation, error);
+	return share_open_dirty(opaque, last, generation, error);
 }
 
 bool route_enter_writeback(struct disk *disk, GError **error)

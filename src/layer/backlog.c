@@ -234,15 +234,25 @@ void backlog_get_dirty_locked(struct layer *layer, struct cache_dirty *dirty)
 		cache_layer_get_dirty(layer->cached, dirty);
 }
 
-bool backlog_is_needed(struct layer *layer)
+static struct cache_dirty dirty_of(struct layer *layer)
 {
-	struct cache_dirty dirty;
+	struct cache_dirty dirty = {0};
 
 	if (!layer->pool_cache)
-		return false;
+		return dirty;
 	LOCK_GUARD(&backlogs_of(layer)->lock);
 	backlog_get_dirty_locked(layer, &dirty);
-	return dirty.oldest_ns != 0;
+	return dirty;
+}
+
+bool backlog_is_needed(struct layer *layer)
+{
+	return dirty_of(layer).oldest_ns != 0;
+}
+
+bool backlog_is_owed(struct layer *layer)
+{
+	return dirty_of(layer).owed;
 }
 
 void backlog_get_status(struct layer *layer, struct backlog_status *status)

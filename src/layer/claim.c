@@ -30,7 +30,8 @@ bool claim_allows(const struct layer *layer, GError **error)
 }
 
 bool claim_take(struct layer *layer, const char *mode,
-		bool (*prepare)(void *opaque, uint64_t owned, uint64_t generation, GError **error), GError **error)
+		bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error),
+		GError **error)
 {
 	struct owner_want want = {
 		.mode = mode,

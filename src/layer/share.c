@@ -24,20 +24,31 @@ void share_open(struct layer *layer, bool writable)
 	set_share(layer, writable ? SHARE_MIRRORED : SHARE_CLEAN, cached);
 }
 
-bool share_open_dirty(struct layer *layer, uint64_t owned, uint64_t generation, GError **error)
+static bool refuse_dirty(const struct layer *layer, int result, GError **error)
+{
+	if (result == -ENOSPC)
+		return error_set(error, ENOSPC,
+				 "%s: the cache's log has no room to record its claim before changes of others are in "
+				 "the pool",
+				 layer->name);
+	return error_set_errno(error, -result,
+			       "%s: the cache does not take its leaf (another open image may have its UUID)",
+			       layer->name);
+}
+
+bool share_open_dirty(struct layer *layer, const struct owner_last *last, uint64_t *generation, GError **error)
 {
 	struct cache_layer *cached = NULL;
 	struct cache_layer_key key;
 	int result = -EBUSY;
 
 	if (layer_key_of(layer->link, layer->image, &key)) {
-		key.owned = owned;
+		key.owned = last->owned;
+		key.goes_on = last->goes_on;
 		cached = cache_layer_open_dirty(layer->pool_cache->cache, &key, generation, &result);
 	}
 	set_share(layer, SHARE_DIRTY, cached);
-	return cached || error_set_errno(error, -result,
-					 "%s: the cache does not take its leaf (another open image may have its UUID)",
-					 layer->name);
+	return cached || refuse_dirty(layer, result, error);
 }
 
 bool share_open_pinned(struct layer *layer, GError **error)

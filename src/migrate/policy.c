@@ -122,7 +122,8 @@ static enum work choose_state_locked(struct look *look, struct disk *disk)
 		look_again(look, backlog->retry_at_ns);
 		work = WORK_NONE;
 	}
-	if (work == WORK_NONE && !layer_state_is_final(backlog->state) && disk->opens == 0 && dirty.oldest_ns == 0)
+	if (work == WORK_NONE && !layer_state_is_final(backlog->state) && disk->opens == 0 && dirty.oldest_ns == 0 &&
+	    !dirty.owed)
 		work = WORK_CLOSE;
 	return work;
 }

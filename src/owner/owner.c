@@ -23,6 +23,12 @@
  * record that goes stale takes nothing with it; in writeback mode it may.
  *
  * The image's lock is held from before the claim until after the release.
+ * A claim in writeback mode that has not ended goes on when its cache comes back, also
+ * in another mount, and keeps its generation: nothing of the log must say so anew. It
+ * does where the cache has all that it had at the claim. Each mount raises the
+ * generation of the cache's log; a copy from before another mount's claim has no higher
+ * one than that mount had, and what is dirty in it is not this image's any more.
+ *
  * Records add what a lock cannot say: who it is, across hosts whose file
  * systems do not share locks, and after the daemon is gone. */
 #include "owner/owner.h"
@@ -216,6 +222,7 @@ static bool write_claim(const char *pool, const char *name, const struct owner_s
 		.boot_id = g_strdup(self->boot_id),
 		.pid = self->pid,
 		.cache_path = g_strdup(self->cache_path),
+		.cache_generation = self->cache_generation,
 		.generation = generation,
 		.mode = g_strdup(mode),
 	};
@@ -235,33 +242,59 @@ static bool may_go_unrecorded(const char *mode, const GError *error)
 	       verdict_of(STORE_RECORD, STORE_WRITE, error_to_errno(error)) == VERDICT_DEGRADE;
 }
 
+/* A copy of the cache, from before the claim that RECORD has. */
+static bool is_older_cache(const struct owner_record *record, const struct owner_self *self)
+{
+	return !is_mount(record, self) && record->cache_generation >= self->cache_generation &&
+	       record->cache_generation > 0;
+}
+
+static struct owner_last last_of(const struct owner_record *record, const struct owner_self *self)
+{
+	struct owner_last last = {0};
+
+	if (!is_cache(record, self) || is_older_cache(record, self))
+		return last;
+	last.owned = record->generation;
+	last.goes_on = !record->clean && strcmp(record->mode, "writeback") == 0 && record->cache_generation > 0;
+	return last;
+}
+
+static bool record_claim(const char *pool, const char *name, const struct owner_self *self,
+			 const struct owner_want *want, uint64_t *generation, GError **error)
+{
+	g_autoptr(GError) local = NULL;
+
+	if (write_claim(pool, name, self, want->mode, *generation, &local))
+		return true;
+	*generation = 0;
+	if (may_go_unrecorded(want->mode, local)) {
+		log_warning("%s; only the image's lock tells others that it is in use", local->message);
+		return true;
+	}
+	g_propagate_error(error, g_steal_pointer(&local));
+	return false;
+}
+
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
 		 uint64_t *generation, GError **error)
 {
-	g_autoptr(GError) inner = NULL;
 	struct owner_record record;
 	bool good = read_and_judge(pool, name, self, want->locked, &record, error);
-	uint64_t owned = is_cache(&record, self) ? record.generation : 0;
-	uint64_t before = owned ? owned : MAX(record.generation, want->image_generation);
+	struct owner_last last = last_of(&record, self);
+	uint64_t before = last.owned ? last.owned : MAX(record.generation, want->image_generation);
 
-	*generation = 0;
 	owner_record_clear(&record);
+	*generation = 0;
 	if (!good)
 		return false;
 	if (before == UINT64_MAX)
 		return error_set(error, EOVERFLOW, "%s/.leafdisk/owners/%s: no generation is left above %" PRIu64, pool,
 				 name, before);
-	if (want->prepare && !want->prepare(want->opaque, owned, before + 1, error))
-		return false;
-	if (write_claim(pool, name, self, want->mode, before + 1, &inner)) {
-		*generation = before + 1;
-		return true;
-	}
-	if (may_go_unrecorded(want->mode, inner)) {
-		log_warning("%s; only the image's lock tells others that it is in use", inner->message);
-		return true;
-	}
-	g_propagate_error(error, g_steal_pointer(&inner));
+	*generation = before + 1;
+	if (!want->prepare || want->prepare(want->opaque, &last, generation, error))
+		return record_claim(pool, name, self, want, generation, error);
+	*generation = 0;
 	return false;
 }
 

@@ -37,6 +37,12 @@ static uint64_t get_number(GKeyFile *file, const char *key, uint64_t max, const 
 	return number;
 }
 
+/* Earlier versions have no such key. */
+static uint64_t get_optional(GKeyFile *file, const char *key, const char **why)
+{
+	return g_key_file_has_key(file, GROUP, key, NULL) ? get_number(file, key, UINT64_MAX, why) : 0;
+}
+
 static void get_id(GKeyFile *file, const char *key, uint8_t id[OWNER_ID_BYTES], const char **why)
 {
 	g_autofree char *text = get_text(file, key, why);
@@ -92,6 +98,7 @@ bool owner_text_parse(const char *text, size_t length, struct owner_record *reco
 		.boot_id = get_text(file, "boot_id", why),
 		.pid = (int64_t)get_number(file, "pid", INT32_MAX, why),
 		.cache_path = get_text(file, "cache_path", why),
+		.cache_generation = get_optional(file, "cache_generation", why),
 		.generation = get_number(file, "generation", UINT64_MAX, why),
 		.mode = get_mode(file, why),
 		.clean = get_clean(file, why),
@@ -132,6 +139,7 @@ char *owner_text_format(const struct owner_record *record, gsize *length)
 	set_id(file, "mount_id", record->mount_id);
 	set_id(file, "cache_id", record->cache_id);
 	set_text(file, "cache_path", record->cache_path);
+	g_key_file_set_uint64(file, GROUP, "cache_generation", record->cache_generation);
 	g_key_file_set_uint64(file, GROUP, "generation", record->generation);
 	set_text(file, "mode", record->mode);
 	g_key_file_set_boolean(file, GROUP, "clean", record->clean);

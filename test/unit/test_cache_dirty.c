@@ -298,10 +298,11 @@ static struct cache_layer *open_numbered(struct cache *cache, unsigned number)
 {
 	struct cache_layer_key key = {.stamp = 77, .size_bytes = UINT64_C(1) << 40, .name = "one of many"};
 	struct cache_layer *layer;
+	uint64_t generation = 1;
 	int result;
 
 	memcpy(key.identity, &number, sizeof(number));
-	layer = cache_layer_open_dirty(cache, &key, 1, &result);
+	layer = cache_layer_open_dirty(cache, &key, &generation, &result);
 	g_assert_nonnull(layer);
 	return layer;
 }
@@ -1037,16 +1038,20 @@ static void test_damage(void)
 struct opener {
 	pthread_t thread;
 	struct cache *cache;
+	uint64_t owned;
 	struct cache_layer *layer;
 	int result;
 };
 
 static void *opener_main(void *opaque)
 {
-	struct cache_layer_key key = {.identity = {9}, .stamp = 77, .size_bytes = UINT64_C(1) << 40, .name = "disk"};
 	struct opener *opener = opaque;
+	struct cache_layer_key key = {
+		.stamp = 77, .size_bytes = UINT64_C(1) << 40, .name = "disk", .owned = opener->owned};
+	uint64_t generation = opener->owned + 1;
 
-	opener->layer = cache_layer_open_dirty(opener->cache, &key, 1, &opener->result);
+	memset(key.identity, 9, sizeof(key.identity));
+	opener->layer = cache_layer_open_dirty(opener->cache, &key, &generation, &opener->result);
 	return NULL;
 }
 
@@ -1061,14 +1066,28 @@ static void await_record(struct cache *cache, uint64_t sequence)
 	} while (status.sequence == sequence);
 }
 
+static void leave_dirty(const char *path, struct user *user)
+{
+	struct cache *cache = open_cache(path, SMALL);
+	struct cache_layer *layer = open_dirty(cache, 9, 0, 1);
+
+	g_assert_cmpint(put(user, layer, 9, 0, 1, 1, true), ==, 0);
+	cache_layer_close(layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+}
+
 /* The second comes while the first waits for what it recorded to be durable. */
 static void test_two_open_one(void)
 {
 	g_autofree char *path = new_path();
-	struct cache *cache = try_open(path, SMALL, 1, NULL);
-	struct opener first = {.cache = cache}, second = {.cache = cache};
+	struct opener first = {.owned = 1}, second = {.owned = 1};
 	struct cache_status status;
+	struct cache *cache;
+	struct user user;
 
+	user_init(&user);
+	leave_dirty(path, &user);
+	cache = first.cache = second.cache = try_open(path, 0, 1, NULL);
 	cache_get_status(cache, &status);
 	pthread_create(&first.thread, NULL, opener_main, &first);
 	await_record(cache, status.sequence);
@@ -1082,6 +1101,7 @@ static void test_two_open_one(void)
 	g_assert_cmpint(second.result, ==, -EBUSY);
 	cache_layer_close(first.layer, 0);
 	g_assert_cmpint(cache_close(cache), ==, 0);
+	user_clear(&user);
 }
 
 int main(int argc, char **argv)

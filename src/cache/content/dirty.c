@@ -192,6 +192,7 @@ void cache_dirty_pay_locked(struct cache *cache)
 		return;
 	condition_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
+	wake_migration_locked(cache);
 }
 
 void cache_dirty_catch_up_locked(struct cache *cache)
@@ -230,6 +231,7 @@ void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
 	*dirty = (struct cache_dirty){0};
 	LOCK_GUARD(&cache->lock);
 	epochs = layer->epochs;
+	dirty->owed = epochs && epochs->owes_migrated;
 	if (epochs && !epochs_is_empty(epochs)) {
 		tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
 		dirty->blocks = layer->pinned_blocks;

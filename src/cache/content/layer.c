@@ -8,6 +8,10 @@
  * A layer with dirty blocks is good under an ownership: its generation is in
  * the log before the pool says it, so that a crash in between leaves a log
  * that is one ahead. Whatever else the pool says, another has had the image.
+ * That is all that the log must say for them to be written back, so it says it
+ * when they become another's, and not again each time that the image is opened:
+ * an ownership that goes on keeps its generation. Without dirty blocks nothing
+ * depends on it before the first of them, in whose record it is.
  *
  * A change that cannot be recorded degrades the layer: it has a new id from
  * then on, with nothing cached, and what the log has under the old id is void.
@@ -155,11 +159,14 @@ static void wait_for_room_relock(struct cache *cache, enum log_purpose purpose)
 	}
 }
 
+static bool is_owned(const struct cache_layer *layer, const struct cache_layer_key *key)
+{
+	return key->owned != 0 && (layer->generation == key->owned || layer->generation == key->owned + 1);
+}
+
 static bool is_good(const struct cache_layer *layer, const struct cache_layer_key *key)
 {
-	if (layer->stamp != 0 && layer->stamp == key->stamp)
-		return true;
-	return key->owned != 0 && (layer->generation == key->owned || layer->generation == key->owned + 1);
+	return (layer->stamp != 0 && layer->stamp == key->stamp) || is_owned(layer, key);
 }
 
 /* Nobody's blocks are moved like any pinned ones, and zeros with the declaration:
@@ -263,9 +270,65 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
 	return layer;
 }
 
-/* A layer whose generation cannot be recorded is kept only for its dirty blocks. */
+/* ---- Open for dirty blocks ----------------------------------------------- */
+
+/* What the log says of LAYER's dirty blocks holds for KEY too. */
+static bool goes_on(const struct cache_layer *layer, const struct cache_layer_key *key)
+{
+	return key->goes_on && is_dirty(layer) && layer->declared && !layer->outdated && is_owned(layer, key);
+}
+
+/* The dirty blocks change owners. Where the log never comes to say so it is as it was. */
+static int record_owner_relock(struct cache_layer *layer, uint64_t generation)
+{
+	struct cache *cache = layer->cache;
+	uint64_t before = layer->generation;
+	int result;
+
+	cache_assert_locked(layer->cache);
+	wait_for_room_relock(cache, LOG_CLAIM);
+	layer->generation = generation;
+	layer->stamp = 0;
+	if (!log_declare_locked(cache, LOG_CLAIM, layer)) {
+		layer->generation = before;
+		return cache->state == CACHE_ACTIVE ? -ENOSPC : -EIO;
+	}
+	result = log_wait_durable_relock(cache, log_flush_locked(cache));
+	layer->outdated = result < 0;
+	return result;
+}
+
+/* Its clean blocks are good under GENERATION, if there is room to say so. */
+static void begin_generation_locked(struct cache_layer *layer, uint64_t generation)
+{
+	cache_assert_locked(layer->cache);
+	layer->generation = generation;
+	layer->stamp = 0;
+	if (layer->declared)
+		layer->outdated = !log_declare_locked(layer->cache, LOG_ENTRY, layer);
+}
+
+static int own_relock(struct cache_layer *layer, const struct cache_layer_key *key, uint64_t *generation)
+{
+	cache_assert_locked(layer->cache);
+	if (layer->cache->state != CACHE_ACTIVE)
+		return -EIO;
+	if (goes_on(layer, key)) {
+		*generation = layer->generation;
+		layer->outdated = layer->size_bytes != key->size_bytes;
+		layer->size_bytes = key->size_bytes;
+		return 0;
+	}
+	layer->size_bytes = key->size_bytes;
+	if (is_dirty(layer))
+		return record_owner_relock(layer, *generation);
+	begin_generation_locked(layer, *generation);
+	return 0;
+}
+
+/* A layer whose owner cannot be recorded is kept only for its dirty blocks. */
 static struct cache_layer *open_dirty_relock(struct cache *cache, const struct cache_layer_key *key,
-					     uint64_t generation, int *result)
+					     uint64_t *generation, int *result)
 {
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
@@ -274,41 +337,36 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 	if (layer && layer->opens > 0)
 		return NULL;
 	layer = find_or_add_locked(cache, key);
-	*result = -ENOSPC;
+	*result = -EOVERFLOW;
 	if (!layer)
 		return NULL;
-	layer->generation = generation;
-	layer->stamp = 0;
-	layer->size_bytes = key->size_bytes;
-	if (!layer->epochs)
-		layer->epochs = epochs_new();
 	/* While the lock is let go nobody else opens or removes it. */
 	layer->opens = 1;
-	*result = -EIO;
-	/* What is dirty may fill the log, and leaves it only when this is open. */
-	if (log_declare_locked(cache, LOG_MOVE, layer))
-		*result = log_wait_durable_relock(cache, log_flush_locked(cache));
+	*result = own_relock(layer, key, generation);
 	if (*result < 0) {
 		layer->opens = 0;
 		return NULL;
 	}
+	if (!layer->epochs)
+		layer->epochs = epochs_new();
 	layer->writable = true;
 	return layer;
 }
 
-struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t generation,
+struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t *generation,
 					   int *result)
 {
 	struct cache_layer *layer;
 
 	lock_take(&cache->lock);
-	wait_for_room_relock(cache, LOG_MOVE);
 	layer = open_dirty_relock(cache, key, generation, result);
 	lock_let_go(&cache->lock);
 	if (layer)
 		log_debug(LOG_CACHE, "%s: opened for writing back", layer->name);
 	return layer;
 }
+
+/* ---- What is known of others --------------------------------------------- */
 
 bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found)
 {

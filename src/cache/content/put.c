@@ -314,7 +314,7 @@ static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	cache_dirty_bound_epoch_locked(layer);
-	if (!space_takes_dirty_locked(cache) || (!layer->declared && !log_declare_locked(cache, LOG_PUT, layer)) ||
+	if (!space_takes_dirty_locked(cache) || !log_declare_if_needed_locked(cache, LOG_PUT, layer) ||
 	    !log_zero_locked(cache, layer->id, block, blocks, &place))
 		return no_room_locked(cache);
 	cache_dirty_zero_locked(layer, place, block, blocks);

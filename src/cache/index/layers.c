@@ -144,7 +144,7 @@ bool layers_renew(struct layers *layers, struct cache_layer *layer)
 	g_hash_table_remove(layers->by_id, GUINT_TO_POINTER(layer->id));
 	layer->id = ++layers->last_id;
 	g_hash_table_insert(layers->by_id, GUINT_TO_POINTER(layer->id), layer);
-	layer->declared = false;
+	layer->declared = layer->outdated = false;
 	layer->live_blocks = 0;
 	layer->pinned_blocks = 0;
 	g_clear_pointer(&layer->zeros, intervals_free);

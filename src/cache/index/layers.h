@@ -38,6 +38,7 @@ struct cache_layer {
 	unsigned dirty_puts;	   /* reserved and not published */
 	unsigned opens;
 	bool declared;		   /* a LAYER entry of ID is in the log */
+	bool outdated;		   /* which does not say how it is: the next entry of ID waits for another */
 	uint64_t declared_segment; /* and there is the latest */
 	uint64_t live_blocks;	   /* clean and pinned */
 	uint64_t pinned_blocks;

@@ -30,7 +30,7 @@ bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct ca
 {
 	cache_assert_locked(cache);
 	*grant = (struct log_grant){.layer = layer->id, .block = block};
-	if (!layer->is_volatile && !layer->declared && !log_declare_locked(cache, purpose, layer))
+	if (!log_declare_if_needed_locked(cache, purpose, layer))
 		return false;
 	for (int tries = 0; tries < 2; tries++) {
 		struct log_record *record = log_open_record_locked(cache, purpose);

@@ -49,8 +49,15 @@ bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct ca
 	if (!record)
 		return false;
 	layer->declared = true;
+	layer->outdated = false;
 	layer->declared_segment = segment_of(record->slot);
 	return true;
+}
+
+bool log_declare_if_needed_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer)
+{
+	cache_assert_locked(cache);
+	return layer->is_volatile || (layer->declared && !layer->outdated) || log_declare_locked(cache, purpose, layer);
 }
 
 /* Only where no LIVE block hides them: it would be removed at the next mount. */

@@ -6,6 +6,8 @@
 
 /* LAYER as it is now. */
 bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer);
+/* Before any other entry of LAYER: the log knows it as it is. */
+bool log_declare_if_needed_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer);
 /* With its zero ranges, which are nowhere else; again when that is not in the
  * log as a whole. */
 bool log_declare_orphan_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer);

@@ -6,7 +6,7 @@
 #define LOW_WATER_SHARE 16
 
 /* Free segments that must be left over. */
-static const uint64_t reserved_segments[] = {[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_MOVE] = 0};
+static const uint64_t reserved_segments[] = {[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_CLAIM] = 1, [LOG_MOVE] = 0};
 
 /* ---- Limits -------------------------------------------------------------- */
 
@@ -64,7 +64,7 @@ bool space_has_room_locked(const struct cache *cache, enum log_purpose purpose)
 
 	cache_assert_locked(cache);
 	if (cache->state != CACHE_ACTIVE || !space_has_segments_locked(cache, purpose) ||
-	    (cache->owes && purpose != LOG_MOVE))
+	    (cache->owes && purpose < LOG_CLAIM))
 		return false;
 	if (log->open)
 		return true;

@@ -7,6 +7,8 @@
  *   - MIGRATED of the batches that are done (content/dirty.c), and
  *   - the end of the next batch of as many other layers, those with blocks in the
  *     oldest segment first; their batches then begin without a word.
+ * One that is refused ends sooner, and so do those that were begun ahead: the next
+ * images are likely to refuse theirs as well, where the pool is full.
  * That is some 50 layers a record, in whichever order they migrate. */
 #include "begin.h"
 
@@ -27,11 +29,18 @@ static bool is_due_locked(const struct cache *cache, const struct epochs *epochs
 	       place_distance_locked(cache, event->place) <= place_distance_locked(cache, epochs->begun_place);
 }
 
+/* A later end would be another word of the log. */
+static bool keeps_end_locked(const struct cache *cache, const struct epochs *epochs)
+{
+	cache_assert_locked(cache);
+	return epochs->begun && epochs->begun_logged && space_is_scarce_locked(cache);
+}
+
 static bool choose_end_locked(const struct cache_layer *layer, const struct cache_batch_limits *limits,
 			      struct epoch_range *range)
 {
 	const struct epochs *epochs = layer->epochs;
-	bool found = epochs->begun;
+	bool found = epochs->begun, keeps = keeps_end_locked(layer->cache, epochs);
 	unsigned zeros = 0;
 
 	cache_assert_locked(layer->cache);
@@ -50,7 +59,8 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 			zeros++;
 			continue;
 		}
-		if (found && !due && (event->put - epochs->done > limits->data_blocks || zeros > limits->extents / 2))
+		if (found && !due &&
+		    (keeps || event->put - epochs->done > limits->data_blocks || zeros > limits->extents / 2))
 			break;
 		range->put = event->put;
 		if (!due)
@@ -90,6 +100,33 @@ static bool begin_locked(struct cache_layer *layer, const struct cache_batch_lim
 	return log_begin_locked(layer, range->end);
 }
 
+/* ---- Smaller -------------------------------------------------------------- */
+
+static const struct cache_batch_limits smallest = {0};
+
+/* The image has nothing of the batch that was begun: it may end sooner, but not before
+ * BOUND_PLACE. */
+static bool shrink_locked(struct cache_layer *layer, bool bound, struct epoch_place bound_place)
+{
+	struct epochs *epochs = layer->epochs;
+	struct epoch_place end = epochs->begun_place;
+	struct epoch_range next;
+
+	cache_assert_locked(layer->cache);
+	epochs->begun = bound;
+	epochs->begun_place = bound_place;
+	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
+	    !epoch_place_equal(next.end, end) &&
+	    log_migrate_locked(layer->cache, CACHE_ENTRY_MIGRATE, layer->id, next.end)) {
+		epochs->begun = epochs->begun_logged = true;
+		epochs->begun_place = next.end;
+		return true;
+	}
+	epochs->begun = true;
+	epochs->begun_place = end;
+	return false;
+}
+
 /* ---- Ahead ---------------------------------------------------------------- */
 
 struct ahead {
@@ -118,10 +155,13 @@ static void begin_ahead(void *opaque, struct cache_layer *layer)
 	struct epochs *epochs = layer->epochs;
 	struct epoch_range range;
 
-	if (layer->opens == 0 || !epochs || epochs_is_empty(epochs) || epochs->begun || epochs->owes_barrier ||
+	if (layer->opens == 0 || !epochs || epochs_is_empty(epochs) || epochs->owes_barrier ||
 	    !fits_locked(layer->cache, ahead->record) || (ahead->oldest && !is_oldest_locked(layer->cache, epochs)))
 		return;
-	epochs->begun_ahead = begin_locked(layer, ahead->limits, &range);
+	if (!epochs->begun)
+		epochs->begun_ahead = begin_locked(layer, ahead->limits, &range);
+	else if (epochs->begun_ahead && ahead->limits == &smallest)
+		(void)shrink_locked(layer, false, epochs->begun_place);
 }
 
 static void fill_record_locked(struct cache *cache, const struct cache_batch_limits *limits)
@@ -179,22 +219,12 @@ bool begin_batch_relock(struct cache_layer *layer, const struct cache_batch_limi
 
 bool begin_smaller_locked(struct cache_layer *layer, const struct epoch_range *range)
 {
-	const struct cache_batch_limits smallest = {0};
-	struct epochs *epochs = layer->epochs;
-	struct epoch_range next;
-
 	cache_assert_locked(layer->cache);
-	epochs->begun_ahead = false;
-	epochs->begun = range->bound;
-	epochs->begun_place = range->bound_place;
-	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
-	    !epoch_place_equal(next.end, range->end) &&
-	    log_migrate_locked(layer->cache, CACHE_ENTRY_MIGRATE, layer->id, next.end)) {
-		epochs->begun = epochs->begun_logged = true;
-		epochs->begun_place = next.end;
-		return true;
-	}
-	epochs->begun = true;
-	epochs->begun_place = range->end;
-	return false;
+	layer->epochs->begun_ahead = false;
+	layer->epochs->begun_place = range->end;
+	if (!shrink_locked(layer, range->bound, range->bound_place))
+		return false;
+	if (space_is_scarce_locked(layer->cache))
+		fill_record_locked(layer->cache, &smallest);
+	return true;
 }
