@@ -571,6 +571,26 @@ def test_many_disks_whose_batches_hang(pool, work, store, dirty_disks):
     assert_in_pool(pool, work, *hung, "web1", "web2")
 
 
+def test_many_disks_whose_large_batches_hang(pool, work, store, dirty_disks):
+    """What they may take of memory is not all that there is: others have theirs."""
+    hung = [f"hung{number}" for number in range(6)]
+    live = dirty_disks(*hung, "web1", options=(*HELD, "migrate_batch=16384"), SLOW_HANG="owners/hung",
+                       SLOW_CALLS="open")
+    store.gate.open()
+    drains = [Drain(live, name) for name in hung]
+    try:
+        for name in hung:
+            wait_until(lambda hung=name: os.path.exists(store.log) and store.calls_on(f"owners/{hung}.leaf")["open"],
+                       f"the batch of {name} to hang", timeout=60)
+        leafctl("drain", live.file("web1.img"), timeout=60)
+        assert all(drain.is_alive() for drain in drains)
+    finally:
+        store.gate.close()
+    assert all(drain.has_ended_well() for drain in drains)
+    live.stop()
+    assert_in_pool(pool, work, *hung, "web1")
+
+
 def test_an_end_while_a_batch_hangs(pool, work, mount, store, dirty_disks):
     """Given up, it leaves; the others' changes are in the pool, the hanging one's in the cache."""
     live = dirty_disks("hung", "web1")

@@ -180,7 +180,8 @@ static void set_limits(struct layer *layer, struct cache_batch_limits *limits)
 	struct look look;
 
 	look_refresh(&look, layer->pool_cache);
-	limits->data_blocks = MIN((unsigned)look.tunables.migrate_batch, layer->backlog.batch_max);
+	limits->data_blocks = (unsigned)MIN(look.tunables.migrate_batch, layer->backlog.batch_bytes >> BLOCK_SHIFT);
+	limits->data_blocks = MIN(limits->data_blocks, layer->backlog.batch_max);
 	if (look.cache.short_of_room)
 		limits->data_blocks = MIN(limits->data_blocks, SHORT_BATCH);
 	limits->extents = image_apply_extents_max(layer->image);
@@ -229,7 +230,7 @@ bool batch_migrate(struct disk *disk, bool cut)
 	return batch && apply(disk->leaf, batch);
 }
 
-uint64_t batch_bytes_estimated(const struct look *look)
+uint64_t batch_bytes_tuned(const struct look *look)
 {
 	return (uint64_t)look->tunables.migrate_batch << BLOCK_SHIFT;
 }

@@ -7,7 +7,7 @@
 /* DISK's leaf is being moved. CUT: where no epoch is complete, one ends now. True: some of it
  * went; what did not is noted. Blocks for as long as the store does not answer. */
 bool batch_migrate(struct disk *disk, bool cut);
-/* What a batch takes of memory by the limits that are tuned, in bytes. */
-uint64_t batch_bytes_estimated(const struct look *look);
+/* What a batch may take of memory as it is tuned, in bytes. */
+uint64_t batch_bytes_tuned(const struct look *look);
 
 #endif

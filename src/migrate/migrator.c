@@ -9,8 +9,9 @@
  * ANSWERING_MAX jobs are done at once, which is what a store takes without growing
  * slower. A job that is not done after HANGS_NS is taken for one whose store hangs,
  * and does not count: that store holds up no other's disks. Those jobs are bounded as
- * well, by the memory that their batches hold and the threads that they keep; where
- * that many hang it is not one image any more.
+ * well, by the threads that they keep; where that many hang it is not one image any
+ * more. And each batch may take a quarter of the memory that the others leave: however
+ * many of them hang, some is left for the next.
  *
  * Hands are made as jobs come; the first with the migrator, so where the kernel gives
  * no other the jobs take their turn. They are not the waiters of core/workers.c: who
@@ -32,6 +33,7 @@
 #define HANGS_NS (2 * NS_PER_S)
 #define JOBS_MAX 64
 #define BATCHES_BYTES_MAX (256ull << 20)
+#define BATCH_BYTES_MIN (256ull << 10)
 
 /* All of it under the backlogs' lock. */
 struct migrator {
@@ -87,30 +89,44 @@ static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 	}
 }
 
-static bool takes_job_locked(struct migrator *migrator, struct look *look, enum work work)
+static struct load get_load_locked(struct migrator *migrator, const struct look *look)
 {
 	struct load load = {.frees_ns = UINT64_MAX};
-	uint64_t bytes = work == WORK_BATCH ? batch_bytes_estimated(look) : 0;
 
 	lock_assert_mine(&migrator->backlogs->lock);
 	add_load(&load, &migrator->queued, look->now_ns);
 	add_load(&load, &migrator->jobs, look->now_ns);
-	if (load.answering >= ANSWERING_MAX)
-		look_again(look, load.frees_ns);
-	return load.answering < ANSWERING_MAX && load.jobs < JOBS_MAX &&
-	       (bytes == 0 || load.batch_bytes == 0 || load.batch_bytes + bytes <= BATCHES_BYTES_MAX);
+	return load;
 }
 
-static void begin_locked(struct migrator *migrator, const struct look *look, struct disk *disk, enum work work,
-			 bool cut)
+static bool takes_job(const struct load *load, struct look *look)
 {
-	struct job *job = g_new(struct job, 1);
+	if (load->answering >= ANSWERING_MAX)
+		look_again(look, load->frees_ns);
+	return load->answering < ANSWERING_MAX && load->jobs < JOBS_MAX;
+}
+
+static uint64_t bytes_of_next_batch(const struct load *load, const struct look *look)
+{
+	uint64_t left = BATCHES_BYTES_MAX - MIN(load->batch_bytes, BATCHES_BYTES_MAX);
+
+	return MIN(batch_bytes_tuned(look), MAX(left / 4, BATCH_BYTES_MIN));
+}
+
+/* If there is a place for it. */
+static void begin_locked(struct migrator *migrator, struct look *look, struct disk *disk, enum work work, bool cut)
+{
+	struct load load = get_load_locked(migrator, look);
 	struct backlog *backlog = &disk->leaf->backlog;
+	struct job *job;
 
 	lock_assert_mine(&migrator->backlogs->lock);
+	if (!takes_job(&load, look))
+		return;
+	job = g_new(struct job, 1);
 	*job = (struct job){.disk = disk_ref(disk), .work = work, .cut = cut, .begun_ns = look->now_ns};
 	backlog->work = work == WORK_BATCH ? BACKLOG_MOVING : BACKLOG_CHANGING;
-	backlog->batch_bytes = work == WORK_BATCH ? batch_bytes_estimated(look) : 0;
+	backlog->batch_bytes = work == WORK_BATCH ? bytes_of_next_batch(&load, look) : 0;
 	list_remove(&backlog->link);
 	list_append(&migrator->backlogs->layers, &backlog->link);
 	list_append(&migrator->queued, &job->link);
@@ -243,7 +259,7 @@ static void look_at_free(struct migrator *migrator, struct look *look, struct di
 	lock_take(&migrator->backlogs->lock);
 	if (backlog_is_attached_locked(&disk->leaf->backlog))
 		work = policy_choose_locked(look, disk, open_locked, &cut);
-	if (work != WORK_NONE && takes_job_locked(migrator, look, work))
+	if (work != WORK_NONE)
 		begin_locked(migrator, look, disk, work, cut);
 	lock_let_go(&migrator->backlogs->lock);
 	if (open_locked)
