@@ -18,6 +18,7 @@ from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned,
                      program, read_file, run, state_of, stats, wait_until, write_all, zero_range)
 
 SLOW_MS = 5
+PATIENCE_OF_A_LOOK = 2  # seconds for an image that hangs
 RUNTIMES = {"asan": "libasan.so", "tsan": "libtsan.so", "ubsan": "libubsan.so"}
 
 
@@ -198,6 +199,21 @@ def test_a_mount_begins_beside_an_image_that_hangs(pool, mount, store):
         write_all(fd, b"b" * BLOCK, 0)
     store.gate.close()
     wait_until(lambda: live.names() == ["web1.img", "web2.img"], "the store answers")
+
+
+def test_a_mount_begins_beside_many_images_that_hang(pool, mount, store):
+    """They are not waited for one after the other."""
+    count = 40
+    for number in range(count):
+        make_image(os.path.join(pool, f"hung{number}.leaf"), "1M")
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    store.gate.open()
+    begun = time.monotonic()
+    live = mount(env={**store.env, "SLOW_HANG": "/hung"})
+    assert time.monotonic() - begun < count * PATIENCE_OF_A_LOOK / 2
+    assert live.names() == ["web1.img"]
+    store.gate.close()
+    wait_until(lambda: len(live.names()) == count + 1, "the store answers")
 
 
 def test_a_drained_disk_is_renamed_while_it_is_being_closed(pool, work, mount, store):

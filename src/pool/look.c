@@ -1,8 +1,11 @@
 /* Looks at the images of a pool.
  *
+ * One thread asks about one item after the other. Once it has been left behind with
+ * one that takes too long, several do: so many that hang are waited for at a time.
+ *
  * What a thread touches is its look's, which has references: one that was left
  * behind comes back to it in its own time, finds that nobody wants its answer, and
- * ends. Only the thread that holds the turn takes a next item. */
+ * ends. */
 #include "look.h"
 
 #include <errno.h>
@@ -14,6 +17,9 @@
 #include "core/loop.h"
 #include "core/thread.h"
 #include "core/verdict.h"
+
+/* That ask at once where something hangs. */
+#define ASKERS_MAX 32
 
 /* ---- What is known ------------------------------------------------------------ */
 
@@ -68,13 +74,21 @@ struct look {
 	GPtrArray *items; /* struct look_item: copies, but for `before`, which they own */
 
 	struct lock lock;
-	struct condition over;
-	GHashTable *stats; /* path -> struct stat */
-	guint next;	   /* the item to be taken next */
-	guint turn;	   /* of the thread that takes it */
-	bool asking;	   /* about the one before it */
-	uint64_t begun_ns; /* since then */
-	bool done;
+	struct condition ended; /* an asker has */
+	GHashTable *stats;	/* path -> struct stat */
+	GQueue *todo;		/* of ITEMS: to be asked about */
+	struct list askers;	/* those that were not left behind */
+	unsigned asker_count;
+	bool hangs; /* one was */
+};
+
+/* A thread. */
+struct asker {
+	struct look *look;
+	struct look_item *item; /* that it asks about, or NULL */
+	uint64_t begun_ns;	/* since then */
+	bool left;		/* behind */
+	struct list link;
 };
 
 static void look_unref(struct look *look)
@@ -87,8 +101,9 @@ static void look_unref(struct look *look)
 	chain_roots_unref((struct chain_roots *)look->roots);
 	chain_cache_unref(look->cache);
 	g_hash_table_destroy(look->stats);
+	g_queue_free(look->todo);
 	lock_destroy(&look->lock);
-	condition_destroy(&look->over);
+	condition_destroy(&look->ended);
 	g_free(look);
 }
 
@@ -102,12 +117,15 @@ static struct look *look_new(const GPtrArray *items, const struct chain_roots *r
 	look->items = g_ptr_array_new_with_free_func(look_item_free);
 	look->stats = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	lock_init(&look->lock, LOCK_RANK_LOOK);
-	condition_init(&look->over);
+	condition_init(&look->ended);
+	look->todo = g_queue_new();
+	list_init(&look->askers);
 	for (guint i = 0; i < items->len; i++) {
 		const struct look_item *item = items->pdata[i];
+		struct known *before = item->before ? known_copy(item->before) : NULL;
 
-		g_ptr_array_add(look->items, look_item_new(item->name, item->layers,
-							   item->before ? known_copy(item->before) : NULL));
+		g_ptr_array_add(look->items, look_item_new(item->name, item->layers, before));
+		g_queue_push_tail(look->todo, look->items->pdata[i]);
 	}
 	return look;
 }
@@ -212,105 +230,141 @@ static void look_at_item(struct look *look, const struct look_item *item, struct
 
 /* ---- Threads ------------------------------------------------------------------ */
 
-/* Whether ANSWER was wanted. */
-static bool hand_in_locked(struct look *look, guint turn, struct look_item *item, struct look_item *answer)
+static void hand_in_locked(struct asker *asker, struct look_item *item, struct look_item *answer)
 {
-	lock_assert_mine(&look->lock);
-	if (look->turn != turn)
-		return false;
-	look->asking = false;
+	lock_assert_mine(&asker->look->lock);
+	asker->item = NULL;
+	if (asker->left)
+		return;
 	item->known = g_steal_pointer(&answer->known);
 	item->error = g_steal_pointer(&answer->error);
 	item->absent = answer->absent;
-	return true;
 }
 
-/* The lock is let go meanwhile. False: the turn is another's now. */
-static bool look_at_next_relock(struct look *look, guint turn)
+/* False: nothing is left to be asked about, or ASKER was left behind. */
+static bool ask_next_relock(struct asker *asker)
 {
-	struct look_item *item = look->items->pdata[look->next++];
-	struct look_item *answer = look_item_new(item->name, NULL, NULL);
-	bool wanted;
+	struct look *look = asker->look;
+	struct look_item *item = g_queue_pop_head(look->todo), *answer;
 
 	lock_assert_mine(&look->lock);
-	look->asking = true;
-	look->begun_ns = loop_now_ns();
+	if (!item)
+		return false;
+	answer = look_item_new(item->name, NULL, NULL);
+	asker->item = item;
+	asker->begun_ns = loop_now_ns();
 	lock_let_go(&look->lock);
 	look_at_item(look, item, answer);
 	lock_take(&look->lock);
-	wanted = hand_in_locked(look, turn, item, answer);
+	hand_in_locked(asker, item, answer);
 	look_item_free(answer);
-	return wanted;
+	return !asker->left;
 }
 
-static void *look_main(void *opaque)
+static void remove_locked(struct asker *asker)
 {
-	struct look *look = opaque;
-	bool mine = true;
-	guint turn;
+	lock_assert_mine(&asker->look->lock);
+	list_remove(&asker->link);
+	asker->look->asker_count--;
+}
+
+static void *asker_main(void *opaque)
+{
+	struct asker *asker = opaque;
+	struct look *look = asker->look;
 
 	lock_take(&look->lock);
-	turn = look->turn;
-	while (mine && look->next < look->items->len)
-		mine = look_at_next_relock(look, turn);
-	if (mine) {
-		look->done = true;
-		condition_signal(&look->over);
+	while (ask_next_relock(asker))
+		;
+	if (!asker->left) {
+		remove_locked(asker);
+		condition_signal(&look->ended);
 	}
 	lock_let_go(&look->lock);
+	g_free(asker);
 	look_unref(look);
 	return NULL;
 }
 
-/* Where no thread is to be had the store is waited for. */
-static void begin_turn_relock(struct look *look)
+/* Where no thread is to be had, and none is there, the store is waited for. False:
+ * there is none more. */
+static bool add_asker_relock(struct look *look)
 {
+	struct asker *asker = g_new0(struct asker, 1);
+	bool started;
+
 	lock_assert_mine(&look->lock);
+	asker->look = look;
 	look->references++;
-	if (thread_spawn(NULL, "leafdisk-look", THREAD_WAITER, look_main, look) == 0)
-		return;
+	list_append(&look->askers, &asker->link);
+	look->asker_count++;
 	lock_let_go(&look->lock);
-	look_main(look);
+	started = thread_spawn(NULL, "leafdisk-look", THREAD_WAITER, asker_main, asker) == 0;
 	lock_take(&look->lock);
+	if (started)
+		return true;
+	if (look->asker_count > 1) {
+		remove_locked(asker);
+		look->references--;
+		g_free(asker);
+		return false;
+	}
+	lock_let_go(&look->lock);
+	asker_main(asker);
+	lock_take(&look->lock);
+	return true;
 }
 
-/* The item that is being looked at is left to its thread, with the turn. It is looked
- * at once more: which of its files hangs is known by then, and what stands before that
- * one can be told. */
-static void give_up_locked(struct look *look)
+static void add_askers_relock(struct look *look)
 {
-	struct look_item *item = look->items->pdata[look->next - 1];
+	unsigned wanted = look->hangs ? ASKERS_MAX : 1;
 
 	lock_assert_mine(&look->lock);
-	look->turn++;
-	look->asking = false;
+	for (guint more = g_queue_get_length(look->todo); more > 0 && look->asker_count < wanted; more--)
+		if (!add_asker_relock(look))
+			return;
+}
+
+/* What is asked about is asked about once more: which of its files hangs is known by
+ * then, and what stands before that one can be told. */
+static void leave_behind_locked(struct look *look, struct asker *asker)
+{
+	struct look_item *item = asker->item;
+
+	lock_assert_mine(&look->lock);
+	remove_locked(asker);
+	asker->left = look->hangs = true;
 	item->again = !item->again;
 	if (item->again) {
-		look->next--;
+		g_queue_push_head(look->todo, item);
 		return;
 	}
 	item->known = g_new0(struct known, 1);
 	error_set(&item->error, ETIMEDOUT, "%s: its store does not answer", item->name);
 }
 
-static bool is_late_locked(const struct look *look)
+static void leave_late_behind_locked(struct look *look)
 {
+	uint64_t now_ns = loop_now_ns();
+
 	lock_assert_mine(&look->lock);
-	return look->asking && loop_now_ns() - look->begun_ns >= CHAIN_PATIENCE_NS;
+	list_foreach(node, &look->askers)
+	{
+		struct asker *asker = container_of(node, struct asker, link);
+
+		if (asker->item && now_ns - asker->begun_ns >= CHAIN_PATIENCE_NS)
+			leave_behind_locked(look, asker);
+	}
 }
 
-static void wait_for_all_relock(struct look *look)
+static void ask_about_all_relock(struct look *look)
 {
 	lock_assert_mine(&look->lock);
-	begin_turn_relock(look);
-	while (!look->done) {
-		lock_wait_until(&look->lock, &look->over, loop_now_ns() + CHAIN_PATIENCE_NS / 4);
-		if (look->done || !is_late_locked(look))
-			continue;
-		give_up_locked(look);
-		if (look->next == look->items->len)
-			break;
-		begin_turn_relock(look);
+	while (look->asker_count > 0 || !g_queue_is_empty(look->todo)) {
+		add_askers_relock(look);
+		if (look->asker_count > 0)
+			lock_wait_until(&look->lock, &look->ended, loop_now_ns() + CHAIN_PATIENCE_NS / 4);
+		leave_late_behind_locked(look);
 	}
 }
 
@@ -322,7 +376,7 @@ void look_at(const GPtrArray *items, const struct chain_roots *roots, struct cha
 		return;
 	look = look_new(items, roots, cache);
 	lock_take(&look->lock);
-	wait_for_all_relock(look);
+	ask_about_all_relock(look);
 	for (guint i = 0; i < items->len; i++) {
 		struct look_item *to = items->pdata[i], *from = look->items->pdata[i];
 

@@ -33,7 +33,8 @@ void look_item_free(void *item);
 
 /* Asks about all ITEMS (struct look_item). An item whose files are what they were
  * before is known as before. One whose store does not answer has the error
- * -ETIMEDOUT. Blocks for CHAIN_PATIENCE_NS for each file that hangs, at most. */
+ * -ETIMEDOUT. Blocks for CHAIN_PATIENCE_NS for the first file that hangs and for each
+ * dozens of the others, at most. */
 void look_at(const GPtrArray *items, const struct chain_roots *roots, struct chain_cache *cache);
 
 #endif
