@@ -20,6 +20,7 @@ static struct disk *new_disk(const struct chain_roots *roots)
 	struct chain_link *link = g_new0(struct chain_link, 1);
 	GPtrArray *links = chain_links_new();
 
+	link->references = 1;
 	link->path = g_strdup("/web1.leaf");
 	g_ptr_array_add(links, link);
 	return disk_new("web1.img", true, 1, links, roots, NULL, DISK_MODE_DIRECT, NULL);
