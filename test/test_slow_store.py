@@ -320,6 +320,27 @@ def test_what_is_dirty_beside_a_closed_disk_that_hangs(pool, work, mount, store)
             store.gate.close()
 
 
+def test_the_state_while_the_whole_pool_hangs(pool, work, mount, store):
+    """Of all that is known, each time; and what is new is told when the pool answers."""
+    for name in ("web1", "web2"):
+        make_image(os.path.join(pool, f"{name}.leaf"), "1M")
+    live = mount("mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M", "migrate_idle_ms=60000",
+                 env={**store.env, "SLOW_HANG": pool})
+    live.names()
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"b" * BLOCK, 0)
+        os.fsync(fd)
+        make_image(os.path.join(pool, "web3.leaf"), "1M")
+        store.gate.open()
+        try:
+            for _ in range(2):
+                told = told_by(program("leafctl"), "status", live.path)
+                assert "web1.img" in told and "web2.img" in told and "web3.img" not in told
+        finally:
+            store.gate.close()
+        assert "web3.img" in told_by(program("leafctl"), "status", live.path)
+
+
 def test_one_disk_hangs(pool, mount, store):
     """Many opens of it wait; who has another disk open goes on."""
     for name in ("web1", "web2"):

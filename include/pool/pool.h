@@ -57,6 +57,8 @@ bool disk_pool_shows(struct disk_pool *pool, const struct disk *disk);
 
 /* Looks at the directory where it has changed. Blocks on the pool's store. */
 void disk_pool_look(struct disk_pool *pool);
+/* The same; a store that does not answer is not waited for longer than for an image. */
+void disk_pool_look_for_a_while(struct disk_pool *pool);
 /* All disks as of the last look, sorted by name, each with a reference (array of
  * struct disk *, free function set). Does not block. */
 GPtrArray *disk_pool_shown(struct disk_pool *pool);
@@ -64,8 +66,13 @@ GPtrArray *disk_pool_shown(struct disk_pool *pool);
 /* Identity of the pool at PATH, by which a cache knows it. Blocks. */
 bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error);
 
-/* Owner and times of the pool's directory; its file system's numbers. */
+/* Owner and times of the pool's directory. Blocks. */
 int disk_pool_stat(struct disk_pool *pool, struct stat *st);
+/* The former as they were told last; false: never. Does not block. */
+bool disk_pool_recall_stat(struct disk_pool *pool, struct stat *st);
+/* Somebody is waiting for them at this moment. */
+bool disk_pool_is_looked_at(struct disk_pool *pool);
+/* Of its file system. Blocks. */
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 
 /* disk_drain() of every disk; DIRTY_BYTES are those of all. True when nothing

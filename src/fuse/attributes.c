@@ -67,17 +67,31 @@ bool attributes_recall(struct session *session, struct node *node, struct stat *
 	return known;
 }
 
-int attributes_of_root(struct session *session, struct stat *st)
+static void fill_root(const struct session *session, struct stat *st)
 {
 	uint64_t umask = session->options->umask;
-	int result = disk_pool_stat(session->pool, st);
 
-	if (result != 0)
-		return result;
 	if (umask != OPTION_UNSET)
 		st->st_mode = S_IFDIR | (SHARED_DIRECTORY_MODE & ~(mode_t)umask);
 	st->st_ino = FUSE_ROOT_ID;
 	st->st_nlink = 3; /* with the control tree */
 	fill_owner(session, st);
-	return 0;
+}
+
+int attributes_of_root(struct session *session, struct stat *st)
+{
+	int result = disk_pool_stat(session->pool, st);
+
+	if (result == 0)
+		fill_root(session, st);
+	return result;
+}
+
+bool attributes_recall_root(struct session *session, struct stat *st)
+{
+	bool known = disk_pool_recall_stat(session->pool, st);
+
+	if (known)
+		fill_root(session, st);
+	return known;
 }

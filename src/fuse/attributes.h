@@ -14,7 +14,8 @@ int attributes_of_node(struct session *session, struct node *node, struct stat *
 /* The same from memory, of a disk that is open. False: there are none yet. Does
  * not block. */
 bool attributes_recall(struct session *session, struct node *node, struct stat *st);
-/* The same for the top directory. Blocks. */
+/* The same two for the top directory. */
 int attributes_of_root(struct session *session, struct stat *st);
+bool attributes_recall_root(struct session *session, struct stat *st);
 
 #endif

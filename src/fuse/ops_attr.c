@@ -24,7 +24,7 @@
 
 #define MODE_BITS 07777
 
-/* How long attributes of an open disk are waited for. */
+/* How long attributes of an open disk, or of the top directory, are waited for. */
 #define PATIENCE_NS (20 * UINT64_C(1000000))
 
 static void reply_attributes(struct request *request)
@@ -62,11 +62,17 @@ static struct request *new_for_node(fuse_req_t fuse, fuse_ino_t ino)
 	return NULL;
 }
 
+static bool recall(struct request *request, struct stat *st)
+{
+	return request->node ? attributes_recall(request->session, request->node, st)
+			     : attributes_recall_root(request->session, st);
+}
+
 static void reply_from_memory(struct request *request)
 {
 	struct stat st;
 
-	if (!request->answered && attributes_recall(request->session, request->node, &st)) {
+	if (!request->answered && recall(request, &st)) {
 		fuse_reply_attr(request->fuse, &st, ATTRIBUTES_SECONDS);
 		request->answered = true;
 	}
@@ -86,16 +92,21 @@ static void getattr_looked(struct request *request)
 		reply_attributes(request);
 }
 
-/* The kernel asks while it reads through the page cache, so an answer must not
- * wait for a store that hangs: it is then what is in memory, at once if somebody
- * looks already. */
-static void getattr_of_open(struct request *request)
+static bool is_looked_at(struct request *request)
 {
-	struct disk *disk = node_disk(request->session->nodes, request->node);
-	bool looked_at = disk_is_looked_at(disk);
+	struct disk *disk = request->node ? node_disk(request->session->nodes, request->node) : NULL;
+	bool looked_at = disk ? disk_is_looked_at(disk) : disk_pool_is_looked_at(request->session->pool);
 
 	disk_unref(disk);
-	if (looked_at)
+	return looked_at;
+}
+
+/* The kernel asks while it reads through the page cache, and on the way to the control
+ * tree, so an answer must not wait for a store that hangs: it is then what is in memory,
+ * at once if somebody looks already. */
+static void getattr_with_patience(struct request *request)
+{
+	if (is_looked_at(request))
 		reply_from_memory(request);
 	if (request->answered) {
 		request_free(request);
@@ -118,8 +129,8 @@ void op_getattr(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 	request = new_for_node(fuse, ino);
 	if (!request)
 		return;
-	if (request->node && node_is_open(request->session->nodes, request->node))
-		getattr_of_open(request);
+	if (!request->node || node_is_open(request->session->nodes, request->node))
+		getattr_with_patience(request);
 	else
 		request_offload(request, getattr_run, reply_attributes);
 }

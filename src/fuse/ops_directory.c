@@ -18,6 +18,7 @@ static struct directory *list_disks(struct session *session)
 	struct directory *directory = directory_new(FUSE_ROOT_ID, FUSE_ROOT_ID);
 
 	directory_add(directory, CONTROL_NAME, CONTROL_INO, S_IFDIR);
+	disk_pool_look(session->pool);
 	shown_list(session, add_disk, directory);
 	return directory;
 }

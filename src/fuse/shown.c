@@ -49,7 +49,6 @@ void shown_list(struct session *session, void (*each)(void *opaque, const struct
 {
 	g_autoptr(GPtrArray) disks = NULL;
 
-	disk_pool_look(session->pool);
 	lock_take(&session->names_lock);
 	disks = disk_pool_shown(session->pool);
 	for (unsigned i = 0; i < disks->len; i++) {

@@ -13,7 +13,7 @@ int shown_find_known(struct session *session, const char *name, struct node **no
 /* The node of DISK, pinned; NULL: the pool does not show it (any more). */
 struct node *shown_pin(struct session *session, struct disk *disk);
 
-/* Calls EACH for all disks by name, and gives up the nodes of those that are gone. */
+/* Calls EACH for all disks by name, as of the last look, and gives up the nodes of those that are gone. */
 void shown_list(struct session *session, void (*each)(void *opaque, const struct disk *disk, uint64_t ino),
 		void *opaque);
 

@@ -37,6 +37,16 @@ struct disk_pool {
 	struct names *names;
 	char *broken; /* lines, as of the last look */
 	uint64_t next_id;
+
+	/* Looks that are waited for only so long (pool.c). */
+	uint64_t asked;	       /* for */
+	uint64_t answered;     /* of those */
+	bool answering;	       /* a thread looks */
+	struct condition told; /* one of the two above */
+
+	struct stat seen; /* of the directory */
+	bool has_seen;
+	_Atomic unsigned lookers; /* at that, now; not under the lock */
 };
 
 static inline struct place *pool_place(const struct disk_pool *pool)
@@ -46,6 +56,9 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 
 /* drain.c: what an earlier mount left in the cache begins to be written back. */
 void disk_pool_resume(struct disk_pool *pool);
+
+/* Waits until no thread looks. */
+void pool_await_look(struct disk_pool *pool);
 
 /* `scanning` is held for these. */
 

@@ -89,6 +89,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 
 	lock_init(&pool->scanning, LOCK_RANK_SCANNING);
 	lock_init(&pool->lock, LOCK_RANK_POOL);
+	condition_init(&pool->told);
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
 	pool->known = scan_known_new();
@@ -144,6 +145,7 @@ void disk_pool_close(struct disk_pool *pool)
 {
 	if (!pool)
 		return;
+	pool_await_look(pool);
 	g_hash_table_destroy(pool->disks);
 	disk_await_disposals();
 	pool_cache_free(pool->pool_cache);
@@ -155,6 +157,7 @@ void disk_pool_close(struct disk_pool *pool)
 	g_free(pool->options.glob);
 	lock_destroy(&pool->scanning);
 	lock_destroy(&pool->lock);
+	condition_destroy(&pool->told);
 	g_clear_error(&pool->trouble);
 	g_free(pool->broken);
 	g_free(pool->broken_then);

@@ -15,6 +15,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/thread.h"
 #include "cache.h"
 #include "internal.h"
 #include "disk/tunables.h"
@@ -240,6 +241,54 @@ void disk_pool_look(struct disk_pool *pool)
 		log_warning_limited(disk_pool_path(pool), "look", "%s", error->message);
 }
 
+/* ---- With patience ------------------------------------------------------------- */
+
+/* One thread for all who ask. Whoever asks while it looks is answered by a look that
+ * has begun after that. */
+static void *answer_main(void *opaque)
+{
+	struct disk_pool *pool = opaque;
+
+	LOCK_GUARD(&pool->lock);
+	while (pool->answered < pool->asked) {
+		uint64_t asked = pool->asked;
+
+		lock_let_go(&pool->lock);
+		disk_pool_look(pool);
+		lock_take(&pool->lock);
+		pool->answered = asked;
+		condition_broadcast(&pool->told);
+	}
+	pool->answering = false;
+	condition_broadcast(&pool->told);
+	return NULL;
+}
+
+void disk_pool_look_for_a_while(struct disk_pool *pool)
+{
+	uint64_t until_ns = loop_now_ns() + CHAIN_PATIENCE_NS, asked;
+	bool begin;
+
+	thread_assert_may_wait();
+	lock_take(&pool->lock);
+	asked = ++pool->asked;
+	begin = !pool->answering;
+	pool->answering = true;
+	lock_let_go(&pool->lock);
+	if (begin && thread_spawn(NULL, "leafdisk-look", THREAD_WAITER, answer_main, pool) < 0)
+		answer_main(pool);
+	LOCK_GUARD(&pool->lock);
+	while (pool->answered < asked && lock_wait_until(&pool->lock, &pool->told, until_ns))
+		;
+}
+
+void pool_await_look(struct disk_pool *pool)
+{
+	LOCK_GUARD(&pool->lock);
+	while (pool->answering)
+		lock_wait(&pool->lock, &pool->told);
+}
+
 char *disk_pool_broken(struct disk_pool *pool)
 {
 	char *broken;
@@ -272,7 +321,29 @@ const char *disk_pool_path(const struct disk_pool *pool)
 
 int disk_pool_stat(struct disk_pool *pool, struct stat *st)
 {
-	return fstat(pool_place(pool)->fd, st) < 0 ? -errno : 0;
+	int result;
+
+	pool->lookers++;
+	result = fstat(pool_place(pool)->fd, st) < 0 ? -errno : 0;
+	pool->lookers--;
+	if (result < 0)
+		return result;
+	LOCK_GUARD(&pool->lock);
+	pool->seen = *st;
+	pool->has_seen = true;
+	return 0;
+}
+
+bool disk_pool_recall_stat(struct disk_pool *pool, struct stat *st)
+{
+	LOCK_GUARD(&pool->lock);
+	*st = pool->seen;
+	return pool->has_seen;
+}
+
+bool disk_pool_is_looked_at(struct disk_pool *pool)
+{
+	return pool->lookers > 0;
 }
 
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st)

@@ -241,8 +241,10 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
 	if (result != 0)
 		return result;
 	*directory = directory_new(ino, parent_of(ino));
-	if (row_of(ino) == CONTROL_DISKS)
+	if (row_of(ino) == CONTROL_DISKS) {
+		disk_pool_look_for_a_while(session->pool);
 		shown_list(session, add_disk, *directory);
+	}
 	if (row_of(ino) == CONTROL_TUNABLES)
 		list_tunables(*directory);
 	for (unsigned row = 0; row < CONTROL_ENTRY_COUNT; row++)
