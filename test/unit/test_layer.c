@@ -67,11 +67,13 @@ static void rig_clear(struct rig *rig)
 static struct layer *new_dirty(struct rig *rig)
 {
 	struct layer *layer = layer_new("a.img", &rig->pool_cache, rig->roots);
+	const struct owner_last none = {0};
+	uint64_t generation = 1;
 	GError *error = NULL;
 
 	layer_set_link(layer, rig->links->pdata[0]);
 	g_assert_true(layer_open_image(layer, IMAGE_WRITABLE, &error));
-	g_assert_true(share_open_dirty(layer, 0, 1, &error));
+	g_assert_true(share_open_dirty(layer, &none, &generation, &error));
 	layer->claim = 1;
 	backlog_attach(layer);
 	g_assert_cmpstr(layer_find_breach(layer), ==, NULL);
