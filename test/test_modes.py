@@ -492,3 +492,25 @@ def test_flipped_bits_are_never_served(mount, persistent, pool, cache, rng):
         except MountError as refusal:
             assert "leafctl cache create --force" in str(refusal), refusal
     check_clean(image)
+
+
+@pytest.mark.parametrize("mode", ["direct", "persistent", "ephemeral", "writeback"])
+def test_layers_that_end_within_a_block(mount, pool, work, cache, rng, mode):
+    """Past its end a layer is zero, to the byte, whatever is below it."""
+    sizes = {"base.raw": 6 * BLOCK, "one.leaf": 4 * BLOCK + 512, "two.leaf": 2 * BLOCK + 1024, "top.leaf": 6 * BLOCK}
+    expected = bytearray(rng.randbytes(sizes["base.raw"]))
+    below = make_raw(os.path.join(pool, "base.raw"), bytes(expected))
+    for name in ("one.leaf", "two.leaf", "top.leaf"):
+        below = make_image(os.path.join(pool, name), sizes[name], parent=below)
+        expected[sizes[name]:] = bytes(len(expected[sizes[name]:]))
+    assert_same(converted(below, work), expected, "converted")
+    with mount(f"cache={cache}", f"mode={mode}", "cache_size=16M") as live:
+        for _ in range(2):  # from the images, then from the cache
+            with opened(live.file("top.img"), os.O_RDONLY | os.O_DIRECT) as fd:
+                assert_same(Aligned(len(expected)).read(fd, len(expected), 0), expected, mode)
+        with opened(live.file("top.img")) as fd:
+            write_all(fd, b"w" * 100, 2 * BLOCK + 2000)  # the rest of that block is copied up
+        expected[2 * BLOCK + 2000:2 * BLOCK + 2100] = b"w" * 100
+        assert_same(read_file(live.file("top.img"), len(expected)), expected, "written in part")
+    if mode != "ephemeral":
+        assert_same(converted(below, work), expected, "the images alone")

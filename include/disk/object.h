@@ -103,6 +103,9 @@ struct run {
 		struct overflow_wait overflow;
 	};
 	struct disk_io *owner;
+	/* Of what is read, to be zeroed when it is there. */
+	uint8_t *cut;
+	uint32_t cut_bytes;
 	/* What was written, and is to be forgotten. */
 	uint64_t block;
 	uint64_t blocks;

@@ -19,6 +19,9 @@ void stack_put(struct stack *stack);
 unsigned stack_depth(const struct stack *stack);
 struct layer *stack_layer(const struct stack *stack, unsigned layer); /* 0: top */
 uint64_t stack_size_bytes(const struct stack *stack);		      /* of the top layer */
+/* Where the shortest of the layers above LAYER ends, in bytes: past that nothing of
+ * LAYER shows. UINT64_MAX: none is above it. */
+uint64_t stack_end_bytes(const struct stack *stack, unsigned layer);
 
 /* The layer whose data BLOCK shows, or STACK_NO_LAYER for zeros; *RUN is how
  * many blocks, up to LIMIT, share the answer. Any thread; does not block. */

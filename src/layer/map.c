@@ -31,6 +31,7 @@ struct stack {
 	unsigned users;
 	unsigned depth;
 	struct layer **layers; /* top first */
+	uint64_t *ends;	       /* of each: see stack_end_bytes() */
 
 	struct lock lock;
 	GHashTable *directories; /* uint64_t index -> struct directory */
@@ -72,8 +73,12 @@ static struct stack *add_locked(struct layer *top, struct stack *below)
 	stack->depth = below ? below->depth + 1 : 1;
 	stack->layers = g_new0(struct layer *, stack->depth);
 	stack->layers[0] = top;
-	for (unsigned i = 1; i < stack->depth; i++)
+	stack->ends = g_new(uint64_t, stack->depth);
+	stack->ends[0] = UINT64_MAX;
+	for (unsigned i = 1; i < stack->depth; i++) {
 		stack->layers[i] = below->layers[i - 1];
+		stack->ends[i] = MIN(stack->ends[i - 1], stack->layers[i - 1]->image->size_bytes);
+	}
 	lock_init(&stack->lock, LOCK_RANK_MAP);
 	stack->directories = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, directory_free);
 	if (!stacks)
@@ -87,6 +92,7 @@ static void stack_free(struct stack *stack)
 	g_hash_table_destroy(stack->directories);
 	lock_destroy(&stack->lock);
 	g_free(stack->layers);
+	g_free(stack->ends);
 	g_free(stack);
 }
 
@@ -161,6 +167,11 @@ struct layer *stack_layer(const struct stack *stack, unsigned layer)
 uint64_t stack_size_bytes(const struct stack *stack)
 {
 	return stack ? stack->top->image->size_bytes : 0;
+}
+
+uint64_t stack_end_bytes(const struct stack *stack, unsigned layer)
+{
+	return stack->ends[layer];
 }
 
 /* Fills what is open in OWNERS with LAYER where it has data or zeros; returns

@@ -10,7 +10,26 @@
 
 static void read_done(struct layer_io *read, int result)
 {
-	io_run_finished(container_of(read, struct run, read), result);
+	struct run *run = container_of(read, struct run, read);
+
+	if (run->cut_bytes)
+		memset(run->cut, 0, run->cut_bytes);
+	io_run_finished(run, result);
+}
+
+/* A layer above LAYER may end within a block: what LAYER has of that block behind the
+ * end does not show. */
+static void cut(struct run *run, const struct stack *stack, unsigned layer, uint64_t block, uint64_t blocks,
+		uint8_t *buffer)
+{
+	uint64_t end = stack_end_bytes(stack, layer);
+	uint32_t within = (uint32_t)(end & (BLOCK_SIZE - 1));
+
+	end >>= BLOCK_SHIFT;
+	if (!within || end < block || end - block >= blocks)
+		return;
+	run->cut = buffer + ((end - block) << BLOCK_SHIFT) + within;
+	run->cut_bytes = BLOCK_SIZE - within;
 }
 
 /* What the leaf does not have. */
@@ -25,7 +44,10 @@ static struct image_extent read_below(struct run *run, struct stack *stack, uint
 	layer = stack_lookup(stack, block, limit, &extent.blocks);
 	if (layer == STACK_NO_LAYER)
 		return extent;
-	return layer_read(&run->read, stack_layer(stack, layer), block, extent.blocks, buffer);
+	extent = layer_read(&run->read, stack_layer(stack, layer), block, extent.blocks, buffer);
+	if (extent.state == EXTENT_DATA)
+		cut(run, stack, layer, block, extent.blocks, buffer);
+	return extent;
 }
 
 uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
@@ -39,6 +61,7 @@ uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint
 	run->read.loop = io->context->loop;
 	run->read.bypass = io->bypass;
 	run->read.done = read_done;
+	run->cut_bytes = 0;
 	extent = io->disk->route->read(run, block, limit, buffer);
 	if (extent.state == EXTENT_ABSENT)
 		extent = read_below(run, io->disk->stack, block, extent.blocks, buffer);
