@@ -13,8 +13,9 @@ struct streams {
 	struct {
 		uint64_t end;	/* byte offset that the stream's next read has */
 		uint64_t bytes; /* so far; 0: unused */
+		uint64_t used;	/* when, in reads */
 	} stream[STREAMS];
-	unsigned oldest;
+	uint64_t reads;
 };
 
 /* Notes a read of [OFFSET, + LENGTH) and returns the bytes of its run. */

@@ -39,7 +39,7 @@ void fetches_clear(struct fetches *fetches);
 /* FETCH is under way, for fetch->blocks, which may be fewer than before. False:
  * its first block is on its way already; FETCH waits for that. */
 bool fetch_begin(struct fetches *fetches, struct fetch *fetch);
-/* It turns out that only BLOCKS come. */
+/* It turns out that only BLOCKS come. Who waits for one of the others is woken now. */
 void fetch_shorten(struct fetches *fetches, struct fetch *fetch, uint64_t blocks);
 /* DATA goes to the cache; NULL: the fetch failed. */
 void fetch_end(struct fetches *fetches, struct fetch *fetch, const uint8_t *data);

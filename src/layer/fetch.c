@@ -57,10 +57,25 @@ bool fetch_begin(struct fetches *fetches, struct fetch *fetch)
 	return !other;
 }
 
+static void wake(struct fetch *waiter)
+{
+	list_remove(&waiter->link);
+	loop_post(waiter->loop, &waiter->ended);
+}
+
 void fetch_shorten(struct fetches *fetches, struct fetch *fetch, uint64_t blocks)
 {
+	struct list *node, *next;
+
 	LOCK_GUARD(&fetches->lock);
 	fetch->blocks = blocks;
+	for (node = fetch->waiting.next; node != &fetch->waiting; node = next) {
+		struct fetch *waiter = container_of(node, struct fetch, link);
+
+		next = node->next;
+		if (waiter->block >= fetch->block + blocks)
+			wake(waiter);
+	}
 }
 
 /* What finds no room in the cache at the moment is not worth waiting for. */
@@ -86,11 +101,8 @@ void fetch_end(struct fetches *fetches, struct fetch *fetch, const uint8_t *data
 	if (data && !fetch->cancelled)
 		publish(fetch, data);
 	list_remove(&fetch->link);
-	while ((node = list_pop(&fetch->waiting))) {
-		struct fetch *waiter = container_of(node, struct fetch, link);
-
-		loop_post(waiter->loop, &waiter->ended);
-	}
+	while ((node = list_first(&fetch->waiting)))
+		wake(container_of(node, struct fetch, link));
 }
 
 void fetch_cancel(struct fetches *fetches, const struct cache_layer *layer, uint64_t block, uint64_t blocks)

@@ -255,12 +255,15 @@ static void test_shortened_while_others_wait(void)
 	g_assert_false(begin(&kept, 11, 1));
 	g_assert_false(begin(&cut_off, 18, 2));
 	fetch_shorten(&rig.fetches, &asker.fetch, 4);
-	end(&asker, 1);
 	run_posted();
 	g_assert_cmpuint(cut_off.woken, ==, 1);
+	g_assert_cmpuint(kept.woken, ==, 0);
+	g_assert_true(begin(&cut_off, 18, 2)); /* while the other is still under way */
+	end(&asker, 1);
+	run_posted();
+	g_assert_cmpuint(cut_off.woken, ==, 0);
 	g_assert_cmpuint(kept.woken, ==, 1);
 	assert_missing(14, 6);
-	g_assert_true(begin(&cut_off, 18, 2));
 	end(&cut_off, 1);
 	assert_block(&rig.user, rig.layer, TAG, 18, 1);
 	rig_end();

@@ -51,6 +51,19 @@ static void test_readers_side_by_side(void)
 			g_assert_cmpuint(note(&streams, number, step), ==, (step + 1) * READ_BYTES);
 }
 
+/* Reads here and there between those of a run. */
+static void test_random_reads_between(void)
+{
+	struct streams streams = {0};
+
+	for (unsigned step = 0; step < 1000; step++) {
+		g_assert_cmpuint(note(&streams, 1, step), ==, (step + 1) * READ_BYTES);
+		for (unsigned i = 1; i < STREAMS; i++)
+			note(&streams, (unsigned)g_test_rand_int_range(2, 1000),
+			     2 * (unsigned)g_test_rand_int_range(0, 1000));
+	}
+}
+
 /* One more than are remembered: the oldest is forgotten, the others are not. */
 static void test_oldest_is_forgotten(void)
 {
@@ -79,6 +92,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/streams/first-byte", test_first_byte);
 	g_test_add_func("/streams/run-ends", test_run_ends);
 	g_test_add_func("/streams/readers-side-by-side", test_readers_side_by_side);
+	g_test_add_func("/streams/random-reads-between", test_random_reads_between);
 	g_test_add_func("/streams/oldest-is-forgotten", test_oldest_is_forgotten);
 	g_test_add_func("/streams/last-byte", test_last_byte);
 	return g_test_run();
