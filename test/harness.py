@@ -92,6 +92,18 @@ def leafctl(*arguments, **options):
     return run(program("leafctl"), *arguments, **options)
 
 
+def unmount(path, patience=30):
+    """fusermount3 -u. Programs that have nothing to do with a mount are in it for a moment all the
+    same, such as one that syncs each file system of the machine."""
+    end = time.monotonic() + patience
+    while True:
+        result = run("fusermount3", "-u", path, check=False)
+        if result.returncode == 0:
+            return
+        assert "busy" in result.stderr and time.monotonic() < end, f"{result.stderr}used by:\n{users_of(path)}"
+        time.sleep(0.1)
+
+
 def check_clean(*images):
     for image in images:
         leafctl("check", image)
@@ -373,8 +385,10 @@ class Mount:
 
     def stop(self, timeout=PATIENCE):
         """An orderly unmount: the daemon ends with 0 and reports nothing bad."""
-        result = run("fusermount3", "-u", self.path, check=False)
-        assert result.returncode == 0, f"{result.stderr}used by:\n{users_of(self.path)}\n{self.messages()}"
+        try:
+            unmount(self.path)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.messages()}") from None
         status = self.wait(timeout)
         self.finalise()
         assert status in (0, None), f"the daemon ended with {status}\n{self.messages()}"

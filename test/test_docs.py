@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from harness import TREE, make_image, program, run
+from harness import TREE, make_image, program, run, unmount
 
 PAGES = ("leafdisk.8", "leafctl.1", "leafdisk.conf.5", "leafdisk-layer.5", "leafdisk-cache.5")
 SAMPLE = os.path.join(TREE, "etc", "leafdisk.conf")
@@ -246,7 +246,7 @@ def test_disk_keys_are_documented(work, pool):
     conf = write_conf(work, "[disk a.img]\nsurely_unknown = 1\n")
     result = run(program("leafdisk"), pool, point, "-o", f"conf={conf}", check=False)
     if result.returncode == 0:
-        run("fusermount3", "-u", point)
+        unmount(point)
     assert result.returncode == 1
     known = re.search(r"surely_unknown\"; known are: (.*)", result.stderr)
     assert known, result.stderr

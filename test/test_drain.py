@@ -14,8 +14,8 @@ import subprocess
 
 import pytest
 
-from harness import (BLOCK, MIB, PATIENCE, converted, leafctl, make_image, opened, program, run, scaled, wait_until,
-                     write_all)
+from harness import (BLOCK, MIB, PATIENCE, converted, leafctl, make_image, opened, program, run, scaled, unmount,
+                     wait_until, write_all)
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
 SLOW = [*HELD, "migrate_batch=1"]
@@ -183,9 +183,10 @@ def test_leaving_writeback_is_given_up(writeback, rng):
 def end(live, how):
     if how == "signal":
         os.kill(live.pid, signal.SIGTERM)
+    elif how == "unmount":
+        unmount(live.path)
     else:
-        run(*{"unmount": ["fusermount3", "-u"], "lazy": ["fusermount3", "-uz"], "force": ["umount", "-f"]}[how],
-            live.path, check=False)
+        run(*{"lazy": ["fusermount3", "-uz"], "force": ["umount", "-f"]}[how], live.path, check=False)
 
 
 @pytest.mark.parametrize("how,is_open", [("unmount", False), ("lazy", False), ("force", True), ("signal", True)])
@@ -224,7 +225,7 @@ def test_the_end_is_given_up(writeback, web1, work, rng):
     """What stays behind is there for the next mount."""
     live = writeback(*SLOW)
     content = make_dirty(live, rng)
-    run("fusermount3", "-u", live.path)
+    unmount(live.path)
     os.kill(live.pid, signal.SIGINT)
     assert live.wait() == 1
     said = live.messages()
@@ -286,5 +287,5 @@ def test_the_end_on_a_terminal(writeback, pool, work, rng):
     point = os.path.join(work, "terminal")
     os.mkdir(point)
     status, said = on_terminal([program("leafdisk"), pool, point, "-f", "-o", ",".join([*options[:3], *SLOW])],
-                               b"mounted on", lambda child: run("fusermount3", "-u", point))
+                               b"mounted on", lambda child: unmount(point))
     assert status == 0 and re.search(PROGRESS, said) and b"leafdisk: all changes are in the pool\r\n" in said, said

@@ -11,8 +11,8 @@ import pytest
 import cleanup
 import leaf_format
 from harness import (KIB, MIB, MOUNT_VARIABLE, MountError, assert_same, check_clean, expect_errno, file_bytes,
-                     leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled, wait_until,
-                     write_all)
+                     leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled, unmount,
+                     wait_until, write_all)
 from model import in_threads
 
 
@@ -537,7 +537,7 @@ def test_the_daemon_leaves_the_terminal(pool, work, web1):
     pid, = cleanup.processes_with(MOUNT_VARIABLE, point)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert os.getsid(pid) != os.getsid(0)
-    run("fusermount3", "-u", point)
+    unmount(point)
     assert process_ended(pid, 30)
 
 

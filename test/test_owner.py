@@ -12,7 +12,7 @@ import time
 import pytest
 
 from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, expect_errno, faults, file_bytes, leafctl,
-                     make_image, make_raw, opened, read_all, run, state_of, wait_until, write_all)
+                     make_image, make_raw, opened, read_all, run, state_of, unmount, wait_until, write_all)
 
 NO_ID = "0" * 32
 OTHER_ID = "0123456789abcdef" * 2
@@ -434,7 +434,7 @@ def test_a_flush_that_fails_leaves_it_unclean(mount, pool, web1):
     write_all(fd, b"z" * BLOCK, 0)
     expect_errno(errno.EIO, os.fsync, fd)
     expect_errno(errno.EIO, os.close, fd)
-    run("fusermount3", "-u", live.path)
+    unmount(live.path)
     live.wait()
     live.finalise()
     assert record_of(pool)["clean"] == "false"
