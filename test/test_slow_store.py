@@ -132,6 +132,25 @@ def test_a_change_of_names_reads_no_other_image(pool, mount, store):
     assert set(calls) <= {"stat"} and calls["stat"] <= 4 * others
 
 
+def test_a_broken_image_costs_no_look_at_the_others(pool, mount, work, store):
+    """It alone is looked at again when somebody asks for a name that there is not, until it is whole."""
+    make_image(os.path.join(pool, "other.leaf"), MIB)
+    good = make_image(os.path.join(work, "good.leaf"), MIB)
+    broken = os.path.join(pool, "broken.leaf")
+    make_raw(broken, bytes(os.path.getsize(good)))
+    live = mount(env=store.env)
+    wait_until(lambda: live.names() == ["other.img"] and time.time() > os.stat(pool).st_mtime + 2, "a pool that is old")
+    live.names()
+    store.gate.open()
+    for number in range(5):
+        assert not os.path.exists(live.file(f"nothing{number}.img"))
+    store.gate.close()
+    assert store.calls_on("broken.leaf")
+    assert not store.calls_on("other.leaf")
+    run("dd", f"if={good}", f"of={broken}", "conv=notrunc,fsync", "status=none")
+    wait_until(lambda: live.names() == ["broken.img", "other.img"], "the image that is whole now to be shown")
+
+
 def test_a_known_disk_is_found_while_the_pool_cannot_be_looked_at(pool, mount, store):
     for name in ("web1", "web2", "web3"):
         make_image(os.path.join(pool, f"{name}.leaf"), "1M")

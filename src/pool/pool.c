@@ -4,7 +4,8 @@
  * (struct scan_known). A look at the directory builds the set of disks anew and
  * keeps those objects that are still the same file under the same name; the others
  * live on while somebody holds them. A look is due when the directory's time stamp
- * has moved, or is too fresh to tell; whoever waits for one that begins after he
+ * has moved, or is too fresh to tell, or an image that could not be told can be: for
+ * that these alone are looked at. Whoever waits for one that begins after he
  * asked needs none of his own. */
 #include "pool/pool.h"
 
@@ -135,8 +136,8 @@ static bool is_due_locked(struct disk_pool *pool, GError **error)
 	lock_assert_mine(&pool->scanning);
 	if (!stamp(pool, &mtime, error))
 		return false;
-	return pool->fresh || *pool->broken_then || mtime.tv_sec != pool->scanned.tv_sec ||
-	       mtime.tv_nsec != pool->scanned.tv_nsec;
+	return pool->fresh || mtime.tv_sec != pool->scanned.tv_sec || mtime.tv_nsec != pool->scanned.tv_nsec ||
+	       scan_may_differ(pool->known, pool->roots);
 }
 
 /* False with ERROR: what is there now cannot be told. */

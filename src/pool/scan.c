@@ -109,10 +109,15 @@ void scan_known_free(struct scan_known *known)
 	g_free(known);
 }
 
+static char *trouble_of(const GError *error)
+{
+	return g_strdelimit(g_strdup(error->message), "\n", ' ');
+}
+
 static void set_trouble(struct known *known, const GError *error)
 {
 	g_free(known->trouble);
-	known->trouble = g_strdelimit(g_strdup(error->message), "\n", ' ');
+	known->trouble = trouble_of(error);
 }
 
 static void add_found(struct scan *scan, const char *file, const char *name, const struct known *known,
@@ -461,6 +466,48 @@ struct scan_result *scan_look(const struct scan_options *options, const struct c
 	known->groups = g_steal_pointer(&scan->groups);
 	scan->groups = known_table_new();
 	return &scan->result;
+}
+
+/* ---- What could not be told ---------------------------------------------------- */
+
+static bool has_trouble(GHashTable *table, GPtrArray *items)
+{
+	GHashTableIter iter;
+	gpointer name, value;
+	bool found = false;
+
+	g_hash_table_iter_init(&iter, table);
+	while (g_hash_table_iter_next(&iter, &name, &value)) {
+		const struct known *known = value;
+
+		if (!known->trouble)
+			continue;
+		found = true;
+		if (items)
+			g_ptr_array_add(items, look_item_new(name, NULL, known));
+	}
+	return found;
+}
+
+static bool differs(const struct look_item *item)
+{
+	g_autofree char *trouble = item->error ? trouble_of(item->error) : NULL;
+
+	return g_strcmp0(trouble, item->before->trouble) != 0;
+}
+
+/* A stack is told by its configuration: the whole look knows it. */
+bool scan_may_differ(const struct scan_known *known, const struct chain_roots *roots)
+{
+	g_autoptr(GPtrArray) items = g_ptr_array_new_with_free_func(look_item_free);
+	bool may = has_trouble(known->groups, NULL);
+
+	if (may || !has_trouble(known->files, items))
+		return may;
+	look_at(items, roots, known->cache);
+	for (guint i = 0; i < items->len && !may; i++)
+		may = differs(items->pdata[i]);
+	return may;
 }
 
 void scan_settle(struct scan_result *result, struct names *names)

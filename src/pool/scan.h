@@ -40,6 +40,9 @@ struct scan_result {
  * Blocks on the store. */
 struct scan_result *scan_look(const struct scan_options *options, const struct chain_roots *roots,
 			      struct scan_known *known, const char *const *changed, GError **error);
+/* Whether an image that could not be told may be told now, or for another reason not: its
+ * file may change without the directory. Looks at these alone. Blocks on the store. */
+bool scan_may_differ(const struct scan_known *known, const struct chain_roots *roots);
 /* Gives the disks their names and rights, and drops those that have none. Does not
  * block; once, and until then the disks have no names. */
 void scan_settle(struct scan_result *result, struct names *names);
