@@ -257,6 +257,29 @@ static inline int disk_flush(struct disk *disk)
 	return flushing.flush.result;
 }
 
+/* Reclaim has nothing to do: what comes next is packed as densely as it can be. STATUS
+ * is how it is then. */
+static inline void await_settled(struct cache *cache, struct cache_status *status)
+{
+	struct cache_status before = {0};
+
+	for (unsigned still = 0; still < 20; still++, before = *status) {
+		g_usleep(5000);
+		cache_get_status(cache, status);
+		if (status->sequence != before.sequence || status->tail_segment != before.tail_segment)
+			still = 0;
+	}
+}
+
+/* And has nothing left to give. */
+static inline bool is_full(struct cache *cache)
+{
+	struct cache_status status;
+
+	await_settled(cache, &status);
+	return status.short_of_room && status.free_segments <= 3;
+}
+
 /* ---- Migration --------------------------------------------------------------- */
 
 static inline uint64_t version_of(const uint8_t *data)

@@ -370,19 +370,6 @@ static void migrate_all(struct cache *cache, struct cache_layer **layers, unsign
 	g_assert_cmpuint(status.dirty_blocks, ==, 0);
 }
 
-/* Reclaim has nothing to do: what comes next is packed as densely as it can be. */
-static void settle(struct cache *cache)
-{
-	struct cache_status status, before = {0};
-
-	for (unsigned still = 0; still < 20; still++, before = status) {
-		g_usleep(5000);
-		cache_get_status(cache, &status);
-		if (status.sequence != before.sequence || status.tail_segment != before.tail_segment)
-			still = 0;
-	}
-}
-
 /* What each batch needs of the log is there, also when it is full and every
  * segment of it has something of every layer. */
 static void test_many_layers(const void *layer_count)
@@ -391,6 +378,7 @@ static void test_many_layers(const void *layer_count)
 	g_autofree struct cache_layer **layers = g_new(struct cache_layer *, count);
 	g_autofree char *path = new_path();
 	struct cache *cache = open_cache(path, 2 * SMALL);
+	struct cache_status status;
 	struct user user;
 
 	user_init(&user);
@@ -399,7 +387,7 @@ static void test_many_layers(const void *layer_count)
 	for (unsigned round = 0; round < 3; round++) {
 		fill_by_turns(layers, count, user.buffer);
 		migrate_all(cache, layers, count, compare_distances);
-		settle(cache);
+		await_settled(cache, &status);
 	}
 	for (unsigned i = 0; i < count; i++)
 		cache_layer_close(layers[i], 0);
@@ -411,15 +399,12 @@ static void test_many_layers(const void *layer_count)
  * reclaimed. How many have one. */
 static unsigned put_one_each(struct cache *cache, struct cache_layer **layers, unsigned count, const uint8_t *data)
 {
-	struct cache_status status;
 	unsigned put = 0;
 
 	do {
 		while (put < count && cache_put(layers[put], 0, 1, data, true) == 1)
 			put++;
-		settle(cache);
-		cache_get_status(cache, &status);
-	} while (put < count && (!status.short_of_room || status.free_segments > 3));
+	} while (put < count && !is_full(cache));
 	return put;
 }
 
@@ -431,13 +416,14 @@ static void test_one_block_each(const void *order)
 	g_autofree struct cache_layer **layers = g_new(struct cache_layer *, COUNT);
 	g_autofree char *path = new_path();
 	struct cache *cache = open_cache(path, SMALL + (4u << 20));
+	struct cache_status status;
 	struct user user;
 	unsigned put;
 
 	user_init(&user);
 	for (unsigned i = 0; i < COUNT; i++)
 		layers[i] = open_numbered(cache, i);
-	settle(cache);
+	await_settled(cache, &status);
 	put = put_one_each(cache, layers, COUNT, user.buffer);
 	g_assert_cmpuint(put, >, 900);
 	g_assert_cmpuint(put, <, COUNT);

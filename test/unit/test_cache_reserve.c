@@ -81,20 +81,6 @@ static void mount_again(struct many *many, const char *path)
 
 /* ---- Filling and emptying -------------------------------------------------- */
 
-/* Reclaim has nothing left to give. */
-static bool is_full(struct cache *cache)
-{
-	struct cache_status status, before = {0};
-
-	for (unsigned still = 0; still < 20; still++, before = status) {
-		g_usleep(5000);
-		cache_get_status(cache, &status);
-		if (status.sequence != before.sequence || status.tail_segment != before.tail_segment)
-			still = 0;
-	}
-	return status.short_of_room && status.free_segments <= 3;
-}
-
 /* Each has a block in turn, and so an epoch of its own of it, until the log takes no more. */
 static void fill_log(struct many *many, uint64_t version)
 {
