@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <libaio.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -209,6 +210,16 @@ BY_FD(ssize_t, pwritev2, "write", (int fd, const struct iovec *v, int count, off
       (fd, v, count, at, flags))
 BY_FD(ssize_t, pwritev64v2, "write", (int fd, const struct iovec *v, int count, off64_t at, int flags),
       (fd, v, count, at, flags))
+
+/* What it takes in is read and written by the kernel; that it takes long is the store's
+ * doing too. */
+int io_submit(io_context_t context, long count, struct iocb **iocbs)
+{
+	for (long i = 0; i < count; i++)
+		if (i == 0 || iocbs[i]->aio_fildes != iocbs[i - 1]->aio_fildes)
+			slow_fd("submit", iocbs[i]->aio_fildes);
+	return REAL(io_submit)(context, count, iocbs);
+}
 
 int fstatat(int directory, const char *path, struct stat *st, int flags)
 {

@@ -248,6 +248,38 @@ def frozen(work):
         freeze(False)
 
 
+@pytest.mark.parametrize("mode", ["direct", "persistent"])
+def test_a_pool_that_is_frozen(mount, work, frozen, cache, mode):
+    """Only what needs the pool's file system waits, and it has its answer in the end."""
+    where, freeze = frozen
+    make_raw(os.path.join(where, "web1.raw"), bytes(8 * MIB))
+    make_raw(os.path.join(where, "web2.raw"), b"2" * 8 * MIB)
+    live = mount(f"cache={cache}", f"mode={mode}", "cache_size=32M", "threads=1", pool=where)
+    direct = os.O_RDWR | os.O_DIRECT
+    with opened(live.file("web1.img"), direct) as first, opened(live.file("web2.img"), direct) as second:
+        Aligned(BLOCK).write(first, b"1" * BLOCK, 0)
+        os.fsync(first)
+        Aligned(BLOCK).read(second, BLOCK, 0)
+        freeze(True)
+        writers = [threading.Thread(target=Aligned(BLOCK).write, args=[first, b"1" * BLOCK, number * BLOCK])
+                   for number in range(16)]
+        for thread in writers:
+            thread.start()
+        wait_until(lambda: lines_with(live, "is long in taking requests"), "the submission to be given up")
+        for number in range(64):
+            assert Aligned(BLOCK).read(second, BLOCK, number * BLOCK) == b"2" * BLOCK
+        assert live.names() == ["web1.img", "web2.img"]
+        assert state_of(live, "web2.img")["state"] == "active"
+        assert any(thread.is_alive() for thread in writers)
+        freeze(False)
+        for thread in writers:
+            thread.join(60)
+            assert not thread.is_alive()
+        for number in range(16):
+            assert Aligned(BLOCK).read(first, BLOCK, number * BLOCK) == b"1" * BLOCK
+    assert live.stop() == 0
+
+
 def is_mounted(live):
     return any(point == live.path for point, _, _ in cleanup.mounts_below(live.path))
 

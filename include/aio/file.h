@@ -23,6 +23,8 @@ void aio_file_init(struct aio_file *file, const char *name, enum store store);
  * O_DIRECT; where its file system has none the page cache serves all. */
 void aio_file_open_direct(struct aio_file *file, int flags);
 void aio_file_close(struct aio_file *file);
+/* ST of it. */
+void aio_file_set_device(struct aio_file *file, const struct stat *st);
 /* As aio_fd_lock(); an exclusive one of a block device, before aio_file_open_direct(),
  * claims the device as a mount does, through whatever node it is reached. NO with ERROR, of which ADVICE is the end;
  * UNKNOWN: a warning says so. */

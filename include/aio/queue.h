@@ -40,7 +40,8 @@ void aio_queue_free(struct aio_queue *queue);
 struct loop *aio_queue_loop(struct aio_queue *queue);
 
 void aio_submit(struct aio_queue *queue, struct aio_request *request);
-/* Hands what has gathered to the kernel now instead of at the end of the turn. */
+/* Hands what has gathered to the kernel now instead of at the end of the turn. Not on a
+ * loop that is relayed. */
 void aio_unplug(struct aio_queue *queue);
 /* Fails every request on FILE that neither the kernel nor a background thread
  * has yet with -ECANCELED, through its callback and later; the others finish

@@ -51,6 +51,7 @@ struct aio_file {
 	struct cache_estimate cache; /* the queue's */
 	const char *name;	     /* for messages and fault points; outlives the file */
 	enum store store;
+	uint64_t device; /* that it is on, or is: st_dev, or st_rdev of a block device; 0: not known */
 	/* The queues': requests older than 10 s, those of this time of waiting,
 	 * and loop_now_ns() when the first of them was submitted. */
 	_Atomic unsigned overdue;

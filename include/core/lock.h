@@ -47,6 +47,8 @@
 	X(COMMAND, SHORT)                                                                                              \
 	X(IDLE, SHORT)                                                                                                 \
 	X(WORKERS, SHORT)                                                                                              \
+	X(RELAYS, SHORT)                                                                                               \
+	X(STUCK, SHORT)                                                                                                \
 	X(FAULTS, SHORT)                                                                                               \
 	X(TRACE, SHORT)                                                                                                \
 	X(REPEATS, SHORT)                                                                                              \

@@ -3,6 +3,7 @@
  *
  * A loop is created anywhere and runs on the thread that calls loop_run().
  * Everything but loop_post() happens on that thread. Callbacks never nest: each is called from loop_run() directly.
+ * In mid-callback another thread may go on with the loop: core/relay.h.
  *
  * Before it sleeps, a loop with a busy source may poll its sources for a short,
  * adaptive time, yielding the processor between rounds, if trials show that
@@ -89,6 +90,11 @@ void loop_timer_cancel(struct loop_timer *timer);
  * other thread. */
 void loop_run_steps_here(struct loop *loop);
 bool loop_runs_steps_here(const struct loop *loop);
+
+/* For core/relay.c: who may move LOOP to another thread; NULL: nobody. */
+struct relay;
+void loop_set_relay(struct loop *loop, struct relay *relay);
+struct relay *loop_relay(const struct loop *loop);
 
 /* CLOCK_MONOTONIC in nanoseconds. Any thread. */
 uint64_t loop_now_ns(void);

@@ -46,8 +46,8 @@ struct aio_queue {
 	struct list free;
 	struct aio_call **batch; /* calls not handed over yet, in order */
 	unsigned batch_count;
-	struct iocb **iocbs; /* room for kernel_submit() */
 	unsigned in_kernel;
+	const struct aio_file *submitting; /* calls of this file are being handed over, by this thread or one before */
 	bool stalled; /* the kernel takes no more until a completion comes */
 
 	struct loop_timer retry_timer;

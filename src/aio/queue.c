@@ -124,6 +124,7 @@ void aio_submit(struct aio_queue *queue, struct aio_request *request)
 
 void aio_unplug(struct aio_queue *queue)
 {
+	g_assert(!loop_relay(queue->loop));
 	queue_push(queue);
 }
 
@@ -217,8 +218,7 @@ static bool allocate_calls(struct aio_queue *queue, GError **error)
 
 	queue->calls = g_try_new0(struct aio_call, depth);
 	queue->batch = g_try_new0(struct aio_call *, depth);
-	queue->iocbs = g_try_new0(struct iocb *, depth);
-	if (!queue->calls || !queue->batch || !queue->iocbs)
+	if (!queue->calls || !queue->batch)
 		return error_set(error, ENOMEM, "no memory for an I/O queue of %u requests", depth);
 	for (unsigned i = 0; i < depth; i++) {
 		queue->calls[i].queue = queue;
@@ -281,7 +281,6 @@ void aio_queue_free(struct aio_queue *queue)
 	if (queue->kernel.event_fd >= 0)
 		close(queue->kernel.event_fd);
 	shares_clear(&queue->shares);
-	g_free(queue->iocbs);
 	g_free(queue->batch);
 	g_free(queue->calls);
 	g_free(queue);

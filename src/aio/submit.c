@@ -1,12 +1,17 @@
 /* Hands calls over, to the kernel or to a thread.
  *
- * Handing over is one io_submit() for the batch. Where it stops:
+ * Handing over is one io_submit() for what the batch has for one file. Where it stops:
  *   - it took some: the rest is submitted again at once, which either goes on
  *     or names the error of the first of the rest;
  *   - no room (EAGAIN and its like) while completions are due: the rest stays
  *     in the batch until one has come; with nothing in the kernel no completion
  *     would ever come, so the members are retried by time instead;
- *   - any other error is that of the first call alone. */
+ *   - any other error is that of the first call alone;
+ *   - it does not return: the loop may go on without this thread (core/relay.h). What is
+ *     being handed over is neither in the batch nor free, counts as the kernel's, and
+ *     its results may come before io_submit() has returned; what that did not take
+ *     is put back by a task of the loop. Calls of the same store go to threads
+ *     meanwhile (stuck.h). For other files it was none of their business. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -15,12 +20,29 @@
 #include "call.h"
 #include "core/counters.h"
 #include "core/log.h"
+#include "core/relay.h"
+#include "stuck.h"
+
+/* In one io_submit(). */
+#define SUBMIT_MAX 128
+
+/* A submission whose thread came back to find the loop gone on. */
+struct late {
+	struct loop_task task;
+	struct aio_queue *queue;
+	uint64_t device;
+	int taken;
+	unsigned count;
+	struct iocb *iocbs[SUBMIT_MAX];
+};
 
 static bool needs_thread(const struct aio_call *call)
 {
 	if (!call->queue->kernel.id)
 		return true;
-	return call->merge.op != AIO_DATASYNC && !call->merge.direct;
+	if (call->merge.op != AIO_DATASYNC && !call->merge.direct)
+		return true;
+	return stuck_is(call->merge.file->device);
 }
 
 static void prepare_iocb(struct aio_call *call)
@@ -82,25 +104,54 @@ static void call_refused(struct aio_call *call, int error)
 		settle_call(call, error);
 }
 
-/* Returns how many calls of the batch are dealt with. */
-static unsigned submit_batch(struct aio_queue *queue)
+/* Takes those of the batch's first file out of it, ready for the kernel. */
+static unsigned take_group(struct aio_queue *queue, struct iocb **iocbs)
 {
-	unsigned at = 0;
+	const struct aio_file *file = queue->batch[0]->merge.file;
+	unsigned count = 0, kept = 0;
 
-	while (at < queue->batch_count) {
-		int taken = kernel_submit(&queue->kernel, queue->iocbs + at, queue->batch_count - at);
+	for (unsigned i = 0; i < queue->batch_count; i++) {
+		struct aio_call *call = queue->batch[i];
 
-		counter_add(aio_submits, 1);
-		if (taken == 0 || (taken < 0 && error_class_of(STORE_WRITE, taken) == ERROR_TRANSIENT))
-			break;
-		if (taken < 0) {
-			call_refused(queue->batch[at++], taken);
+		if (call->merge.file != file || count == SUBMIT_MAX) {
+			queue->batch[kept++] = call;
 			continue;
 		}
-		at += (unsigned)taken;
-		queue->in_kernel += (unsigned)taken;
+		call->vectors = merge_vector(&call->merge, call->vector);
+		log_call(call, "the kernel");
+		prepare_iocb(call);
+		iocbs[count++] = &call->iocb;
 	}
-	return at;
+	queue->batch_count = kept;
+	return count;
+}
+
+static struct aio_call *call_of(struct iocb *iocb)
+{
+	return container_of(iocb, struct aio_call, iocb);
+}
+
+/* Before what has come since. */
+static void put_back(struct aio_queue *queue, struct iocb **iocbs, unsigned count)
+{
+	memmove(queue->batch + count, queue->batch, queue->batch_count * sizeof(queue->batch[0]));
+	for (unsigned i = 0; i < count; i++)
+		queue->batch[i] = call_of(iocbs[i]);
+	queue->batch_count += count;
+}
+
+/* io_submit() has TAKEN of COUNT. False: nothing more now. */
+static bool submitted(struct aio_queue *queue, struct iocb **iocbs, unsigned count, int taken)
+{
+	unsigned done = taken > 0 ? (unsigned)taken : 0;
+	bool full = taken == 0 || (taken < 0 && error_class_of(STORE_WRITE, taken) == ERROR_TRANSIENT);
+
+	counter_add(aio_submits, 1);
+	queue->in_kernel -= count - done;
+	if (taken < 0 && !full)
+		call_refused(call_of(iocbs[done++]), taken);
+	put_back(queue, iocbs + done, count - done);
+	return !full;
 }
 
 static void defer_batch(struct aio_queue *queue)
@@ -115,25 +166,70 @@ static void defer_batch(struct aio_queue *queue)
 	queue->batch_count = 0;
 }
 
+/* The queue is not idle before this has run. */
+static void late_run(struct loop_task *task)
+{
+	struct late *late = container_of(task, struct late, task);
+	struct aio_queue *queue = late->queue;
+
+	stuck_end(late->device);
+	queue->in_flight--;
+	queue->stalled = false;
+	if (!submitted(queue, late->iocbs, late->count, late->taken))
+		defer_batch(queue);
+	queue->idle = queue->in_flight == 0;
+	g_free(late);
+}
+
+static void __attribute__((noreturn)) come_late(struct aio_queue *queue, const struct late *submission)
+{
+	struct late *late = g_memdup2(submission, sizeof(*submission));
+
+	late->task.run = late_run;
+	loop_post(queue->loop, &late->task);
+	relay_end_thread();
+}
+
+/* The thread of before stands in io_submit(). */
+static void note_standing(struct aio_queue *queue)
+{
+	const struct aio_file *file = queue->submitting;
+
+	queue->submitting = NULL;
+	queue->in_flight++;
+	queue->idle = false;
+	stuck_begin(file->device);
+	log_warning_limited(file->name, "stands",
+			    "aio: %s: the kernel is long in taking requests; those of this store go to background "
+			    "threads, which are slower, until it is quick again",
+			    file->name);
+}
+
+/* False: nothing more now. */
+static bool submit_some(struct aio_queue *queue)
+{
+	struct late submission;
+	struct relay_call call;
+
+	queue->submitting = queue->batch[0]->merge.file;
+	submission.queue = queue;
+	submission.device = queue->submitting->device;
+	submission.count = take_group(queue, submission.iocbs);
+	queue->in_kernel += submission.count;
+	relay_leave(queue->loop, &call);
+	submission.taken = kernel_submit(&queue->kernel, submission.iocbs, submission.count);
+	if (!relay_return(&call))
+		come_late(queue, &submission);
+	queue->submitting = NULL;
+	return submitted(queue, submission.iocbs, submission.count, submission.taken);
+}
+
 void submit_hand_over(struct aio_queue *queue)
 {
-	unsigned done;
-
+	if (queue->submitting)
+		note_standing(queue);
 	start_threads(queue);
-	if (queue->batch_count == 0 || queue->stalled)
-		return;
-	for (unsigned i = 0; i < queue->batch_count; i++) {
-		struct aio_call *call = queue->batch[i];
-
-		call->vectors = merge_vector(&call->merge, call->vector);
-		log_call(call, "the kernel");
-		prepare_iocb(call);
-		queue->iocbs[i] = &call->iocb;
-	}
-	done = submit_batch(queue);
-	queue->batch_count -= done;
-	if (queue->batch_count == 0)
-		return;
-	memmove(queue->batch, queue->batch + done, queue->batch_count * sizeof(queue->batch[0]));
-	defer_batch(queue);
+	while (queue->batch_count > 0 && !queue->stalled)
+		if (!submit_some(queue))
+			defer_batch(queue);
 }

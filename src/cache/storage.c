@@ -49,6 +49,7 @@ static bool open_buffered(struct cache_storage *storage, const char *path, GErro
 	if (!aio_fd_look(storage->aio.buffered_fd, storage->path, &st, error))
 		return false;
 	storage->block_device = S_ISBLK(st.st_mode);
+	aio_file_set_device(&storage->aio, &st);
 	return aio_file_lock(&storage->aio, true, "; give each mount a cache of its own", error) != ANSWER_NO;
 }
 

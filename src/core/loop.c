@@ -60,6 +60,7 @@ struct loop {
 	int epoll_fd;
 	int wake_fd;
 	bool steps_here;
+	struct relay *relay;
 	bool unwatched; /* the kernel refused to watch a source: sleep in short naps */
 	_Atomic(struct loop_task *) posted;
 	atomic_bool sleeping;
@@ -208,6 +209,16 @@ void loop_run_steps_here(struct loop *loop)
 bool loop_runs_steps_here(const struct loop *loop)
 {
 	return loop->steps_here;
+}
+
+void loop_set_relay(struct loop *loop, struct relay *relay)
+{
+	loop->relay = relay;
+}
+
+struct relay *loop_relay(const struct loop *loop)
+{
+	return loop->relay;
 }
 
 /* A source that is added meanwhile has its turn too, before the loop sleeps. */

@@ -429,8 +429,9 @@ void channel_free(struct channel *channel)
 	g_free(channel);
 }
 
-void channel_run(struct channel *channel)
+static void serve(void *opaque)
 {
+	struct channel *channel = opaque;
 	enum thread_kind before = thread_become(THREAD_LOOP);
 
 	self = channel;
@@ -439,23 +440,25 @@ void channel_run(struct channel *channel)
 	thread_become(before);
 }
 
-static void *thread_main(void *opaque)
+bool channel_start(struct channel *channel, GError **error)
 {
-	channel_run(opaque);
-	return NULL;
-}
-
-bool channel_start_thread(struct channel *channel, GError **error)
-{
-	int result = thread_spawn(&channel->thread, "leafdisk-loop", THREAD_LOOP, thread_main, channel);
-
-	channel->has_thread = result == 0;
-	return result == 0 || error_set_errno(error, -result, "cannot start a thread");
+	channel->relay = relay_start(channel->loop, serve, channel, error);
+	return channel->relay;
 }
 
 void channel_join(struct channel *channel)
 {
-	if (channel->has_thread)
-		pthread_join(channel->thread, NULL);
-	channel->has_thread = false;
+	relay_join(g_steal_pointer(&channel->relay));
+}
+
+void channel_run(struct channel *channel)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (channel_start(channel, &error)) {
+		channel_join(channel);
+		return;
+	}
+	log_warning("%s; the mount is served by its first one", error->message);
+	serve(channel);
 }

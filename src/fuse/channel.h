@@ -4,12 +4,12 @@
 #define LEAFDISK_FUSE_CHANNEL_H
 
 #include <glib.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "core/loop.h"
 #include "core/pool.h"
+#include "core/relay.h"
 #include "disk/disk.h"
 #include "reply.h"
 #include "session.h"
@@ -48,8 +48,7 @@ struct channel {
 	struct loop_task stop_task;
 	bool stopping;
 	bool stopped;
-	pthread_t thread;
-	bool has_thread;
+	struct relay *relay; /* its thread; NULL: it has none of its own */
 };
 
 /* Loop, pools and disk context. STOP is called, on the channel's thread and perhaps
@@ -69,12 +68,13 @@ void *channel_extra_buffer(struct channel *channel, size_t bytes, size_t *extra_
 /* BUFFER is POOL's, or else one of EXTRA_BYTES. */
 void channel_put_buffer(struct channel *channel, struct pool *pool, void *buffer, size_t extra_bytes);
 
-/* Serves requests on this thread until channel_stop() was called and every
+/* Serves requests, on a thread of its own, until channel_stop() was called and every
  * request has been answered. */
-void channel_run(struct channel *channel);
-/* The same on a thread of its own. */
-bool channel_start_thread(struct channel *channel, GError **error);
+bool channel_start(struct channel *channel, GError **error);
+/* Waits until it has ended. */
 void channel_join(struct channel *channel);
+/* Both; without a thread on this one. */
+void channel_run(struct channel *channel);
 /* Any thread, once. */
 void channel_stop(struct channel *channel);
 

@@ -190,7 +190,7 @@ static void start_threads(struct session *session)
 	for (unsigned i = 1; i < session->options->threads; i++) {
 		g_autoptr(GError) error = NULL;
 
-		if (!channel_start_thread(session->channels[i], &error))
+		if (!channel_start(session->channels[i], &error))
 			log_warning("%s; the mount has fewer loops", error->message);
 	}
 }

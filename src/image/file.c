@@ -71,6 +71,7 @@ bool image_file_open(struct image_file *file, int fd, const char *path, unsigned
 	file->device = st.st_dev;
 	file->inode = st.st_ino;
 	file->block_device = S_ISBLK(st.st_mode);
+	aio_file_set_device(&file->aio, &st);
 	if (!(flags & IMAGE_NO_LOCK) && !lock_file(file, writable, error))
 		goto fail;
 	if (!(flags & IMAGE_NO_DIRECT))

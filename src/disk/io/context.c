@@ -62,6 +62,8 @@ void disk_context_free(struct disk_context *context)
 {
 	if (!context)
 		return;
+	if (context->queue)
+		aio_drain(context->queue);
 	aio_queue_free(context->queue);
 	pool_free(context->runs);
 	pool_free(context->bounces);
