@@ -304,6 +304,8 @@ def test_end_of_a_mount_with_a_hung_pool(mount, work, frozen, cache, mode, optio
             thread.start()
         os.kill(live.pid, signal.SIGTERM)
         if option == "drain":
+            wait_until(lambda: lines_with(live, "after another signal it waits"), "the end to say what it waits for",
+                       60, 0.1)
             assert not process_ended(live.pid, 1)
             os.kill(live.pid, signal.SIGTERM)
         wait_until(lambda: lines_with(live, "a store does not answer"), "the daemon to leave", 60, 0.1)

@@ -18,7 +18,8 @@
 #define LOG_INTERVAL_NS (5 * NS_PER_S)
 
 struct drain {
-	const struct end *end;
+	struct end *end;
+	uint64_t left_bytes; /* when last asked */
 	bool on_terminal;
 	bool shown; /* a line stands on the terminal */
 	struct progress progress;
@@ -49,6 +50,9 @@ static bool go_on(void *opaque, uint64_t left_bytes)
 	struct drain *drain = opaque;
 	bool given_up = end_is_given_up(drain->end);
 
+	if (left_bytes < drain->left_bytes)
+		end_note_progress(drain->end);
+	drain->left_bytes = left_bytes;
 	if (!given_up)
 		show(drain, left_bytes);
 	return !given_up;

@@ -1,7 +1,8 @@
 /* The end of a mount takes no longer than it may.
  *
  * What the end waits for may have no answer: an image's store that hangs, the
- * cache. It waits as long as nobody says otherwise; after another signal, and with
+ * cache. It waits as long as nobody says otherwise, and says so once, after PATIENCE_NS
+ * without progress; after another signal, and with
  * `nodrain`, which is not to wait for the pool, it is given PATIENCE_NS without
  * progress. Then the process leaves as it is, whatever its threads wait for:
  *   1. the connection is ended: nobody is kept at the mount, nothing more is
@@ -44,6 +45,7 @@ struct end {
 	atomic_bool given_up;
 	atomic_bool over;
 	_Atomic uint64_t progress_ns;
+	bool told; /* that it waits; the watch's */
 };
 
 static void wake(struct end *end)
@@ -110,12 +112,26 @@ static void __attribute__((noreturn)) leave(struct end *end)
 
 /* ---- The watch ------------------------------------------------------------- */
 
-/* UINT64_MAX: there is all the time in the world. */
+/* Nobody has said that it is to leave without the store's answer. */
+static bool is_patient(const struct end *end)
+{
+	return end->session->options->drain && !atomic_load(&end->given_up);
+}
+
+/* When to tell, or to leave. UINT64_MAX: there is all the time in the world. */
 static uint64_t deadline_of(struct end *end)
 {
-	if (!atomic_load(&end->begun) || (end->session->options->drain && !atomic_load(&end->given_up)))
+	if (!atomic_load(&end->begun) || (is_patient(end) && end->told))
 		return UINT64_MAX;
 	return atomic_load(&end->progress_ns) + PATIENCE_NS;
+}
+
+static void tell(struct end *end)
+{
+	end->told = true;
+	log_warning("the end of the mount %s waits for a store that does not answer; after another signal it waits for "
+		    "10 s more, and what is not written back then stays in the cache",
+		    end->session->options->mountpoint);
 }
 
 static int timeout_ms(uint64_t deadline, uint64_t now)
@@ -148,7 +164,8 @@ static void take_signal(struct end *end, const char *name)
 		end->actions->stop(session);
 	} else if (!atomic_exchange(&end->given_up, true)) {
 		log_event("signal %s: what is not written back yet stays in the cache", name);
-		end_note_progress(end);
+		if (session->options->drain)
+			end_note_progress(end);
 	}
 }
 
@@ -176,7 +193,11 @@ static void *watch_main(void *opaque)
 
 	while (!atomic_load(&end->over)) {
 		wait_for_event(end);
-		if (!atomic_load(&end->over) && loop_now_ns() >= deadline_of(end))
+		if (atomic_load(&end->over) || loop_now_ns() < deadline_of(end))
+			continue;
+		if (is_patient(end))
+			tell(end);
+		else
 			leave(end);
 	}
 	return NULL;

@@ -1,0 +1,108 @@
+"""One disk's image is on a store of its own, which answers no more: all other disks go on.
+
+The other store's file comes into the pool by a mount: nothing outside of a pool is
+written."""
+import contextlib
+import os
+import signal
+import threading
+
+import pytest
+
+from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, run, state_of, stats,
+                     wait_until)
+
+LIMIT = 20  # seconds, for what does not wait
+
+
+def hangs_by_freezing(work, stack, _mount):
+    """Writes hang where no signal reaches them, reads do not."""
+    path = make_raw(os.path.join(work, "other.ext4"), bytes(48 * MIB))
+    run("mke2fs", "-q", "-t", "ext4", path)
+    loop = stack.enter_context(Loop(path))
+    where = loop.mount(os.path.join(work, "other"))
+    make_raw(os.path.join(where, "web2.raw"), b"2" * 8 * MIB)
+
+    def hang(on):
+        run("fsfreeze", "-f" if on else "-u", where, check=on)
+    return os.path.join(where, "web2.raw"), hang
+
+
+def hangs_by_stopping(work, _stack, mount):
+    """A FUSE server that is stopped, as NFS that does not answer: stat(2) hangs as well."""
+    where = os.path.join(work, "other")
+    os.mkdir(where)
+    make_raw(os.path.join(where, "web2.raw"), b"2" * 8 * MIB)
+    server = mount(pool=where)
+
+    def hang(on):
+        os.kill(server.pid, signal.SIGSTOP if on else signal.SIGCONT)
+    return server.file("web2.img"), hang
+
+
+@pytest.fixture(params=[hangs_by_freezing, hangs_by_stopping], ids=["frozen", "stopped"])
+def other_store(request, work, pool, mount):
+    """What makes the store of web2 in the pool hang, or answer again."""
+    with contextlib.ExitStack() as stack:
+        path, hang = request.param(work, stack, mount)
+        place = make_raw(os.path.join(pool, "web2.raw"), b"")
+        run("mount", "--bind", path, place)
+        stack.callback(run, "umount", "-l", place)
+        stack.callback(hang, False)
+        yield hang
+
+
+def in_time(what, function):
+    """It is over soon; what it returns."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    assert not thread.is_alive(), f"{what} waits for another disk's store"
+    assert results, f"{what} failed"
+    return results[0]
+
+
+def write_and_flush(fd, byte, offset):
+    Aligned(BLOCK).write(fd, byte * BLOCK, offset)
+    os.fsync(fd)
+    return Aligned(BLOCK).read(fd, BLOCK, offset)
+
+
+def use_web1(live, fd, mode):
+    for number in range(8):
+        assert in_time("a write", lambda: write_and_flush(fd, b"4", number * BLOCK)) == b"4" * BLOCK
+    for what, function in (("a stat", lambda: os.stat(live.file("web1.img")).st_size),
+                           ("an open", lambda: os.close(os.open(live.file("web1.img"), os.O_RDWR)) is None),
+                           ("a listing", lambda: os.listdir(live.path)),
+                           ("the counters", lambda: stats(live)),
+                           ("a drain", lambda: leafctl("drain", live.file("web1.img")))):
+        in_time(what, function)
+    for number in range(24):
+        assert in_time("a write", lambda: write_and_flush(fd, b"5", number % 8 * MIB)) == b"5" * BLOCK
+    if mode == "writeback":
+        wait_until(lambda: state_of(live)["dirty_bytes"] == "0", "web1's changes to be in the pool")
+
+
+@pytest.mark.parametrize("mode", ["direct", "persistent", "writeback"])
+def test_other_disks_go_on(pool, mount, work, other_store, mode):
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    live = mount(f"cache={os.path.join(work, 'cache')}", "cache_size=16M", "migrate_idle_ms=1", f"mode={mode}")
+    direct = os.O_RDWR | os.O_DIRECT
+    with opened(live.file("web1.img"), direct) as first, opened(live.file("web2.img"), direct) as second:
+        for fd in (first, second):
+            write_and_flush(fd, b"1", 0)
+        if mode == "writeback":
+            leafctl("drain", live.path)
+        other_store(True)
+        hanging = [threading.Thread(target=write_and_flush, args=[second, b"3", number * BLOCK], daemon=True)
+                   for number in range(16)]
+        for thread in hanging:
+            thread.start()
+        use_web1(live, first, mode)
+        other_store(False)
+        for number, thread in enumerate(hanging):
+            thread.join(60)
+            assert not thread.is_alive()
+            assert Aligned(BLOCK).read(second, BLOCK, number * BLOCK) == b"3" * BLOCK
+    assert live.stop() == 0
