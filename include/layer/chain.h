@@ -17,17 +17,17 @@
 /* Constant once it is found; shared by references. */
 struct chain_link {
 	_Atomic unsigned references;
-	char *path; /* absolute; of a disk of the pool its name there, which may be a link; else as REAL */
-	char *real; /* absolute, links followed */
 	enum image_format format;
+	char *path; /* absolute; of a disk of the pool its name there, which may be a link; else as REAL */
+	char *real; /* absolute, links followed; PATH itself where that is the same */
 	uint64_t base_offset;
 	dev_t device;
 	ino_t inode;
 	off_t file_bytes;
+	uint64_t allocated_bytes;
 	struct timespec changed; /* the file's ctime */
 	bool settled;		 /* it was old enough then that a later change shows in it */
 	bool linked;		 /* its name was a link, or behind one, which may lead elsewhere later */
-	uint64_t allocated_bytes;
 	bool block_device;
 	bool outside; /* of the pool, and not named so by the configuration: never written */
 	struct chain_roots *roots;

@@ -81,6 +81,11 @@ void backlog_init(struct backlog *backlog)
 	list_init(&backlog->waiters);
 }
 
+void backlog_clear(struct backlog *backlog)
+{
+	g_clear_pointer(&backlog->reason, g_free);
+}
+
 bool backlog_is_attached_locked(const struct backlog *backlog)
 {
 	assert_locked(backlog);
@@ -90,7 +95,8 @@ bool backlog_is_attached_locked(const struct backlog *backlog)
 void backlog_set_reason_locked(struct backlog *backlog, const char *reason)
 {
 	assert_locked(backlog);
-	g_strlcpy(backlog->reason, reason, sizeof(backlog->reason));
+	g_free(backlog->reason);
+	backlog->reason = *reason ? g_strdup(reason) : NULL;
 	clock_gettime(CLOCK_REALTIME, &backlog->since);
 }
 
@@ -123,7 +129,7 @@ void backlog_attach(struct layer *layer)
 	backlog->batch_max = UINT_MAX;
 	backlog->retry_at_ns = 0;
 	backlog->owned_at_ns = 0;
-	backlog->reason[0] = '\0';
+	g_clear_pointer(&backlog->reason, g_free);
 	lock_let_go(&backlogs->lock);
 	layer_check(layer);
 	pool_cache_kick(layer->pool_cache);
@@ -212,7 +218,7 @@ int backlog_get_error(struct layer *layer, char **reason)
 	else if (backlog->failures >= BACKLOG_FAILURES_TOLD)
 		error = backlog->error;
 	if (error)
-		*reason = g_strdup(backlog->reason);
+		*reason = g_strdup(backlog->reason ? backlog->reason : "");
 	return error;
 }
 
@@ -269,6 +275,6 @@ void backlog_get_status(struct layer *layer, struct backlog_status *status)
 		status->state = backlog->state;
 	status->dirty_blocks = dirty.blocks + dirty.zeros;
 	status->oldest_ns = dirty.oldest_ns;
-	g_strlcpy(status->reason, backlog->reason, sizeof(status->reason));
+	g_strlcpy(status->reason, backlog->reason ? backlog->reason : "", sizeof(status->reason));
 	status->since = backlog->since;
 }

@@ -32,8 +32,9 @@ void chain_link_unref(struct chain_link *link)
 		return;
 	image_info_clear(&link->info);
 	chain_roots_unref(link->roots);
+	if (link->real != link->path)
+		g_free(link->real);
 	g_free(link->path);
-	g_free(link->real);
 	g_free(link->untold);
 	g_free(link);
 }
@@ -129,7 +130,6 @@ static bool is_current(const struct cached_info *cached, const struct stat *st, 
 	       cached->changed.tv_nsec == st->st_ctim.tv_nsec;
 }
 
-/* INFO may be NULL. */
 static bool is_cached(struct chain_cache *cache, const char *path, const struct stat *st, enum image_format format,
 		      struct image_info *info)
 {
@@ -141,7 +141,7 @@ static bool is_cached(struct chain_cache *cache, const char *path, const struct 
 	LOCK_GUARD(&cache->lock);
 	cached = g_hash_table_lookup(cache->infos, path);
 	current = is_current(cached, st, format);
-	if (current && info)
+	if (current)
 		copy_info(info, &cached->info);
 	return current;
 }
@@ -170,15 +170,6 @@ static bool read_info(const char *path, const struct chain_file *file, enum imag
 	return true;
 }
 
-/* A header that was read has its magic. */
-enum image_format chain_probe(const char *path, const struct chain_file *file, struct chain_cache *cache,
-			      GError **error)
-{
-	if (g_str_has_suffix(path, ".leaf") && is_cached(cache, path, &file->st, IMAGE_FORMAT_LEAF, NULL))
-		return IMAGE_FORMAT_LEAF;
-	return image_probe_fd(file->fd, path, error);
-}
-
 /* File systems stamp times no finer than this. */
 #define TIMESTAMP_GRAIN_NS (20 * (int64_t)NS_PER_MS)
 
@@ -188,6 +179,22 @@ bool chain_time_is_settled(const struct timespec *time)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	return (now.tv_sec - time->tv_sec) * (int64_t)NS_PER_S + now.tv_nsec - time->tv_nsec >= TIMESTAMP_GRAIN_NS;
+}
+
+/* A header that can be read has its magic; of what cannot, that tells whether it was to
+ * be one. */
+enum image_format chain_probe(const char *path, const struct chain_file *file, struct chain_cache *cache,
+			      GError **error)
+{
+	bool settled = chain_time_is_settled(&file->st.st_ctim);
+	struct image_info info;
+	bool read;
+
+	if (!settled || !g_str_has_suffix(path, ".leaf"))
+		return image_probe_fd(file->fd, path, error);
+	read = read_info(path, file, IMAGE_FORMAT_LEAF, settled, cache, &info, NULL);
+	image_info_clear(&info);
+	return read ? IMAGE_FORMAT_LEAF : image_probe_fd(file->fd, path, error);
 }
 
 static struct chain_link *link_new(const char *path, const struct chain_file *file, enum image_format format,
@@ -203,7 +210,6 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 		*link = (struct chain_link){
 			.references = 1,
 			.path = g_strdup(path),
-			.real = g_strdup(file->real),
 			.format = format,
 			.device = file->st.st_dev,
 			.inode = file->st.st_ino,
@@ -216,6 +222,7 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 			.roots = chain_roots_ref(roots),
 			.info = info,
 		};
+		link->real = strcmp(path, file->real) == 0 ? link->path : g_strdup(file->real);
 		return link;
 	}
 	return NULL;

@@ -27,7 +27,7 @@ static const char *find_breach_of_state(const struct backlog *backlog)
 		return "4: it is CLEAN and on the list, or neither";
 	if (tried && (backlog->failures > 0) != (backlog->state == LAYER_RETRYING))
 		return "6: it is RETRYING without a failure, or DIRTY with one";
-	if (layer_state_is_final(backlog->state) && !backlog->reason[0])
+	if (layer_state_is_final(backlog->state) && !backlog->reason)
 		return "7: it has failed, and does not say why";
 	if ((backlog->work == BACKLOG_MOVING && !tried) || (backlog->work != BACKLOG_MOVING && backlog->batch_bytes))
 		return "8: a batch of what is not tried, or memory without a batch";
