@@ -93,8 +93,7 @@ bool loop_runs_steps_here(const struct loop *loop);
 
 /* For core/relay.c: who may move LOOP to another thread; NULL: nobody. */
 struct relay;
-void loop_set_relay(struct loop *loop, struct relay *relay);
-struct relay *loop_relay(const struct loop *loop);
+struct relay **loop_relay(struct loop *loop);
 
 /* CLOCK_MONOTONIC in nanoseconds. Any thread. */
 uint64_t loop_now_ns(void);

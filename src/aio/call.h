@@ -48,7 +48,7 @@ struct aio_queue {
 	unsigned batch_count;
 	unsigned in_kernel;
 	const struct aio_file *submitting; /* calls of this file are being handed over, by this thread or one before */
-	bool stalled; /* the kernel takes no more until a completion comes */
+	bool stalled;			   /* the kernel takes no more until a completion comes */
 
 	struct loop_timer retry_timer;
 	uint64_t retry_next_ns; /* the timer's; UINT64_MAX: not set */

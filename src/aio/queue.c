@@ -124,7 +124,7 @@ void aio_submit(struct aio_queue *queue, struct aio_request *request)
 
 void aio_unplug(struct aio_queue *queue)
 {
-	g_assert(!loop_relay(queue->loop));
+	g_assert(!*loop_relay(queue->loop));
 	queue_push(queue);
 }
 

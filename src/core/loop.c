@@ -211,14 +211,9 @@ bool loop_runs_steps_here(const struct loop *loop)
 	return loop->steps_here;
 }
 
-void loop_set_relay(struct loop *loop, struct relay *relay)
+struct relay **loop_relay(struct loop *loop)
 {
-	loop->relay = relay;
-}
-
-struct relay *loop_relay(const struct loop *loop)
-{
-	return loop->relay;
+	return &loop->relay;
 }
 
 /* A source that is added meanwhile has its turn too, before the loop sleeps. */

@@ -75,7 +75,7 @@ static void wake_watch(void)
 
 void relay_leave(struct loop *loop, struct relay_call *call)
 {
-	*call = (struct relay_call){.relay = loop_relay(loop)};
+	*call = (struct relay_call){.relay = *loop_relay(loop)};
 	if (!call->relay)
 		return;
 	call->number = atomic_fetch_add(&call->relay->calls, 1) + 1;
@@ -259,7 +259,7 @@ struct relay *relay_start(struct loop *loop, void (*run)(void *opaque), void *op
 	relay->loop = loop;
 	relay->run = run;
 	relay->opaque = opaque;
-	loop_set_relay(loop, relay);
+	*loop_relay(loop) = relay;
 	LOCK_GUARD(&lock);
 	result = thread_spawn(NULL, "leafdisk-loop", THREAD_LOOP, first_main, relay);
 	if (result == 0) {
@@ -267,7 +267,7 @@ struct relay *relay_start(struct loop *loop, void (*run)(void *opaque), void *op
 		watch_locked();
 		return relay;
 	}
-	loop_set_relay(loop, NULL);
+	*loop_relay(loop) = NULL;
 	g_free(relay);
 	error_set_errno(error, -result, "cannot start a thread");
 	return NULL;
@@ -284,6 +284,6 @@ void relay_join(struct relay *relay)
 	if (list_is_empty(&relays))
 		condition_signal(&woken);
 	lock_let_go(&lock);
-	loop_set_relay(relay->loop, NULL);
+	*loop_relay(relay->loop) = NULL;
 	let_go(relay);
 }

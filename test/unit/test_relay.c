@@ -263,9 +263,9 @@ static void test_no_relay(void)
 	relay_leave(loop, &call);
 	g_assert_true(relay_return(&call));
 	relay = relay_start(loop, ignore, NULL, NULL);
-	g_assert_true(loop_relay(loop) == relay);
+	g_assert_true(*loop_relay(loop) == relay);
 	relay_join(relay);
-	g_assert_null(loop_relay(loop));
+	g_assert_null(*loop_relay(loop));
 	relay_join(NULL);
 	loop_free(loop);
 }
