@@ -58,7 +58,7 @@ struct backlog {
 	unsigned failures; /* in a row */
 	int error;	   /* of the last one: -errno */
 	uint64_t retry_at_ns;
-	char *reason;	       /* NULL: none */
+	char *reason;	       /* NULL: none; freed with the layer */
 	struct timespec since; /* when that became so */
 };
 
@@ -73,8 +73,6 @@ void backlogs_init(struct backlogs *backlogs);
 void backlogs_clear(struct backlogs *backlogs);
 
 void backlog_init(struct backlog *backlog);
-/* Of a layer that is on no list. */
-void backlog_clear(struct backlog *backlog);
 
 /* LAYER's share is DIRTY from now on, until it is detached; blocks until no batch is
  * under way. Detaching again, or what was never attached, has no effect. Returns what

@@ -81,11 +81,6 @@ void backlog_init(struct backlog *backlog)
 	list_init(&backlog->waiters);
 }
 
-void backlog_clear(struct backlog *backlog)
-{
-	g_clear_pointer(&backlog->reason, g_free);
-}
-
 bool backlog_is_attached_locked(const struct backlog *backlog)
 {
 	assert_locked(backlog);

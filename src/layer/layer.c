@@ -39,7 +39,7 @@ void layer_free(struct layer *layer)
 	(void)layer_close_image(layer);
 	cache_layer_close(layer->cached, 0);
 	overflow_free(layer);
-	backlog_clear(&layer->backlog);
+	g_free(layer->backlog.reason);
 	chain_link_unref(layer->link);
 	chain_roots_unref(layer->roots);
 	lock_destroy(&layer->lock);
