@@ -893,8 +893,8 @@ def test_a_record_that_cannot_be_read_for_a_moment(held, web1, work, gate, rng):
         refused = leafctl("drain", live.path, check=False)
         assert refused.returncode == 1 and "Input/output error" in refused.stderr, refused.stderr
         state = state_of(live)
-        assert state["state"] != "failed" and "record cannot be read" in state["reason"], state
-        said, = lines_with(live, "record cannot be read")
+        assert state["state"] != "failed" and "owners/web1.leaf: cannot be read" in state["reason"], state
+        said, = lines_with(live, "cannot be read")
         assert os.path.basename(web1) in said and os.strerror(errno.EIO) in said, said
         write_random(fd, expected, rng, 8)
         assert_same(read_file(live.file("web1.img"), len(expected)), expected, "meanwhile")

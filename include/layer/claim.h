@@ -15,9 +15,12 @@ bool claim_take(struct layer *layer, const char *mode,
 		bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error),
 		GError **error);
 /* As owner_check(), of LAYER's claim. */
-int claim_check(const struct layer *layer, bool *stands);
+enum answer claim_check(const struct layer *layer, GError **why);
 /* When all is on the image, before its lock is let go. */
 void claim_release(struct layer *layer);
+/* The command that ends whoever's claim, and sets aside what caches have of the image.
+ * g_free. */
+char *claim_unlock_command(const struct layer *layer);
 /* ERROR says that the image is locked: adds by whom. */
 void claim_explain_lock(const struct layer *layer, GError **error);
 /* Who may write the image of LINK, which is LAYER's or was: "this mount", "host ...",

@@ -3,6 +3,7 @@
 #ifndef LEAFDISK_OWNER_OWNER_H
 #define LEAFDISK_OWNER_OWNER_H
 
+#include "core/answer.h"
 #include "owner/record.h"
 
 /* This process, as its records name it. */
@@ -27,6 +28,7 @@ enum owner_verdict {
 	OWNER_LIVE,	/* of this host, and it runs */
 	OWNER_FOREIGN,	/* another host's */
 	OWNER_IN_CACHE, /* another cache may have its newest changes */
+	OWNER_IN_COPY,	/* another copy of our cache may, and ours is older */
 };
 /* LOCKED: the caller holds the image's lock against other processes. */
 enum owner_verdict owner_judge(const struct owner_record *record, const struct owner_self *self, bool locked);
@@ -37,8 +39,10 @@ bool owner_allows(const char *pool, const char *name, const struct owner_self *s
 
 /* What a new claim finds. */
 struct owner_last {
-	uint64_t owned; /* the generation of this cache's last claim; 0: the last was another's */
-	bool goes_on;	/* that one has not ended, and the cache is as new as it was then */
+	const struct owner_self *self;
+	const struct owner_record *record; /* NULL: there is none */
+	uint64_t owned;			   /* the generation of this cache's last claim; 0: the last was another's */
+	bool goes_on;			   /* that one has not ended */
 };
 struct owner_want {
 	const char *mode;
@@ -55,9 +59,10 @@ struct owner_want {
  * record that cannot be written for want of room or rights is only warned of, and *GENERATION is 0. */
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
 		 uint64_t *generation, GError **error);
-/* Whether that claim still stands; it does not where there is no record any more.
- * Below 0: nobody can tell. */
-int owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation, bool *stands);
+/* Whether that claim still stands. UNKNOWN and WHY: its record is gone, is no record, or
+ * cannot be read. */
+enum answer owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
+			GError **why);
 /* Says that all is in the image, if the claim still stands: with the image's
  * lock held, so that nobody claims meanwhile. GENERATION 0: nothing to do. */
 bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,

@@ -49,14 +49,13 @@ bool claim_take(struct layer *layer, const char *mode,
 	return owner_claim(place.pool, place.name, layer->owner, &want, &layer->claim, error);
 }
 
-int claim_check(const struct layer *layer, bool *stands)
+enum answer claim_check(const struct layer *layer, GError **why)
 {
 	g_auto(owner_place) place = {0};
 
-	*stands = true;
 	if (!layer->owner || !layer->claim || !find_place(layer, layer->link, &place))
-		return 0;
-	return owner_check(place.pool, place.name, layer->owner, layer->claim, stands);
+		return ANSWER_YES;
+	return owner_check(place.pool, place.name, layer->owner, layer->claim, why);
 }
 
 void claim_release(struct layer *layer)
@@ -68,6 +67,18 @@ void claim_release(struct layer *layer)
 	    !owner_release(place.pool, place.name, layer->owner, layer->claim, &error))
 		log_warning("%s", error->message);
 	layer->claim = 0;
+}
+
+char *claim_unlock_command(const struct layer *layer)
+{
+	g_auto(owner_place) place = {0};
+	g_autofree char *pool = NULL, *name = NULL;
+
+	if (!find_place(layer, layer->link, &place))
+		return g_strdup("leafctl unlock --force POOL NAME");
+	pool = owner_quote(place.pool);
+	name = owner_quote(place.name);
+	return g_strdup_printf("leafctl unlock --force %s %s", pool, name);
 }
 
 void claim_explain_lock(const struct layer *layer, GError **error)

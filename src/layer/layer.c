@@ -11,6 +11,7 @@
  *     OPEN -> CLOSING -> gone    with the last user */
 #include "layer/layer.h"
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/thread.h"
 #include "layer/overflow.h"
@@ -130,6 +131,21 @@ static void remove_relock(struct layer *layer)
 	layer_free(layer);
 }
 
+/* Nothing below a leaf is read while its newest changes are elsewhere. */
+static bool has_all(struct layer *layer, GError **error)
+{
+	g_autofree char *size = NULL;
+	uint64_t left = share_left(layer);
+
+	if (left == 0)
+		return true;
+	size = config_format_size(left << BLOCK_SHIFT);
+	return error_set(error, EBUSY,
+			 "%s: the cache has %s of changes of it that are not in the pool yet, which a disk on it would "
+			 "not show; leafctl cache drain brings them there",
+			 layer->name, size);
+}
+
 static struct layer *open_relock(const struct chain_link *link, struct pool_cache *pool_cache, bool cached,
 				 GError **error)
 {
@@ -138,7 +154,7 @@ static struct layer *open_relock(const struct chain_link *link, struct pool_cach
 
 	lock_assert_mine(&table_lock);
 	lock_let_go(&table_lock);
-	good = layer_open_image(layer, 0, error);
+	good = layer_open_image(layer, 0, error) && has_all(layer, error);
 	if (good && cached)
 		share_open(layer, false);
 	if (good)

@@ -3,10 +3,13 @@
 
 #include <errno.h>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "layer/claim.h"
 #include "layer/key.h"
 #include "layer/pool_cache.h"
+#include "owner/proof.h"
 
 static void set_share(struct layer *layer, enum layer_share share, struct cache_layer *cached)
 {
@@ -36,6 +39,31 @@ static bool refuse_dirty(const struct layer *layer, int result, GError **error)
 			       layer->name);
 }
 
+/* Only what is proven to be ours is written back, and only what is proven not to be goes. */
+static bool may_be_taken(const struct layer *layer, const struct cache_layer_key *key, const struct owner_last *last,
+			 GError **error)
+{
+	struct cache_layer_found found;
+	g_autofree char *size = NULL, *command = NULL;
+	const char *doubt;
+
+	if (!cache_layer_find(layer->pool_cache->cache, key->identity, &found) || found.dirty_blocks == 0)
+		return true;
+	switch (owner_prove(last->record, last->self, found.generation, &doubt)) {
+	case ANSWER_YES:
+	case ANSWER_NO:
+		return true;
+	case ANSWER_UNKNOWN:
+		break;
+	}
+	size = config_format_size(found.dirty_blocks << BLOCK_SHIFT);
+	command = claim_unlock_command(layer);
+	return error_set(error, EBUSY,
+			 "%s: the cache has %s of changes of it, and nobody can tell whether they are to be written "
+			 "back: %s; %s sets them aside for leafctl cache dump",
+			 layer->name, size, doubt, command);
+}
+
 bool share_open_dirty(struct layer *layer, const struct owner_last *last, uint64_t *generation, GError **error)
 {
 	struct cache_layer *cached = NULL;
@@ -43,6 +71,8 @@ bool share_open_dirty(struct layer *layer, const struct owner_last *last, uint64
 	int result = -EBUSY;
 
 	if (layer_key_of(layer->link, layer->image, &key)) {
+		if (!may_be_taken(layer, &key, last, error))
+			return false;
 		key.owned = last->owned;
 		key.goes_on = last->goes_on;
 		cached = cache_layer_open_dirty(layer->pool_cache->cache, &key, generation, &result);

@@ -7,6 +7,8 @@
  * whose record is unclean, unless an administrator has given that up (leafctl unlock
  * --force), as he does for a host that is taken for dead.
  *
+ * A record that is gone, or cannot be read, says nothing: the batch waits.
+ *
  * A look at the record is no fence: between it and the end of the batch anything can
  * happen, and a batch that is on its way to a store that hangs gets there. It bounds
  * how much is written to an image after it was given away. So it holds for as long
@@ -28,6 +30,7 @@
 
 #include <time.h>
 
+#include "core/error.h"
 #include "core/time.h"
 #include "layer/claim.h"
 #include "note.h"
@@ -65,28 +68,42 @@ static void note_seen(struct layer *layer, uint64_t now_ns, unsigned looks)
 		layer->backlog.owned_at_ns = now_ns;
 }
 
+static void note_lost(struct layer *layer)
+{
+	g_autofree char *reason =
+		g_strdup_printf("%s: failed: another has taken its image over; what the cache has of it is not "
+				"written back (leafctl cache dump saves it)",
+				layer->name);
+
+	note_end(layer, LAYER_LOST, reason);
+}
+
+static void note_unknown(struct layer *layer, const GError *why)
+{
+	g_autofree char *reason =
+		g_strdup_printf("%s: nobody can tell whether its image is still ours: %s", layer->name, why->message);
+
+	note_failure(layer, error_to_errno(why), reason);
+}
+
 bool owned_check(struct layer *layer)
 {
-	g_autofree char *reason = NULL;
 	uint64_t now_ns = now_with_sleep_ns();
-	bool stands = true;
+	g_autoptr(GError) why = NULL;
 	unsigned looks;
-	int result;
 
 	if (!is_due(layer, now_ns, &looks))
 		return true;
-	result = claim_check(layer, &stands);
-	if (result < 0) {
-		note_errno(layer, result, "its owner record cannot be read");
-		return false;
-	}
-	if (stands) {
+	switch (claim_check(layer, &why)) {
+	case ANSWER_YES:
 		note_seen(layer, now_ns, looks);
 		return true;
+	case ANSWER_NO:
+		note_lost(layer);
+		break;
+	case ANSWER_UNKNOWN:
+		note_unknown(layer, why);
+		break;
 	}
-	reason = g_strdup_printf("%s: failed: another has taken its image over; what the cache has of it is not "
-				 "written back (leafctl cache dump saves it)",
-				 layer->name);
-	note_end(layer, LAYER_LOST, reason);
 	return false;
 }

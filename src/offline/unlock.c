@@ -106,7 +106,8 @@ static bool find_place(const char *pool, const char *name, struct owner_place *p
 		return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s", pool,
 				 name);
 	owner_place_clear(place);
-	*place = (struct owner_place){.pool = g_strdup(pool), .name = g_strdup(name)};
+	if (!image || !owner_place_init(place, image))
+		*place = (struct owner_place){.pool = g_strdup(pool), .name = g_strdup(name)};
 	return true;
 }
 
@@ -169,10 +170,14 @@ static bool unlock_gently(const struct owner_place *place, const struct owner_re
 	return good;
 }
 
-static char *report_of(const struct owner_place *place, const struct owner_record *record, bool force)
+static char *report_of(const struct owner_place *place, const struct owner_record *record, bool there, bool force)
 {
 	g_autofree char *holder = record->host ? owner_describe(record) : NULL;
 
+	if (!there || record->clean)
+		return g_strdup_printf("%s/%s: has no owner; what a cache still has of it is given up, leafctl cache "
+				       "dump shows what it holds",
+				       place->pool, place->name);
 	if (!holder)
 		return g_strdup_printf("%s/%s: has no owner now; the record that was there could not be read",
 				       place->pool, place->name);
@@ -226,10 +231,10 @@ char *offline_unlock(const char *given, const char *name, bool force, GError **e
 
 	if (!pool || !find_place(pool, name, &place, error) || !read_for_unlock(&place, force, &record, &there, error))
 		return NULL;
-	if (!there || record.clean)
+	if ((!there || record.clean) && !force)
 		report = g_strdup_printf("%s/%s: has no owner", place.pool, place.name);
 	else if (force ? write_free(&place, &record, error) : unlock_gently(&place, &record, error))
-		report = report_of(&place, &record, force);
+		report = report_of(&place, &record, there, force);
 	owner_record_clear(&record);
 	return report;
 }

@@ -4,6 +4,7 @@
  * leaves no image without the record it had. What a crash leaves besides, the
  * record of a name that is gone, says of the next image of that name what was
  * true of the last. */
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -31,15 +32,26 @@ static void find_places(struct owner_move *move, const char *old, const char *fi
 		move->to = (owner_place){g_path_get_dirname(file), g_path_get_basename(file)};
 }
 
+/* False: nobody can tell whether there is one. */
+static bool find_record(const owner_place *place, struct owner_record *record, bool *found, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+
+	*found = owner_read(place->pool, place->name, record, &inner);
+	if (*found || error_to_errno(inner) == -ENOENT)
+		return true;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return false;
+}
+
 static bool copy_record(struct owner_move *move, GError **error)
 {
-	struct owner_record record;
-	bool good = true;
+	struct owner_record record = {0};
+	bool good = find_record(&move->from, &record, &move->has_record, error);
 
-	move->has_record = owner_read(move->from.pool, move->from.name, &record, NULL);
-	if (move->to.name)
-		move->has_replaced = owner_read(move->to.pool, move->to.name, &move->replaced, NULL);
-	if (move->has_record && move->to.name) {
+	if (good && move->to.name)
+		good = find_record(&move->to, &move->replaced, &move->has_replaced, error);
+	if (good && move->has_record && move->to.name) {
 		record.generation = MAX(record.generation, move->replaced.generation);
 		good = owner_write(move->to.pool, move->to.name, &record, error);
 	}

@@ -9,7 +9,9 @@
  *     record                                           verdict    claim
  *     none; or clean                                   FREE       allowed
  *     unclean, this mount's                            MINE       allowed
- *     unclean, mode writeback, our cache's             MINE       allowed
+ *     unclean, mode writeback, our cache's, which
+ *         has been as far as that claim                MINE       allowed
+ *         has not: it is a copy from before            IN_COPY    refused: its changes are in another
  *     unclean, mode writeback, another cache's         IN_CACHE   refused: its changes may be only there
  *     unclean, another mode, another host's            FOREIGN    refused: nobody here can tell if it runs
  *     unclean, another mode, this host's, and
@@ -24,10 +26,18 @@
  *
  * The image's lock is held from before the claim until after the release.
  * A claim in writeback mode that has not ended goes on when its cache comes back, also
- * in another mount, and keeps its generation: nothing of the log must say so anew. It
- * does where the cache has all that it had at the claim. Each mount raises the
- * generation of the cache's log; a copy from before another mount's claim has no higher
- * one than that mount had, and what is dirty in it is not this image's any more.
+ * in another mount, and keeps its generation: nothing of the log must say so anew. Each
+ * mount raises the generation of the cache's log; a copy from before another mount's
+ * claim has no higher one than that mount had.
+ *
+ * What is dirty in our cache's log goes to the image on proof only:
+ *
+ *     record                                           the log's generation   answer
+ *     none                                             any                    unknown
+ *     another's, or nobody's                           any                    no
+ *     ours; unclean, mode writeback                    its, or the next       yes
+ *     ours; unclean, another mode                      its, or before         no: the image has had all of it
+ *     ours; otherwise                                  any                    unknown
  *
  * Records add what a lock cannot say: who it is, across hosts whose file
  * systems do not share locks, and after the daemon is gone. */
@@ -45,6 +55,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/verdict.h"
+#include "owner/proof.h"
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 
@@ -102,21 +113,55 @@ static bool process_runs(int64_t pid, const struct owner_self *self)
 	return pid > 0 && pid != self->pid && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
 }
 
+static bool is_writeback(const struct owner_record *record)
+{
+	return strcmp(record->mode, "writeback") == 0;
+}
+
+/* A copy of the cache, from before the claim that RECORD has. */
+static bool is_older_cache(const struct owner_record *record, const struct owner_self *self)
+{
+	return record->cache_generation >= self->cache_generation && record->cache_generation > 0;
+}
+
 enum owner_verdict owner_judge(const struct owner_record *record, const struct owner_self *self, bool locked)
 {
-	bool writeback = strcmp(record->mode, "writeback") == 0;
-
 	if (record->clean)
 		return OWNER_FREE;
-	if (is_mount(record, self) || (writeback && is_cache(record, self)))
+	if (is_mount(record, self))
 		return OWNER_MINE;
-	if (writeback)
+	if (is_writeback(record) && is_cache(record, self))
+		return is_older_cache(record, self) ? OWNER_IN_COPY : OWNER_MINE;
+	if (is_writeback(record))
 		return OWNER_IN_CACHE;
 	if (strcmp(record->host, self->host) != 0)
 		return OWNER_FOREIGN;
 	if (locked || strcmp(record->boot_id, self->boot_id) != 0 || !process_runs(record->pid, self))
 		return OWNER_STALE;
 	return OWNER_LIVE;
+}
+
+static enum answer prove_of_ours(const struct owner_record *record, uint64_t log, const char **doubt)
+{
+	if (record->clean) {
+		*doubt = "its owner record says that the image has them all";
+		return ANSWER_UNKNOWN;
+	}
+	if (is_writeback(record) && (log == record->generation || log == record->generation + 1))
+		return ANSWER_YES;
+	if (!is_writeback(record) && log != 0 && log <= record->generation)
+		return ANSWER_NO;
+	*doubt = "they are of another claim than its owner record";
+	return ANSWER_UNKNOWN;
+}
+
+enum answer owner_prove(const struct owner_record *record, const struct owner_self *self, uint64_t log,
+			const char **doubt)
+{
+	if (record)
+		return is_cache(record, self) ? prove_of_ours(record, log, doubt) : ANSWER_NO;
+	*doubt = "it has no owner record any more";
+	return ANSWER_UNKNOWN;
 }
 
 char *owner_quote(const char *text)
@@ -163,6 +208,18 @@ static bool refuse_live(const char *pool, const char *name, const struct owner_r
 			 holder);
 }
 
+static bool refuse_in_copy(const char *pool, const char *name, const struct owner_record *record, GError **error)
+{
+	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+	g_autofree char *holder = owner_describe(record);
+
+	return error_set(
+		error, EBUSY,
+		"%s/%s: its newest changes are in the cache of %s, and the cache here is an older copy of that; "
+		"mount with the other one, or, to give those changes up: leafctl unlock --force %s %s",
+		pool, name, holder, pool_word, name_word);
+}
+
 static bool refuse_damaged(const char *pool, const char *name, const GError *reason, GError **error)
 {
 	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
@@ -178,13 +235,18 @@ static bool allows(const char *pool, const char *name, const struct owner_record
 	switch (owner_judge(record, self, locked)) {
 	case OWNER_IN_CACHE:
 		return refuse_in_cache(pool, name, record, error);
+	case OWNER_IN_COPY:
+		return refuse_in_copy(pool, name, record, error);
 	case OWNER_FOREIGN:
 		return refuse_foreign(pool, name, record, error);
 	case OWNER_LIVE:
 		return refuse_live(pool, name, record, error);
-	default:
-		return true;
+	case OWNER_FREE:
+	case OWNER_MINE:
+	case OWNER_STALE:
+		break;
 	}
+	return true;
 }
 
 /* No record: true, and RECORD is empty. */
@@ -235,44 +297,54 @@ static bool write_claim(const char *pool, const char *name, const struct owner_s
 	return good;
 }
 
-/* A full pool must not keep a guest from discarding. The lock is held. */
-static bool may_go_unrecorded(const char *mode, const GError *error)
+/* A full pool must not keep a guest from discarding. The lock is held. A record that
+ * stays is not to say that something in a cache is newer than what is written now. */
+static bool may_go_unrecorded(const struct owner_record *before, const char *mode, const GError *error)
 {
-	return strcmp(mode, "writeback") != 0 &&
+	return strcmp(mode, "writeback") != 0 && (!before || before->clean || !is_writeback(before)) &&
 	       verdict_of(STORE_RECORD, STORE_WRITE, error_to_errno(error)) == VERDICT_DEGRADE;
-}
-
-/* A copy of the cache, from before the claim that RECORD has. */
-static bool is_older_cache(const struct owner_record *record, const struct owner_self *self)
-{
-	return !is_mount(record, self) && record->cache_generation >= self->cache_generation &&
-	       record->cache_generation > 0;
 }
 
 static struct owner_last last_of(const struct owner_record *record, const struct owner_self *self)
 {
-	struct owner_last last = {0};
+	struct owner_last last = {.self = self, .record = record->host ? record : NULL};
 
-	if (!is_cache(record, self) || is_older_cache(record, self))
+	if (!is_cache(record, self))
 		return last;
 	last.owned = record->generation;
-	last.goes_on = !record->clean && strcmp(record->mode, "writeback") == 0 && record->cache_generation > 0;
+	last.goes_on = !record->clean && is_writeback(record) && record->cache_generation > 0;
 	return last;
 }
 
-static bool record_claim(const char *pool, const char *name, const struct owner_self *self,
+static bool record_claim(const char *pool, const char *name, const struct owner_last *last,
 			 const struct owner_want *want, uint64_t *generation, GError **error)
 {
 	g_autoptr(GError) local = NULL;
 
-	if (write_claim(pool, name, self, want->mode, *generation, &local))
+	if (write_claim(pool, name, last->self, want->mode, *generation, &local))
 		return true;
 	*generation = 0;
-	if (may_go_unrecorded(want->mode, local)) {
+	if (may_go_unrecorded(last->record, want->mode, local)) {
 		log_warning("%s; only the image's lock tells others that it is in use", local->message);
 		return true;
 	}
 	g_propagate_error(error, g_steal_pointer(&local));
+	return false;
+}
+
+static bool claim_after(const char *pool, const char *name, const struct owner_last *last,
+			const struct owner_want *want, uint64_t *generation, GError **error)
+{
+	uint64_t recorded = last->record ? last->record->generation : 0;
+	uint64_t before = last->owned ? last->owned : MAX(recorded, want->image_generation);
+
+	if (before == UINT64_MAX)
+		return error_set(error, EOVERFLOW, "%s/.leafdisk/owners/%s: no generation is left above %" PRIu64, pool,
+				 name, before);
+	*generation = before + 1;
+	if (!want->prepare || want->prepare(want->opaque, last, generation, error))
+		return record_claim(pool, name, last, want, generation, error);
+	*generation = 0;
 	return false;
 }
 
@@ -282,20 +354,11 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 	struct owner_record record;
 	bool good = read_and_judge(pool, name, self, want->locked, &record, error);
 	struct owner_last last = last_of(&record, self);
-	uint64_t before = last.owned ? last.owned : MAX(record.generation, want->image_generation);
 
+	*generation = 0;
+	good = good && claim_after(pool, name, &last, want, generation, error);
 	owner_record_clear(&record);
-	*generation = 0;
-	if (!good)
-		return false;
-	if (before == UINT64_MAX)
-		return error_set(error, EOVERFLOW, "%s/.leafdisk/owners/%s: no generation is left above %" PRIu64, pool,
-				 name, before);
-	*generation = before + 1;
-	if (!want->prepare || want->prepare(want->opaque, &last, generation, error))
-		return record_claim(pool, name, self, want, generation, error);
-	*generation = 0;
-	return false;
+	return good;
 }
 
 static bool still_stands(const struct owner_record *record, const struct owner_self *self, uint64_t generation)
@@ -303,15 +366,17 @@ static bool still_stands(const struct owner_record *record, const struct owner_s
 	return !record->clean && is_mount(record, self) && record->generation == generation;
 }
 
-int owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation, bool *stands)
+enum answer owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
+			GError **why)
 {
-	g_autoptr(GError) error = NULL;
 	struct owner_record record;
-	bool found = owner_read(pool, name, &record, &error);
+	enum answer answer;
 
-	*stands = found && still_stands(&record, self, generation);
+	if (!owner_read(pool, name, &record, why))
+		return ANSWER_UNKNOWN;
+	answer = still_stands(&record, self, generation) ? ANSWER_YES : ANSWER_NO;
 	owner_record_clear(&record);
-	return found || error_to_errno(error) == -ENOENT ? 0 : error_to_errno(error);
+	return answer;
 }
 
 bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,

@@ -73,13 +73,15 @@ static void close_owners(int owners)
 /* Bytes, or -errno; -EFBIG: more than a record has. */
 static ssize_t read_file(int owners, const char *name, char *text)
 {
-	int fd = openat(owners, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int fault = fault_hit("owner.read", name), fd = -1;
 	size_t length = 0;
 	ssize_t n = 1;
 	struct stat st;
 
+	if (fault == 0)
+		fd = openat(owners, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return fault < 0 ? fault : -errno;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		close(fd);
 		return -ELOOP;

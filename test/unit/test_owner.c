@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "owner/proof.h"
 
 static const uint8_t our_cache[OWNER_ID_BYTES] = "the cache's uuid", other_id[OWNER_ID_BYTES] = "another identity";
 
@@ -105,10 +106,7 @@ static void assert_refusal(const GError *error, enum owner_verdict verdict)
 
 static void assert_stands(const char *name, const struct owner_self *who, uint64_t generation, bool expected)
 {
-	bool stands;
-
-	g_assert_cmpint(owner_check(pool, name, who, generation, &stands), ==, 0);
-	g_assert_true(stands == expected);
+	g_assert_cmpint(owner_check(pool, name, who, generation, NULL), ==, expected ? ANSWER_YES : ANSWER_NO);
 }
 
 /* The verdict, and that a claim follows it. */
@@ -142,6 +140,74 @@ static void test_table(void)
 		g_test_message("row %u", i);
 		check_row(&rows[i], dead);
 	}
+}
+
+struct proof_row {
+	const char *mode; /* NULL: there is no record */
+	const uint8_t *cache_id;
+	bool clean;
+	uint64_t log;
+	enum answer answer;
+};
+
+/* The record's generation is 7. */
+static const struct proof_row proof_rows[] = {
+	{NULL, no_id, false, 7, ANSWER_UNKNOWN},
+	/* Another's, or nobody's. */
+	{"writeback", other_id, false, 7, ANSWER_NO},
+	{"direct", no_id, true, 7, ANSWER_NO},
+	{"none", no_id, true, 7, ANSWER_NO},
+	/* Ours. The log has a generation before the record does. */
+	{"writeback", our_cache, false, 7, ANSWER_YES},
+	{"writeback", our_cache, false, 8, ANSWER_YES},
+	{"writeback", our_cache, false, 6, ANSWER_UNKNOWN},
+	{"writeback", our_cache, false, 9, ANSWER_UNKNOWN},
+	{"writeback", our_cache, false, 0, ANSWER_UNKNOWN},
+	/* The image has all of it. */
+	{"writeback", our_cache, true, 7, ANSWER_UNKNOWN},
+	{"persistent", our_cache, true, 7, ANSWER_UNKNOWN},
+	/* It had all of it, and was written since. */
+	{"direct", our_cache, false, 6, ANSWER_NO},
+	{"persistent", our_cache, false, 7, ANSWER_NO},
+	{"persistent", our_cache, false, 8, ANSWER_UNKNOWN},
+	{"persistent", our_cache, false, 0, ANSWER_UNKNOWN},
+};
+
+static void test_proof(void)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(proof_rows); i++) {
+		const struct proof_row *row = &proof_rows[i];
+		struct owner_record record = {.generation = 7, .mode = (char *)row->mode, .clean = row->clean};
+		const char *doubt = NULL;
+
+		g_test_message("row %u", i);
+		memcpy(record.cache_id, row->cache_id, OWNER_ID_BYTES);
+		g_assert_cmpint(owner_prove(row->mode ? &record : NULL, &self, row->log, &doubt), ==, row->answer);
+		g_assert_true((row->answer == ANSWER_UNKNOWN) == (doubt != NULL));
+	}
+}
+
+/* A cache that has not been as far as its own claim is not the one that has the changes. */
+static void test_older_copy(void)
+{
+	struct owner_want want = {.mode = "direct", .locked = true};
+	struct row row = {"writeback", NULL, NULL, other_id, our_cache, false, false, true, OWNER_MINE};
+
+	for (uint64_t claimed = 3; claimed <= 5; claimed++) {
+		struct owner_record record = record_of(&row, 1);
+		g_autoptr(GError) error = NULL;
+		uint64_t generation;
+
+		self.cache_generation = 4;
+		record.cache_generation = claimed;
+		g_assert_cmpint(owner_judge(&record, &self, true), ==, claimed < 4 ? OWNER_MINE : OWNER_IN_COPY);
+		g_assert_true(owner_write(pool, "copy.leaf", &record, NULL));
+		g_assert_true(owner_claim(pool, "copy.leaf", &self, &want, &generation, &error) == (claimed < 4));
+		if (claimed >= 4)
+			assert_mentions(error, "an older copy of that");
+		owner_record_clear(&record);
+	}
+	self.cache_generation = 0;
 }
 
 static void test_no_record(void)
@@ -190,6 +256,8 @@ static void test_release(void)
 	g_assert_true(record.clean);
 	g_assert_cmpuint(record.generation, ==, second);
 	g_assert_true(owner_release(pool, "r.leaf", &other, 0, NULL));
+	g_assert_true(owner_remove(pool, "r.leaf", NULL));
+	g_assert_cmpint(owner_check(pool, "r.leaf", &other, second, NULL), ==, ANSWER_UNKNOWN);
 	owner_record_clear(&record);
 	owner_self_clear(&other);
 }
@@ -234,10 +302,9 @@ static char *record_path(void)
 static void assert_refused(void)
 {
 	struct owner_want want = {.mode = "direct", .locked = true};
-	g_autoptr(GError) error = NULL, claim = NULL;
+	g_autoptr(GError) error = NULL, claim = NULL, why = NULL;
 	struct owner_record record;
 	uint64_t generation;
-	bool stands;
 
 	g_assert_false(owner_read(pool, "bad.leaf", &record, &error));
 	g_assert_error(error, LEAFDISK_ERROR, EINVAL);
@@ -245,7 +312,8 @@ static void assert_refused(void)
 	g_assert_false(owner_claim(pool, "bad.leaf", &self, &want, &generation, &claim));
 	g_assert_error(claim, LEAFDISK_ERROR, EBUSY);
 	assert_mentions(claim, "leafctl unlock --force ");
-	g_assert_cmpint(owner_check(pool, "bad.leaf", &self, 0, &stands), ==, -EINVAL);
+	g_assert_cmpint(owner_check(pool, "bad.leaf", &self, 0, &why), ==, ANSWER_UNKNOWN);
+	g_assert_error(why, LEAFDISK_ERROR, EINVAL);
 }
 
 static void test_bad_records(void)
@@ -315,6 +383,8 @@ int main(int argc, char **argv)
 	pool = g_dir_make_tmp("owner.XXXXXX", NULL);
 	g_test_add_func("/owner/no-record", test_no_record);
 	g_test_add_func("/owner/table", test_table);
+	g_test_add_func("/owner/proof", test_proof);
+	g_test_add_func("/owner/older-copy", test_older_copy);
 	g_test_add_func("/owner/release", test_release);
 	g_test_add_func("/owner/bad-records", test_bad_records);
 	g_test_add_func("/owner/no-regular-file", test_no_regular_file);
