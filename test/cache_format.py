@@ -9,14 +9,17 @@ SEGMENTS_OFFSET = 1 << 20
 SUPER_PLACES = (0, 65536)
 SUPER_CHECKSUM = 24
 RECORD_CHECKSUM = 16
+RECORD_MAGIC = {1: 0x5243464c, 2: 0x3252464c}
 BODY_OFFSET = 80
 BODY_BYTES = BLOCK - BODY_OFFSET
-CLEAN, DIRTY, ZERO, FORGET, LAYER, DROP, BARRIER, MIGRATE, MIGRATED = range(1, 10)
+CLEAN, DIRTY, ZERO, FORGET, LAYER, DROP, BARRIER, MIGRATE, MIGRATED, LAST, MOVED, MOVED_ZERO = range(1, 13)
+SUPERSEDED = 1 << 63
+ALL = 0xffffffff  # records before one, of which it names every layer that they have changed
 
-SUPER = struct.Struct("<8sIIQQQQQQ16s16sIIQQQQQQI100x2048s1792x")
-RECORD = struct.Struct("<IIQQQQQQQII8x")
+SUPER = struct.Struct("<8sIIQQQQQQ16s16sIIQQQQQQI4xQQ80x2048s1792x")
+RECORD = struct.Struct("<IIQQQQQQQIIQ")
 ENTRY = struct.Struct("<IHHQ")
-DECLARATION = struct.Struct("<16sQQQII")
+DECLARATION = {1: struct.Struct("<16sQQQII"), 2: struct.Struct("<16sQQQII16sI4xQ")}
 
 
 def checksum(data):
@@ -50,10 +53,22 @@ def range_entry(layer, kind, block, blocks):
     return ENTRY.pack(layer, kind, 1, block) + struct.pack("<Q", blocks), []
 
 
-def layer_entry(layer, identity, stamp, size, name, generation=0, flags=0):
+def moved_entry(layer, block, contents, order):
+    """DIRTY that had ORDER, with SUPERSEDED or not, at its first place."""
+    entry, _ = data_entry(layer, MOVED, block, contents)
+    return ENTRY.pack(layer, MOVED, len(contents) + 1, block) + struct.pack("<Q", order) + entry[16:], contents
+
+
+def moved_zero_entry(layer, block, blocks, order):
+    return ENTRY.pack(layer, MOVED_ZERO, 2, block) + struct.pack("<QQ", blocks, order), []
+
+
+def layer_entry(layer, identity, stamp, size, name, generation=0, flags=0, nonce=bytes(16), orphan=(0, 0), version=2):
+    """ORPHAN: the reason and the time."""
     name = name.encode()
     padded = name + bytes(-len(name) % 8)
-    body = DECLARATION.pack(identity, stamp, size, generation, len(name), flags) + padded
+    fields = (identity, stamp, size, generation, len(name), flags, nonce, *orphan)
+    body = DECLARATION[version].pack(*(fields if version > 1 else fields[:6])) + padded
     return ENTRY.pack(layer, LAYER, len(body) // 8, 0) + body, []
 
 
@@ -65,15 +80,33 @@ def barrier_entry(layer):
     return ENTRY.pack(layer, BARRIER, 0, 0), []
 
 
-def migrate_entry(layer, kind, slot, blocks):
-    """KIND is MIGRATE or MIGRATED: up to the barrier in the record at SLOT, behind BLOCKS data blocks of it."""
+def migrate_entry(layer, kind, order):
+    """KIND is MIGRATE or MIGRATED: up to the barrier in the record with the sequence ORDER."""
+    return ENTRY.pack(layer, kind, 0, order), []
+
+
+def migrate_entry_1(layer, kind, slot, blocks):
+    """Version 1: up to the barrier in the record at SLOT, behind BLOCKS data blocks of it."""
     return ENTRY.pack(layer, kind, 2, 0) + struct.pack("<QQ", slot, blocks), []
+
+
+def is_plain_layer(kind, entry):
+    """LAYER without generation, flags and nonce: it changes nothing."""
+    return kind == LAYER and not any(DECLARATION[2].unpack_from(entry, ENTRY.size)[i] for i in (3, 5)) and \
+        not any(entry[ENTRY.size + 48:ENTRY.size + 64])
+
+
+def last_entry(layer, sequence):
+    return ENTRY.pack(layer, LAST, 0, sequence), []
 
 
 class Cache:
     """A cache that grows in memory, record by record."""
 
-    def __init__(self, segments=7, uuid=bytes(range(1, 17)), pool_id=bytes(16), pool="/pool", ring=None):
+    witnesses = True
+
+    def __init__(self, segments=7, uuid=bytes(range(1, 17)), pool_id=bytes(16), pool="/pool", ring=None, version=2):
+        self.version = version
         self.segments = segments
         self.ring = ring or segments
         self.uuid = uuid
@@ -82,11 +115,15 @@ class Cache:
         self.image = self.blank(SEGMENTS_OFFSET + segments * SEGMENT_BLOCKS * BLOCK)
         self.generation = 1
         self.tail = (0, 1, 0)
+        self.end_sequence = 0
+        self.lost_generation = 0
         self.super_sequence = 0
         self.slot = 0
         self.sequence = 1
         self.previous = 0
         self.durable = 0
+        self.mount_sequence = 1 if version > 1 else 0
+        self.last = {}  # layer: the sequence of the last record that changed it
         self.records = []  # slot of each
         self.write_super()
 
@@ -97,9 +134,9 @@ class Cache:
         place = SUPER_PLACES[sequence % 2]
         tail_segment, tail_sequence, tail_previous = self.tail
         return place, sealed(SUPER.pack(
-            b"LEAFCACH", 1, BLOCK, place, 0, sequence, 0, 0, 0, self.uuid, self.pool_id, SEGMENT_BLOCKS * BLOCK, 0,
+            b"LEAFCACH", self.version, BLOCK, place, 0, sequence, 0, 0, 0, self.uuid, self.pool_id, SEGMENT_BLOCKS * BLOCK, 0,
             self.segments, self.ring, self.generation, tail_segment, tail_sequence, tail_previous, len(self.pool),
-            self.pool), SUPER_CHECKSUM)
+            self.end_sequence, self.lost_generation, self.pool), SUPER_CHECKSUM)
 
     def write_super(self):
         for _ in SUPER_PLACES:
@@ -120,15 +157,30 @@ class Cache:
     def place(self, offset, header, data):
         self.image[offset:offset + BLOCK + len(data)] = header + data
 
+    def lasts(self, entries):
+        """LAST for each layer that ENTRIES change, and then for those that they do not."""
+        changed = {}
+        if self.version == 1:
+            return [], changed
+        for entry, _ in entries:
+            layer, kind, _, _ = ENTRY.unpack_from(entry)
+            if kind not in (CLEAN, DROP, LAST) and not is_plain_layer(kind, entry):
+                changed[layer] = self.last.get(layer, 0)
+        return [last_entry(layer, last) for layer, last in (changed | self.last).items()], changed
+
     def record(self, entries, fields):
         """The next record's header and data."""
+        lasts, changed = self.lasts(entries) if self.witnesses else ([], {})
+        entries = [*lasts, *entries]
+        self.last.update((layer, self.sequence) for layer in changed)
         body = b"".join(entry for entry, _ in entries)
         data = b"".join(content for _, contents in entries for content in contents)
         values = {
-            "magic": 0x5243464c, "blocks": len(data) // BLOCK, "position": slot_offset(self.slot), "checksum": 0,
+            "magic": RECORD_MAGIC[self.version], "blocks": len(data) // BLOCK, "position": slot_offset(self.slot), "checksum": 0,
             "cache_id": struct.unpack_from("<Q", self.uuid)[0], "generation": self.generation,
-            "sequence": self.sequence, "previous": self.previous, "durable": self.durable, "reserved": 0,
-            "entries_bytes": len(body), **fields}
+            "sequence": self.sequence, "previous": self.previous, "durable": self.durable,
+            "depth": ALL if self.version > 1 else 0, "entries_bytes": len(body),
+            "mount_sequence": self.mount_sequence, **fields}
         header = sealed(RECORD.pack(*values.values()) + body.ljust(BODY_BYTES, b"\0"), RECORD_CHECKSUM)
         self.records.append(self.slot)
         self.slot = self.next_slot(len(data) // BLOCK)
@@ -149,6 +201,8 @@ class Cache:
 
 class SparseCache(Cache):
     """A cache in FILE, whose data blocks are all zeros and left out."""
+
+    witnesses = False
 
     def __init__(self, file, *arguments, **settings):
         self.file = file

@@ -49,11 +49,11 @@ def written_back():
     cache.append(form.data_entry(2, form.DIRTY, 3, pattern(9)), form.range_entry(2, form.ZERO, 50, 5))
     cache.append(form.data_entry(1, form.DIRTY, 0, pattern(1, 2)), form.range_entry(1, form.ZERO, 20, 10),
                  form.barrier_entry(1))
-    first = cache.records[-1]
-    cache.append(form.migrate_entry(1, form.MIGRATE, first, 2))
+    first = cache.sequence - 1
+    cache.append(form.migrate_entry(1, form.MIGRATE, first))
     cache.append(form.data_entry(1, form.DIRTY, 1, pattern(3)), form.barrier_entry(1))
-    second = cache.records[-1]
-    cache.append(form.migrate_entry(1, form.MIGRATED, first, 2), form.migrate_entry(1, form.MIGRATE, second, 1))
+    second = cache.sequence - 1
+    cache.append(form.migrate_entry(1, form.MIGRATED, first), form.migrate_entry(1, form.MIGRATE, second))
     cache.append(form.range_entry(1, form.ZERO, 40, 1), form.data_entry(1, form.DIRTY, 41, pattern(4)),
                  form.barrier_entry(1))
     cache.append(form.data_entry(1, form.DIRTY, 42, pattern(5)))
@@ -124,6 +124,7 @@ def test_create_follows_the_manual(cache_path, pool):
                        pool_id=bytes.fromhex(found["pool_id"].replace("-", "")))
     cache.generation = 0
     cache.super_sequence = 0
+    cache.end_sequence = 1
     cache.write_super()
     assert file_bytes(cache_path) == cache.image
 
@@ -275,12 +276,12 @@ def test_info_of_what_is_written_back(cache_path, work):
 def test_migration_never_goes_back(cache_path, kind):
     """Behind what the image has; before that an image may have had no room."""
     cache, first, second = written_back()
-    cache.append(form.migrate_entry(1, form.MIGRATE, second, 1))
-    cache.append(form.migrate_entry(1, form.MIGRATE, first, 2))
-    cache.append(form.migrate_entry(1, form.MIGRATED, second, 1))
+    cache.append(form.migrate_entry(1, form.MIGRATE, second))
+    cache.append(form.migrate_entry(1, form.MIGRATE, first))
+    cache.append(form.migrate_entry(1, form.MIGRATED, second))
     cache.write(cache_path)
     assert check(cache_path) == (0, [])
-    cache.append(form.migrate_entry(1, kind, first, 2))
+    cache.append(form.migrate_entry(1, kind, first))
     cache.write(cache_path)
     status, findings = check(cache_path)
     assert status == DAMAGED and len(findings) == 1 and "earlier place" in findings[0]
@@ -289,12 +290,12 @@ def test_migration_never_goes_back(cache_path, kind):
 def test_migration_begins_with_its_barrier(cache_path):
     """One record says of several layers where they end, and that this is migrated."""
     cache, _, second = written_back()
-    here = cache.slot
+    here = cache.sequence
     cache.append(
-        form.migrate_entry(1, form.MIGRATED, second, 1),
+        form.migrate_entry(1, form.MIGRATED, second),
         form.barrier_entry(1),
-        form.migrate_entry(1, form.MIGRATE, here, 0),
-        form.migrate_entry(1, form.MIGRATED, here, 0),
+        form.migrate_entry(1, form.MIGRATE, here),
+        form.migrate_entry(1, form.MIGRATED, here),
     )
     cache.write(cache_path)
     assert check(cache_path) == (0, [])
@@ -306,7 +307,7 @@ def test_migration_behind_the_tail(cache_path):
     cache.slot = form.SEGMENT_BLOCKS
     cache.tail = (1, cache.sequence, cache.previous)
     cache.write_super()
-    cache.append(form.migrate_entry(1, form.MIGRATED, first, 2), form.migrate_entry(1, form.MIGRATE, 3, 3))
+    cache.append(form.migrate_entry(1, form.MIGRATED, first), form.migrate_entry(1, form.MIGRATE, 3))
     cache.write(cache_path)
     assert check(cache_path) == (0, [])
 
@@ -477,9 +478,9 @@ def test_forged_entry(cache_path, entry):
     ([declared(identity=b"a" * 16)], "second image"),
     ([form.barrier_entry(2), form.data_entry(2, form.DIRTY, 0, pattern(1))], "behind the end of its epoch"),
     ([form.barrier_entry(2), form.barrier_entry(2)], "behind the end of its epoch"),
-    ([form.migrate_entry(2, form.MIGRATE, 0, 0)], "where no epoch"),
-    ([form.barrier_entry(1), form.migrate_entry(2, form.MIGRATED, 9, 0)], "where no epoch"),
-    ([form.migrate_entry(2, form.MIGRATE, 7 * form.SEGMENT_BLOCKS, 0)], "outside the ring"),
+    ([form.migrate_entry(2, form.MIGRATE, 4)], "where no epoch"),
+    ([form.barrier_entry(1), form.migrate_entry(2, form.MIGRATED, 5)], "where no epoch"),
+    ([form.migrate_entry(2, form.MIGRATE, form.SUPERSEDED >> 19)], "where no epoch"),
     ([orphaned(), form.barrier_entry(2)], "writes back layer 2, an orphan"),
     ([orphaned(), declared(2, "web1.leaf", identity=IDENTITY[::-1])], "for an owner"),
 ])
@@ -555,4 +556,4 @@ def test_cut_off(cache_path):
         os.truncate(cache_path, length)
         status, findings = check(cache_path)
         assert status == DAMAGED, length
-        assert len(findings) == 1
+        assert length < BLOCK or "it is cut off" in findings[0]

@@ -18,7 +18,7 @@ from model import Disk, build_chain, patchwork
 from rounds import Guest, difference, rounds_of
 from stamps import Ledger, await_random_moment, load, read_disk, stamp
 
-RECORD_MAGIC = 0x5243464c
+RECORD_MAGIC = cache_format.RECORD_MAGIC[2]
 NEVER = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
 
 

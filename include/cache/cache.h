@@ -43,9 +43,12 @@ struct cache_options {
 	uint64_t size_bytes; /* 0: a device's own, an existing file's own, or the default for a new file */
 	uint8_t pool_id[CACHE_ID_BYTES];
 	const char *pool_path; /* for messages */
+	/* The file is only read: for what cannot be written. What this mount appends goes with
+	 * it. */
+	bool keep;
 };
-/* Creates the file when there is none, and formats what is empty or zeros at
- * its start; otherwise recovers what the log holds. A larger SIZE_BYTES grows a
+/* Creates the file when there is none, and formats what is empty or zeros all over, unless it
+ * is named like an image; otherwise recovers what the log holds. A larger SIZE_BYTES grows a
  * file. Locked against other processes (OFD lock). NULL and ERROR: a sentence
  * with the command that resets a cache which is damaged or another pool's.
  * Starts no thread. */
@@ -80,6 +83,10 @@ struct cache_status {
 	uint64_t pinned_blocks;
 	uint64_t pinned_blocks_max;
 	uint64_t dirty_blocks;
+	unsigned incomplete_layers; /* of which the log has lost changes */
+	/* And layers that had some in this generation or an earlier one may be among those of
+	 * which it has nothing any more; 0: no. */
+	uint64_t lost_generation;
 	uint64_t dirty_blocks_max; /* by cache_set_limits(), or what the log holds */
 	bool short_of_room;	   /* what is dirty keeps the log from being reclaimed, or zeros from being put */
 	uint64_t memory_bytes;	   /* index, buffers, layer table */

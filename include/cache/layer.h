@@ -38,7 +38,7 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
  * recovered layer holds is kept when its stamp is KEY's or its generation is KEY's or
  * the one that was to follow it. Otherwise its dirty blocks are orphaned: they stay in
  * the log, for cache_dump() only. Blocks. NULL and *RESULT: -EBUSY, open already;
- * -ENOSPC: no room to record it; -EIO and others: not recorded. */
+ * -EBADMSG: the log has lost changes of it; -ENOSPC: no room to record it; -EIO and others: not recorded. */
 struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t *generation,
 					   int *result);
 /* A layer that no restart keeps, for PINNED blocks. */
@@ -64,6 +64,8 @@ void cache_layer_orphan(struct cache_layer *layer);
 struct cache_layer_found {
 	uint64_t generation;
 	uint64_t dirty_blocks; /* and zero ranges */
+	bool incomplete;       /* the log has lost changes of it */
+	char loss[192];	       /* and this is what is known of that: the rest of a sentence */
 };
 /* False: nothing is known of it. */
 bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found);

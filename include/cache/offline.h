@@ -18,8 +18,12 @@ struct cache_layer_info {
 	uint8_t identity[CACHE_ID_BYTES];
 	uint64_t stamp;
 	uint64_t size_bytes;
-	uint64_t generation; /* of the ownership under which it is written back; 0: it is not */
-	bool orphan;	     /* its image has another owner */
+	uint64_t generation;	       /* of the ownership under which it is written back; 0: it is not */
+	uint8_t nonce[CACHE_ID_BYTES]; /* of the claim under which it is dirty; zeros: none */
+	bool orphan;		       /* its image has another owner */
+	unsigned orphan_reason;	       /* enum cache_orphan_reason */
+	uint64_t orphan_time_ns;       /* since the epoch; 0: not known */
+	char *loss;		       /* what the log has lost of it, for a message; NULL: nothing */
 	uint64_t clean_blocks;
 	uint64_t dirty_blocks;
 	uint64_t zero_blocks;

@@ -1,4 +1,4 @@
-/* On-disk layout of the cache, version 1.
+/* On-disk layout of the cache, version 2, and what it has of version 1.
  *
  * The byte-by-byte specification, the validity rules and the order of writes
  * are in leafdisk-cache(5); this file is its C form and nothing else.
@@ -7,7 +7,11 @@
  * CACHE_SEGMENTS_OFFSET on. A segment holds records, one behind the other,
  * none across its end. A record is a header block and the data blocks that its
  * entries name, in their order. Where less than two blocks are left in a
- * segment the next record begins the next one. */
+ * segment the next record begins the next one.
+ *
+ * A cache of version 1 becomes one of version 2 with the superblock that its next
+ * mount writes; its records stay as they are, before those of version 2, until their
+ * segments are reclaimed. */
 #ifndef LEAFDISK_FORMAT_CACHE_H
 #define LEAFDISK_FORMAT_CACHE_H
 
@@ -16,7 +20,8 @@
 #include "core/bytes.h"
 
 #define CACHE_MAGIC "LEAFCACH"
-#define CACHE_VERSION 1
+#define CACHE_VERSION 2
+#define CACHE_VERSION_MIN 1 /* that is read */
 #define CACHE_SUPER_BYTES 4096
 #define CACHE_SUPER_COPIES 2
 #define CACHE_SUPER_OFFSET(copy) ((uint64_t)(copy)*65536)
@@ -58,9 +63,16 @@ struct cache_super_ondisk {
 	le64 tail_sequence; /* and has this sequence */
 	le64 tail_previous; /* and this hash of its predecessor */
 	le32 pool_path_bytes;
-	uint8_t reserved1[100];
+	le32 reserved1;
+	/* A mount that came to its end set it to the sequence that the next record has: all
+	 * before are durable, and there are none from there on. 0: nobody knows. */
+	le64 end_sequence;
+	/* Layers of which the log has nothing any more may have had changes in this generation or
+	 * an earlier one; 0: it has lost none. */
+	le64 lost_generation;
+	uint8_t reserved2[80];
 	char pool_path[CACHE_POOL_PATH_BYTES]; /* for messages */
-	uint8_t reserved2[1792];
+	uint8_t reserved3[1792];
 } __attribute__((packed));
 _Static_assert(sizeof(struct cache_super_ondisk) == CACHE_SUPER_BYTES, "superblock is one block");
 _Static_assert(offsetof(struct cache_super_ondisk, uuid) == 64, "uuid");
@@ -68,7 +80,8 @@ _Static_assert(offsetof(struct cache_super_ondisk, segment_bytes) == 96, "segmen
 _Static_assert(offsetof(struct cache_super_ondisk, pool_path) == 256, "pool path");
 
 /* A record's header: one block. Entries follow the fixed part. */
-#define CACHE_RECORD_MAGIC 0x5243464c /* "LFCR" */
+#define CACHE_RECORD_MAGIC 0x3252464c	/* "LFR2" */
+#define CACHE_RECORD_MAGIC_1 0x5243464c /* "LFCR", of version 1 */
 #define CACHE_RECORD_BODY_BYTES (4096 - 80)
 struct cache_record_ondisk {
 	le32 magic;
@@ -80,9 +93,11 @@ struct cache_record_ondisk {
 	le64 sequence;
 	le64 previous; /* checksum of the record before it */
 	le64 durable;  /* every record up to this sequence was durable when this one was built; 0: none known */
-	le32 reserved0;
-	le32 entries_bytes; /* used in BODY */
-	uint8_t reserved1[8];
+	/* LAST entries name every layer that this many records before this one have
+	 * changed; 0 in version 1. */
+	le32 depth;
+	le32 entries_bytes;  /* used in BODY */
+	le64 mount_sequence; /* of the first record of this generation; 0 in version 1 */
 	uint8_t body[CACHE_RECORD_BODY_BYTES];
 } __attribute__((packed));
 _Static_assert(sizeof(struct cache_record_ondisk) == 4096, "record header");
@@ -110,13 +125,31 @@ enum cache_entry_kind {
 	CACHE_ENTRY_DROP = 6,
 	/* BLOCK 0, no words: an epoch of the layer ends here. */
 	CACHE_ENTRY_BARRIER = 7,
-	/* Two words that name a BARRIER of the layer: the slot of its record,
-	 * and how many data blocks of that record come before it. BLOCK 0. */
-	CACHE_ENTRY_MIGRATE = 8,  /* from here on the image may have what is DIRTY or ZERO before it */
+	/* BLOCK is the order of a BARRIER of the layer, no words. In version 1 BLOCK is 0 and
+	 * two words name it: the slot of its record, and how many data blocks of that record
+	 * come before it. */
+	CACHE_ENTRY_MIGRATE = 8,  /* from here on the image may have what is DIRTY or ZERO up to it */
 	CACHE_ENTRY_MIGRATED = 9, /* the image has that: it is clean */
+	/* BLOCK is the sequence of the last record before this one that changed the layer, 0:
+	 * there is none; no words. A record that changes a layer has one before all else
+	 * that it says of it. */
+	CACHE_ENTRY_LAST = 10,
+	/* DIRTY, from an earlier place. One word more before the others: its order. */
+	CACHE_ENTRY_MOVED = 11,
+	/* ZERO, from an earlier place. Two words: how many blocks, and its order. */
+	CACHE_ENTRY_MOVED_ZERO = 12,
 };
 
-/* What CACHE_ENTRY_LAYER says of its layer; a later one replaces it. */
+/* The order of DIRTY, ZERO and BARRIER is the sequence of the record that they were first
+ * in; moved they keep it. Of two versions of a block the one of the higher order is newer,
+ * of one order data is newer than zeros. */
+#define CACHE_ORDER_END (UINT64_C(1) << 45)
+/* In a MOVED word beside the order: no read finds it, it is for its epoch only. */
+#define CACHE_ORDER_SUPERSEDED (UINT64_C(1) << 63)
+
+/* What CACHE_ENTRY_LAYER says of its layer; a later one replaces it. Version 1 has no
+ * more than the first 48 bytes. */
+#define CACHE_LAYER_BYTES_1 48
 struct cache_layer_ondisk {
 	uint8_t identity[16];
 	le64 stamp; /* of the image, when its cached blocks were last known good; 0: they are not */
@@ -124,10 +157,23 @@ struct cache_layer_ondisk {
 	le64 generation; /* of the image's ownership under which its blocks are good; 0: none */
 	le32 name_bytes;
 	le32 flags;
+	uint8_t nonce[16];  /* of the claim under which its blocks are dirty; zeros: none */
+	le32 orphan_reason; /* an orphan: enum cache_orphan_reason */
+	le32 reserved;
+	le64 orphan_time_ns; /* and since when, from the epoch on; 0: not known */
 } __attribute__((packed));
-_Static_assert(sizeof(struct cache_layer_ondisk) == 48, "layer");
+_Static_assert(sizeof(struct cache_layer_ondisk) == 80, "layer");
+_Static_assert(offsetof(struct cache_layer_ondisk, nonce) == CACHE_LAYER_BYTES_1, "layer");
 
 /* FLAGS of a layer. */
-#define CACHE_LAYER_ORPHAN 1u /* its image has another owner now: what is dirty stays here */
+#define CACHE_LAYER_ORPHAN 1u	  /* its image has another owner now: what is dirty stays here */
+#define CACHE_LAYER_INCOMPLETE 2u /* the log has lost changes of it */
+
+enum cache_orphan_reason {
+	CACHE_ORPHAN_UNKNOWN = 0,  /* of version 1 */
+	CACHE_ORPHAN_COMMAND = 1,  /* a command gave them up */
+	CACHE_ORPHAN_TAKEN = 2,	   /* another has claimed the image */
+	CACHE_ORPHAN_NAMELESS = 3, /* the log has lost which image it is of */
+};
 
 #endif

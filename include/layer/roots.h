@@ -18,6 +18,10 @@ struct chain_roots *chain_roots_new(const char *first, const char *layers, GErro
 struct chain_roots *chain_roots_ref(const struct chain_roots *roots);
 void chain_roots_unref(struct chain_roots *roots);
 
+/* The file of the mount's cache, which is no image whatever it is called. Before ROOTS are
+ * shared. */
+void chain_roots_set_cache(struct chain_roots *roots, const struct stat *cache);
+
 struct place *chain_roots_pool(const struct chain_roots *roots);
 /* Those whose descriptors the store has forgotten are opened anew. */
 void chain_roots_renew(const struct chain_roots *roots);
@@ -34,7 +38,7 @@ struct chain_file {
 };
 /* PATH is absolute; links in it are followed as long as they end below one of
  * ROOTS. WHAT goes before PATH in a message ("a.leaf: its parent "). False with
- * ERROR: -ENOENT, -ELOOP (exchanged all the time), -EPERM (outside, or a file
+ * ERROR: -ENOENT, -ELOOP (exchanged all the time), -ETXTBSY (the mount's cache), -EPERM (outside, or a file
  * that whoever can write to its directory may have brought there from
  * elsewhere) or what the store says; FILE is then empty. Blocks. */
 bool chain_file_find(struct chain_file *file, const char *what, const char *path, const struct chain_roots *roots,

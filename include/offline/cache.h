@@ -28,9 +28,10 @@ bool offline_cache_dump(const char *path, const char *layer, const char *directo
 /* Writes what is dirty in the cache back to the images of its pool, as a mount
  * would: until nothing is dirty, or GO_ON (NULL: yes), which is asked with the
  * dirty bytes left several times a second, returns false. What has been written
- * back by then stays so, and the rest stays in the cache. False and ERROR: how
- * much of what stays, and why. */
+ * back by then stays so, and the rest stays in the cache. A cache that cannot be
+ * written is only read, and *KEPT is true: it does not know what the images have
+ * now. False and ERROR: how much of what stays, and why. */
 bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
-			 GError **error);
+			 bool *kept, GError **error);
 
 #endif

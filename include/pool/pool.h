@@ -30,6 +30,7 @@ struct disk_pool_options {
 	enum disk_mode mode;	  /* of disks whose group names none */
 	const char *cache;	  /* file or device; NULL: an unlinked file, where a disk is ephemeral */
 	uint64_t cache_size;	  /* bytes; 0: as it is, or the default */
+	bool keep_cache;	  /* its file is not written: what is dirty in it stays so there */
 	struct disk_tunables tunables;
 };
 

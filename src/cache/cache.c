@@ -14,6 +14,7 @@
 
 #include "core/log.h"
 #include "cache/content/dirty.h"
+#include "cache/format/super.h"
 #include "cache/log/entry.h"
 #include "cache/log/log.h"
 #include "cache/log/space.h"
@@ -55,12 +56,18 @@ static struct cache *cache_new(void)
 	return cache;
 }
 
+static bool open_storage(struct cache *cache, const struct cache_options *options, GError **error)
+{
+	return options->keep ? cache_storage_open_kept(&cache->storage, options->path, error)
+			     : cache_storage_open(&cache->storage, options->path, error);
+}
+
 struct cache *cache_open(const struct cache_options *options, GError **error)
 {
 	struct cache *cache = cache_new();
 
-	if (cache_storage_open(&cache->storage, options->path, error) && open_super(cache, options, error) &&
-	    open_log(cache, error) && open_generation(cache, error)) {
+	if (open_storage(cache, options, error) && open_super(cache, options, error) && open_log(cache, error) &&
+	    open_generation(cache, error)) {
 		log_debug(LOG_CACHE,
 			  "%s: generation %" PRIu64 ", %" PRIu64 " blocks in segments %" PRIu64 " to %" PRIu64,
 			  cache->storage.path, cache->log.generation, cache->live_blocks, cache->tail_segment,
@@ -99,24 +106,16 @@ int cache_sync(struct cache *cache)
 	return log_wait_durable_relock(cache, log_flush_locked(cache));
 }
 
-static void declare_dirty(void *opaque, struct cache_layer *layer)
+/* Damage in the last records looks like a crash in the middle of them, unless the superblock
+ * knows that they were durable. */
+static void mark_end(struct cache *cache)
 {
-	if (layer->epochs && !epochs_is_empty(layer->epochs))
-		(void)log_declare_locked(opaque, LOG_ENTRY, layer);
-}
+	int result;
 
-/* Damage in the last records looks like a crash in the middle of them. Records
- * behind them say that they were durable. */
-static int seal_dirty(struct cache *cache)
-{
-	bool dirty;
-
-	lock_take(&cache->lock);
-	dirty = cache->dirty_blocks > 0 || cache->dirty_zeros > 0;
-	if (dirty)
-		layers_foreach(cache->layers, declare_dirty, cache);
-	lock_let_go(&cache->lock);
-	return dirty ? cache_sync(cache) : 0;
+	cache->super.end_sequence = le64_of(cache->log.next_sequence);
+	result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
+	if (result < 0)
+		log_debug(LOG_CACHE, "%s: its end is not marked: %s", cache->storage.path, g_strerror(-result));
 }
 
 static int stop(struct cache *cache)
@@ -125,9 +124,9 @@ static int stop(struct cache *cache)
 
 	reclaim_stop(cache);
 	result = cache_sync(cache);
-	if (result == 0)
-		result = seal_dirty(cache);
 	writer_stop(cache);
+	if (result == 0)
+		mark_end(cache);
 	return result;
 }
 
@@ -142,6 +141,8 @@ int cache_stop(struct cache *cache)
 		result = -EAGAIN;
 	if (cache->started)
 		result = stop(cache);
+	else if (result == 0)
+		mark_end(cache);
 	cache->stopped = true;
 	return result;
 }
@@ -211,6 +212,8 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.pinned_blocks = cache->pinned_blocks,
 		.pinned_blocks_max = space_pinned_max_locked(cache),
 		.dirty_blocks = cache->dirty_blocks,
+		.incomplete_layers = cache->incomplete_layers,
+		.lost_generation = le64_get(cache->super.lost_generation),
 		.dirty_blocks_max = space_dirty_max_locked(cache),
 		.short_of_room = space_is_blocked_locked(cache) || cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX,
 		.memory_bytes = memory_bytes_locked(cache),

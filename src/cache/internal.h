@@ -63,6 +63,7 @@ struct cache_segment {
 	uint64_t sequence;	     /* of its first record; 0: none sealed */
 	uint64_t previous;	     /* checksum of the record before that */
 	uint32_t readers;	     /* from the file */
+	bool written;		     /* by this mount: see cache_file_of_locked() */
 	uint32_t dirty;		     /* slots and zero ranges that their images do not have; see epochs.h */
 };
 
@@ -91,10 +92,12 @@ enum log_purpose {
 struct log {
 	uint64_t generation;
 	uint64_t cache_id;
-	uint64_t head_slot;	/* of the open record, or of the next */
-	uint64_t next_sequence; /* of the next record */
-	uint64_t previous;	/* checksum of the last sealed record */
-	uint64_t durable;	/* every record up to this sequence is */
+	uint64_t head_slot;	 /* of the open record, or of the next */
+	uint64_t next_sequence;	 /* of the next record */
+	uint64_t previous;	 /* checksum of the last sealed record */
+	uint64_t durable;	 /* every record up to this sequence is */
+	uint64_t mount_sequence; /* of this mount's first record */
+	struct list changed;	 /* layers that records have changed, the last one first */
 	struct log_record *open;
 	struct list free;
 	struct list building; /* not sealed: closed ones, then the open one */
@@ -156,6 +159,7 @@ struct cache {
 	/* Constant while threads run. */
 	struct cache_storage storage;
 	uint64_t segment_count;
+	uint64_t grow_bytes; /* what the file is to have before its superblock is written; 0: it has */
 	bool started;
 	bool stopped;
 
@@ -187,6 +191,7 @@ struct cache {
 	struct reclaim reclaim;
 	struct list waiters;
 	unsigned degraded_layers;
+	unsigned incomplete_layers; /* when it was opened */
 
 	enum cache_state state;
 	bool silent;	     /* SUSPENDED: the file does not answer */
@@ -213,6 +218,14 @@ static inline uint64_t segment_of(uint64_t slot)
 static inline unsigned block_in_segment(uint64_t slot)
 {
 	return (unsigned)(slot % CACHE_SEGMENT_BLOCKS);
+}
+/* The file that has SLOT's data. */
+static inline struct aio_file *cache_file_of_locked(struct cache *cache, uint64_t slot)
+{
+	bool kept = cache->storage.keeps && !cache->segments[segment_of(slot)].written;
+
+	cache_assert_locked(cache);
+	return kept ? &cache->storage.kept : &cache->storage.aio;
 }
 /* Where SLOT is in a buffer that holds its segment. */
 static inline uint8_t *slot_data(uint8_t *segment, uint64_t slot)

@@ -5,11 +5,11 @@
 #include "internal.h"
 
 /* The storage is open: cache->super is what is in it, or what is to be in a
- * blank one, and the file has its size. */
+ * blank one. */
 bool open_super(struct cache *cache, const struct cache_options *options, GError **error);
 /* Memory, and in it what the log holds. */
 bool open_log(struct cache *cache, GError **error);
-/* A durable superblock with a higher generation. */
+/* The file has its size, and a durable superblock with a higher generation. */
 bool open_generation(struct cache *cache, GError **error);
 
 #endif

@@ -4,7 +4,15 @@
  * index as they come, in log order. At the end those go whose layer is not
  * known (volatile, dropped) or whose image may have changed (neither stamp nor
  * generation, clean), and the rest are counted. The zero ranges and barriers of
- * an id are kept aside likewise; what was migrated of them goes. */
+ * an id are kept aside likewise; what was migrated of them goes.
+ *
+ * What was moved to a later place has its order still, and hides nothing newer.
+ *
+ * Records that are missing, a hole, have changed those layers whose first LAST behind it
+ * names a record in it. A record whose LASTs go back far enough proves that nobody else was
+ * changed there; without such a record, and for who is not mentioned behind the hole, nobody
+ * knows. What a layer has lost is no loss where the image is known to have all up to there:
+ * what is older in the cache goes then, as the image may have something newer. */
 #include "recover.h"
 
 #include <string.h>
@@ -13,23 +21,36 @@
 #include "cache/format/format.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
+#include "cache/places.h"
 
 /* What the log says of an id apart from its declaration. */
 struct id_state {
 	bool dropped;		 /* whatever follows is not looked at */
 	struct intervals *zeros; /* where nothing came later */
 	struct epochs *epochs;
-	bool migrated; /* up to this barrier */
-	struct epoch_place migrated_place;
+	bool moved;		/* EPOCHS has zeros that are not in their order */
+	bool known;		/* by LAST: it is not volatile */
+	uint64_t last_change;	/* sequence */
+	unsigned holes_settled; /* of which it is known whether they had changes of it */
+	uint64_t missing;	/* sequence of the last record with changes that is in a hole */
+	uint64_t doubtful;	/* the last sequence of holes that may have had some */
+	uint64_t closed;	/* sequence of the LAYER that says that its image has all */
+	uint64_t oldest;	/* order of what is dirty; 0: nothing but zeros is */
+	uint64_t migrated;	/* up to the barrier of this order; 0: nothing */
 	uint64_t migrated_slots;
+};
+
+struct hole_state {
+	struct cache_hole hole;
+	bool witnessed; /* who is not mentioned behind it was not changed in it */
 };
 
 struct recovery {
 	struct index *index;
 	struct layers *layers;
 	GHashTable *ids; /* id -> struct id_state */
-	uint64_t tail_slot;
-	uint64_t ring_segments;
+	GArray *holes;	 /* struct hole_state, in log order */
+	struct places places;
 	uint32_t counted_id;
 	struct cache_layer *counted;
 };
@@ -57,32 +78,66 @@ static struct id_state *state_of(struct recovery *recovery, uint32_t id)
 	return state;
 }
 
-/* Of what stands behind PLACE, in slots from the tail. */
-static uint64_t place_distance(const struct recovery *recovery, struct epoch_place place)
+/* ---- Entries ------------------------------------------------------------- */
+
+static bool is_dirty_kind(enum cache_entry_kind kind)
 {
-	return cache_slot_distance(recovery->tail_slot, place.slot, recovery->ring_segments) + 1 + place.blocks;
+	return kind == CACHE_ENTRY_DIRTY || kind == CACHE_ENTRY_MOVED;
 }
 
-/* ---- Entries ------------------------------------------------------------- */
+/* Of the zero range that BLOCK is in; 0: it is in none. */
+static uint64_t zero_order(const struct id_state *state, uint64_t block)
+{
+	uint64_t order = 0;
+
+	if (!intervals_contains(state->zeros, block, 1, NULL))
+		return 0;
+	for (unsigned i = 0; i < epochs_length(state->epochs); i++) {
+		const struct epoch_event *event = epochs_get(state->epochs, i);
+
+		if (!epoch_event_is_barrier(event) && block - event->block < event->blocks)
+			order = MAX(order, event->place.order);
+	}
+	return order;
+}
+
+/* Whether the log has something newer than BLOCK, which was moved. */
+static bool is_hidden(struct recovery *recovery, const struct id_state *state, const struct index_entry *block)
+{
+	uint32_t slot = index_find(recovery->index, block->layer, block->block);
+	struct index_entry present;
+
+	if (slot == INDEX_NO_SLOT)
+		return zero_order(state, block->block) > block->order;
+	index_get(recovery->index, slot, &present);
+	return present.order > block->order;
+}
 
 static void apply_data(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry,
 		       uint64_t record_slot)
 {
 	uint64_t slot = record_slot + 1 + entry->first_data;
 
-	if (entry->kind == CACHE_ENTRY_DIRTY)
+	if (is_dirty_kind(entry->kind))
 		epochs_add_blocks(state->epochs, (uint32_t)slot, (unsigned)entry->blocks, loop_now_ns());
-	if (intervals_length(state->zeros))
+	if (entry->kind != CACHE_ENTRY_MOVED && intervals_length(state->zeros))
 		intervals_remove(state->zeros, entry->block, entry->blocks);
 	for (unsigned i = 0; i < entry->blocks; i++) {
 		struct index_entry block = {
 			.layer = entry->layer,
 			.block = entry->block + i,
-			.flags = entry->kind == CACHE_ENTRY_DIRTY ? INDEX_PINNED : 0,
-			.checksum = cache_checksum_short(le64_get(entry->words[i])),
+			.flags = is_dirty_kind(entry->kind) ? INDEX_PINNED : 0,
+			.checksum = cache_checksum_short(le64_get(entry->checksums[i])),
+			.order = entry->order,
 		};
 
+		if (entry->superseded || (entry->kind == CACHE_ENTRY_MOVED && is_hidden(recovery, state, &block))) {
+			index_insert_superseded(recovery->index, (uint32_t)(slot + i), &block);
+			continue;
+		}
 		index_insert(recovery->index, (uint32_t)(slot + i), &block);
+		if (entry->kind == CACHE_ENTRY_MOVED)
+			intervals_remove(state->zeros, block.block, 1);
 	}
 }
 
@@ -99,6 +154,30 @@ static void forget(struct recovery *recovery, struct id_state *state, const stru
 	index_remove_range(recovery->index, entry->layer, entry->block, entry->blocks, ignore_removed, NULL);
 }
 
+/* Blocks that are newer stay. */
+static void apply_moved_zero(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry,
+			     struct epoch_place place)
+{
+	uint64_t end = entry->block + entry->blocks, run;
+
+	place.order = entry->order;
+	state->moved = true;
+	epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
+	for (uint64_t block = entry->block; block < end; block += run) {
+		struct index_entry present = {0};
+
+		run = index_gap(recovery->index, entry->layer, block, end - block);
+		if (run == 0) {
+			run = 1;
+			index_get(recovery->index, index_find(recovery->index, entry->layer, block), &present);
+			if (present.order >= entry->order)
+				continue;
+			index_remove(recovery->index, entry->layer, block);
+		}
+		intervals_add(state->zeros, block, run);
+	}
+}
+
 static void drop(struct recovery *recovery, struct id_state *state, uint32_t id)
 {
 	struct cache_layer *layer = layers_by_id(recovery->layers, id);
@@ -111,44 +190,96 @@ static void drop(struct recovery *recovery, struct id_state *state, uint32_t id)
 /* An identity has one id, the one declared last. */
 static void declare(struct recovery *recovery, const struct cache_entry *entry, uint64_t record_slot)
 {
-	const struct cache_layer_ondisk *ondisk = (const struct cache_layer_ondisk *)entry->words;
-	g_autofree char *name = g_strndup((const char *)(ondisk + 1), le32_get(ondisk->name_bytes));
+	struct cache_layer_ondisk ondisk;
+	g_autofree char *name = cache_entry_layer(entry, &ondisk);
 	struct cache_layer *layer = layers_by_id(recovery->layers, entry->layer);
 
 	if (layer)
 		layers_remove(recovery->layers, layer);
-	layer = layers_by_identity(recovery->layers, ondisk->identity);
-	if (layer && !(le32_get(ondisk->flags) & CACHE_LAYER_ORPHAN))
+	layer = layers_by_identity(recovery->layers, ondisk.identity);
+	if (layer && !(le32_get(ondisk.flags) & CACHE_LAYER_ORPHAN))
 		layers_remove(recovery->layers, layer);
-	layer = layers_add_recovered(recovery->layers, entry->layer, ondisk, name);
+	layer = layers_add_recovered(recovery->layers, entry->layer, &ondisk, name);
 	layer->declared_segment = record_slot / CACHE_SEGMENT_BLOCKS;
+	if (layer->stamp != 0 && layer->generation == 0 && !layer->orphan)
+		state_of(recovery, entry->layer)->closed = entry->order;
 }
 
-/* What an entry names may be reclaimed by now, and its slot in use again. */
-static void migrate(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry,
-		    uint64_t record_slot)
+static void migrate(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry)
 {
-	struct epoch_place place = {(uint32_t)le64_get(entry->words[0]), (uint32_t)le64_get(entry->words[1])};
-	uint64_t slots = recovery->ring_segments * CACHE_SEGMENT_BLOCKS;
+	const struct places *places = &recovery->places;
+	uint64_t order = entry->version_1 ? places_sequence_at(places, le64_get(entry->words[0])) : entry->order;
 
-	if (place.slot >= slots ||
-	    cache_slot_distance(recovery->tail_slot, place.slot, recovery->ring_segments) >
-		    cache_slot_distance(recovery->tail_slot, record_slot, recovery->ring_segments))
+	if (order == 0 || order > places_last_sequence(places))
 		return;
 	if (entry->kind == CACHE_ENTRY_MIGRATED) {
-		state->migrated = true;
-		state->migrated_place = place;
+		state->migrated = MAX(state->migrated, order);
 	} else {
 		state->epochs->begun = true;
 		state->epochs->begun_logged = true;
-		state->epochs->begun_place = place;
+		state->epochs->begun_place = places_of(places, order);
 	}
 }
+
+/* ---- Holes --------------------------------------------------------------- */
+
+static struct hole_state *hole_at(const struct recovery *recovery, unsigned position)
+{
+	return &g_array_index(recovery->holes, struct hole_state, position);
+}
+
+/* The record of SEQUENCE was the last one that changed the layer. What is behind a hole and
+ * does not say who changed it before is of version 1. */
+static void settle_hole(struct id_state *state, const struct cache_hole *hole, uint64_t sequence)
+{
+	if (sequence >= hole->end)
+		state->doubtful = hole->end - 1;
+	else if (sequence >= hole->first)
+		state->missing = sequence;
+}
+
+static void apply_last(struct recovery *recovery, struct id_state *state, uint64_t sequence)
+{
+	for (unsigned i = state->holes_settled; i < recovery->holes->len; i++)
+		settle_hole(state, &hole_at(recovery, i)->hole, sequence);
+	state->last_change = MAX(state->last_change, sequence);
+	state->holes_settled = recovery->holes->len;
+	state->known = true;
+}
+
+/* HEADER names whoever was changed by so many records before it. */
+static void witness(struct recovery *recovery, const struct cache_record_ondisk *header)
+{
+	uint64_t sequence = le64_get(header->sequence), depth = le32_get(header->depth);
+
+	for (unsigned i = recovery->holes->len; i-- > 0 && !hole_at(recovery, i)->witnessed;)
+		hole_at(recovery, i)->witnessed =
+			depth == UINT32_MAX || sequence - MIN(depth, sequence) <= hole_at(recovery, i)->hole.first;
+}
+
+static void add_hole(void *opaque, const struct cache_hole *hole)
+{
+	struct recovery *recovery = opaque;
+	struct hole_state state = {.hole = *hole};
+
+	g_array_append_val(recovery->holes, state);
+}
+
+/* A block of a record that nobody knows to have been durable cannot be read. */
+static void mark_lost(void *opaque, const struct cache_record_ondisk *record, uint64_t slot, unsigned index)
+{
+	struct recovery *recovery = opaque;
+
+	(void)record;
+	index_set_flags(recovery->index, (uint32_t)(slot + 1 + index), INDEX_LOST, 0);
+}
+
+/* ---- Records --------------------------------------------------------------- */
 
 static void apply_entry(struct recovery *recovery, const struct cache_entry *entry, unsigned data_before,
 			uint64_t record_slot)
 {
-	struct epoch_place place = {(uint32_t)record_slot, data_before};
+	struct epoch_place place = {(uint32_t)record_slot, data_before, entry->order};
 	struct id_state *state = state_of(recovery, entry->layer);
 
 	if (state->dropped)
@@ -156,12 +287,16 @@ static void apply_entry(struct recovery *recovery, const struct cache_entry *ent
 	switch (entry->kind) {
 	case CACHE_ENTRY_CLEAN:
 	case CACHE_ENTRY_DIRTY:
+	case CACHE_ENTRY_MOVED:
 		apply_data(recovery, state, entry, record_slot);
 		break;
 	case CACHE_ENTRY_ZERO:
 		forget(recovery, state, entry);
 		intervals_add(state->zeros, entry->block, entry->blocks);
 		epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
+		break;
+	case CACHE_ENTRY_MOVED_ZERO:
+		apply_moved_zero(recovery, state, entry, place);
 		break;
 	case CACHE_ENTRY_FORGET:
 		forget(recovery, state, entry);
@@ -177,18 +312,29 @@ static void apply_entry(struct recovery *recovery, const struct cache_entry *ent
 		break;
 	case CACHE_ENTRY_MIGRATE:
 	case CACHE_ENTRY_MIGRATED:
-		migrate(recovery, state, entry, record_slot);
+		migrate(recovery, state, entry);
+		break;
+	case CACHE_ENTRY_LAST:
+		apply_last(recovery, state, entry->block);
 		break;
 	}
 }
 
-static void apply_record(void *opaque, const struct cache_record_ondisk *record, uint64_t slot)
+static void apply_record(void *opaque, const struct cache_record_ondisk *header, uint64_t slot)
 {
+	uint64_t sequence = le64_get(header->sequence);
+	struct recovery *recovery = opaque;
 	struct cache_cursor cursor = {0};
 	struct cache_entry entry;
 
-	while (cache_record_next(record, &cursor, &entry))
-		apply_entry(opaque, &entry, cursor.data, slot);
+	places_add(&recovery->places, sequence, slot, le32_get(header->blocks));
+	if (le32_get(header->magic) == CACHE_RECORD_MAGIC)
+		witness(recovery, header);
+	while (cache_record_next(header, &cursor, &entry)) {
+		apply_entry(recovery, &entry, cursor.data, slot);
+		if (cache_entry_is_change(&entry))
+			state_of(recovery, entry.layer)->last_change = sequence;
+	}
 }
 
 /* ---- Afterwards ---------------------------------------------------------- */
@@ -202,16 +348,34 @@ static struct cache_layer *layer_of(struct recovery *recovery, uint32_t id)
 	return recovery->counted;
 }
 
-/* Whether the image has what is in SLOT. */
-static bool is_migrated(struct recovery *recovery, const struct index_entry *entry, uint32_t slot)
+/* Whether the image has what is in ENTRY's slot. */
+static bool is_migrated(struct recovery *recovery, const struct index_entry *entry)
 {
 	struct id_state *state = state_of(recovery, entry->layer);
 
-	if (!state->migrated || cache_slot_distance(recovery->tail_slot, slot, recovery->ring_segments) >=
-					place_distance(recovery, state->migrated_place))
+	if (entry->order > state->migrated) {
+		state->oldest = state->oldest ? MIN(state->oldest, entry->order) : entry->order;
 		return false;
+	}
 	state->migrated_slots++;
 	return true;
+}
+
+/* The last sequence that had changes of it, or may have had, and is missing; 0: none. */
+static uint64_t lost_of(const struct id_state *state)
+{
+	return MAX(state->missing, state->doubtful);
+}
+
+/* The image may have something newer, which was in a hole. */
+static bool is_stale(struct recovery *recovery, const struct index_entry *entry)
+{
+	const struct id_state *state;
+
+	if (recovery->holes->len == 0)
+		return false;
+	state = state_of(recovery, entry->layer);
+	return !(entry->flags & INDEX_PINNED) && entry->order <= lost_of(state);
 }
 
 static void keep_or_remove(struct recovery *recovery, uint32_t slot)
@@ -223,13 +387,14 @@ static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 	if (!(entry.flags & INDEX_DATA))
 		return;
 	layer = layer_of(recovery, entry.layer);
-	if (layer && (entry.flags & INDEX_PINNED) && is_migrated(recovery, &entry, slot)) {
+	if (layer && (entry.flags & INDEX_PINNED) && is_migrated(recovery, &entry)) {
 		index_set_flags(recovery->index, slot, 0, INDEX_PINNED);
 		entry.flags &= ~(unsigned)INDEX_PINNED;
 	}
 	if (!(entry.flags & INDEX_LIVE))
 		return;
-	if (!layer || (layer->stamp == 0 && layer->generation == 0 && !(entry.flags & INDEX_PINNED))) {
+	if (!layer || (layer->stamp == 0 && layer->generation == 0 && !(entry.flags & INDEX_PINNED)) ||
+	    is_stale(recovery, &entry)) {
 		index_remove(recovery->index, entry.layer, entry.block);
 		return;
 	}
@@ -237,24 +402,50 @@ static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 	layer->pinned_blocks += (entry.flags & INDEX_PINNED) != 0;
 }
 
+static int compare_events(const void *left, const void *right)
+{
+	const struct epoch_event *a = left, *b = right;
+
+	return (a->place.order > b->place.order) - (a->place.order < b->place.order);
+}
+
 static void drop_migrated(struct recovery *recovery, struct id_state *state)
 {
 	uint64_t zeros = state->epochs->zeros;
 	struct epochs *epochs = state->epochs;
-	uint64_t put = epochs->done, end;
+	uint64_t put = epochs->done;
 	unsigned count = 0;
 	bool begun;
 
+	if (state->moved)
+		g_array_sort(epochs->events, compare_events); /* stable */
 	if (!state->migrated)
 		return;
-	end = place_distance(recovery, state->migrated_place);
-	while (count < epochs_length(epochs) && place_distance(recovery, epochs_get(epochs, count)->place) <= end)
+	while (count < epochs_length(epochs) && epochs_get(epochs, count)->place.order <= state->migrated)
 		put = epochs_get(epochs, count++)->put;
-	begun = epochs->begun && place_distance(recovery, epochs->begun_place) > end;
-	epochs_remove(epochs, count, state->migrated_slots, state->migrated_place, put);
+	begun = epochs->begun && epochs->begun_place.order > state->migrated;
+	epochs_remove(epochs, count, state->migrated_slots, places_of(&recovery->places, state->migrated), put);
 	epochs->begun = begun;
 	if (epochs->zeros != zeros)
 		state->zeros = epochs_keep_zeros(epochs, state->zeros);
+}
+
+/* The image may have nothing that is dirty still. */
+static bool is_over(const struct id_state *state)
+{
+	uint64_t begun = state->epochs->begun_place.order;
+
+	return (!state->oldest || state->oldest > begun) &&
+	       (!epochs_length(state->epochs) || epochs_get(state->epochs, 0)->place.order > begun);
+}
+
+/* What the log has lost, and the image does not have for sure. */
+static bool is_incomplete(const struct id_state *state, const struct cache_layer *layer)
+{
+	bool written_back = layer->generation != 0 || layer->orphan || !epochs_is_empty(state->epochs) ||
+			    !buffer_is_zero(layer->nonce, sizeof(layer->nonce));
+
+	return written_back && lost_of(state) > state->migrated;
 }
 
 static void keep_zeros(struct recovery *recovery)
@@ -268,8 +459,13 @@ static void keep_zeros(struct recovery *recovery)
 		struct cache_layer *layer = layers_by_id(recovery->layers, GPOINTER_TO_UINT(id));
 
 		drop_migrated(recovery, state);
+		state->epochs->begun &= !is_over(state);
 		if (!layer)
 			continue;
+		/* Who asks later finds it in the hole again. */
+		layer->last_change = MAX(state->last_change, state->doubtful);
+		layer->incomplete |= is_incomplete(state, layer);
+		layer->missing = state->missing;
 		if (state->zeros && intervals_length(state->zeros))
 			layer->zeros = g_steal_pointer(&state->zeros);
 		if (!layer->orphan && !epochs_is_empty(state->epochs))
@@ -277,24 +473,85 @@ static void keep_zeros(struct recovery *recovery)
 	}
 }
 
-bool cache_recover(int fd, const char *path, const struct cache_super_ondisk *super, struct index *index,
-		   struct layers *layers, struct cache_log_end *end, GError **error)
+/* Of the holes that were not settled by who was mentioned behind them. */
+static void settle_holes(struct recovery *recovery)
+{
+	GHashTableIter iter;
+	void *value;
+
+	g_hash_table_iter_init(&iter, recovery->ids);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		struct id_state *state = value;
+
+		for (unsigned i = state->holes_settled; i < recovery->holes->len; i++)
+			if (!hole_at(recovery, i)->witnessed)
+				state->doubtful = hole_at(recovery, i)->hole.end - 1;
+		if (lost_of(state) > 0 && state->closed > lost_of(state))
+			state->migrated = MAX(state->migrated, state->closed);
+	}
+}
+
+/* The declaration of an id is missing: whose image it is, nobody knows. How many there are. */
+static unsigned add_nameless(struct recovery *recovery)
+{
+	struct cache_layer_ondisk ondisk = {
+		.flags = le32_of(CACHE_LAYER_ORPHAN),
+		.orphan_reason = le32_of(CACHE_ORPHAN_NAMELESS),
+		.size_bytes = le64_of(INT64_MAX),
+	};
+	unsigned count = 0;
+	GHashTableIter iter;
+	void *key, *value;
+
+	memset(ondisk.identity, 0xff, sizeof(ondisk.identity));
+	g_hash_table_iter_init(&iter, recovery->ids);
+	while (recovery->holes->len && g_hash_table_iter_next(&iter, &key, &value)) {
+		const struct id_state *state = value;
+		uint32_t id = GPOINTER_TO_UINT(key);
+		g_autofree char *name = g_strdup_printf("layer-%u", id);
+
+		if (!state->known || state->dropped || layers_by_id(recovery->layers, id) ||
+		    (!state->missing && epochs_is_empty(state->epochs)))
+			continue;
+		layers_add_recovered(recovery->layers, id, &ondisk, name);
+		count++;
+	}
+	return count;
+}
+
+static bool has_unwitnessed_hole(const struct recovery *recovery)
+{
+	for (unsigned i = 0; i < recovery->holes->len; i++)
+		if (!hole_at(recovery, i)->witnessed)
+			return true;
+	return false;
+}
+
+void cache_recover(int fd, const struct cache_super_ondisk *super, struct index *index, struct layers *layers,
+		   struct cache_log_end *end)
 {
 	g_autoptr(GHashTable) ids = g_hash_table_new_full(NULL, NULL, NULL, id_state_free);
+	g_autoptr(GArray) holes = g_array_new(FALSE, FALSE, sizeof(struct hole_state));
 	struct recovery recovery = {
 		.index = index,
 		.layers = layers,
 		.ids = ids,
-		.tail_slot = le64_get(super->tail_segment) * CACHE_SEGMENT_BLOCKS,
-		.ring_segments = le64_get(super->ring_segments),
+		.holes = holes,
 	};
-	struct cache_log_reader reader = {.record = apply_record, .opaque = &recovery};
+	struct cache_log_reader reader = {
+		.record = apply_record,
+		.damage = mark_lost,
+		.hole = add_hole,
+		.opaque = &recovery,
+	};
 	uint64_t slots = le64_get(super->ring_segments) * CACHE_SEGMENT_BLOCKS;
 
-	if (!cache_log_read(fd, path, super, &reader, end, error))
-		return false;
+	places_init(&recovery.places, super);
+	cache_log_read(fd, super, &reader, end);
+	settle_holes(&recovery);
+	end->unknown = add_nameless(&recovery) > 0 || has_unwitnessed_hole(&recovery);
 	for (uint64_t slot = 0; slot < slots; slot++)
 		keep_or_remove(&recovery, (uint32_t)slot);
 	keep_zeros(&recovery);
-	return true;
+	places_clear(&recovery.places);
 }

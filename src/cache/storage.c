@@ -53,12 +53,54 @@ static bool open_buffered(struct cache_storage *storage, const char *path, GErro
 	return aio_file_lock(&storage->aio, true, "; give each mount a cache of its own", error) != ANSWER_NO;
 }
 
-bool cache_storage_open(struct cache_storage *storage, const char *path, GError **error)
+static void init(struct cache_storage *storage, const char *path)
 {
 	*storage = (struct cache_storage){
 		.path = g_strdup(path ? path : UNNAMED_DIRECTORY "/leafdisk-cache (unlinked)"),
 	};
 	aio_file_init(&storage->aio, storage->path, STORE_CACHE);
+	aio_file_init(&storage->kept, storage->path, STORE_CACHE);
+}
+
+static bool open_kept(struct cache_storage *storage, const char *path, GError **error)
+{
+	struct stat st;
+
+	storage->keeps = true;
+	storage->kept.buffered_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (storage->kept.buffered_fd < 0)
+		return error_set_errno(error, errno, "%s: cannot be opened as a cache", path);
+	if (!aio_fd_look(storage->kept.buffered_fd, path, &st, error) ||
+	    aio_file_lock(&storage->kept, false, "; unmount that first", error) == ANSWER_NO)
+		return false;
+	storage->block_device = S_ISBLK(st.st_mode);
+	storage->aio.buffered_fd = open_unnamed();
+	return storage->aio.buffered_fd >= 0 ||
+	       error_set_errno(error, errno, "no file can be made in " UNNAMED_DIRECTORY);
+}
+
+bool cache_storage_open_kept(struct cache_storage *storage, const char *path, GError **error)
+{
+	int64_t bytes = -1;
+
+	init(storage, path);
+	if (open_kept(storage, path, error)) {
+		bytes = aio_file_size(&storage->kept);
+		if (bytes < 0)
+			error_set_errno(error, (int)-bytes, "%s: its size cannot be told", path);
+	}
+	if (bytes >= 0 && cache_storage_grow(storage, (uint64_t)bytes, error)) {
+		aio_file_open_direct(&storage->aio, O_RDWR);
+		aio_file_open_direct(&storage->kept, O_RDONLY);
+		return true;
+	}
+	cache_storage_close(storage);
+	return false;
+}
+
+bool cache_storage_open(struct cache_storage *storage, const char *path, GError **error)
+{
+	init(storage, path);
 	if (!open_buffered(storage, path, error)) {
 		cache_storage_close(storage);
 		storage->created = false;
@@ -73,6 +115,7 @@ void cache_storage_close(struct cache_storage *storage)
 	if (!storage->path)
 		return;
 	aio_file_close(&storage->aio);
+	aio_file_close(&storage->kept);
 	g_clear_pointer(&storage->path, g_free);
 }
 
@@ -84,9 +127,9 @@ bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GEr
 			       bytes);
 }
 
-int cache_storage_read(const struct cache_storage *storage, void *data, size_t length, uint64_t offset)
+int cache_storage_read(const struct aio_file *file, void *data, size_t length, uint64_t offset)
 {
-	int fd = storage->aio.direct_fd >= 0 ? storage->aio.direct_fd : storage->aio.buffered_fd;
+	int fd = file->direct_fd >= 0 ? file->direct_fd : file->buffered_fd;
 
-	return fault_hit("cache.read", storage->path) < 0 ? -EIO : aio_fd_read(fd, data, length, offset);
+	return fault_hit("cache.read", file->name) < 0 ? -EIO : aio_fd_read(fd, data, length, offset);
 }

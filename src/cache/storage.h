@@ -10,6 +10,10 @@
 
 struct cache_storage {
 	struct aio_file aio;
+	/* What is there already, where nothing may be written to it: AIO is a file without a
+	 * name then. Otherwise not open. */
+	struct aio_file kept;
+	bool keeps;
 	char *path;
 	bool block_device;
 	bool created; /* by this open */
@@ -19,12 +23,20 @@ struct cache_storage {
  * Anything but a regular file or a block device is refused. Locked against
  * other processes. On failure STORAGE is closed. */
 bool cache_storage_open(struct cache_storage *storage, const char *path, GError **error);
+/* PATH is only read. What is written goes to a file without a name, and with the process. */
+bool cache_storage_open_kept(struct cache_storage *storage, const char *path, GError **error);
+/* What the file was when it was opened. */
+static inline const struct aio_file *cache_storage_before(const struct cache_storage *storage)
+{
+	return storage->keeps ? &storage->kept : &storage->aio;
+}
 void cache_storage_close(struct cache_storage *storage);
 
 /* Makes a file BYTES long. Not for block devices. */
 bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GError **error);
 
-/* Blocking; 0 or -errno; a read past the end is -ENODATA. All three block-aligned. */
-int cache_storage_read(const struct cache_storage *storage, void *data, size_t length, uint64_t offset);
+/* Of FILE, one of the two. Blocking; 0 or -errno; a read past the end is -ENODATA. All three
+ * block-aligned. */
+int cache_storage_read(const struct aio_file *file, void *data, size_t length, uint64_t offset);
 
 #endif

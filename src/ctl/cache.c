@@ -54,6 +54,8 @@ static void print_cache_layer(const struct cache_layer_info *layer)
 	if (layer->generation)
 		printf("    %-10sgeneration %" PRIu64 "%s\n", "owner:", layer->generation,
 		       layer->orphan ? ", not this cache any more (an orphan: cache dump has it)" : "");
+	if (layer->loss)
+		printf("    %-10s%s\n", "failed:", layer->loss);
 	if (layer->epochs)
 		printf("    %-10s%" PRIu64 " to be migrated\n", "epochs:", layer->epochs);
 }
@@ -92,6 +94,8 @@ static void add_cache_layer(JsonBuilder *builder, const struct cache_layer_info 
 	json_builder_set_member_name(builder, "orphan");
 	json_builder_add_boolean_value(builder, layer->orphan);
 	ctl_json_add_size(builder, "epochs", layer->epochs);
+	if (layer->loss)
+		ctl_json_add_text(builder, "loss", layer->loss);
 	json_builder_end_object(builder);
 }
 
@@ -240,11 +244,16 @@ int ctl_cache_drain(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
 	struct drain_progress progress;
-	bool done;
+	bool done, kept;
 
 	drain_progress_begin(&progress);
 	interrupt_catch();
-	done = offline_cache_drain(arguments->names[0], drain_goes_on, &progress, &error);
+	done = offline_cache_drain(arguments->names[0], drain_goes_on, &progress, &kept, &error);
 	drain_progress_end(&progress);
+	if (kept)
+		ctl_fail("%s: cannot be written, so it still has as dirty what is in the pool now; do not mount it "
+			 "again "
+			 "before \"leafctl cache create --force\" has made it anew",
+			 arguments->names[0]);
 	return done ? CTL_DONE : ctl_fail_error(NULL, error);
 }

@@ -20,12 +20,17 @@ static void set_degraded(struct disk_status *status, const char *reason, struct 
 static void set_left(struct disk *disk, struct disk_status *status)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autofree char *loss = share_loss_as_found(links->pdata[0], disk->pool_cache);
 
 	status->dirty_bytes = share_left_as_found(links->pdata[0], disk->pool_cache) << BLOCK_SHIFT;
 	if (status->dirty_bytes > 0)
 		set_degraded(status,
 			     "the cache has changes of it that go to the pool when it can be opened for writing",
 			     (struct timespec){0});
+	if (loss) {
+		status->state = "failed";
+		g_snprintf(status->reason, sizeof(status->reason), "%s; leafctl cache dump saves what there is", loss);
+	}
 }
 
 /* False: all is well with IMAGE; NULL: there is none. */
@@ -107,7 +112,7 @@ static bool tell_cache(struct disk *disk, struct disk_status *status)
 		set_degraded(status, cache.reason, cache.since);
 	if (tell_backlog(disk, status))
 		return true;
-	if (!disk->open && cache.dirty_blocks > 0)
+	if (!disk->open && (cache.dirty_blocks > 0 || cache.incomplete_layers > 0))
 		set_left(disk, status);
 	return false;
 }

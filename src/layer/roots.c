@@ -25,6 +25,8 @@
 struct chain_roots {
 	_Atomic unsigned references;
 	unsigned count;
+	dev_t cache_device; /* of the mount's cache */
+	ino_t cache_inode;  /* 0: none that could be an image */
 	struct place places[];
 };
 
@@ -61,6 +63,12 @@ void chain_roots_unref(struct chain_roots *roots)
 	for (unsigned i = 0; i < roots->count; i++)
 		place_close(&roots->places[i]);
 	g_free(roots);
+}
+
+void chain_roots_set_cache(struct chain_roots *roots, const struct stat *cache)
+{
+	roots->cache_device = cache->st_dev;
+	roots->cache_inode = cache->st_ino;
 }
 
 struct place *chain_roots_pool(const struct chain_roots *roots)
@@ -175,6 +183,9 @@ static int find(struct chain_file *file, const char *path, const struct chain_ro
 
 	for (unsigned i = 1; i < TRIES && is_worth_another(file, path, result); i++)
 		result = find_once(file, path, roots);
+	if (result == 0 && roots->cache_inode && file->st.st_ino == roots->cache_inode &&
+	    file->st.st_dev == roots->cache_device)
+		return -ETXTBSY;
 	return result;
 }
 
@@ -191,6 +202,8 @@ static bool refuse(const struct chain_file *file, int result, const char *what, 
 				 "%s%s: has another name elsewhere (a hard link), and others than its owner can write "
 				 "to its directory; only a copy of it is taken",
 				 what, path);
+	if (result == -ETXTBSY)
+		return error_set(error, ETXTBSY, "%s%s: is the cache of this mount, and no image", what, path);
 	return error_set_errno(error, -result, "%s%s: cannot be found", what, path);
 }
 

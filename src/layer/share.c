@@ -139,6 +139,32 @@ static uint64_t dirty_of(struct pool_cache *pool_cache, const uint8_t identity[C
 	return found.dirty_blocks;
 }
 
+static char *loss_of(struct pool_cache *pool_cache, const uint8_t identity[CACHE_ID_BYTES])
+{
+	struct cache_layer_found found;
+
+	(void)cache_layer_find(pool_cache->cache, identity, &found);
+	return found.incomplete ? g_strdup(found.loss) : NULL;
+}
+
+char *share_loss(const struct layer *layer)
+{
+	uint8_t identity[CACHE_ID_BYTES];
+
+	if (!layer->pool_cache || layer->cached)
+		return NULL;
+	layer_identity_of(layer->link, layer->image, identity);
+	return loss_of(layer->pool_cache, identity);
+}
+
+char *share_loss_as_found(const struct chain_link *link, struct pool_cache *pool_cache)
+{
+	uint8_t identity[CACHE_ID_BYTES];
+
+	layer_identity_of(link, NULL, identity);
+	return loss_of(pool_cache, identity);
+}
+
 uint64_t share_left(const struct layer *layer)
 {
 	uint8_t identity[CACHE_ID_BYTES];

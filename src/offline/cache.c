@@ -10,6 +10,7 @@
 #include "aio/file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/verdict.h"
 #include "pool/pool.h"
 
 bool offline_cache_create(const struct offline_cache_options *options, GError **error)
@@ -144,20 +145,45 @@ bool offline_cache_dump(const char *path, const char *layer, const char *directo
 
 /* ---- Drain --------------------------------------------------------------- */
 
+static bool cannot_be_written(const GError *error)
+{
+	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
+
+	return class == ERROR_READ_ONLY || class == ERROR_OUTAGE;
+}
+
+/* A cache that cannot be written can be read. */
+static struct disk_pool *open_pool(struct disk_pool_options *options, bool *kept, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	struct disk_pool *pool = disk_pool_open(options, &inner);
+
+	if (pool || !cannot_be_written(inner)) {
+		if (inner)
+			g_propagate_error(error, g_steal_pointer(&inner));
+		return pool;
+	}
+	options->keep_cache = true;
+	pool = disk_pool_open(options, error);
+	*kept = pool;
+	return pool;
+}
+
 /* As a mount would, in no mode that adds to what is dirty. */
 bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
-			 GError **error)
+			 bool *kept, GError **error)
 {
 	struct cache_info *info = cache_read_info(cache_path, error);
 	struct disk_pool_options options = {.cache = cache_path, .mode = DISK_MODE_DIRECT, .quiet = true};
 	struct disk_pool *pool;
 	bool done;
 
+	*kept = false;
 	if (!info)
 		return false;
 	options.path = info->pool_path;
 	options.tunables = (struct disk_tunables)DISK_TUNABLES_DEFAULT;
-	pool = disk_pool_open(&options, error);
+	pool = open_pool(&options, kept, error);
 	done = pool && disk_pool_drain(pool, go_on, opaque, error);
 	disk_pool_close(pool);
 	cache_info_free(info);

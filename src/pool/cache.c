@@ -13,6 +13,7 @@ static bool open_cache(struct pool_cache *pool_cache, const struct pool_cache_op
 		.path = options->cache,
 		.size_bytes = options->cache_size,
 		.pool_path = options->pool->path,
+		.keep = options->keep,
 	};
 
 	if (!disk_pool_read_id(options->pool->path, cache.pool_id, error))

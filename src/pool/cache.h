@@ -8,6 +8,7 @@ struct pool_cache_options {
 	const struct place *pool; /* borrowed */
 	const char *cache;	  /* NULL: an unlinked file */
 	uint64_t cache_size;
+	bool keep;		   /* the cache's file is not written */
 	struct tunables *tunables; /* borrowed */
 };
 /* Opens the cache and starts its threads. NULL and ERROR. Blocks. */

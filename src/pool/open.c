@@ -1,5 +1,6 @@
 /* Opening and closing a pool: its options, its cache, its owner. */
 #include <errno.h>
+#include <sys/stat.h>
 
 #include "cache/cache.h"
 #include "core/config.h"
@@ -47,6 +48,7 @@ static bool open_cache(struct disk_pool *pool, const struct disk_pool_options *o
 		.pool = pool_place(pool),
 		.cache = options->cache,
 		.cache_size = options->cache_size,
+		.keep = options->keep_cache,
 		.tunables = pool->tunables,
 	};
 
@@ -58,6 +60,15 @@ static bool open_cache(struct disk_pool *pool, const struct disk_pool_options *o
 					 disk_mode_name(mode));
 	pool->pool_cache = pool_cache_new(&cache, error);
 	return pool->pool_cache;
+}
+
+/* A cache that lies in the pool, by whatever name, is not one of its disks. */
+static void note_cache(struct disk_pool *pool, const struct disk_pool_options *options)
+{
+	struct stat st;
+
+	if (options->cache && stat(options->cache, &st) == 0 && S_ISREG(st.st_mode))
+		chain_roots_set_cache(pool->roots, &st);
 }
 
 /* What others left is swept only where this pool will write as well. */
@@ -104,6 +115,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	if (set_grow_command(options->grow_command, error))
 		pool->roots = chain_roots_new(options->path, options->layers, error);
 	if (pool->roots && open_cache(pool, options, error)) {
+		note_cache(pool, options);
 		init_owner(pool, options);
 		if (look_first(pool, error)) {
 			disk_pool_resume(pool);

@@ -2,13 +2,14 @@
  *
  * An input is packed as for fuzz_leaf. Superblock copies and record headers are
  * sealed, and a record is made to continue the one before it in the input
- * unless its reserved bytes say otherwise, so that the fuzzer works on what
+ * unless the top bit of its mount_sequence says otherwise, so that the fuzzer works on what
  * comes after checksum and chain. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "cache/format/format.h"
 #include "cache/format/format_super.h"
@@ -44,17 +45,27 @@ static void seal_super(struct cache_super_ondisk *super, uint64_t page)
 	previous = le64_get(super->tail_previous);
 }
 
+#define NOT_CHAINED (UINT64_C(1) << 63)
+
 static void seal_record(struct cache_record_ondisk *record)
 {
+	uint64_t mount_sequence = le64_get(record->mount_sequence);
+	bool version_1 = le32_get(record->magic) == CACHE_RECORD_MAGIC_1;
 	struct cache_record_place place = {
 		.position = le64_get(record->position),
 		.cache_id = le64_get(record->cache_id),
 		.generation = le64_get(record->generation),
 		.sequence = le64_get(record->sequence),
-		.previous = record->reserved1[0] ? le64_get(record->previous) : previous,
+		.previous = mount_sequence & NOT_CHAINED ? le64_get(record->previous) : previous,
+		.mount_sequence = mount_sequence & ~NOT_CHAINED,
 	};
 
 	cache_record_seal(record, &place, le64_get(record->durable));
+	if (version_1) {
+		record->magic = le32_of(CACHE_RECORD_MAGIC_1);
+		record->checksum = le64_of(0);
+		record->checksum = le64_of(XXH64(record, sizeof(*record), 0));
+	}
 	previous = le64_get(record->checksum);
 }
 
@@ -70,7 +81,8 @@ static bool write_page(int fd, const struct patch *patch)
 	memcpy(page.bytes, patch->data, MIN(le16_get(patch->bytes), BLOCK_SIZE));
 	if (memcmp(page.super.magic, CACHE_MAGIC, sizeof(page.super.magic)) == 0)
 		seal_super(&page.super, number);
-	else if (le32_get(page.record.magic) == CACHE_RECORD_MAGIC)
+	else if (le32_get(page.record.magic) == CACHE_RECORD_MAGIC ||
+		 le32_get(page.record.magic) == CACHE_RECORD_MAGIC_1)
 		seal_record(&page.record);
 	return pwrite(fd, &page, sizeof(page), (off_t)(number << BLOCK_SHIFT)) == sizeof(page);
 }

@@ -10,7 +10,7 @@ import sys
 
 PAGE = 4096
 DATA_BYTES = 16
-MAGICS = (b"LEAF", b"LFTP", b"LFZL", b"LFJR", b"LFCR")
+MAGICS = (b"LEAF", b"LFTP", b"LFZL", b"LFJR", b"LFCR", b"LFR2")
 
 
 def pages(file, size):

@@ -30,22 +30,39 @@ def written_back():
                  form.layer_entry(2, bytes(range(1, 17)), 0, 1 << 20, "web1.leaf", generation=3, flags=1),
                  form.data_entry(2, form.DIRTY, 7, DATA), form.range_entry(2, form.ZERO, 20, 5))
     cache.append(form.data_entry(1, form.DIRTY, 0, DATA), form.range_entry(1, form.ZERO, 1, 9), form.barrier_entry(1))
-    first = cache.records[-1]
-    cache.append(form.migrate_entry(1, form.MIGRATE, first, 3))
+    first = cache.sequence - 1
+    cache.append(form.migrate_entry(1, form.MIGRATE, first))
     cache.durable = cache.sequence - 1
     cache.append(form.data_entry(1, form.DIRTY, 1, DATA), form.range_entry(1, form.ZERO, 3, 2), form.barrier_entry(1))
-    second = cache.records[-1]
-    cache.append(form.migrate_entry(1, form.MIGRATED, first, 3), form.migrate_entry(1, form.MIGRATE, second, 3))
+    second = cache.sequence - 1
+    cache.append(form.migrate_entry(1, form.MIGRATED, first), form.migrate_entry(1, form.MIGRATE, second))
     cache.append(form.data_entry(1, form.DIRTY, 2, DATA))
     return cache
 
 
 def migrated_round_the_ring():
-    """What MIGRATE and MIGRATED name is behind the tail, and its slot in use again."""
+    """What MIGRATE names is before the tail."""
     cache = wrapped()
     cache.append(form.data_entry(1, form.DIRTY, 0, DATA), form.barrier_entry(1))
-    cache.append(form.migrate_entry(1, form.MIGRATED, cache.records[-1], 3),
-                 form.migrate_entry(1, form.MIGRATE, 5 * form.SEGMENT_BLOCKS, 4))
+    cache.append(form.migrate_entry(1, form.MIGRATED, cache.sequence - 1),
+                 form.migrate_entry(1, form.MIGRATE, 3))
+    return cache
+
+
+def moved():
+    """Blocks and zeros at a later place, in their old order."""
+    cache = written_back()
+    cache.append(form.moved_entry(1, 0, DATA, 2), form.moved_entry(1, 5, DATA, 2 | form.SUPERSEDED),
+                 form.moved_zero_entry(1, 1, 9, 2), form.moved_zero_entry(1, 0, 2, 4))
+    return cache
+
+
+def version_1():
+    cache = form.Cache(version=1)
+    cache.append(form.layer_entry(1, bytes(range(1, 17)), 0, 1 << 20, "web1.leaf", generation=5, version=1))
+    cache.append(form.data_entry(1, form.DIRTY, 0, DATA), form.range_entry(1, form.ZERO, 1, 9), form.barrier_entry(1))
+    cache.append(form.migrate_entry_1(1, form.MIGRATE, cache.records[-1], 3))
+    cache.append(form.data_entry(1, form.DIRTY, 2, DATA))
     return cache
 
 
@@ -65,7 +82,7 @@ def wrapped():
 def main():
     if len(sys.argv) != 2:
         sys.exit("usage: test/fuzz/seed_cache.py DIRECTORY")
-    for make in (form.Cache, layers, written_back, migrated_round_the_ring, wrapped):
+    for make in (form.Cache, layers, written_back, migrated_round_the_ring, moved, version_1, wrapped):
         make().write(os.path.join(sys.argv[1], f"{make.__name__.lower()}.cache"))
 
 

@@ -1,11 +1,11 @@
 /* The cache's blocks: what is built is valid, and every change is found. */
 #include <glib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "cache/format/format.h"
 #include "cache/format/format_super.h"
 
-#define FILE_BYTES (CACHE_BYTES_MIN + 5)
 #define SLOT 300
 
 static const uint8_t uuid[16] = "the cache's uuid", pool[16] = "the pool's ident";
@@ -18,10 +18,10 @@ static const struct cache_record_place place = {
 	.previous = 0xfeedfacecafebeef,
 };
 
-static bool super_is_valid(const struct cache_super_ondisk *super, unsigned copy, uint64_t file_bytes)
+static bool super_is_valid(const struct cache_super_ondisk *super, unsigned copy)
 {
 	g_autofree char *why = NULL;
-	bool valid = cache_super_validate(super, copy, file_bytes, &why);
+	bool valid = cache_super_validate(super, copy, &why);
 
 	g_assert_true(valid == !why);
 	return valid;
@@ -39,17 +39,16 @@ static void test_super(void)
 	struct cache_super_ondisk super;
 
 	make_super(&super);
-	g_assert_true(super_is_valid(&super, 1, FILE_BYTES));
-	g_assert_false(super_is_valid(&super, 0, FILE_BYTES));
-	g_assert_false(super_is_valid(&super, 1, CACHE_BYTES_MIN - 1));
+	g_assert_true(super_is_valid(&super, 1));
+	g_assert_false(super_is_valid(&super, 0));
 	for (unsigned bit = 0; bit < sizeof(super) * 8; bit++) {
 		uint8_t *byte = (uint8_t *)&super + bit / 8;
 
 		*byte ^= (uint8_t)(1u << bit % 8);
-		g_assert_false(super_is_valid(&super, 1, FILE_BYTES));
+		g_assert_false(super_is_valid(&super, 1));
 		*byte ^= (uint8_t)(1u << bit % 8);
 	}
-	g_assert_true(super_is_valid(&super, 1, FILE_BYTES));
+	g_assert_true(super_is_valid(&super, 1));
 }
 
 /* Fields that are wrong under a right checksum. */
@@ -63,24 +62,24 @@ static void test_super_fields(void)
 		super.field = (value);                                                                                 \
 		super.checksum = le64_of(0);                                                                           \
 		cache_super_seal(&super, 1);                                                                           \
-		g_assert_false(super_is_valid(&super, 1, FILE_BYTES));                                                 \
+		g_assert_false(super_is_valid(&super, 1));                                                             \
 	} while (0)
 	REFUSED(sequence, le64_of(6));
 	REFUSED(features_incompatible, le64_of(1));
 	REFUSED(features_read_only, le64_of(1));
-	REFUSED(segments, le64_of(CACHE_SEGMENTS_MIN + 1));
 	REFUSED(segments, le64_of(UINT64_MAX));
 	REFUSED(ring_segments, le64_of(CACHE_SEGMENTS_MIN - 1));
 	REFUSED(ring_segments, le64_of(CACHE_SEGMENTS_MIN + 1));
 	REFUSED(tail_segment, le64_of(CACHE_SEGMENTS_MIN));
 	REFUSED(tail_sequence, le64_of(0));
+	REFUSED(tail_sequence, le64_of(2));
 	REFUSED(pool_path_bytes, le32_of(8));
 	REFUSED(pool_path_bytes, le32_of(UINT32_MAX));
 #undef REFUSED
 	make_super(&super);
 	super.features_compatible = le64_of(UINT64_MAX);
 	cache_super_seal(&super, 1);
-	g_assert_true(super_is_valid(&super, 1, FILE_BYTES));
+	g_assert_true(super_is_valid(&super, 1));
 }
 
 static void add_layer(struct cache_record_ondisk *record, const char *name)
@@ -212,11 +211,11 @@ static void test_entries(void)
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_ZERO, 0, 1, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_ZERO, 0, 2, 1));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_FORGET, 1, 1, UINT64_MAX));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 5, 0));
-	g_assert_true(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 6, 0));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 1, 6, 0));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 7, 0));
-	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 6, UINT64_MAX));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 9, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 10, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 1, 10, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 11, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAYER, 0, 10, UINT64_MAX));
 	g_assert_true(entry_is_valid(1, CACHE_ENTRY_DROP, 0, 0, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_DROP, 1, 0, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_DROP, 0, 1, 0));
@@ -225,12 +224,93 @@ static void test_entries(void)
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_BARRIER, 1, 0, 0));
 	g_assert_false(entry_is_valid(1, CACHE_ENTRY_BARRIER, 0, 1, 0));
 	for (unsigned kind = CACHE_ENTRY_MIGRATE; kind <= CACHE_ENTRY_MIGRATED; kind++) {
-		g_assert_true(entry_is_valid(1, kind, 0, 2, 100));
-		g_assert_false(entry_is_valid(1, kind, 1, 2, 1));
-		g_assert_false(entry_is_valid(1, kind, 0, 1, 1));
-		g_assert_false(entry_is_valid(1, kind, 0, 2, 200)); /* no slot has so many behind it */
+		g_assert_true(entry_is_valid(1, kind, 1, 0, 0));
+		g_assert_false(entry_is_valid(1, kind, 0, 0, 0));
+		g_assert_false(entry_is_valid(1, kind, CACHE_ORDER_END, 0, 0));
+		g_assert_false(entry_is_valid(1, kind, 0, 2, 100));
 	}
-	g_assert_false(entry_is_valid(1, 10, 0, 0, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_LAST, 0, 0, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_LAST, 98, 0, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_LAST, 98, 1, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_MOVED, 5, 2, 98));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_MOVED, 5, 2, 98 | CACHE_ORDER_SUPERSEDED));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_MOVED, 5, 1, 98));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_MOVED, 5, 0, 0));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_MOVED, 5, 2, 0));
+	g_assert_true(entry_is_valid(1, CACHE_ENTRY_MOVED_ZERO, 5, 2, 98));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_MOVED_ZERO, 5, 1, 98));
+	g_assert_false(entry_is_valid(1, CACHE_ENTRY_MOVED_ZERO, 5, 2, CACHE_ORDER_END));
+	g_assert_false(entry_is_valid(1, 13, 0, 0, 0));
+}
+
+/* The same, in a record of version 1. */
+static bool entry_1_is_valid(unsigned kind, uint64_t block, unsigned words, uint64_t value)
+{
+	struct cache_record_ondisk record;
+	le64 *added;
+
+	cache_record_begin(&record);
+	added = cache_record_add(&record, 1, kind, block, words);
+	for (unsigned i = 0; i < words; i++)
+		added[i] = le64_of(value);
+	cache_record_seal(&record, &place, 0);
+	record.magic = le32_of(CACHE_RECORD_MAGIC_1);
+	record.checksum = le64_of(0);
+	record.checksum = le64_of(XXH64(&record, sizeof(record), 0));
+	return cache_record_validate(&record, &place);
+}
+
+static void test_version_1(void)
+{
+	g_assert_true(entry_1_is_valid(CACHE_ENTRY_DIRTY, 7, 2, 1));
+	g_assert_true(entry_1_is_valid(CACHE_ENTRY_LAYER, 0, 6, 0));
+	g_assert_false(entry_1_is_valid(CACHE_ENTRY_LAYER, 0, 10, 0));
+	for (unsigned kind = CACHE_ENTRY_MIGRATE; kind <= CACHE_ENTRY_MIGRATED; kind++) {
+		g_assert_true(entry_1_is_valid(kind, 0, 2, 100));
+		g_assert_false(entry_1_is_valid(kind, 1, 2, 1));
+		g_assert_false(entry_1_is_valid(kind, 0, 1, 1));
+		g_assert_false(entry_1_is_valid(kind, 0, 2, 200)); /* no slot has so many behind it */
+		g_assert_false(entry_1_is_valid(kind, 1, 0, 0));
+	}
+	g_assert_false(entry_1_is_valid(CACHE_ENTRY_LAST, 1, 0, 0));
+	g_assert_false(entry_1_is_valid(CACHE_ENTRY_MOVED, 5, 2, 98));
+	g_assert_false(entry_1_is_valid(CACHE_ENTRY_MOVED_ZERO, 5, 2, 98));
+}
+
+/* Blocks that move go on in one entry as long as their order is one. */
+static void test_moved(void)
+{
+	static const struct {
+		uint64_t block, blocks, order;
+		bool superseded;
+	} expected[] = {{5, 2, 40, false}, {7, 1, 41, false}, {8, 1, 41, true}};
+	struct cache_record_ondisk record;
+	struct cache_cursor cursor = {0};
+	struct cache_entry entry;
+	unsigned blocks;
+
+	cache_record_begin(&record);
+	*cache_record_add_moved(&record, 1, 5, 40) = le64_of(50);
+	*cache_record_add_moved(&record, 1, 6, 40) = le64_of(60);
+	*cache_record_add_moved(&record, 1, 7, 41) = le64_of(70);
+	*cache_record_add_moved(&record, 1, 8, 41 | CACHE_ORDER_SUPERSEDED) = le64_of(80);
+	g_assert_cmpuint(le64_get(*cache_record_words(&record, 1, &blocks)), ==, 60);
+	g_assert_cmpuint(blocks, ==, 1);
+	cache_record_seal(&record, &place, 0);
+	g_assert_true(cache_record_validate(&record, &place));
+	g_assert_cmpuint(le32_get(record.blocks), ==, 4);
+	for (unsigned i = 0, data = 0; i < G_N_ELEMENTS(expected); i++) {
+		g_assert_true(cache_record_next(&record, &cursor, &entry));
+		g_assert_cmpuint(entry.kind, ==, CACHE_ENTRY_MOVED);
+		g_assert_cmpuint(entry.block, ==, expected[i].block);
+		g_assert_cmpuint(entry.blocks, ==, expected[i].blocks);
+		g_assert_cmpuint(entry.order, ==, expected[i].order);
+		g_assert_true(entry.superseded == expected[i].superseded);
+		g_assert_cmpuint(entry.first_data, ==, data);
+		g_assert_cmpuint(le64_get(entry.checksums[0]), ==, entry.block * 10);
+		data += (unsigned)entry.blocks;
+	}
+	g_assert_false(cache_record_next(&record, &cursor, &entry));
 }
 
 /* The lengths themselves are wrong: only the entries without data may be cut off. */
@@ -315,6 +395,8 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-format/record-bits", test_record_bits);
 	g_test_add_func("/cache-format/record-place", test_record_place);
 	g_test_add_func("/cache-format/entries", test_entries);
+	g_test_add_func("/cache-format/version-1", test_version_1);
+	g_test_add_func("/cache-format/moved", test_moved);
 	g_test_add_func("/cache-format/lengths", test_lengths);
 	g_test_add_func("/cache-format/room", test_room);
 	g_test_add_func("/cache-format/data", test_data);

@@ -64,6 +64,7 @@ static void assert_slot(const struct model *model, uint32_t slot)
 	g_assert_cmpuint(found.layer, ==, expected->layer);
 	g_assert_cmpuint(found.block, ==, expected->block);
 	g_assert_cmphex(found.checksum, ==, expected->checksum);
+	g_assert_cmphex(found.order, ==, expected->order);
 }
 
 static void assert_gap(const struct model *model, uint32_t layer, uint32_t block)
@@ -112,7 +113,13 @@ static void assert_equal(const struct model *model)
 static void do_insert(struct model *model, uint32_t slot, uint32_t layer, uint32_t block)
 {
 	uint32_t live = model->live[layer][block];
-	struct index_entry entry = {layer, BASE(layer) + block, random_below(2) ? INDEX_PINNED : 0, g_test_rand_int()};
+	struct index_entry entry = {
+		.layer = layer,
+		.block = BASE(layer) + block,
+		.flags = random_below(2) ? INDEX_PINNED : 0,
+		.checksum = (uint32_t)g_test_rand_int(),
+		.order = ((uint64_t)g_test_rand_int() << 20) % CACHE_ORDER_END,
+	};
 
 	if (model->entries[slot].flags & INDEX_DATA)
 		return;
@@ -248,7 +255,12 @@ static void test_full(void)
 
 	g_assert_no_error(error);
 	for (uint32_t slot = 0; slot < slots; slot++) {
-		struct index_entry entry = {CACHE_LAYER_MAX, CACHE_BLOCK_END - 1 - slot * 7, 0, slot};
+		struct index_entry entry = {
+			.layer = CACHE_LAYER_MAX,
+			.block = CACHE_BLOCK_END - 1 - slot * 7,
+			.checksum = slot,
+			.order = CACHE_ORDER_END - 1 - slot,
+		};
 
 		g_assert_cmpuint(index_insert(index, slot, &entry), ==, INDEX_NO_SLOT);
 	}
@@ -266,9 +278,9 @@ static void test_memory(void)
 	struct index *index = index_new(slots, &error);
 
 	g_assert_no_error(error);
-	g_assert_cmpuint(index_memory_bytes(index), <=, 24 * slots);
+	g_assert_cmpuint(index_memory_bytes(index), <=, 28 * slots);
 	g_assert_true(index_grow(index, 2 * slots, &error));
-	g_assert_cmpuint(index_memory_bytes(index), <=, 24 * 2 * slots);
+	g_assert_cmpuint(index_memory_bytes(index), <=, 28 * 2 * slots);
 	index_free(index);
 	index_free(NULL);
 }
@@ -310,7 +322,7 @@ static void test_walk(void)
 {
 	g_autoptr(GError) error = NULL;
 	struct index *index = index_new(WALK_SLOTS, &error);
-	uint64_t far = UINT64_C(1) << 50, limit = UINT64_C(1) << 52;
+	uint64_t far = UINT64_C(1) << 50, limit = CACHE_BLOCK_END - 2;
 	struct index_walk walk, other;
 
 	g_assert_no_error(error);

@@ -32,8 +32,10 @@ struct op {
 	uint32_t layer;
 	uint64_t block;
 	uint64_t blocks;
-	uint8_t byte;	/* of the data; a LAYER's image */
-	uint64_t stamp; /* of a LAYER */
+	uint8_t byte;	     /* of the data; a LAYER's image */
+	uint64_t stamp;	     /* of a LAYER */
+	uint64_t generation; /* likewise */
+	uint64_t order;	     /* of what was moved; of a barrier that is named */
 	/* Where it is. */
 	uint64_t slot;
 	uint64_t sequence;
@@ -48,6 +50,7 @@ struct log {
 	uint64_t ring;
 	uint64_t slot;
 	uint64_t durable;
+	uint32_t depth; /* that records say */
 	GArray *ops;
 	unsigned tail; /* the first op that is still in the log */
 };
@@ -87,11 +90,14 @@ static struct log *log_new(void)
 	cache_super_init(&log->super, uuid, pool, "/pool", SEGMENTS);
 	log->super.ring_segments = le64_of(RING);
 	log->super.generation = le64_of(3);
+	log->super.end_sequence = le64_of(0);
 	write_super(log);
 	memcpy(&cache_id, uuid, sizeof(cache_id));
 	log->place.cache_id = le64_get(cache_id);
 	log->place.generation = 3;
 	log->place.sequence = 1;
+	log->place.mount_sequence = 1;
+	log->depth = UINT32_MAX;
 	log->ring = RING;
 	log->ops = g_array_new(FALSE, TRUE, sizeof(struct op));
 	return log;
@@ -108,12 +114,16 @@ static void log_free(struct log *log)
 
 static bool has_data(const struct op *op)
 {
-	return op->kind == CACHE_ENTRY_CLEAN || op->kind == CACHE_ENTRY_DIRTY;
+	return cache_kind_has_data(op->kind);
 }
 
 static void encode_layer(struct cache_record_ondisk *record, const struct op *op)
 {
-	struct cache_layer_ondisk layer = {.stamp = le64_of(op->stamp), .size_bytes = le64_of(BLOCKS * BLOCK_SIZE)};
+	struct cache_layer_ondisk layer = {
+		.stamp = le64_of(op->stamp),
+		.size_bytes = le64_of(BLOCKS * BLOCK_SIZE),
+		.generation = le64_of(op->generation),
+	};
 	le64 *words;
 
 	memset(layer.identity, op->byte, sizeof(layer.identity));
@@ -123,10 +133,44 @@ static void encode_layer(struct cache_record_ondisk *record, const struct op *op
 	memcpy(words + sizeof(layer) / sizeof(le64), "somename", 8);
 }
 
-static void encode(struct cache_record_ondisk *record, const struct op *op, const uint8_t *data)
+static bool is_change(const struct op *op)
+{
+	return op->kind == CACHE_ENTRY_LAYER ? op->generation != 0
+					     : op->kind != CACHE_ENTRY_CLEAN && op->kind != CACHE_ENTRY_DROP;
+}
+
+static uint64_t last_change(const struct log *log, uint32_t layer)
+{
+	for (unsigned i = log->ops->len; i-- > 0;)
+		if (op_at(log, i)->layer == layer && is_change(op_at(log, i)))
+			return op_at(log, i)->sequence;
+	return 0;
+}
+
+/* Of all layers, as there are few. */
+static void encode_lasts(const struct log *log, struct cache_record_ondisk *record, const struct op *op)
+{
+	if (log->depth == 0)
+		return;
+	for (uint32_t layer = 1; layer <= LAYERS; layer++)
+		if (last_change(log, layer) || (layer == op->layer && is_change(op)))
+			cache_record_add(record, layer, CACHE_ENTRY_LAST, last_change(log, layer), 0);
+	record->depth = le32_of(log->depth);
+}
+
+static void encode(const struct log *log, struct cache_record_ondisk *record, const struct op *op, const uint8_t *data)
 {
 	cache_record_begin(record);
-	if (op->kind == CACHE_ENTRY_LAYER)
+	encode_lasts(log, record, op);
+	if (op->kind == CACHE_ENTRY_MIGRATE || op->kind == CACHE_ENTRY_MIGRATED)
+		cache_record_add(record, op->layer, op->kind, op->order, 0);
+	else if (op->kind == CACHE_ENTRY_BARRIER)
+		cache_record_add(record, op->layer, CACHE_ENTRY_BARRIER, 0, 0);
+	else if (op->kind == CACHE_ENTRY_MOVED)
+		for (uint64_t i = 0; i < op->blocks; i++)
+			*cache_record_add_moved(record, op->layer, op->block + i, op->order) =
+				le64_of(cache_data_checksum(data));
+	else if (op->kind == CACHE_ENTRY_LAYER)
 		encode_layer(record, op);
 	else if (op->kind == CACHE_ENTRY_DROP)
 		cache_record_add(record, op->layer, CACHE_ENTRY_DROP, 0, 0);
@@ -166,7 +210,7 @@ static void append(struct log *log, struct op op)
 	memset(data, op.byte, sizeof(data));
 	fit(log, &op);
 	log->place.position = cache_slot_offset(log->slot);
-	encode(&record, &op, data);
+	encode(log, &record, &op, data);
 	cache_record_seal(&record, &log->place, log->durable);
 	write_at(log, &record, sizeof(record), log->place.position);
 	for (unsigned i = 0; i < le32_get(record.blocks); i++)
@@ -215,6 +259,7 @@ static void crash_and_go_on(struct log *log, unsigned count)
 	advance(log, &record);
 	g_array_set_size(log->ops, count);
 	log->place.generation++;
+	log->place.mount_sequence = log->place.sequence;
 	log->super.generation = le64_of(log->place.generation);
 	write_super(log);
 }
@@ -282,13 +327,12 @@ static void recover(struct log *log, struct recovered *found)
 	g_assert_cmpint(cache_super_read(log->fd, log->path, bytes, &found->super, NULL, &error), ==, CACHE_SUPER_GOOD);
 	found->index = index_new(SEGMENTS * CACHE_SEGMENT_BLOCKS, &error);
 	found->layers = layers_new(NULL);
-	g_assert_true(
-		cache_recover(log->fd, log->path, &found->super, found->index, found->layers, &found->end, &error));
-	g_assert_no_error(error);
+	cache_recover(log->fd, &found->super, found->index, found->layers, &found->end);
 }
 
 static void recovered_clear(struct recovered *found)
 {
+	cache_log_end_clear(&found->end);
 	index_free(found->index);
 	layers_free(found->layers);
 }
@@ -658,8 +702,58 @@ static void test_durable(void)
 	log_free(log);
 }
 
-/* A header that is damaged ends the log: damage when it is known to have been
- * durable. */
+/* ---- Holes --------------------------------------------------------------- */
+
+static void dirty(struct log *log, uint32_t layer, uint64_t block, uint64_t blocks, uint8_t byte)
+{
+	append(log,
+	       (struct op){.kind = CACHE_ENTRY_DIRTY, .layer = layer, .block = block, .blocks = blocks, .byte = byte});
+}
+
+static void own(struct log *log, uint32_t layer)
+{
+	append(log, (struct op){.kind = CACHE_ENTRY_LAYER, .layer = layer, .byte = (uint8_t)layer, .generation = 5});
+}
+
+static void spoil_header(struct log *log, unsigned position)
+{
+	spoil(log, cache_slot_offset(op_at(log, position)->slot) + 100);
+}
+
+/* The log has one hole, of op FIRST up to END; which layers have lost changes, as bits. */
+static void assert_hole(struct log *log, unsigned first, unsigned end, unsigned incomplete)
+{
+	struct recovered found;
+	const struct cache_hole *hole;
+
+	recover(log, &found);
+	g_assert_cmpuint(found.end.holes->len, ==, 1);
+	hole = &g_array_index(found.end.holes, struct cache_hole, 0);
+	g_assert_cmpuint(hole->first, ==, op_at(log, first)->sequence);
+	g_assert_cmpuint(hole->end, ==, op_at(log, end)->sequence);
+	g_assert_cmpuint(hole->slot, ==, op_at(log, first)->slot);
+	g_assert_cmpuint(hole->end_slot, ==, op_at(log, end)->slot);
+	g_assert_true(hole->certain);
+	g_assert_cmpuint(found.end.records, ==, log->ops->len - log->tail - (end - first));
+	g_assert_cmpuint(found.end.slot, ==, log->slot);
+	for (unsigned layer = 1; layer <= LAYERS; layer++)
+		if (layers_by_id(found.layers, layer))
+			g_assert_true(layers_by_id(found.layers, layer)->incomplete == !!(incomplete & 1u << layer));
+	recovered_clear(&found);
+}
+
+/* What recovery finds of a layer, in spite of a hole. */
+static void assert_served(struct log *log, uint32_t layer, uint64_t block, int value)
+{
+	struct recovered found;
+
+	recover(log, &found);
+	g_assert_cmpint(served(log, &found, layer, block), ==, value);
+	recovered_clear(&found);
+}
+
+/* A header that is damaged is the end of the log, unless it is known to have been durable:
+ * then the log goes on behind it. */
 static void test_lost_header(void)
 {
 	struct log *log = log_new();
@@ -668,15 +762,229 @@ static void test_lost_header(void)
 	put(log, 1, 0, 200, 1);
 	put(log, 1, 300, 100, 2);
 	put(log, 1, 20, 20, 2);
-	spoil(log, cache_slot_offset(op_at(log, 2)->slot) + 100);
-	assert_damages(log, 0);
-	log->durable = 4;
-	put(log, 1, 40, 20, 3);
+	spoil_header(log, 2);
 	assert_recovers(log, 2);
+	assert_damages(log, 0);
+	log->durable = 3;
+	put(log, 1, 40, 20, 3);
+	assert_hole(log, 2, 3, 0);
 	assert_damages(log, 1);
-	spoil(log, cache_slot_offset(op_at(log, 2)->slot) + 100);
+	assert_served(log, 1, 45, 3);
+	assert_served(log, 1, 25, 2);
+	spoil_header(log, 2);
 	assert_damages(log, 0);
 	assert_recovers(log, 5);
+	log_free(log);
+}
+
+/* Layers 1 and 2 are written back, 3 is not. */
+static struct log *log_of_three(void)
+{
+	struct log *log = log_new();
+
+	own(log, 1);
+	own(log, 2);
+	declare(log, 3, STAMP);
+	dirty(log, 1, 0, 10, 1); /* 3 */
+	dirty(log, 2, 0, 10, 2);
+	put(log, 3, 0, 10, 3);
+	dirty(log, 1, 5, 10, 4); /* 6 */
+	dirty(log, 2, 5, 10, 5);
+	log->durable = log->place.sequence - 1;
+	return log;
+}
+
+/* A missing record is missed by whom it changed, and by nobody else. */
+static void test_whose_record(void)
+{
+	static const struct {
+		unsigned position, incomplete;
+	} lost[] = {{3, 1u << 1}, {4, 1u << 2}, {5, 0}, {6, 1u << 1}};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(lost); i++) {
+		struct log *log = log_of_three();
+
+		put(log, 3, 20, 1, 6);
+		spoil_header(log, lost[i].position);
+		assert_hole(log, lost[i].position, lost[i].position + 1, lost[i].incomplete);
+		assert_damages(log, 1 + (lost[i].incomplete != 0));
+		assert_served(log, 2, 12, lost[i].position == 7 ? ABSENT : 5);
+		log_free(log);
+	}
+}
+
+/* Many at once, and the next segment goes on. */
+static void test_lost_segment(void)
+{
+	struct log *log = log_of_three();
+	unsigned first = log->ops->len, end;
+	uint8_t zeros[BLOCK_SIZE] = {0};
+
+	while (log->slot < 3 * CACHE_SEGMENT_BLOCKS)
+		dirty(log, 2, log->ops->len % 300, 40, (uint8_t)(log->ops->len % 200));
+	end = log->ops->len - 1;
+	while (op_at(log, end)->slot >= 2 * CACHE_SEGMENT_BLOCKS + 100)
+		end--;
+	end++;
+	log->durable = log->place.sequence - 1;
+	put(log, 3, 20, 1, 6);
+	for (uint64_t slot = op_at(log, first)->slot; slot < op_at(log, end)->slot; slot++)
+		write_at(log, zeros, sizeof(zeros), cache_slot_offset(slot));
+	assert_hole(log, first, end, 1u << 2);
+	assert_served(log, 1, 12, 4);
+	log_free(log);
+}
+
+/* Who is not mentioned behind the hole may have been in it, where nobody says more. */
+static void test_no_witness(void)
+{
+	static const struct {
+		uint32_t depth;
+		unsigned incomplete;
+	} told[] = {{UINT32_MAX, 1u << 1}, {0, 1u << 1 | 1u << 2}};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(told); i++) {
+		struct log *log = log_new();
+
+		own(log, 1);
+		own(log, 2);
+		dirty(log, 2, 0, 10, 1);
+		dirty(log, 1, 0, 10, 2); /* 3 */
+		log->durable = log->place.sequence - 1;
+		log->depth = told[i].depth;
+		put(log, 3, 20, 1, 6);
+		spoil_header(log, 3);
+		assert_hole(log, 3, 4, told[i].incomplete);
+		log_free(log);
+	}
+}
+
+/* The image has what is missing: nothing is lost, and what is older is not shown. */
+static void test_lost_and_migrated(void)
+{
+	struct log *log = log_of_three();
+	uint64_t barrier;
+
+	append(log, (struct op){.kind = CACHE_ENTRY_BARRIER, .layer = 1});
+	barrier = log->place.sequence - 1;
+	append(log, (struct op){.kind = CACHE_ENTRY_MIGRATE, .layer = 1, .order = barrier});
+	log->durable = log->place.sequence - 1;
+	spoil_header(log, 6);
+	assert_served(log, 1, 2, 1);
+	assert_hole(log, 6, 7, 1u << 1);
+	append(log, (struct op){.kind = CACHE_ENTRY_MIGRATED, .layer = 1, .order = barrier});
+	assert_hole(log, 6, 7, 0);
+	assert_served(log, 1, 2, ABSENT);
+	assert_served(log, 2, 2, 2);
+	log_free(log);
+}
+
+/* A mount goes on behind the hole, and the next one sees it still. */
+static void test_hole_stays(void)
+{
+	struct log *log = log_of_three();
+
+	spoil_header(log, 6);
+	dirty(log, 2, 50, 1, 9);
+	log->place.generation++;
+	log->place.mount_sequence = log->place.sequence;
+	log->super.generation = le64_of(log->place.generation);
+	write_super(log);
+	dirty(log, 2, 60, 1, 9);
+	assert_hole(log, 6, 7, 1u << 1);
+	assert_served(log, 2, 60, 9);
+	log_free(log);
+}
+
+/* The last ones: only a clean end knows that they were there. */
+static void test_clean_end(void)
+{
+	struct log *log = log_of_three();
+	struct recovered found;
+
+	log->durable = 0;
+	dirty(log, 1, 90, 1, 9);
+	dirty(log, 1, 91, 1, 9);
+	spoil_header(log, 8);
+	assert_recovers(log, 8);
+	log->super.end_sequence = le64_of(log->place.sequence);
+	write_super(log);
+	recover(log, &found);
+	g_assert_cmpuint(found.end.holes->len, ==, 1);
+	g_assert_cmpuint(found.end.records, ==, 9);
+	g_assert_true(layers_by_id(found.layers, 1)->incomplete);
+	g_assert_false(layers_by_id(found.layers, 2)->incomplete);
+	recovered_clear(&found);
+	spoil_header(log, 9);
+	recover(log, &found);
+	g_assert_cmpuint(found.end.records, ==, 8);
+	g_assert_cmpuint(found.end.sequence, ==, log->place.sequence);
+	g_assert_cmpuint(found.end.slot, ==, CACHE_SEGMENT_BLOCKS);
+	g_assert_true(layers_by_id(found.layers, 1)->incomplete);
+	g_assert_true(layers_by_id(found.layers, 2)->incomplete);
+	g_assert_false(layers_by_id(found.layers, 3)->incomplete);
+	recovered_clear(&found);
+	log_free(log);
+}
+
+/* What a mount left behind a torn record is void, also where the next mount's own record in
+ * its place is damaged. */
+static void test_void_behind_damage(void)
+{
+	struct log *log = log_of_three();
+
+	dirty(log, 1, 90, 4, 7);  /* 8: torn */
+	dirty(log, 1, 95, 20, 7); /* 9: whole, and void */
+	spoil_data(log, 8);
+	assert_recovers(log, 8);
+	crash_and_go_on(log, 8);
+	log->durable = 8;
+	dirty(log, 1, 90, 2, 8);
+	dirty(log, 2, 90, 1, 8);
+	log->durable = 10;
+	put(log, 3, 30, 1, 8);
+	assert_recovers(log, 11);
+	spoil_header(log, 8);
+	assert_hole(log, 8, 9, 1u << 1);
+	assert_served(log, 1, 95, ABSENT);
+	spoil_header(log, 8);
+	assert_recovers(log, 11);
+	log_free(log);
+}
+
+/* ---- What moved ------------------------------------------------------------ */
+
+static void test_moved(void)
+{
+	struct log *log = log_of_three();
+	struct recovered found;
+	struct index_entry entry;
+
+	append(log, (struct op){.kind = CACHE_ENTRY_BARRIER, .layer = 1}); /* order 9 */
+	dirty(log, 1, 12, 1, 8);
+	append(log,
+	       (struct op){.kind = CACHE_ENTRY_MOVED, .layer = 1, .block = 10, .blocks = 5, .byte = 4, .order = 7});
+	assert_served(log, 1, 10, 4);
+	assert_served(log, 1, 12, 8);
+	append(log, (struct op){.kind = CACHE_ENTRY_MOVED,
+				.layer = 1,
+				.block = 14,
+				.blocks = 1,
+				.byte = 5,
+				.order = 4 | CACHE_ORDER_SUPERSEDED});
+	assert_served(log, 1, 14, 4);
+	recover(log, &found);
+	index_get(found.index, index_find(found.index, 1, 10), &entry);
+	g_assert_cmpuint(entry.order, ==, 7);
+	g_assert_cmpuint(entry.flags & (INDEX_PINNED | INDEX_LIVE), ==, INDEX_PINNED | INDEX_LIVE);
+	g_assert_cmpuint(layers_by_id(found.layers, 1)->epochs->dirty, ==, 27);
+	recovered_clear(&found);
+	append(log, (struct op){.kind = CACHE_ENTRY_MIGRATED, .layer = 1, .order = 9});
+	recover(log, &found);
+	index_get(found.index, index_find(found.index, 1, 10), &entry);
+	g_assert_cmpuint(entry.flags & (INDEX_PINNED | INDEX_LIVE), ==, INDEX_LIVE);
+	g_assert_cmpuint(layers_by_id(found.layers, 1)->epochs->dirty, ==, 1);
+	recovered_clear(&found);
 	log_free(log);
 }
 
@@ -860,6 +1168,14 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-recover/falling-generation", test_falling_generation);
 	g_test_add_func("/cache-recover/durable", test_durable);
 	g_test_add_func("/cache-recover/lost-header", test_lost_header);
+	g_test_add_func("/cache-recover/whose-record", test_whose_record);
+	g_test_add_func("/cache-recover/lost-segment", test_lost_segment);
+	g_test_add_func("/cache-recover/no-witness", test_no_witness);
+	g_test_add_func("/cache-recover/lost-and-migrated", test_lost_and_migrated);
+	g_test_add_func("/cache-recover/hole-stays", test_hole_stays);
+	g_test_add_func("/cache-recover/clean-end", test_clean_end);
+	g_test_add_func("/cache-recover/void-behind-damage", test_void_behind_damage);
+	g_test_add_func("/cache-recover/moved", test_moved);
 	g_test_add_func("/cache-recover/growth", test_growth);
 	g_test_add_func("/cache-recover/full-ring", test_full_ring);
 	g_test_add_func("/cache-recover/layers", test_layers);

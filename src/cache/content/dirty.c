@@ -54,9 +54,9 @@ static bool place_barrier_locked(struct cache_layer *layer, enum log_purpose pur
 
 	cache_assert_locked(layer->cache);
 	if (cache->state == CACHE_ACTIVE)
-		return log_barrier_locked(cache, purpose, layer->id, place);
+		return log_barrier_locked(layer, purpose, place);
 	log_close_record_locked(cache);
-	*place = (struct epoch_place){.slot = (uint32_t)cache->log.head_slot};
+	*place = (struct epoch_place){.slot = (uint32_t)cache->log.head_slot, .order = cache->log.next_sequence};
 	layer->epochs->owes_barrier = true;
 	cache->owes_barriers = true;
 	cache->owes = true;
@@ -136,7 +136,7 @@ static void log_migrated_locked(struct cache_layer *layer)
 
 	cache_assert_locked(layer->cache);
 	epochs->owes_migrated = cache->state != CACHE_ACTIVE || epochs->owes_barrier ||
-				!log_migrate_locked(cache, CACHE_ENTRY_MIGRATED, layer->id, epochs->migrated_place);
+				!log_migrate_locked(layer, CACHE_ENTRY_MIGRATED, epochs->migrated_place);
 	cache->owes |= epochs->owes_migrated;
 }
 
@@ -158,7 +158,7 @@ static void catch_up_barrier(void *opaque, struct cache_layer *layer)
 	struct epoch_place place;
 
 	if (layer->epochs && layer->epochs->owes_barrier) {
-		layer->epochs->owes_barrier = !log_barrier_locked(cache, LOG_MOVE, layer->id, &place);
+		layer->epochs->owes_barrier = !log_barrier_locked(layer, LOG_MOVE, &place);
 		cache->owes_barriers |= layer->epochs->owes_barrier;
 	}
 }

@@ -179,14 +179,23 @@ static void orphan_locked(struct cache_layer *layer)
 	cache->dirty_blocks -= layer->pinned_blocks;
 	cache->pinned_blocks += layer->pinned_blocks;
 	cache_dirty_release_locked(layer);
-	layers_make_orphan(cache->layers, layer);
+	layers_make_orphan(cache->layers, layer, CACHE_ORPHAN_TAKEN);
 	if (!log_declare_orphan_locked(cache, LOG_ENTRY, layer))
 		layer->declared_segment = cache->reclaim.segment;
 }
 
+/* What was lost of it was dirty. */
 static bool is_dirty(const struct cache_layer *layer)
 {
-	return layer->epochs && !epochs_is_empty(layer->epochs);
+	return layer->incomplete || (layer->epochs && !epochs_is_empty(layer->epochs));
+}
+
+/* And zero ranges. */
+static uint64_t dirty_blocks_of(const struct cache_layer *layer)
+{
+	uint64_t blocks = layer->epochs ? layer->pinned_blocks + layer->epochs->zeros : 0;
+
+	return MAX(blocks, layer->incomplete ? 1 : 0);
 }
 
 /* What is kept of an earlier mount or opening; what is not good goes. Dirty
@@ -333,8 +342,8 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
 	cache_assert_locked(cache);
-	*result = -EBUSY;
-	if (layer && layer->opens > 0)
+	*result = layer && layer->incomplete ? -EBADMSG : -EBUSY;
+	if (layer && (layer->opens > 0 || layer->incomplete))
 		return NULL;
 	layer = find_or_add_locked(cache, key);
 	*result = -EOVERFLOW;
@@ -377,7 +386,13 @@ bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES
 	*found = (struct cache_layer_found){0};
 	if (layer) {
 		found->generation = layer->generation;
-		found->dirty_blocks = layer->epochs ? layer->pinned_blocks + layer->epochs->zeros : 0;
+		found->dirty_blocks = dirty_blocks_of(layer);
+		found->incomplete = layer->incomplete;
+	}
+	if (layer && layer->incomplete) {
+		g_autofree char *loss = layer_loss_text(layer);
+
+		g_strlcpy(found->loss, loss, sizeof(found->loss));
 	}
 	return layer;
 }
@@ -395,7 +410,7 @@ struct dirty_names {
 static void add_dirty_name(void *opaque, struct cache_layer *layer)
 {
 	struct dirty_names *names = opaque;
-	struct dirty_name name = {.blocks = layer->pinned_blocks + (layer->epochs ? layer->epochs->zeros : 0)};
+	struct dirty_name name = {.blocks = layer->orphan ? layer->pinned_blocks : dirty_blocks_of(layer)};
 
 	if (layer->orphan != names->orphan || layer->opens > 0 || (!layer->orphan && !is_dirty(layer)))
 		return;

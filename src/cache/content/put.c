@@ -51,6 +51,7 @@ void content_publish_locked(struct cache *cache, struct cache_layer *layer, cons
 		.block = grant->block + at,
 		.flags = flags,
 		.checksum = cache_checksum_short(le64_get(grant->words[at])),
+		.order = grant->order,
 	};
 	uint32_t superseded = index_insert(cache->index, grant->slot + at, &entry);
 
@@ -315,7 +316,7 @@ static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint
 		return -EIO;
 	cache_dirty_bound_epoch_locked(layer);
 	if (!space_takes_dirty_locked(cache) || !log_declare_if_needed_locked(cache, LOG_PUT, layer) ||
-	    !log_zero_locked(cache, layer->id, block, blocks, &place))
+	    !log_zero_locked(layer, block, blocks, &place))
 		return no_room_locked(cache);
 	cache_dirty_zero_locked(layer, place, block, blocks);
 	set_zero_locked(layer, block, blocks);
@@ -351,7 +352,7 @@ static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blo
 	struct cache *cache = layer->cache;
 
 	cache_assert_locked(layer->cache);
-	if (layer->declared && !log_forget_locked(cache, layer->id, block, blocks)) {
+	if (layer->declared && !log_forget_locked(layer, block, blocks)) {
 		if (cache->state != CACHE_ACTIVE || space_is_hopeless_locked(cache)) {
 			cache_layer_degrade_locked(layer, cache->state != CACHE_ACTIVE ? cache->reason : FULL);
 			return 0;

@@ -280,7 +280,7 @@ static void submit_read(struct cache_io *io, uint64_t blocks)
 {
 	io->aio = (struct aio_request){
 		.op = AIO_READ,
-		.file = &io->cache->storage.aio,
+		.file = io->aio.file,
 		.buffer = io->buffer,
 		.offset = cache_slot_offset(io->slot),
 		.length = (uint32_t)(blocks << BLOCK_SHIFT),
@@ -374,6 +374,8 @@ struct cache_extent cache_read(struct cache_io *io)
 	extent = lookup_locked(io->layer, io->block, MIN(io->blocks, READ_BLOCKS_MAX), &io->slot);
 	if (extent.answer == CACHE_HIT)
 		blocks = trim_run_locked(cache, io->slot, extent.blocks);
+	if (blocks > 0)
+		io->aio.file = cache_file_of_locked(cache, io->slot);
 	if (blocks > 0)
 		buffer = hold_locked(cache, io->slot);
 	if (blocks > 0 && !buffer)

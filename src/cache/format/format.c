@@ -1,7 +1,7 @@
 /* Building, sealing and validating the cache's records.
  *
- * While a record is built its reserved bytes hold the offset of its last entry,
- * so that a block which continues it is found at once; sealing clears them. */
+ * While a record is built its mount_sequence holds the offset of its last entry,
+ * so that a block which continues it is found at once; sealing sets it. */
 #include "format.h"
 
 #include <string.h>
@@ -30,27 +30,28 @@ static struct cache_entry_ondisk *entry_at(struct cache_record_ondisk *record, u
 
 static uint32_t last_entry_get(const struct cache_record_ondisk *record)
 {
-	le32 offset;
-
-	memcpy(&offset, record->reserved1, sizeof(offset));
-	return le32_get(offset);
+	return (uint32_t)le64_get(record->mount_sequence);
 }
 
 static void last_entry_set(struct cache_record_ondisk *record, uint32_t offset)
 {
-	le32 value = le32_of(offset);
-
-	memcpy(record->reserved1, &value, sizeof(value));
+	record->mount_sequence = le64_of(offset);
 }
 
-static bool kind_has_data(unsigned kind)
+bool cache_kind_has_data(unsigned kind)
 {
-	return kind == CACHE_ENTRY_CLEAN || kind == CACHE_ENTRY_DIRTY;
+	return kind == CACHE_ENTRY_CLEAN || kind == CACHE_ENTRY_DIRTY || kind == CACHE_ENTRY_MOVED;
+}
+
+/* Words before the checksums. */
+static unsigned data_head(unsigned kind)
+{
+	return kind == CACHE_ENTRY_MOVED ? 1 : 0;
 }
 
 static void count_data(struct cache_record_ondisk *record, unsigned kind, unsigned blocks)
 {
-	if (kind_has_data(kind))
+	if (cache_kind_has_data(kind))
 		record->blocks = le32_of(le32_get(record->blocks) + blocks);
 }
 
@@ -81,32 +82,60 @@ le64 *cache_record_add(struct cache_record_ondisk *record, uint32_t layer, enum 
 		.block = le64_of(block),
 	};
 	last_entry_set(record, offset);
-	count_data(record, kind, words);
+	count_data(record, kind, words - data_head(kind));
 	record->entries_bytes = le32_of(offset + (uint32_t)(sizeof(*entry) + words * sizeof(le64)));
 	return (le64 *)(entry + 1);
+}
+
+/* Whether LAST, the last entry, goes on with BLOCK. */
+static bool is_continued(const struct cache_record_ondisk *record, const struct cache_entry_ondisk *last,
+			 uint32_t layer, enum cache_entry_kind kind, uint64_t block)
+{
+	unsigned blocks = le16_get(last->words) - data_head(kind);
+
+	return le32_get(record->entries_bytes) && le32_get(last->layer) == layer && le16_get(last->kind) == kind &&
+	       le64_get(last->block) + blocks == block;
+}
+
+/* The word of one more block of LAST; NULL when it does not fit. */
+static le64 *extend(struct cache_record_ondisk *record, struct cache_entry_ondisk *last)
+{
+	uint32_t used = le32_get(record->entries_bytes);
+	unsigned words = le16_get(last->words);
+
+	if (used + sizeof(le64) > CACHE_RECORD_BODY_BYTES)
+		return NULL;
+	last->words = le16_of((uint16_t)(words + 1));
+	count_data(record, le16_get(last->kind), 1);
+	record->entries_bytes = le32_of(used + (uint32_t)sizeof(le64));
+	return (le64 *)(last + 1) + words;
 }
 
 le64 *cache_record_add_block(struct cache_record_ondisk *record, uint32_t layer, enum cache_entry_kind kind,
 			     uint64_t block)
 {
-	uint32_t used = le32_get(record->entries_bytes);
 	struct cache_entry_ondisk *last = entry_at(record, last_entry_get(record));
-	unsigned words = le16_get(last->words);
 
-	if (!used || le32_get(last->layer) != layer || le16_get(last->kind) != kind ||
-	    le64_get(last->block) + words != block)
-		return cache_record_add(record, layer, kind, block, 1);
-	if (used + sizeof(le64) > CACHE_RECORD_BODY_BYTES)
-		return NULL;
-	last->words = le16_of((uint16_t)(words + 1));
-	count_data(record, kind, 1);
-	record->entries_bytes = le32_of(used + (uint32_t)sizeof(le64));
-	return (le64 *)(last + 1) + words;
+	if (is_continued(record, last, layer, kind, block))
+		return extend(record, last);
+	return cache_record_add(record, layer, kind, block, 1);
+}
+
+le64 *cache_record_add_moved(struct cache_record_ondisk *record, uint32_t layer, uint64_t block, uint64_t order)
+{
+	struct cache_entry_ondisk *last = entry_at(record, last_entry_get(record));
+	le64 *words = (le64 *)(last + 1);
+
+	if (is_continued(record, last, layer, CACHE_ENTRY_MOVED, block) && le64_get(words[0]) == order)
+		return extend(record, last);
+	words = cache_record_add(record, layer, CACHE_ENTRY_MOVED, block, 2);
+	if (words)
+		words[0] = le64_of(order);
+	return words ? words + 1 : NULL;
 }
 
 void cache_record_seal(struct cache_record_ondisk *record, const struct cache_record_place *place, uint64_t durable)
 {
-	memset(record->reserved1, 0, sizeof(record->reserved1));
 	record->magic = le32_of(CACHE_RECORD_MAGIC);
 	record->position = le64_of(place->position);
 	record->cache_id = le64_of(place->cache_id);
@@ -114,6 +143,7 @@ void cache_record_seal(struct cache_record_ondisk *record, const struct cache_re
 	record->sequence = le64_of(place->sequence);
 	record->previous = le64_of(place->previous);
 	record->durable = le64_of(durable);
+	record->mount_sequence = le64_of(place->mount_sequence);
 	record->checksum = le64_of(record_checksum(record));
 }
 
@@ -124,19 +154,32 @@ static bool range_is_valid(uint64_t block, uint64_t blocks)
 	return blocks > 0 && block < CACHE_BLOCK_END && blocks <= CACHE_BLOCK_END - block;
 }
 
+static size_t layer_bytes(const struct cache_entry *entry)
+{
+	return entry->version_1 ? CACHE_LAYER_BYTES_1 : sizeof(struct cache_layer_ondisk);
+}
+
 /* A name that a message or a file can bear, then zeros to the last word. */
 static bool layer_is_valid(const struct cache_entry *entry)
 {
 	const struct cache_layer_ondisk *layer = (const struct cache_layer_ondisk *)entry->words;
-	const char *name = (const char *)(layer + 1);
-	size_t bytes = entry->word_count * sizeof(le64), name_bytes;
+	size_t fixed = layer_bytes(entry), bytes = entry->word_count * sizeof(le64), name_bytes;
+	const char *name = (const char *)entry->words + fixed;
 
-	if (entry->block != 0 || bytes < sizeof(*layer))
+	if (entry->block != 0 || bytes < fixed)
 		return false;
 	name_bytes = le32_get(layer->name_bytes);
-	return name_bytes < CACHE_LAYER_NAME_BYTES && bytes == sizeof(*layer) + round_up(name_bytes, sizeof(le64)) &&
-	       strnlen(name, name_bytes) == name_bytes &&
-	       buffer_is_zero(name + name_bytes, bytes - sizeof(*layer) - name_bytes);
+	return name_bytes < CACHE_LAYER_NAME_BYTES && bytes == fixed + round_up(name_bytes, sizeof(le64)) &&
+	       strnlen(name, name_bytes) == name_bytes && buffer_is_zero(name + name_bytes, bytes - fixed - name_bytes);
+}
+
+char *cache_entry_layer(const struct cache_entry *entry, struct cache_layer_ondisk *layer)
+{
+	size_t fixed = layer_bytes(entry);
+
+	memset(layer, 0, sizeof(*layer));
+	memcpy(layer, entry->words, fixed);
+	return g_strndup((const char *)entry->words + fixed, le32_get(layer->name_bytes));
 }
 
 /* A slot that can exist, and a number of blocks that fits behind it. */
@@ -146,6 +189,44 @@ static bool barrier_is_valid(const le64 *words)
 
 	return slot < CACHE_SEGMENTS_MAX * CACHE_SEGMENT_BLOCKS &&
 	       le64_get(words[1]) < CACHE_SEGMENT_BLOCKS - slot % CACHE_SEGMENT_BLOCKS;
+}
+
+/* Whose dirty blocks are whose hangs on it; for what is clean the image's stamp does. */
+bool cache_layer_is_change(const struct cache_layer_ondisk *layer)
+{
+	return le64_get(layer->generation) != 0 || le32_get(layer->flags) != 0 ||
+	       !buffer_is_zero(layer->nonce, sizeof(layer->nonce));
+}
+
+bool cache_entry_is_change(const struct cache_entry *entry)
+{
+	struct cache_layer_ondisk layer;
+
+	if (entry->kind != CACHE_ENTRY_LAYER)
+		return entry->kind != CACHE_ENTRY_CLEAN && entry->kind != CACHE_ENTRY_DROP &&
+		       entry->kind != CACHE_ENTRY_LAST;
+	g_free(cache_entry_layer(entry, &layer));
+	return cache_layer_is_change(&layer);
+}
+
+static bool order_is_valid(uint64_t order)
+{
+	return order > 0 && order < CACHE_ORDER_END;
+}
+
+/* By the barrier's place in version 1, by its order since. */
+static bool migration_is_valid(const struct cache_entry *entry)
+{
+	if (entry->version_1)
+		return entry->word_count == 2 && entry->block == 0 && barrier_is_valid(entry->words);
+	return entry->word_count == 0 && order_is_valid(entry->block);
+}
+
+static bool moved_is_valid(const struct cache_entry *entry)
+{
+	if (entry->kind == CACHE_ENTRY_MOVED_ZERO && entry->word_count != 2)
+		return false;
+	return !entry->version_1 && order_is_valid(entry->order) && range_is_valid(entry->block, entry->blocks);
 }
 
 static bool entry_is_valid(const struct cache_entry *entry)
@@ -166,9 +247,40 @@ static bool entry_is_valid(const struct cache_entry *entry)
 		return entry->word_count == 0 && entry->block == 0;
 	case CACHE_ENTRY_MIGRATE:
 	case CACHE_ENTRY_MIGRATED:
-		return entry->word_count == 2 && entry->block == 0 && barrier_is_valid(entry->words);
+		return migration_is_valid(entry);
+	case CACHE_ENTRY_LAST:
+		return !entry->version_1 && entry->word_count == 0;
+	case CACHE_ENTRY_MOVED:
+	case CACHE_ENTRY_MOVED_ZERO:
+		return moved_is_valid(entry);
 	}
 	return false;
+}
+
+static bool data_read(struct cache_entry *entry, struct cache_cursor *cursor)
+{
+	unsigned head = data_head(entry->kind);
+
+	if (entry->word_count < head)
+		return false;
+	entry->blocks = entry->word_count - head;
+	entry->checksums = entry->words + head;
+	entry->first_data = cursor->data;
+	cursor->data += (unsigned)entry->blocks;
+	return true;
+}
+
+static void order_read(const struct cache_record_ondisk *record, struct cache_entry *entry)
+{
+	entry->order = le64_get(record->sequence);
+	if (entry->kind == CACHE_ENTRY_MOVED) {
+		entry->order = le64_get(entry->words[0]) & ~CACHE_ORDER_SUPERSEDED;
+		entry->superseded = le64_get(entry->words[0]) & CACHE_ORDER_SUPERSEDED;
+	} else if (entry->kind == CACHE_ENTRY_MOVED_ZERO && entry->word_count == 2) {
+		entry->order = le64_get(entry->words[1]);
+	} else if (entry->kind == CACHE_ENTRY_MIGRATE || entry->kind == CACHE_ENTRY_MIGRATED) {
+		entry->order = entry->block;
+	}
 }
 
 /* False where the entry does not end inside the entries. */
@@ -186,14 +298,13 @@ static bool entry_read(const struct cache_record_ondisk *record, struct cache_cu
 		.block = le64_get(ondisk->block),
 		.words = (const le64 *)(ondisk + 1),
 		.word_count = le16_get(ondisk->words),
+		.version_1 = le32_get(record->magic) == CACHE_RECORD_MAGIC_1,
 	};
-	if (kind_has_data(entry->kind)) {
-		entry->blocks = entry->word_count;
-		entry->first_data = cursor->data;
-		cursor->data += entry->word_count;
-	} else if (entry->word_count == 1) {
+	if (cache_kind_has_data(entry->kind) && !data_read(entry, cursor))
+		return false;
+	if (!cache_kind_has_data(entry->kind) && (entry->word_count == 1 || entry->word_count == 2))
 		entry->blocks = le64_get(entry->words[0]);
-	}
+	order_read(record, entry);
 	cursor->offset += (unsigned)(sizeof(*ondisk) + entry->word_count * sizeof(le64));
 	return true;
 }
@@ -215,7 +326,8 @@ static bool place_is_right(const struct cache_record_ondisk *record, const struc
 {
 	return le64_get(record->position) == place->position && le64_get(record->cache_id) == place->cache_id &&
 	       le64_get(record->sequence) == place->sequence && le64_get(record->previous) == place->previous &&
-	       le64_get(record->generation) >= place->generation && le64_get(record->durable) < place->sequence;
+	       le64_get(record->generation) >= place->generation && le64_get(record->durable) < place->sequence &&
+	       le64_get(record->mount_sequence) <= place->sequence;
 }
 
 static bool fits_in_segment(const struct cache_record_ondisk *record)
@@ -227,8 +339,11 @@ static bool fits_in_segment(const struct cache_record_ondisk *record)
 
 bool cache_record_is_intact(const struct cache_record_ondisk *record, uint64_t position, uint64_t cache_id)
 {
-	return le32_get(record->magic) == CACHE_RECORD_MAGIC && le64_get(record->position) == position &&
-	       le64_get(record->cache_id) == cache_id && le64_get(record->checksum) == record_checksum(record);
+	uint32_t magic = le32_get(record->magic);
+
+	return (magic == CACHE_RECORD_MAGIC || magic == CACHE_RECORD_MAGIC_1) &&
+	       le64_get(record->position) == position && le64_get(record->cache_id) == cache_id &&
+	       le64_get(record->checksum) == record_checksum(record);
 }
 
 bool cache_record_validate(const struct cache_record_ondisk *record, const struct cache_record_place *place)
@@ -248,10 +363,10 @@ le64 *cache_record_words(struct cache_record_ondisk *record, unsigned index, uns
 	struct cache_entry entry;
 
 	while (cache_record_next(record, &cursor, &entry)) {
-		if (!kind_has_data(entry.kind) || index - entry.first_data >= entry.blocks)
+		if (!cache_kind_has_data(entry.kind) || index - entry.first_data >= entry.blocks)
 			continue;
-		*blocks = entry.word_count - (index - entry.first_data);
-		return (le64 *)(record->body + ((const uint8_t *)entry.words - record->body)) +
+		*blocks = (unsigned)entry.blocks - (index - entry.first_data);
+		return (le64 *)(record->body + ((const uint8_t *)entry.checksums - record->body)) +
 		       (index - entry.first_data);
 	}
 	return NULL;
@@ -263,8 +378,8 @@ bool cache_record_check_data(const struct cache_record_ondisk *record, unsigned 
 	struct cache_entry entry;
 
 	while (cache_record_next(record, &cursor, &entry))
-		if (kind_has_data(entry.kind) && index - entry.first_data < entry.blocks)
-			return le64_get(entry.words[index - entry.first_data]) == cache_data_checksum(data);
+		if (cache_kind_has_data(entry.kind) && index - entry.first_data < entry.blocks)
+			return le64_get(entry.checksums[index - entry.first_data]) == cache_data_checksum(data);
 	return false;
 }
 

@@ -29,6 +29,7 @@ void cache_super_init(struct cache_super_ondisk *super, const uint8_t uuid[16], 
 	super->segments = le64_of(segments);
 	super->ring_segments = le64_of(segments);
 	super->tail_sequence = le64_of(1);
+	super->end_sequence = le64_of(1);
 }
 
 void cache_super_seal(struct cache_super_ondisk *super, unsigned copy)
@@ -54,16 +55,17 @@ static char *version_refusal(const struct cache_super_ondisk *super)
 	uint64_t unknown = (le64_get(super->features_incompatible) & ~CACHE_FEATURES_INCOMPATIBLE) |
 			   (le64_get(super->features_read_only) & ~CACHE_FEATURES_READ_ONLY);
 
-	if (le32_get(super->version) != CACHE_VERSION || le32_get(super->super_bytes) != CACHE_SUPER_BYTES)
-		return g_strdup_printf("has format version %u; this program reads version %u", le32_get(super->version),
-				       CACHE_VERSION);
+	if (le32_get(super->version) < CACHE_VERSION_MIN || le32_get(super->version) > CACHE_VERSION ||
+	    le32_get(super->super_bytes) != CACHE_SUPER_BYTES)
+		return g_strdup_printf("has format version %u; this program reads versions %u to %u",
+				       le32_get(super->version), CACHE_VERSION_MIN, CACHE_VERSION);
 	if (unknown)
 		return g_strdup_printf("needs features that this version does not know (0x%" G_GINT64_MODIFIER "x)",
 				       unknown);
 	return NULL;
 }
 
-static char *geometry_refusal(const struct cache_super_ondisk *super, uint64_t file_bytes)
+static char *geometry_refusal(const struct cache_super_ondisk *super)
 {
 	uint64_t segments = le64_get(super->segments), ring = le64_get(super->ring_segments);
 	uint32_t path_bytes = le32_get(super->pool_path_bytes);
@@ -75,20 +77,19 @@ static char *geometry_refusal(const struct cache_super_ondisk *super, uint64_t f
 		return g_strdup_printf("has a ring of %" G_GUINT64_FORMAT " in %" G_GUINT64_FORMAT
 				       " segments; %d to %" G_GUINT64_FORMAT " are possible",
 				       ring, segments, CACHE_SEGMENTS_MIN, CACHE_SEGMENTS_MAX);
-	if (cache_segment_offset(segments) > file_bytes)
-		return g_strdup_printf("has %" G_GUINT64_FORMAT " bytes, fewer than its %" G_GUINT64_FORMAT
-				       " segments need (%" G_GUINT64_FORMAT ")",
-				       file_bytes, segments, cache_segment_offset(segments));
 	if (le64_get(super->tail_segment) >= ring || le64_get(super->tail_sequence) == 0)
 		return g_strdup_printf("has its oldest record, number %" G_GUINT64_FORMAT
 				       ", in segment %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT,
 				       le64_get(super->tail_sequence), le64_get(super->tail_segment), ring);
+	if (le64_get(super->end_sequence) != 0 && le64_get(super->end_sequence) < le64_get(super->tail_sequence))
+		return g_strdup_printf("ends with record %" G_GUINT64_FORMAT ", before its oldest one",
+				       le64_get(super->end_sequence));
 	if (path_bytes >= CACHE_POOL_PATH_BYTES || strnlen(super->pool_path, CACHE_POOL_PATH_BYTES) != path_bytes)
 		return g_strdup("names its pool in a malformed way");
 	return NULL;
 }
 
-bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy, uint64_t file_bytes, char **why)
+bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy, char **why)
 {
 	if (!cache_super_is_intact(super, copy)) {
 		*why = g_strdup("is damaged");
@@ -96,6 +97,6 @@ bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy,
 	}
 	*why = version_refusal(super);
 	if (!*why)
-		*why = geometry_refusal(super, file_bytes);
+		*why = geometry_refusal(super);
 	return !*why;
 }

@@ -16,8 +16,9 @@ void cache_super_init(struct cache_super_ondisk *super, const uint8_t uuid[16], 
 void cache_super_seal(struct cache_super_ondisk *super, unsigned copy);
 /* Whether SUPER is what a cache wrote as copy COPY, whether or not it can be used. */
 bool cache_super_is_intact(const struct cache_super_ondisk *super, unsigned copy);
-/* Whether SUPER may be copy COPY of a cache of FILE_BYTES bytes; if not, WHY is
- * the second half of a sentence (g_free), otherwise NULL. */
-bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy, uint64_t file_bytes, char **why);
+/* Whether SUPER may be copy COPY of a cache; if not, WHY is the second half of a sentence
+ * (g_free), otherwise NULL. Its file may be shorter than it says: what is missing cannot be
+ * read. */
+bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy, char **why);
 
 #endif

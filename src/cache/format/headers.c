@@ -24,6 +24,7 @@ struct batch {
 	unsigned count;
 	uint64_t ring_segments;
 	struct cache_segment_headers *found;
+	bool first_only;
 	atomic_uint next;
 };
 
@@ -34,15 +35,25 @@ struct window {
 	unsigned blocks;
 };
 
+/* Where not all of BLOCKS can be read, the first one. */
 static int window_load(struct window *window, const struct batch *batch, uint64_t segment, unsigned block,
 		       unsigned blocks)
 {
+	uint64_t offset = cache_slot_offset(segment * CACHE_SEGMENT_BLOCKS + block);
+	int result;
+
 	if (block - window->first < window->blocks)
 		return 0;
 	window->first = block;
 	window->blocks = MIN(blocks, CACHE_SEGMENT_BLOCKS - block);
-	return aio_fd_read(batch->fd, window->data, (size_t)window->blocks << BLOCK_SHIFT,
-			   cache_slot_offset(segment * CACHE_SEGMENT_BLOCKS + block));
+	result = aio_fd_read(batch->fd, window->data, (size_t)window->blocks << BLOCK_SHIFT, offset);
+	if (result < 0 && window->blocks > 1) {
+		window->blocks = 1;
+		result = aio_fd_read(batch->fd, window->data, BLOCK_SIZE, offset);
+	}
+	if (result < 0)
+		window->blocks = 0;
+	return result;
 }
 
 /* Blocks of the record with its header, 0 when this is none. */
@@ -51,7 +62,9 @@ static unsigned record_length(const struct cache_record_ondisk *header, uint64_t
 	uint64_t position = cache_slot_offset(segment * CACHE_SEGMENT_BLOCKS + block);
 	uint32_t blocks = le32_get(header->blocks);
 
-	if (le32_get(header->magic) != CACHE_RECORD_MAGIC || le64_get(header->position) != position ||
+	uint32_t magic = le32_get(header->magic);
+
+	if ((magic != CACHE_RECORD_MAGIC && magic != CACHE_RECORD_MAGIC_1) || le64_get(header->position) != position ||
 	    blocks >= CACHE_SEGMENT_BLOCKS - block)
 		return 0;
 	return blocks + 1;
@@ -71,7 +84,8 @@ static void follow_segment(struct window *window, const struct batch *batch, uin
 			return;
 		header = window->data + ((size_t)(block - window->first) << BLOCK_SHIFT);
 		g_ptr_array_add(found->headers, g_memdup2(header, BLOCK_SIZE));
-		length = record_length((const struct cache_record_ondisk *)header, segment, block);
+		length = batch->first_only ? 0
+					   : record_length((const struct cache_record_ondisk *)header, segment, block);
 	}
 }
 
@@ -88,21 +102,40 @@ static void *thread_main(void *opaque)
 }
 
 /* This thread does its share, and all of it where no other can be made. */
+static void run(struct batch *batch)
+{
+	unsigned count = batch->count, started = 0;
+	pthread_t threads[THREADS - 1];
+
+	for (unsigned i = 0; i < count; i++)
+		batch->found[i] = (struct cache_segment_headers){.headers = g_ptr_array_new_with_free_func(g_free)};
+	while (started < MIN(count, THREADS) - 1 &&
+	       thread_spawn(&threads[started], NULL, THREAD_STEP, thread_main, batch) == 0)
+		started++;
+	thread_main(batch);
+	while (started > 0)
+		pthread_join(threads[--started], NULL);
+}
+
 void cache_headers_read(int fd, uint64_t first, unsigned count, uint64_t ring_segments,
 			struct cache_segment_headers *found)
 {
-	struct batch batch = {fd, first, count, ring_segments, found, 0};
-	pthread_t threads[THREADS - 1];
-	unsigned started = 0;
+	struct batch batch = {.fd = fd, .first = first, .count = count, .ring_segments = ring_segments, .found = found};
 
-	for (unsigned i = 0; i < count; i++)
-		found[i] = (struct cache_segment_headers){.headers = g_ptr_array_new_with_free_func(g_free)};
-	while (started < MIN(count, THREADS) - 1 &&
-	       thread_spawn(&threads[started], NULL, THREAD_STEP, thread_main, &batch) == 0)
-		started++;
-	thread_main(&batch);
-	while (started > 0)
-		pthread_join(threads[--started], NULL);
+	run(&batch);
+}
+
+void cache_headers_read_first(int fd, uint64_t first, unsigned count, uint64_t ring_segments,
+			      struct cache_segment_headers *found)
+{
+	struct batch batch = {.fd = fd,
+			      .first = first,
+			      .count = count,
+			      .ring_segments = ring_segments,
+			      .found = found,
+			      .first_only = true};
+
+	run(&batch);
 }
 
 void cache_headers_clear(struct cache_segment_headers *found, unsigned count)

@@ -22,6 +22,9 @@ struct cache_segment_headers {
  * from FIRST on. Blocks; its threads have ended when it returns. */
 void cache_headers_read(int fd, uint64_t first, unsigned count, uint64_t ring_segments,
 			struct cache_segment_headers *found);
+/* The same of what stands at the beginning of each, however it goes on. */
+void cache_headers_read_first(int fd, uint64_t first, unsigned count, uint64_t ring_segments,
+			      struct cache_segment_headers *found);
 void cache_headers_clear(struct cache_segment_headers *found, unsigned count);
 
 #endif

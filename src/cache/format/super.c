@@ -14,30 +14,8 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/trace.h"
+#include "content.h"
 #include "format_super.h"
-
-#define HEAD_BYTES (CACHE_SUPER_OFFSET(CACHE_SUPER_COPIES - 1) + CACHE_SUPER_BYTES)
-
-static const struct cache_super_ondisk *copy_in(const uint8_t *head, unsigned copy)
-{
-	return (const struct cache_super_ondisk *)(head + CACHE_SUPER_OFFSET(copy));
-}
-
-/* Which copy counts, or -1. */
-static int newest_copy(const uint8_t *head, unsigned *bad_copies)
-{
-	int newest = -1;
-
-	*bad_copies = 0;
-	for (unsigned copy = 0; copy < CACHE_SUPER_COPIES; copy++) {
-		if (!cache_super_is_intact(copy_in(head, copy), copy))
-			++*bad_copies;
-		else if (newest < 0 ||
-			 le64_get(copy_in(head, copy)->sequence) > le64_get(copy_in(head, (unsigned)newest)->sequence))
-			newest = (int)copy;
-	}
-	return newest;
-}
 
 bool cache_refuse(GError **error, const char *path, const char *why)
 {
@@ -48,31 +26,67 @@ bool cache_refuse(GError **error, const char *path, const char *why)
 		path, why, path);
 }
 
-bool cache_refuse_unreadable(GError **error, const char *path, int result)
-{
-	g_autofree char *why = g_strdup_printf("its log cannot be read (%s)", g_strerror(-result));
-
-	return cache_refuse(error, path, why);
-}
-
 static enum cache_super_result refuse(GError **error, const char *path, const char *why)
 {
 	(void)cache_refuse(error, path, why);
 	return CACHE_SUPER_FOREIGN;
 }
 
-static enum cache_super_result choose(const uint8_t *head, const char *path, uint64_t file_bytes,
-				      struct cache_super_ondisk *super, unsigned *bad_copies, GError **error)
+/* ---- Which copy counts ------------------------------------------------------ */
+
+struct copies {
+	struct cache_super_ondisk *blocks; /* one after the other, page-aligned */
+	int newest;			   /* -1: none */
+	unsigned bad;
+	int error; /* why one of them cannot be read, or 0 */
+};
+
+/* What is behind the end of a file is zeros. */
+static int read_copy(int fd, uint64_t file_bytes, struct cache_super_ondisk *block, unsigned copy)
+{
+	memset(block, 0, sizeof(*block));
+	if (CACHE_SUPER_OFFSET(copy) + sizeof(*block) > file_bytes)
+		return 0;
+	return aio_fd_read(fd, block, sizeof(*block), CACHE_SUPER_OFFSET(copy));
+}
+
+static void read_copies(int fd, uint64_t file_bytes, struct copies *copies)
+{
+	for (unsigned copy = 0; copy < CACHE_SUPER_COPIES; copy++) {
+		const struct cache_super_ondisk *block = &copies->blocks[copy];
+		int result = read_copy(fd, file_bytes, &copies->blocks[copy], copy);
+
+		if (result < 0)
+			copies->error = result;
+		if (result < 0 || !cache_super_is_intact(block, copy))
+			copies->bad++;
+		else if (copies->newest < 0 ||
+			 le64_get(block->sequence) > le64_get(copies->blocks[copies->newest].sequence))
+			copies->newest = (int)copy;
+	}
+}
+
+/* No copy is a superblock. */
+static enum cache_super_result tell_content(int fd, const char *path, uint64_t file_bytes, GError **error)
+{
+	g_autofree char *text = cache_content_text(fd, file_bytes);
+
+	return text ? refuse(error, path, text) : CACHE_SUPER_BLANK;
+}
+
+static enum cache_super_result choose(int fd, const char *path, uint64_t file_bytes, const struct copies *copies,
+				      struct cache_super_ondisk *super, GError **error)
 {
 	g_autofree char *why = NULL;
-	int copy = newest_copy(head, bad_copies);
 
-	if (copy < 0 && buffer_is_zero(head, HEAD_BYTES))
-		return CACHE_SUPER_BLANK;
-	if (copy < 0)
-		return refuse(error, path, "is no cache, or both copies of its superblock are damaged");
-	*super = *copy_in(head, (unsigned)copy);
-	if (!cache_super_validate(super, (unsigned)copy, file_bytes, &why))
+	if (copies->newest < 0 && copies->error < 0) {
+		error_set_errno(error, -copies->error, "%s: its superblock cannot be read", path);
+		return CACHE_SUPER_FOREIGN;
+	}
+	if (copies->newest < 0)
+		return tell_content(fd, path, file_bytes, error);
+	*super = copies->blocks[copies->newest];
+	if (!cache_super_validate(super, (unsigned)copies->newest, &why))
 		return refuse(error, path, why);
 	return CACHE_SUPER_GOOD;
 }
@@ -80,24 +94,21 @@ static enum cache_super_result choose(const uint8_t *head, const char *path, uin
 enum cache_super_result cache_super_read(int fd, const char *path, uint64_t file_bytes,
 					 struct cache_super_ondisk *super, unsigned *bad_copies, GError **error)
 {
-	uint8_t *head = aligned_alloc(BLOCK_SIZE, HEAD_BYTES);
-	enum cache_super_result answer = CACHE_SUPER_FOREIGN;
-	unsigned bad;
-	int result;
+	struct copies copies = {.newest = -1};
+	enum cache_super_result answer;
 
-	memset(head, 0, HEAD_BYTES);
-	result = aio_fd_read(fd, head, MIN(round_down(file_bytes, BLOCK_SIZE), HEAD_BYTES), 0);
-	if (result < 0)
-		error_set_errno(error, -result, "%s: its superblock cannot be read", path);
-	else if (file_bytes > 0 && file_bytes < BLOCK_SIZE)
-		answer = refuse(error, path, "is no cache");
-	else
-		answer = choose(head, path, file_bytes, super, &bad, error);
+	if (file_bytes > 0 && file_bytes < BLOCK_SIZE)
+		return refuse(error, path, "is no cache");
+	copies.blocks = aligned_alloc(BLOCK_SIZE, CACHE_SUPER_COPIES * sizeof(*copies.blocks));
+	read_copies(fd, file_bytes, &copies);
+	answer = choose(fd, path, file_bytes, &copies, super, error);
 	if (bad_copies)
-		*bad_copies = answer == CACHE_SUPER_GOOD ? bad : 0;
-	free(head);
+		*bad_copies = answer == CACHE_SUPER_GOOD ? copies.bad : 0;
+	free(copies.blocks);
 	return answer;
 }
+
+/* ---- Writing ----------------------------------------------------------------- */
 
 /* A copy that may not be there is not counted, so that trying again hits the
  * same place. */

@@ -11,7 +11,7 @@
 
 enum cache_super_result {
 	CACHE_SUPER_GOOD,
-	CACHE_SUPER_BLANK,   /* zeros, or an empty file: may be formatted */
+	CACHE_SUPER_BLANK,   /* zeros all over, or an empty file: may be formatted */
 	CACHE_SUPER_FOREIGN, /* something else is there, or both copies are damaged: ERROR set */
 };
 /* The copy that counts. BAD_COPIES may be NULL. */
@@ -23,7 +23,5 @@ int cache_super_write(int fd, const char *path, struct cache_super_ondisk *super
 
 /* Sets ERROR: PATH, WHY it is not used, and the command that resets it. False. */
 bool cache_refuse(GError **error, const char *path, const char *why);
-/* Likewise: its log cannot be read, for RESULT, a -errno. */
-bool cache_refuse_unreadable(GError **error, const char *path, int result);
 
 #endif

@@ -16,15 +16,17 @@
 #include "core/intervals.h"
 
 /* A point between two data blocks of the log: behind BLOCKS data blocks of the
- * record whose header is in SLOT. */
+ * record whose header is in SLOT, and whose sequence is ORDER. Of one layer no two epochs
+ * end in one record. */
 struct epoch_place {
 	uint32_t slot;
 	uint32_t blocks;
+	uint64_t order;
 };
 
 static inline bool epoch_place_equal(struct epoch_place one, struct epoch_place other)
 {
-	return one.slot == other.slot && one.blocks == other.blocks;
+	return one.order == other.order;
 }
 
 struct epoch_event {

@@ -31,12 +31,16 @@ struct slot {
 	uint32_t next; /* in the chain: slot + 1, 0 at its end */
 	uint32_t checksum;
 	uint32_t block_low;
-	uint32_t block_high;
+	uint32_t order_low;
+	uint32_t block_high : 19;
+	uint32_t order_high : 13;
 	uint32_t layer : 24;
 	uint32_t flags : 8;
 };
-_Static_assert(sizeof(struct slot) == 20, "20 bytes for each slot");
+_Static_assert(sizeof(struct slot) == 24, "24 bytes for each slot");
 _Static_assert(CACHE_LAYER_MAX < 1u << 24, "a layer's id has 24 bits");
+_Static_assert(CACHE_BLOCK_END <= UINT64_C(1) << (32 + 19), "a block has 51 bits");
+_Static_assert(CACHE_ORDER_END <= UINT64_C(1) << (32 + 13), "an order has 45 bits");
 
 struct index {
 	struct slot *slots;
@@ -196,18 +200,30 @@ static void tell_walks(struct index *index, const struct slot *slot)
 	}
 }
 
+static void fill(struct index *index, uint32_t number, const struct index_entry *entry, unsigned flags)
+{
+	index->slots[number] = (struct slot){
+		.checksum = entry->checksum,
+		.block_low = (uint32_t)entry->block,
+		.block_high = (uint32_t)(entry->block >> 32) & ((1u << 19) - 1),
+		.order_low = (uint32_t)entry->order,
+		.order_high = (uint32_t)(entry->order >> 32) & ((1u << 13) - 1),
+		.layer = entry->layer & CACHE_LAYER_MAX,
+		.flags = (entry->flags | flags | INDEX_DATA) & 0xff,
+	};
+	index->used = MAX(index->used, (uint64_t)number + 1);
+}
+
+void index_insert_superseded(struct index *index, uint32_t number, const struct index_entry *entry)
+{
+	fill(index, number, entry, 0);
+}
+
 uint32_t index_insert(struct index *index, uint32_t number, const struct index_entry *entry)
 {
 	uint32_t superseded = index_remove(index, entry->layer, entry->block);
 
-	index->slots[number] = (struct slot){
-		.checksum = entry->checksum,
-		.block_low = (uint32_t)entry->block,
-		.block_high = (uint32_t)(entry->block >> 32),
-		.layer = entry->layer & CACHE_LAYER_MAX,
-		.flags = (entry->flags | INDEX_LIVE | INDEX_DATA) & 0xff,
-	};
-	index->used = MAX(index->used, (uint64_t)number + 1);
+	fill(index, number, entry, INDEX_LIVE);
 	chain(index, number);
 	tell_walks(index, &index->slots[number]);
 	return superseded;
@@ -358,7 +374,13 @@ void index_get(const struct index *index, uint32_t number, struct index_entry *e
 {
 	const struct slot *slot = &index->slots[number];
 
-	*entry = (struct index_entry){slot->layer, block_of(slot), slot->flags, slot->checksum};
+	*entry = (struct index_entry){
+		.layer = slot->layer,
+		.block = block_of(slot),
+		.flags = slot->flags,
+		.checksum = slot->checksum,
+		.order = (uint64_t)slot->order_high << 32 | slot->order_low,
+	};
 }
 
 void index_set_flags(struct index *index, uint32_t number, unsigned set, unsigned clear)

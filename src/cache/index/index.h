@@ -1,8 +1,8 @@
 /* The index: what each slot of the log holds, and where each block is.
  *
- * One array entry of 20 bytes for each slot of the ring, hash chains through
+ * One array entry of 24 bytes for each slot of the ring, hash chains through
  * the array, one bucket of 4 bytes for two slots and one counter of 4 bytes for
- * 64: 22.1 bytes for each slot, and no allocation after index_new(). A slot is empty, LIVE (the newest
+ * 64: 26.1 bytes for each slot, and no allocation after index_new(). A slot is empty, LIVE (the newest
  * content of its block, found by index_find()) or superseded (its key stays
  * known until the slot is cleared, because migration reads the log in order).
  *
@@ -34,6 +34,7 @@ struct index_entry {
 	uint64_t block;
 	unsigned flags;
 	uint32_t checksum; /* cache_checksum_short() of the data */
+	uint64_t order;	   /* see format/cache.h */
 };
 
 struct index;
@@ -52,6 +53,8 @@ uint32_t index_find(const struct index *index, uint32_t layer, uint64_t block);
 /* SLOT, which is empty, becomes the block's LIVE slot; the one that was it is
  * superseded. Returns that one, or INDEX_NO_SLOT. */
 uint32_t index_insert(struct index *index, uint32_t slot, const struct index_entry *entry);
+/* SLOT, which is empty, holds ENTRY, superseded already. */
+void index_insert_superseded(struct index *index, uint32_t slot, const struct index_entry *entry);
 /* The block's LIVE slot becomes superseded and is returned, or INDEX_NO_SLOT. */
 uint32_t index_remove(struct index *index, uint32_t layer, uint64_t block);
 /* Every LIVE slot of the range becomes superseded; REMOVED is told of each

@@ -35,6 +35,7 @@ struct layers *layers_new(struct cache *cache)
 
 static void layer_free(struct cache_layer *layer)
 {
+	list_remove(&layer->changed);
 	intervals_free(layer->zeros);
 	epochs_free(layer->epochs);
 	g_free(layer->name);
@@ -93,6 +94,7 @@ static struct cache_layer *layer_new(struct layers *layers, uint32_t id, const u
 	layer->cache = layers->cache;
 	layer->name = g_strdup(name);
 	layer->id = id;
+	list_init(&layer->changed);
 	layer->status.state = CACHE_LAYER_ACTIVE;
 	clock_gettime(CLOCK_REALTIME, &layer->status.since);
 	g_hash_table_insert(layers->by_id, GUINT_TO_POINTER(id), layer);
@@ -123,17 +125,24 @@ struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, con
 	memcpy(layer->identity, ondisk->identity, CACHE_ID_BYTES);
 	layer->is_volatile = false;
 	layer->orphan = orphan;
+	layer->incomplete = le32_get(ondisk->flags) & CACHE_LAYER_INCOMPLETE;
+	layer->loss_declared = layer->incomplete;
 	layer->stamp = le64_get(ondisk->stamp);
 	layer->size_bytes = le64_get(ondisk->size_bytes);
 	layer->generation = le64_get(ondisk->generation);
+	memcpy(layer->nonce, ondisk->nonce, sizeof(layer->nonce));
+	layer->orphan_reason = le32_get(ondisk->orphan_reason);
+	layer->orphan_time_ns = le64_get(ondisk->orphan_time_ns);
 	layer->declared = true;
 	return layer;
 }
 
-void layers_make_orphan(struct layers *layers, struct cache_layer *layer)
+void layers_make_orphan(struct layers *layers, struct cache_layer *layer, enum cache_orphan_reason reason)
 {
 	g_hash_table_remove(layers->by_identity, layer->identity);
 	layer->orphan = true;
+	layer->orphan_reason = reason;
+	layer->orphan_time_ns = (uint64_t)g_get_real_time() * 1000;
 	g_clear_pointer(&layer->epochs, epochs_free);
 }
 
@@ -145,6 +154,9 @@ bool layers_renew(struct layers *layers, struct cache_layer *layer)
 	layer->id = ++layers->last_id;
 	g_hash_table_insert(layers->by_id, GUINT_TO_POINTER(layer->id), layer);
 	layer->declared = layer->outdated = false;
+	layer->last_change = 0;
+	layer->incomplete = false;
+	list_remove(&layer->changed);
 	layer->live_blocks = 0;
 	layer->pinned_blocks = 0;
 	g_clear_pointer(&layer->zeros, intervals_free);
@@ -158,6 +170,35 @@ void layers_remove(struct layers *layers, struct cache_layer *layer)
 	if (!layer->is_volatile && !layer->orphan)
 		g_hash_table_remove(layers->by_identity, layer->identity);
 	layer_free(layer);
+}
+
+unsigned layer_get_words(const struct cache_layer *layer, struct layer_words *words)
+{
+	size_t name_bytes = strnlen(layer->name, CACHE_LAYER_NAME_BYTES - 1);
+
+	*words = (struct layer_words){
+		.fixed.stamp = le64_of(layer->stamp),
+		.fixed.size_bytes = le64_of(layer->size_bytes),
+		.fixed.generation = le64_of(layer->generation),
+		.fixed.name_bytes = le32_of((uint32_t)name_bytes),
+		.fixed.flags = le32_of((layer->orphan ? CACHE_LAYER_ORPHAN : 0) |
+				       (layer->incomplete ? CACHE_LAYER_INCOMPLETE : 0)),
+		.fixed.orphan_reason = le32_of(layer->orphan ? layer->orphan_reason : 0),
+		.fixed.orphan_time_ns = le64_of(layer->orphan ? layer->orphan_time_ns : 0),
+	};
+	memcpy(words->fixed.identity, layer->identity, CACHE_ID_BYTES);
+	memcpy(words->fixed.nonce, layer->nonce, sizeof(words->fixed.nonce));
+	memcpy(words->name, layer->name, name_bytes);
+	return (unsigned)((sizeof(words->fixed) + round_up(name_bytes, sizeof(le64))) / sizeof(le64));
+}
+
+char *layer_loss_text(const struct cache_layer *layer)
+{
+	if (!layer->missing)
+		return g_strdup("the cache's log is damaged, and may have lost changes of it");
+	return g_strdup_printf("the cache's log is damaged, and has lost changes of it: record %" G_GUINT64_FORMAT
+			       " had the last of them",
+			       layer->missing);
 }
 
 void layers_see_id(struct layers *layers, uint32_t id)

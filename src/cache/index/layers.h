@@ -14,6 +14,7 @@
 
 #include "cache/layer.h"
 #include "core/intervals.h"
+#include "core/list.h"
 #include "epochs.h"
 #include "format/cache.h"
 
@@ -29,23 +30,43 @@ struct cache_layer {
 
 	uint32_t id; /* a new one each time that the layer is dropped and begins anew */
 	uint64_t size_bytes;
-	uint64_t stamp;	     /* as recorded or to be recorded; 0: not known good */
-	uint64_t generation; /* of the ownership under which its blocks are good; 0: none */
-	bool orphan;	     /* its image has another owner; known by its id only */
+	uint64_t stamp;		       /* as recorded or to be recorded; 0: not known good */
+	uint64_t generation;	       /* of the ownership under which its blocks are good; 0: none */
+	uint8_t nonce[CACHE_ID_BYTES]; /* of the claim under which they are dirty; zeros: none */
+	bool orphan;		       /* its image has another owner; known by its id only */
+	enum cache_orphan_reason orphan_reason;
+	uint64_t orphan_time_ns; /* since the epoch; 0: not known */
 	bool writable;
 	struct epochs *epochs;	   /* of a layer that is written back: its pinned blocks are dirty; or NULL */
 	uint64_t barrier_sequence; /* of the record with the last barrier */
 	unsigned dirty_puts;	   /* reserved and not published */
 	unsigned opens;
-	bool declared;		   /* a LAYER entry of ID is in the log */
-	bool outdated;		   /* which does not say how it is: the next entry of ID waits for another */
-	uint64_t declared_segment; /* and there is the latest */
-	uint64_t live_blocks;	   /* clean and pinned */
+	bool declared;		    /* a LAYER entry of ID is in the log */
+	bool outdated;		    /* which does not say how it is: the next entry of ID waits for another */
+	uint64_t declared_segment;  /* and there is the latest */
+	uint64_t declared_sequence; /* in this mount */
+	bool declared_once;	    /* and nowhere else, though whose dirty blocks they are hangs on it */
+	uint64_t last_change;	    /* sequence of the last record that changed it; 0: none */
+	struct list changed;	    /* log.changed, unless nothing has changed it */
+	/* The log has lost changes of it, or may have: what is there is not to be taken for it. */
+	bool incomplete;
+	bool loss_declared;   /* the log says so */
+	uint64_t missing;     /* sequence of the last record that had some; 0: that is not known */
+	uint64_t live_blocks; /* clean and pinned */
 	uint64_t pinned_blocks;
 	struct intervals *zeros; /* pinned or dirty, where no LIVE block hides them; NULL: none */
 	uint32_t drop_id;	 /* DEGRADED: the id whose DROP is to be logged; 0: none */
 	struct cache_layer_status status;
 };
+
+/* What the log says of LAYER in a LAYER entry; how many words that is. */
+struct layer_words {
+	struct cache_layer_ondisk fixed;
+	char name[CACHE_LAYER_NAME_BYTES];
+};
+unsigned layer_get_words(const struct cache_layer *layer, struct layer_words *words);
+/* Why an incomplete LAYER is that: the rest of a sentence about it. g_free. */
+char *layer_loss_text(const struct cache_layer *layer);
 
 struct layers;
 
@@ -62,8 +83,8 @@ struct cache_layer *layers_add(struct layers *layers, const uint8_t *identity, c
  * identity is in the table. */
 struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, const struct cache_layer_ondisk *ondisk,
 					 const char *name);
-/* LAYER is not found by its identity any more. */
-void layers_make_orphan(struct layers *layers, struct cache_layer *layer);
+/* LAYER is not found by its identity any more, for REASON. */
+void layers_make_orphan(struct layers *layers, struct cache_layer *layer, enum cache_orphan_reason reason);
 /* Gives LAYER a new id and no content. False when ids have run out. */
 bool layers_renew(struct layers *layers, struct cache_layer *layer);
 /* Frees it; its id is forgotten. */

@@ -14,6 +14,7 @@ struct log_grant {
 	uint32_t slot;
 	uint8_t *data; /* slot's place in the buffer */
 	le64 *words;   /* for the blocks' checksums */
+	uint64_t order;
 };
 
 /* Reserves slots for up to LIMIT blocks, at least one; declares the layer

@@ -5,14 +5,29 @@
 
 #include "log.h"
 
+/* What a record that is missing had of LAYER is missed then: but for a LAYER that is not. */
+static bool is_change(enum cache_entry_kind kind, const le64 *words)
+{
+	return kind != CACHE_ENTRY_LAYER || cache_layer_is_change((const struct cache_layer_ondisk *)words);
+}
+
+static le64 *add_locked(struct log_record *record, struct cache_layer *layer, enum cache_entry_kind kind,
+			uint64_t block, const le64 *words, unsigned count)
+{
+	cache_assert_locked(layer->cache);
+	if (is_change(kind, words) && !log_change_locked(layer->cache, record, layer, count))
+		return NULL;
+	return cache_record_add(log_header_of(record), layer->id, kind, block, count);
+}
+
 /* The record that the entry went to, NULL: no room. */
-static struct log_record *append_locked(struct cache *cache, enum log_purpose purpose, uint32_t layer,
+static struct log_record *append_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer,
 					enum cache_entry_kind kind, uint64_t block, const le64 *words, unsigned count)
 {
 	cache_assert_locked(cache);
 	for (int tries = 0; tries < 2; tries++) {
 		struct log_record *record = log_open_record_locked(cache, purpose);
-		le64 *place = record ? cache_record_add(log_header_of(record), layer, kind, block, count) : NULL;
+		le64 *place = record ? add_locked(record, layer, kind, block, words, count) : NULL;
 
 		if (!record)
 			return NULL;
@@ -29,28 +44,20 @@ static struct log_record *append_locked(struct cache *cache, enum log_purpose pu
 
 bool log_declare_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer)
 {
-	struct {
-		struct cache_layer_ondisk fixed;
-		char name[CACHE_LAYER_NAME_BYTES];
-	} ondisk = {0};
-	size_t name_bytes = strnlen(layer->name, CACHE_LAYER_NAME_BYTES - 1);
-	size_t words = (sizeof(ondisk.fixed) + round_up(name_bytes, sizeof(le64))) / sizeof(le64);
+	struct layer_words words;
+	unsigned count = layer_get_words(layer, &words);
 	struct log_record *record;
 
 	cache_assert_locked(cache);
-	memcpy(ondisk.fixed.identity, layer->identity, CACHE_ID_BYTES);
-	ondisk.fixed.stamp = le64_of(layer->stamp);
-	ondisk.fixed.size_bytes = le64_of(layer->size_bytes);
-	ondisk.fixed.generation = le64_of(layer->generation);
-	ondisk.fixed.flags = le32_of(layer->orphan ? CACHE_LAYER_ORPHAN : 0);
-	ondisk.fixed.name_bytes = le32_of((uint32_t)name_bytes);
-	memcpy(ondisk.name, layer->name, name_bytes);
-	record = append_locked(cache, purpose, layer->id, CACHE_ENTRY_LAYER, 0, (const le64 *)&ondisk, (unsigned)words);
+	record = append_locked(cache, purpose, layer, CACHE_ENTRY_LAYER, 0, (const le64 *)&words, count);
 	if (!record)
 		return false;
 	layer->declared = true;
 	layer->outdated = false;
+	layer->loss_declared = layer->incomplete;
 	layer->declared_segment = segment_of(record->slot);
+	layer->declared_sequence = record->sequence;
+	layer->declared_once = layer->generation != 0;
 	return true;
 }
 
@@ -61,7 +68,7 @@ bool log_declare_if_needed_locked(struct cache *cache, enum log_purpose purpose,
 }
 
 /* Only where no LIVE block hides them: it would be removed at the next mount. */
-static bool log_zeros_locked(struct cache *cache, enum log_purpose purpose, const struct cache_layer *layer,
+static bool log_zeros_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer,
 			     struct interval zeros)
 {
 	uint64_t end = zeros.first + zeros.count;
@@ -71,7 +78,7 @@ static bool log_zeros_locked(struct cache *cache, enum log_purpose purpose, cons
 		uint64_t gap = index_gap(cache->index, layer->id, block, end - block);
 		le64 word = le64_of(gap);
 
-		if (gap > 0 && !append_locked(cache, purpose, layer->id, CACHE_ENTRY_ZERO, block, &word, 1))
+		if (gap > 0 && !append_locked(cache, purpose, layer, CACHE_ENTRY_ZERO, block, &word, 1))
 			return false;
 		block += MAX(gap, 1);
 	}
@@ -91,50 +98,61 @@ bool log_declare_orphan_locked(struct cache *cache, enum log_purpose purpose, st
 	return logged;
 }
 
-bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks)
+bool log_forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks)
 {
 	le64 word = le64_of(blocks);
 
-	cache_assert_locked(cache);
-	return append_locked(cache, LOG_ENTRY, layer, CACHE_ENTRY_FORGET, block, &word, 1);
+	cache_assert_locked(layer->cache);
+	return append_locked(layer->cache, LOG_ENTRY, layer, CACHE_ENTRY_FORGET, block, &word, 1);
 }
 
-bool log_drop_locked(struct cache *cache, uint32_t layer)
+/* ID may be an earlier one of a layer that is degraded. A DROP that is missed shows
+ * nothing: what an id had is good under a stamp or a claim, and those have changed. */
+bool log_drop_locked(struct cache *cache, uint32_t id)
 {
 	cache_assert_locked(cache);
-	return append_locked(cache, LOG_ENTRY, layer, CACHE_ENTRY_DROP, 0, NULL, 0);
+	for (int tries = 0; tries < 2; tries++) {
+		struct log_record *record = log_open_record_locked(cache, LOG_ENTRY);
+
+		if (!record)
+			return false;
+		if (cache_record_add(log_header_of(record), id, CACHE_ENTRY_DROP, 0, 0)) {
+			log_close_if_full_locked(cache, record);
+			return true;
+		}
+		log_close_record_locked(cache);
+	}
+	return false;
 }
 
 static struct epoch_place place_of(const struct log_record *record)
 {
-	return (struct epoch_place){(uint32_t)record->slot, record->blocks};
+	return (struct epoch_place){(uint32_t)record->slot, record->blocks, record->sequence};
 }
 
-bool log_zero_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks, struct epoch_place *place)
+bool log_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct epoch_place *place)
 {
 	le64 word = le64_of(blocks);
-	struct log_record *record = append_locked(cache, LOG_PUT, layer, CACHE_ENTRY_ZERO, block, &word, 1);
+	struct log_record *record = append_locked(layer->cache, LOG_PUT, layer, CACHE_ENTRY_ZERO, block, &word, 1);
 
-	cache_assert_locked(cache);
+	cache_assert_locked(layer->cache);
 	if (record)
 		*place = place_of(record);
 	return record;
 }
 
-bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t layer, struct epoch_place *place)
+bool log_barrier_locked(struct cache_layer *layer, enum log_purpose purpose, struct epoch_place *place)
 {
-	struct log_record *record = append_locked(cache, purpose, layer, CACHE_ENTRY_BARRIER, 0, NULL, 0);
+	struct log_record *record = append_locked(layer->cache, purpose, layer, CACHE_ENTRY_BARRIER, 0, NULL, 0);
 
-	cache_assert_locked(cache);
+	cache_assert_locked(layer->cache);
 	if (record)
 		*place = place_of(record);
 	return record;
 }
 
-bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_t layer, struct epoch_place place)
+bool log_migrate_locked(struct cache_layer *layer, enum cache_entry_kind kind, struct epoch_place place)
 {
-	le64 words[2] = {le64_of(place.slot), le64_of(place.blocks)};
-
-	cache_assert_locked(cache);
-	return append_locked(cache, LOG_MOVE, layer, kind, 0, words, 2);
+	cache_assert_locked(layer->cache);
+	return append_locked(layer->cache, LOG_MOVE, layer, kind, place.order, NULL, 0);
 }

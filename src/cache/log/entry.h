@@ -11,13 +11,13 @@ bool log_declare_if_needed_locked(struct cache *cache, enum log_purpose purpose,
 /* With its zero ranges, which are nowhere else; again when that is not in the
  * log as a whole. */
 bool log_declare_orphan_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer);
-bool log_forget_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks);
-bool log_drop_locked(struct cache *cache, uint32_t layer);
+bool log_forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks);
+bool log_drop_locked(struct cache *cache, uint32_t id);
 /* *PLACE: where the entry is. */
-bool log_zero_locked(struct cache *cache, uint32_t layer, uint64_t block, uint64_t blocks, struct epoch_place *place);
+bool log_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct epoch_place *place);
 /* The caller closes the record: nothing of the next epoch is in it. */
-bool log_barrier_locked(struct cache *cache, enum log_purpose purpose, uint32_t layer, struct epoch_place *place);
+bool log_barrier_locked(struct cache_layer *layer, enum log_purpose purpose, struct epoch_place *place);
 /* KIND: CACHE_ENTRY_MIGRATE or _MIGRATED, of the barrier at PLACE. */
-bool log_migrate_locked(struct cache *cache, enum cache_entry_kind kind, uint32_t layer, struct epoch_place place);
+bool log_migrate_locked(struct cache_layer *layer, enum cache_entry_kind kind, struct epoch_place place);
 
 #endif

@@ -10,11 +10,17 @@
 #include "log.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "core/memory.h"
 #include "space.h"
 #include "wake.h"
+
+/* A LAST entry, in words of the next one. */
+#define LAST_WORDS 2
+/* More than these would cost more time than they are worth. */
+#define WITNESSES_MAX 64
 
 /* ---- Buffers ------------------------------------------------------------- */
 
@@ -26,6 +32,7 @@ bool log_init(struct cache *cache, GError **error)
 	list_init(&log->building);
 	list_init(&log->sealed);
 	list_init(&log->free_buffers);
+	list_init(&log->changed);
 	for (unsigned i = 0; i < CACHE_RECORDS; i++) {
 		log->records[i].cache = cache;
 		list_append(&log->free, &log->records[i].link);
@@ -70,6 +77,7 @@ static bool bind_buffer_locked(struct cache *cache)
 	buffer->segment = segment_of(cache->log.head_slot);
 	buffer->first = block_in_segment(cache->log.head_slot);
 	buffer->references = 1; /* the head's */
+	segment->written = true;
 	segment->buffer = buffer;
 	cache->log.free_buffer_count--;
 	return true;
@@ -104,6 +112,7 @@ static void seal_locked(struct cache *cache, struct log_record *record)
 		.generation = log->generation,
 		.sequence = record->sequence,
 		.previous = log->previous,
+		.mount_sequence = log->mount_sequence,
 	};
 
 	cache_assert_locked(cache);
@@ -136,6 +145,73 @@ static void seal_ready_locked(struct cache *cache)
 	}
 }
 
+/* ---- Which record changed what --------------------------------------------- */
+
+static bool add_last_locked(struct log_record *record, const struct cache_layer *layer)
+{
+	cache_assert_locked(layer->cache);
+	return cache_record_add(log_header_of(record), layer->id, CACHE_ENTRY_LAST, layer->last_change, 0);
+}
+
+bool log_change_locked(struct cache *cache, struct log_record *record, struct cache_layer *layer, unsigned words)
+{
+	int room = cache_record_room(log_header_of(record));
+
+	cache_assert_locked(cache);
+	if (layer->is_volatile || layer->last_change == record->sequence)
+		return room >= (int)words;
+	if (room < (int)(words + LAST_WORDS) || !add_last_locked(record, layer))
+		return false;
+	layer->last_change = record->sequence;
+	list_remove(&layer->changed);
+	list_prepend(&cache->log.changed, &layer->changed);
+	return true;
+}
+
+/* One record that is damaged must not leave dirty blocks of nobody knows whom: the next one that
+ * changes the layer anyway says it again. */
+static void declare_again_locked(struct log_record *record, struct cache_layer *layer)
+{
+	struct layer_words words;
+	unsigned count = layer_get_words(layer, &words);
+	le64 *place;
+
+	cache_assert_locked(layer->cache);
+	if (!layer->declared_once || layer->declared_sequence == record->sequence || layer->outdated)
+		return;
+	place = cache_record_add(log_header_of(record), layer->id, CACHE_ENTRY_LAYER, 0, count);
+	if (!place)
+		return;
+	memcpy(place, &words, count * sizeof(*place));
+	layer->declared_once = false;
+}
+
+/* What RECORD has room for of the layers that were changed before it, the last ones
+ * first: where one of those records is missing, this one knows whose changes are. */
+static void add_witnesses_locked(struct cache *cache, struct log_record *record)
+{
+	struct cache_record_ondisk *header = log_header_of(record);
+	unsigned count = 0;
+
+	cache_assert_locked(cache);
+	header->depth = le32_of(UINT32_MAX);
+	list_foreach(node, &cache->log.changed)
+	{
+		struct cache_layer *layer = container_of(node, struct cache_layer, changed);
+
+		if (layer->last_change == record->sequence) {
+			declare_again_locked(record, layer);
+			continue;
+		}
+		if (count++ < WITNESSES_MAX && add_last_locked(record, layer))
+			continue;
+		header->depth = le32_of((uint32_t)MIN(record->sequence - 1 - layer->last_change, UINT32_MAX));
+		return;
+	}
+}
+
+/* ---- Open and closed ------------------------------------------------------- */
+
 void log_close_record_locked(struct cache *cache)
 {
 	struct log_record *record = cache->log.open;
@@ -144,6 +220,7 @@ void log_close_record_locked(struct cache *cache)
 	cache_assert_locked(cache);
 	if (!record)
 		return;
+	add_witnesses_locked(cache, record);
 	cache->log.open = NULL;
 	next = cache_next_record_slot(record->slot, record->blocks, cache->ring_segments);
 	cache->log.head_slot = next;

@@ -21,6 +21,9 @@ unsigned log_blocks_left(const struct log_record *record);
 /* The open record, or a new one. NULL: not now (buffers, records or segments are used
  * up, or the cache is suspended). */
 struct log_record *log_open_record_locked(struct cache *cache, enum log_purpose purpose);
+/* RECORD, which is open, will change LAYER by an entry of WORDS: it says which record did so
+ * before. False: it has no room for both. */
+bool log_change_locked(struct cache *cache, struct log_record *record, struct cache_layer *layer, unsigned words);
 /* RECORD, which is open, is closed if it takes nothing more. */
 void log_close_if_full_locked(struct cache *cache, struct log_record *record);
 /* One copy into RECORD is done: a grant's slots and words are filled. */

@@ -2,18 +2,15 @@
  * goes as far as it once did.
  *
  * Validation of a record proves its own rules; what relates records to each
- * other is looked at here. A log ends where a record is not valid, which is no
- * damage in itself: a crash leaves it so. It is damage when a record behind the
- * end says that the missing one was durable. */
+ * other is looked at here. Where the log ends, and what is missing, the reader says, as it
+ * does to a mount. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "aio/file.h"
 #include "cache/format/format.h"
 #include "core/error.h"
-#include "cache/format/headers.h"
 #include "view.h"
 
 struct check {
@@ -30,10 +27,11 @@ struct known_layer {
 	bool declared, dropped, orphan;
 	uint8_t identity[16];
 	uint64_t barrier_sequence; /* of the record with the last BARRIER; 0: none */
-	uint64_t migrated;	   /* distance from the tail of what the last MIGRATED names; 0: none */
+	uint64_t migrated;	   /* order of what the last MIGRATED names; 0: none */
 };
 
 struct known_barrier {
+	uint64_t order;
 	uint64_t distance; /* of its place, see place_distance() */
 	uint32_t layer;
 };
@@ -73,18 +71,19 @@ static struct known_layer *layer_of(struct check *check, uint32_t id)
 static void check_declaration(struct check *check, struct known_layer *known, const struct cache_entry *entry,
 			      uint64_t sequence)
 {
-	const struct cache_layer_ondisk *layer = (const struct cache_layer_ondisk *)entry->words;
-	bool orphan = le32_get(layer->flags) & CACHE_LAYER_ORPHAN;
+	struct cache_layer_ondisk layer;
+	g_autofree char *name = cache_entry_layer(entry, &layer);
+	bool orphan = le32_get(layer.flags) & CACHE_LAYER_ORPHAN;
 
-	if (buffer_is_zero(layer->identity, sizeof(layer->identity)))
+	if (buffer_is_zero(layer.identity, sizeof(layer.identity)))
 		report_entry(check, entry, sequence, "declares", " without an identity");
-	if (known->declared && memcmp(known->identity, layer->identity, sizeof(layer->identity)) != 0)
+	if (known->declared && memcmp(known->identity, layer.identity, sizeof(layer.identity)) != 0)
 		report_entry(check, entry, sequence, "declares", " for a second image");
 	if (known->orphan && !orphan)
 		report_entry(check, entry, sequence, "declares", ", an orphan, for an owner");
 	known->declared = true;
 	known->orphan = orphan;
-	memcpy(known->identity, layer->identity, sizeof(layer->identity));
+	memcpy(known->identity, layer.identity, sizeof(layer.identity));
 }
 
 /* ---- Barriers ------------------------------------------------------------- */
@@ -101,51 +100,69 @@ static uint64_t place_distance(const struct check *check, uint64_t slot, uint64_
 	return slot_distance(check, slot) + 1 + blocks;
 }
 
-static bool has_barrier(const struct check *check, uint32_t layer, uint64_t distance)
+static const struct known_barrier *barrier_at(const struct check *check, unsigned position)
 {
-	unsigned low = 0, high = check->barriers->len;
-
-	while (low < high) {
-		unsigned middle = (low + high) / 2;
-
-		if (g_array_index(check->barriers, struct known_barrier, middle).distance < distance)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	for (; low < check->barriers->len; low++) {
-		const struct known_barrier *barrier = &g_array_index(check->barriers, struct known_barrier, low);
-
-		if (barrier->distance != distance || barrier->layer == layer)
-			return barrier->distance == distance;
-	}
-	return false;
+	return &g_array_index(check->barriers, struct known_barrier, position);
 }
 
-/* What the tail has passed cannot be looked at: such a slot would now be one
+/* The order of LAYER's barrier that ENTRY names; 0: there is none. */
+static uint64_t find_barrier(const struct check *check, uint32_t layer, const struct cache_entry *entry)
+{
+	uint64_t distance = 0;
+
+	if (entry->version_1)
+		distance = place_distance(check, le64_get(entry->words[0]), le64_get(entry->words[1]));
+	for (unsigned i = check->barriers->len; i-- > 0;) {
+		const struct known_barrier *barrier = barrier_at(check, i);
+
+		if (barrier->layer == layer &&
+		    (entry->version_1 ? barrier->distance == distance : barrier->order == entry->order))
+			return barrier->order;
+		if (entry->version_1 ? barrier->distance < distance : barrier->order < entry->order)
+			break;
+	}
+	return 0;
+}
+
+/* What the tail has passed cannot be looked at: such a slot of version 1 would now be one
  * behind the record. */
+static bool is_passed(const struct check *check, const struct cache_entry *entry, uint64_t record_slot)
+{
+	if (entry->version_1)
+		return slot_distance(check, le64_get(entry->words[0])) > slot_distance(check, record_slot);
+	return entry->order < le64_get(check->view.super.tail_sequence);
+}
+
 static void check_migration(struct check *check, struct known_layer *known, const struct cache_entry *entry,
 			    uint64_t sequence, uint64_t record_slot)
 {
-	uint64_t slot = le64_get(entry->words[0]), distance = place_distance(check, slot, le64_get(entry->words[1]));
-	bool migrated = entry->kind == CACHE_ENTRY_MIGRATED;
-	const char *verb = migrated ? "says MIGRATED of" : "says MIGRATE of";
+	uint64_t ring_slots = le64_get(check->view.super.ring_segments) * CACHE_SEGMENT_BLOCKS;
+	const char *verb = entry->kind == CACHE_ENTRY_MIGRATED ? "says MIGRATED of" : "says MIGRATE of";
+	uint64_t order;
 
-	if (slot >= le64_get(check->view.super.ring_segments) * CACHE_SEGMENT_BLOCKS)
+	if (entry->version_1 && le64_get(entry->words[0]) >= ring_slots)
 		report_entry(check, entry, sequence, verb, " and names a slot outside the ring");
-	else if (slot_distance(check, slot) > slot_distance(check, record_slot))
+	else if (is_passed(check, entry, record_slot))
 		return;
-	else if (!has_barrier(check, entry->layer, distance))
+	order = find_barrier(check, entry->layer, entry);
+	if (!order)
 		report_entry(check, entry, sequence, verb, " and names a place where no epoch of it ends");
-	if (distance < known->migrated)
+	else if (order < known->migrated)
 		report_entry(check, entry, sequence, verb, " and names an earlier place than its image has");
-	if (migrated)
-		known->migrated = distance;
+	if (order && entry->kind == CACHE_ENTRY_MIGRATED)
+		known->migrated = order;
 }
 
 static bool is_of_migration(enum cache_entry_kind kind)
 {
 	return kind == CACHE_ENTRY_MIGRATE || kind == CACHE_ENTRY_MIGRATED;
+}
+
+/* Of no epoch, or of one that has ended before. */
+static bool may_follow_barrier(enum cache_entry_kind kind)
+{
+	return is_of_migration(kind) || kind == CACHE_ENTRY_MOVED || kind == CACHE_ENTRY_MOVED_ZERO ||
+	       kind == CACHE_ENTRY_LAYER;
 }
 
 static bool is_of_epochs(enum cache_entry_kind kind)
@@ -156,7 +173,7 @@ static bool is_of_epochs(enum cache_entry_kind kind)
 static void check_barrier(struct check *check, struct known_layer *known, const struct cache_entry *entry,
 			  uint64_t sequence, uint64_t distance)
 {
-	struct known_barrier barrier = {distance, entry->layer};
+	struct known_barrier barrier = {sequence, distance, entry->layer};
 
 	known->barrier_sequence = sequence;
 	g_array_append_val(check->barriers, barrier);
@@ -169,9 +186,11 @@ static void check_entry(struct check *check, const struct cache_entry *entry, co
 {
 	struct known_layer *known = layer_of(check, entry->layer);
 
+	if (entry->kind == CACHE_ENTRY_LAST)
+		return;
 	if (known->dropped)
 		report_entry(check, entry, sequence, "uses", ", which was dropped before");
-	if (known->barrier_sequence == sequence && !is_of_migration(entry->kind))
+	if (known->barrier_sequence == sequence && !may_follow_barrier(entry->kind))
 		report_entry(check, entry, sequence, "has an entry of", " behind the end of its epoch");
 	if (known->orphan && is_of_epochs(entry->kind))
 		report_entry(check, entry, sequence, "writes back", ", an orphan");
@@ -206,8 +225,7 @@ static void check_damage(void *opaque, const struct cache_record_ondisk *record,
 	struct cache_entry entry;
 
 	while (cache_record_next(record, &cursor, &entry))
-		if (index - entry.first_data < entry.blocks &&
-		    (entry.kind == CACHE_ENTRY_CLEAN || entry.kind == CACHE_ENTRY_DIRTY))
+		if (index - entry.first_data < entry.blocks && cache_kind_has_data(entry.kind))
 			report(opaque,
 			       "record %" G_GUINT64_FORMAT ": the data at byte %" G_GUINT64_FORMAT
 			       ", block %" G_GUINT64_FORMAT " of layer %u, is damaged",
@@ -215,92 +233,58 @@ static void check_damage(void *opaque, const struct cache_record_ondisk *record,
 			       entry.block + (index - entry.first_data), entry.layer);
 }
 
-/* ---- Behind the end ------------------------------------------------------ */
+/* ---- Holes --------------------------------------------------------------- */
 
-/* Whether RECORD knows that the one missing at the end was durable. What is
- * left of an earlier generation knows of another one. */
-static bool contradicts_end(const struct check *check, const struct cache_record_ondisk *record)
+static void check_hole(void *opaque, const struct cache_hole *hole)
 {
-	const struct cache_log_end *end = &check->view.end;
-	le64 cache_id;
+	g_autofree char *text = cache_hole_text(hole);
 
-	memcpy(&cache_id, check->view.super.uuid, sizeof(cache_id));
-	return cache_record_is_intact(record, le64_get(record->position), le64_get(cache_id)) &&
-	       le64_get(record->sequence) > end->sequence && le64_get(record->durable) >= end->sequence &&
-	       le64_get(record->generation) >= end->generation;
+	report(opaque, "%s", text);
 }
 
-/* False after a finding: one is enough. */
-static bool look_at(struct check *check, const struct cache_record_ondisk *record)
+/* What a mount would say. */
+static void check_layer(void *opaque, struct cache_layer *layer)
 {
-	const struct cache_log_end *end = &check->view.end;
+	g_autofree char *loss = layer->incomplete ? layer_loss_text(layer) : NULL;
 
-	if (!contradicts_end(check, record))
-		return true;
-	report(check,
-	       "record %" G_GUINT64_FORMAT " in segment %" G_GUINT64_FORMAT
-	       " is damaged: it was durable when record %" G_GUINT64_FORMAT " was written",
-	       end->sequence, end->slot / CACHE_SEGMENT_BLOCKS, le64_get(record->sequence));
-	return false;
-}
-
-/* In the end's own segment the records behind it cannot be followed. */
-static bool look_at_rest(struct check *check, uint64_t slot)
-{
-	void *buffer = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
-	bool more = true;
-
-	do {
-		if (aio_fd_read(check->view.fd, buffer, BLOCK_SIZE, cache_slot_offset(slot)) == 0)
-			more = look_at(check, buffer);
-	} while (more && ++slot % CACHE_SEGMENT_BLOCKS);
-	free(buffer);
-	return more;
-}
-
-static bool look_at_segments(struct check *check, uint64_t first, unsigned count, uint64_t ring)
-{
-	struct cache_segment_headers found[CACHE_HEADERS_BATCH];
-	bool more = true;
-
-	cache_headers_read(check->view.fd, first, count, ring, found);
-	for (unsigned i = 0; i < count && more; i++)
-		for (unsigned j = 0; j < found[i].headers->len && more; j++)
-			more = look_at(check, found[i].headers->pdata[j]);
-	cache_headers_clear(found, count);
-	return more;
-}
-
-/* From the end to the tail. */
-static void check_end(struct check *check)
-{
-	uint64_t ring = le64_get(check->view.super.ring_segments), tail = le64_get(check->view.super.tail_segment);
-	uint64_t last = check->view.end.slot / CACHE_SEGMENT_BLOCKS;
-	uint64_t left = (tail + ring - last - 1) % ring;
-	bool more = look_at_rest(check, check->view.end.slot);
-
-	while (more && left) {
-		unsigned count = (unsigned)MIN(left, CACHE_HEADERS_BATCH);
-
-		more = look_at_segments(check, last + 1, count, ring);
-		last += count;
-		left -= count;
-	}
+	if (loss)
+		report(opaque, "%s: %s", layer->name, loss);
 }
 
 /* ---- All of it ----------------------------------------------------------- */
 
+static void check_size(struct check *check)
+{
+	uint64_t needed = cache_segment_offset(le64_get(check->view.super.segments));
+
+	if (check->view.file_bytes < needed)
+		report(check, "it is cut off, and has %" G_GUINT64_FORMAT " bytes of %" G_GUINT64_FORMAT,
+		       check->view.file_bytes, needed);
+}
+
 static bool check_log(struct check *check, GError **error)
 {
 	struct cache_log_reader reader = {
-		.record = check_record, .damage = check_damage, .opaque = check, .all_data = true};
+		.record = check_record,
+		.damage = check_damage,
+		.hole = check_hole,
+		.opaque = check,
+		.all_data = true,
+	};
 	struct cache_view *view = &check->view;
 
-	if (!cache_log_read(view->fd, view->path, &view->super, &reader, &view->end, error))
-		return false;
+	check_size(check);
+	cache_log_read(view->fd, &view->super, &reader, &view->end);
 	check->result->records = view->end.records;
 	check->result->blocks = view->end.blocks;
-	check_end(check);
+	if (view->end.holes->len == 0)
+		return true;
+	cache_log_end_clear(&view->end);
+	if (!cache_view_recover(view, error))
+		return false;
+	layers_foreach(view->layers, check_layer, check);
+	if (view->end.unknown)
+		report(check, "changes of layers of which nothing is left may be lost as well");
 	return true;
 }
 

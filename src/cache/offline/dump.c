@@ -89,6 +89,13 @@ static void report(struct dump *dump, const struct cache_layer_info *layer, cons
 	dump->finding(dump->opaque, sentence);
 }
 
+static void report_loss(struct dump *dump, const struct cache_layer_info *layer)
+{
+	g_autofree char *sentence = g_strdup_printf("%s: %s", layer->name, layer->loss);
+
+	dump->finding(dump->opaque, sentence);
+}
+
 /* False: the caller's BLOCK said so. */
 static bool dump_block(struct dump *dump, const struct cache_layer_info *layer, const struct live_block *block,
 		       const void *data)
@@ -168,6 +175,8 @@ static bool dump_layers(struct dump *dump, const char *name, GError **error)
 			continue;
 		}
 		found++;
+		if (info->loss)
+			report_loss(dump, info);
 		if (!dump_layer(dump, info, &position))
 			return error_set(error, ECANCELED, "%s: the dump was not finished", dump->view.path);
 	}

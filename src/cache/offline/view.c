@@ -55,6 +55,7 @@ void cache_view_close(struct cache_view *view)
 	view->fd = -1;
 	g_clear_pointer(&view->layers, layers_free);
 	g_clear_pointer(&view->index, index_free);
+	cache_log_end_clear(&view->end);
 }
 
 enum cache_super_result cache_view_load(struct cache_view *view, GError **error)
@@ -73,7 +74,8 @@ bool cache_view_recover(struct cache_view *view, GError **error)
 	if (!view->index)
 		return false;
 	view->layers = layers_new(NULL);
-	return cache_recover(view->fd, view->path, &view->super, view->index, view->layers, &view->end, error);
+	cache_recover(view->fd, &view->super, view->index, view->layers, &view->end);
+	return true;
 }
 
 bool cache_view_open_recovered(struct cache_view *view, const char *path, GError **error)
@@ -93,6 +95,7 @@ static void layer_info_free(void *opaque)
 	struct cache_layer_info *info = opaque;
 
 	g_free(info->name);
+	g_free(info->loss);
 	g_free(info);
 }
 
@@ -107,6 +110,10 @@ static void add_layer_info(void *opaque, struct cache_layer *layer)
 	info->size_bytes = layer->size_bytes;
 	info->generation = layer->generation;
 	info->orphan = layer->orphan;
+	memcpy(info->nonce, layer->nonce, sizeof(info->nonce));
+	info->orphan_reason = layer->orphan_reason;
+	info->orphan_time_ns = layer->orphan_time_ns;
+	info->loss = layer->incomplete ? layer_loss_text(layer) : NULL;
 	info->epochs = layer->epochs ? epochs_count(layer->epochs) : 0;
 	info->clean_blocks = layer->live_blocks - layer->pinned_blocks;
 	info->dirty_blocks = layer->pinned_blocks;

@@ -30,7 +30,7 @@ void cache_view_close(struct cache_view *view);
 
 /* Reads the superblock; anything but CACHE_SUPER_GOOD sets ERROR. */
 enum cache_super_result cache_view_load(struct cache_view *view, GError **error);
-/* Fills index, layers and end. */
+/* Fills index, layers and end. What the file is too short for cannot be read. */
 bool cache_view_recover(struct cache_view *view, GError **error);
 /* All three. */
 bool cache_view_open_recovered(struct cache_view *view, const char *path, GError **error);

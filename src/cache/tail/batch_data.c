@@ -80,12 +80,15 @@ static void submit(struct segment_read *read, uint32_t slots)
 	struct cache *cache = read->reading->source->cache;
 	uint32_t bytes = slots << BLOCK_SHIFT;
 
+	struct aio_file *file;
+
 	lock_take(&cache->lock);
 	watch_begin_locked(cache, &read->watch);
+	file = cache_file_of_locked(cache, item_at(read->reading, read->first)->slot);
 	lock_let_go(&cache->lock);
 	read->aio = (struct aio_request){
 		.op = AIO_READ,
-		.file = &cache->storage.aio,
+		.file = file,
 		.buffer = read->memory,
 		.offset = cache_slot_offset(item_at(read->reading, read->first)->slot),
 		.length = bytes,

@@ -17,7 +17,7 @@
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 
-/* Of a record: a BARRIER and a MIGRATE, in words of one entry. */
+/* Of a record: LAST, a BARRIER and a MIGRATE, in words of one entry. */
 #define BEGIN_WORDS 4
 
 /* ---- Where a batch ends --------------------------------------------------- */
@@ -82,7 +82,7 @@ static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
 	cache_assert_locked(layer->cache);
 	if (epochs->begun && epochs->begun_logged && epoch_place_equal(epochs->begun_place, end))
 		return true;
-	if (active && !log_migrate_locked(cache, CACHE_ENTRY_MIGRATE, layer->id, end))
+	if (active && !log_migrate_locked(layer, CACHE_ENTRY_MIGRATE, end))
 		return false;
 	epochs->begun = true;
 	epochs->begun_logged = active;
@@ -116,8 +116,7 @@ static bool shrink_locked(struct cache_layer *layer, bool bound, struct epoch_pl
 	epochs->begun = bound;
 	epochs->begun_place = bound_place;
 	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
-	    !epoch_place_equal(next.end, end) &&
-	    log_migrate_locked(layer->cache, CACHE_ENTRY_MIGRATE, layer->id, next.end)) {
+	    !epoch_place_equal(next.end, end) && log_migrate_locked(layer, CACHE_ENTRY_MIGRATE, next.end)) {
 		epochs->begun = epochs->begun_logged = true;
 		epochs->begun_place = next.end;
 		return true;

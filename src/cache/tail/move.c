@@ -104,15 +104,17 @@ static uint8_t *data_of(const struct victim *victim, unsigned block)
 	return victim->cache->reclaim.data + ((size_t)block << BLOCK_SHIFT);
 }
 
-static bool read_watched(struct cache *cache, void *data, size_t length, uint64_t offset)
+static bool read_watched(struct cache *cache, void *data, size_t length, uint64_t slot)
 {
+	const struct aio_file *file;
 	struct cache_watch watch;
 	int result;
 
 	lock_take(&cache->lock);
 	watch_begin_locked(cache, &watch);
+	file = cache_file_of_locked(cache, slot);
 	lock_let_go(&cache->lock);
-	result = cache_storage_read(&cache->storage, data, length, offset);
+	result = cache_storage_read(file, data, length, cache_slot_offset(slot));
 	lock_take(&cache->lock);
 	watch_end_locked(cache, &watch);
 	lock_let_go(&cache->lock);
@@ -122,19 +124,18 @@ static bool read_watched(struct cache *cache, void *data, size_t length, uint64_
 /* Only the blocks that move matter: one by one where not all can be read. */
 static void read_segment(struct victim *victim)
 {
-	uint64_t offset = cache_segment_offset(victim->segment);
+	uint64_t slot = victim->segment * CACHE_SEGMENT_BLOCKS;
 
 	victim->readable = true;
 	if (victim->count > 0)
-		victim->readable = read_watched(victim->cache, data_of(victim, 0), CACHE_SEGMENT_BYTES, offset);
+		victim->readable = read_watched(victim->cache, data_of(victim, 0), CACHE_SEGMENT_BYTES, slot);
 }
 
 static bool read_block(const struct victim *victim, unsigned block)
 {
 	uint64_t slot = victim->segment * CACHE_SEGMENT_BLOCKS + block;
 
-	if (victim->readable ||
-	    read_watched(victim->cache, data_of(victim, block), BLOCK_SIZE, cache_slot_offset(slot)))
+	if (victim->readable || read_watched(victim->cache, data_of(victim, block), BLOCK_SIZE, slot))
 		return true;
 	memset(data_of(victim, block), 0, BLOCK_SIZE);
 	return false;
@@ -260,7 +261,8 @@ static bool declare_again_relock(struct cache *cache, uint64_t segment)
 		layers_foreach(cache->layers, find_declared, &declared);
 		if (!declared.found)
 			return true;
-		if (declared.found->opens == 0 && declared.found->live_blocks == 0 && !declared.found->zeros) {
+		if (declared.found->opens == 0 && declared.found->live_blocks == 0 && !declared.found->zeros &&
+		    !declared.found->incomplete) {
 			layers_remove(cache->layers, declared.found);
 			continue;
 		}

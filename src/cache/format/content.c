@@ -1,0 +1,143 @@
+/* What is in a file or device that is no cache. */
+#include "content.h"
+
+#include <errno.h>
+#include <glib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "aio/file.h"
+#include "core/bytes.h"
+#include "format/cache.h"
+#include "format/leaf.h"
+
+#define PIECE_BYTES (UINT64_C(1) << 20)
+#define ENDS_BYTES (2 * PIECE_BYTES)
+
+/* ---- Something known ------------------------------------------------------- */
+
+static const struct {
+	uint32_t offset;
+	uint8_t length;
+	const char *magic;
+	const char *text;
+} known[] = {
+	{0, sizeof(LEAF_MAGIC) - 1, LEAF_MAGIC, "is a leaf image"},
+	{0, 4, "QFI\xfb", "is a qcow2 image"},
+	{0, 8, "conectix", "is a VHD image"},
+	{0, 8, "vhdxfile", "is a VHDX image"},
+	{0, 4, "KDMV", "is a VMDK image"},
+	{64, 4, "\x7f\x10\xda\xbe", "is a VDI image"},
+	{0, 4, "XFSB", "has an XFS file system"},
+	{1080, 2, "\x53\xef", "has an ext2, ext3 or ext4 file system"},
+	{65600, 8, "_BHRfS_M", "has a btrfs file system"},
+	{3, 4, "NTFS", "has an NTFS file system"},
+	{4086, 10, "SWAPSPACE2", "is swap space"},
+	{0, 6, "LUKS\xba\xbe", "is encrypted (LUKS)"},
+	{512, 8, "LABELONE", "is a physical volume of LVM"},
+	{4096, 4, "\xfc\x4e\x2b\xa9", "is part of a RAID array"},
+	{512, 8, "EFI PART", "has a partition table"},
+	{510, 2, "\x55\xaa", "has a partition table or a boot sector"},
+};
+
+/* The footer of a fixed VHD is all that tells. */
+static bool has_vhd_footer(int fd, uint64_t bytes)
+{
+	char cookie[8];
+
+	return bytes >= 512 && aio_fd_read(fd, cookie, sizeof(cookie), bytes - 512) == 0 &&
+	       memcmp(cookie, "conectix", sizeof(cookie)) == 0;
+}
+
+/* A cache without a superblock. */
+static bool has_records(int fd, uint64_t bytes)
+{
+	le32 magic;
+
+	for (uint64_t at = CACHE_SEGMENTS_OFFSET; at < bytes; at += CACHE_SEGMENT_BYTES)
+		if (aio_fd_read(fd, &magic, sizeof(magic), at) == 0 &&
+		    (le32_get(magic) == CACHE_RECORD_MAGIC || le32_get(magic) == CACHE_RECORD_MAGIC_1))
+			return true;
+	return false;
+}
+
+static const char *find_known(int fd, uint64_t bytes)
+{
+	char found[16];
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(known); i++)
+		if (aio_fd_read(fd, found, known[i].length, known[i].offset) == 0 &&
+		    memcmp(found, known[i].magic, known[i].length) == 0)
+			return known[i].text;
+	if (has_vhd_footer(fd, bytes))
+		return "is a VHD image";
+	if (has_records(fd, bytes))
+		return "is a cache, and both copies of its superblock are damaged";
+	return NULL;
+}
+
+/* ---- Anything ---------------------------------------------------------------- */
+
+/* 0: zeros; 1: not; -errno. */
+static int look(int fd, void *buffer, uint64_t offset, uint64_t bytes)
+{
+	int result = aio_fd_read(fd, buffer, bytes, offset);
+
+	return result < 0 ? result : !buffer_is_zero(buffer, bytes);
+}
+
+static int look_at_range(int fd, void *buffer, uint64_t offset, uint64_t end)
+{
+	int result = 0;
+
+	for (uint64_t length; offset < end && result == 0; offset += length) {
+		length = MIN(end - offset, PIECE_BYTES);
+		result = look(fd, buffer, offset, length);
+	}
+	return result;
+}
+
+static int look_at_file(int fd, void *buffer, uint64_t bytes)
+{
+	int result = 0;
+
+	for (off_t end, offset = 0; result == 0 && (offset = lseek(fd, offset, SEEK_DATA)) >= 0; offset = end) {
+		end = lseek(fd, offset, SEEK_HOLE);
+		if (end < 0)
+			return -errno;
+		result = look_at_range(fd, buffer, (uint64_t)offset, (uint64_t)end);
+	}
+	if (result != 0 || errno == ENXIO)
+		return result;
+	return look_at_range(fd, buffer, 0, bytes);
+}
+
+static int look_at_device(int fd, void *buffer, uint64_t bytes)
+{
+	uint64_t end = MIN(bytes, ENDS_BYTES);
+	int result = look_at_range(fd, buffer, 0, end);
+
+	for (uint64_t offset = end; offset + PIECE_BYTES <= bytes && result == 0; offset += PIECE_BYTES)
+		result = look(fd, buffer, offset, BLOCK_SIZE);
+	return result != 0 ? result : look_at_range(fd, buffer, MAX(end, bytes - end), bytes);
+}
+
+char *cache_content_text(int fd, uint64_t bytes)
+{
+	const char *text = find_known(fd, bytes);
+	struct stat st;
+	void *buffer;
+	int result;
+
+	if (text)
+		return g_strdup(text);
+	buffer = aligned_alloc(BLOCK_SIZE, PIECE_BYTES);
+	result = fstat(fd, &st) == 0 && S_ISBLK(st.st_mode) ? look_at_device(fd, buffer, bytes)
+							    : look_at_file(fd, buffer, bytes);
+	free(buffer);
+	if (result < 0)
+		return g_strdup_printf("cannot be read (%s)", g_strerror(-result));
+	return result ? g_strdup("has data that is no cache") : NULL;
+}
