@@ -12,7 +12,8 @@
  * default) how many do, and ODDS that only one in so many of those does, by chance.
  * SUBJECT narrows a point to objects whose name ends with it, a file name for
  * example. While the file named by the environment variable LEAFDISK_FAULTS_GATE is
- * set and does not exist, no point fires and nothing is counted. */
+ * set and does not exist, no point fires and nothing is counted. The first that fires
+ * makes the file named by LEAFDISK_FAULTS_FIRED. */
 #ifndef LEAFDISK_CORE_FAULT_H
 #define LEAFDISK_CORE_FAULT_H
 

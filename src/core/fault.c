@@ -9,6 +9,7 @@
 #ifdef LEAFDISK_FAULTS
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -214,6 +215,16 @@ static bool rule_fires(struct rule *rule)
 	return rule->odds == 1 || g_rand_int_range(chance, 0, (gint32)rule->odds) == 0;
 }
 
+/* For who asks whether any did. */
+static void note_fired(void)
+{
+	const char *path = getenv("LEAFDISK_FAULTS_FIRED");
+	int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+
+	if (fd >= 0)
+		close(fd);
+}
+
 static int action_now(const struct rule *rule)
 {
 	return rule->action == ACTION_SWEEP ? -(int)(rule->hits - rule->nth + 1) : rule->action;
@@ -248,6 +259,8 @@ int fault_hit(const char *point, const char *subject)
 	arm_from_environment_locked();
 	action = hit_locked(point, subject);
 	lock_let_go(&lock);
+	if (action != 0)
+		note_fired();
 	if (action == ACTION_CRASH)
 		_exit(CRASH_STATUS);
 	errno = saved;

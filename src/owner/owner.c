@@ -36,7 +36,8 @@
  *     none                                             any                    unknown
  *     another's, or nobody's                           any                    no
  *     ours; unclean, mode writeback                    its, or the next       yes
- *     ours; unclean, another mode                      its, or before         no: the image has had all of it
+ *     ours; another mode                               its, or before         no: the image has had all of it
+ *     ours; clean                                      before its             no: the same, and a later claim ended
  *     ours; otherwise                                  any                    unknown
  *
  * Records add what a lock cannot say: who it is, across hosts whose file
@@ -141,17 +142,24 @@ enum owner_verdict owner_judge(const struct owner_record *record, const struct o
 	return OWNER_LIVE;
 }
 
+/* Whether the image had all of the claim LOG when RECORD was written. */
+static bool is_over(const struct owner_record *record, uint64_t log)
+{
+	if (log == 0 || log > record->generation)
+		return false;
+	return !is_writeback(record) || (record->clean && log < record->generation);
+}
+
 static enum answer prove_of_ours(const struct owner_record *record, uint64_t log, const char **doubt)
 {
-	if (record->clean) {
-		*doubt = "its owner record says that the image has them all";
-		return ANSWER_UNKNOWN;
-	}
-	if (is_writeback(record) && (log == record->generation || log == record->generation + 1))
-		return ANSWER_YES;
-	if (!is_writeback(record) && log != 0 && log <= record->generation)
+	bool same = log == record->generation || log == record->generation + 1;
+
+	if (is_over(record, log))
 		return ANSWER_NO;
-	*doubt = "they are of another claim than its owner record";
+	if (is_writeback(record) && !record->clean && same)
+		return ANSWER_YES;
+	*doubt = record->clean && same ? "its owner record says that the image has them all"
+				       : "they are of another claim than its owner record";
 	return ANSWER_UNKNOWN;
 }
 

@@ -165,8 +165,11 @@ static const struct proof_row proof_rows[] = {
 	{"writeback", our_cache, false, 0, ANSWER_UNKNOWN},
 	/* The image has all of it. */
 	{"writeback", our_cache, true, 7, ANSWER_UNKNOWN},
-	{"persistent", our_cache, true, 7, ANSWER_UNKNOWN},
+	{"persistent", our_cache, true, 8, ANSWER_UNKNOWN},
 	/* It had all of it, and was written since. */
+	{"writeback", our_cache, true, 6, ANSWER_NO},
+	{"persistent", our_cache, true, 7, ANSWER_NO},
+	{"direct", our_cache, true, 6, ANSWER_NO},
 	{"direct", our_cache, false, 6, ANSWER_NO},
 	{"persistent", our_cache, false, 7, ANSWER_NO},
 	{"persistent", our_cache, false, 8, ANSWER_UNKNOWN},
