@@ -22,7 +22,7 @@ HEADER_FIELDS = {
     "generation": (152, "<Q"), "parent_format": (160, "<I"), "parent_path_bytes": (164, "<I"),
     "parent_size_bytes": (168, "<Q"), "parent_uuid": (176, "16s"), "parent_generation": (192, "<Q"),
     "table_digest": (200, "<Q"),
-    "parent_path": (256, "2048s"),
+    "parent_stamp": (224, "<Q"), "parent_path": (256, "2048s"), "children": (2304, "1792s"),
 }
 # Where the checksum is, in a header and in pages and records.
 HEADER_CHECKSUM = 24

@@ -41,6 +41,9 @@ bool aio_fd_look(int fd, const char *name, struct stat *st, GError **error);
  * open of the file excludes it, and has for a second. UNKNOWN with errno: there are no
  * locks here. */
 enum answer aio_fd_lock(int fd, bool exclusive);
+/* Another lock of the same file, exclusive, of those who have the first one for reading. Waits
+ * for half a minute. */
+enum answer aio_fd_lock_apart(int fd);
 /* Bytes; a block device's capacity. -errno on failure. */
 int64_t aio_fd_size(int fd);
 

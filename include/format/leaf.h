@@ -22,11 +22,14 @@
 #define LEAF_CHUNK_BYTES_MIN (64 << 10)
 #define LEAF_CHUNK_BYTES_MAX (16 << 20)
 #define LEAF_PARENT_PATH_BYTES 2048
+#define LEAF_CHILDREN_BYTES 1792
 #define LEAF_SIZE_MAX(chunk_bytes) ((UINT64_C(1) << 63) - (chunk_bytes))
 
+/* The image is a parent: `children` counts. */
+#define LEAF_FEATURE_CHILDREN UINT64_C(2)
 /* Feature words: bits this version knows. */
 #define LEAF_FEATURES_COMPATIBLE UINT64_C(0)
-#define LEAF_FEATURES_READ_ONLY UINT64_C(0)
+#define LEAF_FEATURES_READ_ONLY LEAF_FEATURE_CHILDREN
 #define LEAF_FEATURES_INCOMPATIBLE UINT64_C(0)
 
 enum leaf_parent_format { LEAF_PARENT_NONE = 0, LEAF_PARENT_RAW = 1, LEAF_PARENT_LEAF = 2 };
@@ -59,15 +62,19 @@ struct leaf_header_ondisk {
 	uint8_t parent_uuid[16];
 	le64 parent_generation;
 	le64 table_digest; /* of the epochs of the pages that count */
-	uint8_t reserved1[48];
+	uint8_t reserved1[16];
+	le64 parent_stamp; /* of a raw parent; 0: not recorded */
+	uint8_t reserved2[24];
 	char parent_path[LEAF_PARENT_PATH_BYTES];
-	uint8_t reserved2[1792];
+	char children[LEAF_CHILDREN_BYTES]; /* text, ended by a zero byte */
 } __attribute__((packed));
 _Static_assert(sizeof(struct leaf_header_ondisk) == LEAF_HEADER_BYTES, "header is one block");
 _Static_assert(offsetof(struct leaf_header_ondisk, uuid) == 64, "uuid");
 _Static_assert(offsetof(struct leaf_header_ondisk, epoch) == 120, "epoch");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_format) == 160, "parent");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_path) == 256, "parent path");
+_Static_assert(offsetof(struct leaf_header_ondisk, parent_stamp) == 224, "parent stamp");
+_Static_assert(offsetof(struct leaf_header_ondisk, children) == 2304, "children");
 
 /* A page of the chunk table. Each page has two places, PAGE_BYTES apart. */
 #define LEAF_TABLE_MAGIC 0x5054464c /* "LFTP" */

@@ -41,7 +41,9 @@ struct image_info {
 	uint32_t chunk_bytes;
 	uint64_t generation;
 	uint8_t uuid[IMAGE_UUID_BYTES];
+	uint64_t stamp; /* when a raw file was written last, ns; 0: it has a generation, or does not tell */
 	struct image_parent parent;
+	char *children; /* the mark of a parent (image/children.h); NULL: it is none */
 };
 bool image_read_info(const char *path, enum image_format format, struct image_info *info, GError **error);
 bool image_read_info_fd(int fd, const char *path, enum image_format format, struct image_info *info, GError **error);
@@ -54,6 +56,7 @@ struct image_create_options {
 	uint64_t size_bytes;
 	uint32_t chunk_bytes; /* 0: 1 MiB; raw: ignored */
 	const struct image_parent *parent;
+	const uint8_t *uuid; /* NULL: a new one */
 	bool force;
 };
 bool image_create(const char *path, enum image_format format, const struct image_create_options *options,

@@ -44,6 +44,7 @@ struct image_parent {
 	uint64_t size_bytes;
 	uint8_t uuid[IMAGE_UUID_BYTES]; /* zeros where the format has none */
 	uint64_t generation;
+	uint64_t stamp; /* of one without generations: see struct image_info; 0: not known */
 };
 
 static inline void image_parent_clear(struct image_parent *parent)
@@ -64,6 +65,7 @@ enum image_flags {
 	IMAGE_NO_LOCK = 1 << 1,	    /* for info, map and check, which only look */
 	IMAGE_NO_DIRECT = 1 << 2,   /* page cache only */
 	IMAGE_BEGIN_LATER = 1 << 3, /* nothing is written before image_begin_writing() */
+	IMAGE_LOCK_ONLY = 1 << 4,   /* with WRITABLE: nothing is written at all; a parent may be opened so */
 };
 
 struct image_ops;
@@ -111,6 +113,8 @@ struct image_io {
  * first write, once it has returned 0 without effect; not while another thread
  * calls it. Blocks. 0 or -errno. */
 int image_begin_writing(struct image *image);
+/* A new one (RFC 9562, version 4). */
+void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES]);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);

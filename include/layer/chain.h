@@ -32,7 +32,7 @@ struct chain_link {
 	bool outside; /* of the pool, and not named so by the configuration: never written */
 	struct chain_roots *roots;
 	struct image_info info;
-	char *untold; /* absolute: its parent, of which the store did not tell; NULL otherwise */
+	char *untold; /* absolute: its parent, of which the store did not tell, or that has changed; NULL otherwise */
 };
 struct chain_link *chain_link_ref(const struct chain_link *link);
 /* NULL is allowed. */

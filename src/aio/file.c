@@ -3,7 +3,7 @@
  * Both descriptors of a pair are of one file: O_DIRECT for what is aligned, the page
  * cache for the rest. The kernel keeps them coherent but within a page (request.h).
  *
- * The lock is on byte 0. Only one byte, because other programs (QEMU) put locks of
+ * The lock is on byte 0, that apart from it on byte 1. Single bytes, because other programs (QEMU) put locks of
  * their own meaning further up in the file. */
 #include "aio/file.h"
 
@@ -24,6 +24,8 @@
 /* A daemon whose mount has just gone still holds its files for a moment. */
 #define LOCK_PATIENCE_US (G_USEC_PER_SEC)
 #define LOCK_RETRY_US (10 * 1000)
+/* Others have it for a few writes. */
+#define LOCK_APART_PATIENCE_US (30 * G_USEC_PER_SEC)
 
 /* ---- One descriptor ------------------------------------------------------- */
 
@@ -36,20 +38,30 @@ bool aio_fd_look(int fd, const char *name, struct stat *st, GError **error)
 	return true;
 }
 
-enum answer aio_fd_lock(int fd, bool exclusive)
+static enum answer lock_byte(int fd, off_t byte, bool exclusive, gint64 patience_us)
 {
-	struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
-	gint64 patience = LOCK_PATIENCE_US;
+	struct flock lock = {
+		.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 
 	while (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
 		if (errno != EAGAIN && errno != EACCES)
 			return ANSWER_UNKNOWN;
-		if (patience <= 0)
+		if (patience_us <= 0)
 			return ANSWER_NO;
 		g_usleep(LOCK_RETRY_US);
-		patience -= LOCK_RETRY_US;
+		patience_us -= LOCK_RETRY_US;
 	}
 	return ANSWER_YES;
+}
+
+enum answer aio_fd_lock(int fd, bool exclusive)
+{
+	return lock_byte(fd, 0, exclusive, LOCK_PATIENCE_US);
+}
+
+enum answer aio_fd_lock_apart(int fd)
+{
+	return lock_byte(fd, 1, true, LOCK_APART_PATIENCE_US);
 }
 
 int64_t aio_fd_size(int fd)

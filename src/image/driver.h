@@ -29,6 +29,9 @@ struct image_ops {
 	bool (*read_info)(int fd, const char *path, struct image_info *info, GError **error);
 	/* DIRECTORY may be AT_FDCWD: then PATH is the file's. */
 	bool (*create)(int directory, const char *path, const struct image_create_options *options, GError **error);
+	/* The mark of a parent (image/children.h); *MARK NULL: none. Durable when it is written. */
+	bool (*read_mark)(struct image_file *file, char **mark, GError **error);
+	bool (*write_mark)(struct image_file *file, const char *mark, GError **error);
 	bool (*set_parent)(const char *path, const struct image_parent *parent, GError **error); /* NULL: none */
 	bool (*check)(const char *path, bool repair, image_finding finding, void *opaque,
 		      struct image_check_result *result, GError **error);
@@ -36,6 +39,9 @@ struct image_ops {
 
 extern const struct image_ops raw_image_ops;
 extern const struct image_ops leaf_image_ops;
+
+/* format.c. NULL with ERROR: there is none. */
+const struct image_ops *image_driver_of(const char *path, enum image_format format, GError **error);
 
 /* op.c */
 /* Calls OP's done with RESULT from its queue's loop. Any thread. */

@@ -31,7 +31,7 @@ enum image_format image_format_from_name(const char *name)
 	return IMAGE_FORMAT_NONE;
 }
 
-static const struct image_ops *driver_of(const char *path, enum image_format format, GError **error)
+const struct image_ops *image_driver_of(const char *path, enum image_format format, GError **error)
 {
 	if (image_format_name(format))
 		return drivers[format];
@@ -42,6 +42,7 @@ static const struct image_ops *driver_of(const char *path, enum image_format for
 void image_info_clear(struct image_info *info)
 {
 	image_parent_clear(&info->parent);
+	g_free(info->children);
 	*info = (struct image_info){0};
 }
 
@@ -54,9 +55,10 @@ struct image *image_open(const char *path, enum image_format format, unsigned fl
 struct image *image_open_fd(int fd, const char *path, enum image_format format, unsigned flags, uint64_t base_offset,
 			    GError **error)
 {
-	const struct image_ops *ops = driver_of(path, format, error);
+	const struct image_ops *ops = image_driver_of(path, format, error);
 	struct image *image = ops ? ops->open(fd, path, flags, base_offset, error) : NULL;
-	int result = image && image->writable && !(flags & IMAGE_BEGIN_LATER) ? image_begin_writing(image) : 0;
+	bool begins = image && image->writable && !(flags & (IMAGE_BEGIN_LATER | IMAGE_LOCK_ONLY));
+	int result = begins ? image_begin_writing(image) : 0;
 
 	if (image && result == 0)
 		log_debug(LOG_IMAGE, "%s: opened as %s, %" PRIu64 " bytes, for %s", path, image_format_name(format),
@@ -138,7 +140,7 @@ bool image_read_info(const char *path, enum image_format format, struct image_in
 
 bool image_read_info_fd(int fd, const char *path, enum image_format format, struct image_info *info, GError **error)
 {
-	const struct image_ops *ops = driver_of(path, format, error);
+	const struct image_ops *ops = image_driver_of(path, format, error);
 
 	*info = (struct image_info){.format = format};
 	if (ops && ops->read_info(fd, path, info, error))
@@ -156,7 +158,7 @@ bool image_create(const char *path, enum image_format format, const struct image
 bool image_create_in(int directory, const char *path, enum image_format format,
 		     const struct image_create_options *options, GError **error)
 {
-	const struct image_ops *ops = driver_of(path, format, error);
+	const struct image_ops *ops = image_driver_of(path, format, error);
 
 	return ops && ops->create(directory, path, options, error);
 }
@@ -170,7 +172,7 @@ bool image_check(const char *path, enum image_format format, bool repair,
 		 void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
 		 struct image_check_result *result, GError **error)
 {
-	const struct image_ops *ops = driver_of(path, format, error);
+	const struct image_ops *ops = image_driver_of(path, format, error);
 
 	*result = (struct image_check_result){0};
 	return ops && ops->check(path, repair, finding, opaque, result, error);

@@ -6,10 +6,19 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sys/random.h>
 
 #include "driver.h"
 #include "file.h"
 #include "core/log.h"
+
+void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES])
+{
+	while (getrandom(uuid, IMAGE_UUID_BYTES, 0) != IMAGE_UUID_BYTES)
+		;
+	uuid[6] = (uuid[6] & 0x0f) | 0x40;
+	uuid[8] = (uuid[8] & 0x3f) | 0x80;
+}
 
 int image_begin_writing(struct image *image)
 {

@@ -12,8 +12,10 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/time.h"
 #include "driver.h"
 #include "file.h"
+#include "mark.h"
 #include "core/workers.h"
 
 /* 1.2 s: a second is the coarsest clock of a file system. */
@@ -130,6 +132,31 @@ static int raw_begin_writing(struct image *image)
 	return image_file_sync_times(&raw->file);
 }
 
+static bool raw_read_mark(struct image_file *file, char **mark, GError **error)
+{
+	int result = mark_read_attribute(file, mark);
+
+	return result == 0 || error_set_errno(error, -result, "%s: whether it has children cannot be read", file->path);
+}
+
+static bool raw_write_mark(struct image_file *file, const char *mark, GError **error)
+{
+	int result = mark_write_attribute(file, mark);
+
+	return result == 0 || error_set_errno(error, -result, "%s: its children cannot be noted", file->path);
+}
+
+/* Asked under the image's lock. */
+static bool mark_allows(struct raw *raw, unsigned flags, GError **error)
+{
+	g_autofree char *mark = NULL;
+
+	if (!(flags & IMAGE_WRITABLE) || flags & IMAGE_LOCK_ONLY)
+		return true;
+	return raw_read_mark(&raw->file, &mark, error) &&
+	       (!mark || image_children_refuse(raw->image.path, mark, error));
+}
+
 static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error)
 {
 	struct raw *raw = g_new0(struct raw, 1);
@@ -141,7 +168,8 @@ static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t
 	};
 	raw->base_offset = base_offset;
 	raw->file.aio.direct_fd = raw->file.aio.buffered_fd = -1;
-	if (!image_file_open(&raw->file, fd, path, flags, error) || !raw_measure(raw, error)) {
+	if (!image_file_open(&raw->file, fd, path, flags, error) || !mark_allows(raw, flags, error) ||
+	    !raw_measure(raw, error)) {
 		raw_close(&raw->image);
 		return NULL;
 	}
@@ -404,15 +432,28 @@ static uint64_t raw_allocated_bytes(struct image *image)
 	return image_file_allocated(&raw_of(image)->file);
 }
 
+/* 0: it does not tell. */
+static uint64_t written_at(const struct image_file *file)
+{
+	struct stat st;
+
+	if (file->block_device || image_file_stat(file, &st) < 0 || st.st_mtim.tv_sec < 0)
+		return 0;
+	return (uint64_t)st.st_mtim.tv_sec * NS_PER_S + (uint64_t)st.st_mtim.tv_nsec;
+}
+
 static bool raw_read_info(int fd, const char *path, struct image_info *info, GError **error)
 {
 	struct image *image = raw_open(fd, path, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, 0, error);
+	bool good;
 
 	if (!image)
 		return false;
 	info->size_bytes = image->size_bytes;
+	info->stamp = written_at(raw_file(image));
+	good = raw_read_mark(raw_file(image), &info->children, error);
 	raw_close(image);
-	return true;
+	return good;
 }
 
 static bool raw_create(int directory, const char *path, const struct image_create_options *options, GError **error)
@@ -466,5 +507,7 @@ const struct image_ops raw_image_ops = {
 	.allocated_bytes = raw_allocated_bytes,
 	.read_info = raw_read_info,
 	.create = raw_create,
+	.read_mark = raw_read_mark,
+	.write_mark = raw_write_mark,
 	.check = raw_check,
 };

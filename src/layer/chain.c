@@ -17,6 +17,7 @@
 #include "core/loop.h"
 #include "core/time.h"
 #include "core/verdict.h"
+#include "layer/parent.h"
 
 struct chain_link *chain_link_ref(const struct chain_link *link)
 {
@@ -121,6 +122,7 @@ static void copy_info(struct image_info *to, const struct image_info *from)
 {
 	*to = *from;
 	to->parent.path = g_strdup(from->parent.path);
+	to->children = g_strdup(from->children);
 }
 
 static bool is_current(const struct cached_info *cached, const struct stat *st, enum image_format format)
@@ -408,27 +410,6 @@ static struct chain_link *find_parent(struct chain_link *child, const struct cha
 	return NULL;
 }
 
-static bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error)
-{
-	const struct image_parent *expected = &child->info.parent;
-
-	if (expected->size_bytes != parent->info.size_bytes)
-		return error_set(error, ESTALE,
-				 "%s: its parent %s has changed: it was %" G_GUINT64_FORMAT
-				 " bytes, now it is %" G_GUINT64_FORMAT,
-				 child->path, parent->path, expected->size_bytes, parent->info.size_bytes);
-	if (memcmp(expected->uuid, parent->info.uuid, IMAGE_UUID_BYTES) != 0)
-		return error_set(error, ESTALE,
-				 "%s: its parent %s is another image than it was made from (the UUIDs differ)",
-				 child->path, parent->path);
-	if (expected->generation && expected->generation != parent->info.generation)
-		return error_set(error, ESTALE,
-				 "%s: its parent %s was written after it was made (generation %" G_GUINT64_FORMAT
-				 ", now %" G_GUINT64_FORMAT ")",
-				 child->path, parent->path, expected->generation, parent->info.generation);
-	return true;
-}
-
 static bool is_among(const GPtrArray *links, const struct chain_link *link)
 {
 	for (guint i = 0; i < links->len; i++) {
@@ -447,13 +428,15 @@ static bool add_parent(GPtrArray *links, const struct chain_roots *roots, struct
 
 	if (!parent)
 		return false;
-	if (is_among(links, parent))
+	if (is_among(links, parent)) {
 		error_set(error, ELOOP, "%s: is its own ancestor", parent->path);
-	else if (links->len == CHAIN_DEPTH_MAX)
+	} else if (links->len == CHAIN_DEPTH_MAX) {
 		error_set(error, EMLINK, "%s: its chain is deeper than %d layers", child->path, CHAIN_DEPTH_MAX);
-	else if (parent_is_the_same(child, parent, error)) {
+	} else if (parent_is_the_same(child, parent, error)) {
 		g_ptr_array_add(links, parent);
 		return true;
+	} else {
+		child->untold = g_strdup(parent->path);
 	}
 	chain_link_unref(parent);
 	return false;

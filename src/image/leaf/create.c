@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "format.h"
 #include "header.h"
+#include "mark.h"
 #include "report.h"
 
 static bool parent_fits(const char *path, const struct image_parent *parent, GError **error)
@@ -50,10 +50,10 @@ static void new_header(struct leaf_header_ondisk *header, const struct image_cre
 	};
 	if (options->parent)
 		leaf_parent_encode(header, options->parent);
-	while (getrandom(header->uuid, sizeof(header->uuid), 0) != sizeof(header->uuid))
-		;
-	header->uuid[6] = (header->uuid[6] & 0x0f) | 0x40; /* RFC 9562, version 4 */
-	header->uuid[8] = (header->uuid[8] & 0x3f) | 0x80;
+	if (options->uuid)
+		memcpy(header->uuid, options->uuid, sizeof(header->uuid));
+	else
+		image_make_uuid(header->uuid);
 }
 
 /* On a device an older image may have left a second copy with a higher
@@ -143,5 +143,6 @@ bool leaf_read_info(int fd, const char *path, struct image_info *info, GError **
 	info->generation = le64_get(header.generation);
 	memcpy(info->uuid, header.uuid, sizeof(info->uuid));
 	leaf_parent_decode(&header, &info->parent);
+	info->children = leaf_mark_of(&header);
 	return true;
 }

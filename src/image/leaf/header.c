@@ -130,6 +130,7 @@ void leaf_parent_encode(struct leaf_header_ondisk *header, const struct image_pa
 		memcpy(header->parent_path, parent->path, strlen(parent->path));
 	header->parent_size_bytes = le64_of(parent->size_bytes);
 	header->parent_generation = le64_of(parent->generation);
+	header->parent_stamp = le64_of(parent->stamp);
 	memcpy(header->parent_uuid, parent->uuid, sizeof(header->parent_uuid));
 }
 
@@ -144,5 +145,6 @@ void leaf_parent_decode(const struct leaf_header_ondisk *header, struct image_pa
 	parent->path = g_strndup(header->parent_path, sizeof(header->parent_path));
 	parent->size_bytes = le64_get(header->parent_size_bytes);
 	parent->generation = le64_get(header->parent_generation);
+	parent->stamp = le64_get(header->parent_stamp);
 	memcpy(parent->uuid, header->parent_uuid, sizeof(parent->uuid));
 }

@@ -20,6 +20,7 @@
 #include "grow.h"
 #include "header.h"
 #include "journal.h"
+#include "mark.h"
 #include "lock.h"
 #include "memory.h"
 #include "plan.h"
@@ -297,6 +298,8 @@ static bool load_header(struct leaf *leaf, unsigned flags, struct leaf_report *r
 	if (read_only && (flags & IMAGE_WRITABLE))
 		return error_set(report->error, EROFS,
 				 "%s: has features that this version may only read; open it read-only", report->path);
+	if (!leaf_mark_allows(&leaf->header, flags, report))
+		return false;
 	use_header(leaf);
 	bytes = aio_file_size(&leaf->file.aio);
 	if (bytes < 0)

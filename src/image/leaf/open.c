@@ -16,6 +16,7 @@
 #include "leaf.h"
 #include "load.h"
 #include "lock.h"
+#include "mark.h"
 #include "memory.h"
 #include "redo.h"
 #include "report.h"
@@ -139,6 +140,8 @@ const struct image_ops leaf_image_ops = {
 	.allocated_bytes = leaf_allocated_bytes,
 	.read_info = leaf_read_info,
 	.create = leaf_create,
+	.read_mark = leaf_read_mark,
+	.write_mark = leaf_write_mark,
 	.set_parent = leaf_set_parent,
 	.check = leaf_check,
 };

@@ -1,0 +1,19 @@
+/* A child and its parent: what each records of the other. */
+#ifndef LEAFDISK_LAYER_PARENT_H
+#define LEAFDISK_LAYER_PARENT_H
+
+#include "layer/chain.h"
+
+/* What a child of the image of INFO holds it to; PATH, which is taken over, is where it finds it. */
+void parent_describe(const struct image_info *info, char *path, struct image_parent *parent);
+/* Whether PARENT is what CHILD was made of, or was told to accept. False and ERROR (ESTALE): the
+ * sentence says what differs, and the command that accepts it. */
+bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error);
+/* Of what stands below the leaf: another number where a layer is another file, or was
+ * written. Does not block. */
+uint64_t parent_stamp_below(const GPtrArray *links);
+/* Each link below the leaf of LINKS that has no mark and lies in the pool gets one: children that
+ * were made without it are known from then on. Blocks. */
+void parent_mark_chain(const GPtrArray *links);
+
+#endif
