@@ -57,7 +57,7 @@ def mount_keys():
 
 def verbs():
     listed = help_of("leafctl").split("Verbs:\n")[1].split("\n\n")[0]
-    return re.findall(r"^    (\w+(?: \w+)?)  ", listed, re.M)
+    return re.findall(r"^    ([\w-]+(?: \w+)?)  ", listed, re.M)
 
 
 def documented_verbs():

@@ -12,8 +12,8 @@ import uuid
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, expect_errno, faults, file_bytes, make_image, make_raw,
-                     opened, read_all, read_file, run, scaled, wait_until, write_all)
+from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, expect_errno, faults, file_bytes, leafctl,
+                     make_image, make_raw, opened, read_all, read_file, run, scaled, wait_until, write_all)
 
 NOBODY = pwd.getpwnam("nobody")
 OPENS = scaled(30, 5000)
@@ -178,6 +178,10 @@ def test_a_link_to_a_parent_that_is_turned(mount, pool, work, named_by):
         wait_until(lambda: stat.S_IMODE(os.stat(live.file("two.img")).st_mode) == 0o400, "two.img to be read-only",
                    timeout=20)
         expect_errno(errno.EROFS, os.open, live.file("two.img"), os.O_RDWR)
+        if named_by == "header":
+            assert "rebase --accept" in live.messages()
+            leafctl("rebase", "--accept", leaf)
+            wait_until(lambda: "child.img" in live.names(), "the child to be shown")
         assert read_file(live.file("child.img"), 1) == b"2"
 
 

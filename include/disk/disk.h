@@ -130,6 +130,7 @@ struct disk_attributes {
 	uint64_t size_bytes;
 	uint64_t allocated_bytes; /* of the leaf on its storage */
 	struct timespec modified;
+	uint64_t below; /* another number where what is below the leaf is, or has become, another */
 	bool writable;
 };
 /* Looks at the image. 0 or -errno; of an open disk whose image cannot be looked

@@ -32,6 +32,7 @@ struct disk {
 	enum disk_mode configured_mode;
 	struct pool_cache *pool_cache; /* NULL: no cache; the pool's */
 	_Atomic unsigned references;
+	_Atomic bool parent;	   /* of another image, as the pool's last look found */
 	struct loop_work disposal; /* once there is none */
 
 	/* Opening, closing and changing; held while that blocks, and while it

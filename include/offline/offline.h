@@ -23,8 +23,16 @@ struct offline_create_options {
 	bool force; /* overwrites a block device */
 };
 /* The parent is stored relative to the new image's directory. The parent, and
- * the chain below it, must open. */
-bool offline_create(const char *path, const struct offline_create_options *options, GError **error);
+ * the chain below it, must open; the parent is marked as one. *NOTE (g_free): NULL, or a sentence to say that
+ * its store does not take the mark. */
+bool offline_create(const char *path, const struct offline_create_options *options, char **note, GError **error);
+
+/* PARENT forgets CHILD, a path or a name that it remembers; NULL: all of them. Refused (EBUSY)
+ * for one that stands on it still, or of which that cannot be told, unless FORCE. */
+bool offline_forget_child(const char *parent, enum image_format format, const char *child, bool force, GError **error);
+/* The image at PATH takes its parent as it is now for what it was made of. *NOTE: as for
+ * offline_create(). */
+bool offline_accept_parent(const char *path, const char *layers, char **note, GError **error);
 
 /* One layer of an image's chain. */
 struct offline_layer {
@@ -36,7 +44,8 @@ struct offline_layer {
 	uint64_t generation;
 	uint8_t uuid[IMAGE_UUID_BYTES];
 	bool has_uuid;
-	char *parent; /* as stored, NULL: none */
+	char *parent;	/* as stored, NULL: none */
+	char *children; /* those that it remembers, as a text; NULL: it is no parent */
 };
 /* Leaf first, base last (GPtrArray of struct offline_layer *, free function
  * set). When a parent cannot be opened, the layers above it are returned and

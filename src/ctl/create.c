@@ -27,7 +27,12 @@ static struct offline_create_options options_of(const struct ctl_arguments *argu
 
 static bool create_image(const char *path, const struct offline_create_options *options, GError **error)
 {
-	return mounted_allow_new(path, error) && offline_create(path, options, error);
+	g_autofree char *note = NULL;
+	bool good = mounted_allow_new(path, error) && offline_create(path, options, &note, error);
+
+	if (good && note)
+		ctl_fail("warning: %s", note);
+	return good;
 }
 
 static bool parse_create_size(const struct ctl_arguments *arguments, uint64_t *bytes, int *status)

@@ -22,6 +22,7 @@ struct ctl_arguments {
 	bool shrink;
 	bool force;
 	bool preallocate;
+	bool accept;
 	const char *pool;
 	const char *layer;
 	const char *directory;

@@ -23,6 +23,7 @@ static void print_layer(unsigned depth, const struct offline_layer *layer)
 	g_autofree char *uuid = uuid_text(layer);
 	g_autofree char *path = ctl_printable(layer->path);
 	g_autofree char *parent = ctl_printable(layer->parent ? layer->parent : "");
+	g_autofree char *children = ctl_printable(layer->children ? layer->children : "");
 
 	printf("layer %u: %s\n", depth, path);
 	printf("    %-12s%s\n", "format:", image_format_name(layer->format));
@@ -34,6 +35,8 @@ static void print_layer(unsigned depth, const struct offline_layer *layer)
 		printf("    %-12s%s\n    %-12s%" PRIu64 "\n", "uuid:", uuid, "generation:", layer->generation);
 	if (layer->parent)
 		printf("    %-12s%s\n", "parent:", parent);
+	if (layer->children)
+		printf("    %-12s%s\n", "children:", children);
 }
 
 static void add_layer(JsonBuilder *builder, const struct offline_layer *layer)
@@ -49,6 +52,7 @@ static void add_layer(JsonBuilder *builder, const struct offline_layer *layer)
 	ctl_json_add_text(builder, "uuid", uuid);
 	ctl_json_add_size(builder, "generation", layer->generation);
 	ctl_json_add_text(builder, "parent", layer->parent);
+	ctl_json_add_text(builder, "children", layer->children);
 	json_builder_end_object(builder);
 }
 

@@ -84,6 +84,21 @@ static const struct ctl_option resize_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option forget_child_options[] = {
+	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "also a child that is there, or that cannot be read"},
+	OPTION_FORMAT,
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option rebase_options[] = {
+	{0, "accept", CTL_OPTION_FLAG, FIELD(accept), NULL, "its parent is right as it is now"},
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
 static const struct ctl_option list_options[] = {
 	OPTION_JSON,
 	OPTION_LAYERS,
@@ -155,6 +170,15 @@ const struct ctl_verb ctl_verbs[] = {
 	{"resize", "[--shrink] [-f FORMAT] [--layers DIR[:DIR]] IMAGE|FILE [+|-]SIZE", "change the size of a disk",
 	 "Changes the size of an image, or of a file in a mount. With + or - SIZE is added or taken off.",
 	 resize_options, 2, 2, ctl_resize},
+	{"rebase", "--accept [--layers DIR[:DIR]] IMAGE...", "accept a parent that has changed",
+	 "Each IMAGE takes its parent as it is now for the one that it was made of. What IMAGE shows\n"
+	 "changes where the parent has.",
+	 rebase_options, 1, INT_MAX, ctl_rebase},
+	{"forget-child", "[--force] [-f FORMAT] [--layers DIR[:DIR]] PARENT [CHILD]",
+	 "let an image forget a child that is gone",
+	 "PARENT forgets CHILD, or all its children. One that forgets the last can be written again.\n"
+	 "Refused while a child is there, or nobody can tell.",
+	 forget_child_options, 1, 2, ctl_forget_child},
 	{"list", "[--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
 	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
 	 1, 1, ctl_list},

@@ -9,6 +9,8 @@ extern const struct ctl_verb ctl_verbs[];
 
 int ctl_create(const struct ctl_arguments *arguments);
 int ctl_clone(const struct ctl_arguments *arguments);
+int ctl_forget_child(const struct ctl_arguments *arguments);
+int ctl_rebase(const struct ctl_arguments *arguments);
 int ctl_info(const struct ctl_arguments *arguments);
 int ctl_check(const struct ctl_arguments *arguments);
 int ctl_map(const struct ctl_arguments *arguments);

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/thread.h"
+#include "image/children.h"
 #include "disk/object.h"
 #include "disk/route.h"
 
@@ -93,10 +94,23 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 
 /* ---- Modes ------------------------------------------------------------------ */
 
+/* An ephemeral disk may be of an image that has children. */
+static bool may_be_written(struct disk *disk, GError **error)
+{
+	g_autoptr(GPtrArray) links = disk_resolve(disk, error);
+	const struct chain_link *leaf = links ? links->pdata[0] : NULL;
+
+	if (leaf && leaf->info.children)
+		return image_children_refuse(leaf->path, leaf->info.children, error);
+	return leaf && (!disk->parent || error_set(error, EROFS, "%s: another image depends on it", disk->name));
+}
+
 static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 {
 	if (!disk->writable)
 		return error_set(error, EROFS, "%s: is read-only, in any mode", disk->name);
+	if (mode != DISK_MODE_EPHEMERAL && disk->mode == DISK_MODE_EPHEMERAL && !may_be_written(disk, error))
+		return false;
 	if (mode != DISK_MODE_DIRECT && !disk->pool_cache)
 		return error_set(error, EINVAL,
 				 "%s: mode %s needs a cache: mount the pool with -o cache=FILE, on fast local storage",

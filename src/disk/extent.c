@@ -8,6 +8,7 @@
 #include "core/thread.h"
 #include "disk/object.h"
 #include "disk/route.h"
+#include "layer/parent.h"
 
 static void remember(struct disk *disk, const struct disk_attributes *attributes)
 {
@@ -52,6 +53,7 @@ static int look_at_image(struct disk *disk, bool known, struct disk_attributes *
 	*attributes = (struct disk_attributes){
 		.allocated_bytes = (uint64_t)file.st.st_blocks * 512,
 		.modified = file.st.st_mtim,
+		.below = parent_stamp_below(links),
 		.writable = disk->writable,
 		.size_bytes = disk->size_bytes,
 	};

@@ -13,8 +13,10 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "core/verdict.h"
+#include "image/children.h"
 #include "disk/object.h"
 #include "layer/claim.h"
+#include "layer/parent.h"
 #include "layer/share.h"
 #include "disk/route.h"
 #include "core/workers.h"
@@ -77,10 +79,14 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 {
 	g_autoptr(GError) inner = NULL;
 	struct layer *leaf = disk->leaf;
-	bool ours = !disk->writable || claim_allows(leaf, &inner);
-	unsigned flags = (disk->writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
-			 (disk->unlocked ? IMAGE_NO_LOCK : 0);
+	const char *children = leaf->link->info.children;
+	bool writable = disk->writable && !children;
+	bool ours = !writable || claim_allows(leaf, &inner);
+	unsigned flags =
+		(writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) | (disk->unlocked ? IMAGE_NO_LOCK : 0);
 
+	if (write && children)
+		return image_children_refuse(leaf->link->path, children, error);
 	if (ours || !write) {
 		g_clear_error(&inner);
 		(void)layer_open_image(leaf, flags, &inner);
@@ -157,6 +163,8 @@ static bool begin_writing(struct disk *disk, GError **error)
 {
 	bool good;
 
+	if (disk->leaf->image && !disk->leaf->image->begun)
+		parent_mark_chain(disk->links);
 	gate_close(&disk->gate);
 	good = route_begin_writing(disk, error);
 	gate_open(&disk->gate);

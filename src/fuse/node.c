@@ -11,7 +11,8 @@
  * is ours alone, every change goes through the kernel, and a moving time would
  * throw the page cache away once a second. So the time shown stands still from
  * the first open for writing to the last close. For the same reason pages are
- * kept across opens when size and time are what they were at the last open. */
+ * kept across opens when size and time are what they were at the last open, and so is
+ * what stands below the disk's leaf. */
 #include "node.h"
 
 #include "core/lock.h"
@@ -27,6 +28,7 @@ struct node {
 	struct timespec frozen; /* valid while there are writers */
 	bool seen;		/* opened before: the two below are valid */
 	uint64_t seen_bytes;
+	uint64_t seen_below;
 	struct timespec seen_modified;
 	char *refusal; /* sentence of the last command that failed; NULL: none */
 };
@@ -241,7 +243,7 @@ static bool is_same_time(struct timespec a, struct timespec b)
 static bool is_as_seen_locked(struct node_table *table, const struct node *node, const struct disk_attributes *shown)
 {
 	lock_assert_mine(&table->lock);
-	return node->seen && node->seen_bytes == shown->size_bytes &&
+	return node->seen && node->seen_bytes == shown->size_bytes && node->seen_below == shown->below &&
 	       is_same_time(node->seen_modified, shown->modified);
 }
 
@@ -266,6 +268,7 @@ bool node_opened(struct node_table *table, struct node *node, bool write, const 
 	keep = is_as_seen_locked(table, node, &shown);
 	node->seen = true;
 	node->seen_bytes = shown.size_bytes;
+	node->seen_below = shown.below;
 	node->seen_modified = shown.modified;
 	return keep;
 }

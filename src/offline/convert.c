@@ -159,9 +159,10 @@ static bool convert_into(struct disk *source, const char *path, enum image_forma
 {
 	struct convert convert = {.source = source, .progress = progress, .opaque = opaque};
 	struct offline_create_options options = {.format = format, .size_bytes = source->size_bytes};
+	g_autofree char *note = NULL;
 	bool good;
 
-	if (!offline_create(path, &options, error))
+	if (!offline_create(path, &options, &note, error))
 		return false;
 	convert.destination = offline_open(path, format, NULL, OPEN_TO_WRITE, error);
 	good = convert.destination && run(&convert, error);

@@ -118,7 +118,7 @@ static struct image *lock_image(const struct owner_place *place, GError **error)
 
 	if (access(path, F_OK) < 0)
 		return NULL;
-	return image_open(path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
+	return image_open(path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_LOCK_ONLY, 0, error);
 }
 
 static bool may_be_freed(const struct owner_place *place, const struct owner_record *record, bool locked,

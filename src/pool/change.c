@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/verdict.h"
+#include "image/children.h"
 #include "internal.h"
 
 /* "x.img" -> "x"; ERROR when the name cannot be a disk's. */
@@ -100,13 +101,6 @@ struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError *
 
 /* ---- What may be moved or removed --------------------------------------------- */
 
-static bool is_outside(struct disk *disk)
-{
-	g_autoptr(GPtrArray) links = disk_get_links(disk);
-
-	return ((const struct chain_link *)links->pdata[0])->outside;
-}
-
 /* A disk that may be moved or removed: its own file in the pool, not open,
  * nobody's parent. */
 static struct disk *find_free_locked(struct disk_pool *pool, const char *name, GError **error)
@@ -124,11 +118,10 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, EBUSY, "%s: is open", name);
 	else if (disk->open)
 		error_set(error, EBUSY, "%s: has changes in the cache that are being written back", name);
+	else if (disk->parent)
+		error_set(error, EBUSY, "%s: another image depends on it", name);
 	else if (!disk->writable)
-		error_set(error, EBUSY,
-			  is_outside(disk) ? "%s: is a link to an image outside the pool"
-					   : "%s: another image depends on it",
-			  name);
+		error_set(error, EBUSY, "%s: is a link to an image outside the pool", name);
 	else
 		return disk;
 	return NULL;
@@ -171,8 +164,22 @@ static bool target_gives_way_locked(struct disk_pool *pool, const char *name, co
 	return error_set(error, EEXIST, "%s: exists; remove it first", name);
 }
 
+/* Asked under the image's lock: its format is another one than that of the lock. */
+static bool has_no_children(const struct chain_link *leaf, const struct chain_file *file, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	struct image_info info;
+
+	if (!image_read_info_fd(file->fd, leaf->path, leaf->format, &info, error))
+		return false;
+	if (info.children)
+		image_children_refuse(leaf->path, info.children, &inner);
+	image_info_clear(&info);
+	return !inner || error_set(error, EBUSY, "%s", inner->message);
+}
+
 /* The image of a disk that is to be moved or removed, locked against other
- * programs, and checked to be what its name has now. */
+ * programs, and checked to be what its name has now, and nobody's parent. */
 static bool hold_image(struct disk *disk, struct image **image, GError **error)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
@@ -184,11 +191,15 @@ static bool hold_image(struct disk *disk, struct image **image, GError **error)
 	if (!chain_link_find(leaf, &file, error))
 		return false;
 	if (!leaf->outside)
-		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0,
+		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_LOCK_ONLY, 0,
 				       &inner);
 	if (leaf->outside || (inner && error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_READ_ONLY)) {
 		g_clear_error(&inner);
 		*image = image_open_fd(file.fd, leaf->path, IMAGE_FORMAT_RAW, 0, 0, &inner);
+	}
+	if (*image && !leaf->outside && !has_no_children(leaf, &file, &inner)) {
+		(void)image_close(*image);
+		*image = NULL;
 	}
 	chain_file_clear(&file);
 	if (inner)

@@ -31,6 +31,7 @@ void known_free(void *data)
 		return;
 	g_clear_pointer(&known->links, g_ptr_array_unref);
 	g_free(known->trouble);
+	g_free(known->untold);
 	g_free(known);
 }
 
@@ -41,6 +42,7 @@ struct known *known_copy(const struct known *old)
 	known->links = old->links ? g_ptr_array_ref(old->links) : NULL;
 	known->shown = old->shown;
 	known->trouble = g_strdup(old->trouble);
+	known->untold = g_strdup(old->untold);
 	return known;
 }
 

@@ -48,6 +48,7 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 				pool->roots, found->spelled, found->mode, pool->pool_cache);
 		disk->leaf->owner = &pool->owner;
 	}
+	disk->parent = found->parent;
 	/* The key is the disk's own, so it goes with the disk. */
 	g_hash_table_replace(disks, disk->name, disk);
 }

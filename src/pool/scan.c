@@ -2,7 +2,7 @@
  *
  * In order: the stacks that the configuration spells out; every image of the top
  * level with its chain; who is whose parent (by device and inode, so that links
- * do not hide it) and therefore read-only; names.
+ * do not hide it, or by its own mark) and therefore read-only; names.
  *
  * What an earlier look knows is taken over where no file of a chain has changed
  * since, and of all files but the changed ones after a change of our own: on a
@@ -60,7 +60,7 @@ struct scan {
 	GHashTable *groups;
 	GPtrArray *items;    /* struct look_item: what is asked of the store */
 	GHashTable *parents; /* "device:inode" of every layer that is not a leaf */
-	GHashTable *untold;  /* path of each layer whose child says so, and the store nothing */
+	GHashTable *untold;  /* path of each layer that only its child's word makes one */
 	GHashTable *leaves;  /* as parents, of leaves of configured stacks */
 	GHashTable *modes;   /* shown name -> enum disk_mode, of those that name one */
 };
@@ -150,6 +150,8 @@ static void take_known(struct scan *scan, const struct known *known)
 {
 	if (known->links)
 		note_ancestors(scan, known->links);
+	if (known->untold)
+		g_hash_table_add(scan->untold, g_strdup(known->untold));
 	if (known->trouble)
 		g_string_append_printf(scan->result.broken, "%s\n", known->trouble);
 }
@@ -170,6 +172,13 @@ static void ask(struct scan *scan, const char *name, const char *layers, const s
 
 /* ---- Answers ------------------------------------------------------------------ */
 
+static char *untold_of(const GPtrArray *links)
+{
+	const struct chain_link *last = links->len ? links->pdata[links->len - 1] : NULL;
+
+	return last ? g_strdup(last->untold) : NULL;
+}
+
 /* An image that was known and cannot be told now is as it was: its disk stays, or stays
  * away, and what is below it stays somebody's parent. Opening it looks again. */
 static void keep_links(struct known *known, const struct known *before, const GError *error)
@@ -178,6 +187,7 @@ static void keep_links(struct known *known, const struct known *before, const GE
 
 	if (!before || !before->links || (class != ERROR_OUTAGE && class != ERROR_TRANSIENT))
 		return;
+	known->untold = known->links ? untold_of(known->links) : NULL;
 	g_clear_pointer(&known->links, g_ptr_array_unref);
 	known->links = g_ptr_array_ref(before->links);
 	known->shown = before->shown;
@@ -382,6 +392,11 @@ static bool is_outside(const struct scan_found *found)
 	return ((const struct chain_link *)found->links->pdata[0])->outside;
 }
 
+static bool is_parent(const struct scan *scan, const struct scan_found *found)
+{
+	return ((const struct chain_link *)found->links->pdata[0])->info.children || is_in(scan->parents, found);
+}
+
 /* An ephemeral disk writes no image, so its image may have children, and be
  * outside the pool. */
 static void set_rights(struct scan *scan)
@@ -390,8 +405,9 @@ static void set_rights(struct scan *scan)
 		struct scan_found *found = scan->result.found->pdata[i];
 
 		found->mode = mode_of(scan, found);
-		found->writable = !scan->options->read_only && (found->mode == DISK_MODE_EPHEMERAL ||
-								(!is_in(scan->parents, found) && !is_outside(found)));
+		found->parent = is_parent(scan, found);
+		found->writable = !scan->options->read_only &&
+				  (found->mode == DISK_MODE_EPHEMERAL || (!found->parent && !is_outside(found)));
 	}
 }
 

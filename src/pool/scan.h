@@ -15,6 +15,7 @@ struct scan_found {
 	char *file; /* its name in the pool's directory; NULL: spelled */
 	char *name; /* shown */
 	bool writable;
+	bool parent; /* of another image, in any mode */
 	enum disk_mode mode;
 	char *spelled;	  /* the configured stack, or NULL */
 	GPtrArray *links; /* leaf first */

@@ -1,0 +1,365 @@
+"""Parents know that they are parents; children know theirs."""
+import errno
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import leaf_format
+from harness import (KIB, MIB, Gate, assert_same, check_clean, expect_errno, faults, file_bytes, leafctl, make_image,
+                     make_raw, opened, read_all, run, wait_until, write_all)
+
+ATTRIBUTE = "user.leafdisk.children"
+SIZE = 2 * MIB
+CACHED = ["persistent", "writeback"]
+
+
+@pytest.fixture(params=["raw", "leaf"])
+def base(request, pool, rng):
+    return new_base(os.path.join(pool, f"base.{request.param}"), rng)
+
+
+def new_base(path, rng):
+    if path.endswith(".raw"):
+        return make_raw(path, rng.randbytes(SIZE))
+    return make_image(path, SIZE)
+
+
+def children(image):
+    return json.loads(leafctl("info", "--json", image).stdout)["layers"][0]["children"]
+
+
+def unmark(parent):
+    """As it was made by a version without marks."""
+    if parent.endswith(".raw"):
+        os.removexattr(parent, ATTRIBUTE)
+        return
+    with open(parent, "rb") as file:
+        image = file.read(4 * leaf_format.PAGE)
+    with open(parent, "r+b") as file:
+        file.write(leaf_format.forge(image, features_read_only=0, children=b""))
+
+
+def options_of(mode, work):
+    if mode == "direct":
+        return ["mode=direct"]
+    return [f"mode={mode}", f"cache={os.path.join(work, 'cache')}", "cache_size=16M"]
+
+
+# ---- The mark ----------------------------------------------------------------
+
+
+def test_a_parent_names_its_children(pool, base):
+    assert children(base) is None
+    leafctl("clone", base, os.path.join(pool, "a.leaf"), os.path.join(pool, "b.leaf"))
+    assert children(base) == f"{pool}/a.leaf, {pool}/b.leaf"
+    assert f"{pool}/a.leaf" in leafctl("info", base).stdout
+    for number in range(40):
+        leafctl("create", "-b", base, os.path.join(pool, f"{number}.leaf"))
+    assert f"{pool}/0.leaf" in children(base) and children(base).endswith(" and others")
+    check_clean(*([base] if base.endswith(".leaf") else []))
+
+
+def lose(child, how, work):
+    if how == "gone":
+        os.unlink(child)
+    elif how == "broken":
+        with opened(child) as fd:
+            write_all(fd, bytes(16 * KIB), 0)
+    elif how == "elsewhere":
+        shutil.move(child, os.path.join(work, "elsewhere.leaf"))
+
+
+@pytest.mark.parametrize("how", ["there", "gone", "broken", "elsewhere"])
+def test_nothing_writes_a_parent_offline(pool, work, base, how):
+    child = os.path.join(pool, "a.leaf")
+    leafctl("clone", base, child)
+    lose(child, how, work)
+    before = file_bytes(base)
+    for command in ("resize", base, "+1M"), ("check", "--repair", base):
+        if command[0] == "check" and base.endswith(".raw"):
+            continue
+        result = leafctl(*command, check=False)
+        assert result.returncode == 1 and child in result.stderr and "forget-child" in result.stderr, result
+    assert_same(file_bytes(base), before, "the parent")
+
+
+@pytest.mark.parametrize("mode", ["direct", "persistent", "writeback", "ephemeral"])
+@pytest.mark.parametrize("how", ["there", "gone", "broken", "elsewhere"])
+def test_nothing_changes_a_parent_in_a_mount(mount, pool, work, base, how, mode):
+    child = os.path.join(pool, "a.leaf")
+    leafctl("clone", base, child)
+    lose(child, how, work)
+    before = file_bytes(base)
+    with mount(*options_of(mode, work)) as live:
+        shown = live.file("base.img")
+        if mode == "ephemeral":
+            result = leafctl("mode", shown, "direct", check=False)
+            assert result.returncode == 1
+        else:
+            expect_errno(errno.EROFS, os.open, shown, os.O_RDWR)
+            expect_errno(errno.EROFS, os.truncate, shown, 2 * SIZE)
+        expect_errno(errno.EBUSY, os.unlink, shown)
+        expect_errno(errno.EBUSY, os.rename, shown, live.file("other.img"))
+        file_bytes(shown)
+    assert_same(file_bytes(base), before, "the parent")
+
+
+def test_a_mount_that_has_not_looked_since(mount, pool, base):
+    """The children come while the mount runs, and nobody lists it."""
+    with mount() as live:
+        shown = live.file("base.img")
+        assert os.stat(shown).st_mode & 0o200
+        leafctl("clone", base, os.path.join(pool, "a.leaf"))
+        expect_errno(errno.EROFS, os.open, shown, os.O_RDWR)
+    with mount("mode=ephemeral") as live:
+        expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
+    os.unlink(os.path.join(pool, "a.leaf"))
+    leafctl("forget-child", base)
+    with mount() as live:
+        assert os.stat(live.file("base.img")).st_mode & 0o200
+        leafctl("clone", base, os.path.join(pool, "a.leaf"))
+        expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
+    assert os.path.exists(base)
+
+
+def test_a_disk_that_is_written_has_no_child_made(mount, pool, base):
+    child = os.path.join(pool, "a.leaf")
+    with mount() as live:
+        with opened(live.file("base.img")) as fd:
+            write_all(fd, b"x", 0)
+            result = leafctl("clone", base, child, check=False)
+            assert result.returncode == 1 and "writes it" in result.stderr, result
+            assert not os.path.exists(child)
+    assert children(base) is None
+
+
+def test_a_child_whose_store_does_not_answer(mount, pool, work, base):
+    leafctl("clone", base, os.path.join(pool, "a.leaf"))
+    with mount(env=faults("place.open/a.leaf:EIO")) as live:
+        assert live.names() == ["base.img"]
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+
+
+def test_a_child_in_another_pool(mount, pool, work, base):
+    other = os.path.join(work, "other")
+    os.mkdir(other)
+    leafctl("clone", "--layers", pool, base, os.path.join(other, "a.leaf"))
+    with mount() as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+    assert children(base) == os.path.join(other, "a.leaf")
+
+
+@pytest.mark.alone
+def test_a_parent_whose_store_is_read_only(pool, work, base):
+    layers, child = os.path.join(work, "layers"), os.path.join(pool, "a.leaf")
+    os.mkdir(layers)
+    shutil.move(base, layers)
+    base = os.path.join(layers, os.path.basename(base))
+    run("mount", "--bind", layers, layers)
+    try:
+        run("mount", "-o", "remount,bind,ro", layers)
+        result = leafctl("clone", "--layers", layers, base, child)
+        assert "nothing there tells that it is a parent" in result.stderr
+    finally:
+        run("umount", layers)
+    assert children(base) is None and os.path.exists(child)
+
+
+@pytest.mark.parametrize("action", ["EIO", "crash"])
+def test_each_write_of_a_clone(pool, base, action):
+    """There is no child whose parent does not know it."""
+    for point in "image.write", "image.sync", "image.children":
+        for number in range(1, 20):
+            child = os.path.join(pool, f"{point}{number}.leaf")
+            result = leafctl("clone", base, child, check=False, env=faults(f"{point}:{action}@{number}x1"))
+            if base.endswith(".leaf"):
+                check_clean(base)
+            if os.path.exists(child) and leafctl("info", child, check=False).returncode == 0:
+                assert child in children(base) or "others" in children(base), (point, number)
+            if result.returncode == 0:
+                break
+            assert action == "crash" or not os.path.exists(child)
+        assert number < 19
+
+
+# ---- Settling ----------------------------------------------------------------
+
+
+def test_forget_child(mount, pool, base):
+    first, second = (os.path.join(pool, f"{name}.leaf") for name in "ab")
+    leafctl("clone", base, first, second)
+    for arguments in (), (first,), ("b.leaf",):
+        result = leafctl("forget-child", base, *arguments, check=False)
+        assert result.returncode == 1 and "still stands on it" in result.stderr, result
+    assert "does not remember" in leafctl("forget-child", base, "c.leaf", check=False).stderr
+    os.unlink(first)
+    leafctl("forget-child", base, "a.leaf")
+    assert children(base) == second
+    with opened(second) as fd:
+        write_all(fd, bytes(8 * KIB), 0)
+    result = leafctl("forget-child", base, check=False)
+    assert result.returncode == 1 and "--force" in result.stderr, result
+    with mount() as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+        leafctl("forget-child", "--force", live.file("base.img"))
+        wait_until(lambda: os.stat(live.file(live.names()[0])).st_mode & 0o200, "the parent to be free")
+        with opened(live.file("base.img")) as fd:
+            write_all(fd, b"free", 0)
+    assert children(base) is None
+    assert leafctl("forget-child", base, check=False).returncode == 1
+
+
+def test_forget_looks_at_what_the_mark_does_not_name(pool, base):
+    for number in range(40):
+        leafctl("create", "-b", base, os.path.join(pool, f"{number}.leaf"))
+    for number in range(39):
+        os.unlink(os.path.join(pool, f"{number}.leaf"))
+    result = leafctl("forget-child", base, check=False)
+    assert result.returncode == 1 and "39.leaf still stands on it" in result.stderr, result
+    os.unlink(os.path.join(pool, "39.leaf"))
+    leafctl("forget-child", base)
+    assert children(base) is None
+
+
+# ---- Images from before -------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["opened", "repaired"])
+def test_a_child_from_before_marks_its_parent(mount, pool, base, how):
+    middle, child = os.path.join(pool, "middle.leaf"), os.path.join(pool, "a.leaf")
+    leafctl("clone", base, middle)
+    leafctl("clone", middle, child)
+    unmark(base)
+    unmark(middle)
+    assert children(base) is None
+    with mount() as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+        assert children(base) is None
+        if how == "opened":
+            with opened(live.file("a.img")) as fd:
+                write_all(fd, b"x", 0)
+    if how == "repaired":
+        leafctl("check", "--repair", child)
+    assert (children(base), children(middle)) == (middle, child)
+
+
+# ---- A parent that has changed ------------------------------------------------
+
+
+def change(base, content, how, work):
+    """CONTENT in the place of what is there."""
+    new = os.path.join(work, "new.raw")
+    make_raw(new, content)
+    if how == "mv":
+        os.rename(new, base)
+    elif how == "cp":
+        run("cp", new, base)
+    elif how == "restored":
+        os.unlink(base)
+        shutil.copy2(new, base)
+
+
+@pytest.mark.parametrize("how", ["mv", "cp", "restored"])
+def test_a_raw_parent_that_has_changed(mount, pool, work, rng, how):
+    base = new_base(os.path.join(pool, "base.raw"), rng)
+    child, content = os.path.join(pool, "a.leaf"), rng.randbytes(SIZE)
+    leafctl("clone", base, child)
+    shutil.copy2(base, os.path.join(work, "backup.raw"))
+    change(base, content, how, work)
+    for command in "map", "check":
+        result = leafctl(command, child, check=False)
+        assert result.returncode != 0 and "rebase --accept" in result.stdout + result.stderr, result
+    with mount() as live:
+        with pytest.raises(OSError):
+            file_bytes(live.file("a.img"))
+        assert "rebase --accept" in live.messages()
+        leafctl("rebase", "--accept", child)
+        wait_until(lambda: "a.img" in live.names(), "the disk to be shown")
+        assert_same(file_bytes(live.file("a.img")), content, "the child")
+    assert child in children(base)
+    # The one that it was made of has come back: another one than it was told to accept.
+    shutil.copy2(os.path.join(work, "backup.raw"), base)
+    assert "rebase --accept" in leafctl("map", child, check=False).stderr
+
+
+def test_a_parent_that_is_restored_as_it_was(pool, work, rng):
+    base = new_base(os.path.join(pool, "base.raw"), rng)
+    child, backup = os.path.join(pool, "a.leaf"), os.path.join(work, "backup.raw")
+    leafctl("clone", base, child)
+    shutil.copy2(base, backup)
+    os.unlink(base)
+    shutil.copy2(backup, base)
+    leafctl("map", child)
+
+
+def test_a_leaf_parent_that_has_changed(mount, pool):
+    base, child = (os.path.join(pool, f"{name}.leaf") for name in ("base", "a"))
+    make_image(base, SIZE)
+    leafctl("clone", base, child)
+    leafctl("forget-child", "--force", base)
+    leafctl("resize", base, "+1M")
+    result = leafctl("map", child, check=False)
+    assert result.returncode == 1 and "rebase --accept" in result.stderr
+    assert leafctl("rebase", child, check=False).returncode == 2
+    leafctl("rebase", "--accept", child)
+    leafctl("map", child)
+    assert children(base) == child
+    assert "has no parent" in leafctl("rebase", "--accept", base, check=False).stderr
+
+
+# ---- A lower layer that is replaced -------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["mv", "cp", "restored"])
+@pytest.mark.parametrize("mode", ["direct"] + CACHED)
+def test_a_layer_that_is_replaced_while_nothing_has_it_open(mount, pool, work, rng, mode, how):
+    """Neither the kernel's pages nor cached blocks of the old one are shown."""
+    base, child = new_base(os.path.join(pool, "base.raw"), rng), os.path.join(pool, "a.leaf")
+    leafctl("clone", base, child)
+    with mount(*options_of(mode, work), "read_run_bypass=1G") as live:
+        shown = live.file("a.img")
+        with opened(shown) as fd:
+            write_all(fd, b"own" * 4096, 0)
+            os.fsync(fd)
+        file_bytes(shown)
+        for _ in range(2):
+            content = rng.randbytes(SIZE)
+            leafctl("drain", live.path) if mode == "writeback" else None
+            change(base, content, how, work)
+            leafctl("rebase", "--accept", child)
+            wait_until(lambda: "a.img" in live.names(), "the disk to be shown")
+            expected = (b"own" * 4096) + content[12288:]
+            assert_same(file_bytes(shown), expected, "through the page cache")
+            result = subprocess.run(["dd", f"if={shown}", "bs=1M", "iflag=direct", "status=none"], check=True,
+                                    stdout=subprocess.PIPE, timeout=60)
+            assert_same(result.stdout, expected, "with O_DIRECT")
+    with mount(*options_of(mode, work)) as live:
+        assert_same(file_bytes(live.file("a.img")), expected, "after another mount")
+
+
+@pytest.mark.parametrize("mode", ["direct", "ephemeral"] + CACHED)
+def test_a_layer_that_is_replaced_while_it_is_open(mount, pool, work, rng, mode):
+    """Who has it open goes on with the old one; who opens it is refused, or has the new one."""
+    base = new_base(os.path.join(pool, "base.raw"), rng)
+    old, content = file_bytes(base), rng.randbytes(SIZE)
+    first, second = (os.path.join(pool, f"{name}.leaf") for name in "ab")
+    leafctl("clone", base, first, second)
+    with mount(*options_of(mode, work)) as live:
+        file_bytes(live.file("b.img"))
+        with opened(live.file("a.img"), os.O_RDONLY) as fd:
+            read_all(fd, SIZE // 2, 0)
+            change(base, content, "mv", work)
+            with pytest.raises(OSError):
+                file_bytes(live.file("b.img"))
+            leafctl("rebase", "--accept", second)
+            wait_until(lambda: "b.img" in live.names(), "the disk to be shown")
+            assert_same(file_bytes(live.file("b.img")), content, "the one that is opened")
+            assert_same(read_all(fd, SIZE, 0), old, "the one that was open")
+        with pytest.raises(OSError):
+            file_bytes(live.file("a.img"))
+    leafctl("rebase", "--accept", first)
+    with mount(*options_of(mode, work)) as live:
+        assert_same(file_bytes(live.file("a.img")), content, "afterwards")
