@@ -149,6 +149,41 @@ def test_a_record_is_damaged(writeback, images, cache, work, how, crash):
     assert status == DAMAGED and len(layers) == 2
 
 
+def test_what_is_lost_is_given_up(writeback, images, cache, pool, work):
+    """By a command: then the disk is as the pool has it, and what the cache has stays aside."""
+    live = writeback("nodrain", *HELD)
+    write_turns(live)
+    live.stop()
+    spoil(cache, cache_format.slot_offset([record for record in records(cache) if record[2]][6][0]) + 200)
+    with writeback("nodrain", *HELD) as live:
+        lost = next(disk for disk in range(2) if state_of(live, f"{DISKS[disk]}.img")["state"] == "failed")
+    leafctl("unlock", "--force", pool, f"{DISKS[lost]}.leaf")
+    with writeback("nodrain", *HELD) as live:
+        assert read_file(live.file(f"{DISKS[lost]}.img"), 8 * BLOCK) == bytes(8 * BLOCK)
+        with opened(live.file(f"{DISKS[lost]}.img")) as fd:
+            write_all(fd, content(lost, 3), 0)
+        assert is_right(live, 1 - lost)
+    assert saved(cache, work)[0] == DAMAGED
+
+
+def test_all_is_lost(writeback, images, cache, pool):
+    """Nothing but the superblock is left: whoever had changes there is refused, also for reading."""
+    live = writeback("nodrain", *HELD)
+    write_turns(live)
+    live.stop()
+    os.truncate(cache, MIB)
+    for _ in range(2):
+        live = writeback("nodrain", *HELD)
+        for name in DISKS:
+            with pytest.raises(OSError):
+                os.close(os.open(live.file(f"{name}.img"), os.O_RDONLY))
+        assert "may have lost all changes of it" in live.messages()
+        live.stop()
+    leafctl("unlock", "--force", pool, "web1.leaf")
+    with writeback("nodrain", *HELD) as live:
+        assert read_file(live.file("web1.img"), BLOCK) == bytes(BLOCK)
+
+
 # ---- A block that cannot be read ------------------------------------------------------------
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ bool claim_take(struct layer *layer, const char *mode,
 		GError **error);
 /* As owner_check(), of LAYER's claim. */
 enum answer claim_check(const struct layer *layer, GError **why);
+/* What its owner record says now; owner_record_clear(). False: nothing. */
+bool claim_read(const struct layer *layer, struct owner_record *record);
 /* When all is on the image, before its lock is let go. */
 void claim_release(struct layer *layer);
 /* The command that ends whoever's claim, and sets aside what caches have of the image.

@@ -28,10 +28,11 @@ void share_orphan(struct layer *layer);
 
 /* Something is dirty, whoever may write it back. */
 bool share_is_dirty(struct layer *layer);
-/* What the cache has lost of an open image that nobody has claimed yet, the rest of a
- * sentence; NULL: nothing. g_free. */
-char *share_loss(const struct layer *layer);
-/* The same of what LINK was when it was found: nothing is read. Does not block; any thread. */
+/* Of an open image that nobody has claimed yet. False, with ERROR: the cache has lost all
+ * that it had of layers that it does not know any more, and had our claim of this one. */
+bool share_is_there(const struct layer *layer, GError **error);
+/* What the cache has lost of what LINK was when it was found, the rest of a sentence; NULL:
+ * nothing. g_free. Does not block; any thread. */
 char *share_loss_as_found(const struct chain_link *link, struct pool_cache *pool_cache);
 /* Blocks and zero ranges of an open image that nobody has claimed yet. */
 uint64_t share_left(const struct layer *layer);

@@ -68,24 +68,15 @@ bool route_enter_writeback(struct disk *disk, GError **error)
 	return true;
 }
 
-/* True, with ERROR: the cache has lost changes of it. What is there is neither shown nor
- * written back: nobody could tell old from new. */
-static bool refuse_loss(const struct disk *disk, GError **error)
-{
-	g_autofree char *loss = share_loss(disk->leaf);
-
-	return loss && !error_set(error, EIO, "%s: %s; leafctl cache dump saves what there is", disk->name, loss);
-}
-
 /* Nothing is written yet in writeback: the layer is only read. */
 bool route_open(struct disk *disk, GError **error)
 {
+	if (!share_is_there(disk->leaf, error))
+		return false;
 	if (share_left(disk->leaf) == 0) {
 		open_mirror(disk, disk->leaf->image->writable && disk->mode != DISK_MODE_WRITEBACK);
 		return true;
 	}
-	if (refuse_loss(disk, error))
-		return false;
 	disk->route = &route_direct;
 	if (disk->leaf->image->writable)
 		return route_enter_writeback(disk, error);

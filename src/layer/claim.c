@@ -58,6 +58,13 @@ enum answer claim_check(const struct layer *layer, GError **why)
 	return owner_check(place.pool, place.name, layer->owner, layer->claim, why);
 }
 
+bool claim_read(const struct layer *layer, struct owner_record *record)
+{
+	g_auto(owner_place) place = {0};
+
+	return find_place(layer, layer->link, &place) && owner_read(place.pool, place.name, record, NULL);
+}
+
 void claim_release(struct layer *layer)
 {
 	g_autoptr(GError) error = NULL;

@@ -27,8 +27,21 @@ void share_open(struct layer *layer, bool writable)
 	set_share(layer, writable ? SHARE_MIRRORED : SHARE_CLEAN, cached);
 }
 
+/* What is there of it is neither shown nor written back: nobody could tell old from new. */
+static bool refuse_loss(const struct layer *layer, const char *loss, GError **error)
+{
+	g_autofree char *command = claim_unlock_command(layer);
+
+	return error_set(error, EIO, "%s: %s; leafctl cache dump saves what there is, and %s gives up the rest",
+			 layer->name, loss, command);
+}
+
 static bool refuse_dirty(const struct layer *layer, int result, GError **error)
 {
+	g_autofree char *loss = result == -EBADMSG ? share_loss_as_found(layer->link, layer->pool_cache) : NULL;
+
+	if (loss)
+		return refuse_loss(layer, loss, error);
 	if (result == -ENOSPC)
 		return error_set(error, ENOSPC,
 				 "%s: the cache's log has no room to record its claim before changes of others are in "
@@ -37,6 +50,35 @@ static bool refuse_dirty(const struct layer *layer, int result, GError **error)
 	return error_set_errno(error, -result,
 			       "%s: the cache does not take its leaf (another open image may have its UUID)",
 			       layer->name);
+}
+
+static const char NOTHING_LEFT[] = "the cache's log is damaged, and may have lost all changes of it";
+
+/* Whether our cache, which has nothing of LAYER, may have lost what it had under the claim in
+ * RECORD. */
+static bool has_lost(const struct layer *layer, const struct owner_record *record)
+{
+	struct cache_status status;
+	const char *doubt;
+
+	cache_get_status(layer->pool_cache->cache, &status);
+	return record && record->cache_generation <= status.lost_generation &&
+	       owner_prove(record, layer->owner, record->generation, &doubt) == ANSWER_YES;
+}
+
+bool share_is_there(const struct layer *layer, GError **error)
+{
+	struct owner_record record = {0};
+	struct cache_status status = {0};
+	bool lost;
+
+	if (layer->pool_cache && layer->owner)
+		cache_get_status(layer->pool_cache->cache, &status);
+	if (!status.lost_generation || share_left(layer) > 0 || !claim_read(layer, &record))
+		return true;
+	lost = has_lost(layer, &record);
+	owner_record_clear(&record);
+	return !lost || refuse_loss(layer, NOTHING_LEFT, error);
 }
 
 /* Only what is proven to be ours is written back, and only what is proven not to be goes. */
@@ -48,7 +90,7 @@ static bool may_be_taken(const struct layer *layer, const struct cache_layer_key
 	const char *doubt;
 
 	if (!cache_layer_find(layer->pool_cache->cache, key->identity, &found) || found.dirty_blocks == 0)
-		return true;
+		return !has_lost(layer, last->record) || refuse_loss(layer, NOTHING_LEFT, error);
 	switch (owner_prove(last->record, last->self, found.generation, &doubt)) {
 	case ANSWER_YES:
 	case ANSWER_NO:
@@ -145,16 +187,6 @@ static char *loss_of(struct pool_cache *pool_cache, const uint8_t identity[CACHE
 
 	(void)cache_layer_find(pool_cache->cache, identity, &found);
 	return found.incomplete ? g_strdup(found.loss) : NULL;
-}
-
-char *share_loss(const struct layer *layer)
-{
-	uint8_t identity[CACHE_ID_BYTES];
-
-	if (!layer->pool_cache || layer->cached)
-		return NULL;
-	layer_identity_of(layer->link, layer->image, identity);
-	return loss_of(layer->pool_cache, identity);
 }
 
 char *share_loss_as_found(const struct chain_link *link, struct pool_cache *pool_cache)

@@ -342,12 +342,12 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
 	cache_assert_locked(cache);
-	*result = layer && layer->incomplete ? -EBADMSG : -EBUSY;
-	if (layer && (layer->opens > 0 || layer->incomplete))
+	*result = -EBUSY;
+	if (layer && layer->opens > 0)
 		return NULL;
 	layer = find_or_add_locked(cache, key);
-	*result = -EOVERFLOW;
-	if (!layer)
+	*result = layer ? -EBADMSG : -EOVERFLOW;
+	if (!layer || layer->incomplete)
 		return NULL;
 	/* While the lock is let go nobody else opens or removes it. */
 	layer->opens = 1;
