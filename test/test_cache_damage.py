@@ -242,6 +242,7 @@ def test_drain_from_a_read_only_device(mount, images, pool, work):
             assert leafctl("cache", "check", loop.device).returncode == 0
             with pytest.raises(MountError) as refused:
                 mount(f"cache={loop.device}", "mode=writeback")
+            assert "leafctl cache drain" in refused.value.messages
             assert "create --force" not in refused.value.messages
             drained = leafctl("cache", "drain", loop.device)
             assert "cannot be written" in drained.stderr

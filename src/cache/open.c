@@ -351,6 +351,9 @@ bool open_generation(struct cache *cache, GError **error)
 	cache->super.generation = le64_of(cache->log.generation);
 	cache->super.end_sequence = le64_of(0);
 	result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
-	return result == 0 ||
-	       error_set_errno(error, -result, "%s: its superblock cannot be written", cache->storage.path);
+	return result == 0 || error_set(error, -result,
+					"%s: its superblock cannot be written: %s; \"leafctl cache drain %s\" brings "
+					"what is dirty in it "
+					"to the pool all the same",
+					cache->storage.path, g_strerror(-result), cache->storage.path);
 }

@@ -39,13 +39,26 @@ static int open_named(struct cache_storage *storage, const char *path)
 	return fd;
 }
 
+static bool refuse_unwritable(const char *path, int errnum, GError **error)
+{
+	return error_set(
+		error, errnum,
+		"%s: cannot be opened to be written: %s; \"leafctl cache drain %s\" brings what is dirty in it to "
+		"the pool all the same",
+		path, g_strerror(errnum), path);
+}
+
 static bool open_buffered(struct cache_storage *storage, const char *path, GError **error)
 {
 	struct stat st;
+	int opened;
 
 	storage->aio.buffered_fd = path ? open_named(storage, path) : open_unnamed();
+	opened = errno;
+	if (storage->aio.buffered_fd < 0 && path && access(path, R_OK) == 0)
+		return refuse_unwritable(path, opened, error);
 	if (storage->aio.buffered_fd < 0)
-		return error_set_errno(error, errno, "%s: cannot be opened as a cache", storage->path);
+		return error_set_errno(error, opened, "%s: cannot be opened as a cache", storage->path);
 	if (!aio_fd_look(storage->aio.buffered_fd, storage->path, &st, error))
 		return false;
 	storage->block_device = S_ISBLK(st.st_mode);

@@ -72,9 +72,10 @@ static void check_declaration(struct check *check, struct known_layer *known, co
 			      uint64_t sequence)
 {
 	struct cache_layer_ondisk layer;
-	g_autofree char *name = cache_entry_layer(entry, &layer);
-	bool orphan = le32_get(layer.flags) & CACHE_LAYER_ORPHAN;
+	bool orphan;
 
+	g_free(cache_entry_layer(entry, &layer));
+	orphan = le32_get(layer.flags) & CACHE_LAYER_ORPHAN;
 	if (buffer_is_zero(layer.identity, sizeof(layer.identity)))
 		report_entry(check, entry, sequence, "declares", " without an identity");
 	if (known->declared && memcmp(known->identity, layer.identity, sizeof(layer.identity)) != 0)
