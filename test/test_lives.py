@@ -44,16 +44,26 @@ class Block:
 
     def __init__(self):
         self.values = [bytes(BLOCK)]
+        self.acknowledged = 0  # of them, the last one
 
     def write(self, value):
         self.values.append(value)
 
+    def acknowledge(self):
+        self.acknowledged = len(self.values) - 1
+
     def flush(self):
-        del self.values[:-1]
+        """What was refused may be there all the same."""
+        del self.values[:self.acknowledged]
+        self.acknowledged = 0
+
+    def doubt(self):
+        """After an error a flush that succeeds speaks for what is written from then on."""
+        self.acknowledged = 0
 
     def settle(self, value):
         """It was read: whatever it was, it stays."""
-        self.values = [value]
+        self.values, self.acknowledged = [value], 0
 
 
 class Life:
@@ -89,28 +99,33 @@ class Life:
         value = self.value()
         self.blocks[number].write(value)
         self.memory.write(fd, value, number * BLOCK)
+        self.blocks[number].acknowledge()
 
     def discard_some(self, fd):
         number = self.rng.randrange(BLOCKS - 4)
         for block in self.blocks[number:number + 4]:
             block.write(bytes(BLOCK))
         discard(fd, number * BLOCK, 4 * BLOCK)
+        for block in self.blocks[number:number + 4]:
+            block.acknowledge()
 
     def flush(self, fd):
-        tried = [len(block.values) for block in self.blocks]
         os.fsync(fd)
-        for block, length in zip(self.blocks, tried):
-            if length == len(block.values):
-                block.flush()
+        for block in self.blocks:
+            block.flush()
 
     def use(self, live):
         """What fails here may: that is the fault's doing."""
         for action in (self.write_some, self.write_some, self.flush, self.discard_some, self.write_some, self.flush,
                        self.write_some):
-            with contextlib.suppress(OSError), opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
-                action(fd)
-                self.write_some(fd)
-                self.flush(fd)
+            try:
+                with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+                    action(fd)
+                    self.write_some(fd)
+                    self.flush(fd)
+            except OSError:
+                for block in self.blocks:
+                    block.doubt()
 
     def read_some(self, live):
         with contextlib.suppress(OSError), opened(live.file("web1.img"), os.O_RDONLY | os.O_DIRECT) as fd:

@@ -309,7 +309,10 @@ static void test_refused(void)
 	cache_get_status(many->cache, &before);
 	for (unsigned i = COUNT; i-- > 0;) {
 		g_assert_cmpint(cache_batch_take(many->layers[i], &limits, &batch, NULL, NULL), ==, 0);
-		refused += batch->data_blocks > EPOCH && cache_batch_refuse(batch);
+		if (batch->data_blocks > EPOCH && cache_batch_refuse(batch))
+			refused++;
+		else
+			cache_batch_free(batch);
 	}
 	cache_get_status(many->cache, &after);
 	g_assert_cmpuint(refused, >, 0);
