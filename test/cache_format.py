@@ -12,7 +12,8 @@ RECORD_CHECKSUM = 16
 RECORD_MAGIC = {1: 0x5243464c, 2: 0x3252464c}
 BODY_OFFSET = 80
 BODY_BYTES = BLOCK - BODY_OFFSET
-CLEAN, DIRTY, ZERO, FORGET, LAYER, DROP, BARRIER, MIGRATE, MIGRATED, LAST, MOVED, MOVED_ZERO = range(1, 13)
+(CLEAN, DIRTY, ZERO, FORGET, LAYER, DROP, BARRIER, MIGRATE, MIGRATED, LAST, MOVED, MOVED_ZERO,
+ MOVED_BARRIER) = range(1, 14)
 SUPERSEDED = 1 << 63
 ALL = 0xffffffff  # records before one, of which it names every layer that they have changed
 
@@ -61,6 +62,10 @@ def moved_entry(layer, block, contents, order):
 
 def moved_zero_entry(layer, block, blocks, order):
     return ENTRY.pack(layer, MOVED_ZERO, 2, block) + struct.pack("<QQ", blocks, order), []
+
+
+def moved_barrier_entry(layer, order):
+    return ENTRY.pack(layer, MOVED_BARRIER, 0, order), []
 
 
 def layer_entry(layer, identity, stamp, size, name, generation=0, flags=0, nonce=bytes(16), orphan=(0, 0), version=2):

@@ -186,8 +186,8 @@ def test_store_gone_and_back(writeback, pool, work, gate, rng, image, points):
 
 @pytest.mark.parametrize("points", [["aio.write"], ["aio.datasync"]])
 def test_writers_stop_at_max_dirty(writeback, web1, work, gate, rng, points):
-    """And go on without an error when the store is back; meanwhile the disk
-    can be read, opened, and made larger."""
+    """At the share of it that a disk has whose image fails. They go on without an error when the store is back;
+    meanwhile the disk can be read, opened, and made larger."""
     expected = rng.randbytes(4 * MIB)
     with writeback("max_dirty=1M", "migrate_idle_ms=1", env=failing(web1, gate, points)) as live:
         with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
@@ -201,7 +201,7 @@ def test_writers_stop_at_max_dirty(writeback, web1, work, gate, rng, points):
 
             with in_background(write) as thread:
                 wait_state(live, "degraded")
-                wait_until(lambda: dirty_of(live) > 900 * KIB, "the writer to stop")
+                wait_until(lambda: dirty_of(live) > 400 * KIB, "the writer to stop")
                 waits = wait_until(lambda: stats(live)["cache_waits"], "the writer to wait")
                 memory = Aligned(BLOCK)
                 with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as other:
@@ -954,7 +954,7 @@ def test_taken_over_while_writers_wait(writeback, pool, web1, gate, rng):
             errors.append(error.errno)
 
     with left_open(live.file("web1.img")), in_background(write) as thread:
-        wait_until(lambda: dirty_of(live) > 900 * KIB and stats(live)["cache_waits"], "the writer to wait")
+        wait_until(lambda: dirty_of(live) > 400 * KIB and stats(live)["cache_waits"], "the writer to wait")
         leafctl("unlock", "--force", pool, "web1.leaf")
         gate.close()
         wait_state(live, "failed")

@@ -63,8 +63,9 @@ struct cache_extent cache_read(struct cache_io *io);
  * they are what a lookup finds from now on. NEWER: the image does not have
  * them; they are pinned, or dirty where the layer was opened so. -EAGAIN: no
  * room at the moment (cache_wait). -ENOSPC: the limit of pinned blocks is
- * reached, or blocks that nobody may write back fill the log. -EIO: suspended,
- * or the layer is degraded. What is not NEWER does not replace anything in a
+ * reached, blocks that nobody may write back fill the log, or, unless the layer was
+ * opened for dirty blocks, what is dirty of others has to be written back first.
+ * -EIO: suspended, or the layer is degraded. What is not NEWER does not replace anything in a
  * layer that was opened for dirty blocks: -EAGAIN where there is something. */
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer);
 /* Zeros from now on, pinned or dirty; not of a layer that is mirrored. -ENOSPC:
@@ -72,7 +73,8 @@ int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, co
  * then. */
 int cache_put_zero(struct cache_layer *layer, uint64_t block, uint64_t blocks);
 /* 0: the cache has nothing of these from now on, also after a restart; where it
- * is suspended and cannot record that, the layer is degraded. -EAGAIN: no room
+ * is suspended, or others have to be written back first, and it cannot record that,
+ * the layer is degraded. -EAGAIN: no room
  * to record it at the moment (cache_wait), nothing is changed; never of a
  * volatile layer. */
 int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks);
@@ -84,7 +86,7 @@ int cache_forget(struct cache_layer *layer, uint64_t block, uint64_t blocks);
 struct cache_waiter {
 	struct loop *loop;
 	struct loop_task task;
-	bool dirty; /* it was for dirty blocks or zeros */
+	struct cache_layer *layer; /* whose dirty blocks or zeros it was for, open until then; or NULL */
 	struct list link;
 };
 void cache_wait(struct cache *cache, struct cache_waiter *waiter);

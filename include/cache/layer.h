@@ -38,7 +38,8 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
  * recovered layer holds is kept when its stamp is KEY's or its generation is KEY's or
  * the one that was to follow it. Otherwise its dirty blocks are orphaned: they stay in
  * the log, for cache_dump() only. Blocks. NULL and *RESULT: -EBUSY, open already;
- * -EBADMSG: the log has lost changes of it; -ENOSPC: no room to record it; -EIO and others: not recorded. */
+ * -EBADMSG: the log has lost changes of it; -ENOSPC: no room to record it; -EIO: the
+ * cache is suspended; others: not recorded. */
 struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t *generation,
 					   int *result);
 /* A layer that no restart keeps, for PINNED blocks. */

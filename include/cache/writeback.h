@@ -37,15 +37,21 @@ void cache_end_epoch(struct cache_layer *layer);
 void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t barrier_deadline_ns);
 
 struct cache_dirty {
-	uint64_t blocks;    /* that a read would find; 0 when only zeros are dirty */
-	uint64_t slots;	    /* of the log, with what was overwritten since */
-	uint64_t zeros;	    /* ranges */
-	uint64_t oldest_ns; /* loop_now_ns() when the oldest came; 0: nothing is dirty */
-	uint64_t distance;  /* of the oldest from the log's tail, in blocks */
-	bool has_barrier;   /* an epoch is complete */
-	bool owed;	    /* the log, which has little room, does not say yet that what is migrated is clean */
+	uint64_t blocks;	/* that a read would find; 0 when only zeros are dirty */
+	uint64_t slots;		/* of the log, with what was overwritten since */
+	uint64_t zeros;		/* ranges */
+	uint64_t oldest_ns;	/* loop_now_ns() when the oldest came; 0: nothing is dirty */
+	uint64_t distance;	/* of the oldest from the log's tail, in blocks */
+	bool has_barrier;	/* an epoch is complete */
+	unsigned share_percent; /* how much it has of what it may have at the moment */
+	bool stuck;		/* see cache_layer_set_stuck() */
+	bool owed;		/* the log, which has little room, does not say yet that what is migrated is clean */
 };
 void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty);
+
+/* Whether LAYER's image takes what is dirty; while it does not, LAYER has a share of
+ * what may be dirty that leaves others theirs. */
+void cache_layer_set_stuck(struct cache_layer *layer, bool stuck);
 
 /* ---- Batches (tail/batch.c) -------------------------------------------- */
 
@@ -72,7 +78,7 @@ struct cache_batch_limits {
 	bool cut; /* where no epoch is complete, one ends now */
 };
 /* The oldest epochs of LAYER. *BATCH NULL and 0: none is complete. -EIO: a block
- * of it cannot be read or is damaged; LOST, unless NULL, is called for each.
+ * of it is damaged; LOST, unless NULL, is called for each; or it cannot be read now.
  * One batch of a layer at a time; blocks; not from a loop. */
 int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits *limits, struct cache_batch **batch,
 		     void (*lost)(void *opaque, uint64_t block), void *opaque);

@@ -15,10 +15,18 @@
 #define LEAFDISK_CORE_SHARES_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "core/list.h"
 
 #define SHARES_BUCKETS 64
+
+/* That rule alone: who holds HELD of SLOTS, of which TAKEN are held by anybody, may have
+ * one more. SLOTS is below 2^32. */
+static inline bool shares_allow(uint64_t held, uint64_t taken, uint64_t slots)
+{
+	return taken < slots && held * slots / 2 <= (slots - taken) * (slots - taken);
+}
 
 /* Of a user that holds a slot or has something waiting. */
 struct share {

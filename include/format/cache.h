@@ -138,6 +138,8 @@ enum cache_entry_kind {
 	CACHE_ENTRY_MOVED = 11,
 	/* ZERO, from an earlier place. Two words: how many blocks, and its order. */
 	CACHE_ENTRY_MOVED_ZERO = 12,
+	/* BARRIER, from an earlier place. BLOCK is its order, no words. */
+	CACHE_ENTRY_MOVED_BARRIER = 13,
 };
 
 /* The order of DIRTY, ZERO and BARRIER is the sequence of the record that they were first
@@ -146,6 +148,8 @@ enum cache_entry_kind {
 #define CACHE_ORDER_END (UINT64_C(1) << 45)
 /* In a MOVED word beside the order: no read finds it, it is for its epoch only. */
 #define CACHE_ORDER_SUPERSEDED (UINT64_C(1) << 63)
+/* And: it was damaged before it was moved; its data is not what was put. */
+#define CACHE_ORDER_DAMAGED (UINT64_C(1) << 62)
 
 /* What CACHE_ENTRY_LAYER says of its layer; a later one replaces it. Version 1 has no
  * more than the first 48 bytes. */

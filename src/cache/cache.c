@@ -20,6 +20,7 @@
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
 #include "open.h"
+#include "cache/tail/events.h"
 #include "cache/tail/reclaim.h"
 #include "cache/writer/writer.h"
 
@@ -32,6 +33,7 @@ static void cache_free(struct cache *cache)
 	layers_free(cache->layers);
 	index_free(cache->index);
 	g_free(cache->segments);
+	g_array_unref(cache->drops);
 	cache_storage_close(&cache->storage);
 	condition_destroy(&cache->work);
 	condition_destroy(&cache->reclaim.wanted);
@@ -49,6 +51,7 @@ static struct cache *cache_new(void)
 	condition_init(&cache->changed);
 	condition_init(&cache->reclaim.wanted);
 	list_init(&cache->waiters);
+	cache->drops = g_array_new(FALSE, FALSE, sizeof(uint32_t));
 	list_init(&cache->watched);
 	list_init(&cache->flushes);
 	list_init(&cache->writer.timer.link);
@@ -195,6 +198,14 @@ static uint64_t memory_bytes_locked(const struct cache *cache)
 	       log_memory_bytes(cache) + CACHE_SEGMENT_BYTES + cache->segment_count * sizeof(*cache->segments);
 }
 
+/* What only moves is not in the way. */
+static bool is_short_of_room_locked(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	return cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX ||
+	       (space_is_blocked_locked(cache) && !events_segment_is_stuck_locked(cache, cache->reclaim.segment));
+}
+
 void cache_get_status(struct cache *cache, struct cache_status *status)
 {
 	LOCK_GUARD(&cache->lock);
@@ -215,7 +226,7 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.incomplete_layers = cache->incomplete_layers,
 		.lost_generation = le64_get(cache->super.lost_generation),
 		.dirty_blocks_max = space_dirty_max_locked(cache),
-		.short_of_room = space_is_blocked_locked(cache) || cache->dirty_zeros >= LAYER_ZERO_RANGES_MAX,
+		.short_of_room = is_short_of_room_locked(cache),
 		.memory_bytes = memory_bytes_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));

@@ -20,13 +20,17 @@
  *     head never becomes the tail.
  *  5. A segment is cleared only when it has no LIVE slot, no buffer and no
  *     readers.
- *  6. A segment with dirty blocks is not reclaimed: they leave it in log order,
- *     by migration (tail/batch.c).
+ *  6. A segment with dirty blocks is not reclaimed: they leave it in their order,
+ *     by migration (tail/batch.c), or where their image does not take them they are
+ *     moved (tail/move.c).
  *  7. A block that is moved is the newest content of its block that the log
  *     has or will have before the move's own slot: a put in flight marks the
  *     slot it will supersede BUSY, and BUSY slots are not moved.
  *  8. What is counted of the cache, LIVE, pinned and dirty blocks, zero ranges and
  *     degraded layers, is the sum over its layers, and what its slots have.
+ *  9. The order of dirty blocks, zero ranges and barriers of a layer is a number that
+ *     they keep wherever they are. Above what its epochs say is scattered, it is their
+ *     order in the log as well.
  * The tests' build checks them wherever a thread wakes (invariants.c).
  *
  * Locking: LOCK guards everything below it in struct cache, the index, the
@@ -151,8 +155,9 @@ struct reclaim {
 	bool stop;
 	bool waiting; /* for a reader or a put: tell `changed` */
 	bool super_failed;
-	uint64_t segment; /* the next to be emptied; from the tail up to it they are empty */
-	uint8_t *data;	  /* one segment */
+	unsigned unreadable; /* pinned blocks of the segment that is being emptied, and tries */
+	uint64_t segment;    /* the next to be emptied; from the tail up to it they are empty */
+	uint8_t *data;	     /* one segment */
 };
 
 struct cache {
@@ -178,6 +183,7 @@ struct cache {
 	uint64_t pinned_blocks;
 	uint64_t pinned_pending; /* reserved by puts that are not published */
 	uint64_t dirty_blocks;	 /* LIVE ones */
+	uint64_t dirty_slots;	 /* with those that were superseded since, and reserved ones */
 	uint64_t dirty_zeros;	 /* zero ranges */
 	uint64_t dirty_max;	 /* blocks; 0: what the log holds */
 	bool owes;		 /* barriers or MIGRATED are not in the log; see cache_dirty_catch_up_locked() */
@@ -191,6 +197,7 @@ struct cache {
 	struct reclaim reclaim;
 	struct list waiters;
 	unsigned degraded_layers;
+	GArray *drops; /* uint32_t: ids of which the log could not be told that they are dropped */
 	unsigned incomplete_layers; /* when it was opened */
 
 	enum cache_state state;

@@ -138,7 +138,7 @@ static const char *check_ring_locked(const struct cache *cache)
 /* ---- Counts (8) ---------------------------------------------------------- */
 
 struct sums {
-	uint64_t live, pinned, dirty, zeros;
+	uint64_t live, pinned, dirty, dirty_slots, zeros;
 	unsigned degraded;
 };
 
@@ -149,6 +149,7 @@ static void add_layer(void *opaque, struct cache_layer *layer)
 	sums->live += layer->live_blocks;
 	if (layer->epochs) {
 		sums->dirty += layer->pinned_blocks;
+		sums->dirty_slots += layer->epochs->dirty;
 		sums->zeros += layer->epochs->zeros;
 	} else {
 		sums->pinned += layer->pinned_blocks;
@@ -170,7 +171,8 @@ static const char *check_counts_locked(struct cache *cache)
 
 	cache_assert_locked(cache);
 	layers_foreach(cache->layers, add_layer, &sums);
-	if (!equals_locked(cache, &sums) || sums.zeros != cache->dirty_zeros || sums.degraded != cache->degraded_layers)
+	if (!equals_locked(cache, &sums) || sums.zeros != cache->dirty_zeros ||
+	    sums.dirty_slots != cache->dirty_slots || sums.degraded != cache->degraded_layers)
 		return "8: what is counted of the cache is not the sum of its layers";
 	return NULL;
 }
@@ -232,15 +234,28 @@ static const char *check_live_locked(struct slots *slots, uint32_t slot, const s
 
 /* SLOT has newer content than its block's LIVE slot. Of clean blocks, which several
  * may put at the same time, the image has the same. */
-static bool is_newer_than_live_locked(const struct cache *cache, uint32_t slot, const struct index_entry *entry)
+static bool is_newer_than_live_locked(const struct cache *cache, uint32_t slot, const struct index_entry *entry,
+				      const struct cache_layer *layer)
 {
 	uint32_t live = index_find(cache->index, entry->layer, entry->block);
 	uint64_t tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+	struct index_entry present;
 
 	cache_assert_locked(cache);
-	return (entry->flags & INDEX_PINNED) && live != INDEX_NO_SLOT &&
-	       cache_slot_distance(tail, slot, cache->ring_segments) >
-		       cache_slot_distance(tail, live, cache->ring_segments);
+	if (!(entry->flags & INDEX_PINNED) || live == INDEX_NO_SLOT)
+		return false;
+	index_get(cache->index, live, &present);
+	if (layer->epochs && (present.flags & INDEX_PINNED))
+		return entry->order > present.order;
+	return cache_slot_distance(tail, slot, cache->ring_segments) >
+	       cache_slot_distance(tail, live, cache->ring_segments);
+}
+
+/* SLOT was put before the first record of its segment, so it was moved there. */
+static bool is_scattered_locked(const struct cache *cache, uint32_t slot, const struct index_entry *entry)
+{
+	cache_assert_locked(cache);
+	return entry->order < cache->segments[segment_of(slot)].sequence;
 }
 
 static const char *check_slot_locked(struct slots *slots, uint32_t slot)
@@ -256,9 +271,12 @@ static const char *check_slot_locked(struct slots *slots, uint32_t slot)
 		return NULL;
 	if (is_ahead_locked(cache, slot))
 		return "1: a slot has a block, and the log has not come there yet";
-	if ((entry.flags & INDEX_PINNED) && layer->epochs)
+	if ((entry.flags & INDEX_PINNED) && layer->epochs) {
 		slots->dirty++;
-	if (is_newer_than_live_locked(cache, slot, &entry))
+		if (is_scattered_locked(cache, slot, &entry) && entry.order > layer->epochs->scattered)
+			return "9: a dirty block is not in its order, and its layer does not know";
+	}
+	if (is_newer_than_live_locked(cache, slot, &entry, layer))
 		return "7: a block's LIVE slot is older than another one that is pinned";
 	return entry.flags & INDEX_LIVE ? check_live_locked(slots, slot, &entry, layer) : NULL;
 }

@@ -188,6 +188,7 @@ static void load_segments(struct cache *cache, const struct cache_log_end *end)
 static void count_dirty_zeros(struct cache *cache, const struct epochs *epochs)
 {
 	cache->dirty_zeros += epochs->zeros;
+	cache->dirty_slots += epochs->dirty;
 	for (unsigned i = 0; i < epochs_length(epochs); i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 

@@ -28,7 +28,6 @@ struct id_state {
 	bool dropped;		 /* whatever follows is not looked at */
 	struct intervals *zeros; /* where nothing came later */
 	struct epochs *epochs;
-	bool moved;		/* EPOCHS has zeros that are not in their order */
 	bool known;		/* by LAST: it is not volatile */
 	uint64_t last_change;	/* sequence */
 	unsigned holes_settled; /* of which it is known whether they had changes of it */
@@ -120,13 +119,15 @@ static void apply_data(struct recovery *recovery, struct id_state *state, const 
 
 	if (is_dirty_kind(entry->kind))
 		epochs_add_blocks(state->epochs, (uint32_t)slot, (unsigned)entry->blocks, loop_now_ns());
+	if (entry->kind == CACHE_ENTRY_MOVED)
+		epochs_scatter(state->epochs, entry->order);
 	if (entry->kind != CACHE_ENTRY_MOVED && intervals_length(state->zeros))
 		intervals_remove(state->zeros, entry->block, entry->blocks);
 	for (unsigned i = 0; i < entry->blocks; i++) {
 		struct index_entry block = {
 			.layer = entry->layer,
 			.block = entry->block + i,
-			.flags = is_dirty_kind(entry->kind) ? INDEX_PINNED : 0,
+			.flags = (is_dirty_kind(entry->kind) ? INDEX_PINNED : 0) | (entry->damaged ? INDEX_LOST : 0),
 			.checksum = cache_checksum_short(le64_get(entry->checksums[i])),
 			.order = entry->order,
 		};
@@ -160,9 +161,8 @@ static void apply_moved_zero(struct recovery *recovery, struct id_state *state, 
 {
 	uint64_t end = entry->block + entry->blocks, run;
 
-	place.order = entry->order;
-	state->moved = true;
 	epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
+	epochs_note_moved(state->epochs);
 	for (uint64_t block = entry->block; block < end; block += run) {
 		struct index_entry present = {0};
 
@@ -205,7 +205,8 @@ static void declare(struct recovery *recovery, const struct cache_entry *entry, 
 		state_of(recovery, entry->layer)->closed = entry->order;
 }
 
-static void migrate(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry)
+static void migrate(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry,
+		    uint64_t record_slot)
 {
 	const struct places *places = &recovery->places;
 	uint64_t order = entry->version_1 ? places_sequence_at(places, le64_get(entry->words[0])) : entry->order;
@@ -217,6 +218,7 @@ static void migrate(struct recovery *recovery, struct id_state *state, const str
 	} else {
 		state->epochs->begun = true;
 		state->epochs->begun_logged = true;
+		state->epochs->begun_segment = record_slot / CACHE_SEGMENT_BLOCKS;
 		state->epochs->begun_place = places_of(places, order);
 	}
 }
@@ -310,9 +312,12 @@ static void apply_entry(struct recovery *recovery, const struct cache_entry *ent
 	case CACHE_ENTRY_BARRIER:
 		epochs_add_barrier(state->epochs, place, loop_now_ns());
 		break;
+	case CACHE_ENTRY_MOVED_BARRIER:
+		epochs_add_moved_barrier(state->epochs, place, loop_now_ns());
+		break;
 	case CACHE_ENTRY_MIGRATE:
 	case CACHE_ENTRY_MIGRATED:
-		migrate(recovery, state, entry);
+		migrate(recovery, state, entry, record_slot);
 		break;
 	case CACHE_ENTRY_LAST:
 		apply_last(recovery, state, entry->block);
@@ -402,13 +407,6 @@ static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 	layer->pinned_blocks += (entry.flags & INDEX_PINNED) != 0;
 }
 
-static int compare_events(const void *left, const void *right)
-{
-	const struct epoch_event *a = left, *b = right;
-
-	return (a->place.order > b->place.order) - (a->place.order < b->place.order);
-}
-
 static void drop_migrated(struct recovery *recovery, struct id_state *state)
 {
 	uint64_t zeros = state->epochs->zeros;
@@ -417,8 +415,8 @@ static void drop_migrated(struct recovery *recovery, struct id_state *state)
 	unsigned count = 0;
 	bool begun;
 
-	if (state->moved)
-		g_array_sort(epochs->events, compare_events); /* stable */
+	if (epochs->scattered)
+		epochs_sort(epochs);
 	if (!state->migrated)
 		return;
 	while (count < epochs_length(epochs) && epochs_get(epochs, count)->place.order <= state->migrated)

@@ -71,9 +71,7 @@ static void forget_if_done(struct shares *shares, struct share *share)
 
 static bool may_take(const struct shares *shares, unsigned held)
 {
-	uint64_t free = shares->slots - shares->held;
-
-	return shares->held < shares->slots && (uint64_t)held * shares->slots / 2 <= free * free;
+	return shares_allow(held, shares->held, shares->slots);
 }
 
 void shares_init(struct shares *shares, unsigned slots, unsigned room)

@@ -110,12 +110,21 @@ static void add_lost(void *opaque, uint64_t block)
 static void note_lost(struct layer *layer, const struct lost *lost)
 {
 	g_autofree char *reason = g_strdup_printf(
-		"%s: failed: %u of its blocks that only the cache has cannot be read there (4 KiB block%s %s%s); "
+		"%s: failed: %u of its blocks that only the cache has are damaged there (4 KiB block%s %s%s); "
 		"leafctl cache dump saves the others",
 		layer->name, lost->count, lost->count == 1 ? "" : "s", lost->blocks->str,
 		lost->count > LOST_TOLD ? ", ..." : "");
 
 	note_end(layer, LAYER_FAILED, reason);
+}
+
+/* A cache that fails may work again: nothing is lost. */
+static void note_unreadable(struct layer *layer, int result)
+{
+	g_autofree char *reason = g_strdup_printf("%s: the cache cannot be read, which alone has its changes: %s",
+						  layer->name, g_strerror(-result));
+
+	note_failure(layer, result, reason);
 }
 
 static void note_bytes(struct layer *layer, uint64_t bytes)
@@ -136,7 +145,7 @@ static struct cache_batch *take_batch(struct layer *layer, const struct cache_ba
 	if (lost.count > 0)
 		note_lost(layer, &lost);
 	else if (result < 0)
-		note_errno(layer, result, "no batch can be made of its changes");
+		note_unreadable(layer, result);
 	else if (batch)
 		note_bytes(layer, batch->data_blocks << BLOCK_SHIFT);
 	g_string_free(lost.blocks, TRUE);

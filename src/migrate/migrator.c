@@ -7,8 +7,10 @@
  * goes to the end of the list with each, so that every one has its turn.
  *
  * ANSWERING_MAX jobs are done at once, which is what a store takes without growing
- * slower. A job that is not done after HANGS_NS is taken for one whose store hangs,
- * and does not count: that store holds up no other's disks. Those jobs are bounded as
+ * slower; where images are on several file systems, one less on each, so that what hangs
+ * on one keeps no other waiting until it is known to hang. A job that is not done after
+ * HANGS_NS is taken for one whose store hangs, and does not count: that store holds up no
+ * other's disks. Those jobs are bounded as
  * well, by the threads that they keep; where that many hang it is not one image any
  * more. And each batch may take a quarter of the memory that the others leave: however
  * many of them hang, some is left for the next.
@@ -67,11 +69,18 @@ static struct job *job_of(struct list *node)
 /* ---- Jobs ------------------------------------------------------------------ */
 
 struct load {
+	dev_t device; /* of who wants to begin */
 	unsigned jobs;
 	unsigned answering;
+	unsigned beside;   /* of those, on the same device */
 	uint64_t frees_ns; /* when one of those is taken to hang, if it does */
 	uint64_t batch_bytes;
 };
+
+static dev_t device_of(const struct disk *disk)
+{
+	return disk->leaf->link->device;
+}
 
 static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 {
@@ -85,13 +94,14 @@ static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 		if (hangs_ns <= now_ns)
 			continue;
 		load->answering++;
+		load->beside += device_of(job->disk) == load->device;
 		load->frees_ns = MIN(load->frees_ns, hangs_ns);
 	}
 }
 
-static struct load get_load_locked(struct migrator *migrator, const struct look *look)
+static struct load get_load_locked(struct migrator *migrator, const struct look *look, const struct disk *disk)
 {
-	struct load load = {.frees_ns = UINT64_MAX};
+	struct load load = {.device = device_of(disk), .frees_ns = UINT64_MAX};
 
 	lock_assert_mine(&migrator->backlogs->lock);
 	add_load(&load, &migrator->queued, look->now_ns);
@@ -101,9 +111,11 @@ static struct load get_load_locked(struct migrator *migrator, const struct look 
 
 static bool takes_job(const struct load *load, struct look *look)
 {
-	if (load->answering >= ANSWERING_MAX)
+	bool has_place = load->answering < ANSWERING_MAX && load->beside + look->mixed < ANSWERING_MAX;
+
+	if (!has_place)
 		look_again(look, load->frees_ns);
-	return load->answering < ANSWERING_MAX && load->jobs < JOBS_MAX;
+	return has_place && load->jobs < JOBS_MAX;
 }
 
 static uint64_t bytes_of_next_batch(const struct load *load, const struct look *look)
@@ -116,7 +128,7 @@ static uint64_t bytes_of_next_batch(const struct load *load, const struct look *
 /* If there is a place for it. */
 static void begin_locked(struct migrator *migrator, struct look *look, struct disk *disk, enum work work, bool cut)
 {
-	struct load load = get_load_locked(migrator, look);
+	struct load load = get_load_locked(migrator, look, disk);
 	struct backlog *backlog = &disk->leaf->backlog;
 	struct job *job;
 
@@ -271,18 +283,25 @@ static void look_at_free(struct migrator *migrator, struct look *look, struct di
 static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 {
 	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
+	const struct disk *first = NULL;
 
 	LOCK_GUARD(&migrator->backlogs->lock);
 	look->oldest = UINT64_MAX;
+	look->going = 0;
+	look->mixed = false;
 	list_foreach(node, &migrator->backlogs->layers)
 	{
 		struct layer *layer = backlog_layer(node);
 		struct disk *disk = layer->disk;
 		struct cache_dirty dirty;
 
+		look->mixed |= first && device_of(first) != device_of(disk);
+		first = disk;
 		backlog_get_dirty_locked(layer, &dirty);
-		if (dirty.oldest_ns && !layer_state_is_final(layer->backlog.state))
+		if (dirty.oldest_ns && !dirty.stuck)
 			look->oldest = MIN(look->oldest, dirty.distance);
+		if (!dirty.stuck)
+			look->going += dirty.blocks;
 		policy_release_locked(look, disk);
 		if (disk_ref_if_alive(disk))
 			g_ptr_array_add(disks, disk);
@@ -290,10 +309,28 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 	return disks;
 }
 
+/* What is on its way to a store that hangs is stuck like what a store refuses. */
+static void note_hanging(struct migrator *migrator, struct look *look)
+{
+	LOCK_GUARD(&migrator->backlogs->lock);
+	list_foreach(node, &migrator->jobs)
+	{
+		const struct job *job = job_of(node);
+
+		if (job->work != WORK_BATCH)
+			continue;
+		if (job->begun_ns + HANGS_NS <= look->now_ns)
+			cache_layer_set_stuck(job->disk->leaf->cached, true);
+		else
+			look_again(look, job->begun_ns + HANGS_NS);
+	}
+}
+
 static void look_at_disks(struct migrator *migrator, struct look *look)
 {
 	g_autoptr(GPtrArray) disks = list_disks(migrator, look);
 
+	note_hanging(migrator, look);
 	for (guint i = 0; i < disks->len; i++)
 		if (is_free(migrator, disks->pdata[i]))
 			look_at_free(migrator, look, disks->pdata[i]);

@@ -22,6 +22,14 @@ static uint64_t pause_after(unsigned failures)
 	return pause + (uint64_t)((double)pause * g_random_double_range(-0.25, 0.25));
 }
 
+/* Its share of the room. */
+static void set_stuck_locked(struct layer *layer, bool stuck)
+{
+	lock_assert_mine(&layer->pool_cache->backlogs.lock);
+	if (layer->share == SHARE_DIRTY && layer->cached)
+		cache_layer_set_stuck(layer->cached, stuck);
+}
+
 void note_failure(struct layer *layer, int error, const char *reason)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;
@@ -39,6 +47,7 @@ void note_failure(struct layer *layer, int error, const char *reason)
 		backlog_set_reason_locked(backlog, reason);
 	if (backlog->failures >= BACKLOG_FAILURES_TOLD)
 		backlog_answer_drains_locked(backlog, error);
+	set_stuck_locked(layer, true);
 	lock_let_go(&backlogs->lock);
 	if (first)
 		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
@@ -74,6 +83,7 @@ void note_success(struct layer *layer)
 		layer->backlog.owned_at_ns = 0;
 		backlog_set_reason_locked(&layer->backlog, "");
 	}
+	set_stuck_locked(layer, false);
 	lock_let_go(&backlogs->lock);
 	layer->image->quiet = false;
 	if (failures)
@@ -101,6 +111,7 @@ void note_end(struct layer *layer, enum layer_state state, const char *reason)
 	backlog_set_reason_locked(&layer->backlog, reason);
 	layer->backlog.retry_at_ns = 0;
 	backlog_answer_drains_locked(&layer->backlog, -EIO);
+	set_stuck_locked(layer, true);
 	lock_let_go(&backlogs->lock);
 	log_error("%s", reason);
 }

@@ -4,7 +4,8 @@
  *     urged     somebody drains it
  *     suspended the cache fails: everything goes that can be read
  *     short     the log has little room, and this disk holds its oldest end
- *     full      dirty bytes are past migrate_threshold of what is allowed
+ *     full      dirty bytes are past migrate_threshold of what is allowed, or those of
+ *               this disk of what it may have
  *     old       the oldest is older than max_dirty_age
  *     idle      neither writes to the cache nor reads from the pool for
  *               migrate_idle_ms
@@ -37,9 +38,14 @@ void look_again(struct look *look, uint64_t at_ns)
 
 /* ---- Batches --------------------------------------------------------------- */
 
-static bool is_full(const struct look *look)
+/* What images do not take now is room that nobody has. */
+static bool is_full(const struct look *look, const struct cache_dirty *dirty)
 {
-	return look->cache.dirty_blocks * 100 >= look->cache.dirty_blocks_max * look->tunables.migrate_threshold;
+	uint64_t max = look->cache.dirty_blocks_max, kept = look->cache.dirty_blocks;
+
+	kept -= MIN(kept, look->going);
+	return look->going * 100 >= (max - MIN(max, kept)) * look->tunables.migrate_threshold ||
+	       dirty->share_percent >= look->tunables.migrate_threshold;
 }
 
 /* Whether LAYER's dirty blocks are to go now, and with *CUT an epoch ended for it. */
@@ -56,8 +62,8 @@ static bool is_wanted(struct look *look, struct layer *layer, const struct cache
 	if (look->cache.short_of_room && dirty->distance == look->oldest)
 		return true;
 	look_again(look, old_ns);
-	*cut = is_full(look);
-	if (is_full(look))
+	*cut = is_full(look, dirty);
+	if (*cut)
 		return true;
 	*cut = false;
 	if (dirty->has_barrier && look->now_ns >= idle_ns)

@@ -170,12 +170,12 @@ static inline void end_steps(struct disk *disk)
 	__atomic_store_n(&disk->history->done, disk->history->begun, __ATOMIC_SEQ_CST);
 }
 
-static inline void wait_for_dirty_room(struct user *user, struct cache *cache)
+static inline void wait_for_dirty_room(struct user *user, struct cache_layer *layer)
 {
-	struct waiting waiting = {.waiter = {.loop = user->loop, .task.run = room_came, .dirty = true}, .user = user};
+	struct waiting waiting = {.waiter = {.loop = user->loop, .task.run = room_came, .layer = layer}, .user = user};
 
 	user->finished = false;
-	cache_wait(cache, &waiting.waiter);
+	cache_wait(cache_layer_cache(layer), &waiting.waiter);
 	loop_run(user->loop, &user->finished);
 }
 
@@ -271,13 +271,13 @@ static inline void await_settled(struct cache *cache, struct cache_status *statu
 	}
 }
 
-/* And has nothing left to give. */
+/* And has nothing left to give, but what is kept back for others. */
 static inline bool is_full(struct cache *cache)
 {
 	struct cache_status status;
 
 	await_settled(cache, &status);
-	return status.short_of_room && status.free_segments <= 3;
+	return status.short_of_room && status.free_segments <= 4;
 }
 
 /* ---- Migration --------------------------------------------------------------- */
@@ -416,7 +416,7 @@ static inline void put_waiting(struct disk *disk, unsigned first, unsigned count
 		done += disk_put(disk, first + done, count - done, &result);
 		g_assert_true(result == 0 || result == -EAGAIN);
 		if (result == -EAGAIN)
-			wait_for_dirty_room(disk->user, disk->cache);
+			wait_for_dirty_room(disk->user, disk->layer);
 	}
 }
 
@@ -425,7 +425,7 @@ static inline void zero_waiting(struct disk *disk, unsigned first, unsigned coun
 	int result;
 
 	while ((result = disk_zero(disk, first, count)) == -EAGAIN)
-		wait_for_dirty_room(disk->user, disk->cache);
+		wait_for_dirty_room(disk->user, disk->layer);
 	g_assert_cmpint(result, ==, 0);
 }
 
@@ -434,7 +434,7 @@ static inline void flush_waiting(struct disk *disk)
 	int result;
 
 	while ((result = disk_flush(disk)) == -EAGAIN)
-		wait_for_dirty_room(disk->user, disk->cache);
+		wait_for_dirty_room(disk->user, disk->layer);
 	g_assert_cmpint(result, ==, 0);
 }
 

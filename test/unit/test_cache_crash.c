@@ -88,7 +88,7 @@ static void child_step(struct disk *disk)
 		g_usleep((gulong)g_rand_int_range(disk->user->random, 0, 20000));
 	if (result == -EAGAIN) {
 		flush_waiting(disk);
-		wait_for_dirty_room(disk->user, disk->cache);
+		wait_for_dirty_room(disk->user, disk->layer);
 	}
 }
 
@@ -296,19 +296,20 @@ static void migrate_many(struct many *many, struct cache *cache, struct cache_la
 /* The same blocks of all in turn, until the log takes no more. */
 static void put_many(struct many *many, struct cache *cache, struct cache_layer **layers, uint8_t *buffer)
 {
-	struct cache_status status = {0};
+	unsigned failed = 0;
 
-	for (unsigned i = 0; !status.short_of_room || status.free_segments > 3;) {
+	for (unsigned i = 0; failed < 100 || !is_full(cache);) {
 		unsigned number = i % LAYERS, block = i / LAYERS % LAYER_BLOCKS;
 
 		fill(buffer, number, block, many->round);
 		if (cache_put(layers[number], block, 1, buffer, true) == 1) {
 			many->put[number][block] = many->round;
 			i++;
+			failed = 0;
 			continue;
 		}
 		g_usleep(1000);
-		cache_get_status(cache, &status);
+		failed++;
 	}
 	g_assert_cmpint(cache_sync(cache), ==, 0);
 }

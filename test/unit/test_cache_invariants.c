@@ -239,6 +239,7 @@ static void test_counts(void)
 	ASSERT_BREAKS(&rig, "8:", rig.cache->live_blocks, 1);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->pinned_blocks, 0);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->dirty_blocks, 0);
+	ASSERT_BREAKS(&rig, "8:", rig.cache->dirty_slots, 0);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->dirty_zeros, 0);
 	ASSERT_BREAKS(&rig, "8:", rig.cache->degraded_layers, 1);
 	/* The sums are right, and the slots have less. */

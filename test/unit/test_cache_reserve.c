@@ -104,17 +104,20 @@ static void fill_log(struct many *many, uint64_t version)
 	memcpy(many->sure, many->put, sizeof(many->put));
 }
 
-/* The same with larger epochs, of the first COUNT. */
+/* The same with larger epochs, of the first COUNT, until they have all that they may. */
 static void fill_by_epochs(struct many *many, unsigned count, unsigned epoch_blocks)
 {
 	g_autofree uint8_t *data = g_malloc0(epoch_blocks * BLOCK_SIZE);
-	unsigned i = 0;
+	struct cache_status status;
+	unsigned i = 0, before;
 
 	do {
+		before = i;
 		while (cache_put(many->layers[i % count], LAYER_BLOCKS + i / count * epoch_blocks, epoch_blocks, data,
 				 true) == epoch_blocks)
 			cache_end_epoch(many->layers[i++ % count]);
-	} while (!is_full(many->cache));
+		await_settled(many->cache, &status);
+	} while (i > before);
 }
 
 /* What is left is for what makes room. */
@@ -246,7 +249,10 @@ static void test_clean(void)
 	open_all(clean, false);
 	cache_get_status(many->cache, &after);
 	g_assert_cmpuint(after.sequence, ==, before.sequence);
+	/* What is kept back for others is theirs. */
 	fill(data, 4, 3, 1);
+	for (unsigned i = 5; cache_put(clean->layers[i], 3, 1, data, true) == 1; i++)
+		g_assert_cmpint(cache_sync(many->cache), ==, 0);
 	g_assert_cmpint(cache_put(clean->layers[4], 3, 1, data, true), ==, -EAGAIN);
 	migrate_all(many);
 	while (cache_put(clean->layers[4], 3, 1, data, true) == -EAGAIN)
@@ -272,6 +278,7 @@ static void test_new_owners(void)
 	unsigned refused = 0, again = 0;
 
 	begin_full(many, path, LOG_BYTES);
+	use_up_room(many);
 	mount_again(many, path);
 	for (unsigned i = 0; i < LAYERS; i++) {
 		int result = try_open_one(many, i, false);

@@ -20,6 +20,7 @@ void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsign
 
 	cache_assert_locked(layer->cache);
 	cache->segments[segment_of(slot)].dirty += blocks;
+	cache->dirty_slots += blocks;
 	epochs_add_blocks(layer->epochs, slot, blocks, loop_now_ns());
 	if (first)
 		wake_migration_locked(cache);
@@ -42,8 +43,10 @@ void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigne
 {
 	cache_assert_locked(layer->cache);
 	layer->cache->segments[segment_of(slot)].dirty -= blocks;
-	if (layer->epochs)
+	if (layer->epochs) {
+		layer->cache->dirty_slots -= blocks;
 		layer->epochs->dirty -= blocks;
+	}
 }
 
 /* A suspended log takes no entries: the epoch ends in memory, for the batches
@@ -61,6 +64,27 @@ static bool place_barrier_locked(struct cache_layer *layer, enum log_purpose pur
 	cache->owes_barriers = true;
 	cache->owes = true;
 	return true;
+}
+
+void cache_dirty_move_locked(struct cache_layer *layer, uint32_t slot, uint32_t to, uint64_t order)
+{
+	struct cache *cache = layer->cache;
+
+	cache_assert_locked(cache);
+	cache->segments[segment_of(slot)].dirty--;
+	cache->segments[segment_of(to)].dirty++;
+	epochs_scatter(layer->epochs, order);
+}
+
+void cache_dirty_drop_locked(struct cache_layer *layer, uint32_t slot)
+{
+	struct cache *cache = layer->cache;
+
+	cache_assert_locked(cache);
+	index_set_flags(cache->index, slot, 0, INDEX_PINNED);
+	cache->segments[segment_of(slot)].dirty--;
+	cache->dirty_slots--;
+	layer->epochs->dirty--;
 }
 
 void cache_dirty_release_locked(struct cache_layer *layer)
@@ -86,6 +110,7 @@ void cache_dirty_release_locked(struct cache_layer *layer)
 		cache->segments[segment_of(event->place.slot)].dirty--;
 		cache->dirty_zeros--;
 	}
+	cache->dirty_slots -= layer->epochs->dirty;
 	g_clear_pointer(&layer->epochs, epochs_free);
 	wake_waiters_locked(cache);
 }
@@ -222,6 +247,18 @@ void cache_set_limits(struct cache *cache, uint64_t dirty_max_blocks, uint64_t b
 	wake_waiters_locked(cache);
 }
 
+void cache_layer_set_stuck(struct cache_layer *layer, bool stuck)
+{
+	struct cache *cache = layer->cache;
+
+	LOCK_GUARD(&cache->lock);
+	if (layer->stuck == stuck)
+		return;
+	layer->stuck = stuck;
+	wake_reclaim_locked(cache);
+	wake_waiters_locked(cache);
+}
+
 void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
 {
 	struct cache *cache = layer->cache;
@@ -232,7 +269,9 @@ void cache_layer_get_dirty(struct cache_layer *layer, struct cache_dirty *dirty)
 	LOCK_GUARD(&cache->lock);
 	epochs = layer->epochs;
 	dirty->owed = epochs && epochs->owes_migrated;
+	dirty->stuck = layer->stuck;
 	if (epochs && !epochs_is_empty(epochs)) {
+		dirty->share_percent = space_share_percent_locked(layer);
 		tail = cache->tail_segment * CACHE_SEGMENT_BLOCKS;
 		dirty->blocks = layer->pinned_blocks;
 		dirty->slots = epochs->dirty;

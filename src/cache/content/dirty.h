@@ -9,6 +9,11 @@ void cache_dirty_reserve_locked(struct cache_layer *layer, uint32_t slot, unsign
 void cache_dirty_cancel_locked(struct cache_layer *layer, uint32_t slot, unsigned blocks);
 /* The zero range logged at PLACE is dirty. */
 void cache_dirty_zero_locked(struct cache_layer *layer, struct epoch_place place, uint64_t block, uint64_t blocks);
+/* A dirty slot of LAYER has its content, of ORDER, at another slot now; its flags are the
+ * caller's. */
+void cache_dirty_move_locked(struct cache_layer *layer, uint32_t slot, uint32_t to, uint64_t order);
+/* A superseded one that no batch needs is dirty no more. */
+void cache_dirty_drop_locked(struct cache_layer *layer, uint32_t slot);
 /* Nothing of LAYER is dirty any more; its counts of blocks are the caller's. */
 void cache_dirty_release_locked(struct cache_layer *layer);
 /* An epoch that gets too large for one batch ends. */

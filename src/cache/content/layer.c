@@ -131,9 +131,20 @@ static void heal(void *opaque, struct cache_layer *layer)
 	change_state_locked(layer, CACHE_LAYER_ACTIVE, "");
 }
 
+/* Of layers that are closed by now. */
+static void drop_late_locked(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	while (cache->drops->len > 0 &&
+	       log_drop_locked(cache, g_array_index(cache->drops, uint32_t, cache->drops->len - 1)))
+		g_array_set_size(cache->drops, cache->drops->len - 1);
+}
+
 void cache_layers_heal_locked(struct cache *cache)
 {
 	cache_assert_locked(cache);
+	if (cache->state == CACHE_ACTIVE)
+		drop_late_locked(cache);
 	if (cache->state == CACHE_ACTIVE && cache->degraded_layers > 0)
 		layers_foreach(cache->layers, heal, cache);
 }
@@ -304,7 +315,7 @@ static int record_owner_relock(struct cache_layer *layer, uint64_t generation)
 	}
 	result = log_wait_durable_relock(cache, log_flush_locked(cache));
 	layer->outdated = result < 0;
-	return result;
+	return result < 0 ? -EIO : 0;
 }
 
 /* Its clean blocks are good under GENERATION, if there is room to say so. */
@@ -320,14 +331,14 @@ static void begin_generation_locked(struct cache_layer *layer, uint64_t generati
 static int own_relock(struct cache_layer *layer, const struct cache_layer_key *key, uint64_t *generation)
 {
 	cache_assert_locked(layer->cache);
-	if (layer->cache->state != CACHE_ACTIVE)
-		return -EIO;
 	if (goes_on(layer, key)) {
 		*generation = layer->generation;
 		layer->outdated = layer->size_bytes != key->size_bytes;
 		layer->size_bytes = key->size_bytes;
 		return 0;
 	}
+	if (layer->cache->state != CACHE_ACTIVE)
+		return -EIO;
 	layer->size_bytes = key->size_bytes;
 	if (is_dirty(layer))
 		return record_owner_relock(layer, *generation);
@@ -359,6 +370,7 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 	if (!layer->epochs)
 		layer->epochs = epochs_new();
 	layer->writable = true;
+	layer->stuck = false;
 	return layer;
 }
 
@@ -481,11 +493,15 @@ static void close_locked(struct cache_layer *layer, uint64_t stamp)
 	uint32_t drop_id;
 
 	cache_assert_locked(layer->cache);
-	if (--layer->opens > 0 || is_kept_locked(layer, stamp))
+	if (--layer->opens > 0)
 		return;
+	if (is_kept_locked(layer, stamp)) {
+		wake_reclaim_locked(cache);
+		return;
+	}
 	drop_id = layer->status.state == CACHE_LAYER_DEGRADED ? layer->drop_id : layer->declared ? layer->id : 0;
-	if (drop_id && !layer->is_volatile)
-		(void)log_drop_locked(cache, drop_id);
+	if (drop_id && !layer->is_volatile && !log_drop_locked(cache, drop_id))
+		g_array_append_val(cache->drops, drop_id);
 	remove_locked(layer);
 	condition_signal(&cache->reclaim.wanted);
 }

@@ -70,7 +70,7 @@ static uint64_t pinnable_locked(struct cache_layer *layer, uint64_t block, uint6
 {
 	struct cache *cache = layer->cache;
 	uint64_t most = space_pinned_max_locked(cache);
-	uint64_t taken = cache->pinned_blocks + cache->pinned_pending;
+	uint64_t taken = cache->pinned_blocks + cache->pinned_pending + cache->dirty_slots;
 	uint64_t i;
 
 	cache_assert_locked(layer->cache);
@@ -101,7 +101,7 @@ static void mark_busy_locked(struct cache *cache, const struct log_grant *grant)
 	}
 }
 
-static const char FULL[] = "the cache's log is full of blocks that nobody may write back";
+static const char FULL[] = "the cache's log is full of blocks that are not in the pool";
 
 struct put {
 	struct log_grant grant;
@@ -110,13 +110,24 @@ struct put {
 	uint64_t charged; /* to pinned_pending */
 };
 
-static int no_room_locked(struct cache *cache)
+/* Only a layer that is written back itself waits until others are. */
+static bool is_room_of_others_locked(const struct cache_layer *layer)
 {
+	cache_assert_locked(layer->cache);
+	return !layer->epochs && space_is_blocked_locked(layer->cache);
+}
+
+static int no_room_locked(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+
 	cache_assert_locked(cache);
 	if (space_is_hopeless_locked(cache))
 		return -ENOSPC;
 	wake_reclaim_locked(cache);
 	wake_migration_locked(cache);
+	if (is_room_of_others_locked(layer))
+		return -ENOSPC;
 	counter_add(cache_waits, 1);
 	return -EAGAIN;
 }
@@ -133,9 +144,9 @@ static int reserve_new_locked(struct cache_layer *layer, uint64_t block, uint64_
 		return -ENOSPC;
 	if (put->kind == PUT_DIRTY)
 		cache_dirty_bound_epoch_locked(layer);
-	if ((put->kind == PUT_DIRTY && !space_takes_dirty_locked(cache)) ||
+	if ((put->kind == PUT_DIRTY && !space_takes_dirty_locked(layer)) ||
 	    !log_reserve_locked(cache, LOG_PUT, layer, kind, block, blocks, &put->grant))
-		return no_room_locked(cache);
+		return no_room_locked(layer);
 	if (put->kind == PUT_PINNED)
 		(void)pinnable_locked(layer, block, put->grant.blocks, &put->charged);
 	if (put->kind == PUT_DIRTY)
@@ -315,9 +326,9 @@ static int put_dirty_zero_locked(struct cache_layer *layer, uint64_t block, uint
 	if (cache->state != CACHE_ACTIVE || layer->status.state != CACHE_LAYER_ACTIVE)
 		return -EIO;
 	cache_dirty_bound_epoch_locked(layer);
-	if (!space_takes_dirty_locked(cache) || !log_declare_if_needed_locked(cache, LOG_PUT, layer) ||
+	if (!space_takes_dirty_locked(layer) || !log_declare_if_needed_locked(cache, LOG_PUT, layer) ||
 	    !log_zero_locked(layer, block, blocks, &place))
-		return no_room_locked(cache);
+		return no_room_locked(layer);
 	cache_dirty_zero_locked(layer, place, block, blocks);
 	set_zero_locked(layer, block, blocks);
 	return 0;
@@ -353,7 +364,8 @@ static int forget_locked(struct cache_layer *layer, uint64_t block, uint64_t blo
 
 	cache_assert_locked(layer->cache);
 	if (layer->declared && !log_forget_locked(layer, block, blocks)) {
-		if (cache->state != CACHE_ACTIVE || space_is_hopeless_locked(cache)) {
+		if (cache->state != CACHE_ACTIVE || space_is_hopeless_locked(cache) ||
+		    is_room_of_others_locked(layer)) {
 			cache_layer_degrade_locked(layer, cache->state != CACHE_ACTIVE ? cache->reason : FULL);
 			return 0;
 		}

@@ -253,6 +253,8 @@ static bool entry_is_valid(const struct cache_entry *entry)
 	case CACHE_ENTRY_MOVED:
 	case CACHE_ENTRY_MOVED_ZERO:
 		return moved_is_valid(entry);
+	case CACHE_ENTRY_MOVED_BARRIER:
+		return !entry->version_1 && entry->word_count == 0 && order_is_valid(entry->block);
 	}
 	return false;
 }
@@ -274,11 +276,13 @@ static void order_read(const struct cache_record_ondisk *record, struct cache_en
 {
 	entry->order = le64_get(record->sequence);
 	if (entry->kind == CACHE_ENTRY_MOVED) {
-		entry->order = le64_get(entry->words[0]) & ~CACHE_ORDER_SUPERSEDED;
+		entry->order = le64_get(entry->words[0]) & ~(CACHE_ORDER_SUPERSEDED | CACHE_ORDER_DAMAGED);
 		entry->superseded = le64_get(entry->words[0]) & CACHE_ORDER_SUPERSEDED;
+		entry->damaged = le64_get(entry->words[0]) & CACHE_ORDER_DAMAGED;
 	} else if (entry->kind == CACHE_ENTRY_MOVED_ZERO && entry->word_count == 2) {
 		entry->order = le64_get(entry->words[1]);
-	} else if (entry->kind == CACHE_ENTRY_MIGRATE || entry->kind == CACHE_ENTRY_MIGRATED) {
+	} else if (entry->kind == CACHE_ENTRY_MIGRATE || entry->kind == CACHE_ENTRY_MIGRATED ||
+		   entry->kind == CACHE_ENTRY_MOVED_BARRIER) {
 		entry->order = entry->block;
 	}
 }

@@ -34,6 +34,7 @@ struct cache_entry {
 	 * that they name, 0 in version 1. */
 	uint64_t order;
 	bool superseded; /* MOVED: no read finds it */
+	bool damaged;	 /* MOVED: its data is not what was put */
 	bool version_1;
 };
 
@@ -57,7 +58,7 @@ le64 *cache_record_add(struct cache_record_ondisk *record, uint32_t layer, enum 
  * for its checksum; NULL when it does not fit. Counts it in record->blocks. */
 le64 *cache_record_add_block(struct cache_record_ondisk *record, uint32_t layer, enum cache_entry_kind kind,
 			     uint64_t block);
-/* The same, MOVED: ORDER is that of the block, with CACHE_ORDER_SUPERSEDED or not. */
+/* The same, MOVED: ORDER is that of the block, with the flags beside it. */
 le64 *cache_record_add_moved(struct cache_record_ondisk *record, uint32_t layer, uint64_t block, uint64_t order);
 /* The word of data block INDEX, and in *BLOCKS how many follow each other from
  * there on in one entry. */

@@ -3,6 +3,8 @@
 
 /* Closer barriers are one: blocks put between them. */
 #define BARRIER_DISTANCE 64
+/* To tell whether an epoch ends. */
+#define EVENTS_LOOKED_AT 256
 
 struct epochs *epochs_new(void)
 {
@@ -31,6 +33,11 @@ unsigned epochs_length(const struct epochs *epochs)
 }
 
 const struct epoch_event *epochs_get(const struct epochs *epochs, unsigned position)
+{
+	return &g_array_index(epochs->events, struct epoch_event, position);
+}
+
+struct epoch_event *epochs_at(struct epochs *epochs, unsigned position)
 {
 	return &g_array_index(epochs->events, struct epoch_event, position);
 }
@@ -142,7 +149,8 @@ static uint64_t put_before_last(const struct epochs *epochs)
 /* A batch that may be under way goes on to end at an event. */
 static bool is_extendable(const struct epochs *epochs, const struct epoch_event *last)
 {
-	return epoch_event_is_barrier(last) && epochs->put - put_before_last(epochs) < BARRIER_DISTANCE &&
+	return epoch_event_is_barrier(last) && !last->moved &&
+	       epochs->put - put_before_last(epochs) < BARRIER_DISTANCE &&
 	       !(epochs->begun && epoch_place_equal(epochs->begun_place, last->place));
 }
 
@@ -159,6 +167,73 @@ void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_
 		return;
 	}
 	g_array_append_val(epochs->events, event);
+}
+
+void epochs_note_moved(struct epochs *epochs)
+{
+	struct epoch_event *last = epochs_at(epochs, epochs->events->len - 1);
+
+	last->moved = true;
+	epochs_scatter(epochs, last->place.order);
+}
+
+void epochs_add_moved_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
+{
+	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns, .barriers = 1};
+
+	g_array_append_val(epochs->events, event);
+	epochs_note_moved(epochs);
+}
+
+static int compare_events(const void *left, const void *right)
+{
+	const struct epoch_event *a = left, *b = right;
+
+	return (a->place.order > b->place.order) - (a->place.order < b->place.order);
+}
+
+void epochs_sort(struct epochs *epochs)
+{
+	uint64_t put = epochs->put;
+
+	g_array_sort(epochs->events, compare_events); /* stable */
+	for (unsigned i = epochs->events->len; i-- > 0;)
+		put = epochs_at(epochs, i)->put = MIN(epochs_at(epochs, i)->put, put);
+}
+
+void epochs_scatter(struct epochs *epochs, uint64_t order)
+{
+	epochs->scattered = MAX(epochs->scattered, order);
+}
+
+unsigned epochs_find(const struct epochs *epochs, uint64_t order)
+{
+	unsigned low = 0, high = epochs->events->len;
+
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (epochs_get(epochs, middle)->place.order < order)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+bool epochs_is_one_epoch(const struct epochs *epochs, uint64_t older, uint64_t newer)
+{
+	unsigned first = epochs_find(epochs, older);
+
+	for (unsigned i = first; i < epochs->events->len && i < first + EVENTS_LOOKED_AT; i++) {
+		const struct epoch_event *event = epochs_get(epochs, i);
+
+		if (event->place.order >= newer)
+			return true;
+		if (epoch_event_is_barrier(event))
+			return false;
+	}
+	return epochs->events->len <= first + EVENTS_LOOKED_AT;
 }
 
 void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct epoch_place end, uint64_t put)
@@ -179,10 +254,13 @@ void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct
 	epochs->done = put;
 	epochs->first = end.slot;
 	epochs->begun = false;
+	if (epochs->scattered <= end.order)
+		epochs->scattered = 0;
 	if (now_ns)
 		epochs->oldest_ns = now_ns;
 	if (epochs_is_empty(epochs)) {
 		epochs->any = false;
+		epochs->scattered = 0;
 		epochs->oldest_ns = 0;
 	}
 }

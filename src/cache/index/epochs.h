@@ -1,5 +1,5 @@
 /* What a layer that is written back has in the log and not yet in its image:
- * where its dirty blocks begin, and its zero ranges and barriers, in log order.
+ * where its dirty blocks begin, and its zero ranges and barriers, by their order.
  *
  * The dirty blocks themselves are in the index: slots of the layer that are
  * PINNED, LIVE or superseded. Barriers that follow each other closely are kept
@@ -31,6 +31,7 @@ static inline bool epoch_place_equal(struct epoch_place one, struct epoch_place 
 
 struct epoch_event {
 	struct epoch_place place;
+	bool moved;	    /* its place is not where it was put */
 	uint64_t put;	    /* epochs.put then */
 	uint64_t block;	    /* of a zero range */
 	uint64_t blocks;    /* 0: a barrier */
@@ -59,6 +60,10 @@ struct epochs {
 	bool begun_logged; /* a MIGRATE says so */
 	bool begun_ahead;  /* and no batch has been taken since: the image does not have it */
 	struct epoch_place begun_place;
+	uint64_t begun_segment; /* of that MIGRATE */
+	/* Orders up to this may be anywhere in the log, as what has them was moved; behind
+	 * it, what is dirty stands in the log in its order. 0: all does. */
+	uint64_t scattered;
 	/* What the log could not take yet, or need not while it has little room. */
 	bool owes_barrier; /* the last event, which has the place of the next record */
 	bool owes_migrated;
@@ -74,6 +79,12 @@ bool epochs_is_empty(const struct epochs *epochs);
 void epochs_add_blocks(struct epochs *epochs, uint32_t slot, unsigned blocks, uint64_t now_ns);
 void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t block, uint64_t blocks, uint64_t now_ns);
 void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns);
+/* As recovery finds them in the log: the last event that was added was moved; a barrier
+ * that was, anywhere among the others. */
+void epochs_note_moved(struct epochs *epochs);
+void epochs_add_moved_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns);
+/* And once all are there they are in order. */
+void epochs_sort(struct epochs *epochs);
 /* Something came since the last barrier. */
 bool epochs_is_open(const struct epochs *epochs);
 /* Blocks and zero ranges since the last barrier. */
@@ -86,8 +97,17 @@ struct intervals *epochs_keep_zeros(const struct epochs *epochs, struct interval
 /* The number of epochs, with the one that is not complete yet. */
 uint64_t epochs_count(const struct epochs *epochs);
 
+/* What has an order up to ORDER is not where it was put. */
+void epochs_scatter(struct epochs *epochs, uint64_t order);
+/* The first event that is not before ORDER; the number of events: there is none. */
+unsigned epochs_find(const struct epochs *epochs, uint64_t order);
+/* No epoch ends between two orders, of which OLDER is not the higher one. False: one
+ * does, or there is too much between them to tell. */
+bool epochs_is_one_epoch(const struct epochs *epochs, uint64_t older, uint64_t newer);
+
 unsigned epochs_length(const struct epochs *epochs);
 const struct epoch_event *epochs_get(const struct epochs *epochs, unsigned position);
+struct epoch_event *epochs_at(struct epochs *epochs, unsigned position);
 /* The first COUNT events and the SLOTS dirty slots before END are in the image. */
 void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct epoch_place end, uint64_t put);
 

@@ -10,6 +10,16 @@ static bool is_change(const struct cache_layer *layer, enum cache_entry_kind kin
 	return kind != CACHE_ENTRY_CLEAN || (layer->writable && !layer->epochs);
 }
 
+/* GRANT's blocks and words are in RECORD. */
+static void take_slots(struct log_record *record, struct log_grant *grant)
+{
+	grant->record = record;
+	grant->slot = (uint32_t)(record->slot + 1 + record->blocks);
+	grant->data = slot_data(record->buffer->data, grant->slot);
+	record->blocks += grant->blocks;
+	record->copies++;
+}
+
 /* Adds blocks to the open RECORD. They extend one entry, so their words are
  * consecutive. */
 static bool add_run_locked(struct log_record *record, struct cache_layer *layer, enum cache_entry_kind kind,
@@ -27,12 +37,8 @@ static bool add_run_locked(struct log_record *record, struct cache_layer *layer,
 	grant->blocks = 1;
 	while (grant->blocks < most && cache_record_add_block(header, grant->layer, kind, grant->block + grant->blocks))
 		grant->blocks++;
-	grant->record = record;
 	grant->order = record->sequence;
-	grant->slot = (uint32_t)(record->slot + 1 + record->blocks);
-	grant->data = slot_data(record->buffer->data, grant->slot);
-	record->blocks += grant->blocks;
-	record->copies++;
+	take_slots(record, grant);
 	return true;
 }
 
@@ -57,7 +63,47 @@ bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct ca
 	return false;
 }
 
-/* Behind the open record's header there is nothing else in its segment. */
+/* Words of a MOVED entry of one block. */
+#define MOVED_WORDS 2
+
+static bool add_moved_locked(struct log_record *record, struct cache_layer *layer, uint64_t order,
+			     struct log_grant *grant)
+{
+	cache_assert_locked(layer->cache);
+	if (!log_change_locked(layer->cache, record, layer, MOVED_WORDS))
+		return false;
+	grant->words = cache_record_add_moved(log_header_of(record), layer->id, grant->block, order);
+	if (!grant->words)
+		return false;
+	grant->blocks = 1;
+	take_slots(record, grant);
+	return true;
+}
+
+bool log_reserve_moved_locked(struct cache_layer *layer, uint64_t block, uint64_t order, struct log_grant *grant)
+{
+	struct cache *cache = layer->cache;
+
+	cache_assert_locked(cache);
+	*grant = (struct log_grant){.layer = layer->id, .block = block, .order = order & (CACHE_ORDER_END - 1)};
+	if (!log_declare_if_needed_locked(cache, LOG_MOVE, layer))
+		return false;
+	for (int tries = 0; tries < 2; tries++) {
+		struct log_record *record = log_open_record_locked(cache, LOG_MOVE);
+
+		if (!record)
+			return false;
+		if (add_moved_locked(record, layer, order, grant)) {
+			log_close_if_full_locked(cache, record);
+			return true;
+		}
+		log_close_record_locked(cache);
+	}
+	return false;
+}
+
+/* Behind the open record's header there is nothing else in its segment. What was moved
+ * there is older than the record. */
 bool log_overwrite_locked(struct cache *cache, struct cache_layer *layer, uint64_t block, uint64_t limit,
 			  struct log_grant *grant)
 {
@@ -70,7 +116,7 @@ bool log_overwrite_locked(struct cache *cache, struct cache_layer *layer, uint64
 	if (slot == INDEX_NO_SLOT || slot <= record->slot || segment_of(slot) != segment_of(record->slot))
 		return false;
 	index_get(cache->index, slot, &entry);
-	if (!(entry.flags & INDEX_PINNED) || (entry.flags & INDEX_BUSY))
+	if (!(entry.flags & INDEX_PINNED) || (entry.flags & INDEX_BUSY) || entry.order != record->sequence)
 		return false;
 	*grant = (struct log_grant){
 		.record = record,

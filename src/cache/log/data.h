@@ -22,6 +22,8 @@ struct log_grant {
  * used up, or the cache is suspended). */
 bool log_reserve_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer,
 			enum cache_entry_kind kind, uint64_t block, uint64_t limit, struct log_grant *grant);
+/* The same for one block of LAYER that moves, DIRTY with ORDER and the flags beside it. */
+bool log_reserve_moved_locked(struct cache_layer *layer, uint64_t block, uint64_t order, struct log_grant *grant);
 /* The same for blocks that the open record has already: they are overwritten
  * in place. False: it does not have the first of them. */
 bool log_overwrite_locked(struct cache *cache, struct cache_layer *layer, uint64_t block, uint64_t limit,

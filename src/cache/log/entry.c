@@ -151,8 +151,29 @@ bool log_barrier_locked(struct cache_layer *layer, enum log_purpose purpose, str
 	return record;
 }
 
+bool log_event_moved_locked(struct cache_layer *layer, const struct epoch_event *event, uint32_t *slot)
+{
+	le64 words[] = {le64_of(event->blocks), le64_of(event->place.order)};
+	struct log_record *record;
+
+	cache_assert_locked(layer->cache);
+	if (epoch_event_is_barrier(event))
+		record = append_locked(layer->cache, LOG_MOVE, layer, CACHE_ENTRY_MOVED_BARRIER, event->place.order,
+				       NULL, 0);
+	else
+		record = append_locked(layer->cache, LOG_MOVE, layer, CACHE_ENTRY_MOVED_ZERO, event->block, words,
+				       G_N_ELEMENTS(words));
+	if (record)
+		*slot = (uint32_t)record->slot;
+	return record;
+}
+
 bool log_migrate_locked(struct cache_layer *layer, enum cache_entry_kind kind, struct epoch_place place)
 {
+	struct log_record *record = append_locked(layer->cache, LOG_MOVE, layer, kind, place.order, NULL, 0);
+
 	cache_assert_locked(layer->cache);
-	return append_locked(layer->cache, LOG_MOVE, layer, kind, place.order, NULL, 0);
+	if (record && kind == CACHE_ENTRY_MIGRATE)
+		layer->epochs->begun_segment = segment_of(record->slot);
+	return record;
 }

@@ -17,6 +17,9 @@ bool log_drop_locked(struct cache *cache, uint32_t id);
 bool log_zero_locked(struct cache_layer *layer, uint64_t block, uint64_t blocks, struct epoch_place *place);
 /* The caller closes the record: nothing of the next epoch is in it. */
 bool log_barrier_locked(struct cache_layer *layer, enum log_purpose purpose, struct epoch_place *place);
+/* EVENT of LAYER, a zero range or a barrier, at another place with the order that it has:
+ * *SLOT is that of its record. */
+bool log_event_moved_locked(struct cache_layer *layer, const struct epoch_event *event, uint32_t *slot);
 /* KIND: CACHE_ENTRY_MIGRATE or _MIGRATED, of the barrier at PLACE. */
 bool log_migrate_locked(struct cache_layer *layer, enum cache_entry_kind kind, struct epoch_place place);
 

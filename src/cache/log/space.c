@@ -1,5 +1,15 @@
-/* What "full" means. Nothing here changes anything. */
+/* What "full" means. Nothing here changes anything.
+ *
+ * What is dirty is bounded for all layers together: blocks, by max_dirty; slots of the
+ * log; and zero ranges. What is dirty goes to the images when room gets short, so one
+ * layer may have seven times what it leaves, of all but a part that is kept back. Of one
+ * whose image does not take it nothing goes: such layers share by the rule of
+ * core/shares.h, which leaves something to others however many they are, and so does
+ * everybody what is kept back. Of the log they have less than of the rest, as reclaim
+ * moves what they have there out of its way, again and again. */
 #include "space.h"
+
+#include "core/shares.h"
 
 #define LOW_WATER_MIN 5
 #define LOW_WATER_MAX 64
@@ -36,11 +46,69 @@ uint64_t space_dirty_max_locked(const struct cache *cache)
 	return cache->dirty_max ? cache->dirty_max : space_log_blocks_locked(cache);
 }
 
-bool space_takes_dirty_locked(const struct cache *cache)
+/* ---- Shares -------------------------------------------------------------- */
+
+/* Of what a layer leaves it may have so many times as much. */
+#define SHARE_OF_LEFT 7
+/* A part in so many is kept back. */
+#define KEPT_BACK 16
+
+/* Something that all layers use: what one has of it, and all together. */
+struct use {
+	uint64_t held, taken, limit;
+};
+
+static struct use use_of_blocks_locked(const struct cache_layer *layer)
 {
+	const struct cache *cache = layer->cache;
+	uint64_t limit = MIN(space_dirty_max_locked(cache), space_log_blocks_locked(cache));
+
 	cache_assert_locked(cache);
-	return (!cache->dirty_max || cache->dirty_blocks < cache->dirty_max) &&
-	       cache->dirty_zeros < LAYER_ZERO_RANGES_MAX;
+	return cache->dirty_max ? (struct use){layer->pinned_blocks, cache->dirty_blocks, limit}
+				: (struct use){0, 0, limit};
+}
+
+static struct use use_of_slots_locked(const struct cache_layer *layer)
+{
+	const struct cache *cache = layer->cache;
+	uint64_t pinned = cache->pinned_blocks + cache->pinned_pending;
+	uint64_t blocks = space_log_blocks_locked(cache);
+
+	cache_assert_locked(cache);
+	return (struct use){layer->epochs->dirty, cache->dirty_slots + pinned, layer->stuck ? blocks / 4 * 3 : blocks};
+}
+
+static struct use use_of_zeros_locked(const struct cache_layer *layer)
+{
+	cache_assert_locked(layer->cache);
+	return (struct use){layer->epochs->zeros, layer->cache->dirty_zeros, LAYER_ZERO_RANGES_MAX};
+}
+
+static bool allows(struct use use, bool stuck)
+{
+	uint64_t limit = use.limit - use.limit / KEPT_BACK;
+
+	return shares_allow(use.held, use.taken, use.limit) ||
+	       (!stuck && use.taken < limit && use.held <= SHARE_OF_LEFT * (limit - use.taken));
+}
+
+bool space_takes_dirty_locked(const struct cache_layer *layer)
+{
+	cache_assert_locked(layer->cache);
+	return !layer->epochs ||
+	       (allows(use_of_blocks_locked(layer), layer->stuck) && allows(use_of_slots_locked(layer), layer->stuck) &&
+		allows(use_of_zeros_locked(layer), layer->stuck));
+}
+
+unsigned space_share_percent_locked(const struct cache_layer *layer)
+{
+	struct use use = use_of_blocks_locked(layer);
+	uint64_t left = use.limit - MIN(use.taken - use.held, use.limit);
+
+	cache_assert_locked(layer->cache);
+	if (!space_takes_dirty_locked(layer))
+		return 100;
+	return (unsigned)(use.held * 100 / MAX(left * SHARE_OF_LEFT / (SHARE_OF_LEFT + 1), 1));
 }
 
 /* ---- Room to append ------------------------------------------------------ */
@@ -90,13 +158,25 @@ static uint64_t full_segments_locked(const struct cache *cache)
 	return (segment_of(cache->log.head_slot) + ring - cache->reclaim.segment) % ring;
 }
 
-bool space_has_victim_locked(const struct cache *cache)
+static bool has_oldest_locked(const struct cache *cache)
 {
 	uint64_t next = (cache->reclaim.segment + 1) % cache->ring_segments;
 
 	cache_assert_locked(cache);
-	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0 &&
-	       cache->segments[cache->reclaim.segment].dirty == 0;
+	return full_segments_locked(cache) > 0 && cache->segments[next].sequence != 0;
+}
+
+bool space_has_victim_locked(const struct cache *cache)
+{
+	cache_assert_locked(cache);
+	return has_oldest_locked(cache) && cache->segments[cache->reclaim.segment].dirty == 0;
+}
+
+bool space_may_move_dirty_locked(const struct cache *cache)
+{
+	cache_assert_locked(cache);
+	return cache->state == CACHE_ACTIVE && space_free_segments_locked(cache) < space_low_water_locked(cache) &&
+	       has_oldest_locked(cache) && cache->segments[cache->reclaim.segment].dirty > 0;
 }
 
 bool space_is_blocked_locked(const struct cache *cache)
@@ -106,11 +186,19 @@ bool space_is_blocked_locked(const struct cache *cache)
 	       full_segments_locked(cache) > 0 && cache->segments[cache->reclaim.segment].dirty > 0;
 }
 
+bool space_frees_locked(const struct cache *cache, uint64_t stuck)
+{
+	uint64_t full = full_segments_locked(cache) * SEGMENT_DATA_BLOCKS;
+
+	cache_assert_locked(cache);
+	return cache->pinned_blocks + stuck <= full - full / KEPT_BACK;
+}
+
 /* Moving them would free next to nothing. */
 static bool fills_log_locked(const struct cache *cache)
 {
 	cache_assert_locked(cache);
-	return cache->pinned_blocks > full_segments_locked(cache) * SEGMENT_DATA_BLOCKS * 3 / 4;
+	return !space_frees_locked(cache, 0);
 }
 
 /* Segments that are emptied will be free. */

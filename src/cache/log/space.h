@@ -12,8 +12,11 @@ uint64_t space_log_blocks_locked(const struct cache *cache);
 /* The most blocks that may be pinned, and dirty. */
 uint64_t space_pinned_max_locked(const struct cache *cache);
 uint64_t space_dirty_max_locked(const struct cache *cache);
-/* One more dirty block, or zero range, is within the limits. */
-bool space_takes_dirty_locked(const struct cache *cache);
+/* One more dirty block, or zero range, of LAYER is within the limits of all layers, and
+ * leaves others what is theirs. */
+bool space_takes_dirty_locked(const struct cache_layer *layer);
+/* How much LAYER, which is written back, has of what it may have. */
+unsigned space_share_percent_locked(const struct cache_layer *layer);
 
 /* Enough segments are free for PURPOSE. */
 bool space_has_segments_locked(const struct cache *cache, enum log_purpose purpose);
@@ -29,6 +32,11 @@ uint64_t space_low_water_locked(const struct cache *cache);
 bool space_has_victim_locked(const struct cache *cache);
 /* The reclaim thread has something to do. */
 bool space_wants_reclaim_locked(const struct cache *cache);
+/* Emptying segments frees something where STUCK slots of dirty blocks move as well as
+ * what is pinned. */
+bool space_frees_locked(const struct cache *cache, uint64_t stuck);
+/* The reclaim thread might make room by moving what is dirty in the oldest segment. */
+bool space_may_move_dirty_locked(const struct cache *cache);
 /* Room gets short, and what is dirty in the oldest segment keeps it. */
 bool space_is_blocked_locked(const struct cache *cache);
 /* There is no room and never will be: pinned blocks fill the log, orphans. */

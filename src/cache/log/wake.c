@@ -89,9 +89,9 @@ void cache_wait_work(struct cache *cache, uint64_t until_ns)
 void wake_reclaim_locked(struct cache *cache)
 {
 	cache_assert_locked(cache);
-	if (space_wants_reclaim_locked(cache))
+	if (space_wants_reclaim_locked(cache) || space_may_move_dirty_locked(cache))
 		condition_signal(&cache->reclaim.wanted);
-	else if (space_is_blocked_locked(cache))
+	if (space_is_blocked_locked(cache))
 		wake_migration_locked(cache);
 }
 
@@ -111,7 +111,6 @@ void wake_waiters_locked(struct cache *cache)
 {
 	bool room = cache->state != CACHE_ACTIVE || space_has_room_locked(cache, LOG_PUT) ||
 		    space_is_hopeless_locked(cache);
-	bool takes_dirty = cache->state != CACHE_ACTIVE || space_takes_dirty_locked(cache);
 	struct list waiters;
 	struct list *node;
 
@@ -123,7 +122,7 @@ void wake_waiters_locked(struct cache *cache)
 	while ((node = list_pop(&waiters))) {
 		struct cache_waiter *waiter = container_of(node, struct cache_waiter, link);
 
-		if (waiter->dirty && !takes_dirty)
+		if (cache->state == CACHE_ACTIVE && waiter->layer && !space_takes_dirty_locked(waiter->layer))
 			list_append(&cache->waiters, node);
 		else
 			loop_post(waiter->loop, &waiter->task);

@@ -163,7 +163,7 @@ static bool is_of_migration(enum cache_entry_kind kind)
 static bool may_follow_barrier(enum cache_entry_kind kind)
 {
 	return is_of_migration(kind) || kind == CACHE_ENTRY_MOVED || kind == CACHE_ENTRY_MOVED_ZERO ||
-	       kind == CACHE_ENTRY_LAYER;
+	       kind == CACHE_ENTRY_MOVED_BARRIER || kind == CACHE_ENTRY_LAYER;
 }
 
 static bool is_of_epochs(enum cache_entry_kind kind)

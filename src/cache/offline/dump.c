@@ -76,7 +76,7 @@ static bool is_right(struct dump *dump, uint32_t slot, const void *data)
 	struct index_entry entry;
 
 	index_get(dump->view.index, slot, &entry);
-	return cache_checksum_short(cache_data_checksum(data)) == entry.checksum;
+	return !(entry.flags & INDEX_LOST) && cache_checksum_short(cache_data_checksum(data)) == entry.checksum;
 }
 
 static void report(struct dump *dump, const struct cache_layer_info *layer, const struct live_block *block,

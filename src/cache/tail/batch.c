@@ -11,9 +11,9 @@
  * knows that the image does not have it may have it refused: then a MIGRATE of
  * the smallest batch follows in the log, and counts instead.
  *
- * A batch has the versions of blocks that its epochs have, not newer ones;
- * superseded slots keep their content until their segment is reclaimed, which
- * waits for this (invariant 6). */
+ * A batch has the versions of blocks that its epochs have, not newer ones. What is in it
+ * is told by its order, wherever in the log it is; while it is read, it stays there
+ * (invariant 5), and after that it may be moved. */
 #include <errno.h>
 
 #include "cache/writeback.h"
@@ -26,69 +26,62 @@
 
 struct collection {
 	struct batch_source source;
+	uint64_t end;	     /* order */
 	GArray *items;	     /* struct batch_item */
 	GArray *zero_events; /* struct epoch_event, those of the batch */
+	GArray *held;	     /* uint64_t: segments that are being read */
 	struct intervals *zeros;
-	unsigned next_zero;
-	uint32_t order;
 };
-
-/* The end of RANGE, which may have nothing dirty beside it, does not fall behind
- * the tail while the lock is let go (invariant 6). */
-static void hold_end_locked(struct cache *cache, const struct epoch_range *range, int change)
-{
-	cache_assert_locked(cache);
-	cache->segments[segment_of(range->end.slot)].dirty += (uint32_t)change;
-}
 
 /* ---- What is in it -------------------------------------------------------- */
 
-static void copy_zero_events_locked(struct collection *collection, const struct cache_layer *layer,
-				    const struct epoch_range *range)
+static void copy_zero_events_locked(struct collection *collection, const struct cache_layer *layer)
 {
-	uint64_t end = place_distance_locked(layer->cache, range->end);
-
 	cache_assert_locked(collection->source.cache);
 	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, i);
 
-		if (!epoch_event_is_barrier(event) && place_distance_locked(layer->cache, event->place) <= end)
+		if (!epoch_event_is_barrier(event) && event->place.order <= collection->end)
 			g_array_append_vals(collection->zero_events, event, 1);
 	}
-	if (collection->zero_events->len)
-		collection->zeros = intervals_new();
 }
 
-/* The zero ranges that were logged before slot DISTANCE. */
-static void pass_zeros_locked(struct collection *collection, uint64_t distance)
+/* As if it were read from the file: it is not cleared. */
+static void hold_segment_locked(struct collection *collection, uint64_t segment)
 {
+	GArray *held = collection->held;
+
 	cache_assert_locked(collection->source.cache);
-	while (collection->next_zero < collection->zero_events->len) {
-		const struct epoch_event *event =
-			&g_array_index(collection->zero_events, struct epoch_event, collection->next_zero);
-
-		if (place_distance_locked(collection->source.cache, event->place) > distance)
-			return;
-		intervals_add(collection->zeros, event->block, event->blocks);
-		collection->next_zero++;
-	}
+	if (held->len && g_array_index(held, uint64_t, held->len - 1) == segment)
+		return;
+	collection->source.cache->segments[segment].readers++;
+	g_array_append_val(held, segment);
 }
 
-static void collect_slot_locked(struct collection *collection, uint32_t slot, uint64_t distance)
+static void release_segments(struct collection *collection)
 {
+	struct cache *cache = collection->source.cache;
+
+	LOCK_GUARD(&cache->lock);
+	for (guint i = 0; i < collection->held->len; i++)
+		cache->segments[g_array_index(collection->held, uint64_t, i)].readers--;
+	if (cache->reclaim.waiting)
+		condition_broadcast(&cache->changed);
+}
+
+static void collect_slot(void *opaque, uint32_t slot)
+{
+	struct collection *collection = opaque;
 	struct index_entry entry;
 	struct batch_item item;
 
-	cache_assert_locked(collection->source.cache);
 	index_get(collection->source.cache->index, slot, &entry);
-	if (entry.layer != collection->source.layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
+	if (entry.layer != collection->source.layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED) ||
+	    entry.order > collection->end)
 		return;
-	item = (struct batch_item){entry.block, slot, collection->order++, entry.checksum, 0, entry.flags & INDEX_LOST};
+	item = (struct batch_item){entry.block, entry.order, slot, entry.checksum, 0, entry.flags & INDEX_LOST};
 	g_array_append_val(collection->items, item);
-	if (!collection->zeros)
-		return;
-	pass_zeros_locked(collection, distance);
-	intervals_remove(collection->zeros, entry.block, 1);
+	hold_segment_locked(collection, segment_of(slot));
 }
 
 /* Lets others have the lock. Where the tail passed SLOT meanwhile, which had
@@ -105,49 +98,49 @@ static uint64_t pause_walk_relock(struct cache *cache, uint64_t slot)
 	return cache_slot_distance(tail, now, cache->ring_segments) > distance ? now : slot;
 }
 
-/* The tail may have passed the first slot of RANGE, when it was not dirty. */
-static uint64_t first_slot_locked(const struct cache *cache, const struct epoch_range *range)
+/* Up to where something of RANGE can be, in slots from the tail. What is moved while a
+ * walk is under way goes to the head, and is met there. */
+static uint64_t end_of_walk_locked(const struct cache_layer *layer, const struct epoch_range *range)
 {
-	bool passed = slot_distance_locked(cache, range->first) >= place_distance_locked(cache, range->end);
+	struct cache *cache = layer->cache;
+	uint64_t head = segment_of(cache->log.head_slot) * CACHE_SEGMENT_BLOCKS + CACHE_SEGMENT_BLOCKS - 1;
+	uint64_t all = slot_distance_locked(cache, (uint32_t)head) + 1;
 
 	cache_assert_locked(cache);
-	return passed ? cache->tail_segment * CACHE_SEGMENT_BLOCKS : range->first;
+	return layer->epochs->scattered ? all : MIN(place_distance_locked(cache, range->end), all);
 }
 
-/* EACH slot of RANGE in log order, but for segments without a dirty one; the
- * lock is let go between segments. */
-static void walk_range_relock(struct cache *cache, const struct epoch_range *range,
-			      void (*each)(void *opaque, uint32_t slot, uint64_t distance), void *opaque)
+/* EACH slot that may be in RANGE, but for segments without a dirty one; the lock is let
+ * go between segments. Ends early where LAYER is given up meanwhile. */
+static void walk_range_relock(struct cache_layer *layer, const struct epoch_range *range,
+			      void (*each)(void *opaque, uint32_t slot), void *opaque)
 {
-	cache_assert_locked(cache);
-	for (uint64_t slot = first_slot_locked(cache, range);;) {
-		uint64_t distance = slot_distance_locked(cache, (uint32_t)slot);
+	struct cache *cache = layer->cache;
+	uint64_t slot = layer->epochs->first;
+	uint32_t id = layer->id;
 
-		if (distance >= place_distance_locked(cache, range->end))
-			return;
+	cache_assert_locked(cache);
+	while (layer->id == id && layer->epochs &&
+	       slot_distance_locked(cache, (uint32_t)slot) < end_of_walk_locked(layer, range)) {
 		if (cache->segments[segment_of(slot)].dirty == 0)
 			slot |= CACHE_SEGMENT_BLOCKS - 1;
 		else
-			each(opaque, (uint32_t)slot, distance);
+			each(opaque, (uint32_t)slot);
 		slot = (slot + 1) % (cache->ring_segments * CACHE_SEGMENT_BLOCKS);
 		if (slot % CACHE_SEGMENT_BLOCKS == 0)
 			slot = pause_walk_relock(cache, slot);
 	}
 }
 
-static void collect_slot(void *opaque, uint32_t slot, uint64_t distance)
-{
-	collect_slot_locked(opaque, slot, distance);
-}
+/* ---- What of it is newest -------------------------------------------------- */
 
-static void collect_relock(struct collection *collection, const struct cache_layer *layer,
-			   const struct epoch_range *range)
+static int compare_ages(const void *left, const void *right)
 {
-	cache_assert_locked(collection->source.cache);
-	copy_zero_events_locked(collection, layer, range);
-	walk_range_relock(collection->source.cache, range, collect_slot, collection);
-	if (collection->zeros)
-		pass_zeros_locked(collection, UINT64_MAX);
+	const struct batch_item *a = left, *b = right;
+
+	if (a->order != b->order)
+		return a->order < b->order ? -1 : 1;
+	return a->slot < b->slot ? -1 : 1;
 }
 
 static int compare_blocks(const void *left, const void *right)
@@ -156,14 +149,60 @@ static int compare_blocks(const void *left, const void *right)
 
 	if (a->block != b->block)
 		return a->block < b->block ? -1 : 1;
-	return a->order < b->order ? -1 : 1;
+	return compare_ages(left, right);
 }
 
 static int compare_slots(const void *left, const void *right)
 {
 	const struct batch_item *a = left, *b = right;
 
-	return a->order < b->order ? -1 : 1;
+	return a->slot < b->slot ? -1 : 1;
+}
+
+/* By their order; of one order what was moved first. */
+static int compare_zeros(const void *left, const void *right)
+{
+	const struct epoch_event *a = left, *b = right;
+
+	if (a->place.order != b->place.order)
+		return a->place.order < b->place.order ? -1 : 1;
+	return b->moved - a->moved;
+}
+
+/* In one record as they stand there; what was moved of a record is only what was not
+ * zero at its end. */
+static bool is_zero_before(const struct epoch_event *zero, const struct batch_item *item)
+{
+	if (zero->place.order != item->order)
+		return zero->place.order < item->order;
+	return zero->moved || segment_of(zero->place.slot) != segment_of(item->slot) ||
+	       zero->place.slot + zero->place.blocks < item->slot;
+}
+
+/* What is zero at the end: ITEMS by their age. */
+static void apply_zeros(struct collection *collection)
+{
+	GArray *events = collection->zero_events;
+	guint next = 0;
+
+	if (events->len == 0)
+		return;
+	collection->zeros = intervals_new();
+	g_array_sort(events, compare_zeros);
+	for (guint i = 0; i <= collection->items->len; i++) {
+		const struct batch_item *item =
+			i < collection->items->len ? &g_array_index(collection->items, struct batch_item, i) : NULL;
+
+		for (; next < events->len; next++) {
+			const struct epoch_event *event = &g_array_index(events, struct epoch_event, next);
+
+			if (item && !is_zero_before(event, item))
+				break;
+			intervals_add(collection->zeros, event->block, event->blocks);
+		}
+		if (item)
+			intervals_remove(collection->zeros, item->block, 1);
+	}
 }
 
 /* By block, only what is the newest of its block and not zero by now. */
@@ -172,6 +211,8 @@ static void reduce(struct collection *collection)
 	GArray *items = collection->items;
 	guint kept = 0;
 
+	g_array_sort(items, compare_ages);
+	apply_zeros(collection);
 	g_array_sort(items, compare_blocks);
 	for (guint i = 0; i < items->len; i++) {
 		struct batch_item *item = &g_array_index(items, struct batch_item, i);
@@ -259,10 +300,12 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 {
 	g_autoptr(GArray) items = g_array_new(FALSE, FALSE, sizeof(struct batch_item));
 	g_autoptr(GArray) zero_events = g_array_new(FALSE, FALSE, sizeof(struct epoch_event));
+	g_autoptr(GArray) held = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 	struct collection collection = {
 		.source = {.cache = layer->cache, .layer = layer->id, .lost = lost, .opaque = opaque},
 		.items = items,
 		.zero_events = zero_events,
+		.held = held,
 	};
 	struct epoch_range range;
 	int result;
@@ -270,14 +313,16 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	*batch = NULL;
 	lock_take(&layer->cache->lock);
 	if (begin_batch_relock(layer, limits, &range)) {
-		hold_end_locked(layer->cache, &range, 1);
 		*batch = batch_new(layer, &range);
-		collect_relock(&collection, layer, &range);
+		collection.end = range.end.order;
+		copy_zero_events_locked(&collection, layer);
+		walk_range_relock(layer, &range, collect_slot, &collection);
 	}
 	lock_let_go(&layer->cache->lock);
 	if (!*batch)
 		return 0;
 	result = fill(*batch, &collection);
+	release_segments(&collection);
 	intervals_free(collection.zeros);
 	if (result < 0)
 		g_clear_pointer(batch, cache_batch_free);
@@ -294,15 +339,8 @@ static void batch_free(struct cache_batch *batch)
 
 void cache_batch_free(struct cache_batch *batch)
 {
-	struct cache *cache;
-
-	if (!batch)
-		return;
-	cache = batch->layer->cache;
-	lock_take(&cache->lock);
-	hold_end_locked(cache, batch->range, -1);
-	lock_let_go(&cache->lock);
-	batch_free(batch);
+	if (batch)
+		batch_free(batch);
 }
 
 /* ---- Refused --------------------------------------------------------------- */
@@ -324,18 +362,19 @@ bool cache_batch_refuse(struct cache_batch *batch)
 
 struct cleaning {
 	struct cache_layer *layer;
+	uint64_t end; /* order */
 	uint64_t slots;
 };
 
-static void clean_slot(void *opaque, uint32_t slot, uint64_t distance)
+static void clean_slot(void *opaque, uint32_t slot)
 {
 	struct cleaning *cleaning = opaque;
 	struct cache *cache = cleaning->layer->cache;
 	struct index_entry entry;
 
-	(void)distance;
 	index_get(cache->index, slot, &entry);
-	if (entry.layer != cleaning->layer->id || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED))
+	if (entry.layer != cleaning->layer->id || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED) ||
+	    entry.order > cleaning->end)
 		return;
 	index_set_flags(cache->index, slot, 0, INDEX_PINNED);
 	cache->segments[segment_of(slot)].dirty--;
@@ -349,14 +388,13 @@ static void clean_slot(void *opaque, uint32_t slot, uint64_t distance)
 /* The events up to END; the segments of the zero ranges have one reason less. */
 static unsigned clean_events_locked(struct cache_layer *layer, struct epoch_place end)
 {
-	uint64_t distance = place_distance_locked(layer->cache, end);
 	unsigned count = 0;
 
 	cache_assert_locked(layer->cache);
 	for (; count < epochs_length(layer->epochs); count++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, count);
 
-		if (place_distance_locked(layer->cache, event->place) > distance)
+		if (event->place.order > end.order)
 			break;
 		if (epoch_event_is_barrier(event))
 			continue;
@@ -366,20 +404,36 @@ static unsigned clean_events_locked(struct cache_layer *layer, struct epoch_plac
 	return count;
 }
 
+/* Where what is dirty begins, once RANGE is not: behind its end, where that is in the log
+ * still, and what stands before it is older. */
+static uint32_t first_left_locked(const struct cache_layer *layer, const struct epoch_range *range)
+{
+	const struct cache *cache = layer->cache;
+	uint64_t head = slot_distance_locked(cache, (uint32_t)cache->log.head_slot);
+
+	cache_assert_locked(cache);
+	if (layer->epochs->scattered || slot_distance_locked(cache, range->end.slot) > head)
+		return (uint32_t)(cache->tail_segment * CACHE_SEGMENT_BLOCKS);
+	return range->end.slot;
+}
+
 static void done_relock(struct cache_layer *layer, const struct epoch_range *range)
 {
-	struct cleaning cleaning = {.layer = layer};
+	struct cleaning cleaning = {.layer = layer, .end = range->end.order};
 	struct cache *cache = layer->cache;
 	uint64_t zeros = layer->epochs->zeros;
-	uint32_t id = layer->id;
+	uint32_t id = layer->id, first;
 	unsigned events;
 
 	cache_assert_locked(layer->cache);
-	walk_range_relock(cache, range, clean_slot, &cleaning);
+	walk_range_relock(layer, range, clean_slot, &cleaning);
 	if (layer->id != id || !layer->epochs)
 		return;
 	events = clean_events_locked(layer, range->end);
+	cache->dirty_slots -= cleaning.slots;
+	first = first_left_locked(layer, range);
 	epochs_remove(layer->epochs, events, cleaning.slots, range->end, range->put);
+	layer->epochs->first = first;
 	if (zeros > 0)
 		layer->zeros = epochs_keep_zeros(layer->epochs, layer->zeros);
 	cache_dirty_migrated_locked(layer, range->end);
@@ -394,7 +448,6 @@ void cache_batch_done(struct cache_batch *batch)
 	lock_take(&layer->cache->lock);
 	if (layer->id == batch->layer_id && layer->epochs)
 		done_relock(layer, batch->range);
-	hold_end_locked(layer->cache, batch->range, -1);
 	wake_reclaim_locked(layer->cache);
 	lock_let_go(&layer->cache->lock);
 	batch_free(batch);

@@ -3,7 +3,7 @@
  * Segments are read whole, READS_MAX of them at a time, each into memory of its
  * own, from which its blocks go to their places: with one after the other a
  * device's latency would bound migration. Where a segment cannot be read at
- * once, its blocks are read one by one. */
+ * once, its blocks are read one by one; what cannot be read now may be the next time. */
 #include "batch_data.h"
 
 #include <errno.h>
@@ -44,7 +44,7 @@ static const struct batch_item *item_at(const struct reading *reading, guint i)
 	return &g_array_index(reading->items, struct batch_item, i);
 }
 
-/* Readers are to know of it too. What cannot be read may be read the next time. */
+/* Readers are to know of it too. */
 static void mark_lost(const struct reading *reading, const struct batch_item *item)
 {
 	struct cache *cache = reading->source->cache;
@@ -56,17 +56,14 @@ static void mark_lost(const struct reading *reading, const struct batch_item *it
 		index_set_flags(cache->index, item->slot, INDEX_LOST, 0);
 }
 
-/* FROM NULL: it could not be read. */
 static void take_block(struct reading *reading, const struct batch_item *item, const uint8_t *from)
 {
 	uint8_t *to = reading->data + ((size_t)item->place << BLOCK_SHIFT);
 
-	if (from)
-		memcpy(to, from, BLOCK_SIZE);
-	if (from && !item->lost && cache_checksum_short(cache_data_checksum(to)) == item->checksum)
+	memcpy(to, from, BLOCK_SIZE);
+	if (!item->lost && cache_checksum_short(cache_data_checksum(to)) == item->checksum)
 		return;
-	if (from)
-		mark_lost(reading, item);
+	mark_lost(reading, item);
 	counter_add(cache_damaged_blocks, 1);
 	reading->result = -EIO;
 	if (reading->source->lost)
@@ -187,8 +184,11 @@ static void read_done(struct aio_request *request, int result)
 	if (read->whole && result == 0) {
 		take_segment(read);
 		read->first = read->end;
+	} else if (!read->whole && result == 0) {
+		take_block(reading, item_at(reading, read->first), read->memory);
+		read->first++;
 	} else if (!read->whole) {
-		take_block(reading, item_at(reading, read->first), result == 0 ? read->memory : NULL);
+		reading->result = -EIO;
 		read->first++;
 	}
 	read->whole = false;

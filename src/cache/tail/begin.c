@@ -22,11 +22,9 @@
 
 /* ---- Where a batch ends --------------------------------------------------- */
 
-static bool is_due_locked(const struct cache *cache, const struct epochs *epochs, const struct epoch_event *event)
+static bool is_due(const struct epochs *epochs, const struct epoch_event *event)
 {
-	cache_assert_locked(cache);
-	return epochs->begun &&
-	       place_distance_locked(cache, event->place) <= place_distance_locked(cache, epochs->begun_place);
+	return epochs->begun && event->place.order <= epochs->begun_place.order;
 }
 
 /* A later end would be another word of the log. */
@@ -45,7 +43,6 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 
 	cache_assert_locked(layer->cache);
 	*range = (struct epoch_range){
-		.first = epochs->first,
 		.end = epochs->begun_place,
 		.put = epochs->done,
 		.bound = epochs->begun && !epochs->begun_ahead,
@@ -53,7 +50,7 @@ static bool choose_end_locked(const struct cache_layer *layer, const struct cach
 	};
 	for (unsigned i = 0; i < epochs_length(epochs); i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
-		bool due = is_due_locked(layer->cache, epochs, event);
+		bool due = is_due(epochs, event);
 
 		if (!epoch_event_is_barrier(event)) {
 			zeros++;

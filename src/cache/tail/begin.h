@@ -6,7 +6,6 @@
 #include "cache/writeback.h"
 
 struct epoch_range {
-	uint32_t first; /* slot */
 	struct epoch_place end;
 	uint64_t put; /* epochs.put at END */
 	/* What the image may have had before this batch: epochs.begun then. */

@@ -7,13 +7,18 @@
  * read once, each noted block is checked and appended at the head, and becomes
  * LIVE there unless it was superseded meanwhile. Layers that were declared here
  * are declared again. At last, without LIVE slots and readers, the segment is
- * cleared (invariant 5). */
+ * cleared (invariant 5).
+ *
+ * Dirty blocks move with their order, and those that were superseded since do so too
+ * where an epoch ends between the two: a batch has the versions of its epochs. Zero
+ * ranges and barriers move likewise (events.c). */
 #include "move.h"
 
 #include <string.h>
 
 #include "cache/content/put.h"
 #include "core/counters.h"
+#include "cache/content/dirty.h"
 #include "cache/content/layer.h"
 #include "cache/log/data.h"
 #include "cache/log/entry.h"
@@ -21,6 +26,10 @@
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
 #include "cache/watch.h"
+#include "events.h"
+
+/* One a second. */
+#define UNREADABLE_TRIES 30
 
 struct victim {
 	struct cache *cache;
@@ -73,6 +82,46 @@ static void drop_locked(struct cache *cache, const struct index_entry *entry)
 	counter_add(cache_dropped_blocks, 1);
 }
 
+/* Of a layer that is written back, LIVE or superseded. */
+static struct cache_layer *dirty_layer_locked(struct cache *cache, const struct index_entry *entry)
+{
+	struct cache_layer *layer = NULL;
+
+	cache_assert_locked(cache);
+	if ((entry->flags & INDEX_DATA) && (entry->flags & INDEX_PINNED))
+		layer = layers_by_id(cache->layers, entry->layer);
+	return layer && layer->epochs ? layer : NULL;
+}
+
+/* The epoch of ENTRY, in SLOT, has newer content of its block. */
+static bool is_over_in_epoch_locked(struct cache_layer *layer, uint32_t slot, const struct index_entry *entry)
+{
+	uint32_t live = index_find(layer->cache->index, layer->id, entry->block);
+	struct index_entry newer;
+
+	cache_assert_locked(layer->cache);
+	if (entry->flags & INDEX_LIVE)
+		return false;
+	if (events_zero_in_record(layer->epochs, slot, entry->block, entry->order))
+		return true;
+	if (live == INDEX_NO_SLOT)
+		return false;
+	index_get(layer->cache->index, live, &newer);
+	return newer.order >= entry->order && epochs_is_one_epoch(layer->epochs, entry->order, newer.order);
+}
+
+static void choose_dirty_locked(struct victim *victim, struct cache_layer *layer, unsigned at,
+				const struct index_entry *entry)
+{
+	uint32_t slot = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS) + at;
+
+	cache_assert_locked(layer->cache);
+	if (is_over_in_epoch_locked(layer, slot, entry))
+		cache_dirty_drop_locked(layer, slot);
+	else
+		victim->blocks[victim->count++] = (uint8_t)at;
+}
+
 static void choose_locked(struct victim *victim)
 {
 	uint32_t first = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS);
@@ -83,10 +132,15 @@ static void choose_locked(struct victim *victim)
 		hot_budget = 0;
 	for (unsigned i = 0; i < CACHE_SEGMENT_BLOCKS; i++) {
 		struct index_entry entry;
+		struct cache_layer *dirty;
+		bool live = get_live_locked(victim->cache, first + i, &entry);
 
-		if (!get_live_locked(victim->cache, first + i, &entry))
+		dirty = dirty_layer_locked(victim->cache, &entry);
+		if (dirty) {
+			choose_dirty_locked(victim, dirty, i, &entry);
+		} else if (!live) {
 			continue;
-		if (entry.flags & INDEX_PINNED) {
+		} else if (entry.flags & INDEX_PINNED) {
 			victim->blocks[victim->count++] = (uint8_t)i;
 		} else if ((entry.flags & INDEX_HOT) && hot_budget > 0) {
 			hot_budget--;
@@ -141,20 +195,44 @@ static bool read_block(const struct victim *victim, unsigned block)
 	return false;
 }
 
+static bool is_wanted_locked(struct cache *cache, uint32_t slot, struct index_entry *entry)
+{
+	cache_assert_locked(cache);
+	return get_live_locked(cache, slot, entry) || dirty_layer_locked(cache, entry);
+}
+
+static bool reserve_locked(struct cache *cache, const struct index_entry *entry, bool intact, struct log_grant *grant)
+{
+	uint64_t order = entry->order;
+	struct cache_layer *layer = layers_by_id(cache->layers, entry->layer);
+	enum cache_entry_kind kind = entry->flags & INDEX_PINNED ? CACHE_ENTRY_DIRTY : CACHE_ENTRY_CLEAN;
+
+	cache_assert_locked(cache);
+	if (!(entry->flags & INDEX_LIVE))
+		order |= CACHE_ORDER_SUPERSEDED;
+	if (!intact || (entry->flags & INDEX_LOST))
+		order |= CACHE_ORDER_DAMAGED;
+	if (dirty_layer_locked(cache, entry) || (layer->orphan && (entry->flags & INDEX_PINNED)))
+		return log_reserve_moved_locked(layer, entry->block, order, grant);
+	return log_reserve_locked(cache, LOG_MOVE, layer, kind, entry->block, 1, grant);
+}
+
+/* What was superseded keeps the mark. */
+static bool is_being_superseded(const struct index_entry *entry)
+{
+	return (entry->flags & INDEX_LIVE) && (entry->flags & INDEX_BUSY);
+}
+
 /* Waits until no put is about to supersede the block (invariant 7) and there is
  * room for it. False: it need not move, or *STOP: cannot. */
-static bool reserve_move_relock(struct victim *victim, uint32_t slot, struct index_entry *entry,
+static bool reserve_move_relock(struct victim *victim, uint32_t slot, bool intact, struct index_entry *entry,
 				struct log_grant *grant, bool *stop)
 {
 	struct cache *cache = victim->cache;
 
 	cache_assert_locked(victim->cache);
-	while (get_live_locked(cache, slot, entry)) {
-		struct cache_layer *layer = layers_by_id(cache->layers, entry->layer);
-		enum cache_entry_kind kind = entry->flags & INDEX_PINNED ? CACHE_ENTRY_DIRTY : CACHE_ENTRY_CLEAN;
-
-		if (!(entry->flags & INDEX_BUSY) &&
-		    log_reserve_locked(cache, LOG_MOVE, layer, kind, entry->block, 1, grant))
+	while (is_wanted_locked(cache, slot, entry)) {
+		if (!is_being_superseded(entry) && reserve_locked(cache, entry, intact, grant))
 			return true;
 		*stop = space_free_segments_locked(cache) == 0 || !wake_wait_reclaim_relock(cache);
 		if (*stop)
@@ -163,21 +241,54 @@ static bool reserve_move_relock(struct victim *victim, uint32_t slot, struct ind
 	return false;
 }
 
-/* LIVE at its new place, unless it was superseded while it was copied. */
+/* What no read finds any more is for a batch only. */
+static void publish_superseded_locked(struct cache *cache, const struct log_grant *grant, unsigned flags)
+{
+	struct index_entry entry = {
+		.layer = grant->layer,
+		.block = grant->block,
+		.flags = flags,
+		.checksum = cache_checksum_short(le64_get(*grant->words)),
+		.order = grant->order,
+	};
+
+	cache_assert_locked(cache);
+	index_insert_superseded(cache->index, grant->slot, &entry);
+}
+
+/* As it is now: it may be superseded, or clean, since it was looked at. */
 static void publish_move_locked(struct victim *victim, uint32_t slot, bool intact, const struct log_grant *grant)
 {
 	struct cache *cache = victim->cache;
 	struct index_entry now;
+	bool live = get_live_locked(cache, slot, &now);
+	struct cache_layer *dirty = dirty_layer_locked(cache, &now);
+	unsigned flags = now.flags & (INDEX_PINNED | INDEX_LOST | INDEX_BUSY);
 
 	cache_assert_locked(victim->cache);
-	if (get_live_locked(cache, slot, &now)) {
-		struct cache_layer *layer = layers_by_id(cache->layers, now.layer);
-		unsigned kept = now.flags & (INDEX_PINNED | INDEX_LOST | INDEX_BUSY);
-
-		content_publish_locked(cache, layer, grant, 0, kept | INDEX_PROVEN | (intact ? 0 : INDEX_LOST));
+	flags |= INDEX_PROVEN | (intact ? 0 : INDEX_LOST);
+	if (live)
+		content_publish_locked(cache, layers_by_id(cache->layers, now.layer), grant, 0, flags);
+	else if (dirty)
+		publish_superseded_locked(cache, grant, flags & ~(unsigned)INDEX_BUSY);
+	if (dirty) {
+		index_set_flags(cache->index, slot, 0, INDEX_PINNED);
+		cache_dirty_move_locked(dirty, slot, grant->slot, grant->order);
 	}
 	log_copied_locked(cache, grant->record);
 	++*victim->moved;
+}
+
+/* What cannot be read may be read the next time. Whether to wait for that: of a pinned
+ * block, which nobody else has, for a while. */
+static bool may_come_back_locked(struct victim *victim, uint32_t slot, bool readable)
+{
+	struct index_entry entry;
+
+	cache_assert_locked(victim->cache);
+	if (readable || !is_wanted_locked(victim->cache, slot, &entry) || !(entry.flags & INDEX_PINNED))
+		return false;
+	return victim->cache->reclaim.unreadable++ < UNREADABLE_TRIES;
 }
 
 /* A clean block that is damaged is dropped, a pinned one moves as lost. */
@@ -186,7 +297,7 @@ static bool drop_damaged_locked(struct victim *victim, uint32_t slot, bool intac
 	struct index_entry entry;
 
 	cache_assert_locked(victim->cache);
-	if (intact || !get_live_locked(victim->cache, slot, &entry) || (entry.flags & INDEX_LOST))
+	if (intact || !is_wanted_locked(victim->cache, slot, &entry) || (entry.flags & INDEX_LOST))
 		return false;
 	counter_add(cache_damaged_blocks, 1);
 	if (entry.flags & INDEX_PINNED)
@@ -200,7 +311,7 @@ static bool move_block(struct victim *victim, unsigned block)
 {
 	uint32_t slot = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS + block);
 	struct cache *cache = victim->cache;
-	bool intact = read_block(victim, block);
+	bool readable = read_block(victim, block), intact = readable;
 	uint32_t checksum = cache_checksum_short(cache_data_checksum(data_of(victim, block)));
 	struct index_entry entry;
 	struct log_grant grant;
@@ -209,8 +320,9 @@ static bool move_block(struct victim *victim, unsigned block)
 	lock_take(&cache->lock);
 	index_get(cache->index, slot, &entry);
 	intact = intact && entry.checksum == checksum;
-	if (!drop_damaged_locked(victim, slot, intact))
-		reserved = reserve_move_relock(victim, slot, &entry, &grant, &stop);
+	stop = may_come_back_locked(victim, slot, readable);
+	if (!stop && !drop_damaged_locked(victim, slot, intact))
+		reserved = reserve_move_relock(victim, slot, intact, &entry, &grant, &stop);
 	lock_let_go(&cache->lock);
 	if (!reserved)
 		return !stop;
@@ -299,7 +411,10 @@ bool move_out_of_segment(struct cache *cache, uint64_t segment, unsigned *moved)
 	if (!move_blocks(&victim))
 		return false;
 	lock_take(&cache->lock);
-	done = declare_again_relock(cache, segment) && clear_segment_relock(cache, segment);
+	done = events_move_relock(cache, segment) && declare_again_relock(cache, segment) &&
+	       clear_segment_relock(cache, segment);
+	if (done)
+		cache->reclaim.unreadable = 0;
 	lock_let_go(&cache->lock);
 	return done;
 }

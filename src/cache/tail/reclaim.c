@@ -6,9 +6,9 @@
  * durable; the segments are free. A crash before that finds the old tail, and
  * the moved blocks twice, of which the later one counts.
  *
- * It always frees something: at most three quarters of the segments that puts
- * may fill hold pinned blocks, and only then it runs at all. Moving a batch
- * takes no more than what the reserve holds (log/space.c).
+ * It always frees something: of the segments that are full no more than fifteen parts in
+ * sixteen are pinned blocks, and dirty ones that move, and only then it runs at all. Moving a
+ * batch takes no more than what the reserve holds (log/space.c).
  *
  * A longer file joins the ring here too: with a superblock that names the
  * longer ring, written while the log from tail to head does not wrap. Until it
@@ -30,6 +30,7 @@
 #include "cache/log/wake.h"
 #include "cache/watch.h"
 #include "cache/writer/state.h"
+#include "events.h"
 #include "move.h"
 
 /* Free segments that a batch which goes on must leave for its own moves. */
@@ -64,9 +65,7 @@ static bool is_passed_locked(const struct cache *cache, uint32_t slot)
 	       cache_slot_distance(tail, next, cache->ring_segments);
 }
 
-/* A layer's first dirty block is not before the new tail. Of what ends before it
- * nothing is left, and the log may come to have something else there: a MIGRATE or
- * MIGRATED that named it would be taken for a word on that. */
+/* A layer's first dirty block is not before the new tail. */
 static void follow_tail(void *opaque, struct cache_layer *layer)
 {
 	struct cache *cache = opaque;
@@ -76,10 +75,6 @@ static void follow_tail(void *opaque, struct cache_layer *layer)
 		return;
 	if (is_passed_locked(cache, epochs->first))
 		epochs->first = (uint32_t)(cache->reclaim.segment * CACHE_SEGMENT_BLOCKS);
-	if (is_passed_locked(cache, epochs->migrated_place.slot))
-		epochs->owes_migrated = false;
-	if (is_passed_locked(cache, epochs->begun_place.slot))
-		epochs->begun = false;
 }
 
 /* The superblock says so: the segments before the new tail are free. */
@@ -148,13 +143,27 @@ static bool write_super(struct cache *cache)
 
 /* ---- Batches ------------------------------------------------------------- */
 
+/* What is dirty in the oldest segment can only be moved. */
+static bool moves_dirty_locked(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	return space_may_move_dirty_locked(cache) && events_segment_is_stuck_locked(cache, cache->reclaim.segment);
+}
+
+static bool is_wanted_locked(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	return space_wants_reclaim_locked(cache) || moves_dirty_locked(cache);
+}
+
 /* Whether the batch, of COUNT segments so far, is to go on. */
-static bool goes_on_locked(const struct cache *cache, unsigned count)
+static bool goes_on_locked(struct cache *cache, unsigned count)
 {
 	uint64_t free_after = space_free_segments_locked(cache) + count;
 
 	cache_assert_locked(cache);
-	return count == 0 || (space_has_victim_locked(cache) && space_free_segments_locked(cache) >= MOVE_SEGMENTS &&
+	return count == 0 || ((space_has_victim_locked(cache) || moves_dirty_locked(cache)) &&
+			      space_free_segments_locked(cache) >= MOVE_SEGMENTS &&
 			      free_after < space_low_water_locked(cache) + space_low_water_locked(cache) / 2);
 }
 
@@ -219,7 +228,7 @@ static void *thread_main(void *opaque)
 	lock_take(&cache->lock);
 	while (!cache->reclaim.stop) {
 		cache_check_locked(cache);
-		if (!space_wants_reclaim_locked(cache)) {
+		if (!is_wanted_locked(cache)) {
 			lock_wait(&cache->lock, &cache->reclaim.wanted);
 			continue;
 		}

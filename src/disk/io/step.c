@@ -62,7 +62,7 @@ enum step io_wait_for_cache(struct disk_io *io, bool dirty)
 		return STEP_WAIT;
 	run->room.loop = io->context->loop;
 	run->room.task.run = room_found;
-	run->room.dirty = dirty;
+	run->room.layer = dirty ? io->disk->leaf->cached : NULL;
 	io->pending++;
 	cache_wait(io->disk->pool_cache->cache, &run->room);
 	return STEP_WAIT;

@@ -18,7 +18,7 @@ void io_op_done(struct image_op *op, int result);
 /* RUN waits until IMAGE may take a write that it had no room for. */
 void io_wait_for_room(struct run *run, struct image *image);
 /* Until the cache may take what it had no room for; DIRTY: because too much is
- * dirty. */
+ * dirty of its disk, or of all. */
 enum step io_wait_for_cache(struct disk_io *io, bool dirty);
 /* Nothing of IO is pending. It gives all back that it holds and begins anew
  * when the disk's gate opens the next time; what a phase returns then. */

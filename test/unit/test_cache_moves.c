@@ -1,0 +1,330 @@
+/* Dirty blocks that their image does not take, while others go round the log: they move,
+ * again and again, and are in the end what the guest wrote, epoch by epoch, wherever the
+ * process dies meanwhile. */
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cache_disk.h"
+
+#define LOG_BYTES (SMALL + (4u << 20))
+/* Each is some seven segments, which puts may fill. */
+#define LAPS 5
+
+/* A disk whose image takes nothing, and one that is written back at once. */
+struct pair {
+	struct cache *cache;
+	struct disk stuck;
+	struct cache_layer *other;
+	struct user user;
+	uint64_t version; /* of the other's */
+};
+
+static struct cache_layer *open_other(struct cache *cache, uint64_t owned)
+{
+	return open_dirty(cache, 50, owned, owned + 1);
+}
+
+static void pair_init(struct pair *pair, const char *path)
+{
+	user_init(&pair->user);
+	pair->version = 0;
+	pair->cache = open_cache(path, LOG_BYTES);
+	disk_init(&pair->stuck, pair->cache, &pair->user, 1);
+	pair->other = open_other(pair->cache, 0);
+}
+
+static void pair_clear(struct pair *pair)
+{
+	disk_clear(&pair->stuck, 0);
+	cache_layer_close(pair->other, 0);
+	g_assert_cmpint(cache_close(pair->cache), ==, 0);
+	user_clear(&pair->user);
+}
+
+/* Blocks over and over, zeros between them, barriers now and then. */
+static void write_epochs(struct disk *disk, unsigned epochs)
+{
+	GRand *random = disk->user->random;
+
+	for (unsigned i = 0; i < epochs; i++) {
+		unsigned first, count;
+
+		step_range(random, 10, &first, &count);
+		put_waiting(disk, first, count);
+		step_range(random, 20, &first, &count);
+		zero_waiting(disk, first, count);
+		/* In one record: data behind its zeros, and zeros behind their data. */
+		put_waiting(disk, first, 1);
+		zero_waiting(disk, first + count - 1, 1);
+		/* Far enough from the next that the cache keeps both. */
+		for (unsigned block = 0; block < 70; block += 10)
+			put_waiting(disk, 600 + block, 10);
+		flush_waiting(disk);
+	}
+}
+
+static void write_back(struct pair *pair)
+{
+	struct cache_batch_limits limits = {.data_blocks = 4096, .extents = 4096, .cut = true};
+	struct cache_batch *batch;
+
+	g_assert_cmpint(cache_batch_take(pair->other, &limits, &batch, NULL, NULL), ==, 0);
+	if (batch)
+		cache_batch_done(batch);
+}
+
+/* One put of the other; the reclaim thread may have to make room first. */
+static void put_other(struct pair *pair)
+{
+	uint64_t block = pair->version % DISK_BLOCKS;
+	gint64 end = g_get_monotonic_time() + PATIENCE_S * G_USEC_PER_SEC;
+
+	fill(pair->user.buffer, 50, block, pair->version);
+	while (cache_put(pair->other, block, 1, pair->user.buffer, true) != 1) {
+		write_back(pair);
+		g_usleep(100);
+		g_assert_cmpint(g_get_monotonic_time(), <, end);
+	}
+	pair->version++;
+}
+
+static void go_round(struct pair *pair, unsigned laps)
+{
+	for (unsigned i = 0; i < laps * 7 * CACHE_SEGMENT_BLOCKS; i++) {
+		put_other(pair);
+		if (i % 100 == 0)
+			write_back(pair);
+	}
+}
+
+static void set_stuck(struct pair *pair)
+{
+	cache_layer_set_stuck(pair->stuck.layer, true);
+}
+
+static void reopen(struct pair *pair, const char *path, uint64_t owned)
+{
+	cache_layer_close(pair->stuck.layer, 0);
+	cache_layer_close(pair->other, 0);
+	g_assert_cmpint(cache_close(pair->cache), ==, 0);
+	assert_sound(path);
+	pair->cache = open_cache(path, 0);
+	disk_reopen(&pair->stuck, pair->cache, owned, owned + 1);
+	pair->other = open_other(pair->cache, owned);
+}
+
+/* ---- Round and round -------------------------------------------------------- */
+
+static void test_round(void)
+{
+	g_autofree char *path = new_path();
+	struct cache_status status;
+	struct pair pair;
+
+	pair_init(&pair, path);
+	write_epochs(&pair.stuck, 3);
+	set_stuck(&pair);
+	go_round(&pair, LAPS);
+	assert_reads(&pair.stuck);
+	/* A disk that is stuck goes on for as long as it has room. */
+	write_epochs(&pair.stuck, 1);
+	go_round(&pair, LAPS);
+	assert_reads(&pair.stuck);
+	reopen(&pair, path, 1);
+	assert_reads(&pair.stuck);
+	set_stuck(&pair);
+	go_round(&pair, LAPS);
+	cache_layer_set_stuck(pair.stuck.layer, false);
+	drain(&pair.stuck);
+	write_back(&pair);
+	assert_clean(pair.cache, pair.stuck.layer);
+	go_round(&pair, LAPS);
+	assert_reads(&pair.stuck);
+	cache_get_status(pair.cache, &status);
+	g_assert_cmpint(status.state, ==, CACHE_ACTIVE);
+	pair_clear(&pair);
+}
+
+/* Nobody has it open: its image is gone, hidden or locked. */
+static void test_closed(void)
+{
+	g_autofree char *path = new_path();
+	struct pair pair;
+
+	pair_init(&pair, path);
+	write_epochs(&pair.stuck, 3);
+	cache_layer_close(pair.stuck.layer, 0);
+	go_round(&pair, LAPS);
+	disk_reopen(&pair.stuck, pair.cache, 1, 2);
+	assert_reads(&pair.stuck);
+	drain(&pair.stuck);
+	pair_clear(&pair);
+}
+
+/* A batch is on its way to an image that hangs, and gets there in the end, or not. */
+static void test_hanging(const void *arrives)
+{
+	struct cache_batch_limits limits = {.data_blocks = 100, .extents = 100};
+	g_autofree char *path = new_path();
+	struct cache_batch *batch;
+	struct pair pair;
+
+	pair_init(&pair, path);
+	write_epochs(&pair.stuck, 4);
+	g_assert_cmpint(cache_batch_take(pair.stuck.layer, &limits, &batch, NULL, NULL), ==, 0);
+	g_assert_nonnull(batch);
+	set_stuck(&pair);
+	go_round(&pair, LAPS);
+	if (arrives) {
+		apply_batch(pair.stuck.image, batch, pair.stuck.tag);
+		assert_image(&pair.stuck);
+		cache_batch_done(batch);
+	} else {
+		cache_batch_free(batch);
+	}
+	assert_reads(&pair.stuck);
+	go_round(&pair, LAPS);
+	reopen(&pair, path, 1);
+	assert_reads(&pair.stuck);
+	/* The image may have what was on its way: no batch ends before it. */
+	if (!arrives) {
+		limits.data_blocks = 0;
+		g_assert_cmpint(cache_batch_take(pair.stuck.layer, &limits, &batch, NULL, NULL), ==, 0);
+		apply_batch(pair.stuck.image, batch, pair.stuck.tag);
+		g_assert_cmpuint(pair.stuck.image[600], >=, 1);
+		cache_batch_free(batch);
+	}
+	drain(&pair.stuck);
+	pair_clear(&pair);
+}
+
+/* Writes of a disk that is stuck, as fast as it may: it stops at its share, and the other
+ * goes on. */
+static void test_share(void)
+{
+	g_autofree char *path = new_path();
+	struct pair pair;
+	int result = 0;
+
+	pair_init(&pair, path);
+	set_stuck(&pair);
+	for (unsigned i = 0; result == 0; i++) {
+		disk_put(&pair.stuck, i % DISK_BLOCKS, 1, &result);
+		if (result == 0)
+			result = disk_flush(&pair.stuck);
+		put_other(&pair);
+	}
+	g_assert_cmpint(result, ==, -EAGAIN);
+	go_round(&pair, LAPS);
+	assert_reads(&pair.stuck);
+	cache_layer_set_stuck(pair.stuck.layer, false);
+	drain(&pair.stuck);
+	pair_clear(&pair);
+}
+
+/* ---- Crashes ---------------------------------------------------------------- */
+
+#ifdef LEAFDISK_FAULTS
+static void G_GNUC_NORETURN run_round(struct history *history, const char *path, const char *spec)
+{
+	struct pair pair = {.stuck = {.tag = 1, .history = history}};
+
+	user_init(&pair.user);
+	pair.stuck.user = &pair.user;
+	pair.cache = open_cache(path, 0);
+	disk_reopen(&pair.stuck, pair.cache, 1, 1);
+	pair.other = open_other(pair.cache, 1);
+	set_stuck(&pair);
+	arm(spec);
+	go_round(&pair, 3);
+	arm("");
+	cache_layer_close(pair.stuck.layer, 0);
+	cache_layer_close(pair.other, 0);
+	_exit(cache_close(pair.cache) == 0 ? 0 : 1);
+}
+
+/* False: it came to its end before that. */
+static bool crash_round(struct history *history, const char *path, const char *spec)
+{
+	pid_t child = fork();
+	int status;
+
+	g_assert_cmpint(child, >=, 0);
+	if (child == 0)
+		run_round(history, path, spec);
+	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+	g_assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 0));
+	return WEXITSTATUS(status) == 77;
+}
+
+/* All of it is there, and goes to the image by whole epochs. */
+static void look_after(struct history *history, const char *path, struct user *user)
+{
+	struct disk disk = {.user = user, .tag = 1, .history = history};
+	unsigned barriers = history->barriers;
+
+	assert_sound(path);
+	disk.cache = open_cache(path, 0);
+	advance(&disk.now, history, history->done);
+	disk_reopen(&disk, disk.cache, 1, 1);
+	assert_reads(&disk);
+	drain(&disk);
+	cache_layer_close(disk.layer, 0);
+	g_assert_cmpint(cache_close(disk.cache), ==, 0);
+	history->barriers = barriers;
+}
+
+/* Before each write, flush and superblock while blocks move, and again while they move on
+ * after that. */
+static void test_crash(const void *point)
+{
+	g_autofree char *path = new_path(), *content = NULL;
+	struct history *history;
+	struct pair pair;
+	bool crashed = true;
+	gsize length;
+
+	pair_init(&pair, path);
+	write_epochs(&pair.stuck, 3);
+	history = pair.stuck.history;
+	cache_layer_close(pair.stuck.layer, 0);
+	cache_layer_close(pair.other, 0);
+	g_assert_cmpint(cache_close(pair.cache), ==, 0);
+	g_assert_true(g_file_get_contents(path, &content, &length, NULL));
+	for (unsigned nth = 1; crashed; nth++) {
+		g_autofree char *spec = g_strdup_printf("%s:crash@%u", (const char *)point, nth);
+		g_autofree char *again = g_strdup_printf("aio.write:crash@%u", 1 + nth % 7);
+
+		g_test_message("%s", spec);
+		g_assert_true(g_file_set_contents(path, content, (gssize)length, NULL));
+		crashed = crash_round(history, path, spec);
+		(void)crash_round(history, path, again);
+		look_after(history, path, &pair.user);
+	}
+	history_free(history);
+	user_clear(&pair.user);
+}
+#endif
+
+int main(int argc, char **argv)
+{
+	int result;
+
+	g_test_init(&argc, &argv, NULL);
+	alarm(DEADLINE_S); /* what waits for ever fails */
+	make_directory();
+	g_test_add_func("/cache-moves/round", test_round);
+	g_test_add_func("/cache-moves/closed", test_closed);
+	g_test_add_data_func("/cache-moves/hanging/arrives", "arrives", test_hanging);
+	g_test_add_data_func("/cache-moves/hanging/is-lost", NULL, test_hanging);
+	g_test_add_func("/cache-moves/share", test_share);
+#ifdef LEAFDISK_FAULTS
+	g_test_add_data_func("/cache-moves/crash/write", "aio.write", test_crash);
+	g_test_add_data_func("/cache-moves/crash/flush", "aio.datasync", test_crash);
+	g_test_add_data_func("/cache-moves/crash/superblock", "cache.super", test_crash);
+#endif
+	result = g_test_run();
+	remove_directory();
+	return result;
+}
