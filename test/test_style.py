@@ -181,6 +181,7 @@ MANY_FUNCTIONS = {
     "include/core/lock.h": "locks and conditions, and six functions of the tests' build",
     "include/disk/disk.h": "a disk as front ends see it: they need no other header of it",
     "include/image/image.h": "one function for each operation of an image",
+    "include/layer/backlog.h": "one list, and what requests, opens and drains say of it",
     "include/layer/chain.h": "links, and the headers that were read to find them",
     "include/pool/pool.h": "a pool as front ends see it; what changes one is in pool/change.h",
     "src/aio/call.h": "what the files of one queue call of each other",

@@ -62,6 +62,9 @@ struct disk {
 	struct lock lock;
 	struct disk_attributes seen; /* under `lock`; all but the size */
 	bool has_seen;
+	char *left; /* under `lock`: why what the cache has of it stays there; or NULL */
+	struct timespec left_since;
+	_Atomic bool resuming;	  /* somebody tries to open it for that */
 	struct disk_status *told; /* under `lock`: what was last found out; NULL: nobody has asked */
 	_Atomic unsigned lookers; /* at the image's attributes, now */
 	struct lane *lanes;	  /* by a context's index; NULL: it was never open */
@@ -78,6 +81,10 @@ int disk_close_chain(struct disk *disk);
 /* open_lock is held: closes the chain if nobody uses it and nothing is dirty any
  * more. An error is logged. Blocks. */
 void disk_close_unused(struct disk *disk);
+
+/* What an earlier mount left of it in the cache stays there, for REASON; NULL: no more.
+ * True: that is another reason than before. */
+bool disk_note_left(struct disk *disk, const char *reason);
 
 /* LINKS is taken over. LOCAL may be NULL. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,

@@ -78,6 +78,8 @@ void backlog_init(struct backlog *backlog);
  * under way. Detaching again, or what was never attached, has no effect. Returns what
  * it was while it was attached. */
 void backlog_attach(struct layer *layer);
+/* LAYER, which has no share, is AWAY from now on, for REASON; as for the rest. */
+void backlog_attach_away(struct layer *layer, const char *reason);
 enum layer_state backlog_detach(struct layer *layer);
 
 /* Posts DRAIN's task once nothing of LAYER is dirty, or it failed for a while. */

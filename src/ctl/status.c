@@ -14,6 +14,9 @@ static const char *const main_counters[] = {
 	"discard_requests", "errors",	  "cache_hits",	    "cache_misses", "cache_saved_bytes",
 };
 
+/* Lines of the cache's info. */
+#define LEFT "left: "
+
 static const char *or_dash(const char *text)
 {
 	return text ? text : "-";
@@ -87,6 +90,41 @@ static int show_disks(const struct mounted *mount, const GPtrArray *names, JsonB
 	return status;
 }
 
+/* What the cache has of images that are not open; none where there is no cache. */
+static GPtrArray *read_left(const struct mounted *mount)
+{
+	GPtrArray *left = g_ptr_array_new_with_free_func(g_free);
+	g_autofree char *info = control_read(mount, CONTROL_CACHE_INFO, NULL, NULL);
+	g_auto(GStrv) lines = g_strsplit(info ? info : "", "\n", -1);
+
+	for (char **line = lines; *line; line++)
+		if (g_str_has_prefix(*line, LEFT))
+			g_ptr_array_add(left, g_strdup(*line + strlen(LEFT)));
+	return left;
+}
+
+static void print_left(const struct mounted *mount)
+{
+	g_autoptr(GPtrArray) left = read_left(mount);
+
+	for (unsigned i = 0; i < left->len; i++)
+		printf("%sin the cache, %s\n", i ? "" : "\n", (const char *)left->pdata[i]);
+}
+
+static void add_left(JsonBuilder *builder, const struct mounted *mount)
+{
+	g_autoptr(GPtrArray) left = read_left(mount);
+
+	json_builder_set_member_name(builder, "left");
+	json_builder_begin_array(builder);
+	for (unsigned i = 0; i < left->len; i++) {
+		g_autofree char *text = g_strcompress(left->pdata[i]);
+
+		json_builder_add_string_value(builder, text);
+	}
+	json_builder_end_array(builder);
+}
+
 static int print_mount(const struct mounted *mount, const char *version, const GPtrArray *names, JsonObject *counters)
 {
 	int status;
@@ -97,6 +135,7 @@ static int print_mount(const struct mounted *mount, const char *version, const G
 	putchar('\n');
 	printf(DISK_FORMAT, "name", "mode", "state", "dirty", "age", "since", "reason");
 	status = show_disks(mount, names, NULL);
+	print_left(mount);
 	putchar('\n');
 	for (unsigned i = 0; i < G_N_ELEMENTS(main_counters); i++)
 		printf("%-24s %20" PRId64 "\n", main_counters[i],
@@ -119,6 +158,7 @@ static int print_mount_json(const struct mounted *mount, const char *version, co
 	json_builder_begin_array(builder);
 	status = show_disks(mount, names, builder);
 	json_builder_end_array(builder);
+	add_left(builder, mount);
 	json_builder_set_member_name(builder, "counters");
 	json_node_set_object(node, counters);
 	json_builder_add_value(builder, node);

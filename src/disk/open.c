@@ -253,6 +253,7 @@ static void disk_free(struct disk *disk)
 	lock_destroy(&disk->lock);
 	gate_clear(&disk->gate);
 	g_free(disk->told);
+	g_free(disk->left);
 	g_free(disk->lanes);
 	g_free(disk->spelled);
 	g_free(disk->path);

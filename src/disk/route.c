@@ -3,6 +3,8 @@
  *     direct, persistent -> writeback   the cache's log has the generation of what
  *                                       is dirty, durably; then the pool's record has it;
  *                                       then the image is marked as written
+ *     direct -> away                    the cache fails, and nothing of the disk is in it:
+ *                                       it begins where a flight ends
  *     writeback -> direct, persistent   nothing is dirty, and the image is flushed
  *     writeback -> direct (flight)      likewise; the pool's record gets a new
  *                                       generation, so what the failing cache may
@@ -13,6 +15,7 @@
 #include <errno.h>
 
 #include "core/error.h"
+#include "cache/cache.h"
 #include "layer/claim.h"
 #include "layer/share.h"
 #include "disk/object.h"
@@ -68,6 +71,41 @@ bool route_enter_writeback(struct disk *disk, GError **error)
 	return true;
 }
 
+/* The cache fails. REASON: a sentence. */
+static bool is_cache_away(const struct disk *disk, char reason[256])
+{
+	struct cache_status cache;
+
+	cache_get_status(disk->pool_cache->cache, &cache);
+	g_strlcpy(reason, cache.reason, 256);
+	return cache.state == CACHE_SUSPENDED;
+}
+
+static bool begin_away(struct disk *disk, const char *reason, GError **error)
+{
+	share_close(disk->leaf, false);
+	if (!claim(disk, DISK_MODE_DIRECT, error) || !begin_image(disk, error))
+		return false;
+	disk->route = &route_direct;
+	backlog_attach_away(disk->leaf, reason);
+	return true;
+}
+
+/* Where the cache fails the disk goes without it, unless some of its blocks are there
+ * alone. */
+static bool begin_writeback(struct disk *disk, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	char reason[256];
+
+	if (route_enter_writeback(disk, &inner))
+		return true;
+	if (is_cache_away(disk, reason) && share_left(disk->leaf) == 0)
+		return begin_away(disk, reason, error);
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return false;
+}
+
 /* Nothing is written yet in writeback: the layer is only read. */
 bool route_open(struct disk *disk, GError **error)
 {
@@ -92,7 +130,7 @@ bool route_begin_writing(struct disk *disk, GError **error)
 	if (disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->image->begun)
 		return true;
 	if (disk->mode == DISK_MODE_WRITEBACK)
-		return route_enter_writeback(disk, error);
+		return begin_writeback(disk, error);
 	return claim(disk, disk->mode, error) && begin_image(disk, error);
 }
 

@@ -16,17 +16,31 @@ static void set_degraded(struct disk_status *status, const char *reason, struct 
 	g_strlcpy(status->reason, reason, sizeof(status->reason));
 }
 
+bool disk_note_left(struct disk *disk, const char *reason)
+{
+	LOCK_GUARD(&disk->lock);
+	if (g_strcmp0(disk->left, reason) == 0)
+		return false;
+	g_free(disk->left);
+	disk->left = g_strdup(reason);
+	clock_gettime(CLOCK_REALTIME, &disk->left_since);
+	return true;
+}
+
 /* An earlier mount's changes, of an image that could not be opened for them. */
 static void set_left(struct disk *disk, struct disk_status *status)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	g_autofree char *loss = share_loss_as_found(links->pdata[0], disk->pool_cache);
+	g_autofree char *reason = NULL;
 
 	status->dirty_bytes = share_left_as_found(links->pdata[0], disk->pool_cache) << BLOCK_SHIFT;
-	if (status->dirty_bytes > 0)
-		set_degraded(status,
-			     "the cache has changes of it that go to the pool when it can be opened for writing",
-			     (struct timespec){0});
+	if (status->dirty_bytes == 0)
+		return;
+	LOCK_GUARD(&disk->lock);
+	reason = g_strconcat("the cache has changes of it that go to the pool when it can be opened for writing",
+			     disk->left ? ": " : NULL, disk->left, NULL);
+	set_degraded(status, reason, disk->left ? disk->left_since : (struct timespec){0});
 	if (loss) {
 		status->state = "failed";
 		g_snprintf(status->reason, sizeof(status->reason), "%s; leafctl cache dump saves what there is", loss);

@@ -3,6 +3,7 @@
  * How its state changes, and who makes it so:
  *
  *     CLEAN             -> DIRTY      backlog_attach: its share is to take what is dirty
+ *     CLEAN             -> AWAY       backlog_attach_away: it was opened while the cache fails
  *     DIRTY             -> RETRYING   a try failed (migrate/note.c)
  *     RETRYING          -> DIRTY      one succeeded (migrate/note.c)
  *     DIRTY, RETRYING   -> AWAY       the cache is suspended, and has nothing that is dirty (migrate/state.c)
@@ -11,7 +12,7 @@
  *     DIRTY, RETRYING   -> LOST       the record is another's (migrate/owned.c)
  *     DIRTY, RETRYING   -> FAILED     the cache cannot be read (migrate/batch.c)
  *     the first four    -> CLEAN      backlog_detach: all of it is on the image, or it is closed
- *     LOST, FAILED      -> DIRTY      backlog_attach: it is opened anew
+ *     LOST, FAILED      -> DIRTY      backlog_attach: it is opened anew; AWAY likewise
  *
  * What is LOST or FAILED stays so when it is closed, so that the end of a mount knows. */
 #include "layer/backlog_locked.h"
@@ -28,12 +29,12 @@
 static bool may_follow(enum layer_state state, enum layer_state next)
 {
 	static const unsigned next_of[] = {
-		[LAYER_CLEAN] = STATE(DIRTY),
+		[LAYER_CLEAN] = STATE(DIRTY) | STATE(AWAY),
 		[LAYER_DIRTY] = STATE(CLEAN) | STATE(RETRYING) | STATE(AWAY) | STATE(LOST) | STATE(FAILED),
 		[LAYER_RETRYING] = STATE(CLEAN) | STATE(DIRTY) | STATE(AWAY) | STATE(LOST) | STATE(FAILED),
 		[LAYER_AWAY] = STATE(CLEAN) | STATE(DIRTY) | STATE(RETRYING),
-		[LAYER_LOST] = STATE(DIRTY),
-		[LAYER_FAILED] = STATE(DIRTY),
+		[LAYER_LOST] = STATE(DIRTY) | STATE(AWAY),
+		[LAYER_FAILED] = STATE(DIRTY) | STATE(AWAY),
 	};
 
 	return next == state || next_of[state] & 1u << next;
@@ -110,7 +111,7 @@ void backlog_answer_drains_locked(struct backlog *backlog, int result)
 
 /* ---- On the list ------------------------------------------------------------ */
 
-void backlog_attach(struct layer *layer)
+static void attach(struct layer *layer, enum layer_state state, const char *reason)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
 	struct backlog *backlog = &layer->backlog;
@@ -118,16 +119,26 @@ void backlog_attach(struct layer *layer)
 	lock_take(&backlogs->lock);
 	if (!backlog_is_attached_locked(backlog))
 		list_append(&backlogs->layers, &backlog->link);
-	backlog_set_state_locked(backlog, LAYER_DIRTY);
+	backlog_set_state_locked(backlog, state);
 	backlog->failures = 0;
 	backlog->error = 0;
 	backlog->batch_max = UINT_MAX;
 	backlog->retry_at_ns = 0;
 	backlog->owned_at_ns = 0;
-	g_clear_pointer(&backlog->reason, g_free);
+	backlog_set_reason_locked(backlog, reason);
 	lock_let_go(&backlogs->lock);
 	layer_check(layer);
 	pool_cache_kick(layer->pool_cache);
+}
+
+void backlog_attach(struct layer *layer)
+{
+	attach(layer, LAYER_DIRTY, "");
+}
+
+void backlog_attach_away(struct layer *layer, const char *reason)
+{
+	attach(layer, LAYER_AWAY, reason);
 }
 
 enum layer_state backlog_detach(struct layer *layer)

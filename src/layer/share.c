@@ -47,6 +47,11 @@ static bool refuse_dirty(const struct layer *layer, int result, GError **error)
 				 "%s: the cache's log has no room to record its claim before changes of others are in "
 				 "the pool",
 				 layer->name);
+	if (result == -EIO)
+		return error_set(error, EIO,
+				 "%s: the cache fails, and has changes of it that are not in the pool yet: it can be "
+				 "opened for writing once the cache works again",
+				 layer->name);
 	return error_set_errno(error, -result,
 			       "%s: the cache does not take its leaf (another open image may have its UUID)",
 			       layer->name);

@@ -1,4 +1,4 @@
-/* Drains of all disks of a pool, and what an earlier mount left dirty.
+/* Drains of all disks of a pool.
  *
  * What is dirty belongs to disks that are open, or to images that nobody has
  * opened since the mount began: those are opened for it. */
@@ -54,7 +54,7 @@ static void note_left(struct drain_all *all, uint64_t bytes, const char *sentenc
 }
 
 /* The cache keeps as much of a path. */
-static struct disk *find_by_path(GPtrArray *disks, const char *path)
+struct disk *pool_find_by_path(GPtrArray *disks, const char *path)
 {
 	for (guint i = 0; i < disks->len; i++)
 		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0)
@@ -67,7 +67,7 @@ static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
 	struct drain_all *all = opaque;
 	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", name);
 
-	if (!find_by_path(all->disks, name))
+	if (!pool_find_by_path(all->disks, name))
 		note_left(all, dirty_blocks << BLOCK_SHIFT, sentence);
 }
 
@@ -114,7 +114,7 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 	return error_set(error, all.given_up ? EINTR : EIO, "%s of changes stay in the cache: %s", size, left->str);
 }
 
-/* ---- After a mount ------------------------------------------------------------ */
+/* ---- The end of a mount ------------------------------------------------------------ */
 
 void disk_pool_end(struct disk_pool *pool)
 {
@@ -124,48 +124,4 @@ void disk_pool_end(struct disk_pool *pool)
 		return;
 	pool_cache->ending = true;
 	migrator_look_again(pool_cache);
-}
-
-struct resume {
-	GPtrArray *disks;
-};
-
-static void resume_one(void *opaque, const char *name, uint64_t dirty_blocks)
-{
-	struct resume *resume = opaque;
-	struct disk *disk = find_by_path(resume->disks, name);
-	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
-	g_autoptr(GError) error = NULL;
-
-	if (!disk)
-		log_warning("the cache has %s of changes of %s, which is not among the disks of this mount; they stay "
-			    "there",
-			    size, name);
-	else if (disk_open(disk, true, &error) < 0)
-		log_warning("the cache has %s of changes that stay there for now: %s", size, error->message);
-	else
-		(void)disk_close(disk);
-}
-
-static void warn_of_orphan(void *opaque, const char *name, uint64_t dirty_blocks)
-{
-	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
-
-	(void)opaque;
-	log_warning("the cache has %s of changes of %s, which has another owner now: they are not written back; "
-		    "leafctl cache dump saves them",
-		    size, name);
-}
-
-void disk_pool_resume(struct disk_pool *pool)
-{
-	struct pool_cache *pool_cache = pool->pool_cache;
-	struct resume resume;
-
-	if (!pool_cache)
-		return;
-	resume.disks = disk_pool_shown(pool);
-	cache_layer_foreach_dirty(pool_cache->cache, false, resume_one, &resume);
-	cache_layer_foreach_dirty(pool_cache->cache, true, warn_of_orphan, NULL);
-	g_ptr_array_unref(resume.disks);
 }

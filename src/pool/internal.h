@@ -44,6 +44,14 @@ struct disk_pool {
 	bool answering;	       /* a thread looks */
 	struct condition told; /* one of the two above */
 
+	/* resume.c, under `lock`. */
+	struct {
+		bool running; /* a thread */
+		bool stop;
+		unsigned tries; /* under way */
+		struct condition changed;
+	} resume;
+
 	struct stat seen; /* of the directory */
 	bool has_seen;
 	_Atomic unsigned lookers; /* at that, now; not under the lock */
@@ -54,8 +62,13 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 	return chain_roots_pool(pool->roots);
 }
 
-/* drain.c: what an earlier mount left in the cache begins to be written back. */
+/* resume.c: what an earlier mount left in the cache begins to be written back, as soon
+ * as it can be. */
 void disk_pool_resume(struct disk_pool *pool);
+/* Waits until nothing is tried any more. */
+void pool_stop_resuming(struct disk_pool *pool);
+/* Of DISKS, the one whose image's path the cache has as PATH; or NULL. */
+struct disk *pool_find_by_path(GPtrArray *disks, const char *path);
 
 /* Waits until no thread looks. */
 void pool_await_look(struct disk_pool *pool);

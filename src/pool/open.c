@@ -101,6 +101,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	lock_init(&pool->scanning, LOCK_RANK_SCANNING);
 	lock_init(&pool->lock, LOCK_RANK_POOL);
 	condition_init(&pool->told);
+	condition_init(&pool->resume.changed);
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
 	pool->known = scan_known_new();
@@ -130,6 +131,7 @@ bool disk_pool_stop(struct disk_pool *pool)
 {
 	GHashTable *disks;
 
+	pool_stop_resuming(pool);
 	lock_take(&pool->lock);
 	disks = pool->disks;
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
@@ -157,6 +159,7 @@ void disk_pool_close(struct disk_pool *pool)
 {
 	if (!pool)
 		return;
+	pool_stop_resuming(pool);
 	pool_await_look(pool);
 	g_hash_table_destroy(pool->disks);
 	disk_await_disposals();
@@ -170,6 +173,7 @@ void disk_pool_close(struct disk_pool *pool)
 	lock_destroy(&pool->scanning);
 	lock_destroy(&pool->lock);
 	condition_destroy(&pool->told);
+	condition_destroy(&pool->resume.changed);
 	g_clear_error(&pool->trouble);
 	g_free(pool->broken);
 	g_free(pool->broken_then);

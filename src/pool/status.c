@@ -1,5 +1,6 @@
 /* The cache of a pool as text. */
 #include "cache/cache.h"
+#include "cache/layer.h"
 #include "core/log.h"
 #include "internal.h"
 
@@ -18,6 +19,46 @@ static void add_state(GString *text, const struct cache_status *status)
 		g_string_append_printf(text, "since: %s\n", when);
 	if (status->state == CACHE_SUSPENDED)
 		g_string_append_printf(text, "reason: %s\n", status->reason);
+}
+
+struct left {
+	GString *text;
+	GPtrArray *disks;
+};
+
+/* What somebody called a file may be anything. */
+static void add_escaped(GString *text, const char *value)
+{
+	for (; *value; value++) {
+		if (g_ascii_iscntrl(*value) || *value == '\\')
+			g_string_append_printf(text, "\\%03o", (unsigned char)*value);
+		else
+			g_string_append_c(text, *value);
+	}
+}
+
+static void add_left(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	struct left *left = opaque;
+	struct disk *disk = pool_find_by_path(left->disks, name);
+	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+	struct disk_status status = {.reason = "is not among the disks of this mount; leafctl cache dump saves them"};
+
+	if (disk)
+		disk_get_status(disk, &status);
+	g_string_append_printf(left->text, "left: %s of ", size);
+	add_escaped(left->text, name);
+	g_string_append(left->text, ": ");
+	add_escaped(left->text, status.reason);
+	g_string_append_c(left->text, '\n');
+}
+
+static void add_all_left(struct disk_pool *pool, GString *text)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	struct left left = {text, disks};
+
+	cache_layer_foreach_dirty(pool->pool_cache->cache, false, add_left, &left);
 }
 
 char *disk_pool_cache_text(struct disk_pool *pool)
@@ -43,5 +84,6 @@ char *disk_pool_cache_text(struct disk_pool *pool)
 	add_size(text, "dirty_bytes", status.dirty_blocks << BLOCK_SHIFT);
 	add_size(text, "dirty_bytes_max", status.dirty_blocks_max << BLOCK_SHIFT);
 	add_size(text, "memory_bytes", status.memory_bytes);
+	add_all_left(pool, text);
 	return g_string_free(text, FALSE);
 }

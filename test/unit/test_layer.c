@@ -162,12 +162,12 @@ static void test_a_breach_ends_it(void)
 
 static const bool follows[6][6] = {
 	/* to          CLEAN  DIRTY  RETRY  AWAY   LOST   FAILED */
-	[LAYER_CLEAN] = {true, true, false, false, false, false},
+	[LAYER_CLEAN] = {true, true, false, true, false, false},
 	[LAYER_DIRTY] = {true, true, true, true, true, true},
 	[LAYER_RETRYING] = {true, true, true, true, true, true},
 	[LAYER_AWAY] = {true, true, true, true, false, false},
-	[LAYER_LOST] = {false, true, false, false, true, false},
-	[LAYER_FAILED] = {false, true, false, false, false, true},
+	[LAYER_LOST] = {false, true, false, true, true, false},
+	[LAYER_FAILED] = {false, true, false, true, false, true},
 };
 
 /* Of a layer that is nothing else. */

@@ -1,0 +1,218 @@
+/* What an earlier mount left in the cache: images that nobody has opened since the mount
+ * began are opened, so that they get it.
+ *
+ * One that cannot be opened now (locked, damaged, its store is away, it is not in the
+ * pool) is tried again, more and more seldom, by a thread that lasts as long as there is
+ * one. Each try has a thread of its own: a store that hangs keeps its image alone. Why an
+ * image cannot be opened is in its disk's state, and once in the log. */
+#include "cache/layer.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/thread.h"
+#include "core/time.h"
+#include "internal.h"
+
+#define RETRY_FIRST_NS NS_PER_S
+#define RETRY_LONGEST_NS (30 * NS_PER_S)
+#define TRIES_MAX 16
+
+/* ---- One image --------------------------------------------------------------- */
+
+struct
+try {
+	struct disk_pool *pool;
+	struct disk *disk;
+	uint64_t bytes; /* of its changes */
+};
+
+static struct try *try_new(struct disk_pool *pool, struct disk *disk, uint64_t bytes)
+{
+	struct try *try = g_new(struct try, 1);
+
+	*try = (struct try){pool, disk_ref(disk), bytes};
+	return try;
+}
+
+static void try_free(struct try *try)
+{
+	disk_unref(try->disk);
+	g_free(try);
+}
+
+/* The chain stays open while something is dirty. */
+static void try_open(const struct try *try)
+{
+	g_autofree char *size = config_format_size(try->bytes);
+	g_autoptr(GError) error = NULL;
+
+	if (disk_open(try->disk, true, &error) == 0) {
+		(void)disk_close(try->disk);
+		(void)disk_note_left(try->disk, NULL);
+	} else if (disk_note_left(try->disk, error->message)) {
+		log_warning("the cache has %s of changes that stay there for now: %s; it is tried again", size,
+			    error->message);
+	}
+}
+
+static void *try_main(void *opaque)
+{
+	struct try *try = opaque;
+	struct disk_pool *pool = try->pool;
+
+	try_open(try);
+	try->disk->resuming = false;
+	try_free(try);
+	LOCK_GUARD(&pool->lock);
+	pool->resume.tries--;
+	condition_broadcast(&pool->resume.changed);
+	return NULL;
+}
+
+/* False: too many are under way. */
+static bool begin_try(struct disk_pool *pool)
+{
+	LOCK_GUARD(&pool->lock);
+	if (pool->resume.tries >= TRIES_MAX)
+		return false;
+	pool->resume.tries++;
+	return true;
+}
+
+static void try_apart(struct try *try)
+{
+	if (try->disk->resuming || !begin_try(try->pool)) {
+		try_free(try);
+		return;
+	}
+	try->disk->resuming = true;
+	if (thread_spawn(NULL, "leafdisk-resume", THREAD_WAITER, try_main, try) < 0)
+		try_main(try);
+}
+
+/* ---- All of them ------------------------------------------------------------- */
+
+struct pass {
+	struct disk_pool *pool;
+	GPtrArray *disks;
+	void (*each)(struct try *try); /* which frees it */
+	void (*nameless)(const char *name, uint64_t bytes);
+	unsigned left; /* that are not open */
+};
+
+static void look_at(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	struct pass *pass = opaque;
+	struct disk *disk = pool_find_by_path(pass->disks, name);
+
+	pass->left++;
+	if (disk)
+		pass->each(try_new(pass->pool, disk, dirty_blocks << BLOCK_SHIFT));
+	else if (pass->nameless)
+		pass->nameless(name, dirty_blocks << BLOCK_SHIFT);
+}
+
+static bool look_at_all(struct disk_pool *pool, void (*each)(struct try *try),
+			void (*nameless)(const char *name, uint64_t bytes))
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	struct pass pass = {.pool = pool, .disks = disks, .each = each, .nameless = nameless};
+
+	cache_layer_foreach_dirty(pool->pool_cache->cache, false, look_at, &pass);
+	return pass.left > 0;
+}
+
+/* False: the thread is to end. */
+static bool pause_relock(struct disk_pool *pool, uint64_t until_ns)
+{
+	lock_assert_mine(&pool->lock);
+	while (!pool->resume.stop && lock_wait_until(&pool->lock, &pool->resume.changed, until_ns))
+		;
+	return !pool->resume.stop;
+}
+
+static void *retry_main(void *opaque)
+{
+	struct disk_pool *pool = opaque;
+	uint64_t pause_ns = RETRY_FIRST_NS;
+	bool left = true;
+
+	lock_take(&pool->lock);
+	while (left && pause_relock(pool, loop_now_ns() + pause_ns)) {
+		lock_let_go(&pool->lock);
+		disk_pool_look(pool);
+		left = look_at_all(pool, try_apart, NULL);
+		pause_ns = MIN(pause_ns * 2, RETRY_LONGEST_NS);
+		lock_take(&pool->lock);
+	}
+	while (pool->resume.tries > 0)
+		lock_wait(&pool->lock, &pool->resume.changed);
+	pool->resume.running = false;
+	condition_broadcast(&pool->resume.changed);
+	lock_let_go(&pool->lock);
+	return NULL;
+}
+
+/* ---- The beginning and the end of a mount ------------------------------------- */
+
+static void try_now(struct try *try)
+{
+	try_open(try);
+	try_free(try);
+}
+
+static void warn_of_nameless(const char *name, uint64_t bytes)
+{
+	g_autofree char *size = config_format_size(bytes);
+
+	log_warning("the cache has %s of changes of %s, which is not among the disks of this mount; they stay there",
+		    size, name);
+}
+
+static void warn_of_orphan(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+
+	(void)opaque;
+	log_warning("the cache has %s of changes of %s, which has another owner now: they are not written back; "
+		    "leafctl cache dump saves them",
+		    size, name);
+}
+
+static void note_left(void *opaque, const char *name, uint64_t dirty_blocks)
+{
+	bool *left = opaque;
+
+	(void)name;
+	(void)dirty_blocks;
+	*left = true;
+}
+
+static bool is_left(struct disk_pool *pool)
+{
+	bool left = false;
+
+	cache_layer_foreach_dirty(pool->pool_cache->cache, false, note_left, &left);
+	return left;
+}
+
+void disk_pool_resume(struct disk_pool *pool)
+{
+	if (!pool->pool_cache)
+		return;
+	(void)look_at_all(pool, try_now, warn_of_nameless);
+	cache_layer_foreach_dirty(pool->pool_cache->cache, true, warn_of_orphan, NULL);
+	if (!is_left(pool))
+		return;
+	pool->resume.running = true;
+	if (thread_spawn(NULL, "leafdisk-resume", THREAD_WAITER, retry_main, pool) < 0)
+		pool->resume.running = false;
+}
+
+void pool_stop_resuming(struct disk_pool *pool)
+{
+	LOCK_GUARD(&pool->lock);
+	pool->resume.stop = true;
+	condition_broadcast(&pool->resume.changed);
+	while (pool->resume.running)
+		lock_wait(&pool->lock, &pool->resume.changed);
+}
