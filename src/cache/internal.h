@@ -197,7 +197,7 @@ struct cache {
 	struct reclaim reclaim;
 	struct list waiters;
 	unsigned degraded_layers;
-	GArray *drops; /* uint32_t: ids of which the log could not be told that they are dropped */
+	GArray *drops;		    /* uint32_t: ids of which the log could not be told that they are dropped */
 	unsigned incomplete_layers; /* when it was opened */
 
 	enum cache_state state;

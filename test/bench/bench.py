@@ -18,9 +18,10 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 import cleanup
 import host
+import isolation
 import report
 import store
-from jobs import JOBS
+from jobs import JOBS as SPEED_JOBS
 from programs import Broken
 from results import Results
 from stages import Stages
@@ -28,6 +29,7 @@ from storage import Storage
 from systems import SYSTEMS
 
 MIB = 1 << 20
+JOBS = (*SPEED_JOBS, *isolation.JOBS)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNITS = {"M": MIB, "G": MIB << 10}
 SIZE_STEP = 16 * MIB

@@ -70,6 +70,7 @@ class Job:
     writeback: bool = False     # is also for writeback mode
     peers: bool = True          # is for every other system that can do it
     only_cache: bool = False    # means nothing without a cache
+    ours: bool = False          # is for leafdisk's modes alone
 
     def writes(self):
         return False

@@ -49,6 +49,7 @@ class System:
     peer = False            # does what writeback mode is compared in
     loops = True            # its disks are also measured through a loop device
     on_request = False      # only when --systems names it
+    ours = False            # is leafdisk
 
     def missing(self):
         absent = [program for program in self.programs if not shutil.which(program)]
@@ -60,6 +61,8 @@ class System:
             return "the 4 KiB jobs through a loop device are for raw, leafdisk and qemu-storage-daemon"
         if job.over_store and not self.over_store:
             return "the jobs about a slow store are for the store itself and leafdisk"
+        if job.ours and not self.ours:
+            return "isolation is measured against itself, without others in trouble"
         if job.only_cache and not self.cached:
             return "it has no cache"
         if not job.peers and not self.peer:
@@ -155,6 +158,7 @@ class Leafdisk(Layered):
     suffix = ".leaf"
     over_store = True
     writes_leaf = True
+    ours = True
 
     def __init__(self, mode, name=OURS, build=BUILD):
         self.name = f"{name} {mode}"

@@ -5,12 +5,14 @@ leafdisk's modes to another system, in the same job or another.
 """
 from dataclasses import dataclass
 
+import isolation
 from jobs import JOBS, FioJob
 from systems import RAW, STORAGE_DAEMON
 
 SUBJECT = "leafdisk direct"
 WRITEBACK = "leafdisk writeback"
 STALL_MS = 1000
+PAUSE_MS = 100
 CACHED = ("leafdisk persistent", "leafdisk ephemeral")
 
 
@@ -75,6 +77,15 @@ def writeback_targets():
     yield Target("store-10-untar", "seconds", 1.5, other_job="untar", at_most=True, subject=WRITEBACK)
 
 
+def isolation_targets():
+    """The rate, against that without others in trouble, and the longest pause."""
+    for job in isolation.JOBS:
+        for subject in (SUBJECT, *CACHED, WRITEBACK):
+            if job.others:
+                yield Target(job.name, "iops", 0.9, subject, other_job=isolation.ALONE, subject=subject)
+            yield Target(job.name, "stall", PAUSE_MS, at_most=True, absolute=True, subject=subject)
+
+
 def cpu_targets():
     for job in JOBS:
         if isinstance(job, FioJob) and job.counts_cpu():
@@ -96,5 +107,6 @@ TARGETS = (
     Target("idle", "wakeups", 0, at_most=True, absolute=True),
     *warm_targets(),
     *writeback_targets(),
+    *isolation_targets(),
     *cpu_targets(),
 )
