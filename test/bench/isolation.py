@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import fio
 import served as served_disks
 from jobs import BLOCK, MIB, PARTS, STEADY, FioJob, longest_gap
-from programs import run
+from programs import Broken, run
 from served import Served
 from stages import Stage
 
@@ -63,7 +63,7 @@ class Trouble:
         self.pool = os.path.dirname(images[0])
         self.layers = system.layers(images)
         self.store = None
-        self.links = [os.path.join(self.pool, f"other{number}.raw") for number in range(job.others)]
+        self.others = [os.path.join(self.pool, f"other{number}.raw") for number in range(job.others)]
         self.cache = os.path.join(directory, "cache")
 
     # ---- Their store -------------------------------------------------------
@@ -76,10 +76,21 @@ class Trouble:
         for number in range(self.job.others):
             run("truncate", f"--size={OTHER_BYTES}", os.path.join(place, f"other{number}.raw"))
         shown = self.serve_store(place)
-        for number, link in enumerate(self.links):
-            os.symlink(os.path.join(shown, f"other{number}.img"), link)
+        for number, path in enumerate(self.others):
+            self.put_into_pool(os.path.join(shown, f"other{number}.img"), path)
         if self.job.kind == "absent":
             self.leave_dirty()
+
+    def put_into_pool(self, source, path):
+        """A file that a link leads to, out of the pool, would be read-only."""
+        with open(path, "wb"):
+            run("mount", "--bind", source, path)
+        self.stack.callback(self.take_from_pool, path)
+
+    @staticmethod
+    def take_from_pool(path):
+        with contextlib.suppress(Broken):  # it is gone already
+            run("umount", "--lazy", path)
 
     def small_file_system(self, rig, place):
         """Which has little room left."""
@@ -100,17 +111,18 @@ class Trouble:
     def leave_dirty(self):
         """A mount ends whose changes of the others stay in the cache; then they are gone."""
         with self.shown(*HELD) as live:
-            for link in self.links:
-                run("dd", "status=none", "if=/dev/urandom", f"of={self.disk(live, link)}", f"bs={BLOCK}",
+            for path in self.others:
+                run("dd", "status=none", "if=/dev/urandom", f"of={self.disk(live, path)}", f"bs={BLOCK}",
                     f"count={PRELOAD_BLOCKS}", "oflag=direct", "conv=notrunc")
-        for link in self.links:
-            os.unlink(link)
+        for path in self.others:
+            run("umount", "--lazy", path)
+            os.unlink(path)
 
     # ---- Their mount -------------------------------------------------------
 
     @staticmethod
-    def disk(live, link):
-        return os.path.join(os.path.dirname(live.disks[0]), os.path.basename(link).replace(".raw", ".img"))
+    def disk(live, path):
+        return os.path.join(os.path.dirname(live.disks[0]), os.path.basename(path).replace(".raw", ".img"))
 
     @contextlib.contextmanager
     def shown(self, *options):
@@ -139,7 +151,7 @@ class Trouble:
 
     def write(self, live):
         """Until the mount ends: what waits for a store cannot be ended before."""
-        paths = [self.disk(live, link) for link in self.links]
+        paths = [self.disk(live, path) for path in self.others]
         command = ["fio", "--name=global", "--rw=randwrite", "--bs=64k", "--thread", "--time_based", "--continue_on_error=all",
                    f"--runtime={WRITERS_SECONDS}", f"--size={OTHER_BYTES}", *fio.DIRECT, "--iodepth=4", *fio.each(paths)]
         writers = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
