@@ -332,6 +332,90 @@ static void test_sweep(const void *crash)
 	munmap(sweep.life, sizeof(*sweep.life));
 }
 
+/* ---- When the tail has passed it ---------------------------------------------------- */
+
+/* Damages the header of the record whose only data is the block. */
+static void damage_record_of(const char *path, uint64_t tag, uint64_t block, uint64_t version)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	uint8_t data[BLOCK_SIZE], byte;
+	off_t at = CACHE_SEGMENTS_OFFSET;
+
+	while (pread(fd, data, sizeof(data), at) == sizeof(data) && !is_filled(data, tag, block, version))
+		at += BLOCK_SIZE;
+	g_assert_cmpint(pread(fd, &byte, 1, at - BLOCK_SIZE + 100), ==, 1);
+	byte ^= 1;
+	g_assert_cmpint(pwrite(fd, &byte, 1, at - BLOCK_SIZE + 100), ==, 1);
+	close(fd);
+}
+
+static void assert_incomplete(struct cache *cache, uint8_t tag)
+{
+	uint8_t identity[CACHE_ID_BYTES];
+	struct cache_layer_found found;
+
+	memset(identity, tag, sizeof(identity));
+	g_assert_true(cache_layer_find(cache, identity, &found));
+	g_assert_true(found.incomplete);
+	g_assert_cmpuint(found.dirty_blocks, >, 0);
+	g_assert_null(open_dirty(cache, tag, 1, 2));
+}
+
+static void go_round(struct disk *disk)
+{
+	struct cache_status status;
+	uint64_t passed = 0, tail;
+
+	cache_get_status(disk->cache, &status);
+	for (tail = status.tail_segment; passed < 2 * status.segments; tail = status.tail_segment) {
+		put_waiting(disk, 0, 100);
+		drain(disk);
+		cache_get_status(disk->cache, &status);
+		passed += (status.tail_segment + status.segments - tail) % status.segments;
+	}
+}
+
+/* What shows the loss is reclaimed with everything else: the layer knows it still. */
+static void test_reclaimed(void)
+{
+	g_autofree char *path = new_path();
+	struct cache *cache = open_cache(path, SMALL);
+	struct cache_check_result result;
+	struct disk lost, other;
+	unsigned findings = 0;
+	struct user user;
+
+	user_init(&user);
+	disk_init(&lost, cache, &user, 1);
+	disk_init(&other, cache, &user, 2);
+	put_waiting(&lost, 0, 1);
+	flush_waiting(&lost);
+	drain(&lost);
+	g_assert_cmpint(cache_sync(cache), ==, 0); /* MIGRATED too */
+	put_waiting(&lost, 1, 1);
+	flush_waiting(&lost);
+	put_waiting(&other, 0, 1);
+	flush_waiting(&other);
+	cache_layer_close(lost.layer, 0);
+	cache_layer_close(other.layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	damage_record_of(path, 1, 1, 2);
+	cache = open_cache(path, 0);
+	assert_incomplete(cache, 1);
+	disk_reopen(&other, cache, 1, 2);
+	go_round(&other);
+	cache_layer_close(other.layer, 0);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	g_assert_true(cache_check(path, count_finding, &findings, &result, NULL));
+	g_assert_cmpuint(findings, ==, 1);
+	cache = open_cache(path, 0);
+	assert_incomplete(cache, 1);
+	g_assert_cmpint(cache_close(cache), ==, 0);
+	history_free(lost.history);
+	history_free(other.history);
+	user_clear(&user);
+}
+
 int main(int argc, char **argv)
 {
 	int result;
@@ -340,6 +424,7 @@ int main(int argc, char **argv)
 	make_directory();
 	g_test_add_data_func("/cache-sweep/clean", NULL, test_sweep);
 	g_test_add_data_func("/cache-sweep/crash", "crash", test_sweep);
+	g_test_add_func("/cache-sweep/reclaimed", test_reclaimed);
 	result = g_test_run();
 	remove_directory();
 	return result;

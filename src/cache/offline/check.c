@@ -278,8 +278,6 @@ static bool check_log(struct check *check, GError **error)
 	cache_log_read(view->fd, &view->super, &reader, &view->end);
 	check->result->records = view->end.records;
 	check->result->blocks = view->end.blocks;
-	if (view->end.holes->len == 0)
-		return true;
 	cache_log_end_clear(&view->end);
 	if (!cache_view_recover(view, error))
 		return false;
