@@ -63,12 +63,27 @@ static bool is_of_pool(const struct cache *cache, const struct cache_options *op
 	       cache_refuse(error, cache->storage.path, why);
 }
 
-/* An image of zeros is an image. */
-static bool may_format(const struct cache_storage *storage, uint64_t present, GError **error)
+static bool is_in_pool(const struct cache_storage *storage, const struct cache_options *options)
 {
-	static const char *const endings[] = {".raw", ".img", ".leaf", ".vhd", ".qcow2"};
+	char *real = realpath(storage->path, NULL),
+	     *pool = realpath(options->pool_path ? options->pool_path : "", NULL);
+	size_t length = pool ? strlen(pool) : 0;
+	bool inside = real && pool && strncmp(real, pool, length) == 0 && real[length] == '/';
 
-	for (unsigned i = 0; i < G_N_ELEMENTS(endings) && present > 0; i++)
+	free(real);
+	free(pool);
+	return inside;
+}
+
+/* An image of zeros is an image. Elsewhere .img says nothing: it may be a disk of another
+ * mount. */
+static bool may_format(const struct cache_storage *storage, const struct cache_options *options, uint64_t present,
+		       GError **error)
+{
+	static const char *const endings[] = {".raw", ".leaf", ".vhd", ".qcow2", ".img"};
+	unsigned count = G_N_ELEMENTS(endings) - (is_in_pool(storage, options) ? 0 : 1);
+
+	for (unsigned i = 0; i < count && present > 0; i++)
 		if (g_str_has_suffix(storage->path, endings[i]))
 			return cache_refuse(error, storage->path, "is named like an image, and is no cache");
 	return true;
@@ -106,7 +121,7 @@ bool open_super(struct cache *cache, const struct cache_options *options, GError
 	found = cache_super_read(before->buffered_fd, storage->path, (uint64_t)present, &cache->super, NULL, error);
 	if (found == CACHE_SUPER_FOREIGN || (found == CACHE_SUPER_GOOD && !is_of_pool(cache, options, error)))
 		return false;
-	if (found == CACHE_SUPER_BLANK && !may_format(storage, (uint64_t)present, error))
+	if (found == CACHE_SUPER_BLANK && !may_format(storage, options, (uint64_t)present, error))
 		return false;
 	if (found == CACHE_SUPER_GOOD && !is_long_enough(cache, (uint64_t)present, error))
 		return false;
