@@ -56,6 +56,8 @@ struct disk {
 	struct layer *leaf;  /* the object as long as the disk; what is in it as long as it is open, an ephemeral one's
 			      * from the first open on */
 	struct stack *stack; /* what is below the leaf, or NULL */
+	bool given;	     /* an ephemeral one: changes, or it may have been; */
+	uint64_t made_on;    /* and the stamp of the chain that they are of */
 	_Atomic uint64_t size_bytes;
 
 	/* The data path. The lock is never held across I/O. */

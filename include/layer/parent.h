@@ -9,9 +9,11 @@ void parent_describe(const struct image_info *info, char *path, struct image_par
 /* Whether PARENT is what CHILD was made of, or was told to accept. False and ERROR (ESTALE): the
  * sentence says what differs, and the command that accepts it. */
 bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error);
-/* Of what stands below the leaf: another number where a layer is another file, or was
- * written. Does not block. */
-uint64_t parent_stamp_below(const GPtrArray *links);
+/* Of LINKS from FIRST on: another number where a layer is another file, or was written.
+ * Does not block. */
+uint64_t parent_stamp_of(const GPtrArray *links, guint first);
+/* Whether the same file has not been written between the two looks at it. */
+bool parent_is_unchanged(const struct chain_link *then, const struct chain_link *now);
 /* Each link below the leaf of LINKS that has no mark and lies in the pool gets one: children that
  * were made without it are known from then on. Blocks. */
 void parent_mark_chain(const GPtrArray *links);

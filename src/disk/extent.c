@@ -53,7 +53,7 @@ static int look_at_image(struct disk *disk, bool known, struct disk_attributes *
 	*attributes = (struct disk_attributes){
 		.allocated_bytes = (uint64_t)file.st.st_blocks * 512,
 		.modified = file.st.st_mtim,
-		.below = parent_stamp_below(links),
+		.below = parent_stamp_of(links, 1),
 		.writable = disk->writable,
 		.size_bytes = disk->size_bytes,
 	};

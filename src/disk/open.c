@@ -55,6 +55,7 @@ static void close_stack(struct disk *disk)
 static bool open_ephemeral(struct disk *disk, GError **error)
 {
 	bool first = !disk->leaf->cached;
+	uint64_t stamp = parent_stamp_of(disk->links, 0);
 
 	if (first && share_left_of_link(disk->leaf->link, disk->pool_cache))
 		return error_set(
@@ -62,14 +63,21 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 			"%s: the cache has changes of it that are not in the pool yet, which an ephemeral disk "
 			"would not show; mount it in another mode first, or run leafctl cache drain",
 			disk->name);
+	if (disk->given && disk->made_on != stamp)
+		return error_set(
+			error, ESTALE,
+			"%s: has changes, which only this mount has, of an image that is another one now, or stands "
+			"on another one; it can be opened in the next mount, without them",
+			disk->name);
 	if (!open_stack(disk, 0, error))
 		return false;
 	if (first && !share_open_pinned(disk->leaf, error)) {
 		close_stack(disk);
 		return false;
 	}
-	if (first)
+	if (!disk->given)
 		disk->size_bytes = stack_size_bytes(disk->stack);
+	disk->made_on = stamp;
 	return true;
 }
 
@@ -163,6 +171,7 @@ static bool begin_writing(struct disk *disk, GError **error)
 {
 	bool good;
 
+	disk->given = disk->route == &route_ephemeral;
 	if (disk->leaf->image && !disk->leaf->image->begun)
 		parent_mark_chain(disk->links);
 	gate_close(&disk->gate);

@@ -12,9 +12,12 @@
 #include "layer/layer.h"
 
 #include "core/config.h"
+#include <errno.h>
+
 #include "core/error.h"
 #include "core/thread.h"
 #include "layer/overflow.h"
+#include "layer/parent.h"
 #include "layer/pool_cache.h"
 #include "layer/share.h"
 
@@ -169,6 +172,15 @@ static struct layer *open_relock(const struct chain_link *link, struct pool_cach
 	return layer;
 }
 
+/* What was read of the image before and what is read now would be mixed. */
+static bool may_be_shared(const struct layer *layer, const struct chain_link *link, GError **error)
+{
+	return parent_is_unchanged(layer->link, link) ||
+	       error_set(error, ESTALE,
+			 "%s: was written while disks on it are open; close them first, they may have read both",
+			 link->path);
+}
+
 struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_cache, bool cached, GError **error)
 {
 	struct layer *layer;
@@ -177,10 +189,11 @@ struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_c
 	LOCK_GUARD(&table_lock);
 	while ((layer = find_locked(link, pool_cache, cached)) && layer->use != USE_OPEN)
 		lock_wait(&table_lock, &table_changed);
-	if (layer)
-		layer->users++;
-	else
-		layer = open_relock(link, pool_cache, cached, error);
+	if (!layer)
+		return open_relock(link, pool_cache, cached, error);
+	if (!may_be_shared(layer, link, error))
+		return NULL;
+	layer->users++;
 	return layer;
 }
 

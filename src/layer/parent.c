@@ -52,25 +52,32 @@ bool parent_is_the_same(const struct chain_link *child, const struct chain_link 
 			 child->path, parent->path, difference, word);
 }
 
-uint64_t parent_stamp_below(const GPtrArray *links)
+/* Not by the file's ctime, nor a leaf's mtime: a mark moves both. */
+uint64_t parent_stamp_of(const GPtrArray *links, guint first)
 {
 	uint64_t stamp = 0;
 
-	for (guint i = 1; i < links->len; i++) {
+	for (guint i = first; i < links->len; i++) {
 		const struct chain_link *link = links->pdata[i];
-		uint64_t facts[] = {
+		uint64_t facts[7] = {
 			stamp,
 			link->device,
 			link->inode,
-			(uint64_t)link->file_bytes,
-			(uint64_t)link->changed.tv_sec,
-			(uint64_t)link->changed.tv_nsec,
+			link->info.size_bytes,
 			link->info.generation,
+			link->info.stamp,
 		};
 
+		memcpy(&facts[6], link->info.uuid, sizeof(facts[6]));
 		stamp = XXH64(facts, sizeof(facts), 0);
 	}
 	return stamp;
+}
+
+bool parent_is_unchanged(const struct chain_link *then, const struct chain_link *now)
+{
+	return then->info.size_bytes == now->info.size_bytes && then->info.generation == now->info.generation &&
+	       then->info.stamp == now->info.stamp && memcmp(then->info.uuid, now->info.uuid, IMAGE_UUID_BYTES) == 0;
 }
 
 static void mark(const struct chain_link *parent, const struct chain_link *child)
