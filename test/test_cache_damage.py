@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import struct
+import time
 
 import pytest
 import xxhash
@@ -184,6 +185,35 @@ def test_all_is_lost(writeback, images, cache, pool):
         assert read_file(live.file("web1.img"), BLOCK) == bytes(BLOCK)
 
 
+@pytest.mark.parametrize("crash", [False, True], ids=["unmounted", "crashed"])
+def test_damage_of_what_the_pool_has(mount, images, cache, crash):
+    """Of blocks that are mirrored one record is gone: older copies of them in the cache are not shown, the mount
+    says that its log is damaged, and every disk is well."""
+    options = [f"cache={cache}", "mode=persistent", "cache_size=16M", "read_run_bypass=1G"]
+    live = mount(*options)
+    with opened(live.file("web1.img")) as one, opened(live.file("web2.img")) as two:
+        for turn in range(4):
+            for disk, fd in enumerate((one, two)):
+                write_all(fd, b"".join(content(disk, block + turn) for block in range(4)), 0)
+                os.fsync(fd)
+                time.sleep(0.3)  # the cache's record is closed
+    if crash:
+        live.kill9()
+    else:
+        live.stop()
+    found = records(cache)
+    spoil(cache, cache_format.slot_offset(found[len(found) - 4][0]) + 200)
+    # After a crash it is the end: nothing shows that it was durable, and nobody was promised that.
+    assert leafctl("cache", "check", cache, check=False).returncode == (0 if crash else DAMAGED)
+    for mode in ("persistent", "ephemeral", "writeback"):
+        with mount(*options, f"mode={mode}") as live:
+            for disk, name in enumerate(DISKS):
+                assert state_of(live, f"{name}.img")["state"] == "active"
+                assert read_file(live.file(f"{name}.img"), 4 * BLOCK) == b"".join(
+                    content(disk, block + 3) for block in range(4))
+            assert crash or "in its log record" in live.messages()
+
+
 # ---- A block that cannot be read ------------------------------------------------------------
 
 @pytest.fixture(scope="session")
@@ -339,6 +369,15 @@ def test_version_1_is_read(version_1, work):
     assert status == 0
     assert sorted(found[:8 * BLOCK] for found in dumped.values()) == sorted(
         b"".join(content(disk, block) for block in range(8)) for disk in range(2))
+
+
+def test_version_1_is_damaged(version_1):
+    """Nothing there says whose changes a record had: nobody who is written back is believed to be whole."""
+    with opened(version_1) as fd:
+        heads = [offset for offset in range(MIB, 2 * MIB, BLOCK) if os.pread(fd, 4, offset) == b"LFCR"]
+    spoil(version_1, heads[8] + 200)
+    assert leafctl("cache", "check", version_1, check=False).returncode == DAMAGED
+    assert all("may have lost changes" in layer["loss"] for layer in cache_info(version_1)["layers"])
 
 
 def test_version_1_goes_on(version_1, writeback, images, work):
