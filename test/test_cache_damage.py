@@ -13,7 +13,7 @@ import xxhash
 
 import cache_format
 import store
-from harness import (BLOCK, MIB, Loop, MountError, converted, file_bytes, leafctl, make_image, make_raw, opened,
+from harness import (BLOCK, MIB, Loop, MountError, converted, faults, file_bytes, leafctl, make_image, make_raw, opened,
                      read_file, run, state_of, unmount, write_all)
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100", "cache_size=16M"]
@@ -279,6 +279,19 @@ def test_drain_from_a_read_only_device(mount, images, pool, work):
             assert run("sha256sum", loop.device).stdout == before
         finally:
             run("blockdev", "--setrw", loop.device)
+    for disk, image in enumerate(images):
+        assert converted(image, work)[:8 * BLOCK] == b"".join(content(disk, block) for block in range(8))
+
+
+def test_drain_from_a_dying_device(writeback, images, cache, work):
+    """It takes no superblock any more."""
+    live = writeback("nodrain", *HELD)
+    write_turns(live)
+    live.kill9()
+    before = file_bytes(cache)
+    drained = leafctl("cache", "drain", cache, env=faults("cache.super/local.cache:EIO@1x1"))
+    assert "cannot be written" in drained.stderr
+    assert file_bytes(cache) == before
     for disk, image in enumerate(images):
         assert converted(image, work)[:8 * BLOCK] == b"".join(content(disk, block) for block in range(8))
 

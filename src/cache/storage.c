@@ -87,9 +87,14 @@ static bool open_kept(struct cache_storage *storage, const char *path, GError **
 	    aio_file_lock(&storage->kept, false, "; unmount that first", error) == ANSWER_NO)
 		return false;
 	storage->block_device = S_ISBLK(st.st_mode);
+	aio_file_set_device(&storage->kept, &st);
 	storage->aio.buffered_fd = open_unnamed();
-	return storage->aio.buffered_fd >= 0 ||
-	       error_set_errno(error, errno, "no file can be made in " UNNAMED_DIRECTORY);
+	if (storage->aio.buffered_fd < 0)
+		return error_set_errno(error, errno, "no file can be made in " UNNAMED_DIRECTORY);
+	if (!aio_fd_look(storage->aio.buffered_fd, storage->path, &st, error))
+		return false;
+	aio_file_set_device(&storage->aio, &st);
+	return true;
 }
 
 bool cache_storage_open_kept(struct cache_storage *storage, const char *path, GError **error)
