@@ -115,7 +115,8 @@ static void mark_end(struct cache *cache)
 {
 	int result;
 
-	cache->super.end_sequence = le64_of(cache->log.next_sequence);
+	/* A record that was begun since is nobody's. */
+	cache->super.end_sequence = le64_of(cache->log.durable + 1);
 	result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);
 	if (result < 0)
 		log_debug(LOG_CACHE, "%s: its end is not marked: %s", cache->storage.path, g_strerror(-result));
