@@ -927,6 +927,33 @@ static void test_clean_end(void)
 	log_free(log);
 }
 
+/* A mount could not read what was behind the log, and began in the next segment. What was there
+ * can be read again: a record, after all. */
+static void test_goes_on_elsewhere(void)
+{
+	struct log *log = log_of_three();
+	struct recovered found;
+
+	dirty(log, 1, 80, 1, 9); /* 8: what could not be read */
+	log->slot = CACHE_SEGMENT_BLOCKS;
+	log->place.previous = 0;
+	log->place.generation++;
+	log->place.mount_sequence = log->place.sequence;
+	log->durable = log->place.sequence - 1;
+	dirty(log, 2, 60, 1, 9);
+	dirty(log, 2, 61, 1, 9);
+	recover(log, &found);
+	g_assert_cmpuint(found.end.holes->len, ==, 0);
+	g_assert_cmpuint(found.end.records, ==, 11);
+	g_assert_false(layers_by_id(found.layers, 1)->incomplete);
+	recovered_clear(&found);
+	assert_served(log, 1, 80, 9);
+	assert_served(log, 2, 61, 9);
+	spoil_header(log, 8);
+	assert_hole(log, 8, 9, 1u << 1);
+	log_free(log);
+}
+
 /* What a mount left behind a torn record is void, also where the next mount's own record in
  * its place is damaged. */
 static void test_void_behind_damage(void)
@@ -1174,6 +1201,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-recover/lost-and-migrated", test_lost_and_migrated);
 	g_test_add_func("/cache-recover/hole-stays", test_hole_stays);
 	g_test_add_func("/cache-recover/clean-end", test_clean_end);
+	g_test_add_func("/cache-recover/goes-on-elsewhere", test_goes_on_elsewhere);
 	g_test_add_func("/cache-recover/void-behind-damage", test_void_behind_damage);
 	g_test_add_func("/cache-recover/moved", test_moved);
 	g_test_add_func("/cache-recover/growth", test_growth);

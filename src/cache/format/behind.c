@@ -52,6 +52,20 @@ static bool is_valid_at(const struct search *search, const struct cache_record_o
 	return cache_record_validate(record, &place);
 }
 
+/* Of the very sequence where the mount that wrote it found something that it could not read:
+ * it began in another place. */
+static bool goes_on_elsewhere(const struct behind_break *broken, const struct candidate *candidate)
+{
+	return candidate->sequence == broken->sequence && candidate->generation > broken->generation &&
+	       candidate->slot != broken->slot;
+}
+
+static bool may_follow(const struct behind_break *broken, const struct candidate *candidate)
+{
+	return goes_on_elsewhere(broken, candidate) ||
+	       (candidate->sequence > broken->sequence && candidate->generation >= broken->generation);
+}
+
 static void consider(struct search *search, const struct cache_record_ondisk *record, uint64_t slot)
 {
 	struct candidate candidate = {
@@ -62,8 +76,7 @@ static void consider(struct search *search, const struct cache_record_ondisk *re
 		.durable = le64_get(record->durable),
 	};
 
-	if (candidate.sequence > search->broken->sequence && candidate.generation >= search->broken->generation &&
-	    is_valid_at(search, record, slot))
+	if (may_follow(search->broken, &candidate) && is_valid_at(search, record, slot))
 		g_array_append_val(search->candidates, candidate);
 }
 
@@ -220,6 +233,7 @@ bool behind_look(const struct behind_break *broken, uint64_t known, struct behin
 {
 	g_autoptr(GArray) candidates = g_array_new(FALSE, FALSE, sizeof(struct candidate));
 	struct search search = {.broken = broken, .candidates = candidates};
+	const struct candidate *next;
 	bool damaged;
 
 	*found = (struct behind_found){0};
@@ -227,7 +241,8 @@ bool behind_look(const struct behind_break *broken, uint64_t known, struct behin
 	scan(&search, 1);
 	mark_void(&search);
 	found->durable = MAX(durable_of(&search), known);
-	damaged = found->durable >= broken->sequence;
+	next = choose(&search);
+	damaged = found->durable >= broken->sequence || (next && goes_on_elsewhere(broken, next));
 	if (damaged)
 		go_on(&search, found);
 	free(search.data);

@@ -25,9 +25,9 @@ struct behind_found {
 	uint64_t slot;
 };
 
-/* Whether a record behind BROKEN, of this generation or a later one, says that the missing one was durable,
- * or KNOWN, a sequence of which that is known otherwise, covers it. False: the log ends there, and FOUND is
- * empty. */
+/* Whether a record behind BROKEN, of this generation or a later one, says that the missing one
+ * was durable, or KNOWN, a sequence of which that is known otherwise, covers it; or the missing
+ * one stands elsewhere. False: the log ends there, and FOUND is empty. */
 bool behind_look(const struct behind_break *broken, uint64_t known, struct behind_found *found);
 
 #endif

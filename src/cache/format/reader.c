@@ -221,8 +221,11 @@ static void pass_hole(struct log_reader *reader, const struct behind_found *foun
 		reader->place.previous = le64_get(header->previous);
 		reader->place.generation = le64_get(header->generation);
 	}
-	add_hole(reader, &hole);
 	reader->finished = !header;
+	if (hole.first < hole.end)
+		add_hole(reader, &hole);
+	else
+		place_next(reader, found->slot);
 }
 
 /* The record that should be in reader->slot is not there, or cannot be read for ERROR. */
