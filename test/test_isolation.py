@@ -388,3 +388,16 @@ def test_a_mount_ends_while_it_is_tried(mount, writeback, pair, cache, gate, rng
         begun = time.monotonic()
         assert end(live) == 0
         assert time.monotonic() < begun + 10
+
+
+def test_an_image_that_was_made_anew(mount, writeback, pair, cache, gate, rng):
+    """The blocks are of the one that was there: a drain says that they stay."""
+    leave_dirty(mount, cache, pair[0], gate, rng)
+    os.unlink(pair[0])
+    make_image(pair[0], BLOCKS * BLOCK, chunk="256K")
+    live = writeback()
+    assert read_file(live.file("web1.img"), DIRTY) == bytes(DIRTY)
+    drained = leafctl("drain", live.path, check=False)
+    assert drained.returncode == 1 and f"{pair[0]}: is not among the disks of this mount" in drained.stderr, drained
+    assert control_values(live, "cache", "info")["left"].startswith(f"2 MiB of {pair[0]}: is not among")
+    assert end(live) == 1

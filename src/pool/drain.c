@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "internal.h"
+#include "layer/share.h"
 #include "migrate/migrator.h"
 
 struct drain_all {
@@ -53,11 +54,19 @@ static void note_left(struct drain_all *all, uint64_t bytes, const char *sentenc
 	all->left_bytes += bytes;
 }
 
+/* Another image may lie at its path by now. */
+static bool is_left(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	return share_left_as_found(links->pdata[0], disk->pool_cache) > 0;
+}
+
 /* The cache keeps as much of a path. */
-struct disk *pool_find_by_path(GPtrArray *disks, const char *path)
+struct disk *pool_find_left(GPtrArray *disks, const char *path)
 {
 	for (guint i = 0; i < disks->len; i++)
-		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0)
+		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0 && is_left(disks->pdata[i]))
 			return disks->pdata[i];
 	return NULL;
 }
@@ -67,7 +76,7 @@ static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
 	struct drain_all *all = opaque;
 	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", name);
 
-	if (!pool_find_by_path(all->disks, name))
+	if (!pool_find_left(all->disks, name))
 		note_left(all, dirty_blocks << BLOCK_SHIFT, sentence);
 }
 

@@ -67,8 +67,8 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 void disk_pool_resume(struct disk_pool *pool);
 /* Waits until nothing is tried any more. */
 void pool_stop_resuming(struct disk_pool *pool);
-/* Of DISKS, the one whose image's path the cache has as PATH; or NULL. */
-struct disk *pool_find_by_path(GPtrArray *disks, const char *path);
+/* Of DISKS, the one whose image's changes the cache has, by the name PATH; or NULL. */
+struct disk *pool_find_left(GPtrArray *disks, const char *path);
 
 /* Waits until no thread looks. */
 void pool_await_look(struct disk_pool *pool);

@@ -102,7 +102,7 @@ struct pass {
 static void look_at(void *opaque, const char *name, uint64_t dirty_blocks)
 {
 	struct pass *pass = opaque;
-	struct disk *disk = pool_find_by_path(pass->disks, name);
+	struct disk *disk = pool_find_left(pass->disks, name);
 
 	pass->left++;
 	if (disk)

@@ -40,7 +40,7 @@ static void add_escaped(GString *text, const char *value)
 static void add_left(void *opaque, const char *name, uint64_t dirty_blocks)
 {
 	struct left *left = opaque;
-	struct disk *disk = pool_find_by_path(left->disks, name);
+	struct disk *disk = pool_find_left(left->disks, name);
 	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
 	struct disk_status status = {.reason = "is not among the disks of this mount; leafctl cache dump saves them"};
 

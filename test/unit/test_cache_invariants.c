@@ -100,7 +100,7 @@ static void assert_flag_breaks_locked(struct rig *rig, const char *number, uint3
 	g_assert_cmpstr(find_locked(rig), ==, NULL);
 }
 
-/* ---- 1 to 8 -------------------------------------------------------------- */
+/* ---- 1 to 9 -------------------------------------------------------------- */
 
 /* A slot whose data is compared in this call, as cache_check_locked() would in some. */
 static void test_data(void)
@@ -202,6 +202,23 @@ static void test_dirty(void)
 	segment = segment_of(slot_of(&rig, rig.dirty, 3));
 	ASSERT_BREAKS(&rig, "6:", rig.cache->segments[segment].dirty, BLOCKS - 1);
 	ASSERT_BREAKS(&rig, "6:", rig.cache->segments[rig.cache->ring_segments - 1].dirty, 1);
+	lock_let_go(&rig.cache->lock);
+	rig_clear(&rig);
+}
+
+/* A dirty block that was put before all of its segment, and nobody says that it was moved. */
+static void test_order(void)
+{
+	struct index_entry entry;
+	uint32_t slot;
+	struct rig rig;
+
+	rig_init(&rig);
+	g_assert_cmpint(cache_sync(rig.cache), ==, 0);
+	lock_take(&rig.cache->lock);
+	slot = slot_of(&rig, rig.dirty, 3);
+	index_get(rig.cache->index, slot, &entry);
+	ASSERT_BREAKS(&rig, "9:", rig.cache->segments[segment_of(slot)].sequence, entry.order + 1);
 	lock_let_go(&rig.cache->lock);
 	rig_clear(&rig);
 }
@@ -344,6 +361,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-invariants/5-cleared", test_cleared);
 	g_test_add_func("/cache-invariants/6-dirty", test_dirty);
 	g_test_add_func("/cache-invariants/7-newest", test_newest);
+	g_test_add_func("/cache-invariants/9-order", test_order);
 	g_test_add_func("/cache-invariants/8-counts", test_counts);
 	g_test_add_func("/cache-invariants/writer-looks", test_writer_looks);
 	g_test_add_func("/cache-invariants/reclaim-looks", test_reclaim_looks);
