@@ -194,6 +194,22 @@ def test_each_write_of_a_clone(pool, base, action):
         assert number < 19
 
 
+def test_a_store_without_attributes(mount, pool, rng):
+    """What a parent remembers is in a record beside it."""
+    base, child = new_base(os.path.join(pool, "base.raw"), rng), os.path.join(pool, "a.leaf")
+    none = faults("image.children:EOPNOTSUPP")
+    result = leafctl("clone", base, child, env=none)
+    assert not result.stderr and children(base) is None
+    os.unlink(child)
+    assert child in leafctl("info", base, env=none).stdout
+    with mount(env=none) as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+        expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
+    leafctl("forget-child", base, env=none)
+    with mount(env=none) as live, opened(live.file("base.img")) as fd:
+        write_all(fd, b"free", 0)
+
+
 # ---- Settling ----------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@
  *     more           and others, for which there was no room
  *
  * A leaf has it in its header, a raw image in the extended attribute
- * user.leafdisk.children of its file. Whatever text there is, it is a mark.
+ * user.leafdisk.children of its file, or, where the store has none, in the file
+ * .leafdisk/children/NAME of its directory. Whatever text there is, it is a mark.
  *
  * All of it blocks, on any thread. */
 #ifndef LEAFDISK_IMAGE_CHILDREN_H

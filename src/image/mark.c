@@ -9,6 +9,7 @@
 #include "core/fault.h"
 #include "core/thread.h"
 #include "core/verdict.h"
+#include "record.h"
 
 #define ATTRIBUTE "user.leafdisk.children"
 #define MORE "more"
@@ -143,38 +144,64 @@ bool image_children_refuse(const char *path, const char *mark, GError **error)
 			 path, names_text, word);
 }
 
-/* ---- The attribute of a raw image ------------------------------------------------- */
+/* ---- Of a raw image ----------------------------------------------------------------- */
 
-int mark_read_attribute(const struct image_file *file, char **mark)
+static int read_attribute(const struct image_file *file, char **mark)
 {
 	char text[MARK_TEXT_BYTES];
 	int fault = fault_hit("image.children", file->path);
-	ssize_t length = -1;
+	ssize_t length;
 
-	thread_assert_may_block();
-	*mark = NULL;
-	if (fault == 0)
-		length = fgetxattr(file->aio.buffered_fd, ATTRIBUTE, text, sizeof(text) - 1);
-	else
-		errno = -fault;
-	if (length < 0 && errno == ERANGE)
-		length = 0;
-	if (length >= 0)
-		*mark = g_strndup(text, (gsize)length);
-	if (length >= 0 || errno == ENODATA || error_class_of(STORE_STAMP, -errno) == ERROR_UNSUPPORTED)
+	if (fault)
+		return MIN(fault, 0);
+	length = fgetxattr(file->aio.buffered_fd, ATTRIBUTE, text, sizeof(text) - 1);
+	if (length < 0 && errno == ENODATA)
 		return 0;
-	return -errno;
+	if (length < 0 && errno != ERANGE)
+		return -errno;
+	*mark = g_strndup(text, (gsize)MAX(length, 0));
+	return 0;
 }
 
-int mark_write_attribute(struct image_file *file, const char *mark)
+static int write_attribute(struct image_file *file, const char *mark)
 {
 	int fd = file->aio.buffered_fd;
 	int result = fault_hit("image.children", file->path);
 
-	thread_assert_may_block();
-	if (result == 0 && file->block_device)
-		result = -EOPNOTSUPP;
 	if (result == 0 && (mark ? fsetxattr(fd, ATTRIBUTE, mark, strlen(mark), 0) : fremovexattr(fd, ATTRIBUTE)) < 0)
 		result = !mark && errno == ENODATA ? 0 : -errno;
 	return result == 0 ? image_file_sync_times(file) : result;
+}
+
+static bool is_unsupported(int result)
+{
+	return result < 0 && error_class_of(STORE_STAMP, result) == ERROR_UNSUPPORTED;
+}
+
+int mark_read_raw(const struct image_file *file, char **mark)
+{
+	int result;
+
+	thread_assert_may_block();
+	*mark = NULL;
+	if (file->block_device)
+		return 0;
+	result = read_attribute(file, mark);
+	return is_unsupported(result) ? record_read(file, MARK_TEXT_BYTES - 1, mark) : result;
+}
+
+/* Where an attribute cannot be read none can be written: a store that only refuses to write
+ * is no reason for a record, which would not be looked for. */
+int mark_write_raw(struct image_file *file, const char *mark)
+{
+	g_autofree char *before = NULL;
+	int result;
+
+	thread_assert_may_block();
+	if (file->block_device)
+		return -EOPNOTSUPP;
+	result = read_attribute(file, &before);
+	if (is_unsupported(result))
+		return record_write(file, mark);
+	return result < 0 ? result : write_attribute(file, mark);
 }

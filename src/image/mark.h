@@ -14,9 +14,10 @@ char *mark_with(const char *mark, const uint8_t uuid[IMAGE_UUID_BYTES], const ch
 /* Without UUID's; NULL: nothing is left. g_free. */
 char *mark_without(const char *mark, const uint8_t uuid[IMAGE_UUID_BYTES]);
 
-/* Of a raw image: the attribute of its file. *MARK is NULL where there is none; g_free. 0 or -errno. */
-int mark_read_attribute(const struct image_file *file, char **mark);
-/* Durable on return. 0 or -errno. */
-int mark_write_attribute(struct image_file *file, const char *mark);
+/* Of a raw image: the attribute of its file, or a record beside it. *MARK is NULL where there is none;
+ * g_free. 0 or -errno. */
+int mark_read_raw(const struct image_file *file, char **mark);
+/* Durable on return. 0 or -errno; -EOPNOTSUPP: a block device has no place for it. */
+int mark_write_raw(struct image_file *file, const char *mark);
 
 #endif

@@ -134,14 +134,14 @@ static int raw_begin_writing(struct image *image)
 
 static bool raw_read_mark(struct image_file *file, char **mark, GError **error)
 {
-	int result = mark_read_attribute(file, mark);
+	int result = mark_read_raw(file, mark);
 
 	return result == 0 || error_set_errno(error, -result, "%s: whether it has children cannot be read", file->path);
 }
 
 static bool raw_write_mark(struct image_file *file, const char *mark, GError **error)
 {
-	int result = mark_write_attribute(file, mark);
+	int result = mark_write_raw(file, mark);
 
 	return result == 0 || error_set_errno(error, -result, "%s: its children cannot be noted", file->path);
 }

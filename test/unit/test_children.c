@@ -181,6 +181,35 @@ static void test_a_mark_that_cannot_be_read(void)
 	g_assert_true(fault_arm("", NULL));
 }
 
+/* A store without attributes: the record beside the image is replaced whole, or not at all. */
+static void test_a_record(void)
+{
+	g_autofree char *path = new_image(IMAGE_FORMAT_RAW), *mark = NULL, *name = g_path_get_basename(path);
+	g_autofree char *own = g_build_filename(directory, ".leafdisk", NULL);
+	g_autofree char *records = g_build_filename(own, "children", NULL);
+	g_autofree char *record = g_build_filename(records, name, NULL);
+	const uint8_t first[IMAGE_UUID_BYTES] = {7}, second[IMAGE_UUID_BYTES] = {8};
+	struct image_children *children;
+
+	g_assert_true(fault_arm("image.children:EOPNOTSUPP", NULL));
+	check_writable(path, IMAGE_FORMAT_RAW);
+	g_assert_true(add(path, IMAGE_FORMAT_RAW, first, NULL));
+	g_assert_true(g_file_test(record, G_FILE_TEST_IS_REGULAR));
+	check_refused(path, IMAGE_FORMAT_RAW, CHILD);
+	mark = mark_of(path, IMAGE_FORMAT_RAW);
+	g_assert_true(fault_arm("image.children:EOPNOTSUPP;image.record:EIO", NULL));
+	g_assert_false(add(path, IMAGE_FORMAT_RAW, second, NULL));
+	g_assert_true(fault_arm("image.children:EOPNOTSUPP", NULL));
+	g_assert_cmpstr(mark_of(path, IMAGE_FORMAT_RAW), ==, mark);
+	children = image_children_open(path, IMAGE_FORMAT_RAW, NULL);
+	g_assert_true(image_children_remove(children, NULL, NULL));
+	image_children_close(children);
+	check_writable(path, IMAGE_FORMAT_RAW);
+	g_assert_true(fault_arm("", NULL));
+	g_assert_cmpint(g_rmdir(records), ==, 0);
+	g_assert_cmpint(g_rmdir(own), ==, 0);
+}
+
 /* Whatever dies in between: the image is sound, and has the mark once it was said to be there. */
 static void test_each_step_of_a_mark(void)
 {
@@ -239,6 +268,7 @@ int main(int argc, char **argv)
 	g_test_add_data_func("/children/beside_others/leaf", GINT_TO_POINTER(IMAGE_FORMAT_LEAF),
 			     test_a_mark_beside_others);
 	g_test_add_func("/children/cannot_be_read", test_a_mark_that_cannot_be_read);
+	g_test_add_func("/children/record", test_a_record);
 	g_test_add_func("/children/each_step", test_each_step_of_a_mark);
 	result = g_test_run();
 	remove_images();
