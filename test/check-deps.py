@@ -26,7 +26,7 @@ ALLOWED = {
     "disk": BELOW_IMAGE | {"image", "cache", "owner", "layer"},
     "migrate": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk"},
     "pool": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "migrate"},
-    "offline": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "pool"},
+    "offline": BELOW_IMAGE | {"image", "cache", "owner", "layer", "disk", "migrate", "pool"},
     "fuse": BELOW_IMAGE | {"disk", "pool", "control"},
     "ctl": BELOW_IMAGE | {"disk", "pool", "offline", "control"},
     "format": {"core"},

@@ -21,7 +21,7 @@ HEADER_FIELDS = {
     "epoch": (120, "<Q"), "journal_sequence": (128, "<Q"), "slot_count": (136, "<Q"), "zero_list_slots": (144, "<Q"),
     "generation": (152, "<Q"), "parent_format": (160, "<I"), "parent_path_bytes": (164, "<I"),
     "parent_size_bytes": (168, "<Q"), "parent_uuid": (176, "16s"), "parent_generation": (192, "<Q"),
-    "table_digest": (200, "<Q"),
+    "table_digest": (200, "<Q"), "claim": (208, "16s"),
     "parent_stamp": (224, "<Q"), "parent_path": (256, "2048s"), "children": (2304, "1792s"),
 }
 # Where the checksum is, in a header and in pages and records.

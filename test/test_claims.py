@@ -1,11 +1,16 @@
 """Claims in doubt: what cannot be told loses nothing, and is settled by command."""
+import errno
+import fcntl
+import json
 import os
+import re
 import shutil
+import subprocess
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, assert_same, check_clean, converted, faults, file_bytes, leafctl, make_image,
-                     read_file, state_of, wait_until, write_all)
+from harness import (BLOCK, CRASH_STATUS, KIB, MIB, PATIENCE, TREE, assert_same, check_clean, converted, expect_errno, faults, file_bytes,
+                     leafctl, make_image, make_raw, opened, read_all, read_file, run, state_of, wait_until, write_all)
 from test_owner import directory_of, record_of, record_path, refusal, write_text
 from test_writeback_faults import (BLOCKS, HELD, cache, end, gate, held, left_open,  # noqa: F401 pylint: disable=unused-import
                                    lines_with, wait_state, web1, writeback)
@@ -111,20 +116,29 @@ def settle(pool, mount, web1, cache, content):
     check_clean(web1)
 
 
+@pytest.mark.parametrize("how", ["gone", "generation"])
+def test_changes_that_log_and_image_prove(held, mount, web1, pool, work, cache, rng, how):
+    """Both have the nonce of their claim."""
+    content = crash_dirty(held, rng)
+    if how == "gone":
+        os.unlink(record_path(pool))
+    else:
+        alter(pool, generation="77")
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert read_file(live.file("web1.img"), len(content)) == content
+    assert_same(converted(web1, work)[:len(content)], content, "the image alone")
+
+
 @pytest.mark.parametrize("settled", [False, True])
-@pytest.mark.parametrize("how", ["gone", "clean", "older", "newer"])
+@pytest.mark.parametrize("how", ["clean", "another claim"])
 def test_changes_that_no_record_proves(held, mount, web1, pool, work, cache, rng, how, settled):
     """Refused, in a sentence with the command that settles it; with the record as it was they are there again."""
     content = crash_dirty(held, rng)
     saved = file_bytes(record_path(pool))
-    if how == "gone":
-        os.unlink(record_path(pool))
-    elif how == "clean":
+    if how == "clean":
         alter(pool, clean="true")
-    elif how == "older":
-        alter(pool, generation="0")
     else:
-        alter(pool, generation="77")
+        alter(pool, nonce="1" * 32)
     for mode in ("writeback", "persistent", "direct"):
         live = mount(f"cache={cache}", f"mode={mode}")
         said = refusal(live, flags=os.O_RDONLY)
@@ -193,3 +207,337 @@ def test_a_layer_whose_changes_are_in_the_cache(held, mount, web1, pool, work, c
     leafctl("cache", "drain", cache)
     with mount(f"cache={cache}", "mode=writeback", f"conf={conf}") as live:
         assert read_file(live.file("top.img"), len(content)) == content
+
+
+# ---- By which name -----------------------------------------------------------------
+
+def exchange(one, other):
+    os.rename(one, one + ".x")
+    os.rename(other, one)
+    os.rename(one + ".x", other)
+
+
+def disk_of(pool, kind):
+    path = os.path.join(pool, f"web1.{kind}")
+    if kind == "leaf":
+        return make_image(path, BLOCKS * BLOCK, chunk="256K")
+    return make_raw(path, bytes(BLOCKS * BLOCK))
+
+
+@pytest.mark.parametrize("record", ["there", "gone"])
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_renamed_by_hand(held, mount, pool, work, cache, rng, kind, record):
+    """Its changes follow it, and so does its record."""
+    path = disk_of(pool, kind)
+    content = crash_dirty(held, rng)
+    renamed = os.path.join(pool, f"web2.{kind}")
+    os.rename(path, renamed)
+    if record == "gone":
+        shutil.rmtree(directory_of(pool))
+    live = mount(f"cache={cache}", "mode=writeback")
+    assert live.names() == ["web2.img"]
+    assert read_file(live.file("web2.img"), len(content)) == content
+    assert end(live) == 0
+    assert_same(converted(renamed, work)[:len(content)], content, "the image alone")
+    assert record_of(pool, f"web2.{kind}")["clean"] == "true"
+    assert os.listdir(directory_of(pool)) == [f"web2.{kind}"]
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_renamed_by_hand_and_mounted_elsewhere(held, mount, pool, cache, work, rng, kind):
+    """A host without the cache is told of the record that has the former name."""
+    path = disk_of(pool, kind)
+    crash_dirty(held, rng)
+    os.rename(path, os.path.join(pool, f"web2.{kind}"))
+    for options in ([], [f"cache={os.path.join(work, 'other.cache')}", "cache_size=16M", "mode=writeback"]):
+        with mount(*options) as live:
+            said = refusal(live, "web2.img")
+            assert cache in said and f"leafctl unlock --force {pool} web1.{kind}" in said, said
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_two_disks_change_names(held, mount, pool, work, cache, rng, kind):
+    """By hand, both with changes in the cache."""
+    paths = [os.path.join(pool, f"web{i}.{kind}") for i in (1, 2)]
+    disk_of(pool, kind)
+    if kind == "leaf":
+        make_image(paths[1], BLOCKS * BLOCK, chunk="256K")
+    else:
+        make_raw(paths[1], bytes(BLOCKS * BLOCK))
+    contents = [crash_dirty(held, rng), None]
+    live = held()
+    contents[1] = rng.randbytes(64 * KIB)
+    with left_open(live.file("web2.img")) as fd:
+        write_all(fd, contents[1], 0)
+        os.fsync(fd)
+        live.kill9()
+    exchange(*paths)
+    live = mount(f"cache={cache}", "mode=writeback")
+    for name in ("web1.img", "web2.img"):
+        expected = contents[1] if name == "web1.img" else contents[0]
+        try:
+            found = read_file(live.file(name), len(expected))
+        except OSError:
+            assert lines_with(live, "leafctl")
+            continue
+        assert found in (expected,), name
+    end(live)
+    exchange(*paths)
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        leafctl("drain", live.path, check=False)
+    for path, expected in zip(paths, contents):
+        found = converted(path, work)[:len(expected)]
+        assert found in (expected, bytes(len(expected))), "another disk's changes"
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_a_copy_of_the_image(held, mount, pool, work, cache, rng, kind):
+    """The copy has what the image says of itself, and no part in what is dirty."""
+    path = disk_of(pool, kind)
+    content = crash_dirty(held, rng)
+    run("cp", "-a", path, os.path.join(pool, f"backup.{kind}"))
+    with opened(path) as fd:
+        fcntl.lockf(fd, fcntl.LOCK_EX, 1, 0, 0)
+        live = mount(f"cache={cache}", "mode=writeback")
+    said = refusal(live, "backup.img", os.O_RDONLY)
+    assert "copy" in said and path in said, said
+    assert read_file(live.file("web1.img"), len(content)) == content
+    leafctl("drain", live.path)
+    assert end(live) == 0
+    live = mount(f"cache={cache}", "mode=writeback")
+    with opened(live.file("backup.img")) as fd:
+        assert read_all(fd, BLOCK, 0) == bytes(BLOCK)
+        write_all(fd, b"b" * BLOCK, 0)
+        os.fsync(fd)
+    assert end(live) == 0
+    assert_same(converted(path, work)[:len(content)], content, "the image alone")
+    assert converted(os.path.join(pool, f"backup.{kind}"), work, "-f", kind)[:BLOCK] == b"b" * BLOCK
+
+
+# ---- Replaced and restored ----------------------------------------------------------
+
+@pytest.mark.parametrize("how", ["another", "older"])
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_an_image_that_was_replaced(held, writeback, mount, pool, work, cache, rng, kind, how):
+    """Neither what is dirty nor what was cached of the one is shown as the other's."""
+    path = disk_of(pool, kind)
+    with writeback() as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"A" * MIB, 0)
+    run("cp", "-a", path, os.path.join(work, "older"))
+    live = held()
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"B" * MIB, 0)
+        os.fsync(fd)
+        leafctl("drain", live.path)
+        write_all(fd, b"C" * BLOCK, 0)
+        os.fsync(fd)
+        live.kill9()
+    os.rename(path, os.path.join(work, "kept"))
+    if how == "older":
+        run("cp", "-a", os.path.join(work, "older"), path)
+    elif kind == "leaf":
+        make_image(path, BLOCKS * BLOCK, chunk="256K")
+    else:
+        make_raw(path, bytes(BLOCKS * BLOCK))
+    before = converted(path, work)
+    for mode in ("writeback", "persistent", "direct"):
+        live = mount(f"cache={cache}", f"mode={mode}")
+        said = refusal(live)
+        assert "4 KiB of changes" in said and f"leafctl unlock --force {pool} web1.{kind}" in said, said
+        end(live)
+    assert converted(path, work) == before
+    leafctl("unlock", "--force", pool, f"web1.{kind}")
+    live = mount(f"cache={cache}", "mode=writeback")
+    assert read_file(live.file("web1.img"), MIB) == before[:MIB]
+    leafctl("drain", live.path, check=False)
+    end(live)
+    assert converted(path, work) == before
+    assert b"C" * BLOCK in saved(cache)
+
+
+def saved(cache):
+    """All that leafctl cache dump gets out of it."""
+    target = os.path.join(os.path.dirname(cache), f"saved{len(os.listdir(os.path.dirname(cache)))}")
+    os.mkdir(target)
+    leafctl("cache", "dump", "-d", target, cache)
+    return b"".join(file_bytes(os.path.join(target, name)) for name in os.listdir(target))
+
+
+# ---- Orphans ------------------------------------------------------------------------
+
+def orphan_of(cache):
+    found = [layer for layer in json.loads(leafctl("cache", "info", "--json", cache).stdout)["layers"]
+             if layer["orphan"]]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture
+def orphan(held, pool, web1, rng):  # pylint: disable=unused-argument
+    """What was fsynced, and set aside by command."""
+    content = crash_dirty(held, rng)
+    leafctl("unlock", "--force", pool, "web1.leaf")
+    return content
+
+
+def test_an_orphan_is_adopted(orphan, mount, pool, web1, work, cache):
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert read_file(live.file("web1.img"), len(orphan)) == bytes(len(orphan))
+    info = orphan_of(cache)
+    assert info["orphan_reason"] == "given up by leafctl unlock --force"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", info["orphan_since"])
+    leafctl("cache", "adopt", cache, "web1.leaf")
+    assert orphans(cache) == 0
+    assert_same(converted(web1, work)[:len(orphan)], orphan, "the image alone")
+    check_clean(web1)
+    assert record_of(pool)["clean"] == "true"
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert read_file(live.file("web1.img"), len(orphan)) == orphan
+
+
+def test_an_orphan_whose_image_was_written_since(orphan, mount, web1, work, cache):
+    with mount(f"cache={cache}", "mode=writeback") as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"n" * BLOCK, len(orphan))
+    before = file_bytes(web1)
+    result = leafctl("cache", "adopt", cache, "web1.leaf", check=False)
+    assert result.returncode == 1 and "was written since" in result.stderr and "--force" in result.stderr
+    assert file_bytes(web1) == before and orphans(cache) == 1
+    leafctl("cache", "adopt", "--force", cache, "web1.leaf")
+    assert converted(web1, work)[:len(orphan) + BLOCK] == orphan + b"n" * BLOCK
+    assert orphans(cache) == 0
+
+
+def test_an_orphan_is_purged(orphan, mount, web1, cache):
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        read_file(live.file("web1.img"), BLOCK)
+    assert orphans(cache) == 1
+    leafctl("cache", "purge", cache, web1)
+    assert "layer" not in layers(cache)
+    assert leafctl("cache", "purge", cache, web1, check=False).returncode == 1
+    assert "damages:  0" in leafctl("cache", "check", cache).stdout
+
+
+def test_what_is_dirty_is_purged_by_force_only(held, mount, web1, cache, rng):
+    content = crash_dirty(held, rng)
+    result = leafctl("cache", "purge", cache, "web1.leaf", check=False)
+    assert result.returncode == 1 and "--force" in result.stderr
+    leafctl("cache", "purge", "--force", cache, "web1.leaf")
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert read_file(live.file("web1.img"), len(content)) == bytes(len(content))
+
+
+def test_changes_in_doubt_are_adopted(held, mount, pool, web1, work, cache, rng):
+    """Those that no record proves; nothing was written to the image since."""
+    content = crash_dirty(held, rng)
+    alter(pool, nonce="1" * 32)
+    live = mount(f"cache={cache}", "mode=writeback")
+    assert "leafctl" in refusal(live)
+    assert end(live) == 1
+    leafctl("cache", "adopt", cache, "web1.leaf")
+    assert_same(converted(web1, work)[:len(content)], content, "the image alone")
+
+
+def test_an_adoption_that_is_interrupted(orphan, mount, web1, work, cache):
+    """At each of its steps it can be run again, and no mount shows half of it."""
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        read_file(live.file("web1.img"), BLOCK)
+    points = ["owner.write:crash@1", "image.write:crash@1", "image.sync:crash@2", "aio.write/web1.leaf:crash@1",
+              "cache.super:crash@1", "owner.write:crash@2"]
+    for point in points:
+        result = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults(point))
+        assert result.returncode == CRASH_STATUS, result.stderr
+        with mount(f"cache={cache}", "mode=writeback") as live:
+            try:
+                found = read_file(live.file("web1.img"), len(orphan))
+                assert found in (orphan, bytes(len(orphan))), point
+            except OSError:
+                assert lines_with(live, "leafctl cache adopt")
+    leafctl("cache", "adopt", cache, "web1.leaf", check=False)
+    assert_same(converted(web1, work)[:len(orphan)], orphan, "the image alone")
+    check_clean(web1)
+
+
+# ---- Who it is --------------------------------------------------------------------------
+
+@pytest.fixture
+def views(work):
+    """Two views of one directory, whose locks do not reach each other."""
+    source = os.path.join(work, "source")
+    binary = os.path.join(work, "view")
+    os.mkdir(source)
+    flags = run("pkg-config", "--cflags", "--libs", "fuse3").stdout.split()
+    run("cc", "-Wall", "-Wextra", "-o", binary, os.path.join(TREE, "test", "view.c"), *flags)
+    paths, children = [os.path.join(work, name) for name in ("one", "two")], []
+    try:
+        for path in paths:
+            os.mkdir(path)
+            children.append(subprocess.Popen([binary, source, path, "-f"]))
+            wait_until(lambda path=path: os.path.ismount(path), "the view")
+        yield source, *paths
+    finally:
+        for path in paths:
+            run("fusermount3", "-uz", path, check=False)
+        for child in children:
+            child.terminate()
+            child.wait(PATIENCE)
+
+
+@pytest.fixture
+def other_machine(work):
+    """What to start a daemon with that finds itself there; None: as it is here."""
+    library = os.path.join(work, "other_host.so")
+    run("cc", "-Wall", "-Wextra", "-fPIC", "-shared", "-o", library, os.path.join(TREE, "test", "other_host.c"))
+
+    def start_there(machine="other", boot="b" * 36, host="elsewhere"):
+        env = {"LD_PRELOAD": library, "ASAN_OPTIONS": os.environ["ASAN_OPTIONS"] + ":verify_asan_link_order=0"}
+        for name, text in (("LEAFDISK_MACHINE_ID", machine), ("LEAFDISK_BOOT_ID", boot)):
+            if text:
+                env[name] = os.path.join(work, name)
+                with open(env[name], "w", encoding="ascii") as file:
+                    file.write(text + "\n")
+        wrapper = ["unshare", "--uts", "sh", "-c", f'hostname {host} && exec "$@"', "sh"] if host else []
+        return {"env": env, "wrapper": wrapper}
+    return start_there
+
+
+def test_a_lock_that_does_not_reach(mount, views):
+    """The process that owns the image runs: its lock is not seen, and its number is."""
+    source, first, second = views
+    make_image(os.path.join(source, "web1.leaf"), 8 * MIB)
+    with mount(pool=first) as one, mount(pool=second) as two, opened(one.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        assert f"(pid {one.pid}, mode direct" in refusal(two)
+        os.fsync(fd)
+    check_clean(os.path.join(source, "web1.leaf"))
+
+
+def left_unclean(mount, pool, **options):
+    live = mount(pool=pool, **options)
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        live.kill9()
+
+
+@pytest.mark.parametrize("who, reaching, allowed", [
+    ({"machine": None, "boot": None, "host": "renamed"}, False, True),
+    ({"machine": None, "boot": None, "host": "renamed"}, True, True),
+    ({"machine": None, "host": "renamed"}, True, True),
+    ({"machine": None, "host": None}, False, False),
+    ({}, True, False),
+    ({"host": None}, True, False),
+])
+def test_who_comes_after_a_crash(mount, pool, views, other_machine, who, reaching, allowed):
+    """The same machine under a new name, or started again where a lock that reaches says that nobody else has the
+    image; one that was copied with its machine-id, where no lock does; another one of the same name."""
+    source, first, second = views
+    place = pool if reaching else source
+    make_image(os.path.join(place, "web1.leaf"), 8 * MIB)
+    left_unclean(mount, pool if reaching else first)
+    with mount(pool=pool if reaching else second, **other_machine(**who)) as live:
+        if not allowed:
+            assert "leafctl unlock " in refusal(live)
+            return
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"2" * BLOCK, 0)
+    check_clean(os.path.join(place, "web1.leaf"))

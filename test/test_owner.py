@@ -16,7 +16,8 @@ from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, expect_e
 
 NO_ID = "0" * 32
 OTHER_ID = "0123456789abcdef" * 2
-KEYS = {"host", "boot_id", "pid", "mount_id", "cache_id", "cache_path", "cache_generation", "generation", "mode", "clean", "since"}
+KEYS = {"host", "boot_id", "machine_id", "pid", "pid_start", "pid_namespace", "mount_id", "cache_id", "cache_path",
+        "cache_generation", "generation", "nonce", "ended", "inode", "mode", "clean", "since"}
 
 
 @pytest.fixture
@@ -124,7 +125,9 @@ def test_record_of_a_disk_in_use(mount, pool, work, web1, mode):
         assert owner_line(live) == "none"
         use(live)
     after = record_of(pool)
-    assert after == {**record, "clean": "true", "generation": after["generation"], "since": after["since"]}
+    changed = {key: after[key] for key in ("generation", "since", "nonce")}
+    assert after == {**record, "clean": "true", "ended": record["nonce"], **changed}
+    assert after["nonce"] not in (record["nonce"], NO_ID), "each claim has its own"
     assert int(after["generation"]) > int(record["generation"])
     if mode == "persistent":
         uuid = re.search(r"uuid:\s+(\S+)", leafctl("cache", "info", cache).stdout).group(1)

@@ -44,6 +44,9 @@ enum answer aio_fd_lock(int fd, bool exclusive);
 /* Another lock of the same file, exclusive, of those who have the first one for reading. Waits
  * for half a minute. */
 enum answer aio_fd_lock_apart(int fd);
+/* Whether a lock of FD excludes other hosts as well, if any has the file. UNKNOWN: its file
+ * system may keep locks to each host. */
+enum answer aio_fd_lock_reaches(int fd);
 /* Bytes; a block device's capacity. -errno on failure. */
 int64_t aio_fd_size(int fd);
 

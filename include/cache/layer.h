@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "cache/cache.h"
+#include "format/cache.h"
 
 /* Of a layer's name, what is kept. */
 #define CACHE_NAME_BYTES 255
@@ -22,7 +23,9 @@ struct cache_layer_key {
 	/* Of the ownership under which this cache last had the image's dirty
 	 * blocks, as the pool tells it; 0: another has or had it since. */
 	uint64_t owned;
-	bool goes_on; /* and that ownership has not ended */
+	bool goes_on;  /* and that ownership has not ended */
+	bool disowned; /* what is dirty is not KEY's; orphaned for REASON, where it is not older than OWNED */
+	enum cache_orphan_reason reason;
 };
 /* What a recovered layer of this identity holds is kept when its recorded
  * stamp is KEY's, and dropped otherwise. With WRITABLE the recorded stamp is
@@ -31,8 +34,8 @@ struct cache_layer_key {
  * are read-only, and is refused (NULL) otherwise, as is one with dirty blocks,
  * which stay as they are: that image goes uncached. */
 struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_layer_key *key, bool writable);
-/* For DIRTY blocks, under the ownership *GENERATION, the one that is to follow. Where
- * KEY's goes on, and the layer has dirty blocks, it becomes that of these instead.
+/* For DIRTY blocks, under the ownership *GENERATION, the one that is to follow, and the
+ * claim NONCE (NULL: zeros). Where KEY's goes on, and the layer has dirty blocks, it becomes that of these instead.
  * When this returns every dirty block is durably known to be of *GENERATION; the log
  * need not have room for it, but where blocks change from one to another. What a
  * recovered layer holds is kept when its stamp is KEY's or its generation is KEY's or
@@ -41,7 +44,10 @@ struct cache_layer *cache_layer_open(struct cache *cache, const struct cache_lay
  * -EBADMSG: the log has lost changes of it; -ENOSPC: no room to record it; -EIO: the
  * cache is suspended; others: not recorded. */
 struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t *generation,
-					   int *result);
+					   const uint8_t *nonce, int *result);
+/* Of a closed layer that has dirty blocks which are not KEY's (disowned): what would be
+ * done with them when it is opened. */
+void cache_layer_disown(struct cache *cache, const struct cache_layer_key *key);
 /* A layer that no restart keeps, for PINNED blocks. */
 struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name);
 /* STAMP: the image's now, for a writable layer whose cached blocks are to be
@@ -59,21 +65,35 @@ int cache_layer_settle(struct cache_layer *layer);
 void cache_layer_abandon(struct cache_layer *layer, const char *reason);
 /* LAYER's dirty blocks are nobody's to write back: another owns its image. It
  * is closed; they stay in the log. */
-void cache_layer_orphan(struct cache_layer *layer);
+void cache_layer_orphan(struct cache_layer *layer, enum cache_orphan_reason reason);
+/* Forgets the closed layer ID and all that it has, dirty blocks too, durably. 0 or -errno: ENOENT; EBUSY, it is open;
+ * ENOSPC. */
+int cache_layer_purge(struct cache *cache, uint32_t id);
 
 /* What an image that is not open has in the cache. */
 struct cache_layer_found {
 	uint64_t generation;
-	uint64_t dirty_blocks; /* and zero ranges */
+	uint8_t nonce[CACHE_ID_BYTES]; /* zeros: of version 1 */
+	bool orphan;
 	bool incomplete;       /* the log has lost changes of it */
+	uint64_t dirty_blocks; /* and zero ranges */
 	char loss[192];	       /* and this is what is known of that: the rest of a sentence */
+	char name[CACHE_NAME_BYTES + 1];
 };
 /* False: nothing is known of it. */
 bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found);
-/* Calls EACH with the name of every closed layer that has dirty blocks and is
- * not orphaned (ORPHAN false), or is. */
+/* The same of whatever image has what is dirty of the claim with NONCE, open or not, or
+ * an orphan of it. */
+bool cache_layer_find_claim(struct cache *cache, const uint8_t nonce[CACHE_ID_BYTES], struct cache_layer_found *found);
+/* Calls EACH for every closed layer that has dirty blocks and is not orphaned (ORPHAN
+ * false), or is. */
+struct cache_layer_dirty {
+	const char *name;
+	uint8_t identity[CACHE_ID_BYTES];
+	uint64_t dirty_blocks;
+};
 void cache_layer_foreach_dirty(struct cache *cache, bool orphan,
-			       void (*each)(void *opaque, const char *name, uint64_t dirty_blocks), void *opaque);
+			       void (*each)(void *opaque, const struct cache_layer_dirty *dirty), void *opaque);
 
 enum cache_layer_state {
 	CACHE_LAYER_ACTIVE,

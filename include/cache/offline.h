@@ -29,6 +29,8 @@ struct cache_layer_info {
 	uint64_t zero_blocks;
 	uint64_t epochs; /* that its image does not have */
 };
+/* Why an orphan is one, for people. */
+const char *cache_orphan_text(const struct cache_layer_info *layer);
 struct cache_info {
 	uint8_t uuid[CACHE_ID_BYTES];
 	uint8_t pool_id[CACHE_ID_BYTES];
@@ -64,5 +66,11 @@ bool cache_dump(const char *path, const char *layer,
 		bool (*block)(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
 			      const void *data),
 		void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error);
+
+/* The same of what is dirty in the layer ID, and no more. */
+bool cache_dump_dirty(const char *path, uint32_t id,
+		      bool (*block)(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
+				    const void *data),
+		      void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error);
 
 #endif

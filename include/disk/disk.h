@@ -106,6 +106,9 @@ void disk_submit(struct disk_io *io);
  * 0 or the -errno of that. */
 int disk_open(struct disk *disk, bool write, GError **error);
 int disk_close(struct disk *disk);
+/* As disk_open(), for what an earlier mount left in the cache: begins to write where that
+ * is to be written back, and leaves the image alone otherwise. */
+int disk_open_dirty(struct disk *disk, GError **error);
 
 struct disk *disk_ref(struct disk *disk);
 /* For who finds it in a list that it is taken off while it is freed, under that

@@ -46,6 +46,9 @@ extern const struct route route_failed;	    /* nowhere: the disk is not what it 
 bool route_open(struct disk *disk, GError **error);
 /* The leaf is about to be closed: nothing, or nothing more, is written back. */
 void route_close(struct disk *disk);
+/* Before that: an image without an identity of its own gets one, where it can. True: it
+ * is known by another one now than the disk's links say. */
+bool route_identify(struct disk *disk);
 /* Makes the leaf ready to be written in the disk's mode: claimed, its stamp or
  * generation moved, its layer in the cache opened as the mode needs it. Again
  * has no effect. */

@@ -25,11 +25,13 @@
 #define LEAF_CHILDREN_BYTES 1792
 #define LEAF_SIZE_MAX(chunk_bytes) ((UINT64_C(1) << 63) - (chunk_bytes))
 
+/* Who writes the image leaves its claim in the header. */
+#define LEAF_FEATURE_CLAIM UINT64_C(1)
 /* The image is a parent: `children` counts. */
 #define LEAF_FEATURE_CHILDREN UINT64_C(2)
 /* Feature words: bits this version knows. */
 #define LEAF_FEATURES_COMPATIBLE UINT64_C(0)
-#define LEAF_FEATURES_READ_ONLY LEAF_FEATURE_CHILDREN
+#define LEAF_FEATURES_READ_ONLY (LEAF_FEATURE_CLAIM | LEAF_FEATURE_CHILDREN)
 #define LEAF_FEATURES_INCOMPATIBLE UINT64_C(0)
 
 enum leaf_parent_format { LEAF_PARENT_NONE = 0, LEAF_PARENT_RAW = 1, LEAF_PARENT_LEAF = 2 };
@@ -62,9 +64,9 @@ struct leaf_header_ondisk {
 	uint8_t parent_uuid[16];
 	le64 parent_generation;
 	le64 table_digest; /* of the epochs of the pages that count */
-	uint8_t reserved1[16];
+	uint8_t claim[16]; /* the nonce of the last claim under which it was written; zeros: not known */
 	le64 parent_stamp; /* of a raw parent; 0: not recorded */
-	uint8_t reserved2[24];
+	uint8_t reserved1[24];
 	char parent_path[LEAF_PARENT_PATH_BYTES];
 	char children[LEAF_CHILDREN_BYTES]; /* text, ended by a zero byte */
 } __attribute__((packed));
@@ -72,6 +74,7 @@ _Static_assert(sizeof(struct leaf_header_ondisk) == LEAF_HEADER_BYTES, "header i
 _Static_assert(offsetof(struct leaf_header_ondisk, uuid) == 64, "uuid");
 _Static_assert(offsetof(struct leaf_header_ondisk, epoch) == 120, "epoch");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_format) == 160, "parent");
+_Static_assert(offsetof(struct leaf_header_ondisk, claim) == 208, "claim");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_path) == 256, "parent path");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_stamp) == 224, "parent stamp");
 _Static_assert(offsetof(struct leaf_header_ondisk, children) == 2304, "children");

@@ -41,6 +41,7 @@ struct image_info {
 	uint32_t chunk_bytes;
 	uint64_t generation;
 	uint8_t uuid[IMAGE_UUID_BYTES];
+	uint8_t identity[IMAGE_UUID_BYTES]; /* as struct image has it */
 	uint64_t stamp; /* when a raw file was written last, ns; 0: it has a generation, or does not tell */
 	struct image_parent parent;
 	char *children; /* the mark of a parent (image/children.h); NULL: it is none */

@@ -26,11 +26,13 @@
 #include <sys/types.h>
 
 #include "aio/queue.h"
+#include "core/answer.h"
 #include "core/bytes.h"
 
 #include "image/op.h"
 
 #define IMAGE_UUID_BYTES 16
+#define IMAGE_CLAIM_BYTES 16
 /* The smallest disk, in bytes. */
 #define IMAGE_SIZE_MIN 512
 
@@ -78,12 +80,20 @@ struct image {
 	dev_t device; /* identity of the file */
 	ino_t inode;
 	bool writable;
-	bool locked; /* against others; false where the file system has no locks */
+	bool locked; /* against others, of other hosts too; false where that is not known */
 	uint8_t uuid[IMAGE_UUID_BYTES];
+	/* By which it is known under any name: the UUID, or that of a raw image's file;
+	 * zeros: it has none. */
+	uint8_t identity[IMAGE_UUID_BYTES];
 	uint64_t generation;
 	struct image_parent parent;
 	uint32_t chunk_bytes; /* 0: the format has no chunks */
 	unsigned apply_extents_max;
+
+	/* Under which claim it was written last, as it says itself. YES: CLAIM, zeros
+	 * where it says nothing; NO: it has no place for it; UNKNOWN: it did not tell. */
+	enum answer has_claim;
+	uint8_t claim[IMAGE_CLAIM_BYTES];
 
 	bool begun;	/* image_begin_writing() has succeeded */
 	bool unstamped; /* and the times of its file do not tell */
@@ -107,14 +117,20 @@ struct image_io {
 	void *pin;
 	struct list link;
 };
-/* Marks a writable image as written from now on: its generation, or its time
- * stamp, is another one, durably. A part of image_open() without
+/* Marks a writable image as written from now on, under CLAIM (NULL: one that is nobody
+ * else's): its generation, or its time stamp, is another one, durably, and it has CLAIM
+ * where it has a place for it. A part of image_open() without
  * IMAGE_BEGIN_LATER; so an image that is only read stays as it is. Before the
  * first write, once it has returned 0 without effect; not while another thread
  * calls it. Blocks. 0 or -errno. */
-int image_begin_writing(struct image *image);
+int image_begin_writing(struct image *image, const uint8_t *claim);
 /* A new one (RFC 9562, version 4). */
 void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES]);
+/* Before that: the image gets a new identity, which is durable when it was begun. False:
+ * its format gives it one, it has no place for it, or the store does not take it. Blocks. */
+bool image_identify(struct image *image);
+/* Its format does not give it one. */
+bool image_can_be_identified(const struct image *image);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);

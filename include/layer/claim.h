@@ -9,11 +9,18 @@
 /* As owner_allows(): before the image is opened to be written, and in the hope of the
  * lock. */
 bool claim_allows(const struct layer *layer, GError **error);
-/* With the image open; MODE is what the record says. PREPARE: see struct owner_want,
- * called with LAYER. */
+/* With the image open, and before it is begun under the claim's nonce; MODE is what the
+ * record says. PREPARE: see struct owner_want, called with LAYER. */
 bool claim_take(struct layer *layer, const char *mode,
-		bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error),
+		bool (*prepare)(void *opaque, const struct owner_last *last, struct owner_claim *claim, GError **error),
 		GError **error);
+/* Calls LOOK with LAYER and what a claim would find, as owner_look(). */
+bool claim_look(struct layer *layer, bool (*look)(void *opaque, const struct owner_last *last, GError **error),
+		GError **error);
+/* Before a claim: an image that can have an identity of its own has one. A raw image that
+ * is a copy of another has that one's, and gets a new one while nothing is dirty. True:
+ * it changed, and layer_identity_of() with it. */
+bool claim_identify(struct layer *layer);
 /* As owner_check(), of LAYER's claim. */
 enum answer claim_check(const struct layer *layer, GError **why);
 /* What its owner record says now; owner_record_clear(). False: nothing. */

@@ -25,9 +25,9 @@
 #include "image/image.h"
 #include "layer/backlog.h"
 #include "layer/chain.h"
+#include "owner/owner.h"
 
 struct disk;
-struct owner_self;
 struct pool_cache;
 
 /* What the cache has of a layer; see share.h. */
@@ -56,7 +56,7 @@ struct layer {
 	struct image *image; /* NULL: not open, or a log layer */
 	struct cache_layer *cached;
 	enum layer_share share;
-	uint64_t claim; /* the generation of our owner record; 0: none */
+	struct owner_claim claim; /* ours; generation 0: none that is recorded */
 
 	/* A log layer's, from its first use on. */
 	_Atomic(struct image *) overflow;

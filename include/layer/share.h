@@ -10,9 +10,17 @@
 /* What is read is kept, MIRRORED with WRITABLE what is written too, otherwise CLEAN;
  * NONE where the cache does not take it. */
 void share_open(struct layer *layer, bool writable);
-/* DIRTY, under the ownership *GENERATION, or that which goes on: see struct owner_want
- * and cache_layer_open_dirty(). False and ERROR. */
-bool share_open_dirty(struct layer *layer, const struct owner_last *last, uint64_t *generation, GError **error);
+/* Whether LAYER's image may be claimed as far as the cache knows, after LAST: nothing is
+ * dirty in it of a claim that the image at this name does not have. False and ERROR. */
+bool share_allows(struct layer *layer, const struct owner_last *last, GError **error);
+/* Before an open: what is dirty of LAYER and proven not to be its image's is set aside, or
+ * forgotten where the image has had all of it. See claim_look(). False and ERROR: nobody
+ * can tell. */
+bool share_disown(void *layer, const struct owner_last *last, GError **error);
+/* DIRTY, under *CLAIM, or that which goes on: see struct owner_want and
+ * cache_layer_open_dirty(). False and ERROR: nothing is changed, where nobody can tell
+ * whose the dirty blocks are. */
+bool share_open_dirty(struct layer *layer, const struct owner_last *last, struct owner_claim *claim, GError **error);
 /* PINNED, of a log layer. False and ERROR. */
 bool share_open_pinned(struct layer *layer, GError **error);
 /* GOOD: the image has all that was acknowledged. What is cached is good at the next

@@ -10,7 +10,10 @@
 struct owner_self {
 	char *host;
 	char *boot_id;
+	uint8_t machine_id[OWNER_ID_BYTES]; /* zeros: it has none */
 	int64_t pid;
+	uint64_t pid_start; /* when the process began, in the kernel's count; 0: not known */
+	uint64_t pid_space; /* the namespace of PID; 0: not known */
 	uint8_t mount_id[OWNER_ID_BYTES];
 	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: no cache */
 	char *cache_path;		  /* NULL: no cache */
@@ -30,35 +33,52 @@ enum owner_verdict {
 	OWNER_IN_CACHE, /* another cache may have its newest changes */
 	OWNER_IN_COPY,	/* another copy of our cache may, and ours is older */
 };
-/* LOCKED: the caller holds the image's lock against other processes. */
+/* LOCKED: the caller holds the image's lock, against other processes wherever they are. */
 enum owner_verdict owner_judge(const struct owner_record *record, const struct owner_self *self, bool locked);
 
 /* True: SELF may write the image. False and EBUSY: a sentence with the owner
  * and what to do; another errno: the record cannot be read. */
 bool owner_allows(const char *pool, const char *name, const struct owner_self *self, bool locked, GError **error);
 
+/* A claim, as the record, the log and the image know it. */
+struct owner_claim {
+	uint64_t generation; /* of the record; 0: none */
+	uint8_t nonce[OWNER_ID_BYTES];
+};
+
+/* What an image says of its last claim. */
+struct owner_image {
+	enum answer has_nonce; /* YES: NONCE, zeros where it was never claimed; NO: it has no place for it */
+	uint8_t nonce[OWNER_ID_BYTES];
+	uint64_t inode; /* 0: it is not known by that */
+};
+
 /* What a new claim finds. */
 struct owner_last {
 	const struct owner_self *self;
 	const struct owner_record *record; /* NULL: there is none */
-	uint64_t owned;			   /* the generation of this cache's last claim; 0: the last was another's */
-	bool goes_on;			   /* that one has not ended */
+	const struct owner_image *image;
+	uint64_t owned; /* the generation of this cache's last claim; 0: the last was another's */
+	bool goes_on;	/* that one has not ended */
 };
+
 struct owner_want {
 	const char *mode;
 	uint64_t image_generation;
-	bool locked; /* the caller holds the image's lock, which others respect */
-	/* Called when the claim is allowed, before it is recorded. *GENERATION is the
-	 * next, above every one before; where the last claim goes on, that of the last
-	 * or the one after it may stay instead. False and ERROR end it. NULL: nothing
-	 * to do. */
-	bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error);
+	struct owner_image image;
+	const uint8_t *nonce; /* that the image is written under already; NULL: a new one */
+	bool locked;	      /* the caller holds the image's lock, which others respect */
+	/* Called when the claim is allowed, before it is recorded. CLAIM is the next: its
+	 * generation is above every one before, its nonce is WANT's or new; where the last claim goes
+	 * on both may be that one's instead, or the generation the one after it. False and
+	 * ERROR end it. NULL: nothing to do. */
+	bool (*prepare)(void *opaque, const struct owner_last *last, struct owner_claim *claim, GError **error);
 	void *opaque;
 };
-/* When owner_allows(), writes the record, unclean, with *GENERATION. In modes that keep nothing back from the image a
- * record that cannot be written for want of room or rights is only warned of, and *GENERATION is 0. */
+/* When owner_allows(), writes the record, unclean, with *CLAIM. In modes that keep nothing back from the image a
+ * record that cannot be written for want of room or rights is only warned of, and the generation is 0. */
 bool owner_claim(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
-		 uint64_t *generation, GError **error);
+		 struct owner_claim *claim, GError **error);
 /* Whether that claim still stands. UNKNOWN and WHY: its record is gone, is no record, or
  * cannot be read. */
 enum answer owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,

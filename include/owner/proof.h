@@ -1,15 +1,19 @@
-/* Whose what is dirty in a log is. Looks at nothing but its arguments. */
+/* Whose what is dirty in a log is. */
 #ifndef LEAFDISK_OWNER_PROOF_H
 #define LEAFDISK_OWNER_PROOF_H
 
 #include "core/answer.h"
 #include "owner/owner.h"
 
-/* Whether what is dirty in our cache's log, of the claim with the generation LOG, is
- * to be written to the image. YES: it is. NO: the record of the image proves that it is
- * not. Otherwise *DOUBT is why that is not known, as the end of a sentence. RECORD may be
- * NULL: there is none. */
-enum answer owner_prove(const struct owner_record *record, const struct owner_self *self, uint64_t log,
-			const char **doubt);
+/* Whether what is dirty in our cache's log, of the claim LOG (zeros: of a log that knows no nonces), is to be written
+ * to the image. YES: it is. NO: record and image prove that it is not. Otherwise *DOUBT is why that is not known, as
+ * the end of a sentence. */
+enum answer owner_prove(const struct owner_last *last, const struct owner_claim *log, const char **doubt);
+
+/* Calls LOOK with what a claim would find, and claims nothing: when owner_allows(). False
+ * and ERROR: that does not, or LOOK said so. */
+bool owner_look(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,
+		bool (*look)(void *opaque, const struct owner_last *last, GError **error), void *opaque,
+		GError **error);
 
 #endif

@@ -6,20 +6,27 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/answer.h"
+
 #define OWNER_ID_BYTES 16
 
 struct owner_record {
 	char *host;
 	char *boot_id;
-	int64_t pid;			  /* 0: none */
-	uint8_t mount_id[OWNER_ID_BYTES]; /* one for each daemon */
-	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: none */
-	char *cache_path;		  /* as seen on HOST; empty: none */
-	uint64_t cache_generation;	  /* that the cache's log had then; 0: not known */
-	uint64_t generation;		  /* raised by each claim */
-	char *mode;			  /* a disk's mode, or "none" */
-	bool clean;			  /* all that the owner took is in the image */
-	char *since;			  /* ISO 8601, UTC */
+	uint8_t machine_id[OWNER_ID_BYTES]; /* zeros: not known */
+	int64_t pid;			    /* 0: none */
+	uint64_t pid_start, pid_space;	    /* see struct owner_self */
+	uint8_t mount_id[OWNER_ID_BYTES];   /* one for each daemon */
+	uint8_t cache_id[OWNER_ID_BYTES];   /* zeros: none */
+	char *cache_path;		    /* as seen on HOST; empty: none */
+	uint64_t cache_generation;	    /* that the cache's log had then; 0: not known */
+	uint64_t generation;		    /* raised by each claim */
+	uint8_t nonce[OWNER_ID_BYTES];	    /* of the claim; zeros: it has none */
+	uint8_t ended[OWNER_ID_BYTES];	    /* of the last other one; zeros: not known */
+	uint64_t inode;			    /* of the image; 0: not known */
+	char *mode;			    /* a disk's mode, or "none" */
+	bool clean;			    /* all that the owner took is in the image */
+	char *since;			    /* ISO 8601, UTC */
 };
 void owner_record_clear(struct owner_record *record);
 
@@ -27,6 +34,10 @@ void owner_record_clear(struct owner_record *record);
  * with a sentence that says why; another errno when it cannot be read. RECORD
  * is then empty. */
 bool owner_read(const char *pool, const char *name, struct owner_record *record, GError **error);
+/* The record of another name with NONCE. NO: there is none; UNKNOWN and ERROR: that cannot
+ * be told. *NAME: g_free. What is no record is passed over. */
+enum answer owner_find(const char *pool, const uint8_t nonce[OWNER_ID_BYTES], char **name, struct owner_record *record,
+		       GError **error);
 /* Replaces the record atomically and durably, making the directories that are
  * missing. SINCE is set to now where it is NULL. */
 bool owner_write(const char *pool, const char *name, struct owner_record *record, GError **error);

@@ -2,6 +2,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "core/bytes.h"
+#include "core/time.h"
 #include "report.h"
 #include "verbs.h"
 #include "offline/cache.h"
@@ -40,6 +42,29 @@ static void print_number(const char *name, uint64_t number)
 	printf("%-14s%" PRIu64 "\n", name, number);
 }
 
+static void print_claim(const struct cache_layer_info *layer)
+{
+	g_autofree char *nonce = ctl_uuid_text(layer->nonce);
+
+	printf("    %-10s%s\n", "claim:", nonce);
+}
+
+static char *time_of(const struct cache_layer_info *layer)
+{
+	int64_t seconds = (int64_t)(layer->orphan_time_ns / NS_PER_S);
+	g_autoptr(GDateTime) when = seconds ? g_date_time_new_from_unix_utc(seconds) : NULL;
+
+	return when ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%SZ") : g_strdup("an unknown time");
+}
+
+static void print_orphan(const struct cache_layer_info *layer)
+{
+	g_autofree char *when = time_of(layer);
+
+	printf("    %-10san orphan since %s: %s (cache adopt, dump or purge)\n", "state:", when,
+	       cache_orphan_text(layer));
+}
+
 static void print_cache_layer(const struct cache_layer_info *layer)
 {
 	g_autofree char *name = ctl_printable(layer->name);
@@ -52,8 +77,11 @@ static void print_cache_layer(const struct cache_layer_info *layer)
 	printf("    %-10s%" PRIu64 " clean, %" PRIu64 " dirty, %" PRIu64 " zero\n", "blocks:", layer->clean_blocks,
 	       layer->dirty_blocks, layer->zero_blocks);
 	if (layer->generation)
-		printf("    %-10sgeneration %" PRIu64 "%s\n", "owner:", layer->generation,
-		       layer->orphan ? ", not this cache any more (an orphan: cache dump has it)" : "");
+		printf("    %-10sgeneration %" PRIu64 "\n", "owner:", layer->generation);
+	if (!buffer_is_zero(layer->nonce, sizeof(layer->nonce)))
+		print_claim(layer);
+	if (layer->orphan)
+		print_orphan(layer);
 	if (layer->loss)
 		printf("    %-10s%s\n", "failed:", layer->loss);
 	if (layer->epochs)
@@ -76,10 +104,19 @@ static void print_info(const struct cache_info *info)
 		print_cache_layer(info->layers->pdata[i]);
 }
 
+static void add_orphan(JsonBuilder *builder, const struct cache_layer_info *layer)
+{
+	g_autofree char *when = time_of(layer);
+
+	ctl_json_add_text(builder, "orphan_since", when);
+	ctl_json_add_text(builder, "orphan_reason", cache_orphan_text(layer));
+}
+
 static void add_cache_layer(JsonBuilder *builder, const struct cache_layer_info *layer)
 {
 	g_autofree char *identity = ctl_uuid_text(layer->identity);
 	g_autofree char *stamp = g_strdup_printf("0x%" PRIx64, layer->stamp);
+	g_autofree char *claim = ctl_uuid_text(layer->nonce);
 
 	json_builder_begin_object(builder);
 	ctl_json_add_size(builder, "id", layer->id);
@@ -93,6 +130,9 @@ static void add_cache_layer(JsonBuilder *builder, const struct cache_layer_info 
 	ctl_json_add_size(builder, "generation", layer->generation);
 	json_builder_set_member_name(builder, "orphan");
 	json_builder_add_boolean_value(builder, layer->orphan);
+	if (layer->orphan)
+		add_orphan(builder, layer);
+	ctl_json_add_text(builder, "claim", claim);
 	ctl_json_add_size(builder, "epochs", layer->epochs);
 	if (layer->loss)
 		ctl_json_add_text(builder, "loss", layer->loss);
@@ -256,4 +296,26 @@ int ctl_cache_drain(const struct ctl_arguments *arguments)
 			 "before \"leafctl cache create --force\" has made it anew",
 			 arguments->names[0]);
 	return done ? CTL_DONE : ctl_fail_error(NULL, error);
+}
+
+/* ---- adopt and purge ------------------------------------------------------- */
+
+int ctl_cache_adopt(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	uint64_t damages = 0;
+
+	if (!offline_cache_adopt(arguments->names[0], arguments->names[1], arguments->force, warn_finding, &damages,
+				 &error))
+		return ctl_fail_error(NULL, error);
+	return damages ? CTL_DAMAGE : CTL_DONE;
+}
+
+int ctl_cache_purge(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!offline_cache_purge(arguments->names[0], arguments->names[1], arguments->force, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
 }

@@ -146,6 +146,18 @@ static const struct ctl_option cache_dump_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option cache_adopt_options[] = {
+	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "also where the image was written since"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option cache_purge_options[] = {
+	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "also changes that would be written back"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
 const struct ctl_verb ctl_verbs[] = {
 	{"create", "[-b PARENT [-F FORMAT]] [-c SIZE] [-O FORMAT] [--force] [--layers DIR[:DIR]] IMAGE [SIZE]",
 	 "make a new, empty image, or one on top of a parent",
@@ -202,6 +214,13 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Writes what is dirty in CACHE to the images of its pool, as a mount would. No mount may use either.\n"
 	 "What was written back when it is interrupted stays so, and it can be run again.",
 	 help_options, 1, 1, ctl_cache_drain},
+	{"cache adopt", "[--force] CACHE NAME", "write changes that were set aside to their image after all",
+	 "Writes what CACHE has of the layer NAME, an orphan or one in doubt, to its image, and forgets it there.\n"
+	 "Refused where the image was written since. When it is interrupted it is to be run again.",
+	 cache_adopt_options, 2, 2, ctl_cache_adopt},
+	{"cache purge", "[--force] CACHE NAME", "forget changes that were set aside",
+	 "Forgets what CACHE has of the layer NAME, an orphan: nothing has it any more then.", cache_purge_options, 2,
+	 2, ctl_cache_purge},
 	{"status", "[--json] MOUNT|FILE", "show how a mount, or a disk in it, fares",
 	 "Asks the daemon of a mount: its version, its disks and their state, and what it has counted; or, of a\n"
 	 "file in the mount, what the disk is and its state. For the owner of the mount, and root.",

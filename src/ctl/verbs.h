@@ -21,6 +21,8 @@ int ctl_cache_create(const struct ctl_arguments *arguments);
 int ctl_cache_info(const struct ctl_arguments *arguments);
 int ctl_cache_check(const struct ctl_arguments *arguments);
 int ctl_cache_dump(const struct ctl_arguments *arguments);
+int ctl_cache_adopt(const struct ctl_arguments *arguments);
+int ctl_cache_purge(const struct ctl_arguments *arguments);
 int ctl_unlock(const struct ctl_arguments *arguments);
 int ctl_cache_drain(const struct ctl_arguments *arguments);
 int ctl_status(const struct ctl_arguments *arguments);

@@ -77,6 +77,11 @@ static int drain_open(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *
 	return result;
 }
 
+int disk_open_dirty(struct disk *disk, GError **error)
+{
+	return disk_open(disk, !disk->writable, error);
+}
+
 int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
 {
 	int result = 0;
@@ -85,7 +90,7 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 	if (!disk->pool_cache)
 		return 0;
 	if (!disk->open && disk_left_in_cache(disk)) {
-		result = disk_open(disk, true, error);
+		result = disk_open_dirty(disk, error);
 		if (result == 0)
 			(void)disk_close(disk);
 	}

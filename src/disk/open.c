@@ -95,7 +95,7 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 
 	if (write && children)
 		return image_children_refuse(leaf->link->path, children, error);
-	if (ours || !write) {
+	if (ours || (!write && share_left(leaf) == 0)) {
 		g_clear_error(&inner);
 		(void)layer_open_image(leaf, flags, &inner);
 	}
@@ -175,6 +175,8 @@ static bool begin_writing(struct disk *disk, GError **error)
 	if (disk->leaf->image && !disk->leaf->image->begun)
 		parent_mark_chain(disk->links);
 	gate_close(&disk->gate);
+	if (route_identify(disk))
+		(void)resolve_again(disk, NULL);
 	good = route_begin_writing(disk, error);
 	gate_open(&disk->gate);
 	return good;

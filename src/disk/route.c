@@ -35,22 +35,29 @@ static void open_mirror(struct disk *disk, bool writable)
 
 static bool begin_image(struct disk *disk, GError **error)
 {
-	int result = image_begin_writing(disk->leaf->image);
+	const struct layer *leaf = disk->leaf;
+	int result = image_begin_writing(leaf->image, leaf->owner ? leaf->claim.nonce : NULL);
 
 	return result == 0 ||
 	       error_set_errno(error, -result, "%s: its image cannot be made ready for writing", disk->name);
 }
 
+static bool check_share(void *opaque, const struct owner_last *last, struct owner_claim *claim, GError **error)
+{
+	(void)claim;
+	return share_allows(opaque, last, error);
+}
+
 static bool claim(struct disk *disk, enum disk_mode mode, GError **error)
 {
-	return claim_take(disk->leaf, disk_mode_name(mode), NULL, error);
+	return claim_take(disk->leaf, disk_mode_name(mode), check_share, error);
 }
 
 /* ---- Into writeback -------------------------------------------------------- */
 
-static bool open_dirty_share(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error)
+static bool open_dirty_share(void *opaque, const struct owner_last *last, struct owner_claim *claim, GError **error)
 {
-	return share_open_dirty(opaque, last, generation, error);
+	return share_open_dirty(opaque, last, claim, error);
 }
 
 bool route_enter_writeback(struct disk *disk, GError **error)
@@ -109,7 +116,8 @@ static bool begin_writeback(struct disk *disk, GError **error)
 /* Nothing is written yet in writeback: the layer is only read. */
 bool route_open(struct disk *disk, GError **error)
 {
-	if (!share_is_there(disk->leaf, error))
+	if (share_left(disk->leaf) > 0 ? !claim_look(disk->leaf, share_disown, error)
+				       : !share_is_there(disk->leaf, error))
 		return false;
 	if (share_left(disk->leaf) == 0) {
 		open_mirror(disk, disk->leaf->image->writable && disk->mode != DISK_MODE_WRITEBACK);
@@ -125,9 +133,23 @@ bool route_open(struct disk *disk, GError **error)
 		disk->name);
 }
 
+static bool is_begun(const struct disk *disk)
+{
+	return disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->image->begun;
+}
+
+bool route_identify(struct disk *disk)
+{
+	if (is_begun(disk) || share_left(disk->leaf) > 0 || !claim_identify(disk->leaf))
+		return false;
+	share_close(disk->leaf, false);
+	open_mirror(disk, disk->mode != DISK_MODE_WRITEBACK);
+	return true;
+}
+
 bool route_begin_writing(struct disk *disk, GError **error)
 {
-	if (disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->image->begun)
+	if (is_begun(disk))
 		return true;
 	if (disk->mode == DISK_MODE_WRITEBACK)
 		return begin_writeback(disk, error);

@@ -14,7 +14,8 @@ struct image_ops {
 	const char *name;
 	/* FD: the file itself; IMAGE_BY_PATH: the one that PATH names. */
 	struct image *(*open)(int fd, const char *path, unsigned flags, uint64_t base_offset, GError **error);
-	int (*begin_writing)(struct image *image);
+	int (*begin_writing)(struct image *image, const uint8_t claim[IMAGE_CLAIM_BYTES]);
+	bool (*set_identity)(struct image *image, const uint8_t uuid[IMAGE_UUID_BYTES]); /* NULL: it has one */
 	int (*close)(struct image *image);
 	struct image_file *(*file)(struct image *image);
 	struct image_extent (*extent)(struct image *image, uint64_t block, uint64_t blocks, bool may_block);

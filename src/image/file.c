@@ -49,6 +49,7 @@ static bool lock_file(struct image_file *file, bool writable, GError **error)
 	enum answer answer = aio_file_lock(&file->aio, writable, advice, error);
 
 	file->locked = answer == ANSWER_YES;
+	file->reaches = file->locked && aio_fd_lock_reaches(file->aio.buffered_fd) == ANSWER_YES;
 	return answer != ANSWER_NO;
 }
 
@@ -101,6 +102,7 @@ int image_file_share_lock(struct image_file *file, const struct image_file *from
 		return 0;
 	file->lock_fd = fcntl(holder, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 	file->locked = file->lock_fd > 0;
+	file->reaches = file->locked && from->reaches;
 	return file->locked ? 0 : -errno;
 }
 

@@ -16,7 +16,8 @@ struct image_file {
 	ino_t inode;
 	bool block_device;
 	bool locked;
-	int lock_fd; /* of the open file that has the lock, where it is not this one; 0: none */
+	bool reaches; /* the lock, to other hosts as well */
+	int lock_fd;  /* of the open file that has the lock, where it is not this one; 0: none */
 };
 
 #define IMAGE_BY_PATH (-1)

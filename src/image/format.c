@@ -58,7 +58,7 @@ struct image *image_open_fd(int fd, const char *path, enum image_format format, 
 	const struct image_ops *ops = image_driver_of(path, format, error);
 	struct image *image = ops ? ops->open(fd, path, flags, base_offset, error) : NULL;
 	bool begins = image && image->writable && !(flags & (IMAGE_BEGIN_LATER | IMAGE_LOCK_ONLY));
-	int result = begins ? image_begin_writing(image) : 0;
+	int result = begins ? image_begin_writing(image, NULL) : 0;
 
 	if (image && result == 0)
 		log_debug(LOG_IMAGE, "%s: opened as %s, %" PRIu64 " bytes, for %s", path, image_format_name(format),
@@ -76,8 +76,8 @@ static int take_over(struct image *again, struct image *image)
 
 	if (result == 0)
 		result = image_file_share_lock(again->ops->file(again), image->ops->file(image));
-	again->locked = again->ops->file(again)->locked;
-	return result < 0 ? result : image_begin_writing(again);
+	again->locked = again->ops->file(again)->reaches;
+	return result < 0 ? result : image_begin_writing(again, image->claim);
 }
 
 struct image *image_reopen(struct image *image, int fd, uint64_t base_offset, GError **error)

@@ -20,14 +20,32 @@ void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES])
 	uuid[8] = (uuid[8] & 0x3f) | 0x80;
 }
 
-int image_begin_writing(struct image *image)
+int image_begin_writing(struct image *image, const uint8_t *claim)
 {
+	uint8_t own[IMAGE_CLAIM_BYTES];
 	int result = 0;
 
+	if (!claim)
+		image_make_uuid(own);
 	if (!image->begun)
-		result = image->ops->begin_writing(image);
+		result = image->ops->begin_writing(image, claim ? claim : own);
 	image->begun = result == 0;
 	return result;
+}
+
+bool image_can_be_identified(const struct image *image)
+{
+	return image->ops->set_identity && image->has_claim == ANSWER_YES;
+}
+
+bool image_identify(struct image *image)
+{
+	uint8_t uuid[IMAGE_UUID_BYTES];
+
+	if (!image_can_be_identified(image))
+		return false;
+	image_make_uuid(uuid);
+	return image->ops->set_identity(image, uuid);
 }
 
 int image_close(struct image *image)

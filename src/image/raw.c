@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -15,6 +16,7 @@
 #include "core/time.h"
 #include "driver.h"
 #include "file.h"
+#include "identity.h"
 #include "mark.h"
 #include "core/workers.h"
 
@@ -109,18 +111,60 @@ static int move_times(struct raw *raw, int (*move)(struct raw *raw), bool *moved
 	return result;
 }
 
+static bool raw_set_identity(struct image *image, const uint8_t uuid[IMAGE_UUID_BYTES])
+{
+	struct raw *raw = raw_of(image);
+	int result = raw->file.block_device || raw->base_offset ? -EOPNOTSUPP : identity_set_uuid(&raw->file, uuid);
+
+	if (result == 0)
+		memcpy(image->identity, uuid, IMAGE_UUID_BYTES);
+	return result == 0;
+}
+
+/* A claim that stays would be taken for the last one. Where there never was one, none is
+ * needed: the owner record says alone what it can. */
+static int mark_claim(struct raw *raw, const uint8_t claim[IMAGE_CLAIM_BYTES])
+{
+	struct image *image = &raw->image;
+	bool has_other = image->has_claim == ANSWER_YES && !buffer_is_zero(image->claim, IMAGE_CLAIM_BYTES);
+	int result = image->has_claim == ANSWER_NO ? 0 : identity_set_claim(&raw->file, claim);
+
+	if (result < 0 && has_other)
+		return result;
+	if (result < 0)
+		log_info("%s: no claim can be written to it (%s): its owner record says alone whose it is", image->path,
+			 g_strerror(-result));
+	image->has_claim = result < 0 || image->has_claim == ANSWER_NO ? ANSWER_NO : ANSWER_YES;
+	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
+	return 0;
+}
+
+/* Without them it would be taken for another image. They are those of the whole file. */
+static bool raw_read_identity(struct raw *raw, GError **error)
+{
+	struct image *image = &raw->image;
+
+	if (raw->base_offset) {
+		image->has_claim = ANSWER_NO;
+		return true;
+	}
+	image->has_claim = identity_read(&raw->file, image->identity, image->claim);
+	return image->has_claim != ANSWER_UNKNOWN ||
+	       error_set_errno(error, errno, "%s: its extended attributes cannot be read", image->path);
+}
+
 /* Whoever knows the file by its time stamp is to see that it was written, even
  * when a loss of power takes the time stamps of the writes: it moves before the
  * first of them, durably. Where that cannot be the image can be written as well,
  * and nobody is to know it by its times (image->unstamped). */
-static int raw_begin_writing(struct image *image)
+static int raw_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLAIM_BYTES])
 {
 	struct raw *raw = raw_of(image);
+	int result = mark_claim(raw, claim);
 	bool moved;
-	int result;
 
-	if (raw->file.block_device)
-		return 0;
+	if (result < 0 || raw->file.block_device)
+		return result;
 	result = move_times(raw, touch, &moved);
 	if (result < 0 && verdict_of(STORE_IMAGE, STORE_STAMP, result) != VERDICT_DEGRADE)
 		return result;
@@ -176,8 +220,11 @@ static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t
 	raw->image.writable = flags & IMAGE_WRITABLE;
 	raw->image.device = raw->file.device;
 	raw->image.inode = raw->file.inode;
-	raw->image.locked = raw->file.locked;
-	return &raw->image;
+	raw->image.locked = raw->file.reaches;
+	if (raw_read_identity(raw, error))
+		return &raw->image;
+	raw_close(&raw->image);
+	return NULL;
 }
 
 /* A hole seen by SEEK_DATA is zero; an error there only means "do not know". */
@@ -450,6 +497,7 @@ static bool raw_read_info(int fd, const char *path, struct image_info *info, GEr
 	if (!image)
 		return false;
 	info->size_bytes = image->size_bytes;
+	memcpy(info->identity, image->identity, sizeof(info->identity));
 	info->stamp = written_at(raw_file(image));
 	good = raw_read_mark(raw_file(image), &info->children, error);
 	raw_close(image);
@@ -496,6 +544,7 @@ const struct image_ops raw_image_ops = {
 	.name = "raw",
 	.open = raw_open,
 	.begin_writing = raw_begin_writing,
+	.set_identity = raw_set_identity,
 	.close = raw_close,
 	.file = raw_file,
 	.extent = raw_extent,

@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/bytes.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "owner/proof.h"
 
 /* As the image was found: who asks its name again asks what somebody may have put
  * there since. A device is no file of a pool: its record has the disk's name. */
@@ -29,18 +31,49 @@ bool claim_allows(const struct layer *layer, GError **error)
 	       owner_allows(place.pool, place.name, layer->owner, true, error);
 }
 
-bool claim_take(struct layer *layer, const char *mode,
-		bool (*prepare)(void *opaque, const struct owner_last *last, uint64_t *generation, GError **error),
+static struct owner_image image_of(const struct layer *layer)
+{
+	const struct image *image = layer->image;
+	struct owner_image found = {.has_nonce = image->has_claim,
+				    .inode = layer->link->block_device ? 0 : image->inode};
+
+	memcpy(found.nonce, image->claim, OWNER_ID_BYTES);
+	return found;
+}
+
+static struct owner_want want_of(const struct layer *layer)
+{
+	return (struct owner_want){
+		.image_generation = layer->image->generation,
+		.image = image_of(layer),
+		.nonce = layer->image->begun ? layer->image->claim : NULL,
+		.locked = layer->image->locked,
+	};
+}
+
+bool claim_look(struct layer *layer, bool (*look)(void *opaque, const struct owner_last *last, GError **error),
 		GError **error)
 {
-	struct owner_want want = {
-		.mode = mode,
-		.image_generation = layer->image->generation,
-		.locked = layer->image->locked,
-		.prepare = prepare,
-		.opaque = layer,
-	};
+	struct owner_want want = want_of(layer);
 	g_auto(owner_place) place = {0};
+
+	if (!layer->owner)
+		return true;
+	if (!find_place(layer, layer->link, &place))
+		return error_set_errno(error, errno, "%s: cannot be found", layer->link->path);
+	return owner_look(place.pool, place.name, layer->owner, &want, look, layer, error);
+}
+
+bool claim_take(struct layer *layer, const char *mode,
+		bool (*prepare)(void *opaque, const struct owner_last *last, struct owner_claim *claim, GError **error),
+		GError **error)
+{
+	struct owner_want want = want_of(layer);
+	g_auto(owner_place) place = {0};
+
+	want.mode = mode;
+	want.prepare = prepare;
+	want.opaque = layer;
 
 	if (!layer->owner)
 		return true;
@@ -49,13 +82,36 @@ bool claim_take(struct layer *layer, const char *mode,
 	return owner_claim(place.pool, place.name, layer->owner, &want, &layer->claim, error);
 }
 
+/* By its record; what cannot be read says no more than one that is not there. */
+static bool is_claimed_here(const struct layer *layer)
+{
+	g_auto(owner_place) place = {0};
+	struct owner_record record = {0};
+	bool same = find_place(layer, layer->link, &place) && owner_read(place.pool, place.name, &record, NULL) &&
+		    memcmp(record.nonce, layer->image->claim, OWNER_ID_BYTES) == 0;
+
+	owner_record_clear(&record);
+	return same;
+}
+
+bool claim_identify(struct layer *layer)
+{
+	struct image *image = layer->image;
+
+	if (!layer->owner || !layer->pool_cache || image->begun || !image_can_be_identified(image))
+		return false;
+	if (!buffer_is_zero(image->identity, IMAGE_UUID_BYTES) && is_claimed_here(layer))
+		return false;
+	return image_identify(image);
+}
+
 enum answer claim_check(const struct layer *layer, GError **why)
 {
 	g_auto(owner_place) place = {0};
 
-	if (!layer->owner || !layer->claim || !find_place(layer, layer->link, &place))
+	if (!layer->owner || !layer->claim.generation || !find_place(layer, layer->link, &place))
 		return ANSWER_YES;
-	return owner_check(place.pool, place.name, layer->owner, layer->claim, why);
+	return owner_check(place.pool, place.name, layer->owner, layer->claim.generation, why);
 }
 
 bool claim_read(const struct layer *layer, struct owner_record *record)
@@ -70,10 +126,10 @@ void claim_release(struct layer *layer)
 	g_autoptr(GError) error = NULL;
 	g_auto(owner_place) place = {0};
 
-	if (layer->claim && find_place(layer, layer->link, &place) &&
-	    !owner_release(place.pool, place.name, layer->owner, layer->claim, &error))
+	if (layer->claim.generation && find_place(layer, layer->link, &place) &&
+	    !owner_release(place.pool, place.name, layer->owner, layer->claim.generation, &error))
 		log_warning("%s", error->message);
-	layer->claim = 0;
+	layer->claim = (struct owner_claim){0};
 }
 
 char *claim_unlock_command(const struct layer *layer)

@@ -13,7 +13,7 @@ static const char *find_breach_of_share(const struct layer *layer)
 		return "1: what the cache has of it is not as its share says";
 	if (layer->share != SHARE_NONE && pinned == (layer->image != NULL))
 		return "2: its share is PINNED and it has an image, or neither";
-	if (layer->claim && !layer->image)
+	if (layer->claim.generation && !layer->image)
 		return "3: a claim without an image";
 	return NULL;
 }

@@ -1,6 +1,7 @@
 /* How the cache knows an image again.
  *
- * Identity: a native image's UUID; a raw one's path and offset. Stamp: all that
+ * Identity: a native image's UUID, or that of a raw one's file; where it has none, path
+ * and offset. Stamp: all that
  * changes when somebody writes the image: size, times and inode of its file,
  * and the generation, which each writable open raises durably before it writes.
  * A raw file has none; there the writable open moves the time stamp durably. */
@@ -10,10 +11,16 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-static void hash_identity(const struct chain_link *link, uint8_t identity[CACHE_ID_BYTES])
+/* OWN: the file's; zeros: it has none. */
+static void set_identity(const struct chain_link *link, const uint8_t own[IMAGE_UUID_BYTES],
+			 uint8_t identity[CACHE_ID_BYTES])
 {
 	XXH128_canonical_t canonical;
 
+	if (link->base_offset == 0 && !buffer_is_zero(own, IMAGE_UUID_BYTES)) {
+		memcpy(identity, own, CACHE_ID_BYTES);
+		return;
+	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_withSeed(link->path, strlen(link->path), link->base_offset));
 	memcpy(identity, canonical.digest, CACHE_ID_BYTES);
 }
@@ -26,7 +33,7 @@ static bool look_at(const struct chain_link *link, struct image *image, struct i
 		.size_bytes = image->size_bytes + link->base_offset,
 		.generation = image->generation,
 	};
-	memcpy(info->uuid, image->uuid, sizeof(info->uuid));
+	memcpy(info->identity, image->identity, sizeof(info->identity));
 	return image_stat(image, st) == 0;
 }
 
@@ -47,10 +54,7 @@ static uint64_t stamp_of(const struct image_info *info, const struct stat *st)
 
 void layer_identity_of(const struct chain_link *link, const struct image *image, uint8_t identity[CACHE_ID_BYTES])
 {
-	if (link->format == IMAGE_FORMAT_LEAF)
-		memcpy(identity, image ? image->uuid : link->info.uuid, CACHE_ID_BYTES);
-	else
-		hash_identity(link, identity);
+	set_identity(link, image ? image->identity : link->info.identity, identity);
 }
 
 bool layer_key_of(const struct chain_link *link, struct image *image, struct cache_layer_key *key)
@@ -61,10 +65,7 @@ bool layer_key_of(const struct chain_link *link, struct image *image, struct cac
 	bool good = look_at(link, image, &info, &st) && (leaf || S_ISREG(st.st_mode));
 
 	*key = (struct cache_layer_key){.size_bytes = info.size_bytes, .name = link->path};
-	if (leaf)
-		memcpy(key->identity, info.uuid, CACHE_ID_BYTES);
-	else
-		hash_identity(link, key->identity);
+	set_identity(link, info.identity, key->identity);
 	if (good)
 		key->stamp = stamp_of(&info, &st);
 	image_info_clear(&info);

@@ -72,7 +72,7 @@ int layer_close_image(struct layer *layer)
 	int result = image_close(layer->image);
 
 	layer->image = NULL;
-	layer->claim = 0;
+	layer->claim = (struct owner_claim){0};
 	return result;
 }
 

@@ -2,12 +2,15 @@
 #include "layer/share.h"
 
 #include <errno.h>
+#include <string.h>
 
+#include "core/bytes.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "layer/claim.h"
 #include "layer/key.h"
+#include "image/format.h"
 #include "layer/pool_cache.h"
 #include "owner/proof.h"
 
@@ -64,11 +67,11 @@ static const char NOTHING_LEFT[] = "the cache's log is damaged, and may have los
 static bool has_lost(const struct layer *layer, const struct owner_record *record)
 {
 	struct cache_status status;
-	const char *doubt;
 
 	cache_get_status(layer->pool_cache->cache, &status);
-	return record && record->cache_generation <= status.lost_generation &&
-	       owner_prove(record, layer->owner, record->generation, &doubt) == ANSWER_YES;
+	return record && !record->clean && strcmp(record->mode, "writeback") == 0 &&
+	       record->cache_generation <= status.lost_generation &&
+	       memcmp(record->cache_id, layer->owner->cache_id, OWNER_ID_BYTES) == 0;
 }
 
 bool share_is_there(const struct layer *layer, GError **error)
@@ -86,43 +89,176 @@ bool share_is_there(const struct layer *layer, GError **error)
 	return !lost || refuse_loss(layer, NOTHING_LEFT, error);
 }
 
-/* Only what is proven to be ours is written back, and only what is proven not to be goes. */
-static bool may_be_taken(const struct layer *layer, const struct cache_layer_key *key, const struct owner_last *last,
+/* Whether LAYER's image is the one that the cache calls NAME, or was when it was written
+ * last, and no copy of that. */
+static enum answer is_the_one(const struct layer *layer, const char *name)
+{
+	g_autoptr(GError) why = NULL;
+	struct image_info info;
+	enum answer answer;
+
+	if (strncmp(layer->link->path, name, CACHE_NAME_BYTES) == 0)
+		return ANSWER_YES;
+	if (!image_read_info(name, layer->link->format, &info, &why))
+		return error_to_errno(why) == -ENOENT ? ANSWER_YES : ANSWER_UNKNOWN;
+	answer = memcmp(info.identity, layer->image->identity, IMAGE_UUID_BYTES) == 0 ? ANSWER_NO : ANSWER_YES;
+	image_info_clear(&info);
+	return answer;
+}
+
+static bool names(const struct owner_last *last, const struct owner_claim *log)
+{
+	return last->record && (buffer_is_zero(log->nonce, OWNER_ID_BYTES) ||
+				memcmp(last->record->nonce, log->nonce, OWNER_ID_BYTES) == 0);
+}
+
+/* What the record at its name does not say is of this image may be of one that it is a
+ * copy of. */
+static enum answer prove(const struct layer *layer, const struct cache_layer_found *found,
+			 const struct owner_last *last, const char **doubt)
+{
+	struct owner_claim log = {.generation = found->generation};
+
+	memcpy(log.nonce, found->nonce, OWNER_ID_BYTES);
+	if (names(last, &log))
+		return owner_prove(last, &log, doubt);
+	switch (is_the_one(layer, found->name)) {
+	case ANSWER_YES:
+		return owner_prove(last, &log, doubt);
+	case ANSWER_NO:
+		*doubt = NULL;
+		break;
+	case ANSWER_UNKNOWN:
+		*doubt = "the image that they are of cannot be looked at";
+		break;
+	}
+	return ANSWER_UNKNOWN;
+}
+
+/* DOUBT NULL: it is a copy. */
+static bool refuse_doubt(const struct layer *layer, const struct cache_layer_found *found, const char *doubt,
 			 GError **error)
 {
+	g_autofree char *size = config_format_size(found->dirty_blocks << BLOCK_SHIFT);
+	g_autofree char *command = claim_unlock_command(layer);
+
+	if (!doubt)
+		return error_set(
+			error, EBUSY,
+			"%s: is a copy of %s, of which the cache has %s of changes; it can be opened when they "
+			"are in the pool (leafctl drain, or leafctl cache drain)",
+			layer->name, found->name, size);
+	return error_set(error, EBUSY,
+			 "%s: the cache has %s of changes of %s, and nobody can tell whether they are to be written "
+			 "back: %s; %s sets them aside for leafctl cache dump",
+			 layer->name, size, found->name, doubt, command);
+}
+
+static bool is_unfinished(const struct owner_last *last)
+{
+	const struct owner_record *record = last->record;
+
+	return record && !record->clean && last->owned && strcmp(record->mode, "writeback") == 0 &&
+	       !buffer_is_zero(record->nonce, OWNER_ID_BYTES);
+}
+
+/* The record has a claim of this cache that has not ended, and the image at its name has
+ * another. */
+static bool was_replaced(const struct owner_last *last)
+{
+	return is_unfinished(last) && last->image->has_nonce == ANSWER_YES &&
+	       memcmp(last->record->nonce, last->image->nonce, OWNER_ID_BYTES) != 0;
+}
+
+static bool refuse_half_adopted(const struct layer *layer, const struct cache_layer_found *found, GError **error)
+{
+	g_autofree char *cache = owner_quote(layer->owner->cache_path), *name = owner_quote(found->name);
+
+	return error_set(error, EBUSY,
+			 "%s: has a part of the changes that were being brought to it: leafctl cache adopt %s %s",
+			 layer->name, cache, name);
+}
+
+bool share_allows(struct layer *layer, const struct owner_last *last, GError **error)
+{
 	struct cache_layer_found found;
-	g_autofree char *size = NULL, *command = NULL;
+
+	if (!layer->pool_cache || !is_unfinished(last) ||
+	    !cache_layer_find_claim(layer->pool_cache->cache, last->record->nonce, &found))
+		return true;
+	if (found.orphan)
+		return refuse_half_adopted(layer, &found, error);
+	return !was_replaced(last) ||
+	       refuse_doubt(layer, &found, "the image was replaced, or is an older copy of itself", error);
+}
+
+static void disown(struct cache_layer_key *key, const struct owner_last *last)
+{
+	const char *mode = last->record ? last->record->mode : "";
+
+	key->disowned = true;
+	if (strcmp(mode, "writeback") == 0)
+		key->owned = 0;
+	key->reason = strcmp(mode, "none") == 0 ? CACHE_ORPHAN_COMMAND : CACHE_ORPHAN_TAKEN;
+}
+
+/* Only what is proven to be ours is written back, and only what is proven not to be goes. */
+static bool take_claim(const struct layer *layer, struct cache_layer_key *key, const struct owner_last *last,
+		       struct owner_claim *claim, GError **error)
+{
+	struct cache_layer_found found;
 	const char *doubt;
 
+	if (!was_replaced(last))
+		key->owned = last->owned;
+	key->goes_on = last->goes_on;
 	if (!cache_layer_find(layer->pool_cache->cache, key->identity, &found) || found.dirty_blocks == 0)
 		return !has_lost(layer, last->record) || refuse_loss(layer, NOTHING_LEFT, error);
-	switch (owner_prove(last->record, last->self, found.generation, &doubt)) {
+	switch (prove(layer, &found, last, &doubt)) {
 	case ANSWER_YES:
+		key->owned = found.generation;
+		if (!buffer_is_zero(found.nonce, OWNER_ID_BYTES))
+			memcpy(claim->nonce, found.nonce, OWNER_ID_BYTES);
+		return true;
 	case ANSWER_NO:
+		disown(key, last);
 		return true;
 	case ANSWER_UNKNOWN:
 		break;
 	}
-	size = config_format_size(found.dirty_blocks << BLOCK_SHIFT);
-	command = claim_unlock_command(layer);
-	return error_set(error, EBUSY,
-			 "%s: the cache has %s of changes of it, and nobody can tell whether they are to be written "
-			 "back: %s; %s sets them aside for leafctl cache dump",
-			 layer->name, size, doubt, command);
+	return refuse_doubt(layer, &found, doubt, error);
 }
 
-bool share_open_dirty(struct layer *layer, const struct owner_last *last, uint64_t *generation, GError **error)
+bool share_disown(void *opaque, const struct owner_last *last, GError **error)
+{
+	struct layer *layer = opaque;
+	struct owner_claim claim = {0};
+	struct cache_layer_key key;
+
+	if (!share_allows(layer, last, error))
+		return false;
+	if (!layer_key_of(layer->link, layer->image, &key))
+		return true;
+	if (!take_claim(layer, &key, last, &claim, error))
+		return false;
+	if (key.disowned)
+		cache_layer_disown(layer->pool_cache->cache, &key);
+	return true;
+}
+
+bool share_open_dirty(struct layer *layer, const struct owner_last *last, struct owner_claim *claim, GError **error)
 {
 	struct cache_layer *cached = NULL;
 	struct cache_layer_key key;
 	int result = -EBUSY;
 
+	if (!share_allows(layer, last, error))
+		return false;
 	if (layer_key_of(layer->link, layer->image, &key)) {
-		if (!may_be_taken(layer, &key, last, error))
+		if (!take_claim(layer, &key, last, claim, error))
 			return false;
-		key.owned = last->owned;
-		key.goes_on = last->goes_on;
-		cached = cache_layer_open_dirty(layer->pool_cache->cache, &key, generation, &result);
+		cached = cache_layer_open_dirty(layer->pool_cache->cache, &key, &claim->generation, claim->nonce,
+						&result);
 	}
 	set_share(layer, SHARE_DIRTY, cached);
 	return cached || refuse_dirty(layer, result, error);
@@ -164,7 +300,7 @@ void share_abandon(struct layer *layer, const char *reason)
 
 void share_orphan(struct layer *layer)
 {
-	cache_layer_orphan(layer->cached);
+	cache_layer_orphan(layer->cached, CACHE_ORPHAN_TAKEN);
 	set_share(layer, SHARE_NONE, NULL);
 }
 

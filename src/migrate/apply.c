@@ -8,7 +8,7 @@
  *
  * On a full store zeros go first, as they give room back, and what finds no room
  * does not keep the rest from being tried: what is allocated can be written. */
-#include "apply.h"
+#include "migrate/apply.h"
 
 #include <errno.h>
 

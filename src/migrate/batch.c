@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <limits.h>
 
-#include "apply.h"
+#include "migrate/apply.h"
 #include "core/counters.h"
 #include "core/error.h"
 #include "note.h"

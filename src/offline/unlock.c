@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/bytes.h"
 #include "core/error.h"
 #include "offline/offline.h"
 #include "pool/pool.h"
@@ -149,8 +150,11 @@ static bool write_free(const struct owner_place *place, const struct owner_recor
 		.mode = g_strdup("none"),
 		.clean = true,
 	};
-	bool good = owner_write(place->pool, place->name, &next, error);
+	bool good;
 
+	memcpy(next.ended, buffer_is_zero(record->nonce, OWNER_ID_BYTES) ? record->ended : record->nonce,
+	       OWNER_ID_BYTES);
+	good = owner_write(place->pool, place->name, &next, error);
 	owner_record_clear(&next);
 	return good;
 }

@@ -129,6 +129,67 @@ bool owner_read(const char *pool, const char *name, struct owner_record *record,
 			 why ? "no good value for " : "it has no group [owner]", why ? why : "");
 }
 
+/* Names in the directory; NULL: they cannot be listed. */
+static GPtrArray *list_names(const char *pool, GError **error)
+{
+	int owners = open_owners(pool, false);
+	DIR *directory = owners < 0 ? NULL : fdopendir(owners);
+	GPtrArray *names = directory ? g_ptr_array_new_with_free_func(g_free) : NULL;
+	struct dirent *entry;
+
+	if (!directory) {
+		set_read_error(pool, "", owners < 0 ? -owners : errno, error);
+		close_owners(owners);
+		return NULL;
+	}
+	while ((entry = readdir(directory)))
+		if (entry->d_name[0] != '.')
+			g_ptr_array_add(names, g_strdup(entry->d_name));
+	closedir(directory);
+	return names;
+}
+
+static bool has_nonce(const struct owner_record *record, const uint8_t nonce[OWNER_ID_BYTES])
+{
+	return memcmp(record->nonce, nonce, OWNER_ID_BYTES) == 0;
+}
+
+static enum answer find_among(const char *pool, const GPtrArray *names, const uint8_t nonce[OWNER_ID_BYTES],
+			      char **name, struct owner_record *record, GError **error)
+{
+	for (guint i = 0; i < names->len; i++) {
+		g_autoptr(GError) inner = NULL;
+		bool read = owner_read(pool, names->pdata[i], record, &inner);
+
+		if (read && has_nonce(record, nonce)) {
+			*name = g_strdup(names->pdata[i]);
+			return ANSWER_YES;
+		}
+		owner_record_clear(record);
+		if (!read && error_to_errno(inner) != -EINVAL && error_to_errno(inner) != -ENOENT) {
+			g_propagate_error(error, g_steal_pointer(&inner));
+			return ANSWER_UNKNOWN;
+		}
+	}
+	return ANSWER_NO;
+}
+
+enum answer owner_find(const char *pool, const uint8_t nonce[OWNER_ID_BYTES], char **name, struct owner_record *record,
+		       GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	g_autoptr(GPtrArray) names = list_names(pool, &inner);
+
+	*record = (struct owner_record){0};
+	*name = NULL;
+	if (names)
+		return find_among(pool, names, nonce, name, record, error);
+	if (error_to_errno(inner) == -ENOENT)
+		return ANSWER_NO;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return ANSWER_UNKNOWN;
+}
+
 static int write_temporary(int owners, const char *temporary, const char *name, const char *text, size_t length)
 {
 	int fd = openat(owners, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);

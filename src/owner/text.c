@@ -55,6 +55,13 @@ static void get_id(GKeyFile *file, const char *key, uint8_t id[OWNER_ID_BYTES], 
 		id[i] = (uint8_t)(g_ascii_xdigit_value(text[2 * i]) << 4 | g_ascii_xdigit_value(text[2 * i + 1]));
 }
 
+/* Earlier versions have no such key: zeros. */
+static void get_optional_id(GKeyFile *file, const char *key, uint8_t id[OWNER_ID_BYTES], const char **why)
+{
+	if (g_key_file_has_key(file, GROUP, key, NULL))
+		get_id(file, key, id, why);
+}
+
 static bool get_clean(GKeyFile *file, const char **why)
 {
 	g_autofree char *text = get_text(file, "clean", why);
@@ -99,13 +106,19 @@ bool owner_text_parse(const char *text, size_t length, struct owner_record *reco
 		.pid = (int64_t)get_number(file, "pid", INT32_MAX, why),
 		.cache_path = get_text(file, "cache_path", why),
 		.cache_generation = get_optional(file, "cache_generation", why),
+		.pid_start = get_optional(file, "pid_start", why),
+		.pid_space = get_optional(file, "pid_namespace", why),
 		.generation = get_number(file, "generation", UINT64_MAX, why),
+		.inode = get_optional(file, "inode", why),
 		.mode = get_mode(file, why),
 		.clean = get_clean(file, why),
 		.since = get_since(file, why),
 	};
 	get_id(file, "mount_id", record->mount_id, why);
 	get_id(file, "cache_id", record->cache_id, why);
+	get_optional_id(file, "machine_id", record->machine_id, why);
+	get_optional_id(file, "nonce", record->nonce, why);
+	get_optional_id(file, "ended", record->ended, why);
 	return !*why;
 }
 
@@ -135,12 +148,18 @@ char *owner_text_format(const struct owner_record *record, gsize *length)
 
 	set_text(file, "host", record->host);
 	set_text(file, "boot_id", record->boot_id);
+	set_id(file, "machine_id", record->machine_id);
 	g_key_file_set_int64(file, GROUP, "pid", record->pid);
+	g_key_file_set_uint64(file, GROUP, "pid_start", record->pid_start);
+	g_key_file_set_uint64(file, GROUP, "pid_namespace", record->pid_space);
 	set_id(file, "mount_id", record->mount_id);
 	set_id(file, "cache_id", record->cache_id);
 	set_text(file, "cache_path", record->cache_path);
 	g_key_file_set_uint64(file, GROUP, "cache_generation", record->cache_generation);
 	g_key_file_set_uint64(file, GROUP, "generation", record->generation);
+	set_id(file, "nonce", record->nonce);
+	set_id(file, "ended", record->ended);
+	g_key_file_set_uint64(file, GROUP, "inode", record->inode);
 	set_text(file, "mode", record->mode);
 	g_key_file_set_boolean(file, GROUP, "clean", record->clean);
 	set_text(file, "since", record->since);

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "internal.h"
-#include "layer/share.h"
+#include "layer/key.h"
 #include "migrate/migrator.h"
 
 struct drain_all {
@@ -17,7 +17,8 @@ struct drain_all {
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
 	void *opaque;
 	GPtrArray *disks;
-	GString *left; /* sentences */
+	GPtrArray *refused; /* struct refusal */
+	GString *left;	    /* sentences */
 	uint64_t left_bytes;
 	bool given_up;
 };
@@ -54,30 +55,40 @@ static void note_left(struct drain_all *all, uint64_t bytes, const char *sentenc
 	all->left_bytes += bytes;
 }
 
-/* Another image may lie at its path by now. */
-static bool is_left(struct disk *disk)
+static bool has_identity(struct disk *disk, const uint8_t identity[CACHE_ID_BYTES])
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	uint8_t own[CACHE_ID_BYTES];
 
-	return share_left_as_found(links->pdata[0], disk->pool_cache) > 0;
+	layer_identity_of(links->pdata[0], NULL, own);
+	return memcmp(own, identity, CACHE_ID_BYTES) == 0;
 }
 
-/* The cache keeps as much of a path. */
-struct disk *pool_find_left(GPtrArray *disks, const char *path)
+/* Whose image it is; of several, which are copies, that with the name, of which the cache
+ * keeps so much. */
+struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty)
 {
-	for (guint i = 0; i < disks->len; i++)
-		if (strncmp(disk_image_path(disks->pdata[i]), path, CACHE_NAME_BYTES) == 0 && is_left(disks->pdata[i]))
-			return disks->pdata[i];
-	return NULL;
+	struct disk *found = NULL;
+
+	for (guint i = 0; i < disks->len; i++) {
+		struct disk *disk = disks->pdata[i];
+
+		if (!has_identity(disk, dirty->identity))
+			continue;
+		if (strncmp(disk_image_path(disk), dirty->name, CACHE_NAME_BYTES) == 0)
+			return disk;
+		found = found ? found : disk;
+	}
+	return found;
 }
 
-static void note_nameless(void *opaque, const char *name, uint64_t dirty_blocks)
+static void note_nameless(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	struct drain_all *all = opaque;
-	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", name);
+	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", dirty->name);
 
-	if (!pool_find_left(all->disks, name))
-		note_left(all, dirty_blocks << BLOCK_SHIFT, sentence);
+	if (!pool_find_dirty(all->disks, dirty))
+		note_left(all, dirty->dirty_blocks << BLOCK_SHIFT, sentence);
 }
 
 /* All at once; those that are opened or closed meanwhile too. */
@@ -85,6 +96,39 @@ static void urge_each(const struct drain_all *all, int change)
 {
 	for (guint i = 0; i < all->disks->len; i++)
 		backlog_urge(((struct disk *)all->disks->pdata[i])->leaf, change);
+}
+
+/* A copy of an image is refused until what is dirty of that one is in the pool. */
+struct refusal {
+	struct disk *disk;
+	GError *error;
+};
+
+static void refusal_free(void *opaque)
+{
+	struct refusal *refusal = opaque;
+
+	g_error_free(refusal->error);
+	g_free(refusal);
+}
+
+static void note_refused(struct drain_all *all, struct disk *disk, GError *error)
+{
+	struct refusal *refusal = g_new(struct refusal, 1);
+
+	*refusal = (struct refusal){disk, error};
+	g_ptr_array_add(all->refused, refusal);
+}
+
+static void note_those_left(struct drain_all *all)
+{
+	for (guint i = 0; i < all->refused->len; i++) {
+		const struct refusal *refusal = all->refused->pdata[i];
+		uint64_t bytes = dirty_bytes_of(refusal->disk);
+
+		if (bytes > 0 || layer_state_is_final(backlog_get_state(refusal->disk->leaf)))
+			note_left(all, bytes, refusal->error->message);
+	}
 }
 
 static void drain_each(struct drain_all *all)
@@ -97,7 +141,7 @@ static void drain_each(struct drain_all *all)
 		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0) {
 			/* Renamed or removed meanwhile, which it was clean for. */
 			if (all->given_up || disk_pool_shows(all->pool, disk))
-				note_left(all, dirty_bytes_of(disk), error->message);
+				note_refused(all, disk, g_steal_pointer(&error));
 		} else if (all->given_up && backlog_is_needed(disk->leaf))
 			note_left(all, dirty_bytes_of(disk), disk->name);
 	}
@@ -111,11 +155,14 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 	struct pool_cache *pool_cache = pool->pool_cache;
 	g_autoptr(GString) left = g_string_new(NULL);
 	g_autofree char *size = NULL;
-	struct drain_all all = {.pool = pool, .go_on = go_on, .opaque = opaque, .disks = disks, .left = left};
+	g_autoptr(GPtrArray) refused = g_ptr_array_new_with_free_func(refusal_free);
+	struct drain_all all = {
+		.pool = pool, .go_on = go_on, .opaque = opaque, .disks = disks, .refused = refused, .left = left};
 
 	if (!pool_cache)
 		return true;
 	drain_each(&all);
+	note_those_left(&all);
 	cache_layer_foreach_dirty(pool_cache->cache, false, note_nameless, &all);
 	if (left->len == 0)
 		return true;

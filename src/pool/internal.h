@@ -7,6 +7,7 @@
 #ifndef LEAFDISK_POOL_INTERNAL_H
 #define LEAFDISK_POOL_INTERNAL_H
 
+#include "cache/layer.h"
 #include "core/lock.h"
 #include "pool/pool.h"
 #include "disk/object.h"
@@ -67,8 +68,8 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 void disk_pool_resume(struct disk_pool *pool);
 /* Waits until nothing is tried any more. */
 void pool_stop_resuming(struct disk_pool *pool);
-/* Of DISKS, the one whose image's changes the cache has, by the name PATH; or NULL. */
-struct disk *pool_find_left(GPtrArray *disks, const char *path);
+/* Of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
+struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
 
 /* Waits until no thread looks. */
 void pool_await_look(struct disk_pool *pool);

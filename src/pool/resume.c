@@ -45,7 +45,7 @@ static void try_open(const struct try *try)
 	g_autofree char *size = config_format_size(try->bytes);
 	g_autoptr(GError) error = NULL;
 
-	if (disk_open(try->disk, true, &error) == 0) {
+	if (disk_open_dirty(try->disk, &error) == 0) {
 		(void)disk_close(try->disk);
 		(void)disk_note_left(try->disk, NULL);
 	} else if (disk_note_left(try->disk, error->message)) {
@@ -99,16 +99,16 @@ struct pass {
 	unsigned left; /* that are not open */
 };
 
-static void look_at(void *opaque, const char *name, uint64_t dirty_blocks)
+static void look_at(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	struct pass *pass = opaque;
-	struct disk *disk = pool_find_left(pass->disks, name);
+	struct disk *disk = pool_find_dirty(pass->disks, dirty);
 
 	pass->left++;
 	if (disk)
-		pass->each(try_new(pass->pool, disk, dirty_blocks << BLOCK_SHIFT));
+		pass->each(try_new(pass->pool, disk, dirty->dirty_blocks << BLOCK_SHIFT));
 	else if (pass->nameless)
-		pass->nameless(name, dirty_blocks << BLOCK_SHIFT);
+		pass->nameless(dirty->name, dirty->dirty_blocks << BLOCK_SHIFT);
 }
 
 static bool look_at_all(struct disk_pool *pool, void (*each)(struct try *try),
@@ -168,22 +168,21 @@ static void warn_of_nameless(const char *name, uint64_t bytes)
 		    size, name);
 }
 
-static void warn_of_orphan(void *opaque, const char *name, uint64_t dirty_blocks)
+static void warn_of_orphan(void *opaque, const struct cache_layer_dirty *dirty)
 {
-	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+	g_autofree char *size = config_format_size(dirty->dirty_blocks << BLOCK_SHIFT);
 
 	(void)opaque;
 	log_warning("the cache has %s of changes of %s, which has another owner now: they are not written back; "
-		    "leafctl cache dump saves them",
-		    size, name);
+		    "leafctl cache dump saves them, and leafctl cache adopt brings them to it",
+		    size, dirty->name);
 }
 
-static void note_left(void *opaque, const char *name, uint64_t dirty_blocks)
+static void note_left(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	bool *left = opaque;
 
-	(void)name;
-	(void)dirty_blocks;
+	(void)dirty;
 	*left = true;
 }
 

@@ -37,17 +37,17 @@ static void add_escaped(GString *text, const char *value)
 	}
 }
 
-static void add_left(void *opaque, const char *name, uint64_t dirty_blocks)
+static void add_left(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	struct left *left = opaque;
-	struct disk *disk = pool_find_left(left->disks, name);
-	g_autofree char *size = config_format_size(dirty_blocks << BLOCK_SHIFT);
+	struct disk *disk = pool_find_dirty(left->disks, dirty);
+	g_autofree char *size = config_format_size(dirty->dirty_blocks << BLOCK_SHIFT);
 	struct disk_status status = {.reason = "is not among the disks of this mount; leafctl cache dump saves them"};
 
 	if (disk)
 		disk_get_status(disk, &status);
 	g_string_append_printf(left->text, "left: %s of ", size);
-	add_escaped(left->text, name);
+	add_escaped(left->text, dirty->name);
 	g_string_append(left->text, ": ");
 	add_escaped(left->text, status.reason);
 	g_string_append_c(left->text, '\n');

@@ -138,7 +138,7 @@ static inline struct cache_layer *open_dirty(struct cache *cache, uint64_t tag, 
 	int result;
 
 	memset(key.identity, (int)tag, sizeof(key.identity));
-	layer = cache_layer_open_dirty(cache, &key, &generation, &result);
+	layer = cache_layer_open_dirty(cache, &key, &generation, NULL, &result);
 	if (!layer)
 		g_test_message("layer %" PRIu64 ": %s", tag, g_strerror(-result));
 	return layer;

@@ -235,7 +235,7 @@ static struct cache_layer *open_one(struct cache *cache, unsigned number, uint64
 	int result;
 
 	memcpy(key.identity, &identity, sizeof(identity));
-	layer = cache_layer_open_dirty(cache, &key, &round, &result);
+	layer = cache_layer_open_dirty(cache, &key, &round, NULL, &result);
 	g_assert_nonnull(layer);
 	return layer;
 }

@@ -211,7 +211,7 @@ static struct cache_layer *open_numbered(struct cache *cache, unsigned number)
 	int result;
 
 	memcpy(key.identity, &number, sizeof(number));
-	layer = cache_layer_open_dirty(cache, &key, &generation, &result);
+	layer = cache_layer_open_dirty(cache, &key, &generation, NULL, &result);
 	g_assert_nonnull(layer);
 	return layer;
 }
@@ -849,12 +849,12 @@ static void assert_orphan(const char *path, uint64_t tag, const uint64_t *image,
 		g_assert_cmpuint(dumped.seen[i] ? dumped.content.blocks[i] : image[i], ==, expected[i]);
 }
 
-static void count_names(void *opaque, const char *name, uint64_t dirty_blocks)
+static void count_names(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	unsigned *count = opaque;
 
-	g_assert_cmpstr(name, ==, "disk");
-	g_assert_cmpuint(dirty_blocks, >, 0);
+	g_assert_cmpstr(dirty->name, ==, "disk");
+	g_assert_cmpuint(dirty->dirty_blocks, >, 0);
 	++*count;
 }
 
@@ -895,7 +895,7 @@ static void test_orphan(const void *how)
 	put_epochs(&lost);
 	migrate(&lost, 1, false);
 	if (how) {
-		cache_layer_orphan(lost.layer);
+		cache_layer_orphan(lost.layer, CACHE_ORPHAN_TAKEN);
 	} else {
 		cache_layer_close(lost.layer, 0);
 		g_assert_cmpuint(count_dirty_layers(cache, false), ==, 1);
@@ -1204,7 +1204,7 @@ static void *opener_main(void *opaque)
 	uint64_t generation = opener->owned + 1;
 
 	memset(key.identity, 9, sizeof(key.identity));
-	opener->layer = cache_layer_open_dirty(opener->cache, &key, &generation, &opener->result);
+	opener->layer = cache_layer_open_dirty(opener->cache, &key, &generation, NULL, &opener->result);
 	return NULL;
 }
 

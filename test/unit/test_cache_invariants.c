@@ -31,7 +31,7 @@ static void rig_init(struct rig *rig)
 	unlink(rig->path); /* a subprocess counts from 0 too */
 	rig->cache = open_cache(rig->path, SMALL);
 	rig->pinned = cache_layer_new_volatile(rig->cache, "pinned");
-	rig->dirty = cache_layer_open_dirty(rig->cache, &key, &generation, &result);
+	rig->dirty = cache_layer_open_dirty(rig->cache, &key, &generation, NULL, &result);
 	g_assert_nonnull(rig->dirty);
 	g_assert_cmpint(put(&rig->user, rig->pinned, 1, 0, BLOCKS, 1, true), ==, 0);
 	g_assert_cmpint(put(&rig->user, rig->dirty, 2, 0, BLOCKS, 1, true), ==, 0);

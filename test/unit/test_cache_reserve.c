@@ -50,7 +50,7 @@ static int try_open_one(struct many *many, unsigned number, bool goes_on)
 	int result = 0;
 
 	memcpy(key.identity, &identity, sizeof(identity));
-	many->layers[number] = cache_layer_open_dirty(many->cache, &key, &generation, &result);
+	many->layers[number] = cache_layer_open_dirty(many->cache, &key, &generation, NULL, &result);
 	if (!many->layers[number])
 		return result;
 	many->owned[number] = generation;

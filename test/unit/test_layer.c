@@ -68,13 +68,13 @@ static struct layer *new_dirty(struct rig *rig)
 {
 	struct layer *layer = layer_new("a.img", &rig->pool_cache, rig->roots);
 	const struct owner_last none = {0};
-	uint64_t generation = 1;
+	struct owner_claim claim = {.generation = 1};
 	GError *error = NULL;
 
 	layer_set_link(layer, rig->links->pdata[0]);
 	g_assert_true(layer_open_image(layer, IMAGE_WRITABLE, &error));
-	g_assert_true(share_open_dirty(layer, &none, &generation, &error));
-	layer->claim = 1;
+	g_assert_true(share_open_dirty(layer, &none, &claim, &error));
+	layer->claim = claim;
 	backlog_attach(layer);
 	g_assert_cmpstr(layer_find_breach(layer), ==, NULL);
 	return layer;
@@ -138,7 +138,7 @@ static void test_breaches_are_seen(void)
 	free_dirty(layer);
 	layer = layer_new("a.img", &rig.pool_cache, rig.roots);
 	g_assert_cmpstr(layer_find_breach(layer), ==, NULL);
-	ASSERT_BREAKS(layer, "3", layer->claim, 1);
+	ASSERT_BREAKS(layer, "3", layer->claim.generation, 1);
 	layer_free(layer);
 	rig_clear(&rig);
 }

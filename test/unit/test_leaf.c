@@ -403,14 +403,14 @@ static void test_begin_again(void)
 			int result;
 
 			fault_arm(fault, NULL);
-			result = image_begin_writing(image);
+			result = image_begin_writing(image, NULL);
 			fault_arm("", NULL);
 			assert_sound(path);
 			fault_arm("image.write:EIO@2x1", NULL);
-			image_begin_writing(image);
+			image_begin_writing(image, NULL);
 			fault_arm("", NULL);
 			assert_sound(path);
-			g_assert_cmpint(image_begin_writing(image), ==, 0);
+			g_assert_cmpint(image_begin_writing(image, NULL), ==, 0);
 			g_assert_true(result == 0 || image->generation > generation);
 			g_assert_cmpint(image_close(image), ==, 0);
 			assert_sound(path);

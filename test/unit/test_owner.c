@@ -58,10 +58,12 @@ static const struct row rows[] = {
 	{"writeback", NULL, NULL, other_id, no_id, false, false, true, OWNER_IN_CACHE},
 	/* Another host's. */
 	{"direct", "other", "b", other_id, no_id, false, false, true, OWNER_FOREIGN},
-	{"persistent", "other", NULL, other_id, no_id, false, false, false, OWNER_FOREIGN},
+	/* This start of the machine, under another name. */
+	{"persistent", "other", NULL, other_id, no_id, false, false, false, OWNER_STALE},
 	/* This host's. */
 	{"direct", NULL, NULL, other_id, no_id, false, true, true, OWNER_STALE},
-	{"direct", NULL, "b", other_id, no_id, false, true, false, OWNER_STALE},
+	{"direct", NULL, "b", other_id, no_id, false, true, true, OWNER_STALE},
+	{"direct", NULL, "b", other_id, no_id, false, true, false, OWNER_FOREIGN},
 	{"persistent", NULL, NULL, other_id, no_id, false, false, false, OWNER_STALE},
 	{"persistent", NULL, NULL, other_id, no_id, false, true, false, OWNER_LIVE},
 };
@@ -100,7 +102,7 @@ static void assert_refusal(const GError *error, enum owner_verdict verdict)
 		assert_mentions(error, "cache='/ssd/the cache'");
 	} else if (verdict == OWNER_FOREIGN) {
 		assert_mentions(error, unlock);
-		assert_mentions(error, "host other");
+		assert_mentions(error, "owned by host ");
 	}
 }
 
@@ -115,12 +117,12 @@ static void check_row(const struct row *row, int64_t dead)
 	struct owner_record record = record_of(row, dead), after;
 	struct owner_want want = {.mode = "direct", .image_generation = 3, .locked = row->locked};
 	g_autoptr(GError) error = NULL;
-	uint64_t generation;
+	struct owner_claim claim;
 	bool claimed;
 
 	g_assert_cmpint(owner_judge(&record, &self, row->locked), ==, row->verdict);
 	g_assert_true(owner_write(pool, "web1.leaf", &record, NULL));
-	claimed = owner_claim(pool, "web1.leaf", &self, &want, &generation, &error);
+	claimed = owner_claim(pool, "web1.leaf", &self, &want, &claim, &error);
 	g_assert_true(claimed == (row->verdict <= OWNER_STALE));
 	if (!claimed)
 		assert_refusal(error, row->verdict);
@@ -150,7 +152,7 @@ struct proof_row {
 	enum answer answer;
 };
 
-/* The record's generation is 7. */
+/* Without nonces. The record's generation is 7. */
 static const struct proof_row proof_rows[] = {
 	{NULL, no_id, false, 7, ANSWER_UNKNOWN},
 	/* Another's, or nobody's. */
@@ -176,17 +178,98 @@ static const struct proof_row proof_rows[] = {
 	{"persistent", our_cache, false, 0, ANSWER_UNKNOWN},
 };
 
-static void test_proof(void)
+static void assert_proof(const struct owner_last *last, const struct owner_claim *log, enum answer answer)
 {
+	const char *doubt = NULL;
+
+	g_assert_cmpint(owner_prove(last, log, &doubt), ==, answer);
+	g_assert_true((answer == ANSWER_UNKNOWN) == (doubt != NULL));
+}
+
+static void test_proof_by_generation(void)
+{
+	struct owner_image image = {.has_nonce = ANSWER_YES};
+
 	for (unsigned i = 0; i < G_N_ELEMENTS(proof_rows); i++) {
 		const struct proof_row *row = &proof_rows[i];
 		struct owner_record record = {.generation = 7, .mode = (char *)row->mode, .clean = row->clean};
-		const char *doubt = NULL;
+		struct owner_last last = {.self = &self, .record = row->mode ? &record : NULL, .image = &image};
+		struct owner_claim log = {.generation = row->log};
 
 		g_test_message("row %u", i);
 		memcpy(record.cache_id, row->cache_id, OWNER_ID_BYTES);
-		g_assert_cmpint(owner_prove(row->mode ? &record : NULL, &self, row->log, &doubt), ==, row->answer);
-		g_assert_true((row->answer == ANSWER_UNKNOWN) == (doubt != NULL));
+		assert_proof(&last, &log, row->answer);
+	}
+}
+
+/* L is the log's nonce, N none, O another. */
+struct nonce_row {
+	const char *record;   /* its nonce and that which ended, mode ('w', 'd', 'n'), clean ('c') or not; NULL: none */
+	const char *expected; /* for an image with L, O, N; without a place, the same file, another one; that does not
+				 tell */
+};
+
+static const struct nonce_row nonce_rows[] = {
+	/* There is no record. */
+	{NULL, "YUUUUU"},
+	/* Given up by command. */
+	{"NNn-", "NNNNNN"},
+	{"NLnc", "NNNNNN"},
+	/* It has ended. */
+	{"OLw-", "NNNNNN"},
+	{"OLdc", "NNNNNN"},
+	/* The image has had all of it. */
+	{"LNd-", "NNNNNN"},
+	{"LNdc", "NNNNNN"},
+	/* They agree. */
+	{"LNw-", "YUUYUU"},
+	{"LOw-", "YUUYUU"},
+	/* And the image has all of it. */
+	{"LNwc", "UUUUUU"},
+	/* Another has had the image. */
+	{"OOw-", "UNNNNU"},
+	{"ONdc", "UNNNNU"},
+	{"NNdc", "UNNNNU"},
+};
+
+static void set_nonce(uint8_t nonce[OWNER_ID_BYTES], char which)
+{
+	memset(nonce, which == 'N' ? 0 : which, OWNER_ID_BYTES);
+}
+
+static void check_nonce_row(const struct nonce_row *row)
+{
+	static const char images[] = "LONssu";
+	static const uint64_t inodes[] = {5, 5, 5, 5, 6, 5};
+
+	for (unsigned i = 0; i < sizeof(images) - 1; i++) {
+		struct owner_image image = {.has_nonce = ANSWER_YES, .inode = inodes[i]};
+		struct owner_record record = {.inode = 5};
+		struct owner_last last = {.self = &self, .record = row->record ? &record : NULL, .image = &image};
+		struct owner_claim log = {.generation = 1};
+		char answer = row->expected[i];
+
+		if (images[i] == 's' || images[i] == 'u')
+			image.has_nonce = images[i] == 's' ? ANSWER_NO : ANSWER_UNKNOWN;
+		else
+			set_nonce(image.nonce, images[i]);
+		set_nonce(log.nonce, 'L');
+		if (row->record) {
+			set_nonce(record.nonce, row->record[0]);
+			set_nonce(record.ended, row->record[1]);
+			record.mode = row->record[2] == 'w' ? "writeback" : row->record[2] == 'd' ? "direct" : "none";
+			record.clean = row->record[3] == 'c';
+		}
+		g_test_message("image %u", i);
+		assert_proof(&last, &log, answer == 'Y' ? ANSWER_YES : answer == 'N' ? ANSWER_NO : ANSWER_UNKNOWN);
+	}
+}
+
+static void test_proof_by_nonce(void)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(nonce_rows); i++) {
+		g_test_message("row %u", i);
+		check_nonce_row(&nonce_rows[i]);
 	}
 }
 
@@ -199,13 +282,13 @@ static void test_older_copy(void)
 	for (uint64_t claimed = 3; claimed <= 5; claimed++) {
 		struct owner_record record = record_of(&row, 1);
 		g_autoptr(GError) error = NULL;
-		uint64_t generation;
+		struct owner_claim claim;
 
 		self.cache_generation = 4;
 		record.cache_generation = claimed;
 		g_assert_cmpint(owner_judge(&record, &self, true), ==, claimed < 4 ? OWNER_MINE : OWNER_IN_COPY);
 		g_assert_true(owner_write(pool, "copy.leaf", &record, NULL));
-		g_assert_true(owner_claim(pool, "copy.leaf", &self, &want, &generation, &error) == (claimed < 4));
+		g_assert_true(owner_claim(pool, "copy.leaf", &self, &want, &claim, &error) == (claimed < 4));
 		if (claimed >= 4)
 			assert_mentions(error, "an older copy of that");
 		owner_record_clear(&record);
@@ -218,13 +301,13 @@ static void test_no_record(void)
 	struct owner_want want = {.mode = "persistent", .image_generation = 41};
 	g_autoptr(GError) error = NULL;
 	struct owner_record record;
-	uint64_t generation;
+	struct owner_claim claim;
 
 	g_assert_true(owner_remove(pool, "new.leaf", NULL));
 	g_assert_false(owner_read(pool, "new.leaf", &record, &error));
 	g_assert_error(error, LEAFDISK_ERROR, ENOENT);
-	g_assert_true(owner_claim(pool, "new.leaf", &self, &want, &generation, NULL));
-	g_assert_cmpuint(generation, ==, 42);
+	g_assert_true(owner_claim(pool, "new.leaf", &self, &want, &claim, NULL));
+	g_assert_cmpuint(claim.generation, ==, 42);
 	g_assert_true(owner_read(pool, "new.leaf", &record, NULL));
 	g_assert_cmpstr(record.host, ==, self.host);
 	g_assert_cmpstr(record.boot_id, ==, self.boot_id);
@@ -241,12 +324,15 @@ static void test_release(void)
 	struct owner_self other;
 	g_autoptr(GError) error = NULL;
 	struct owner_record record;
+	struct owner_claim one, two;
 	uint64_t first, second;
 
 	owner_self_init(&other, NULL, NULL);
 	want.locked = true;
-	g_assert_true(owner_claim(pool, "r.leaf", &self, &want, &first, NULL));
-	g_assert_true(owner_claim(pool, "r.leaf", &other, &want, &second, NULL));
+	g_assert_true(owner_claim(pool, "r.leaf", &self, &want, &one, NULL));
+	g_assert_true(owner_claim(pool, "r.leaf", &other, &want, &two, NULL));
+	first = one.generation;
+	second = two.generation;
 	g_assert_cmpuint(second, >, first);
 	/* Taken over: nothing is changed. */
 	assert_stands("r.leaf", &self, first, false);
@@ -307,12 +393,12 @@ static void assert_refused(void)
 	struct owner_want want = {.mode = "direct", .locked = true};
 	g_autoptr(GError) error = NULL, claim = NULL, why = NULL;
 	struct owner_record record;
-	uint64_t generation;
+	struct owner_claim taken;
 
 	g_assert_false(owner_read(pool, "bad.leaf", &record, &error));
 	g_assert_error(error, LEAFDISK_ERROR, EINVAL);
 	g_assert_null(record.host);
-	g_assert_false(owner_claim(pool, "bad.leaf", &self, &want, &generation, &claim));
+	g_assert_false(owner_claim(pool, "bad.leaf", &self, &want, &taken, &claim));
 	g_assert_error(claim, LEAFDISK_ERROR, EBUSY);
 	assert_mentions(claim, "leafctl unlock --force ");
 	g_assert_cmpint(owner_check(pool, "bad.leaf", &self, 0, &why), ==, ANSWER_UNKNOWN);
@@ -364,14 +450,14 @@ static void test_texts_come_back(void)
 	struct owner_want want = {.mode = "direct"};
 	g_autoptr(GError) error = NULL;
 	struct owner_record back;
-	uint64_t generation;
+	struct owner_claim claim;
 
 	g_assert_true(owner_write(pool, "t.leaf", &record, NULL));
 	g_assert_true(owner_read(pool, "t.leaf", &back, NULL));
 	g_assert_cmpstr(back.host, ==, "a?b");
 	g_assert_cmpstr(back.cache_path, ==, " /with\\back = [x] \xc3\xa9 \xef\xbf\xbd");
 	g_assert_cmpuint(back.generation, ==, UINT64_MAX);
-	g_assert_false(owner_claim(pool, "t.leaf", &self, &want, &generation, &error));
+	g_assert_false(owner_claim(pool, "t.leaf", &self, &want, &claim, &error));
 	g_assert_error(error, LEAFDISK_ERROR, EOVERFLOW);
 	owner_record_clear(&record);
 	owner_record_clear(&back);
@@ -386,7 +472,8 @@ int main(int argc, char **argv)
 	pool = g_dir_make_tmp("owner.XXXXXX", NULL);
 	g_test_add_func("/owner/no-record", test_no_record);
 	g_test_add_func("/owner/table", test_table);
-	g_test_add_func("/owner/proof", test_proof);
+	g_test_add_func("/owner/proof-by-generation", test_proof_by_generation);
+	g_test_add_func("/owner/proof-by-nonce", test_proof_by_nonce);
 	g_test_add_func("/owner/older-copy", test_older_copy);
 	g_test_add_func("/owner/release", test_release);
 	g_test_add_func("/owner/bad-records", test_bad_records);

@@ -19,6 +19,7 @@
 #include "layer.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "cache/log/entry.h"
 #include "cache/log/log.h"
@@ -182,7 +183,7 @@ static bool is_good(const struct cache_layer *layer, const struct cache_layer_ke
 
 /* Nobody's blocks are moved like any pinned ones, and zeros with the declaration:
  * they are in the tail's segment or later. */
-static void orphan_locked(struct cache_layer *layer)
+static void orphan_locked(struct cache_layer *layer, enum cache_orphan_reason reason)
 {
 	struct cache *cache = layer->cache;
 
@@ -190,7 +191,7 @@ static void orphan_locked(struct cache_layer *layer)
 	cache->dirty_blocks -= layer->pinned_blocks;
 	cache->pinned_blocks += layer->pinned_blocks;
 	cache_dirty_release_locked(layer);
-	layers_make_orphan(cache->layers, layer, CACHE_ORPHAN_TAKEN);
+	layers_make_orphan(cache->layers, layer, reason);
 	if (!log_declare_orphan_locked(cache, LOG_ENTRY, layer))
 		layer->declared_segment = cache->reclaim.segment;
 }
@@ -216,10 +217,10 @@ static struct cache_layer *find_good_locked(struct cache *cache, const struct ca
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
 	cache_assert_locked(cache);
-	if (!layer || is_good(layer, key))
+	if (!layer || (is_good(layer, key) && !(key->disowned && is_dirty(layer))))
 		return layer;
 	if (is_dirty(layer) && (layer->generation == 0 || layer->generation > key->owned)) {
-		orphan_locked(layer);
+		orphan_locked(layer, key->reason);
 		return NULL;
 	}
 	if (layer->declared)
@@ -270,6 +271,7 @@ static struct cache_layer *open_locked(struct cache *cache, const struct cache_l
 	layer->opens = 1;
 	layer->stamp = key->stamp;
 	layer->generation = 0;
+	memset(layer->nonce, 0, sizeof(layer->nonce));
 	layer->size_bytes = key->size_bytes;
 	g_clear_pointer(&layer->epochs, epochs_free);
 	if (writable)
@@ -298,19 +300,30 @@ static bool goes_on(const struct cache_layer *layer, const struct cache_layer_ke
 	return key->goes_on && is_dirty(layer) && layer->declared && !layer->outdated && is_owned(layer, key);
 }
 
+static void set_claim_locked(struct cache_layer *layer, uint64_t generation, const uint8_t *nonce)
+{
+	static const uint8_t none[CACHE_ID_BYTES];
+
+	cache_assert_locked(layer->cache);
+	layer->generation = generation;
+	layer->stamp = 0;
+	memcpy(layer->nonce, nonce ? nonce : none, CACHE_ID_BYTES);
+}
+
 /* The dirty blocks change owners. Where the log never comes to say so it is as it was. */
-static int record_owner_relock(struct cache_layer *layer, uint64_t generation)
+static int record_owner_relock(struct cache_layer *layer, uint64_t generation, const uint8_t *nonce)
 {
 	struct cache *cache = layer->cache;
 	uint64_t before = layer->generation;
+	uint8_t nonce_before[CACHE_ID_BYTES];
 	int result;
 
 	cache_assert_locked(layer->cache);
 	wait_for_room_relock(cache, LOG_CLAIM);
-	layer->generation = generation;
-	layer->stamp = 0;
+	memcpy(nonce_before, layer->nonce, CACHE_ID_BYTES);
+	set_claim_locked(layer, generation, nonce);
 	if (!log_declare_locked(cache, LOG_CLAIM, layer)) {
-		layer->generation = before;
+		set_claim_locked(layer, before, nonce_before);
 		return cache->state == CACHE_ACTIVE ? -ENOSPC : -EIO;
 	}
 	result = log_wait_durable_relock(cache, log_flush_locked(cache));
@@ -319,16 +332,16 @@ static int record_owner_relock(struct cache_layer *layer, uint64_t generation)
 }
 
 /* Its clean blocks are good under GENERATION, if there is room to say so. */
-static void begin_generation_locked(struct cache_layer *layer, uint64_t generation)
+static void begin_claim_locked(struct cache_layer *layer, uint64_t generation, const uint8_t *nonce)
 {
 	cache_assert_locked(layer->cache);
-	layer->generation = generation;
-	layer->stamp = 0;
+	set_claim_locked(layer, generation, nonce);
 	if (layer->declared)
 		layer->outdated = !log_declare_locked(layer->cache, LOG_ENTRY, layer);
 }
 
-static int own_relock(struct cache_layer *layer, const struct cache_layer_key *key, uint64_t *generation)
+static int own_relock(struct cache_layer *layer, const struct cache_layer_key *key, uint64_t *generation,
+		      const uint8_t *nonce)
 {
 	cache_assert_locked(layer->cache);
 	if (goes_on(layer, key)) {
@@ -341,14 +354,14 @@ static int own_relock(struct cache_layer *layer, const struct cache_layer_key *k
 		return -EIO;
 	layer->size_bytes = key->size_bytes;
 	if (is_dirty(layer))
-		return record_owner_relock(layer, *generation);
-	begin_generation_locked(layer, *generation);
+		return record_owner_relock(layer, *generation, nonce);
+	begin_claim_locked(layer, *generation, nonce);
 	return 0;
 }
 
 /* A layer whose owner cannot be recorded is kept only for its dirty blocks. */
 static struct cache_layer *open_dirty_relock(struct cache *cache, const struct cache_layer_key *key,
-					     uint64_t *generation, int *result)
+					     uint64_t *generation, const uint8_t *nonce, int *result)
 {
 	struct cache_layer *layer = layers_by_identity(cache->layers, key->identity);
 
@@ -362,7 +375,7 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 		return NULL;
 	/* While the lock is let go nobody else opens or removes it. */
 	layer->opens = 1;
-	*result = own_relock(layer, key, generation);
+	*result = own_relock(layer, key, generation, nonce);
 	if (*result < 0) {
 		layer->opens = 0;
 		return NULL;
@@ -375,19 +388,42 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 }
 
 struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cache_layer_key *key, uint64_t *generation,
-					   int *result)
+					   const uint8_t *nonce, int *result)
 {
 	struct cache_layer *layer;
 
 	lock_take(&cache->lock);
-	layer = open_dirty_relock(cache, key, generation, result);
+	layer = open_dirty_relock(cache, key, generation, nonce, result);
 	lock_let_go(&cache->lock);
 	if (layer)
 		log_debug(LOG_CACHE, "%s: opened for writing back", layer->name);
 	return layer;
 }
 
+void cache_layer_disown(struct cache *cache, const struct cache_layer_key *key)
+{
+	LOCK_GUARD(&cache->lock);
+	(void)find_good_locked(cache, key);
+}
+
 /* ---- What is known of others --------------------------------------------- */
+
+static void describe(const struct cache_layer *layer, struct cache_layer_found *found)
+{
+	*found = (struct cache_layer_found){
+		.generation = layer->generation,
+		.dirty_blocks = dirty_blocks_of(layer),
+		.orphan = layer->orphan,
+		.incomplete = layer->incomplete,
+	};
+	memcpy(found->nonce, layer->nonce, CACHE_ID_BYTES);
+	g_strlcpy(found->name, layer->name, sizeof(found->name));
+	if (layer->incomplete) {
+		g_autofree char *loss = layer_loss_text(layer);
+
+		g_strlcpy(found->loss, loss, sizeof(found->loss));
+	}
+}
 
 bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found)
 {
@@ -396,55 +432,70 @@ bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES
 	LOCK_GUARD(&cache->lock);
 	layer = layers_by_identity(cache->layers, identity);
 	*found = (struct cache_layer_found){0};
-	if (layer) {
-		found->generation = layer->generation;
-		found->dirty_blocks = dirty_blocks_of(layer);
-		found->incomplete = layer->incomplete;
-	}
-	if (layer && layer->incomplete) {
-		g_autofree char *loss = layer_loss_text(layer);
-
-		g_strlcpy(found->loss, loss, sizeof(found->loss));
-	}
+	if (layer)
+		describe(layer, found);
 	return layer;
 }
 
-struct dirty_name {
-	char *name;
-	uint64_t blocks;
+struct claim_search {
+	const uint8_t *nonce;
+	struct cache_layer_found *found;
+	bool done;
 };
 
-struct dirty_names {
-	bool orphan;
-	GArray *names;
-};
-
-static void add_dirty_name(void *opaque, struct cache_layer *layer)
+static void look_for_claim(void *opaque, struct cache_layer *layer)
 {
-	struct dirty_names *names = opaque;
-	struct dirty_name name = {.blocks = layer->orphan ? layer->pinned_blocks : dirty_blocks_of(layer)};
+	struct claim_search *search = opaque;
 
-	if (layer->orphan != names->orphan || layer->opens > 0 || (!layer->orphan && !is_dirty(layer)))
+	if ((!layer->orphan && !is_dirty(layer)) || memcmp(layer->nonce, search->nonce, CACHE_ID_BYTES) != 0)
 		return;
-	name.name = g_strdup(layer->name);
-	g_array_append_val(names->names, name);
+	describe(layer, search->found);
+	search->done = true;
+}
+
+bool cache_layer_find_claim(struct cache *cache, const uint8_t nonce[CACHE_ID_BYTES], struct cache_layer_found *found)
+{
+	struct claim_search search = {.nonce = nonce, .found = found};
+
+	LOCK_GUARD(&cache->lock);
+	layers_foreach(cache->layers, look_for_claim, &search);
+	return search.done;
+}
+
+struct dirty_layers {
+	bool orphan;
+	GArray *layers; /* struct cache_layer_dirty, each with a name of its own */
+};
+
+static void add_dirty(void *opaque, struct cache_layer *layer)
+{
+	struct dirty_layers *layers = opaque;
+	struct cache_layer_dirty dirty = {
+		.dirty_blocks = layer->orphan ? layer->pinned_blocks : dirty_blocks_of(layer),
+	};
+
+	if (layer->orphan != layers->orphan || layer->opens > 0 || (!layer->orphan && !is_dirty(layer)))
+		return;
+	dirty.name = g_strdup(layer->name);
+	memcpy(dirty.identity, layer->identity, CACHE_ID_BYTES);
+	g_array_append_val(layers->layers, dirty);
 }
 
 void cache_layer_foreach_dirty(struct cache *cache, bool orphan,
-			       void (*each)(void *opaque, const char *name, uint64_t dirty_blocks), void *opaque)
+			       void (*each)(void *opaque, const struct cache_layer_dirty *dirty), void *opaque)
 {
-	struct dirty_names names = {orphan, g_array_new(FALSE, FALSE, sizeof(struct dirty_name))};
+	struct dirty_layers layers = {orphan, g_array_new(FALSE, FALSE, sizeof(struct cache_layer_dirty))};
 
 	lock_take(&cache->lock);
-	layers_foreach(cache->layers, add_dirty_name, &names);
+	layers_foreach(cache->layers, add_dirty, &layers);
 	lock_let_go(&cache->lock);
-	for (guint i = 0; i < names.names->len; i++) {
-		struct dirty_name *name = &g_array_index(names.names, struct dirty_name, i);
+	for (guint i = 0; i < layers.layers->len; i++) {
+		const struct cache_layer_dirty *dirty = &g_array_index(layers.layers, struct cache_layer_dirty, i);
 
-		each(opaque, name->name, name->blocks);
-		g_free(name->name);
+		each(opaque, dirty);
+		g_free((char *)dirty->name);
 	}
-	g_array_free(names.names, TRUE);
+	g_array_free(layers.layers, TRUE);
 }
 
 struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name)
@@ -539,14 +590,38 @@ void cache_layer_abandon(struct cache_layer *layer, const char *reason)
 	cache_layer_degrade_locked(layer, reason);
 }
 
-void cache_layer_orphan(struct cache_layer *layer)
+void cache_layer_orphan(struct cache_layer *layer, enum cache_orphan_reason reason)
 {
 	struct cache *cache = layer->cache;
 
 	LOCK_GUARD(&cache->lock);
 	if (layer->status.state == CACHE_LAYER_ACTIVE && is_dirty(layer))
-		orphan_locked(layer);
+		orphan_locked(layer, reason);
 	close_locked(layer, 0);
+}
+
+static int purge_locked(struct cache *cache, struct cache_layer *layer)
+{
+	cache_assert_locked(cache);
+	if (layer->opens > 0)
+		return -EBUSY;
+	if (layer->declared && !log_drop_locked(cache, layer->id))
+		return -ENOSPC;
+	remove_locked(layer);
+	condition_signal(&cache->reclaim.wanted);
+	return 0;
+}
+
+int cache_layer_purge(struct cache *cache, uint32_t id)
+{
+	struct cache_layer *layer;
+	int result;
+
+	LOCK_GUARD(&cache->lock);
+	wait_for_room_relock(cache, LOG_ENTRY);
+	layer = layers_by_id(cache->layers, id);
+	result = layer ? purge_locked(cache, layer) : -ENOENT;
+	return result < 0 ? result : log_wait_durable_relock(cache, log_flush_locked(cache));
 }
 
 struct cache *cache_layer_cache(const struct cache_layer *layer)

@@ -16,8 +16,10 @@ struct live_block {
 
 struct dump {
 	struct cache_view view;
-	GArray *blocks; /* struct live_block, by layer and block */
-	uint8_t *data;	/* of one segment */
+	const char *name; /* of the layers; NULL: all, or */
+	uint32_t only;	  /* this one's dirty blocks */
+	GArray *blocks;	  /* struct live_block, by layer and block */
+	uint8_t *data;	  /* of one segment */
 	bool (*block)(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
 		      const void *data);
 	void (*finding)(void *opaque, const char *sentence);
@@ -33,6 +35,11 @@ static int compare_blocks(const void *left, const void *right)
 	return (a->block > b->block) - (a->block < b->block);
 }
 
+static bool is_wanted(const struct dump *dump, const struct index_entry *entry)
+{
+	return dump->only == 0 || (entry->layer == dump->only && entry->flags & INDEX_PINNED);
+}
+
 static void collect_blocks(struct dump *dump)
 {
 	uint64_t slots = le64_get(dump->view.super.ring_segments) * CACHE_SEGMENT_BLOCKS;
@@ -44,7 +51,7 @@ static void collect_blocks(struct dump *dump)
 		index_get(dump->view.index, (uint32_t)slot, &entry);
 		block.layer = entry.layer;
 		block.block = entry.block;
-		if (entry.flags & INDEX_LIVE)
+		if (entry.flags & INDEX_LIVE && is_wanted(dump, &entry))
 			g_array_append_val(dump->blocks, block);
 	}
 	g_array_sort(dump->blocks, compare_blocks);
@@ -161,8 +168,13 @@ static void skip_layer(const struct dump *dump, uint32_t id, unsigned *position)
 		++*position;
 }
 
-/* NAME NULL: all. Every block's layer is among the layers, both by id. */
-static bool dump_layers(struct dump *dump, const char *name, GError **error)
+static bool is_wanted_layer(const struct dump *dump, const struct cache_layer_info *info)
+{
+	return dump->only ? info->id == dump->only : !dump->name || strcmp(dump->name, info->name) == 0;
+}
+
+/* Every block's layer is among the layers, both by id. */
+static bool dump_layers(struct dump *dump, GError **error)
 {
 	g_autoptr(GPtrArray) layers = cache_view_layers(&dump->view);
 	unsigned position = 0, found = 0;
@@ -170,7 +182,7 @@ static bool dump_layers(struct dump *dump, const char *name, GError **error)
 	for (unsigned i = 0; i < layers->len; i++) {
 		const struct cache_layer_info *info = layers->pdata[i];
 
-		if (name && strcmp(name, info->name) != 0) {
+		if (!is_wanted_layer(dump, info)) {
 			skip_layer(dump, info->id, &position);
 			continue;
 		}
@@ -180,10 +192,26 @@ static bool dump_layers(struct dump *dump, const char *name, GError **error)
 		if (!dump_layer(dump, info, &position))
 			return error_set(error, ECANCELED, "%s: the dump was not finished", dump->view.path);
 	}
-	if (name && !found)
+	if (dump->name && !found)
 		return error_set(error, ENOENT, "%s: holds no layer \"%s\"; leafctl cache info lists them",
-				 dump->view.path, name);
+				 dump->view.path, dump->name);
 	return true;
+}
+
+static bool run(struct dump *dump, const char *path, GError **error)
+{
+	g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(struct live_block));
+	bool done;
+
+	if (!cache_view_open_recovered(&dump->view, path, error))
+		return false;
+	dump->blocks = blocks;
+	dump->data = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
+	collect_blocks(dump);
+	done = dump_layers(dump, error);
+	free(dump->data);
+	cache_view_close(&dump->view);
+	return done;
 }
 
 bool cache_dump(const char *path, const char *layer,
@@ -191,16 +219,17 @@ bool cache_dump(const char *path, const char *layer,
 			      const void *data),
 		void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error)
 {
-	g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(struct live_block));
-	struct dump dump = {.blocks = blocks, .block = block, .finding = finding, .opaque = opaque};
-	bool done;
+	struct dump dump = {.name = layer, .block = block, .finding = finding, .opaque = opaque};
 
-	if (!cache_view_open_recovered(&dump.view, path, error))
-		return false;
-	dump.data = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
-	collect_blocks(&dump);
-	done = dump_layers(&dump, layer, error);
-	free(dump.data);
-	cache_view_close(&dump.view);
-	return done;
+	return run(&dump, path, error);
+}
+
+bool cache_dump_dirty(const char *path, uint32_t id,
+		      bool (*block)(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
+				    const void *data),
+		      void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error)
+{
+	struct dump dump = {.only = id, .block = block, .finding = finding, .opaque = opaque};
+
+	return run(&dump, path, error);
 }

@@ -109,8 +109,8 @@ static void add_layer_info(void *opaque, struct cache_layer *layer)
 	info->stamp = layer->stamp;
 	info->size_bytes = layer->size_bytes;
 	info->generation = layer->generation;
-	info->orphan = layer->orphan;
 	memcpy(info->nonce, layer->nonce, sizeof(info->nonce));
+	info->orphan = layer->orphan;
 	info->orphan_reason = layer->orphan_reason;
 	info->orphan_time_ns = layer->orphan_time_ns;
 	info->loss = layer->incomplete ? layer_loss_text(layer) : NULL;

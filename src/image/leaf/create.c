@@ -142,6 +142,7 @@ bool leaf_read_info(int fd, const char *path, struct image_info *info, GError **
 	info->chunk_bytes = le32_get(header.chunk_bytes);
 	info->generation = le64_get(header.generation);
 	memcpy(info->uuid, header.uuid, sizeof(info->uuid));
+	memcpy(info->identity, header.uuid, sizeof(info->identity));
 	leaf_parent_decode(&header, &info->parent);
 	info->children = leaf_mark_of(&header);
 	return true;

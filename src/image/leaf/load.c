@@ -276,9 +276,13 @@ static void use_header(struct leaf *leaf)
 
 	leaf_geometry_init(&leaf->geometry, le32_get(h->chunk_bytes), le64_get(h->data_offset));
 	memcpy(leaf->image.uuid, h->uuid, sizeof(h->uuid));
+	memcpy(leaf->image.identity, h->uuid, sizeof(h->uuid));
 	memcpy(&leaf->image_id, h->uuid, sizeof(leaf->image_id));
 	leaf->image_id = le64toh(leaf->image_id);
 	leaf->image.generation = le64_get(h->generation);
+	leaf->image.has_claim = ANSWER_YES;
+	if (le64_get(h->features_read_only) & LEAF_FEATURE_CLAIM)
+		memcpy(leaf->image.claim, h->claim, sizeof(leaf->image.claim));
 	leaf->image.chunk_bytes = le32_get(h->chunk_bytes);
 	leaf->image.size_bytes = le64_get(h->size_bytes);
 	leaf_parent_decode(h, &leaf->image.parent);
@@ -329,7 +333,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 		goto fail;
 	leaf->image.device = leaf->file.device;
 	leaf->image.inode = leaf->file.inode;
-	leaf->image.locked = leaf->file.locked;
+	leaf->image.locked = leaf->file.reaches;
 	if (!load_header(leaf, flags, report) || !load_table(leaf, report))
 		goto fail;
 	load_zero_list(leaf, report);

@@ -1,5 +1,6 @@
 /* The native layer: opening for use, closing, and its table of operations. */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "apply.h"
@@ -44,7 +45,7 @@ static int write_journal_once(struct leaf *leaf)
 
 /* The header in memory changes when that on disk has: after a failure this may
  * be called again. */
-static int leaf_begin_writing(struct image *image)
+static int leaf_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLAIM_BYTES])
 {
 	struct leaf *leaf = leaf_of(image);
 	struct leaf_header_ondisk header = leaf->header;
@@ -55,6 +56,8 @@ static int leaf_begin_writing(struct image *image)
 	if (result < 0)
 		return result;
 	header.generation = le64_of(image->generation + 1);
+	header.features_read_only = le64_of(le64_get(header.features_read_only) | LEAF_FEATURE_CLAIM);
+	memcpy(header.claim, claim, sizeof(header.claim));
 	result = leaf_header_write(&leaf->file, &header);
 	if (result < 0)
 		return result;
@@ -62,6 +65,7 @@ static int leaf_begin_writing(struct image *image)
 	leaf->header = header;
 	lock_let_go(&leaf->lock);
 	image->generation++;
+	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
 	return 0;
 }
 

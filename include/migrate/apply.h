@@ -1,6 +1,6 @@
 /* Putting a batch from the cache onto its image. */
-#ifndef LEAFDISK_DISK_APPLY_H
-#define LEAFDISK_DISK_APPLY_H
+#ifndef LEAFDISK_MIGRATE_APPLY_H
+#define LEAFDISK_MIGRATE_APPLY_H
 
 #include "cache/writeback.h"
 #include "image/image.h"

@@ -1,0 +1,16 @@
+/* What a raw image says of itself, in extended attributes of its file. All of it blocks. */
+#ifndef LEAFDISK_IMAGE_IDENTITY_H
+#define LEAFDISK_IMAGE_IDENTITY_H
+
+#include "file.h"
+#include "image/image.h"
+
+/* Each is zeros where there is none. YES; NO: the file has no place for them; UNKNOWN and errno: the store did not
+ * tell. */
+enum answer identity_read(const struct image_file *file, uint8_t uuid[IMAGE_UUID_BYTES],
+			  uint8_t claim[IMAGE_CLAIM_BYTES]);
+/* Durable with the file's next image_file_sync_times(). 0 or -errno. */
+int identity_set_uuid(const struct image_file *file, const uint8_t uuid[IMAGE_UUID_BYTES]);
+int identity_set_claim(const struct image_file *file, const uint8_t claim[IMAGE_CLAIM_BYTES]);
+
+#endif

@@ -1,0 +1,359 @@
+/* Changes in a cache that no mount writes back: brought to their image, or forgotten.
+ *
+ * Adopting writes what is dirty of a layer to its image, where that still has the claim
+ * under which they were made: nothing was written to it since. What is durable when, and
+ * what a crash leaves:
+ *
+ *     1. the owner record has that claim again    the cache's mounts refuse the disk, as do all
+ *        and this cache                           others, until the command is run again
+ *     2. the image has the changes
+ *     3. the cache has forgotten them             the disk is this cache's, and has nothing in it
+ *     4. the record is clean                      the disk is nobody's */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/cache.h"
+#include "core/bytes.h"
+#include "core/error.h"
+#include "image/image.h"
+#include "layer/key.h"
+#include "migrate/apply.h"
+#include "offline/cache.h"
+#include "open.h"
+#include "owner/owner.h"
+#include "pool/pool.h"
+
+#define BATCH_BLOCKS 4096
+
+struct adoption {
+	const char *cache_path;
+	struct cache_info *info;
+	const struct cache_layer_info *layer;
+	char *path; /* of the image */
+	struct owner_self self;
+	owner_place place;
+	struct owner_claim claim;
+	bool force;
+
+	struct image *image;
+	struct cache_batch batch; /* what was read and is not written */
+	uint8_t *data;		  /* of it */
+	int result;
+	uint64_t damages;
+	void (*finding)(void *opaque, const char *sentence);
+	void *opaque;
+};
+
+/* ---- Which layer ------------------------------------------------------------ */
+
+static bool is_called(const struct cache_layer_info *layer, const char *name)
+{
+	g_autofree char *last = g_path_get_basename(layer->name), *id = g_strdup_printf("%u", layer->id);
+
+	return strcmp(layer->name, name) == 0 || strcmp(last, name) == 0 || strcmp(id, name) == 0;
+}
+
+static const struct cache_layer_info *find_layer(const struct cache_info *info, const char *path, const char *name,
+						 GError **error)
+{
+	const struct cache_layer_info *found = NULL;
+
+	for (guint i = 0; i < info->layers->len; i++) {
+		const struct cache_layer_info *layer = info->layers->pdata[i];
+
+		if (!is_called(layer, name) || layer->dirty_blocks + layer->zero_blocks == 0)
+			continue;
+		if (found) {
+			error_set(error, EINVAL,
+				  "%s: has changes of several layers \"%s\", %u and %u; name one by its number", path,
+				  name, found->id, layer->id);
+			return NULL;
+		}
+		found = layer;
+	}
+	if (!found)
+		error_set(error, ENOENT, "%s: has no changes of a layer \"%s\"; leafctl cache info lists them", path,
+			  name);
+	return found;
+}
+
+/* ---- Purge ------------------------------------------------------------------ */
+
+static bool forget(const char *path, const struct cache_info *info, const struct cache_layer_info *layer,
+		   GError **error)
+{
+	struct cache_options options = {.path = path, .pool_path = info->pool_path};
+	struct cache *cache;
+	int result;
+
+	memcpy(options.pool_id, info->pool_id, sizeof(options.pool_id));
+	cache = cache_open(&options, error);
+	if (!cache || !cache_start(cache, error)) {
+		cache_close(cache);
+		return false;
+	}
+	result = cache_layer_purge(cache, layer->id);
+	if (result == 0)
+		result = cache_stop(cache);
+	cache_close(cache);
+	return result == 0 || error_set_errno(error, -result, "%s: cannot record that it has nothing of %s any more",
+					      path, layer->name);
+}
+
+bool offline_cache_purge(const char *cache_path, const char *name, bool force, GError **error)
+{
+	struct cache_info *info = cache_read_info(cache_path, error);
+	const struct cache_layer_info *layer = info ? find_layer(info, cache_path, name, error) : NULL;
+	bool done = layer && (layer->orphan || force ||
+			      error_set(error, EBUSY,
+					"%s: the changes of %s are to be written back (leafctl cache drain); --force "
+					"forgets them all the same",
+					cache_path, layer->name));
+
+	done = done && forget(cache_path, info, layer, error);
+	cache_info_free(info);
+	return done;
+}
+
+/* ---- Which image ------------------------------------------------------------ */
+
+static bool has_identity(struct disk *disk, const struct cache_layer_info *layer)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	uint8_t identity[CACHE_ID_BYTES];
+
+	layer_identity_of(links->pdata[0], NULL, identity);
+	return memcmp(identity, layer->identity, CACHE_ID_BYTES) == 0;
+}
+
+/* Of copies that with the layer's name. NULL and ERROR. */
+static char *find_image(const struct cache_info *info, const struct cache_layer_info *layer, GError **error)
+{
+	struct disk_pool_options options = {.path = info->pool_path, .read_only = true, .quiet = true};
+	struct disk_pool *pool = disk_pool_open(&options, error);
+	g_autoptr(GPtrArray) disks = pool ? disk_pool_shown(pool) : NULL;
+	char *path = NULL;
+
+	for (guint i = 0; disks && i < disks->len; i++) {
+		const char *candidate = disk_image_path(disks->pdata[i]);
+
+		if (!has_identity(disks->pdata[i], layer) || (path && strcmp(candidate, layer->name) != 0))
+			continue;
+		g_free(path);
+		path = g_strdup(candidate);
+	}
+	g_clear_pointer(&disks, g_ptr_array_unref);
+	disk_pool_close(pool);
+	if (pool && !path)
+		error_set(error, ENOENT, "%s: is not in the pool %s, under any name", layer->name, info->pool_path);
+	return path;
+}
+
+/* ---- Whether nothing was written since --------------------------------------- */
+
+/* An adoption that was interrupted is gone on with. */
+static bool was_begun(const struct adoption *adoption)
+{
+	struct owner_record record;
+	bool begun = owner_read(adoption->place.pool, adoption->place.name, &record, NULL) && !record.clean &&
+		     memcmp(record.nonce, adoption->layer->nonce, OWNER_ID_BYTES) == 0 &&
+		     memcmp(record.cache_id, adoption->info->uuid, OWNER_ID_BYTES) == 0;
+
+	owner_record_clear(&record);
+	return begun && adoption->layer->orphan;
+}
+
+static bool is_as_it_was(const struct adoption *adoption, const struct image *image, GError **error)
+{
+	const struct cache_layer_info *layer = adoption->layer;
+	bool claimed = image->has_claim == ANSWER_YES && !buffer_is_zero(layer->nonce, OWNER_ID_BYTES);
+
+	if (adoption->force || was_begun(adoption))
+		return true;
+	if (!claimed)
+		return error_set(error, EBUSY,
+				 "%s: nothing tells whether it was written since the cache had its changes; --force "
+				 "writes them to it all the same",
+				 image->path);
+	return memcmp(image->claim, layer->nonce, IMAGE_CLAIM_BYTES) == 0 ||
+	       error_set(error, EBUSY,
+			 "%s: was written since the cache had its changes, or is another than it was; --force writes "
+			 "them to it all the same, and leafctl cache dump to a file",
+			 image->path);
+}
+
+static bool claim(struct adoption *adoption, const struct image *image, GError **error)
+{
+	struct owner_want want = {
+		.mode = "writeback",
+		.image_generation = image->generation,
+		.image = {.has_nonce = image->has_claim, .inode = image->inode},
+		.nonce = buffer_is_zero(adoption->layer->nonce, OWNER_ID_BYTES) ? NULL : adoption->layer->nonce,
+		.locked = image->locked,
+	};
+
+	memcpy(want.image.nonce, image->claim, OWNER_ID_BYTES);
+	return owner_claim(adoption->place.pool, adoption->place.name, &adoption->self, &want, &adoption->claim, error);
+}
+
+/* Locked until the end. */
+static bool take_image(struct adoption *adoption, GError **error)
+{
+	enum image_format format = offline_format_of(adoption->path, IMAGE_FORMAT_NONE, error);
+	int result;
+
+	if (format == IMAGE_FORMAT_NONE || !owner_place_init(&adoption->place, adoption->path))
+		return false;
+	adoption->image = image_open(adoption->path, format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
+	if (!adoption->image) {
+		owner_explain_lock(&adoption->place, error);
+		return false;
+	}
+	if (!is_as_it_was(adoption, adoption->image, error) || !claim(adoption, adoption->image, error))
+		return false;
+	result = image_begin_writing(adoption->image, adoption->claim.nonce);
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be made ready for writing", adoption->path);
+}
+
+/* ---- Into the image ---------------------------------------------------------- */
+
+static void count_damage(void *opaque, const char *sentence)
+{
+	struct adoption *adoption = opaque;
+
+	adoption->damages++;
+	adoption->finding(adoption->opaque, sentence);
+}
+
+static bool pass_over(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
+		      const void *data)
+{
+	(void)opaque;
+	(void)layer;
+	(void)block;
+	(void)blocks;
+	(void)data;
+	return true;
+}
+
+/* Before anything is written. */
+static bool can_be_read(struct adoption *adoption, GError **error)
+{
+	if (!cache_dump_dirty(adoption->cache_path, adoption->layer->id, pass_over, count_damage, adoption, error))
+		return false;
+	return adoption->damages == 0 || adoption->force ||
+	       error_set(error, EIO, "%s: %" G_GUINT64_FORMAT " blocks of %s cannot be read; --force adopts the others",
+			 adoption->cache_path, adoption->damages, adoption->layer->name);
+}
+
+static bool write_batch(struct adoption *adoption)
+{
+	struct cache_batch *batch = &adoption->batch;
+
+	if (batch->extent_count > 0)
+		adoption->result = batch_apply(adoption->image, batch);
+	if (apply_found_no_room(adoption->result))
+		adoption->result = batch_apply_in_pieces(adoption->image, batch);
+	batch->extent_count = 0;
+	batch->data_blocks = 0;
+	return adoption->result == 0;
+}
+
+static void add(struct adoption *adoption, uint64_t block, uint64_t blocks, const void *data)
+{
+	struct cache_batch *batch = &adoption->batch;
+	struct cache_batch_extent *extent = &batch->extents[batch->extent_count++];
+
+	*extent = (struct cache_batch_extent){.block = block, .blocks = blocks};
+	if (!data)
+		return;
+	extent->data = adoption->data + ((size_t)batch->data_blocks << BLOCK_SHIFT);
+	memcpy(extent->data, data, (size_t)blocks << BLOCK_SHIFT);
+	batch->data_blocks += (unsigned)blocks;
+}
+
+/* What is past the end of an image that was made smaller is nobody's. */
+static bool adopt_block(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
+			const void *data)
+{
+	struct adoption *adoption = opaque;
+	uint64_t end = blocks_of(adoption->image->size_bytes);
+
+	(void)layer;
+	if (block >= end)
+		return true;
+	if (adoption->batch.extent_count == BATCH_BLOCKS && !write_batch(adoption))
+		return false;
+	add(adoption, block, MIN(blocks, end - block), data);
+	return true;
+}
+
+static void ignore_damage(void *opaque, const char *sentence)
+{
+	(void)opaque;
+	(void)sentence;
+}
+
+static bool write_all(struct adoption *adoption, GError **error)
+{
+	struct cache_batch *batch = &adoption->batch;
+	g_autofree struct cache_batch_extent *extents = g_new(struct cache_batch_extent, BATCH_BLOCKS);
+	g_autoptr(GError) inner = NULL;
+	bool read;
+
+	batch->extents = extents;
+	adoption->data = aligned_alloc(BLOCK_SIZE, (size_t)BATCH_BLOCKS << BLOCK_SHIFT);
+	read = cache_dump_dirty(adoption->cache_path, adoption->layer->id, adopt_block, ignore_damage, adoption,
+				&inner);
+	if (read)
+		(void)write_batch(adoption);
+	free(adoption->data);
+	if (adoption->result < 0)
+		return error_set_errno(error, -adoption->result, "%s: cannot be written", adoption->path);
+	if (!read)
+		g_propagate_error(error, g_steal_pointer(&inner));
+	return read;
+}
+
+/* ---- Adopt ------------------------------------------------------------------- */
+
+static bool adopt(struct adoption *adoption, GError **error)
+{
+	if (!can_be_read(adoption, error))
+		return false;
+	adoption->path = find_image(adoption->info, adoption->layer, error);
+	return adoption->path && take_image(adoption, error) && write_all(adoption, error) &&
+	       forget(adoption->cache_path, adoption->info, adoption->layer, error) &&
+	       owner_release(adoption->place.pool, adoption->place.name, &adoption->self, adoption->claim.generation,
+			     error);
+}
+
+static bool close_image(struct adoption *adoption, GError **error)
+{
+	int result = image_close(adoption->image);
+
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be closed", adoption->path);
+}
+
+bool offline_cache_adopt(const char *cache_path, const char *name, bool force,
+			 void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error)
+{
+	struct adoption adoption = {.cache_path = cache_path, .force = force, .finding = finding, .opaque = opaque};
+	bool done = false;
+
+	adoption.info = cache_read_info(cache_path, error);
+	if (adoption.info)
+		adoption.layer = find_layer(adoption.info, cache_path, name, error);
+	if (adoption.layer) {
+		owner_self_init(&adoption.self, cache_path, adoption.info->uuid);
+		adoption.self.cache_generation = adoption.info->generation + 1;
+		done = adopt(&adoption, error);
+		done = close_image(&adoption, done ? error : NULL) && done;
+		owner_self_clear(&adoption.self);
+	}
+	owner_place_clear(&adoption.place);
+	g_free(adoption.path);
+	cache_info_free(adoption.info);
+	return done;
+}
