@@ -280,6 +280,36 @@ def test_a_pool_that_is_frozen(mount, work, frozen, cache, mode):
     assert live.stop() == 0
 
 
+@pytest.mark.parametrize("mode", ["persistent", "writeback"])
+def test_a_cache_that_is_frozen(mount, pool, frozen, mode):
+    """It is one that does not answer: the disks go on without it."""
+    where, freeze = frozen
+    make_image(os.path.join(pool, "web1.leaf"), "64M")
+    live = mount(f"cache={os.path.join(where, 'cache')}", f"mode={mode}", "cache_size=16M", "threads=1")
+    memory = Aligned(MIB)
+    with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        memory.write(fd, b"1" * MIB, 0)
+        os.fsync(fd)
+        if mode == "writeback":
+            leafctl("drain", live.path)
+        freeze(True)
+
+        def write():
+            for number in range(40):
+                memory.write(fd, b"2" * MIB, number % 20 * MIB)
+            os.fsync(fd)
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(60)
+        waits = writer.is_alive()
+        freeze(False)
+        writer.join(60)
+        assert not waits and not writer.is_alive()
+        assert lines_with(live, "does not answer")
+        assert_same(memory.read(fd, MIB, 0), b"2" * MIB, "what was written")
+    assert live.stop() == 0
+
+
 def is_mounted(live):
     return any(point == live.path for point, _, _ in cleanup.mounts_below(live.path))
 

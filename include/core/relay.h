@@ -13,14 +13,16 @@
 #include <stdint.h>
 
 #include "core/loop.h"
+#include "core/thread.h"
 
 struct relay;
 
-/* Calls RUN on a thread of its own, which runs LOOP until it is to stop. RUN is called
- * again, with the loop as it is, on the thread that takes over, and returns on the last
- * of them alone: what it does before and after is to hold for each thread. NULL and
- * ERROR: there is no thread. */
-struct relay *relay_start(struct loop *loop, void (*run)(void *opaque), void *opaque, GError **error);
+/* Calls RUN on a thread of its own, of that NAME (15 characters) and KIND, which runs LOOP
+ * until it is to stop. RUN is called again, with the loop as it is, on the thread that
+ * takes over, and returns on the last of them alone: what it does before and after is to
+ * hold for each thread. NULL and ERROR: there is no thread. */
+struct relay *relay_start(struct loop *loop, const char *name, enum thread_kind kind, void (*run)(void *opaque),
+			  void *opaque, GError **error);
 /* Waits until RUN has returned, and frees. Not on a loop. NULL is allowed. */
 void relay_join(struct relay *relay);
 

@@ -46,6 +46,9 @@ struct disk_limits {
 struct disk_context *disk_context_new(struct loop *loop, const struct disk_limits *limits, GError **error);
 /* No disk_io may be in flight. NULL is allowed. */
 void disk_context_free(struct disk_context *context);
+/* Waits until nothing of it is on its way to a store: on the thread that runs the loop, or
+ * when none does any more. */
+void disk_context_drain(struct disk_context *context);
 
 enum disk_op {
 	DISK_READ,

@@ -47,8 +47,12 @@ struct aio_queue {
 	struct aio_call **batch; /* calls not handed over yet, in order */
 	unsigned batch_count;
 	unsigned in_kernel;
-	const struct aio_file *submitting; /* calls of this file are being handed over, by this thread or one before */
-	bool stalled;			   /* the kernel takes no more until a completion comes */
+	/* Calls of this file are being handed over, by this thread or one before. */
+	const struct aio_file *submitting;
+	unsigned submitting_count;
+	bool submitting_changes;
+	unsigned standing; /* of those in the kernel, what a thread before still hands over */
+	bool stalled;	   /* the kernel takes no more until a completion comes */
 
 	struct loop_timer retry_timer;
 	uint64_t retry_next_ns; /* the timer's; UINT64_MAX: not set */

@@ -74,8 +74,6 @@ int kernel_submit(struct kernel_context *context, struct iocb **iocbs, unsigned 
 		return fault;
 	if (fault == FAULT_SHORT && count > 1)
 		count /= 2;
-	for (unsigned i = 0; i < count; i++)
-		io_set_eventfd(iocbs[i], context->event_fd);
 	return io_submit(context->id, count, iocbs);
 }
 

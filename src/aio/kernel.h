@@ -20,7 +20,7 @@ int kernel_open(struct kernel_context *context, unsigned depth);
 /* NULL-safe on a context that is not open. Nothing may be in flight. */
 void kernel_close(struct kernel_context *context);
 
-/* Hands COUNT (> 0) calls over; completions signal event_fd. Returns how many
+/* Hands COUNT (> 0) calls over, which are to signal event_fd. Returns how many
  * the kernel took, from the first, or a negative errno about the first one. */
 int kernel_submit(struct kernel_context *context, struct iocb **iocbs, unsigned count);
 /* Up to MAX completions, without a system call where the ring can be read. */

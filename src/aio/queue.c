@@ -94,7 +94,9 @@ static int queue_dispatch(struct loop_source *source)
 
 static bool queue_busy(struct loop_source *source)
 {
-	return container_of(source, struct aio_queue, source)->in_kernel > 0;
+	struct aio_queue *queue = container_of(source, struct aio_queue, source);
+
+	return queue->in_kernel > queue->standing;
 }
 
 static bool queue_prepare(struct loop_source *source)

@@ -31,10 +31,16 @@ struct late {
 	struct loop_task task;
 	struct aio_queue *queue;
 	uint64_t device;
+	bool changes; /* one of the calls does */
 	int taken;
 	unsigned count;
 	struct iocb *iocbs[SUBMIT_MAX];
 };
+
+static bool changes(const struct aio_call *call)
+{
+	return call->merge.op != AIO_READ;
+}
 
 static bool needs_thread(const struct aio_call *call)
 {
@@ -42,7 +48,8 @@ static bool needs_thread(const struct aio_call *call)
 		return true;
 	if (call->merge.op != AIO_DATASYNC && !call->merge.direct)
 		return true;
-	return stuck_is(call->merge.file->device);
+	/* Who waits on his own thread may as well stand there. */
+	return !loop_runs_steps_here(call->queue->loop) && stuck_is(call->merge.file->device, changes(call));
 }
 
 static void prepare_iocb(struct aio_call *call)
@@ -65,6 +72,7 @@ static void prepare_iocb(struct aio_call *call)
 	if (merge->op == AIO_WRITE_DURABLE)
 		iocb->aio_rw_flags = RWF_DSYNC;
 	iocb->data = call;
+	io_set_eventfd(iocb, call->queue->kernel.event_fd);
 }
 
 static void log_call(const struct aio_call *call, const char *whose)
@@ -158,7 +166,7 @@ static void defer_batch(struct aio_queue *queue)
 {
 	for (unsigned i = 0; i < queue->batch_count; i++)
 		counter_add(aio_deferred, queue->batch[i]->merge.count);
-	queue->stalled = queue->in_kernel > 0;
+	queue->stalled = queue->in_kernel > queue->standing;
 	if (queue->stalled)
 		return;
 	for (unsigned i = 0; i < queue->batch_count; i++)
@@ -172,7 +180,8 @@ static void late_run(struct loop_task *task)
 	struct late *late = container_of(task, struct late, task);
 	struct aio_queue *queue = late->queue;
 
-	stuck_end(late->device);
+	stuck_end(late->device, late->changes);
+	queue->standing -= late->count;
 	queue->in_flight--;
 	queue->stalled = false;
 	if (!submitted(queue, late->iocbs, late->count, late->taken))
@@ -198,7 +207,8 @@ static void note_standing(struct aio_queue *queue)
 	queue->submitting = NULL;
 	queue->in_flight++;
 	queue->idle = false;
-	stuck_begin(file->device);
+	stuck_begin(file->device, queue->submitting_changes);
+	queue->standing += queue->submitting_count;
 	log_warning_limited(file->name, "stands",
 			    "aio: %s: the kernel is long in taking requests; those of this store go to background "
 			    "threads, which are slower, until it is quick again",
@@ -215,7 +225,12 @@ static bool submit_some(struct aio_queue *queue)
 	submission.queue = queue;
 	submission.device = queue->submitting->device;
 	submission.count = take_group(queue, submission.iocbs);
+	submission.changes = false;
+	for (unsigned i = 0; i < submission.count; i++)
+		submission.changes |= changes(call_of(submission.iocbs[i]));
 	queue->in_kernel += submission.count;
+	queue->submitting_count = submission.count;
+	queue->submitting_changes = submission.changes;
 	relay_leave(queue->loop, &call);
 	submission.taken = kernel_submit(&queue->kernel, submission.iocbs, submission.count);
 	if (!relay_return(&call))

@@ -140,7 +140,7 @@ struct writer {
 	uint64_t progress_ns;  /* last answer, while something is under way */
 	struct aio_request sync;
 	/* Constant, or the thread's own. */
-	pthread_t thread;
+	struct relay *relay; /* its thread */
 	struct loop *loop;
 	struct aio_queue *queue;
 	struct loop_task task;

@@ -24,6 +24,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/answer.h"
 #include "core/error.h"
 #include "core/lock.h"
 #include "core/log.h"
@@ -33,17 +34,23 @@
 #define TICK_NS (20 * NS_PER_MS)
 /* Looks that found nothing before the watch sleeps. */
 #define QUIET_TICKS 5
+/* Looks that find the same call before it is one that stands, where /proc does not tell. */
+#define UNTOLD_TICKS 10
 
 struct relay {
 	struct list link;
 	atomic_uint users; /* who started it, and each thread that may still come back */
 	struct loop *loop;
+	const char *name;
+	enum thread_kind kind;
 	void (*run)(void *opaque);
 	void *opaque;
 	_Atomic uint64_t calls;
-	_Atomic long thread; /* the kernel's number of the one that has the loop */
-	uint64_t seen;	     /* of CALLS, by the watch */
-	bool offered;	     /* to a successor, which has not tried yet */
+	/* Under the lock. */
+	int stat_fd;   /* what /proc says of the thread that has the loop; below 0: nothing */
+	uint64_t seen; /* of CALLS, by the watch */
+	unsigned same; /* looks in a row that saw the same */
+	bool offered;  /* to a successor, which has not tried yet */
 	bool over;
 };
 
@@ -104,13 +111,26 @@ void relay_end_thread(void)
 	longjmp(end_of_thread, 1);
 }
 
+/* Opened while there is a descriptor to be had. */
+static void look_at_me(struct relay *relay)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/stat", (long)syscall(SYS_gettid));
+	LOCK_GUARD(&lock);
+	if (relay->stat_fd >= 0)
+		close(relay->stat_fd);
+	relay->stat_fd = open(path, O_RDONLY | O_CLOEXEC);
+}
+
 static void run(struct relay *relay)
 {
 	if (setjmp(end_of_thread) != 0)
 		return;
-	atomic_store(&relay->thread, syscall(SYS_gettid));
+	look_at_me(relay);
 	relay->run(relay->opaque);
 	LOCK_GUARD(&lock);
+	close(relay->stat_fd);
 	relay->over = true;
 	condition_broadcast(&changed);
 }
@@ -152,28 +172,44 @@ static void *successor_main(void *opaque)
 /* ---- The watch ------------------------------------------------------------- */
 
 /* Neither running nor waiting for a processor: proc(5), the state behind the name. */
-static bool is_sleeping(long thread)
+static enum answer is_sleeping_locked(const struct relay *relay)
 {
-	char path[64], text[256];
+	char text[256];
 	const char *state;
-	ssize_t length;
-	int fd;
+	ssize_t length = pread(relay->stat_fd, text, sizeof(text) - 1, 0);
 
-	snprintf(path, sizeof(path), "/proc/self/task/%ld/stat", thread);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	length = read(fd, text, sizeof(text) - 1);
-	close(fd);
+	lock_assert_mine(&lock);
 	text[MAX(length, 0)] = '\0';
 	state = strrchr(text, ')');
-	return state && state[1] == ' ' && state[2] != 'R';
+	if (!state || state[1] != ' ')
+		return ANSWER_UNKNOWN;
+	return state[2] == 'R' ? ANSWER_NO : ANSWER_YES;
+}
+
+static bool stands_locked(const struct relay *relay)
+{
+	lock_assert_mine(&lock);
+	switch (is_sleeping_locked(relay)) {
+	case ANSWER_YES:
+		return true;
+	case ANSWER_NO:
+		return false;
+	case ANSWER_UNKNOWN:
+		break;
+	}
+	return relay->same >= UNTOLD_TICKS;
 }
 
 static void offer_locked(struct relay *relay)
 {
+	int result = thread_spawn(NULL, relay->name, relay->kind, successor_main, relay);
+
 	lock_assert_mine(&lock);
-	relay->offered = thread_spawn(NULL, "leafdisk-loop", THREAD_LOOP, successor_main, relay) == 0;
+	relay->offered = result == 0;
+	if (result < 0)
+		log_warning_limited(relay->name, "relay",
+				    "a thread stands in the kernel, and there is none to go on with its work: %s",
+				    g_strerror(-result));
 }
 
 /* Whether it has made a call since the last look. */
@@ -186,7 +222,8 @@ static bool look_locked(struct relay *relay)
 	if (relay->offered)
 		return true;
 	relay->seen = calls;
-	if (same && is_call(calls) && is_sleeping(atomic_load(&relay->thread)))
+	relay->same = same ? relay->same + 1 : 0;
+	if (same && is_call(calls) && stands_locked(relay))
 		offer_locked(relay);
 	return !same || is_call(calls);
 }
@@ -250,18 +287,22 @@ static void watch_locked(void)
 	watched = result == 0;
 }
 
-struct relay *relay_start(struct loop *loop, void (*run)(void *opaque), void *opaque, GError **error)
+struct relay *relay_start(struct loop *loop, const char *name, enum thread_kind kind, void (*run)(void *opaque),
+			  void *opaque, GError **error)
 {
 	struct relay *relay = g_new0(struct relay, 1);
 	int result;
 
 	relay->users = 1;
 	relay->loop = loop;
+	relay->name = name;
+	relay->kind = kind;
+	relay->stat_fd = -1;
 	relay->run = run;
 	relay->opaque = opaque;
 	*loop_relay(loop) = relay;
 	LOCK_GUARD(&lock);
-	result = thread_spawn(NULL, "leafdisk-loop", THREAD_LOOP, first_main, relay);
+	result = thread_spawn(NULL, name, kind, first_main, relay);
 	if (result == 0) {
 		list_append(&relays, &relay->link);
 		watch_locked();

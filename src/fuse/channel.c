@@ -442,13 +442,14 @@ static void serve(void *opaque)
 
 bool channel_start(struct channel *channel, GError **error)
 {
-	channel->relay = relay_start(channel->loop, serve, channel, error);
+	channel->relay = relay_start(channel->loop, "leafdisk-loop", THREAD_LOOP, serve, channel, error);
 	return channel->relay;
 }
 
 void channel_join(struct channel *channel)
 {
 	relay_join(g_steal_pointer(&channel->relay));
+	disk_context_drain(channel->disks);
 }
 
 void channel_run(struct channel *channel)

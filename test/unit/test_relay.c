@@ -55,7 +55,7 @@ static void rig_open(struct rig *rig)
 	g_assert_nonnull(rig->loop);
 	loop_timer_init(&rig->tick, tick);
 	loop_timer_set(rig->loop, &rig->tick, 0);
-	rig->relay = relay_start(rig->loop, run, rig, NULL);
+	rig->relay = relay_start(rig->loop, "relayed", THREAD_LOOP, run, rig, NULL);
 	g_assert_nonnull(rig->relay);
 }
 
@@ -262,7 +262,7 @@ static void test_no_relay(void)
 
 	relay_leave(loop, &call);
 	g_assert_true(relay_return(&call));
-	relay = relay_start(loop, ignore, NULL, NULL);
+	relay = relay_start(loop, "relayed", THREAD_LOOP, ignore, NULL, NULL);
 	g_assert_true(*loop_relay(loop) == relay);
 	relay_join(relay);
 	g_assert_null(*loop_relay(loop));

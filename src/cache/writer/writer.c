@@ -7,6 +7,7 @@
 #include "writer.h"
 
 #include "core/error.h"
+#include "core/relay.h"
 #include "core/thread.h"
 #include "cache/content/dirty.h"
 #include "cache/content/layer.h"
@@ -91,7 +92,7 @@ static void task_run(struct loop_task *task)
 	look(cache);
 }
 
-static void *thread_main(void *opaque)
+static void run(void *opaque)
 {
 	struct cache *cache = opaque;
 
@@ -99,7 +100,6 @@ static void *thread_main(void *opaque)
 	loop_run(cache->writer.loop, &cache->writer.stopped);
 	aio_drain(cache->writer.queue);
 	look(cache);
-	return NULL;
 }
 
 void writer_hold_locked(struct cache *cache)
@@ -139,9 +139,12 @@ bool writer_init(struct cache *cache, GError **error)
 
 bool writer_start(struct cache *cache, GError **error)
 {
-	int result = thread_spawn(&cache->writer.thread, "leafdisk-log", THREAD_OTHER, thread_main, cache);
+	struct writer *writer = &cache->writer;
 
-	return result == 0 || error_set_errno(error, -result, "cannot start the cache's writing thread");
+	writer->relay = relay_start(writer->loop, "leafdisk-log", THREAD_OTHER, run, cache, error);
+	if (!writer->relay)
+		g_prefix_error(error, "for the cache's log: ");
+	return writer->relay;
 }
 
 void writer_stop(struct cache *cache)
@@ -150,7 +153,7 @@ void writer_stop(struct cache *cache)
 	cache->writer.stop = true;
 	wake_writer_locked(cache);
 	lock_let_go(&cache->lock);
-	pthread_join(cache->writer.thread, NULL);
+	relay_join(g_steal_pointer(&cache->writer.relay));
 }
 
 void writer_clear(struct cache *cache)

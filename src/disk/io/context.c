@@ -58,12 +58,15 @@ struct disk_context *disk_context_new(struct loop *loop, const struct disk_limit
 	return NULL;
 }
 
+void disk_context_drain(struct disk_context *context)
+{
+	aio_drain(context->queue);
+}
+
 void disk_context_free(struct disk_context *context)
 {
 	if (!context)
 		return;
-	if (context->queue)
-		aio_drain(context->queue);
 	aio_queue_free(context->queue);
 	pool_free(context->runs);
 	pool_free(context->bounces);
