@@ -192,6 +192,24 @@ def test_a_copy_of_a_cache(mount, pool, web1, work, rng):
     assert_same(converted(web1, work)[:len(content)], content, "the image alone")
 
 
+def test_what_was_cached_of_an_image_that_was_taken_over(mount, pool, cache):
+    """By a host that our lock does not reach: our copies are not taken for good when the disk is closed."""
+    path = make_raw(os.path.join(pool, "web1.raw"), b"0" * (BLOCKS * BLOCK))
+    options = [f"cache={cache}", "mode=persistent", "cache_size=16M", "read_run_bypass=1G"]
+    live = mount(*options)
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+        leafctl("unlock", "--force", pool, "web1.raw")
+        with opened(path) as other:
+            write_all(other, b"2" * BLOCK, 0)
+            os.fsync(other)
+    wait_until(lambda: lines_with(live, "was taken over"), "the last close")
+    live.stop()
+    with mount(*options) as live:
+        assert read_file(live.file("web1.img"), BLOCK) == b"2" * BLOCK
+
+
 # ---- Below a leaf -----------------------------------------------------------------
 
 def test_a_layer_whose_changes_are_in_the_cache(held, mount, web1, pool, work, cache, rng):

@@ -25,8 +25,9 @@ bool claim_identify(struct layer *layer);
 enum answer claim_check(const struct layer *layer, GError **why);
 /* What its owner record says now; owner_record_clear(). False: nothing. */
 bool claim_read(const struct layer *layer, struct owner_record *record);
-/* When all is on the image, before its lock is let go. */
-void claim_release(struct layer *layer);
+/* When all is on the image, before its lock is let go. False: another has taken the image
+ * over, and may have written it. */
+bool claim_release(struct layer *layer);
 /* The command that ends whoever's claim, and sets aside what caches have of the image.
  * g_free. */
 char *claim_unlock_command(const struct layer *layer);

@@ -83,10 +83,11 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
  * cannot be read. */
 enum answer owner_check(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
 			GError **why);
-/* Says that all is in the image, if the claim still stands: with the image's
- * lock held, so that nobody claims meanwhile. GENERATION 0: nothing to do. */
-bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
-		   GError **error);
+/* Says that all is in the image, if the claim still stands: with the image's lock held, so
+ * that nobody claims meanwhile. NO and ERROR: another has taken the image over. UNKNOWN
+ * and ERROR: the record cannot be read or written. GENERATION 0: nothing to do. */
+enum answer owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
+			  GError **error);
 
 /* "host web1 (pid 12, mode direct, since ...)". g_free. */
 char *owner_describe(const struct owner_record *record);

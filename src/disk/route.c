@@ -225,6 +225,6 @@ void route_close(struct disk *disk)
 		route_fail(disk, lost);
 	good = disk->route != &route_failed && !share_is_dirty(disk->leaf) && layer_flush_image(disk->leaf, NULL);
 	if (good && share_settle(disk->leaf))
-		claim_release(disk->leaf);
+		good = claim_release(disk->leaf);
 	share_close(disk->leaf, good);
 }

@@ -121,15 +121,18 @@ bool claim_read(const struct layer *layer, struct owner_record *record)
 	return find_place(layer, layer->link, &place) && owner_read(place.pool, place.name, record, NULL);
 }
 
-void claim_release(struct layer *layer)
+bool claim_release(struct layer *layer)
 {
+	enum answer released = ANSWER_YES;
 	g_autoptr(GError) error = NULL;
 	g_auto(owner_place) place = {0};
 
-	if (layer->claim.generation && find_place(layer, layer->link, &place) &&
-	    !owner_release(place.pool, place.name, layer->owner, layer->claim.generation, &error))
+	if (layer->claim.generation && find_place(layer, layer->link, &place))
+		released = owner_release(place.pool, place.name, layer->owner, layer->claim.generation, &error);
+	if (error)
 		log_warning("%s", error->message);
 	layer->claim = (struct owner_claim){0};
+	return released != ANSWER_NO;
 }
 
 char *claim_unlock_command(const struct layer *layer)

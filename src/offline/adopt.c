@@ -326,7 +326,7 @@ static bool adopt(struct adoption *adoption, GError **error)
 	return adoption->path && take_image(adoption, error) && write_all(adoption, error) &&
 	       forget(adoption->cache_path, adoption->info, adoption->layer, error) &&
 	       owner_release(adoption->place.pool, adoption->place.name, &adoption->self, adoption->claim.generation,
-			     error);
+			     error) == ANSWER_YES;
 }
 
 static bool close_image(struct adoption *adoption, GError **error)

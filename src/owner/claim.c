@@ -242,21 +242,22 @@ enum answer owner_check(const char *pool, const char *name, const struct owner_s
 	return answer;
 }
 
-bool owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
-		   GError **error)
+enum answer owner_release(const char *pool, const char *name, const struct owner_self *self, uint64_t generation,
+			  GError **error)
 {
+	enum answer released = ANSWER_UNKNOWN;
 	struct owner_record record;
-	bool good;
 
 	if (generation == 0)
-		return true;
-	good = owner_read(pool, name, &record, error);
-	if (good && !still_stands(&record, self, generation)) {
-		good = error_set(error, ESTALE, "%s/%s: was taken over by another owner meanwhile", pool, name);
-	} else if (good) {
+		return ANSWER_YES;
+	if (owner_read(pool, name, &record, error)) {
+		released = still_stands(&record, self, generation) ? ANSWER_YES : ANSWER_NO;
 		record.clean = true;
-		good = owner_write(pool, name, &record, error);
 	}
+	if (released == ANSWER_NO)
+		error_set(error, ESTALE, "%s/%s: was taken over by another owner meanwhile", pool, name);
+	if (released == ANSWER_YES && !owner_write(pool, name, &record, error))
+		released = ANSWER_UNKNOWN;
 	owner_record_clear(&record);
-	return good;
+	return released;
 }

@@ -336,15 +336,15 @@ static void test_release(void)
 	g_assert_cmpuint(second, >, first);
 	/* Taken over: nothing is changed. */
 	assert_stands("r.leaf", &self, first, false);
-	g_assert_false(owner_release(pool, "r.leaf", &self, first, &error));
+	g_assert_cmpint(owner_release(pool, "r.leaf", &self, first, &error), ==, ANSWER_NO);
 	g_assert_error(error, LEAFDISK_ERROR, ESTALE);
 	assert_stands("r.leaf", &other, second, true);
-	g_assert_true(owner_release(pool, "r.leaf", &other, second, NULL));
+	g_assert_cmpint(owner_release(pool, "r.leaf", &other, second, NULL), ==, ANSWER_YES);
 	assert_stands("r.leaf", &other, second, false);
 	g_assert_true(owner_read(pool, "r.leaf", &record, NULL));
 	g_assert_true(record.clean);
 	g_assert_cmpuint(record.generation, ==, second);
-	g_assert_true(owner_release(pool, "r.leaf", &other, 0, NULL));
+	g_assert_cmpint(owner_release(pool, "r.leaf", &other, 0, NULL), ==, ANSWER_YES);
 	g_assert_true(owner_remove(pool, "r.leaf", NULL));
 	g_assert_cmpint(owner_check(pool, "r.leaf", &other, second, NULL), ==, ANSWER_UNKNOWN);
 	owner_record_clear(&record);
