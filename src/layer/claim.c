@@ -82,14 +82,28 @@ bool claim_take(struct layer *layer, const char *mode,
 	return owner_claim(place.pool, place.name, layer->owner, &want, &layer->claim, error);
 }
 
-/* By its record; what cannot be read says no more than one that is not there. */
+/* RECORD is of a claim of that very image, or of the one before, which a command has ended. */
+static bool knows(const struct owner_record *record, const struct image *image)
+{
+	return memcmp(record->nonce, image->claim, OWNER_ID_BYTES) == 0 ||
+	       memcmp(record->ended, image->claim, OWNER_ID_BYTES) == 0 ||
+	       (record->inode && record->inode == image->inode);
+}
+
+/* By the record of its name, which the copy of an image has not. Where nobody can tell it
+ * is: with another identity what a cache has of it would be no image's. */
 static bool is_claimed_here(const struct layer *layer)
 {
 	g_auto(owner_place) place = {0};
+	g_autoptr(GError) error = NULL;
 	struct owner_record record = {0};
-	bool same = find_place(layer, layer->link, &place) && owner_read(place.pool, place.name, &record, NULL) &&
-		    memcmp(record.nonce, layer->image->claim, OWNER_ID_BYTES) == 0;
+	bool same;
 
+	if (!find_place(layer, layer->link, &place))
+		return true;
+	if (!owner_read(place.pool, place.name, &record, &error))
+		return error_to_errno(error) != -ENOENT;
+	same = knows(&record, layer->image);
 	owner_record_clear(&record);
 	return same;
 }

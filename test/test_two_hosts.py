@@ -1,0 +1,179 @@
+"""Two hosts and one pool: their names, boots and machine ids differ, and each has its own
+view of the pool, on a store with locks that both see, and on one where each sees its own."""
+import contextlib
+import os
+import signal
+import subprocess
+
+import pytest
+
+from harness import (BLOCK, MIB, Mount, check_clean, converted, leafctl, make_image, make_raw, opened,
+                     program, read_all, run, state_of, wait_until, write_all)
+from test_writeback_faults import left_open
+
+SIZE = MIB
+BECOME = """
+mount --make-private / && mount --make-rprivate /proc &&
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id &&
+mount --bind "$1/machine-id" /etc/machine-id && hostname "$2" || exit 1
+shift 2
+exec "$@"
+"""
+
+
+class Host:
+    """A machine of its own, as far as a daemon can tell."""
+
+    def __init__(self, work, name, shared, locks):
+        self.work = os.path.join(work, name)
+        self.name, self.locks = name, locks
+        self.pool = os.path.join(self.work, "pool")
+        os.makedirs(self.pool)
+        for file, text in (("boot_id", f"{name}-boot"), ("machine-id", name.encode().hex().ljust(32, "0"))):
+            with open(os.path.join(self.work, file), "w", encoding="ascii") as out:
+                out.write(text + "\n")
+        self.view = None
+        if locks:
+            run("mount", "--bind", shared, self.pool)
+        else:
+            self.view = subprocess.Popen(["bindfs", "-f", shared, self.pool])
+            wait_until(lambda: os.path.ismount(self.pool), "the view of the pool")
+
+    def become(self):
+        return ["unshare", "-u", "-m", "--propagation", "unchanged", "sh", "-c", BECOME, "sh", self.work, self.name]
+
+    def mount(self, mode, *options):
+        words = [f"mode={mode}", *options]
+        if mode != "direct":
+            words += [f"cache={os.path.join(self.work, 'leaf.cache')}", "cache_size=8M", "max_dirty_age=86400",
+                      "migrate_idle_ms=60000", "migrate_threshold=100"]
+        return Mount(self.pool, self.work, words, wrapper=self.become()).start()
+
+    def leafctl(self, *words, **settings):
+        return run(*self.become(), program("leafctl"), *words, **settings)
+
+    def cut_off(self):
+        os.kill(self.view.pid, signal.SIGSTOP)
+
+    def come_back(self):
+        os.kill(self.view.pid, signal.SIGCONT)
+
+    def close(self):
+        if self.view:
+            self.come_back()
+        run("umount", "-l", self.pool, check=False)
+        if self.view:
+            self.view.terminate()
+            self.view.wait(30)
+
+
+@pytest.fixture(params=[True, False], ids=["locks", "no-locks"])
+def hosts(request, work, pool):
+    base = os.path.join(work, "hosts")
+    os.mkdir(base)
+    run("mount", "--bind", base, base)
+    # What a daemon mounts in its own name space shows here.
+    run("mount", "--make-shared", base)
+    with contextlib.ExitStack() as stack:
+        stack.callback(run, "umount", "-l", base)
+        yield [stack.enter_context(contextlib.closing(Host(base, name, pool, request.param)))
+               for name in ("alpha", "beta")]
+
+
+@pytest.fixture(params=["web1.leaf", "web1.raw"])
+def image(request, pool):
+    path = os.path.join(pool, request.param)
+    return make_raw(path, bytes(SIZE)) if path.endswith(".raw") else make_image(path, SIZE, chunk="64K")
+
+
+def write_block(live, number, byte):
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, byte * BLOCK, number * BLOCK)
+        os.fsync(fd)
+
+
+def blocks_of(content, count):
+    return [content[number * BLOCK:number * BLOCK + 1] for number in range(count)]
+
+
+def shows(live, count):
+    with opened(live.file("web1.img"), os.O_RDONLY) as fd:
+        return blocks_of(read_all(fd, SIZE, 0), count)
+
+
+MODES = pytest.mark.parametrize("mode", ["direct", "persistent", "writeback"])
+
+
+@MODES
+def test_both_alive(hosts, image, work, mode):
+    """Whoever comes second is refused, and told who has it."""
+    alpha, beta = hosts
+    with alpha.mount(mode) as first, opened(first.file("web1.img")) as fd:
+        write_all(fd, b"a" * BLOCK, 0)
+        os.fsync(fd)
+        with beta.mount(mode) as second:
+            with pytest.raises(OSError):
+                write_block(second, 1, b"b")
+            assert "alpha" in second.messages()
+    assert blocks_of(converted(image, work), 2) == [b"a", bytes(1)]
+    check_clean(image)
+
+
+@MODES
+def test_the_first_dies_and_returns(hosts, image, pool, work, mode):
+    """The second has it by command, and what the first had not written back stays in its
+    cache: the image is the second's history from then on."""
+    alpha, beta = hosts
+    live = alpha.mount(mode)
+    write_block(live, 0, b"a")
+    write_block(live, 1, b"a")
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"A" * BLOCK, 2 * BLOCK)
+        os.fsync(fd)
+        live.kill9()
+    with beta.mount(mode) as second:
+        with pytest.raises(OSError):
+            write_block(second, 1, b"b")
+        assert "leafctl unlock" in second.messages() and "alpha" in second.messages()
+        beta.leafctl("unlock", *(["--force"] if mode == "writeback" else []), pool, os.path.basename(image))
+        write_block(second, 1, b"b")
+        before = shows(second, 3)
+    assert before == ([bytes(1), b"b", bytes(1)] if mode == "writeback" else [b"a", b"b", b"A"])
+    with alpha.mount(mode) as again:
+        assert shows(again, 3) == before
+    assert blocks_of(converted(image, work), 3) == before
+    check_clean(image)
+    if mode == "writeback":
+        cache = os.path.join(alpha.work, "leaf.cache")
+        dumped = os.path.join(work, "dumped")
+        os.mkdir(dumped)
+        leafctl("cache", "dump", "-d", dumped, cache)
+        assert os.listdir(dumped)
+
+
+def test_a_fence(hosts, image, pool, work):
+    """The first is cut off with what is dirty; it is given away meanwhile. When it is back it
+    writes nothing, and says so."""
+    alpha, beta = hosts
+    if alpha.locks:
+        pytest.skip("a lock that reaches is better than any fence: test_both_alive")
+    first = alpha.mount("writeback")
+    fd = os.open(first.file("web1.img"), os.O_RDWR)
+    write_all(fd, b"a" * BLOCK, 0)
+    os.fsync(fd)
+    alpha.cut_off()
+    with beta.mount("writeback") as second:
+        beta.leafctl("unlock", "--force", pool, os.path.basename(image))
+        write_block(second, 1, b"b")
+        alpha.come_back()
+        leafctl("drain", first.path, check=False, timeout=60)
+        wait_until(lambda: state_of(first)["state"] == "failed", lambda: f"the first to know: {state_of(first)}")
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        assert shows(second, 2) == [bytes(1), b"b"]
+    assert "another has taken its image over" in first.messages()
+    run("umount", "-l", first.path)
+    first.wait()
+    first.finalise()
+    assert blocks_of(converted(image, work), 2) == [bytes(1), b"b"]
+    check_clean(image)
