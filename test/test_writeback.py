@@ -168,7 +168,8 @@ class Alone:
         self.copy = os.path.join(self.directory, os.path.basename(image))
         base = os.path.join(os.path.dirname(image), "base.raw")
         if os.path.exists(base):
-            shutil.copyfile(base, os.path.join(self.directory, "base.raw"))
+            # With its times, which tell that nobody has written it.
+            shutil.copy2(base, os.path.join(self.directory, "base.raw"))
 
     def take(self):
         shutil.copyfile(self.image, self.copy)

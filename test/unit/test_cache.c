@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -615,6 +616,8 @@ static void test_damage(void)
 
 /* Reads what is cached of a base whose content never changes, and adds to it;
  * a leaf is written all the time. Until the end of the process. */
+static _Atomic uint64_t *rounds_done; /* of the child */
+
 static void G_GNUC_NORETURN run_until_killed(const char *path)
 {
 	struct cache *cache = open_cache(path, SMALL);
@@ -632,6 +635,7 @@ static void G_GNUC_NORETURN run_until_killed(const char *path)
 			forget(&user, leaf, block, 100);
 		if (i % 64 == 0)
 			(void)cache_sync(cache);
+		*rounds_done = i;
 	}
 }
 
@@ -664,15 +668,20 @@ static uint64_t assert_sound(struct user *user, const char *path)
 /* SPEC NULL: killed after a while. */
 static void crash(const char *path, const char *spec)
 {
-	pid_t child = fork();
+	pid_t child;
 	int status;
 
+	*rounds_done = 0;
+	child = fork();
 	g_assert_cmpint(child, >=, 0);
 	if (child == 0) {
 		arm(spec ? spec : "");
 		run_until_killed(path);
 	}
 	if (!spec) {
+		/* However busy the machine is, it has put something. */
+		while (*rounds_done == 0)
+			g_usleep(1000);
 		g_usleep((gulong)g_test_rand_int_range(20000, 300000));
 		kill(child, SIGKILL);
 	}
@@ -844,6 +853,8 @@ static void add_fault_tests(void)
 
 int main(int argc, char **argv)
 {
+	rounds_done = mmap(NULL, sizeof(*rounds_done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	g_assert_true(rounds_done != MAP_FAILED);
 	int result;
 
 	g_test_init(&argc, &argv, NULL);

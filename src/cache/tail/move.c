@@ -10,8 +10,8 @@
  * cleared (invariant 5).
  *
  * Dirty blocks move with their order, and those that were superseded since do so too
- * where an epoch ends between the two: a batch has the versions of its epochs. Zero
- * ranges and barriers move likewise (events.c). */
+ * where an epoch ends between the two, the last of each record: a batch has the versions of
+ * its epochs. Zero ranges and barriers move likewise (events.c). */
 #include "move.h"
 
 #include <string.h>
@@ -110,13 +110,30 @@ static bool is_over_in_epoch_locked(struct cache_layer *layer, uint32_t slot, co
 	return newer.order >= entry->order && epochs_is_one_epoch(layer->epochs, entry->order, newer.order);
 }
 
+/* Its record has a newer version, further on in the segment: of one order moved apart nobody
+ * could tell which that is. */
+static bool is_repeated_locked(const struct victim *victim, unsigned at, const struct index_entry *entry)
+{
+	uint32_t first = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS);
+	struct index_entry other;
+
+	cache_assert_locked(victim->cache);
+	for (unsigned i = at + 1; i < CACHE_SEGMENT_BLOCKS && !(entry->flags & INDEX_LIVE); i++) {
+		index_get(victim->cache->index, first + i, &other);
+		if ((other.flags & INDEX_DATA) && (other.flags & INDEX_PINNED) && other.layer == entry->layer &&
+		    other.block == entry->block && other.order == entry->order)
+			return true;
+	}
+	return false;
+}
+
 static void choose_dirty_locked(struct victim *victim, struct cache_layer *layer, unsigned at,
 				const struct index_entry *entry)
 {
 	uint32_t slot = (uint32_t)(victim->segment * CACHE_SEGMENT_BLOCKS) + at;
 
 	cache_assert_locked(layer->cache);
-	if (is_over_in_epoch_locked(layer, slot, entry))
+	if (is_over_in_epoch_locked(layer, slot, entry) || is_repeated_locked(victim, at, entry))
 		cache_dirty_drop_locked(layer, slot);
 	else
 		victim->blocks[victim->count++] = (uint8_t)at;
