@@ -269,13 +269,12 @@ static void test_clean(void)
 	end_empty(many, path);
 }
 
-/* Where the log has to say something of each: who comes too late is refused until there is
- * room, and nothing is kept from those that came before. */
-static void test_new_owners(void)
+/* Opens all that a mount finds dirty, in a log without room; how many were refused. */
+static unsigned open_without_room(void)
 {
 	g_autofree char *path = new_path();
 	struct many *many = many_new(1);
-	unsigned refused = 0, again = 0;
+	unsigned refused = 0, left, again = 0;
 
 	begin_full(many, path, LOG_BYTES);
 	use_up_room(many);
@@ -286,15 +285,27 @@ static void test_new_owners(void)
 		g_assert_true(result == 0 || result == -ENOSPC);
 		refused += result != 0;
 	}
-	g_assert_cmpuint(refused, >, 0);
-	while (refused > 0 && again++ < LAYERS) {
+	for (left = refused; left > 0 && again < LAYERS; again++) {
 		migrate_all(many);
-		refused = 0;
+		left = 0;
 		for (unsigned i = 0; i < LAYERS; i++)
-			refused += !many->layers[i] && try_open_one(many, i, false) != 0;
+			left += !many->layers[i] && try_open_one(many, i, false) != 0;
 	}
-	g_assert_cmpuint(refused, ==, 0);
+	g_assert_cmpuint(left, ==, 0);
 	end_empty(many, path);
+	return refused;
+}
+
+/* Where the log has to say something of each: who comes too late is refused until there is
+ * room, and nothing is kept from those that came before. Now and then the reclaim thread
+ * has made room by then. */
+static void test_new_owners(void)
+{
+	unsigned refused = 0;
+
+	for (unsigned tries = 0; refused == 0 && tries < 50; tries++)
+		refused = open_without_room();
+	g_assert_cmpuint(refused, >, 0);
 }
 
 /* A pool without room refuses what it is offered, of all disks: smaller batches begin in
