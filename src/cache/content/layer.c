@@ -544,6 +544,7 @@ static void close_locked(struct cache_layer *layer, uint64_t stamp)
 	uint32_t drop_id;
 
 	cache_assert_locked(layer->cache);
+	layer->closed_ns = loop_now_ns();
 	if (--layer->opens > 0)
 		return;
 	if (is_kept_locked(layer, stamp)) {

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "core/loop.h"
+
 struct layers {
 	struct cache *cache;
 	uint32_t last_id; /* the highest that was given or seen */
@@ -124,6 +126,7 @@ struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, con
 	layer = layer_new(layers, id, orphan ? NULL : ondisk->identity, name);
 	memcpy(layer->identity, ondisk->identity, CACHE_ID_BYTES);
 	layer->is_volatile = false;
+	layer->closed_ns = loop_now_ns();
 	layer->orphan = orphan;
 	layer->incomplete = le32_get(ondisk->flags) & CACHE_LAYER_INCOMPLETE;
 	layer->loss_declared = layer->incomplete;

@@ -40,6 +40,7 @@ struct cache_layer {
 	struct epochs *epochs;	   /* of a layer that is written back: its pinned blocks are dirty; or NULL */
 	uint64_t barrier_sequence; /* of the record with the last barrier */
 	unsigned dirty_puts;	   /* reserved and not published */
+	uint64_t closed_ns;	   /* since when nobody has it open, on the clock of loop_now_ns() */
 	bool stuck;		   /* its image does not take what is dirty */
 	unsigned opens;
 	bool declared;		    /* a LAYER entry of ID is in the log */

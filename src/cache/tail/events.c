@@ -1,9 +1,9 @@
 /* What of a segment is dirty besides its blocks, and whose that is.
  *
  * A layer is stuck while its image does not take what is dirty, as its user says, and
- * while nobody has it open: it is deleted, hidden, locked, or cannot be opened. What it has
- * in the oldest segment moves to the head. So does what the log says besides blocks: the
- * zero ranges, the barriers between epochs, and that the image may have a batch. */
+ * when nobody has had it open for AWAY_NS, in which who mounts opens what there is: it is
+ * deleted, hidden, locked, or cannot be opened. What it has in the oldest segment moves to the head. So does what the
+ * log says besides blocks: the zero ranges, the barriers between epochs, and that the image may have a batch. */
 #include "events.h"
 
 #include "cache/content/dirty.h"
@@ -11,10 +11,14 @@
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
+#include "core/loop.h"
+#include "core/time.h"
+
+#define AWAY_NS (10 * NS_PER_S)
 
 static bool is_stuck(const struct cache_layer *layer)
 {
-	return layer->stuck || layer->opens == 0;
+	return layer->stuck || (layer->opens == 0 && (layer->orphan || loop_now_ns() - layer->closed_ns >= AWAY_NS));
 }
 
 /* ---- Whose it is ------------------------------------------------------------ */

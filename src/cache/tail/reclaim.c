@@ -221,6 +221,16 @@ static void run_batch(struct cache *cache)
 		pause_relock(cache, NS_PER_S);
 }
 
+/* What is dirty in the oldest segment may be so only for now. */
+static void wait_relock(struct cache *cache)
+{
+	cache_assert_locked(cache);
+	if (space_may_move_dirty_locked(cache))
+		lock_wait_until(&cache->lock, &cache->reclaim.wanted, loop_now_ns() + NS_PER_S);
+	else
+		lock_wait(&cache->lock, &cache->reclaim.wanted);
+}
+
 static void *thread_main(void *opaque)
 {
 	struct cache *cache = opaque;
@@ -229,7 +239,7 @@ static void *thread_main(void *opaque)
 	while (!cache->reclaim.stop) {
 		cache_check_locked(cache);
 		if (!is_wanted_locked(cache)) {
-			lock_wait(&cache->lock, &cache->reclaim.wanted);
+			wait_relock(cache);
 			continue;
 		}
 		lock_let_go(&cache->lock);
