@@ -150,6 +150,16 @@ def pool(work):
 
 
 @pytest.fixture
+def cache(work):
+    return os.path.join(work, "leaf.cache")
+
+
+@pytest.fixture
+def gate(work):
+    return harness.Gate(work)
+
+
+@pytest.fixture
 def mount(pool, work):
     """mount(...) starts a daemon on the test's pool; every one is ended."""
 

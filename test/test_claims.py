@@ -12,7 +12,7 @@ import pytest
 from harness import (BLOCK, CRASH_STATUS, KIB, MIB, PATIENCE, TREE, assert_same, check_clean, converted, expect_errno, faults, file_bytes,
                      leafctl, make_image, make_raw, opened, read_all, read_file, run, state_of, wait_until, write_all)
 from test_owner import directory_of, record_of, record_path, refusal, write_text
-from test_writeback_faults import (BLOCKS, HELD, cache, end, gate, held, left_open,  # noqa: F401 pylint: disable=unused-import
+from test_writeback_faults import (BLOCKS, HELD, end, held, left_open,  # noqa: F401 pylint: disable=unused-import
                                    lines_with, wait_state, web1, writeback)
 
 

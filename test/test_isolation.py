@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, PATIENCE, Aligned, Gate, Loop, assert_same, control_values, converted, faults,
+from harness import (BLOCK, KIB, MIB, PATIENCE, Aligned, Loop, assert_same, control_values, converted, faults,
                      file_bytes, leafctl, make_image, make_raw, opened, read_file, state_of, stats, wait_until,
                      write_all, zero_range)
-from test_writeback_faults import HELD, STORE, dirty_of, end, left_open, lines_with, wait_clean
+from test_writeback_faults import HELD, STORE, dirty_of, end, failing, left_open, lines_with, wait_clean
 
 BLOCKS = 8 * MIB // BLOCK
 DIRTY = 2 * MIB
@@ -21,16 +21,6 @@ DIRTY = 2 * MIB
 LOAD = 48
 # What a disk that is well may take for one MiB, however slow the machine is.
 STANDSTILL = 60
-
-
-@pytest.fixture
-def cache(work):
-    return os.path.join(work, "leaf.cache")
-
-
-@pytest.fixture
-def gate(work):
-    return Gate(work)
 
 
 @pytest.fixture
@@ -42,10 +32,6 @@ def writeback(mount, cache):
 def pair(pool):
     """Two images; the first is the one in trouble."""
     return [make_image(os.path.join(pool, f"web{number}.leaf"), BLOCKS * BLOCK, chunk="256K") for number in (1, 2)]
-
-
-def failing(image, gate, points=STORE):
-    return faults(*(f"{point}/{os.path.basename(image)}:EIO" for point in points), gate=gate.path)
 
 
 def leave_dirty(mount, cache, image, gate, rng):

@@ -18,11 +18,6 @@ BLOCKS = 16 * MIB // BLOCK
 
 
 @pytest.fixture
-def cache(work):
-    return os.path.join(work, "leaf.cache")
-
-
-@pytest.fixture
 def persistent(mount, cache):
     return functools.partial(mount, f"cache={cache}", "mode=persistent", "cache_size=8M", "read_run_bypass=1G")
 

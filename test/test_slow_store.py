@@ -388,6 +388,14 @@ def test_one_disk_hangs(pool, mount, store):
     live.stop()
 
 
+def make_two(pool, kind):
+    for name in ("web1", "web2"):
+        if kind == "raw":
+            make_raw(os.path.join(pool, f"{name}.raw"), b"1" * 64 * MIB)
+        else:
+            make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+
+
 def use_disk(fd):
     memory = Aligned(BLOCK)
     for number in range(4):
@@ -413,11 +421,7 @@ def hang_on(fd, number):
 def test_a_submission_that_stands(pool, work, mount, store, mode, kind, threads):
     """io_submit() of one disk does not return: all others are served, and what was handed
     over has its answer when it does."""
-    for name in ("web1", "web2"):
-        if kind == "raw":
-            make_raw(os.path.join(pool, f"{name}.raw"), b"1" * 64 * MIB)
-        else:
-            make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+    make_two(pool, kind)
     live = mount(f"threads={threads}", f"mode={mode}", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
                  env={**store.env, "SLOW_HANG": "web1.", "SLOW_CALLS": "submit"})
     with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as first, \
@@ -450,11 +454,7 @@ def test_a_submission_that_stands(pool, work, mount, store, mode, kind, threads)
 @pytest.mark.parametrize("kind", ["raw", "leaf"])
 def test_many_requests_of_one_disk_hang(pool, mount, store, kind):
     """They take neither the calls nor the threads that another disk needs."""
-    for name in ("web1", "web2"):
-        if kind == "raw":
-            make_raw(os.path.join(pool, f"{name}.raw"), b"1" * 64 * MIB)
-        else:
-            make_image(os.path.join(pool, f"{name}.leaf"), "64M")
+    make_two(pool, kind)
     live = mount("threads=1", env={**store.env, "SLOW_HANG": "web1.",
                                    "LEAFDISK_FAULTS": "aio.setup:EAGAIN"})
     direct = os.O_RDWR | os.O_DIRECT

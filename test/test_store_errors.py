@@ -10,23 +10,13 @@ import threading
 import pytest
 
 import cleanup
-from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, check_clean, control_values, converted, discard,
+from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, control_values, converted, discard,
                      faults, leafctl, make_image, make_raw, opened, process_ended, read_all, run, state_of, stats,
                      wait_until, write_all)
 from test_writeback_faults import HELD, in_background, left_open, lines_with
 
 BLOCKS = 8 * MIB // BLOCK
 F_OFD_SETLK = 37
-
-
-@pytest.fixture
-def cache(work):
-    return os.path.join(work, "leaf.cache")
-
-
-@pytest.fixture
-def gate(work):
-    return Gate(work)
 
 
 # ---- A leaf that failed ----------------------------------------------------------

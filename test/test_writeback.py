@@ -23,11 +23,6 @@ NEVER = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"
 
 
 @pytest.fixture
-def cache(work):
-    return os.path.join(work, "leaf.cache")
-
-
-@pytest.fixture
 def writeback(mount, cache):
     """A mount in mode writeback; cache_size and what else is given come last."""
     return functools.partial(mount, f"cache={cache}", "mode=writeback", "read_run_bypass=1G")

@@ -26,16 +26,6 @@ STORE = ("aio.write", "aio.datasync", "image.write", "image.sync")
 
 
 @pytest.fixture
-def cache(work):
-    return os.path.join(work, "leaf.cache")
-
-
-@pytest.fixture
-def gate(work):
-    return Gate(work)
-
-
-@pytest.fixture
 def writeback(mount, cache):
     return functools.partial(mount, f"cache={cache}", "mode=writeback", "cache_size=16M", "read_run_bypass=1G")
 
