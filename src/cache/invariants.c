@@ -245,7 +245,7 @@ static bool is_newer_than_live_locked(const struct cache *cache, uint32_t slot, 
 	if (!(entry->flags & INDEX_PINNED) || live == INDEX_NO_SLOT)
 		return false;
 	index_get(cache->index, live, &present);
-	if (layer->epochs && (present.flags & INDEX_PINNED))
+	if (layer->epochs || layer->orphan)
 		return entry->order > present.order;
 	return cache_slot_distance(tail, slot, cache->ring_segments) >
 	       cache_slot_distance(tail, live, cache->ring_segments);
