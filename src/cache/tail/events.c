@@ -14,7 +14,7 @@
 #include "core/loop.h"
 #include "core/time.h"
 
-#define AWAY_NS (10 * NS_PER_S)
+#define AWAY_NS NS_PER_S
 
 static bool is_stuck(const struct cache_layer *layer)
 {
