@@ -383,6 +383,35 @@ static bool is_stale(struct recovery *recovery, const struct index_entry *entry)
 	return !(entry->flags & INDEX_PINNED) && entry->order <= lost_of(state);
 }
 
+/* What was moved is in the log twice until its first place is reclaimed: the LIVE one counts. */
+static bool is_twice(const struct recovery *recovery, const struct index_entry *entry)
+{
+	uint32_t live = index_find(recovery->index, entry->layer, entry->block);
+	struct index_entry other;
+
+	if ((entry->flags & INDEX_LIVE) || live == INDEX_NO_SLOT)
+		return false;
+	index_get(recovery->index, live, &other);
+	return other.order == entry->order && (other.flags & INDEX_PINNED);
+}
+
+/* Whether ENTRY is dirty. */
+static bool count_dirty(struct recovery *recovery, const struct index_entry *entry)
+{
+	struct epochs *epochs = state_of(recovery, entry->layer)->epochs;
+
+	if (is_migrated(recovery, entry))
+		return false;
+	if (!epochs->scattered)
+		return true;
+	if (is_twice(recovery, entry)) {
+		epochs->dirty--;
+		return false;
+	}
+	epochs_count_block(epochs, entry->order);
+	return true;
+}
+
 static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 {
 	struct index_entry entry;
@@ -392,7 +421,7 @@ static void keep_or_remove(struct recovery *recovery, uint32_t slot)
 	if (!(entry.flags & INDEX_DATA))
 		return;
 	layer = layer_of(recovery, entry.layer);
-	if (layer && (entry.flags & INDEX_PINNED) && is_migrated(recovery, &entry)) {
+	if (layer && (entry.flags & INDEX_PINNED) && !count_dirty(recovery, &entry)) {
 		index_set_flags(recovery->index, slot, 0, INDEX_PINNED);
 		entry.flags &= ~(unsigned)INDEX_PINNED;
 	}
@@ -416,7 +445,7 @@ static void drop_migrated(struct recovery *recovery, struct id_state *state)
 	bool begun;
 
 	if (epochs->scattered)
-		epochs_sort(epochs);
+		epochs_end_count(epochs);
 	if (!state->migrated)
 		return;
 	while (count < epochs_length(epochs) && epochs_get(epochs, count)->place.order <= state->migrated)
@@ -517,6 +546,20 @@ static unsigned add_nameless(struct recovery *recovery)
 	return count;
 }
 
+static void sort_epochs(struct recovery *recovery)
+{
+	GHashTableIter iter;
+	void *value;
+
+	g_hash_table_iter_init(&iter, recovery->ids);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		struct id_state *state = value;
+
+		if (state->epochs->scattered)
+			epochs_sort(state->epochs);
+	}
+}
+
 static bool has_unwitnessed_hole(const struct recovery *recovery)
 {
 	for (unsigned i = 0; i < recovery->holes->len; i++)
@@ -548,6 +591,7 @@ void cache_recover(int fd, const struct cache_super_ondisk *super, struct index 
 	cache_log_read(fd, super, &reader, end);
 	settle_holes(&recovery);
 	end->unknown = add_nameless(&recovery) > 0 || has_unwitnessed_hole(&recovery);
+	sort_epochs(&recovery);
 	for (uint64_t slot = 0; slot < slots; slot++)
 		keep_or_remove(&recovery, (uint32_t)slot);
 	keep_zeros(&recovery);

@@ -1004,7 +1004,7 @@ static void test_moved(void)
 	index_get(found.index, index_find(found.index, 1, 10), &entry);
 	g_assert_cmpuint(entry.order, ==, 7);
 	g_assert_cmpuint(entry.flags & (INDEX_PINNED | INDEX_LIVE), ==, INDEX_PINNED | INDEX_LIVE);
-	g_assert_cmpuint(layers_by_id(found.layers, 1)->epochs->dirty, ==, 27);
+	g_assert_cmpuint(layers_by_id(found.layers, 1)->epochs->dirty, ==, 23); /* 10, 11, 13 and 14 once */
 	recovered_clear(&found);
 	append(log, (struct op){.kind = CACHE_ENTRY_MIGRATED, .layer = 1, .order = 9});
 	recover(log, &found);

@@ -162,6 +162,7 @@ static void log_migrated_locked(struct cache_layer *layer)
 	cache_assert_locked(layer->cache);
 	epochs->owes_migrated = cache->state != CACHE_ACTIVE || epochs->owes_barrier ||
 				!log_migrate_locked(layer, CACHE_ENTRY_MIGRATED, epochs->migrated_place);
+	epochs->migrated_scattered &= epochs->owes_migrated;
 	cache->owes |= epochs->owes_migrated;
 }
 
@@ -218,6 +219,24 @@ void cache_dirty_pay_locked(struct cache *cache)
 	condition_broadcast(&cache->changed);
 	wake_waiters_locked(cache);
 	wake_migration_locked(cache);
+}
+
+static void look_for_scattered(void *opaque, struct cache_layer *layer)
+{
+	bool *passes = opaque;
+
+	*passes &= !layer->epochs || !layer->epochs->owes_migrated || !layer->epochs->migrated_scattered;
+}
+
+bool cache_dirty_may_pass_locked(struct cache *cache)
+{
+	bool passes = true;
+
+	cache_assert_locked(cache);
+	cache_dirty_pay_locked(cache);
+	if (cache->owes)
+		layers_foreach(cache->layers, look_for_scattered, &passes);
+	return passes;
 }
 
 void cache_dirty_catch_up_locked(struct cache *cache)

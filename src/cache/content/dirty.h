@@ -28,5 +28,8 @@ void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place e
 /* The log gets what it owes: all that it has room for, or unless room is scarce. */
 void cache_dirty_pay_locked(struct cache *cache);
 void cache_dirty_catch_up_locked(struct cache *cache);
+/* And whether the tail may pass segments then. Not while the log does not know that an image
+ * has something of which the older version was moved: it would be found without the newer one. */
+bool cache_dirty_may_pass_locked(struct cache *cache);
 
 #endif

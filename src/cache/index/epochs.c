@@ -133,7 +133,8 @@ void epochs_add_blocks(struct epochs *epochs, uint32_t slot, unsigned blocks, ui
 
 void epochs_add_zero(struct epochs *epochs, struct epoch_place place, uint64_t block, uint64_t blocks, uint64_t now_ns)
 {
-	struct epoch_event event = {.place = place, .put = ++epochs->put, .block = block, .blocks = blocks};
+	struct epoch_event event = {
+		.place = place, .put = ++epochs->put, .block = block, .blocks = blocks, .first = place.order};
 
 	begin(epochs, place.slot, now_ns);
 	epochs->zeros++;
@@ -154,15 +155,22 @@ static bool is_extendable(const struct epochs *epochs, const struct epoch_event 
 	       !(epochs->begun && epoch_place_equal(epochs->begun_place, last->place));
 }
 
+static struct epoch_event barrier(const struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
+{
+	return (struct epoch_event){
+		.place = place, .put = epochs->put, .oldest_ns = now_ns, .barriers = 1, .first = place.order};
+}
+
 void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
 {
-	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns, .barriers = 1};
+	struct epoch_event event = barrier(epochs, place, now_ns);
 	struct epoch_event *last = NULL;
 
 	if (epochs->events->len)
 		last = &g_array_index(epochs->events, struct epoch_event, epochs->events->len - 1);
 	if (last && is_extendable(epochs, last)) {
 		event.barriers += last->barriers;
+		event.first = last->first;
 		*last = event;
 		return;
 	}
@@ -179,7 +187,7 @@ void epochs_note_moved(struct epochs *epochs)
 
 void epochs_add_moved_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns)
 {
-	struct epoch_event event = {.place = place, .put = epochs->put, .oldest_ns = now_ns, .barriers = 1};
+	struct epoch_event event = barrier(epochs, place, now_ns);
 
 	g_array_append_val(epochs->events, event);
 	epochs_note_moved(epochs);
@@ -194,11 +202,45 @@ static int compare_events(const void *left, const void *right)
 
 void epochs_sort(struct epochs *epochs)
 {
-	uint64_t put = epochs->put;
+	uint64_t first = UINT64_MAX;
 
 	g_array_sort(epochs->events, compare_events); /* stable */
-	for (unsigned i = epochs->events->len; i-- > 0;)
-		put = epochs_at(epochs, i)->put = MIN(epochs_at(epochs, i)->put, put);
+	for (unsigned i = epochs->events->len; i-- > 0;) {
+		struct epoch_event *event = epochs_at(epochs, i);
+
+		first = event->first = MIN(event->first, first);
+		event->put = 0;
+	}
+	epochs->put = 0;
+}
+
+void epochs_count_block(struct epochs *epochs, uint64_t order)
+{
+	unsigned position = epochs_find(epochs, order);
+
+	if (position < epochs->events->len)
+		epochs_at(epochs, position)->put++;
+	else
+		epochs->put++;
+}
+
+/* Its record is in the log still. */
+static bool is_twice(const struct epochs *epochs, const struct epoch_event *event)
+{
+	return event->moved && !epochs_get(epochs, epochs_find(epochs, event->place.order))->moved;
+}
+
+void epochs_end_count(struct epochs *epochs)
+{
+	uint64_t put = 0;
+
+	for (unsigned i = 0; i < epochs->events->len; i++) {
+		struct epoch_event *event = epochs_at(epochs, i);
+
+		put += event->put + (epoch_event_is_barrier(event) || is_twice(epochs, event) ? 0 : 1);
+		event->put = put;
+	}
+	epochs->put += put;
 }
 
 void epochs_scatter(struct epochs *epochs, uint64_t order)
@@ -223,17 +265,17 @@ unsigned epochs_find(const struct epochs *epochs, uint64_t order)
 
 bool epochs_is_one_epoch(const struct epochs *epochs, uint64_t older, uint64_t newer)
 {
-	unsigned first = epochs_find(epochs, older);
+	unsigned found = epochs_find(epochs, older);
 
-	for (unsigned i = first; i < epochs->events->len && i < first + EVENTS_LOOKED_AT; i++) {
+	for (unsigned i = found; i < epochs->events->len && i < found + EVENTS_LOOKED_AT; i++) {
 		const struct epoch_event *event = epochs_get(epochs, i);
 
-		if (event->place.order >= newer)
+		if (event->first >= newer)
 			return true;
-		if (epoch_event_is_barrier(event))
+		if (epoch_event_is_barrier(event) || event->place.order >= newer)
 			return false;
 	}
-	return epochs->events->len <= first + EVENTS_LOOKED_AT;
+	return epochs->events->len <= found + EVENTS_LOOKED_AT;
 }
 
 void epochs_remove(struct epochs *epochs, unsigned count, uint64_t slots, struct epoch_place end, uint64_t put)

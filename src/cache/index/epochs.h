@@ -37,6 +37,9 @@ struct epoch_event {
 	uint64_t blocks;    /* 0: a barrier */
 	uint64_t oldest_ns; /* of a barrier: what follows it is younger than this */
 	uint64_t barriers;  /* that it stands for */
+	/* The log may have barriers between this order and its place, which it stands for; not
+	 * later than those of what follows. Of a zero range: its own order, or that of what follows. */
+	uint64_t first;
 };
 
 static inline bool epoch_event_is_barrier(const struct epoch_event *event)
@@ -67,6 +70,7 @@ struct epochs {
 	/* What the log could not take yet, or need not while it has little room. */
 	bool owes_barrier; /* the last event, which has the place of the next record */
 	bool owes_migrated;
+	bool migrated_scattered; /* what is newer of a block may be before what is older, and go first */
 	struct epoch_place migrated_place;
 };
 
@@ -83,8 +87,11 @@ void epochs_add_barrier(struct epochs *epochs, struct epoch_place place, uint64_
  * that was, anywhere among the others. */
 void epochs_note_moved(struct epochs *epochs);
 void epochs_add_moved_barrier(struct epochs *epochs, struct epoch_place place, uint64_t now_ns);
-/* And once all are there they are in order. */
+/* And once all are there they are in order. Distances are counted anew then: begin, each
+ * dirty block once, end. */
 void epochs_sort(struct epochs *epochs);
+void epochs_count_block(struct epochs *epochs, uint64_t order);
+void epochs_end_count(struct epochs *epochs);
 /* Something came since the last barrier. */
 bool epochs_is_open(const struct epochs *epochs);
 /* Blocks and zero ranges since the last barrier. */
@@ -101,8 +108,8 @@ uint64_t epochs_count(const struct epochs *epochs);
 void epochs_scatter(struct epochs *epochs, uint64_t order);
 /* The first event that is not before ORDER; the number of events: there is none. */
 unsigned epochs_find(const struct epochs *epochs, uint64_t order);
-/* No epoch ends between two orders, of which OLDER is not the higher one. False: one
- * does, or there is too much between them to tell. */
+/* No epoch ends between two orders, of which OLDER is not the higher one, whatever a
+ * recovery makes of the log's barriers. False: one does, or that cannot be told. */
 bool epochs_is_one_epoch(const struct epochs *epochs, uint64_t older, uint64_t newer);
 
 unsigned epochs_length(const struct epochs *epochs);

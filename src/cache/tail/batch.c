@@ -79,7 +79,13 @@ static void collect_slot(void *opaque, uint32_t slot)
 	if (entry.layer != collection->source.layer || !(entry.flags & INDEX_DATA) || !(entry.flags & INDEX_PINNED) ||
 	    entry.order > collection->end)
 		return;
-	item = (struct batch_item){entry.block, entry.order, slot, entry.checksum, 0, entry.flags & INDEX_LOST};
+	item = (struct batch_item){
+		.block = entry.block,
+		.order = entry.order,
+		.slot = slot,
+		.checksum = entry.checksum,
+		.lost = entry.flags & INDEX_LOST,
+	};
 	g_array_append_val(collection->items, item);
 	hold_segment_locked(collection, segment_of(slot));
 }
@@ -132,15 +138,28 @@ static void walk_range_relock(struct cache_layer *layer, const struct epoch_rang
 	}
 }
 
+/* Nothing that is held is before the tail by now. */
+static void measure_distances_locked(struct collection *collection)
+{
+	cache_assert_locked(collection->source.cache);
+	for (guint i = 0; i < collection->items->len; i++) {
+		struct batch_item *item = &g_array_index(collection->items, struct batch_item, i);
+
+		item->distance = (uint32_t)slot_distance_locked(collection->source.cache, item->slot);
+	}
+}
+
 /* ---- What of it is newest -------------------------------------------------- */
 
+/* Of a record's versions of a block the last one is the newest; what was moved of it is
+ * that one, and further on in the log. */
 static int compare_ages(const void *left, const void *right)
 {
 	const struct batch_item *a = left, *b = right;
 
 	if (a->order != b->order)
 		return a->order < b->order ? -1 : 1;
-	return a->slot < b->slot ? -1 : 1;
+	return a->distance < b->distance ? -1 : 1;
 }
 
 static int compare_blocks(const void *left, const void *right)
@@ -317,6 +336,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 		collection.end = range.end.order;
 		copy_zero_events_locked(&collection, layer);
 		walk_range_relock(layer, &range, collect_slot, &collection);
+		measure_distances_locked(&collection);
 	}
 	lock_let_go(&layer->cache->lock);
 	if (!*batch)
@@ -432,6 +452,7 @@ static void done_relock(struct cache_layer *layer, const struct epoch_range *ran
 	events = clean_events_locked(layer, range->end);
 	cache->dirty_slots -= cleaning.slots;
 	first = first_left_locked(layer, range);
+	layer->epochs->migrated_scattered |= layer->epochs->scattered != 0;
 	epochs_remove(layer->epochs, events, cleaning.slots, range->end, range->put);
 	layer->epochs->first = first;
 	if (zeros > 0)

@@ -10,6 +10,7 @@ struct batch_item {
 	uint64_t block;
 	uint64_t order;
 	uint32_t slot;
+	uint32_t distance; /* of the slot from the log's tail */
 	uint32_t checksum;
 	uint32_t place; /* in the batch's data, in blocks */
 	bool lost;

@@ -191,13 +191,17 @@ static unsigned empty_segments(struct cache *cache)
 	return count;
 }
 
-/* Everything until now is durable; false: the thread is to end. */
+/* Everything until now is durable, and what must be in the log before the tail goes on;
+ * false: the thread is to end. */
 static bool flush(struct cache *cache)
 {
 	bool go_on = true;
 	int result;
 
 	LOCK_GUARD(&cache->lock);
+	while (!cache_dirty_may_pass_locked(cache))
+		if (!pause_relock(cache, RETRY_NS))
+			return false;
 	do {
 		uint64_t sequence = log_flush_locked(cache);
 
