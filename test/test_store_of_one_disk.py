@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, run, state_of, stats,
-                     wait_until)
+                     thread_names, wait_until)
 
 LIMIT = 20  # seconds, for what does not wait
 
@@ -106,3 +106,42 @@ def test_other_disks_go_on(pool, mount, work, other_store, mode):
             assert not thread.is_alive()
             assert Aligned(BLOCK).read(second, BLOCK, number * BLOCK) == b"3" * BLOCK
     assert live.stop() == 0
+
+
+@pytest.mark.slow
+def test_many_disks_of_the_other_store(pool, mount, work):
+    """So many hang there that they could keep all threads which write back."""
+    count, threads = 70, 64
+    where = os.path.join(work, "other")
+    os.mkdir(where)
+    for number in range(count):
+        make_raw(os.path.join(where, f"bad{number}.raw"), bytes(MIB))
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    server = mount(pool=where)
+    with contextlib.ExitStack() as stack:
+        for number in range(count):
+            place = make_raw(os.path.join(pool, f"bad{number}.raw"), b"")
+            run("mount", "--bind", server.file(f"bad{number}.img"), place)
+            stack.callback(run, "umount", "-l", place)
+        live = mount(f"cache={os.path.join(work, 'cache')}", "cache_size=64M", "migrate_idle_ms=1", "max_dirty_age=1",
+                     "mode=writeback")
+        bad = [os.open(live.file(f"bad{number}.img"), os.O_RDWR) for number in range(count)]
+        for fd in bad:
+            os.pwrite(fd, b"1" * BLOCK, 0)
+        leafctl("drain", live.path)
+        stack.callback(os.kill, server.pid, signal.SIGCONT)
+        os.kill(server.pid, signal.SIGSTOP)
+        for fd in bad:
+            os.pwrite(fd, b"2" * BLOCK, 0)
+            os.fsync(fd)
+        wait_until(lambda: thread_names(live.pid).count("leafdisk-move") >= threads, "them to hang")
+        with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+            use_web1(live, fd, "writeback")
+        os.kill(server.pid, signal.SIGCONT)
+        leafctl("drain", live.path)
+        for fd in bad:
+            os.close(fd)
+        assert live.stop() == 0
+    for number in range(count):
+        with open(os.path.join(where, f"bad{number}.raw"), "rb") as file:
+            assert file.read(BLOCK) == b"2" * BLOCK

@@ -22,6 +22,7 @@ struct chain_link {
 	char *real; /* absolute, links followed; PATH itself where that is the same */
 	uint64_t base_offset;
 	dev_t device;
+	dev_t store; /* the file system that it is on, or the block device that it is */
 	ino_t inode;
 	off_t file_bytes;
 	uint64_t allocated_bytes;

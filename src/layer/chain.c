@@ -214,6 +214,7 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 			.path = g_strdup(path),
 			.format = format,
 			.device = file->st.st_dev,
+			.store = S_ISBLK(file->st.st_mode) ? file->st.st_rdev : file->st.st_dev,
 			.inode = file->st.st_ino,
 			.file_bytes = file->st.st_size,
 			.changed = file->st.st_ctim,

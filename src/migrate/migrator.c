@@ -7,13 +7,13 @@
  * goes to the end of the list with each, so that every one has its turn.
  *
  * ANSWERING_MAX jobs are done at once, which is what a store takes without growing
- * slower; where images are on several file systems, one less on each, so that what hangs
+ * slower; where images are on several stores, one less on each, so that what hangs
  * on one keeps no other waiting until it is known to hang. A job that is not done after
  * HANGS_NS is taken for one whose store hangs, and does not count: that store holds up no
- * other's disks. Those jobs are bounded as
- * well, by the threads that they keep; where that many hang it is not one image any
- * more. And each batch may take a quarter of the memory that the others leave: however
- * many of them hang, some is left for the next.
+ * other's disks. Those jobs are bounded as well, by the threads that they keep: the stores
+ * share JOBS_MAX by the rule of core/shares.h, so however many disks of one hang, there are
+ * threads for those of others. And each batch may take a quarter of the memory that the
+ * others leave: however many of them hang, some is left for the next.
  *
  * Hands are made as jobs come; the first with the migrator, so where the kernel gives
  * no other the jobs take their turn. They are not the waiters of core/workers.c: who
@@ -24,6 +24,7 @@
 #include "cache/cache.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/shares.h"
 #include "core/thread.h"
 #include "core/time.h"
 #include "note.h"
@@ -33,7 +34,7 @@
 
 #define ANSWERING_MAX 4
 #define HANGS_NS (2 * NS_PER_S)
-#define JOBS_MAX 64
+#define JOBS_MAX 128
 #define BATCHES_BYTES_MAX (256ull << 20)
 #define BATCH_BYTES_MIN (256ull << 10)
 
@@ -69,17 +70,18 @@ static struct job *job_of(struct list *node)
 /* ---- Jobs ------------------------------------------------------------------ */
 
 struct load {
-	dev_t device; /* of who wants to begin */
+	dev_t store; /* of who wants to begin */
 	unsigned jobs;
+	unsigned jobs_beside; /* of those, on the same store */
 	unsigned answering;
-	unsigned beside;   /* of those, on the same device */
+	unsigned answering_beside;
 	uint64_t frees_ns; /* when one of those is taken to hang, if it does */
 	uint64_t batch_bytes;
 };
 
-static dev_t device_of(const struct disk *disk)
+static dev_t store_of(const struct disk *disk)
 {
-	return disk->leaf->link->device;
+	return disk->leaf->link->store;
 }
 
 static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
@@ -88,20 +90,22 @@ static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 	{
 		const struct job *job = job_of(node);
 		uint64_t hangs_ns = job->begun_ns + HANGS_NS;
+		bool beside = store_of(job->disk) == load->store;
 
 		load->jobs++;
+		load->jobs_beside += beside;
 		load->batch_bytes += job->work == WORK_BATCH ? job->disk->leaf->backlog.batch_bytes : 0;
 		if (hangs_ns <= now_ns)
 			continue;
 		load->answering++;
-		load->beside += device_of(job->disk) == load->device;
+		load->answering_beside += beside;
 		load->frees_ns = MIN(load->frees_ns, hangs_ns);
 	}
 }
 
 static struct load get_load_locked(struct migrator *migrator, const struct look *look, const struct disk *disk)
 {
-	struct load load = {.device = device_of(disk), .frees_ns = UINT64_MAX};
+	struct load load = {.store = store_of(disk), .frees_ns = UINT64_MAX};
 
 	lock_assert_mine(&migrator->backlogs->lock);
 	add_load(&load, &migrator->queued, look->now_ns);
@@ -111,11 +115,11 @@ static struct load get_load_locked(struct migrator *migrator, const struct look 
 
 static bool takes_job(const struct load *load, struct look *look)
 {
-	bool has_place = load->answering < ANSWERING_MAX && load->beside + look->mixed < ANSWERING_MAX;
+	bool has_place = load->answering < ANSWERING_MAX && load->answering_beside + look->mixed < ANSWERING_MAX;
 
 	if (!has_place)
 		look_again(look, load->frees_ns);
-	return has_place && load->jobs < JOBS_MAX;
+	return has_place && shares_allow(load->jobs_beside, load->jobs, JOBS_MAX);
 }
 
 static uint64_t bytes_of_next_batch(const struct load *load, const struct look *look)
@@ -295,7 +299,7 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 		struct disk *disk = layer->disk;
 		struct cache_dirty dirty;
 
-		look->mixed |= first && device_of(first) != device_of(disk);
+		look->mixed |= first && store_of(first) != store_of(disk);
 		first = disk;
 		backlog_get_dirty_locked(layer, &dirty);
 		if (dirty.oldest_ns && !dirty.stuck)

@@ -32,7 +32,7 @@ struct look {
 	uint64_t next_ns; /* when to look again, if nothing comes before */
 	uint64_t oldest;  /* distance of the oldest dirty block of those whose images take them */
 	uint64_t going;	  /* dirty blocks of these */
-	bool mixed;	  /* images are on several devices */
+	bool mixed;	  /* images are on several stores */
 };
 void look_refresh(struct look *look, struct pool_cache *pool_cache);
 void look_again(struct look *look, uint64_t at_ns);
