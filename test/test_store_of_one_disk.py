@@ -9,8 +9,9 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, run, state_of, stats,
+from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, read_file, run, state_of, stats,
                      thread_names, wait_until)
+from test_writeback_faults import HELD, end
 
 LIMIT = 20  # seconds, for what does not wait
 
@@ -105,6 +106,26 @@ def test_other_disks_go_on(pool, mount, work, other_store, mode):
             thread.join(60)
             assert not thread.is_alive()
             assert Aligned(BLOCK).read(second, BLOCK, number * BLOCK) == b"3" * BLOCK
+    assert live.stop() == 0
+
+
+def test_a_mount_begins_meanwhile(pool, mount, work, other_store):
+    """The cache has changes of the disk whose store hangs."""
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    options = [f"cache={os.path.join(work, 'cache')}", "cache_size=16M", "mode=writeback", "migrate_idle_ms=1"]
+    live = mount(*options, "nodrain", *HELD)
+    with opened(live.file("web2.img")) as fd:
+        os.pwrite(fd, b"3" * BLOCK, 0)
+        os.fsync(fd)
+    assert end(live) == 0
+    other_store(True)
+    live = in_time("a mount", lambda: mount(*options))
+    with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        use_web1(live, fd, "writeback")
+    other_store(False)
+    wait_until(lambda: "web2.img" in live.names() and state_of(live, "web2.img")["dirty_bytes"] == "0",
+               "the changes to be in the pool")
+    assert read_file(live.file("web2.img"), BLOCK) == b"3" * BLOCK
     assert live.stop() == 0
 
 

@@ -49,7 +49,7 @@ struct disk_pool {
 	struct {
 		bool running; /* a thread */
 		bool stop;
-		unsigned tries; /* under way */
+		struct list tries; /* under way, the last one first */
 		struct condition changed;
 	} resume;
 
@@ -64,7 +64,7 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 }
 
 /* resume.c: what an earlier mount left in the cache begins to be written back, as soon
- * as it can be. */
+ * as it can be. Blocks, for CHAIN_PATIENCE_NS at most after the last store that answered. */
 void disk_pool_resume(struct disk_pool *pool);
 /* Waits until nothing is tried any more. */
 void pool_stop_resuming(struct disk_pool *pool);

@@ -102,6 +102,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	lock_init(&pool->lock, LOCK_RANK_POOL);
 	condition_init(&pool->told);
 	condition_init(&pool->resume.changed);
+	list_init(&pool->resume.tries);
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
 	pool->known = scan_known_new();

@@ -3,18 +3,21 @@
  *
  * One that cannot be opened now (locked, damaged, its store is away, it is not in the
  * pool) is tried again, more and more seldom, by a thread that lasts as long as there is
- * one. Each try has a thread of its own: a store that hangs keeps its image alone. Why an
- * image cannot be opened is in its disk's state, and once in the log. */
+ * one. Each try has a thread of its own, of which the stores share TRIES_MAX by the rule of
+ * core/shares.h: a store that hangs keeps its images alone. The mount waits for its first
+ * tries, but for none that hangs. Why an image cannot be opened is in its disk's state, and
+ * once in the log. */
 #include "cache/layer.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/shares.h"
 #include "core/thread.h"
 #include "core/time.h"
 #include "internal.h"
 
 #define RETRY_FIRST_NS NS_PER_S
 #define RETRY_LONGEST_NS (30 * NS_PER_S)
-#define TRIES_MAX 16
+#define TRIES_MAX 32
 
 /* ---- One image --------------------------------------------------------------- */
 
@@ -23,13 +26,17 @@ try {
 	struct disk_pool *pool;
 	struct disk *disk;
 	uint64_t bytes; /* of its changes */
+	dev_t store;
+	uint64_t begun_ns;
+	struct list link;
 };
 
 static struct try *try_new(struct disk_pool *pool, struct disk *disk, uint64_t bytes)
 {
 	struct try *try = g_new(struct try, 1);
 
-	*try = (struct try){pool, disk_ref(disk), bytes};
+	*try = (struct try){.pool = pool, .disk = disk_ref(disk), .bytes = bytes};
+	list_init(&try->link);
 	return try;
 }
 
@@ -61,26 +68,64 @@ static void *try_main(void *opaque)
 
 	try_open(try);
 	try->disk->resuming = false;
-	try_free(try);
-	LOCK_GUARD(&pool->lock);
-	pool->resume.tries--;
+	disk_unref(try->disk);
+	lock_take(&pool->lock);
+	list_remove(&try->link);
 	condition_broadcast(&pool->resume.changed);
+	lock_let_go(&pool->lock);
+	g_free(try);
 	return NULL;
 }
 
-/* False: too many are under way. */
-static bool begin_try(struct disk_pool *pool)
+static bool has_share_locked(struct disk_pool *pool, dev_t store)
 {
-	LOCK_GUARD(&pool->lock);
-	if (pool->resume.tries >= TRIES_MAX)
+	unsigned beside = 0, all = 0;
+
+	lock_assert_mine(&pool->lock);
+	list_foreach(node, &pool->resume.tries)
+	{
+		all++;
+		beside += container_of(node, struct try, link)->store == store;
+	}
+	return shares_allow(beside, all, TRIES_MAX);
+}
+
+/* For the end of a try, unless all that are under way have hung for a while. False: they
+ * have, or there are to be no more. */
+static bool await_try_relock(struct disk_pool *pool)
+{
+	struct list *last = list_first(&pool->resume.tries);
+	uint64_t until_ns;
+
+	lock_assert_mine(&pool->lock);
+	if (!last || pool->resume.stop)
 		return false;
-	pool->resume.tries++;
+	until_ns = container_of(last, struct try, link)->begun_ns + CHAIN_PATIENCE_NS;
+	return lock_wait_until(&pool->lock, &pool->resume.changed, until_ns) && !pool->resume.stop;
+}
+
+/* False: its store hangs. */
+static bool begin_try(struct try *try)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(try->disk);
+	struct disk_pool *pool = try->pool;
+	bool begins;
+
+	try->store = ((const struct chain_link *)links->pdata[0])->store;
+	LOCK_GUARD(&pool->lock);
+	while (!(begins = has_share_locked(pool, try->store)) && await_try_relock(pool))
+		;
+	begins &= !pool->resume.stop;
+	if (!begins)
+		return false;
+	try->begun_ns = loop_now_ns();
+	list_prepend(&pool->resume.tries, &try->link);
 	return true;
 }
 
 static void try_apart(struct try *try)
 {
-	if (try->disk->resuming || !begin_try(try->pool)) {
+	if (try->disk->resuming || !begin_try(try)) {
 		try_free(try);
 		return;
 	}
@@ -144,8 +189,6 @@ static void *retry_main(void *opaque)
 		pause_ns = MIN(pause_ns * 2, RETRY_LONGEST_NS);
 		lock_take(&pool->lock);
 	}
-	while (pool->resume.tries > 0)
-		lock_wait(&pool->lock, &pool->resume.changed);
 	pool->resume.running = false;
 	condition_broadcast(&pool->resume.changed);
 	lock_let_go(&pool->lock);
@@ -153,12 +196,6 @@ static void *retry_main(void *opaque)
 }
 
 /* ---- The beginning and the end of a mount ------------------------------------- */
-
-static void try_now(struct try *try)
-{
-	try_open(try);
-	try_free(try);
-}
 
 static void warn_of_nameless(const char *name, uint64_t bytes)
 {
@@ -198,7 +235,11 @@ void disk_pool_resume(struct disk_pool *pool)
 {
 	if (!pool->pool_cache)
 		return;
-	(void)look_at_all(pool, try_now, warn_of_nameless);
+	(void)look_at_all(pool, try_apart, warn_of_nameless);
+	lock_take(&pool->lock);
+	while (await_try_relock(pool))
+		;
+	lock_let_go(&pool->lock);
 	cache_layer_foreach_dirty(pool->pool_cache->cache, true, warn_of_orphan, NULL);
 	if (!is_left(pool))
 		return;
@@ -212,6 +253,6 @@ void pool_stop_resuming(struct disk_pool *pool)
 	LOCK_GUARD(&pool->lock);
 	pool->resume.stop = true;
 	condition_broadcast(&pool->resume.changed);
-	while (pool->resume.running)
+	while (pool->resume.running || !list_is_empty(&pool->resume.tries))
 		lock_wait(&pool->lock, &pool->resume.changed);
 }
