@@ -142,6 +142,10 @@ def test_a_disk_that_is_written_has_no_child_made(mount, pool, base):
             result = leafctl("clone", base, child, check=False)
             assert result.returncode == 1 and "writes it" in result.stderr, result
             assert not os.path.exists(child)
+        with opened(live.file("base.img"), os.O_RDONLY):
+            result = leafctl("clone", base, child, check=False)
+            assert result.returncode == 1 and "close it there" in result.stderr, result
+            assert not os.path.exists(child)
     assert children(base) is None
 
 
@@ -235,6 +239,39 @@ def test_forget_child(mount, pool, base):
             write_all(fd, b"free", 0)
     assert children(base) is None
     assert leafctl("forget-child", base, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.leaf"]], ids=["all", "one"])
+@pytest.mark.parametrize("where", ["beside", "below", "named anew", "mount"])
+def test_a_child_that_was_renamed_is_not_forgotten(mount, pool, base, where, arguments):
+    child, renamed = os.path.join(pool, "a.leaf"), os.path.join(pool, "b.leaf")
+    if where == "below":
+        os.mkdir(os.path.join(pool, "below"))
+        child, renamed = (os.path.join(pool, "below", name) for name in ("a.leaf", "b"))
+    leafctl("clone", "--layers", pool, base, child)
+    if where == "mount":
+        with mount() as live:
+            os.rename(live.file("a.img"), live.file("b.img"))
+    else:
+        os.rename(child, renamed)
+    if where == "named anew":
+        make_image(child, SIZE)
+    result = leafctl("forget-child", base, *arguments, check=False)
+    assert result.returncode == 1 and f"{renamed} still stands on it" in result.stderr, result
+    os.unlink(renamed)
+    leafctl("forget-child", base, *arguments)
+    assert children(base) is None
+
+
+def test_a_child_whose_path_is_too_long_for_the_mark(pool, base):
+    directory = os.path.join(pool, *["d" * 200] * 3)
+    os.makedirs(directory)
+    leafctl("clone", "--layers", pool, base, os.path.join(directory, "a.leaf"))
+    for arguments in [], ["a.leaf"]:
+        result = leafctl("forget-child", base, *arguments, check=False)
+        assert result.returncode == 1 and "--force" in result.stderr, result
+    leafctl("forget-child", "--force", base)
+    assert children(base) is None
 
 
 def test_forget_looks_at_what_the_mark_does_not_name(pool, base):

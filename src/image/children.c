@@ -20,7 +20,11 @@ struct image_children {
 
 static bool lock_parent(struct image_file *file, GError **error)
 {
-	if (aio_file_lock(&file->aio, false, " that writes it; stop that one first", error) == ANSWER_NO)
+	static const char advice[] =
+		" that writes it, or has it open in a mount where it can be written; close it there "
+		"first";
+
+	if (aio_file_lock(&file->aio, false, advice, error) == ANSWER_NO)
 		return false;
 	return aio_fd_lock_apart(file->aio.buffered_fd) != ANSWER_NO ||
 	       error_set(error, EBUSY, "%s: another process is making a child of it; try again", file->path);

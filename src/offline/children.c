@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "core/verdict.h"
@@ -55,10 +56,14 @@ static bool is_over(const char *path, const uint8_t *uuid, const struct stat *pa
 			 path);
 }
 
-/* Beside the parent, where the mark may not name all. */
-static bool none_is_beside(const char *parent, const struct stat *st, GError **error)
+static bool may_be_child(const char *path)
 {
-	g_autofree char *real = lineage_absolute(parent), *directory = g_path_get_dirname(real);
+	return g_str_has_suffix(path, ".leaf") || image_probe(path, NULL) == IMAGE_FORMAT_LEAF;
+}
+
+/* No image in DIRECTORY stands on PARENT. UUID: as in is_over(). */
+static bool none_is_in(const char *directory, const uint8_t *uuid, const struct stat *parent, GError **error)
+{
 	DIR *list = opendir(directory);
 	struct dirent *entry;
 	bool good = true;
@@ -68,13 +73,32 @@ static bool none_is_beside(const char *parent, const struct stat *st, GError **e
 	while (good && (errno = 0, entry = readdir(list))) {
 		g_autofree char *path = g_build_filename(directory, entry->d_name, NULL);
 
-		if (g_str_has_suffix(entry->d_name, ".leaf"))
-			good = is_over(path, NULL, st, error);
+		if (may_be_child(path))
+			good = is_over(path, uuid, parent, error);
 	}
 	if (good && errno)
 		good = error_set_errno(error, errno, "%s: cannot be listed", directory);
 	closedir(list);
 	return good;
+}
+
+/* One that was renamed is found beside its old name, or beside the parent in DIRECTORY. Of a
+ * path that was too long the mark has the name alone. */
+static bool is_gone(const struct image_child *child, const char *directory, const struct stat *parent, GError **error)
+{
+	bool whole = g_path_is_absolute(child->path);
+	g_autofree char *path = whole ? g_strdup(child->path) : g_build_filename(directory, child->path, NULL);
+	g_autofree char *old = g_path_get_dirname(path);
+
+	if (!is_over(path, child->uuid, parent, error))
+		return false;
+	if (!whole && access(path, F_OK) < 0)
+		return error_set(error, EBUSY,
+				 "where %s is was too long to be remembered, and it is not beside it; --force "
+				 "forgets it",
+				 child->path);
+	return (access(old, F_OK) < 0 || none_is_in(old, child->uuid, parent, error)) &&
+	       none_is_in(directory, child->uuid, parent, error);
 }
 
 /* CHILD is a path, or the name that the mark has without a directory. */
@@ -109,16 +133,10 @@ static bool all_are_over(const char *parent, const GPtrArray *chosen, const char
 
 	if (stat(parent, &st) < 0)
 		return error_set_errno(error, errno, "%s: cannot be looked at", parent);
-	for (guint i = 0; i < chosen->len && !why; i++) {
-		const struct image_child *child = chosen->pdata[i];
-		g_autofree char *path = g_path_is_absolute(child->path)
-						? g_strdup(child->path)
-						: g_build_filename(directory, child->path, NULL);
-
-		(void)is_over(path, child->uuid, &st, &why);
-	}
+	for (guint i = 0; i < chosen->len && !why; i++)
+		(void)is_gone(chosen->pdata[i], directory, &st, &why);
 	if (!why && !wanted)
-		(void)none_is_beside(parent, &st, &why);
+		(void)none_is_in(directory, NULL, &st, &why);
 	return !why || error_set(error, -error_to_errno(why), "%s: %s", parent, why->message);
 }
 

@@ -49,10 +49,10 @@ static bool parent_is_allowed(const char *directory, const char *parent, const c
 static char *path_from(const char *image, const char *parent, const char *layers, GError **error)
 {
 	g_autofree char *directory = g_path_get_dirname(image);
-	char *from = realpath(directory, NULL), *to = realpath(parent, NULL);
+	char *from = realpath(directory, NULL), *to = from ? realpath(parent, NULL) : NULL;
 	char *relative = NULL;
 
-	if (!from || !to)
+	if (!to)
 		error_set_errno(error, errno, "%s: cannot be found", from ? parent : directory);
 	else if (parent_is_allowed(from, to, layers, error))
 		relative = relative_path(from, to);
