@@ -129,28 +129,44 @@ def test_a_mount_begins_meanwhile(pool, mount, work, other_store):
     assert live.stop() == 0
 
 
-@pytest.mark.slow
-def test_many_disks_of_the_other_store(pool, mount, work):
-    """So many hang there that they could keep all threads which write back."""
-    count, threads = 70, 64
+@contextlib.contextmanager
+def many_disks(pool, mount, work, count):
+    """Of another store: the server that it hangs with, which goes on in the end."""
     where = os.path.join(work, "other")
     os.mkdir(where)
     for number in range(count):
         make_raw(os.path.join(where, f"bad{number}.raw"), bytes(MIB))
-    make_image(os.path.join(pool, "web1.leaf"), "8M")
     server = mount(pool=where)
     with contextlib.ExitStack() as stack:
         for number in range(count):
             place = make_raw(os.path.join(pool, f"bad{number}.raw"), b"")
             run("mount", "--bind", server.file(f"bad{number}.img"), place)
             stack.callback(run, "umount", "-l", place)
+        stack.callback(os.kill, server.pid, signal.SIGCONT)
+        yield server
+    for number in range(count):
+        with open(os.path.join(where, f"bad{number}.raw"), "rb") as file:
+            assert file.read(BLOCK) == b"2" * BLOCK
+
+
+def open_many(live, count):
+    fds = [os.open(live.file(f"bad{number}.img"), os.O_RDWR) for number in range(count)]
+    for fd in fds:
+        os.pwrite(fd, b"1" * BLOCK, 0)
+        os.fsync(fd)
+    return fds
+
+
+@pytest.mark.slow
+def test_many_disks_of_the_other_store(pool, mount, work):
+    """So many hang there that they could keep all threads which write back."""
+    count, threads = 70, 64
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    with many_disks(pool, mount, work, count) as server:
         live = mount(f"cache={os.path.join(work, 'cache')}", "cache_size=64M", "migrate_idle_ms=1", "max_dirty_age=1",
                      "mode=writeback")
-        bad = [os.open(live.file(f"bad{number}.img"), os.O_RDWR) for number in range(count)]
-        for fd in bad:
-            os.pwrite(fd, b"1" * BLOCK, 0)
+        bad = open_many(live, count)
         leafctl("drain", live.path)
-        stack.callback(os.kill, server.pid, signal.SIGCONT)
         os.kill(server.pid, signal.SIGSTOP)
         for fd in bad:
             os.pwrite(fd, b"2" * BLOCK, 0)
@@ -163,6 +179,27 @@ def test_many_disks_of_the_other_store(pool, mount, work):
         for fd in bad:
             os.close(fd)
         assert live.stop() == 0
-    for number in range(count):
-        with open(os.path.join(where, f"bad{number}.raw"), "rb") as file:
-            assert file.read(BLOCK) == b"2" * BLOCK
+
+
+def test_more_disks_of_the_other_store_than_calls(pool, mount, work):
+    """Each with one write."""
+    count = 300
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    with many_disks(pool, mount, work, count) as server:
+        live = mount("mode=direct")
+        bad = open_many(live, count)
+        assert len(live.names()) == count + 1
+        os.kill(server.pid, signal.SIGSTOP)
+        hanging = [threading.Thread(target=os.pwrite, args=[fd, b"2" * BLOCK, 0], daemon=True) for fd in bad]
+        before = stats(live)["write_requests"]
+        for thread in hanging:
+            thread.start()
+        wait_until(lambda: stats(live)["write_requests"] == before + count, "them to hang")
+        with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+            use_web1(live, fd, "direct")
+        os.kill(server.pid, signal.SIGCONT)
+        for thread, fd in zip(hanging, bad):
+            thread.join(60)
+            assert not thread.is_alive()
+            os.close(fd)
+        assert live.stop() == 0

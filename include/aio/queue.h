@@ -3,8 +3,8 @@
  * One queue per loop, used from that loop's thread only. Requests gather while
  * the loop takes its turn and are submitted together at the end of it: what is
  * adjacent in one file and direction becomes one preadv or pwritev. More than
- * the context holds waits inside the queue and is never refused; nor does one file
- * take all of it (core/shares.h).
+ * the context holds waits inside the queue and is never refused; nor do one file, or
+ * many of one store, take all of it (core/shares.h).
  *
  * Errors: what the table of errors (core/verdict.h) has tried again is, with
  * growing spaces, until io_timeout has passed; everything else goes up at once. A short result is
@@ -27,6 +27,7 @@ struct aio_queue;
 /* Zero: the default. */
 struct aio_limits {
 	unsigned depth;		/* calls under way at once; default 256; one file alone gets half */
+	bool many_stores;	/* of one store; others have as many again */
 	uint64_t io_timeout_ns; /* default 120 s */
 };
 

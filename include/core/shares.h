@@ -10,7 +10,11 @@
  * then. What a user may not begin yet waits in a list of its own: in
  * order of arrival within one, by turns among several.
  *
- * The owner has the lock, if any. A user is a pointer that nobody follows. */
+ * Users may be of groups, such as the files of a store. Then that is the rule within a group,
+ * with GROUP_SLOTS, and among the groups, with all slots: however many users of a group never
+ * give theirs back, they have no more than it has alone.
+ *
+ * The owner has the lock, if any. A user is a pointer that nobody follows, but GROUP_OF. */
 #ifndef LEAFDISK_CORE_SHARES_H
 #define LEAFDISK_CORE_SHARES_H
 
@@ -28,9 +32,17 @@ static inline bool shares_allow(uint64_t held, uint64_t taken, uint64_t slots)
 	return taken < slots && held * slots / 2 <= (slots - taken) * (slots - taken);
 }
 
+struct share_group {
+	uint64_t name;
+	unsigned held;
+	unsigned users; /* with a share */
+	struct share_group *next;
+};
+
 /* Of a user that holds a slot or has something waiting. */
 struct share {
 	const void *user;
+	struct share_group *group; /* NULL: there are none */
 	unsigned held;
 	struct list waiting;
 	struct list turn;   /* on shares->turns while something waits */
@@ -43,6 +55,10 @@ struct shares {
 	struct list turns;
 	struct share *spare;
 	struct share *buckets[SHARES_BUCKETS];
+	unsigned group_slots;
+	uint64_t (*group_of)(const void *user); /* NULL: no groups */
+	struct share_group *spare_groups;
+	struct share_group *groups[SHARES_BUCKETS];
 };
 
 #define SHARES_INIT(name, count)                                                                                       \
@@ -52,6 +68,8 @@ struct shares {
 
 /* Room for ROOM users at once is made here; more of them allocate. */
 void shares_init(struct shares *shares, unsigned slots, unsigned room);
+/* GROUP_OF tells the group of a user that begins something or waits. Before the first does. */
+void shares_set_groups(struct shares *shares, unsigned slots, uint64_t (*group_of)(const void *user));
 /* Nobody holds a slot or waits. */
 void shares_clear(struct shares *shares);
 

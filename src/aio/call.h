@@ -41,7 +41,8 @@ struct aio_queue {
 	bool idle;	    /* in_flight is 0 */
 	uint64_t gathered_ns;
 
-	struct aio_call *calls; /* limits.depth of them */
+	unsigned slots;
+	struct aio_call *calls; /* so many */
 	struct shares shares;	/* of them, by file; and who waits for one */
 	struct list free;
 	struct aio_call **batch; /* calls not handed over yet, in order */

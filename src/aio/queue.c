@@ -197,6 +197,12 @@ static void apply_limits(struct aio_queue *queue, const struct aio_limits *limit
 		queue->limits.depth = DEFAULT_DEPTH;
 	if (queue->limits.io_timeout_ns == 0)
 		queue->limits.io_timeout_ns = DEFAULT_IO_TIMEOUT_NS;
+	queue->slots = queue->limits.many_stores ? 2 * queue->limits.depth : queue->limits.depth;
+}
+
+static uint64_t store_of(const void *file)
+{
+	return ((const struct aio_file *)file)->device;
 }
 
 static uint64_t read_setting(const char *path)
@@ -216,7 +222,7 @@ static void warn_no_kernel(unsigned depth, int error)
 
 static bool allocate_calls(struct aio_queue *queue, GError **error)
 {
-	unsigned depth = queue->limits.depth;
+	unsigned depth = queue->slots;
 
 	queue->calls = g_try_new0(struct aio_call, depth);
 	queue->batch = g_try_new0(struct aio_call *, depth);
@@ -236,9 +242,9 @@ static bool open_kernel(struct aio_queue *queue, GError **error)
 	queue->kernel.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (queue->kernel.event_fd < 0)
 		return error_set_errno(error, errno, "cannot create an event descriptor for an I/O queue");
-	result = kernel_open(&queue->kernel, queue->limits.depth);
+	result = kernel_open(&queue->kernel, queue->slots);
 	if (result < 0)
-		warn_no_kernel(queue->limits.depth, result);
+		warn_no_kernel(queue->slots, result);
 	return true;
 }
 
@@ -255,7 +261,9 @@ struct aio_queue *aio_queue_new(struct loop *loop, const struct aio_limits *limi
 	list_init(&queue->free);
 	wait_init(queue);
 	apply_limits(queue, limits);
-	shares_init(&queue->shares, queue->limits.depth, queue->limits.depth);
+	shares_init(&queue->shares, queue->slots, queue->slots);
+	if (queue->limits.many_stores)
+		shares_set_groups(&queue->shares, queue->limits.depth, store_of);
 	if (!allocate_calls(queue, error) || !open_kernel(queue, error)) {
 		aio_queue_free(queue);
 		return NULL;
@@ -265,7 +273,7 @@ struct aio_queue *aio_queue_new(struct loop *loop, const struct aio_limits *limi
 	queue->source.busy = queue_busy;
 	queue->source.prepare = queue_prepare;
 	loop_add_source(loop, &queue->source);
-	log_debug(LOG_AIO, "a queue of %u calls, %s", queue->limits.depth,
+	log_debug(LOG_AIO, "a queue of %u calls, %s", queue->slots,
 		  queue->kernel.ring ? "whose results are read from the kernel's ring"
 				     : "whose results come by system calls");
 	return queue;

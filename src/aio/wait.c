@@ -141,7 +141,7 @@ static void report_expired(struct loop_timer *timer)
 	list_foreach(node, &queue->shares.turns)
 		report_list(&container_of(node, struct share, turn)->waiting, now, &oldest_ns);
 	report_list(&queue->retry, now, &oldest_ns);
-	for (unsigned i = 0; i < queue->limits.depth; i++)
+	for (unsigned i = 0; i < queue->slots; i++)
 		if (queue->calls[i].merge.count > 0)
 			report_list(&queue->calls[i].merge.members, now, &oldest_ns);
 	loop_timer_set(queue->loop, timer, oldest_ns + REPORT_AGE_NS);

@@ -66,6 +66,41 @@ static void test_thresholds(void)
 	}
 }
 
+static uint64_t group_of(const void *user)
+{
+	return (const char *)user < &users[USERS / 2];
+}
+
+/* However many of a group never give theirs back, others have what they would have beside
+ * one; and within it that is the rule for its own. */
+static void test_groups(void)
+{
+	struct share *kept[USERS / 2], *more;
+	unsigned count, held = 0;
+
+	begin(2 * SLOTS);
+	shares_set_groups(&shares, SLOTS, group_of);
+	for (unsigned user = 0; user < USERS / 2; user++) {
+		kept[user] = take_all(&users[user], &count);
+		held += count;
+		if (user == 0)
+			g_assert_cmpuint(count, ==, SLOTS / 2 + 1);
+	}
+	g_assert_cmpuint(held, <=, SLOTS);
+	g_assert_cmpuint(held, >, SLOTS - SLOTS / 16);
+	more = take_all(&users[USERS - 1], &count);
+	g_assert_cmpuint(count, >=, SLOTS / 4);
+	put_all(more);
+	for (unsigned user = 0; user < USERS / 2; user++)
+		put_all(kept[user]);
+	more = take_all(&users[USERS - 1], &count);
+	g_assert_cmpuint(count, ==, SLOTS / 2 + 1);
+	put_all(more);
+	for (unsigned i = 0; i < SHARES_BUCKETS; i++)
+		g_assert_null(shares.groups[i]);
+	end();
+}
+
 static void test_one_each(void)
 {
 	struct share *kept[USERS];
@@ -151,6 +186,7 @@ int main(int argc, char **argv)
 {
 	g_test_init(&argc, &argv, NULL);
 	g_test_add_func("/shares/thresholds", test_thresholds);
+	g_test_add_func("/shares/groups", test_groups);
 	g_test_add_func("/shares/one-each", test_one_each);
 	g_test_add_func("/shares/turns", test_turns);
 	g_test_add_func("/shares/removed", test_removed);

@@ -36,7 +36,7 @@ static unsigned take_index(void)
 
 struct disk_context *disk_context_new(struct loop *loop, const struct disk_limits *limits, GError **error)
 {
-	struct aio_limits aio_limits = {.io_timeout_ns = limits->io_timeout_ns};
+	struct aio_limits aio_limits = {.io_timeout_ns = limits->io_timeout_ns, .many_stores = true};
 	struct disk_context *context = g_new0(struct disk_context, 1);
 
 	image_set_io_timeout(limits->io_timeout_ns);
