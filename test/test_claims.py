@@ -332,6 +332,25 @@ def test_a_copy_of_the_image(held, mount, pool, work, cache, rng, kind):
     assert converted(os.path.join(pool, f"backup.{kind}"), work, "-f", kind)[:BLOCK] == b"b" * BLOCK
 
 
+def test_a_copy_where_names_are_cut_off(mount, work, cache, rng):
+    """The cache does not keep enough of a long path to tell one image from another."""
+    pool = os.path.join(work, "p" * 100, "q" * 150)
+    os.makedirs(pool)
+    path = disk_of(pool, "leaf")
+    content = crash_dirty(lambda: mount(f"cache={cache}", "mode=writeback", *HELD, pool=pool), rng)
+    shutil.copy(path, os.path.join(pool, "backup.leaf"))
+    with opened(path) as fd:
+        fcntl.lockf(fd, fcntl.LOCK_EX, 1, 0, 0)
+        live = mount(f"cache={cache}", "mode=writeback", pool=pool)
+    assert "which image they are of cannot be told" in refusal(live, "backup.img")
+    with opened(live.file("web1.img")) as fd:
+        assert read_all(fd, len(content), 0) == content
+        leafctl("drain", live.path)
+    end(live)
+    assert_same(converted(path, work)[:len(content)], content, "the image alone")
+    assert not any(converted(os.path.join(pool, "backup.leaf"), work))
+
+
 # ---- Replaced and restored ----------------------------------------------------------
 
 @pytest.mark.parametrize("how", ["another", "older"])
@@ -360,8 +379,9 @@ def test_an_image_that_was_replaced(held, writeback, mount, pool, work, cache, r
     before = converted(path, work)
     for mode in ("writeback", "persistent", "direct"):
         live = mount(f"cache={cache}", f"mode={mode}")
-        said = refusal(live)
-        assert "4 KiB of changes" in said and f"leafctl unlock --force {pool} web1.{kind}" in said, said
+        for flags in (os.O_RDWR, os.O_RDONLY):
+            said = refusal(live, flags=flags)
+            assert "4 KiB of changes" in said and f"leafctl unlock --force {pool} web1.{kind}" in said, said
         end(live)
     assert converted(path, work) == before
     leafctl("unlock", "--force", pool, f"web1.{kind}")
@@ -371,6 +391,43 @@ def test_an_image_that_was_replaced(held, writeback, mount, pool, work, cache, r
     end(live)
     assert converted(path, work) == before
     assert b"C" * BLOCK in saved(cache)
+
+
+def test_an_image_that_was_moved_to_a_store_without_attributes(mount, work, cache, rng):
+    """It has lost its identity there: what is dirty of it is not forgotten for that."""
+    pool, before, store = (os.path.join(work, name) for name in ("moved", "before", "store"))
+    for path in (pool, store):
+        os.mkdir(path)
+    disk_of(pool, "raw")
+    content = crash_dirty(lambda: mount(f"cache={cache}", "mode=writeback", *HELD, pool=pool), rng)
+    os.rename(pool, before)
+    os.mkdir(pool)
+    run("bindfs", "--xattr-none", store, pool)
+    try:
+        run("cp", "-r", f"{before}/.", pool)
+        for flags in (os.O_RDWR, os.O_RDONLY):
+            live = mount(f"cache={cache}", "mode=writeback", pool=pool)
+            said = refusal(live, flags=flags)
+            assert "256 KiB of changes" in said and f"leafctl unlock --force {pool} web1.raw" in said, said
+            assert end(live) == 1
+    finally:
+        run("fusermount3", "-uz", pool)
+    assert orphans(cache) == 0 and content[:BLOCK] in saved(cache)
+
+
+def test_a_record_of_an_earlier_version(held, mount, pool, web1, cache):  # pylint: disable=unused-argument
+    """It does not say how far the cache was then: which says nothing of what the cache has lost."""
+    live = held()
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * MIB, 0)
+        os.fsync(fd)
+        leafctl("drain", live.path)
+        os.fsync(fd)
+        live.kill9()
+    alter(pool, cache_generation=0)
+    with mount(f"cache={cache}", "mode=writeback") as live, opened(live.file("web1.img")) as fd:
+        assert read_all(fd, MIB, 0) == b"1" * MIB
+        write_all(fd, b"2" * BLOCK, 0)
 
 
 def saved(cache):

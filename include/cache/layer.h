@@ -72,6 +72,7 @@ int cache_layer_purge(struct cache *cache, uint32_t id);
 
 /* What an image that is not open has in the cache. */
 struct cache_layer_found {
+	uint8_t identity[CACHE_ID_BYTES];
 	uint64_t generation;
 	uint8_t nonce[CACHE_ID_BYTES]; /* zeros: of version 1 */
 	bool orphan;

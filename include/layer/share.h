@@ -36,8 +36,9 @@ void share_orphan(struct layer *layer);
 
 /* Something is dirty, whoever may write it back. */
 bool share_is_dirty(struct layer *layer);
-/* Of an open image that nobody has claimed yet. False, with ERROR: the cache has lost all
- * that it had of layers that it does not know any more, and had our claim of this one. */
+/* Of an open image that nobody has claimed yet, and of which the cache has nothing dirty.
+ * False, with ERROR: the cache has lost all that it had of layers that it does not know any
+ * more, and had our claim of this one; or what is dirty of that claim is of another image. */
 bool share_is_there(const struct layer *layer, GError **error);
 /* What the cache has lost of what LINK was when it was found, the rest of a sentence; NULL:
  * nothing. g_free. Does not block; any thread. */

@@ -62,6 +62,13 @@ static bool refuse_dirty(const struct layer *layer, int result, GError **error)
 
 static const char NOTHING_LEFT[] = "the cache's log is damaged, and may have lost all changes of it";
 
+/* A claim of our cache that has not ended. */
+static bool is_of_this_cache(const struct layer *layer, const struct owner_record *record)
+{
+	return !record->clean && strcmp(record->mode, "writeback") == 0 &&
+	       memcmp(record->cache_id, layer->owner->cache_id, OWNER_ID_BYTES) == 0;
+}
+
 /* Whether our cache, which has nothing of LAYER, may have lost what it had under the claim in
  * RECORD. */
 static bool has_lost(const struct layer *layer, const struct owner_record *record)
@@ -69,35 +76,21 @@ static bool has_lost(const struct layer *layer, const struct owner_record *recor
 	struct cache_status status;
 
 	cache_get_status(layer->pool_cache->cache, &status);
-	return record && !record->clean && strcmp(record->mode, "writeback") == 0 &&
-	       record->cache_generation <= status.lost_generation &&
-	       memcmp(record->cache_id, layer->owner->cache_id, OWNER_ID_BYTES) == 0;
-}
-
-bool share_is_there(const struct layer *layer, GError **error)
-{
-	struct owner_record record = {0};
-	struct cache_status status = {0};
-	bool lost;
-
-	if (layer->pool_cache && layer->owner)
-		cache_get_status(layer->pool_cache->cache, &status);
-	if (!status.lost_generation || share_left(layer) > 0 || !claim_read(layer, &record))
-		return true;
-	lost = has_lost(layer, &record);
-	owner_record_clear(&record);
-	return !lost || refuse_loss(layer, NOTHING_LEFT, error);
+	return status.lost_generation && record && is_of_this_cache(layer, record) &&
+	       record->cache_generation <= status.lost_generation;
 }
 
 /* Whether LAYER's image is the one that the cache calls NAME, or was when it was written
- * last, and no copy of that. */
+ * last, and no copy of that. Several images can have a name that was cut off. */
 static enum answer is_the_one(const struct layer *layer, const char *name)
 {
 	g_autoptr(GError) why = NULL;
 	struct image_info info;
 	enum answer answer;
 
-	if (strncmp(layer->link->path, name, CACHE_NAME_BYTES) == 0)
+	if (strlen(name) >= CACHE_NAME_BYTES)
+		return ANSWER_UNKNOWN;
+	if (strcmp(layer->link->path, name) == 0)
 		return ANSWER_YES;
 	if (!image_read_info(name, layer->link->format, &info, &why))
 		return error_to_errno(why) == -ENOENT ? ANSWER_YES : ANSWER_UNKNOWN;
@@ -129,7 +122,7 @@ static enum answer prove(const struct layer *layer, const struct cache_layer_fou
 		*doubt = NULL;
 		break;
 	case ANSWER_UNKNOWN:
-		*doubt = "the image that they are of cannot be looked at";
+		*doubt = "which image they are of cannot be told";
 		break;
 	}
 	return ANSWER_UNKNOWN;
@@ -154,20 +147,19 @@ static bool refuse_doubt(const struct layer *layer, const struct cache_layer_fou
 			 layer->name, size, found->name, doubt, command);
 }
 
-static bool is_unfinished(const struct owner_last *last)
+static bool is_unfinished(const struct layer *layer, const struct owner_record *record)
 {
-	const struct owner_record *record = last->record;
-
-	return record && !record->clean && last->owned && strcmp(record->mode, "writeback") == 0 &&
-	       !buffer_is_zero(record->nonce, OWNER_ID_BYTES);
+	return record && is_of_this_cache(layer, record) && !buffer_is_zero(record->nonce, OWNER_ID_BYTES);
 }
 
-/* The record has a claim of this cache that has not ended, and the image at its name has
+/* RECORD has a claim of this cache that has not ended, and the image at its name has
  * another. */
-static bool was_replaced(const struct owner_last *last)
+static bool was_replaced(const struct layer *layer, const struct owner_record *record)
 {
-	return is_unfinished(last) && last->image->has_nonce == ANSWER_YES &&
-	       memcmp(last->record->nonce, last->image->nonce, OWNER_ID_BYTES) != 0;
+	const struct image *image = layer->image;
+
+	return is_unfinished(layer, record) && image->has_claim == ANSWER_YES &&
+	       memcmp(record->nonce, image->claim, OWNER_ID_BYTES) != 0;
 }
 
 static bool refuse_half_adopted(const struct layer *layer, const struct cache_layer_found *found, GError **error)
@@ -179,17 +171,44 @@ static bool refuse_half_adopted(const struct layer *layer, const struct cache_la
 			 layer->name, cache, name);
 }
 
-bool share_allows(struct layer *layer, const struct owner_last *last, GError **error)
+/* An image that has no place for its claim may have one for its identity. */
+static bool has_identity(const struct layer *layer, const uint8_t identity[CACHE_ID_BYTES])
+{
+	uint8_t own[CACHE_ID_BYTES];
+
+	layer_identity_of(layer->link, layer->image, own);
+	return memcmp(own, identity, CACHE_ID_BYTES) == 0;
+}
+
+/* What is dirty, or was, of the claim in RECORD is of LAYER's image. */
+static bool fits_record(const struct layer *layer, const struct owner_record *record, GError **error)
 {
 	struct cache_layer_found found;
 
-	if (!layer->pool_cache || !is_unfinished(last) ||
-	    !cache_layer_find_claim(layer->pool_cache->cache, last->record->nonce, &found))
+	if (!layer->pool_cache || !is_unfinished(layer, record) ||
+	    !cache_layer_find_claim(layer->pool_cache->cache, record->nonce, &found))
 		return true;
 	if (found.orphan)
 		return refuse_half_adopted(layer, &found, error);
-	return !was_replaced(last) ||
+	return (!was_replaced(layer, record) && has_identity(layer, found.identity)) ||
 	       refuse_doubt(layer, &found, "the image was replaced, or is an older copy of itself", error);
+}
+
+bool share_allows(struct layer *layer, const struct owner_last *last, GError **error)
+{
+	return fits_record(layer, last->record, error);
+}
+
+bool share_is_there(const struct layer *layer, GError **error)
+{
+	struct owner_record record = {0};
+	bool good;
+
+	if (!layer->pool_cache || !layer->owner || share_left(layer) > 0 || !claim_read(layer, &record))
+		return true;
+	good = has_lost(layer, &record) ? refuse_loss(layer, NOTHING_LEFT, error) : fits_record(layer, &record, error);
+	owner_record_clear(&record);
+	return good;
 }
 
 static void disown(struct cache_layer_key *key, const struct owner_last *last)
@@ -209,7 +228,7 @@ static bool take_claim(const struct layer *layer, struct cache_layer_key *key, c
 	struct cache_layer_found found;
 	const char *doubt;
 
-	if (!was_replaced(last))
+	if (!was_replaced(layer, last->record))
 		key->owned = last->owned;
 	key->goes_on = last->goes_on;
 	if (!cache_layer_find(layer->pool_cache->cache, key->identity, &found) || found.dirty_blocks == 0)

@@ -416,6 +416,7 @@ static void describe(const struct cache_layer *layer, struct cache_layer_found *
 		.orphan = layer->orphan,
 		.incomplete = layer->incomplete,
 	};
+	memcpy(found->identity, layer->identity, CACHE_ID_BYTES);
 	memcpy(found->nonce, layer->nonce, CACHE_ID_BYTES);
 	g_strlcpy(found->name, layer->name, sizeof(found->name));
 	if (layer->incomplete) {
