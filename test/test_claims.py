@@ -261,16 +261,30 @@ def test_renamed_by_hand(held, mount, pool, work, cache, rng, kind, record):
     assert os.listdir(directory_of(pool)) == [f"web2.{kind}"]
 
 
+@pytest.mark.parametrize("how", ["renamed", "another under the former name", "two names"])
 @pytest.mark.parametrize("kind", ["leaf", "raw"])
-def test_renamed_by_hand_and_mounted_elsewhere(held, mount, pool, cache, work, rng, kind):
+def test_renamed_by_hand_and_mounted_elsewhere(held, mount, pool, cache, work, rng, kind, how):
     """A host without the cache is told of the record that has the former name."""
-    path = disk_of(pool, kind)
-    crash_dirty(held, rng)
-    os.rename(path, os.path.join(pool, f"web2.{kind}"))
+    path, renamed = disk_of(pool, kind), os.path.join(pool, f"web2.{kind}")
+    content = crash_dirty(held, rng)
+    if how == "two names":
+        os.link(path, renamed)
+    else:
+        os.rename(path, renamed)
+    if how == "another under the former name":
+        disk_of(pool, kind)
     for options in ([], [f"cache={os.path.join(work, 'other.cache')}", "cache_size=16M", "mode=writeback"]):
         with mount(*options) as live:
             said = refusal(live, "web2.img")
             assert cache in said and f"leafctl unlock --force {pool} web1.{kind}" in said, said
+    live = mount(f"cache={cache}", "mode=writeback")
+    with opened(live.file("web2.img")) as fd:
+        assert read_all(fd, len(content), 0) == content
+        leafctl("drain", live.path)
+    assert end(live) == 0
+    assert_same(converted(renamed, work)[:len(content)], content, "the image alone")
+    if how == "another under the former name":
+        assert not any(converted(path, work)[:len(content)])
 
 
 @pytest.mark.parametrize("kind", ["leaf", "raw"])

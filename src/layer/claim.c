@@ -90,31 +90,42 @@ static bool knows(const struct owner_record *record, const struct image *image)
 	       (record->inode && record->inode == image->inode);
 }
 
-/* By the record of its name, which the copy of an image has not. Where nobody can tell it
- * is: with another identity what a cache has of it would be no image's. */
-static bool is_claimed_here(const struct layer *layer)
-{
-	g_auto(owner_place) place = {0};
-	g_autoptr(GError) error = NULL;
-	struct owner_record record = {0};
-	bool same;
+struct identity_look {
+	const struct image *image;
+	bool named; /* by its record */
+};
 
-	if (!find_place(layer, layer->link, &place))
-		return true;
-	if (!owner_read(place.pool, place.name, &record, &error))
-		return error_to_errno(error) != -ENOENT;
-	same = knows(&record, layer->image);
-	owner_record_clear(&record);
-	return same;
+static bool look_for_identity(void *opaque, const struct owner_last *last, GError **error)
+{
+	struct identity_look *look = opaque;
+
+	(void)error;
+	look->named = last->record && knows(last->record, look->image);
+	return true;
+}
+
+/* The copy of an image has no record that knows it. Of one that is another's, or where nobody
+ * can tell, it stays as it is: with another identity what a cache has of it would be no
+ * image's. */
+static bool needs_identity(const struct layer *layer)
+{
+	struct identity_look look = {.image = layer->image};
+	struct owner_want want = want_of(layer);
+	g_auto(owner_place) place = {0};
+	g_autoptr(GError) why = NULL;
+
+	if (!find_place(layer, layer->link, &place) ||
+	    !owner_look(place.pool, place.name, layer->owner, &want, look_for_identity, &look, &why))
+		return false;
+	return !look.named || buffer_is_zero(layer->image->identity, IMAGE_UUID_BYTES);
 }
 
 bool claim_identify(struct layer *layer)
 {
 	struct image *image = layer->image;
 
-	if (!layer->owner || !layer->pool_cache || image->begun || !image_can_be_identified(image))
-		return false;
-	if (!buffer_is_zero(image->identity, IMAGE_UUID_BYTES) && is_claimed_here(layer))
+	if (!layer->owner || !layer->pool_cache || image->begun || !image_can_be_identified(image) ||
+	    !needs_identity(layer))
 		return false;
 	return image_identify(image);
 }

@@ -150,8 +150,14 @@ static enum answer is_gone(const char *pool, const char *name, GError **error)
 	return ANSWER_UNKNOWN;
 }
 
-/* An image without a record that says that it was claimed was renamed by hand, and its
- * record has the name that it had. *BEFORE is that; NULL: there is none. */
+/* Under whatever name: another image may have the former one by now. */
+static bool is_same_file(const struct owner_record *record, const struct owner_want *want)
+{
+	return record->inode && record->inode == want->image.inode;
+}
+
+/* An image without a record that says that it was claimed was renamed by hand, or has two
+ * names, and its record has the other one. *BEFORE is that; NULL: there is none. */
 static bool follow_rename(const char *pool, const struct owner_self *self, const struct owner_want *want,
 			  struct owner_record *record, char **before, GError **error)
 {
@@ -161,7 +167,7 @@ static bool follow_rename(const char *pool, const struct owner_self *self, const
 	if (record->host || !claimed)
 		return true;
 	gone = owner_find(pool, want->image.nonce, before, record, error);
-	if (gone == ANSWER_YES)
+	if (gone == ANSWER_YES && !is_same_file(record, want))
 		gone = is_gone(pool, *before, error);
 	switch (gone) {
 	case ANSWER_YES:
@@ -176,13 +182,19 @@ static bool follow_rename(const char *pool, const struct owner_self *self, const
 	return false;
 }
 
-/* What is left behind by a crash here is of a name that is gone. */
-static void remove_before(const char *pool, const char *before)
+/* Unless somebody has claimed another image of that name meanwhile. What is left behind by
+ * a crash here is of no image that has the name. */
+static void remove_before(const char *pool, const char *before, const struct owner_record *record)
 {
 	g_autoptr(GError) error = NULL;
+	struct owner_record now;
+	bool same =
+		before && owner_read(pool, before, &now, NULL) && memcmp(now.nonce, record->nonce, OWNER_ID_BYTES) == 0;
 
-	if (before && !owner_remove(pool, before, &error))
+	if (same && !owner_remove(pool, before, &error))
 		log_warning("%s", error->message);
+	if (before)
+		owner_record_clear(&now);
 }
 
 /* *BEFORE: the name that the record has, of an image that was renamed by hand. */
@@ -217,7 +229,7 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 	*claim = (struct owner_claim){0};
 	good = good && claim_after(pool, name, &last, want, claim, error);
 	if (good && claim->generation)
-		remove_before(pool, before);
+		remove_before(pool, before, &record);
 	owner_record_clear(&record);
 	return good;
 }
