@@ -429,6 +429,30 @@ def test_an_image_that_was_moved_to_a_store_without_attributes(mount, work, cach
     assert orphans(cache) == 0 and content[:BLOCK] in saved(cache)
 
 
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_out_of_writeback_and_into_it_again(held, writeback, pool, work, cache, kind):
+    """Of what was written meanwhile the image alone knows, and the log may not know yet that it has all before."""
+    path = disk_of(pool, kind)
+    live = held()
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * MIB, 0)
+        os.fsync(fd)
+        leafctl("drain", live.path)
+        with left_open(live.control("disks", "web1.img", "mode")) as mode:
+            os.write(mode, b"direct")
+            write_all(fd, b"2" * MIB, 0)
+            os.fsync(fd)
+            os.write(mode, b"writeback")
+            live.kill()
+        live.kill9()
+    live = writeback()
+    assert read_file(live.file("web1.img"), MIB) == b"2" * MIB
+    leafctl("drain", live.path)
+    assert end(live) == 0
+    assert converted(path, work)[:MIB] == b"2" * MIB
+    assert orphans(cache) == 0
+
+
 def test_a_record_of_an_earlier_version(held, mount, pool, web1, cache):  # pylint: disable=unused-argument
     """It does not say how far the cache was then: which says nothing of what the cache has lost."""
     live = held()

@@ -63,6 +63,9 @@ int cache_stop(struct cache *cache);
 int cache_close(struct cache *cache);
 /* Blocks until all that was put before is in the file and durable. 0 or -errno. */
 int cache_sync(struct cache *cache);
+/* What the layers that are closed by now had is clean, or dropped, durably in the log. 0, or
+ * -errno: that cannot be recorded now. */
+int cache_settle(struct cache *cache);
 /* For a process that ends whatever its threads wait for: what is buffered becomes
  * durable if the file answers within PATIENCE_NS, and nothing of this process
  * holds the file or its lock any more, but for calls that the kernel has. 0 or

@@ -1,7 +1,7 @@
 /* Where a disk's writes go: from one mode to another, while it is open.
  *
- *     direct, persistent -> writeback   the cache's log has the generation of what
- *                                       is dirty, durably; then the pool's record has it;
+ *     direct, persistent -> writeback   the cache's log has durably what came before, and the
+ *                                       generation of what is dirty; then the pool's record has it;
  *                                       then the image is marked as written
  *     direct -> away                    the cache fails, and nothing of the disk is in it:
  *                                       it begins where a flight ends
@@ -60,6 +60,17 @@ static bool open_dirty_share(void *opaque, const struct owner_last *last, struct
 	return share_open_dirty(opaque, last, claim, error);
 }
 
+/* What was dirty of the image before it was written without the cache is not to be taken for
+ * dirty of the claim that goes on: the log says that it is over before the record says
+ * writeback again. */
+static bool is_over_before(struct disk *disk, GError **error)
+{
+	int result = disk->leaf->image->begun ? cache_settle(disk->pool_cache->cache) : 0;
+
+	return result == 0 ||
+	       error_set_errno(error, -result, "%s: the cache cannot record that the pool has all of it", disk->name);
+}
+
 bool route_enter_writeback(struct disk *disk, GError **error)
 {
 	struct layer *leaf = disk->leaf;
@@ -67,7 +78,8 @@ bool route_enter_writeback(struct disk *disk, GError **error)
 	if (disk->route == &route_writeback)
 		return true;
 	share_close(leaf, layer_flush_image(leaf, NULL));
-	if (!claim_take(leaf, disk_mode_name(DISK_MODE_WRITEBACK), open_dirty_share, error) ||
+	if (!is_over_before(disk, error) ||
+	    !claim_take(leaf, disk_mode_name(DISK_MODE_WRITEBACK), open_dirty_share, error) ||
 	    !begin_image(disk, error)) {
 		share_close(leaf, false);
 		open_mirror(disk, leaf->image->begun);

@@ -586,6 +586,18 @@ int cache_layer_settle(struct cache_layer *layer)
 	return log_wait_durable_relock(cache, log_flush_locked(cache));
 }
 
+int cache_settle(struct cache *cache)
+{
+	LOCK_GUARD(&cache->lock);
+	cache_dirty_pay_locked(cache);
+	if (cache->state != CACHE_ACTIVE)
+		return cache->failure < 0 ? cache->failure : -EIO;
+	drop_late_locked(cache);
+	if (cache->drops->len > 0)
+		return -ENOSPC;
+	return log_wait_durable_relock(cache, log_flush_locked(cache));
+}
+
 void cache_layer_abandon(struct cache_layer *layer, const char *reason)
 {
 	LOCK_GUARD(&layer->cache->lock);
