@@ -429,6 +429,17 @@ def test_an_image_that_was_moved_to_a_store_without_attributes(mount, work, cach
     assert orphans(cache) == 0 and content[:BLOCK] in saved(cache)
 
 
+def test_a_raw_image_without_room_for_a_claim(held, mount, pool, cache, rng):
+    """It has an identity, and the file that was claimed is known by its record."""
+    path = disk_of(pool, "raw")
+    content = crash_dirty(held, rng)
+    os.removexattr(path, "user.leafdisk.claim")
+    with mount(f"cache={cache}", "mode=writeback") as live, opened(live.file("web1.img")) as fd:
+        assert read_all(fd, len(content), 0) == content
+        assert os.getxattr(path, "user.leafdisk.claim").decode() == record_of(pool, "web1.raw")["nonce"]
+        leafctl("drain", live.path)
+
+
 @pytest.mark.parametrize("kind", ["leaf", "raw"])
 def test_out_of_writeback_and_into_it_again(held, writeback, pool, work, cache, kind):
     """Of what was written meanwhile the image alone knows, and the log may not know yet that it has all before."""

@@ -127,16 +127,23 @@ static int mark_claim(struct raw *raw, const uint8_t claim[IMAGE_CLAIM_BYTES])
 {
 	struct image *image = &raw->image;
 	bool has_other = image->has_claim == ANSWER_YES && !buffer_is_zero(image->claim, IMAGE_CLAIM_BYTES);
-	int result = image->has_claim == ANSWER_NO ? 0 : identity_set_claim(&raw->file, claim);
+	bool has_place = image->has_claim == ANSWER_YES || !buffer_is_zero(image->identity, IMAGE_UUID_BYTES);
+	int result = has_place ? identity_set_claim(&raw->file, claim) : 0;
 
 	if (result < 0 && has_other)
 		return result;
 	if (result < 0)
 		log_info("%s: no claim can be written to it (%s): its owner record says alone whose it is", image->path,
 			 g_strerror(-result));
-	image->has_claim = result < 0 || image->has_claim == ANSWER_NO ? ANSWER_NO : ANSWER_YES;
+	image->has_claim = has_place && result == 0 ? ANSWER_YES : ANSWER_NO;
 	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
 	return 0;
+}
+
+/* There was room for its identity, and none for a claim: each one since was written so. */
+static bool has_no_room(const struct image *image)
+{
+	return !buffer_is_zero(image->identity, IMAGE_UUID_BYTES) && buffer_is_zero(image->claim, IMAGE_CLAIM_BYTES);
 }
 
 /* Without them it would be taken for another image. They are those of the whole file. */
@@ -149,6 +156,8 @@ static bool raw_read_identity(struct raw *raw, GError **error)
 		return true;
 	}
 	image->has_claim = identity_read(&raw->file, image->identity, image->claim);
+	if (image->has_claim == ANSWER_YES && has_no_room(image))
+		image->has_claim = ANSWER_NO;
 	return image->has_claim != ANSWER_UNKNOWN ||
 	       error_set_errno(error, errno, "%s: its extended attributes cannot be read", image->path);
 }
