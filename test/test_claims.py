@@ -184,9 +184,11 @@ def test_a_copy_of_a_cache(mount, pool, web1, work, rng):
         write_all(fd, content, 0)
         os.fsync(fd)
         live.kill9()
-    with mount(f"cache={second}", "mode=writeback") as live:
-        said = refusal(live)
-        assert "older copy" in said and f"leafctl unlock --force {pool} web1.leaf" in said, said
+    # Each mount raises its generation as well.
+    for _ in range(3):
+        with mount(f"cache={second}", "mode=writeback") as live:
+            said = refusal(live)
+            assert "older copy" in said and f"leafctl unlock --force {pool} web1.leaf" in said, said
     with mount(f"cache={first}", "mode=writeback") as live:
         assert read_file(live.file("web1.img"), len(content)) == content
     assert_same(converted(web1, work)[:len(content)], content, "the image alone")
@@ -561,13 +563,45 @@ def test_changes_in_doubt_are_adopted(held, mount, pool, web1, work, cache, rng)
     assert_same(converted(web1, work)[:len(content)], content, "the image alone")
 
 
+ADOPTION_POINTS = ["owner.write:crash@1", "image.write:crash@1", "image.sync:crash@2", "aio.write/web1.leaf:crash@1",
+                   "cache.super:crash@1", "owner.write:crash@2"]
+
+
+@pytest.mark.parametrize("point", ADOPTION_POINTS[:-1])
+def test_an_adoption_that_is_tried_again(orphan, mount, pool, web1, work, cache, point):
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        read_file(live.file("web1.img"), BLOCK)
+    for _ in range(2):
+        result = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults(point))
+        assert result.returncode == CRASH_STATUS, result.stderr
+    leafctl("cache", "adopt", cache, "web1.leaf")
+    assert_same(converted(web1, work)[:len(orphan)], orphan, "the image alone")
+    assert record_of(pool)["clean"] == "true"
+
+
+def test_half_of_an_adoption(held, mount, pool, cache, rng):
+    """A raw image takes it in pieces: nobody is shown some of them."""
+    disk_of(pool, "raw")
+    content = crash_dirty(held, rng, length=2 * MIB)
+    leafctl("unlock", "--force", pool, "web1.raw")
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        read_file(live.file("web1.img"), BLOCK)
+    result = leafctl("cache", "adopt", cache, "web1.raw", check=False, env=faults("aio.write/web1.raw:crash@2"))
+    assert result.returncode == CRASH_STATUS, result.stderr
+    for _ in range(2):
+        with mount(f"cache={cache}", "mode=writeback") as live:
+            for flags in (os.O_RDONLY, os.O_RDWR):
+                assert f"leafctl cache adopt {cache}" in refusal(live, flags=flags)
+    leafctl("cache", "adopt", cache, "web1.raw")
+    with mount() as live:
+        assert read_file(live.file("web1.img"), len(content)) == content
+
+
 def test_an_adoption_that_is_interrupted(orphan, mount, web1, work, cache):
     """At each of its steps it can be run again, and no mount shows half of it."""
     with mount(f"cache={cache}", "mode=writeback") as live:
         read_file(live.file("web1.img"), BLOCK)
-    points = ["owner.write:crash@1", "image.write:crash@1", "image.sync:crash@2", "aio.write/web1.leaf:crash@1",
-              "cache.super:crash@1", "owner.write:crash@2"]
-    for point in points:
+    for point in ADOPTION_POINTS:
         result = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults(point))
         assert result.returncode == CRASH_STATUS, result.stderr
         with mount(f"cache={cache}", "mode=writeback") as live:

@@ -97,5 +97,8 @@ struct cache_status {
 void cache_get_status(struct cache *cache, struct cache_status *status);
 /* Of the file: another one after it was formatted anew. */
 void cache_get_id(const struct cache *cache, uint8_t id[CACHE_ID_BYTES]);
+/* The numbers of this mount and of those before it, as in struct cache_super_ondisk: valid as
+ * long as CACHE. */
+const uint8_t *cache_get_mounts(const struct cache *cache);
 
 #endif

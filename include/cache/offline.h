@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "cache/cache.h"
+#include "format/cache.h"
 
 /* Formats PATH. A file that is a cache, or a device that is not empty, only
  * with FORCE. PREALLOCATE writes the whole log once. */
@@ -38,6 +39,7 @@ struct cache_info {
 	uint64_t size_bytes;
 	uint64_t segments;
 	uint64_t generation;
+	uint8_t mounts[CACHE_MOUNTS][CACHE_ID_BYTES]; /* see struct cache_super_ondisk */
 	uint64_t tail_segment, head_segment;
 	uint64_t records;
 	uint64_t first_sequence, last_sequence;

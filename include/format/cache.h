@@ -33,6 +33,7 @@
 #define CACHE_SEGMENTS_MAX ((UINT64_C(1) << 32) / CACHE_SEGMENT_BLOCKS - 1)
 #define CACHE_BYTES_MIN (CACHE_SEGMENTS_OFFSET + (uint64_t)CACHE_SEGMENTS_MIN * CACHE_SEGMENT_BYTES)
 #define CACHE_POOL_PATH_BYTES 2048
+#define CACHE_MOUNTS 112
 #define CACHE_LAYER_NAME_BYTES 256
 /* Layer ids are in [1, MAX]; blocks in [0, 2^51). */
 #define CACHE_LAYER_MAX ((1u << 24) - 1)
@@ -72,9 +73,12 @@ struct cache_super_ondisk {
 	le64 lost_generation;
 	uint8_t reserved2[80];
 	char pool_path[CACHE_POOL_PATH_BYTES]; /* for messages */
-	uint8_t reserved3[1792];
+	/* The numbers of the last mounts, each at its generation modulo CACHE_MOUNTS; zeros: not
+	 * known. A copy of the cache has those that came before it, and its own. */
+	uint8_t mounts[CACHE_MOUNTS][16];
 } __attribute__((packed));
 _Static_assert(sizeof(struct cache_super_ondisk) == CACHE_SUPER_BYTES, "superblock is one block");
+_Static_assert(offsetof(struct cache_super_ondisk, mounts) == 2304, "mounts");
 _Static_assert(offsetof(struct cache_super_ondisk, uuid) == 64, "uuid");
 _Static_assert(offsetof(struct cache_super_ondisk, segment_bytes) == 96, "segment_bytes");
 _Static_assert(offsetof(struct cache_super_ondisk, pool_path) == 256, "pool path");

@@ -18,7 +18,11 @@ struct owner_self {
 	uint8_t cache_id[OWNER_ID_BYTES]; /* zeros: no cache */
 	char *cache_path;		  /* NULL: no cache */
 	uint64_t cache_generation;	  /* of its log in this mount; 0: no cache */
+	/* Of its mounts the numbers, mount_id in their records, each at its generation modulo
+	 * OWNER_MOUNTS; zeros: not known. NULL: none is. */
+	uint8_t (*cache_mounts)[OWNER_ID_BYTES];
 };
+#define OWNER_MOUNTS 112
 /* After any fork. CACHE_PATH and CACHE_ID may be NULL. */
 void owner_self_init(struct owner_self *self, const char *cache_path, const uint8_t *cache_id);
 void owner_self_clear(struct owner_self *self);

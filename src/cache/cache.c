@@ -237,3 +237,8 @@ void cache_get_id(const struct cache *cache, uint8_t id[CACHE_ID_BYTES])
 {
 	memcpy(id, cache->super.uuid, CACHE_ID_BYTES);
 }
+
+const uint8_t *cache_get_mounts(const struct cache *cache)
+{
+	return cache->super.mounts[0];
+}

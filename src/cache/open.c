@@ -353,6 +353,19 @@ bool open_log(struct cache *cache, GError **error)
 	return good;
 }
 
+/* Those of a generation that no mount had are not known. */
+static void number_mount(struct cache *cache)
+{
+	uint64_t generation = cache->log.generation, skipped = generation - le64_get(cache->super.generation) - 1;
+	uint8_t number[CACHE_ID_BYTES];
+
+	for (uint64_t i = 1; i <= MIN(skipped, CACHE_MOUNTS - 1); i++)
+		memset(cache->super.mounts[(generation - i) % CACHE_MOUNTS], 0, sizeof(number));
+	while (getrandom(number, sizeof(number), 0) != sizeof(number))
+		;
+	memcpy(cache->super.mounts[generation % CACHE_MOUNTS], number, sizeof(number));
+}
+
 /* The ring may take in new segments where the log does not wrap. */
 bool open_generation(struct cache *cache, GError **error)
 {
@@ -364,6 +377,7 @@ bool open_generation(struct cache *cache, GError **error)
 		cache->ring_segments = cache->segment_count;
 	cache->super.segments = le64_of(cache->segment_count);
 	cache->super.ring_segments = le64_of(cache->ring_segments);
+	number_mount(cache);
 	cache->super.generation = le64_of(cache->log.generation);
 	cache->super.end_sequence = le64_of(0);
 	result = cache_super_write(cache->storage.aio.buffered_fd, cache->storage.path, &cache->super);

@@ -21,6 +21,7 @@
 #include "migrate/apply.h"
 #include "offline/cache.h"
 #include "open.h"
+#include "owner/mounts.h"
 #include "owner/owner.h"
 #include "pool/pool.h"
 
@@ -336,6 +337,17 @@ static bool close_image(struct adoption *adoption, GError **error)
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be closed", adoption->path);
 }
 
+/* Who adopts goes on as the cache's last mount, and so does another try of that. One of an
+ * earlier version has no number, and goes on as the next. */
+static void go_on_as_mount(struct adoption *adoption)
+{
+	const struct cache_info *info = adoption->info;
+
+	owner_self_set_mounts(&adoption->self, info->generation, info->mounts[0]);
+	if (buffer_is_zero(info->mounts[info->generation % CACHE_MOUNTS], OWNER_ID_BYTES))
+		adoption->self.cache_generation++;
+}
+
 bool offline_cache_adopt(const char *cache_path, const char *name, bool force,
 			 void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error)
 {
@@ -347,7 +359,7 @@ bool offline_cache_adopt(const char *cache_path, const char *name, bool force,
 		adoption.layer = find_layer(adoption.info, cache_path, name, error);
 	if (adoption.layer) {
 		owner_self_init(&adoption.self, cache_path, adoption.info->uuid);
-		adoption.self.cache_generation = adoption.info->generation + 1;
+		go_on_as_mount(&adoption);
 		done = adopt(&adoption, error);
 		done = close_image(&adoption, done ? error : NULL) && done;
 		owner_self_clear(&adoption.self);

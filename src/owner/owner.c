@@ -6,7 +6,7 @@
  *     none; or clean                                   FREE       allowed
  *     unclean, this mount's                            MINE       allowed
  *     unclean, mode writeback, our cache's, which
- *         has been as far as that claim                MINE       allowed
+ *         has been in the mount of that claim          MINE       allowed
  *         has not: it is a copy from before            IN_COPY    refused: its changes are in another
  *     unclean, mode writeback, another cache's         IN_CACHE   refused: its changes may be only there
  *     unclean, another mode, another machine's         FOREIGN    refused: nobody here can tell if it runs
@@ -19,8 +19,9 @@
  *
  * In direct and persistent mode the image has all that was acknowledged, so a
  * record that goes stale takes nothing with it; in writeback mode it may.
- * Each mount raises the generation of a cache's log; a copy from before another mount's
- * claim has no higher one than that mount had.
+ * Each mount raises the generation of a cache's log and notes its number there; a copy from
+ * before another mount's claim has no higher generation than that mount had, or that of a
+ * mount of its own with another number.
  *
  * Records add what a lock cannot say: who it is, across hosts whose file
  * systems do not share locks, and after the daemon is gone. */
@@ -29,6 +30,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/bytes.h"
 #include "core/error.h"
 #include "self.h"
 #include "verdict.h"
@@ -36,7 +38,15 @@
 /* A copy of the cache, from before the claim that RECORD has. */
 static bool is_older_cache(const struct owner_record *record, const struct owner_self *self)
 {
-	return record->cache_generation >= self->cache_generation && record->cache_generation > 0;
+	uint64_t generation = record->cache_generation;
+	const uint8_t *mount;
+
+	if (generation == 0 || generation >= self->cache_generation)
+		return generation > 0;
+	if (!self->cache_mounts || self->cache_generation - generation >= OWNER_MOUNTS)
+		return false;
+	mount = self->cache_mounts[generation % OWNER_MOUNTS];
+	return !buffer_is_zero(mount, OWNER_ID_BYTES) && memcmp(mount, record->mount_id, OWNER_ID_BYTES) != 0;
 }
 
 enum owner_verdict owner_judge(const struct owner_record *record, const struct owner_self *self, bool locked)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/bytes.h"
+#include "owner/mounts.h"
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 #define MACHINE_ID_PATH "/etc/machine-id"
@@ -90,8 +91,20 @@ void owner_self_init(struct owner_self *self, const char *cache_path, const uint
 		memcpy(self->cache_id, cache_id, OWNER_ID_BYTES);
 }
 
+void owner_self_set_mounts(struct owner_self *self, uint64_t generation, const uint8_t *mounts)
+{
+	const uint8_t *own = mounts + generation % OWNER_MOUNTS * OWNER_ID_BYTES;
+
+	g_free(self->cache_mounts);
+	self->cache_mounts = g_memdup2(mounts, OWNER_MOUNTS * OWNER_ID_BYTES);
+	self->cache_generation = generation;
+	if (!buffer_is_zero(own, OWNER_ID_BYTES))
+		memcpy(self->mount_id, own, OWNER_ID_BYTES);
+}
+
 void owner_self_clear(struct owner_self *self)
 {
+	g_free(self->cache_mounts);
 	g_free(self->host);
 	g_free(self->boot_id);
 	g_free(self->cache_path);

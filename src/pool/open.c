@@ -9,6 +9,7 @@
 #include "internal.h"
 #include "disk/tunables.h"
 #include "image/settings.h"
+#include "owner/mounts.h"
 
 static bool set_grow_command(const char *text, GError **error)
 {
@@ -75,15 +76,17 @@ static void note_cache(struct disk_pool *pool, const struct disk_pool_options *o
 static void init_owner(struct disk_pool *pool, const struct disk_pool_options *options)
 {
 	uint8_t cache_id[OWNER_ID_BYTES] = {0};
-	struct cache_status status = {0};
+	struct cache_status status;
 
 	_Static_assert(OWNER_ID_BYTES == CACHE_ID_BYTES, "a cache's identity");
+	_Static_assert(OWNER_MOUNTS == CACHE_MOUNTS, "a cache's mounts");
 	if (pool->pool_cache)
 		cache_get_id(pool->pool_cache->cache, cache_id);
 	owner_self_init(&pool->owner, options->cache, options->cache ? cache_id : NULL);
-	if (pool->pool_cache)
+	if (pool->pool_cache) {
 		cache_get_status(pool->pool_cache->cache, &status);
-	pool->owner.cache_generation = status.generation;
+		owner_self_set_mounts(&pool->owner, status.generation, cache_get_mounts(pool->pool_cache->cache));
+	}
 	if (!options->read_only && modes_used(options) != 1u << DISK_MODE_EPHEMERAL)
 		owner_sweep(disk_pool_path(pool));
 }

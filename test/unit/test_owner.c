@@ -1,4 +1,5 @@
 /* Owners: each row of the decision table, and records that are no records. */
+#include "owner/mounts.h"
 #include "owner/owner.h"
 
 #include <errno.h>
@@ -296,6 +297,32 @@ static void test_older_copy(void)
 	self.cache_generation = 0;
 }
 
+/* One that was as far, in another mount than that of the claim, is not either. */
+static void test_mounts_of_a_copy(void)
+{
+	struct row row = {"writeback", NULL, NULL, other_id, our_cache, false, false, true, OWNER_MINE};
+	struct owner_record record = record_of(&row, 1);
+	uint8_t mounts[OWNER_MOUNTS][OWNER_ID_BYTES] = {{0}};
+	struct owner_self copy;
+
+	owner_self_init(&copy, NULL, our_cache);
+	record.cache_generation = 3;
+	owner_self_set_mounts(&copy, 4, mounts[0]);
+	g_assert_cmpint(owner_judge(&record, &copy, true), ==, OWNER_MINE);
+	memcpy(mounts[3], record.mount_id, OWNER_ID_BYTES);
+	memset(mounts[4], 'm', OWNER_ID_BYTES);
+	owner_self_set_mounts(&copy, 4, mounts[0]);
+	g_assert_cmpint(owner_judge(&record, &copy, true), ==, OWNER_MINE);
+	g_assert_cmpmem(copy.mount_id, OWNER_ID_BYTES, mounts[4], OWNER_ID_BYTES);
+	memset(mounts[3], 'x', OWNER_ID_BYTES);
+	owner_self_set_mounts(&copy, 4, mounts[0]);
+	g_assert_cmpint(owner_judge(&record, &copy, true), ==, OWNER_IN_COPY);
+	owner_self_set_mounts(&copy, 3 + OWNER_MOUNTS, mounts[0]);
+	g_assert_cmpint(owner_judge(&record, &copy, true), ==, OWNER_MINE);
+	owner_self_clear(&copy);
+	owner_record_clear(&record);
+}
+
 static void test_no_record(void)
 {
 	struct owner_want want = {.mode = "persistent", .image_generation = 41};
@@ -472,6 +499,7 @@ int main(int argc, char **argv)
 	pool = g_dir_make_tmp("owner.XXXXXX", NULL);
 	g_test_add_func("/owner/no-record", test_no_record);
 	g_test_add_func("/owner/table", test_table);
+	g_test_add_func("/owner/mounts-of-a-copy", test_mounts_of_a_copy);
 	g_test_add_func("/owner/proof-by-generation", test_proof_by_generation);
 	g_test_add_func("/owner/proof-by-nonce", test_proof_by_nonce);
 	g_test_add_func("/owner/older-copy", test_older_copy);

@@ -31,6 +31,7 @@ struct cache_info *cache_read_info(const char *path, GError **error)
 	info->size_bytes = view.file_bytes;
 	info->segments = le64_get(view.super.segments);
 	info->generation = le64_get(view.super.generation);
+	memcpy(info->mounts, view.super.mounts, sizeof(info->mounts));
 	info->tail_segment = le64_get(view.super.tail_segment);
 	info->head_segment = view.end.slot / CACHE_SEGMENT_BLOCKS;
 	info->records = view.end.records;
