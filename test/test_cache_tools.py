@@ -446,7 +446,7 @@ def test_lost_record(cache_path):
                                     {"position": form.SEGMENTS_OFFSET}, {"cache_id": 1}, {"blocks": 0},
                                     {"blocks": 300}, {"blocks": 0xffffffff}, {"entries_bytes": 8},
                                     {"entries_bytes": 0xffffffff}, {"magic": 0}, {"durable": 5},
-                                    {"durable": (1 << 64) - 1}])
+                                    {"durable": (1 << 64) - 1}, {"generation": (1 << 64) - 1}])
 def test_forged_record(cache_path, fields):
     """Under a right checksum: the record is not taken, or the check tells."""
     cache = sample()
@@ -454,6 +454,18 @@ def test_forged_record(cache_path, fields):
     cache.write(cache_path)
     status, _ = check(cache_path)
     assert status == DAMAGED or info(cache_path)["records"] == 4
+
+
+@pytest.mark.parametrize("field, number", [("generation", (1 << 64) - 1), ("end_sequence", 1 << 45),
+                                           ("tail", (0, 1 << 45, 0)), ("tail", (0, (1 << 64) - 1, 0))])
+def test_numbers_at_their_end(cache_path, field, number):
+    """No mount could go on from them, and what it wrote would not be found again."""
+    cache = form.Cache()
+    setattr(cache, field, number)
+    cache.write_super()
+    cache.write(cache_path)
+    status, findings = check(cache_path)
+    assert status == DAMAGED and "left for another" in findings[0]
 
 
 @pytest.mark.parametrize("entry", [

@@ -330,7 +330,8 @@ static bool place_is_right(const struct cache_record_ondisk *record, const struc
 {
 	return le64_get(record->position) == place->position && le64_get(record->cache_id) == place->cache_id &&
 	       le64_get(record->sequence) == place->sequence && le64_get(record->previous) == place->previous &&
-	       le64_get(record->generation) >= place->generation && le64_get(record->durable) < place->sequence &&
+	       place->sequence < CACHE_ORDER_END && le64_get(record->generation) >= place->generation &&
+	       le64_get(record->generation) < UINT64_MAX && le64_get(record->durable) < place->sequence &&
 	       le64_get(record->mount_sequence) <= place->sequence;
 }
 

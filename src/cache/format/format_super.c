@@ -65,6 +65,17 @@ static char *version_refusal(const struct cache_super_ondisk *super)
 	return NULL;
 }
 
+/* Numbers that the next mount could not go on from. */
+static char *number_refusal(const struct cache_super_ondisk *super)
+{
+	if (le64_get(super->generation) == UINT64_MAX)
+		return g_strdup("has no generation left for another mount");
+	if (le64_get(super->tail_sequence) >= CACHE_ORDER_END || le64_get(super->end_sequence) >= CACHE_ORDER_END)
+		return g_strdup_printf("has no number left for another record after %" G_GUINT64_FORMAT,
+				       CACHE_ORDER_END - 1);
+	return NULL;
+}
+
 static char *geometry_refusal(const struct cache_super_ondisk *super)
 {
 	uint64_t segments = le64_get(super->segments), ring = le64_get(super->ring_segments);
@@ -98,5 +109,7 @@ bool cache_super_validate(const struct cache_super_ondisk *super, unsigned copy,
 	*why = version_refusal(super);
 	if (!*why)
 		*why = geometry_refusal(super);
+	if (!*why)
+		*why = number_refusal(super);
 	return !*why;
 }
