@@ -90,17 +90,20 @@ void cache_dirty_drop_locked(struct cache_layer *layer, uint32_t slot)
 void cache_dirty_release_locked(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;
-	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS;
+	uint64_t slots = cache->ring_segments * CACHE_SEGMENT_BLOCKS, left;
 
 	cache_assert_locked(layer->cache);
 	if (!layer->epochs)
 		return;
-	for (uint64_t slot = 0; slot < slots && !epochs_is_empty(layer->epochs); slot++) {
+	left = layer->epochs->dirty;
+	for (uint64_t slot = 0; slot < slots && left > 0; slot++) {
 		struct index_entry entry;
 
 		index_get(cache->index, (uint32_t)slot, &entry);
-		if (entry.layer == layer->id && (entry.flags & INDEX_DATA) && (entry.flags & INDEX_PINNED))
+		if (entry.layer == layer->id && (entry.flags & INDEX_DATA) && (entry.flags & INDEX_PINNED)) {
 			cache->segments[segment_of(slot)].dirty--;
+			left--;
+		}
 	}
 	for (unsigned i = 0; i < epochs_length(layer->epochs); i++) {
 		const struct epoch_event *event = epochs_get(layer->epochs, i);

@@ -173,6 +173,7 @@ static unsigned empty_segments(struct cache *cache)
 	unsigned moved = 0;
 
 	lock_take(&cache->lock);
+	cache_dirty_pay_locked(cache); /* while there is room for it: see cache_dirty_may_pass_locked() */
 	while (goes_on_locked(cache, count)) {
 		uint64_t segment = cache->reclaim.segment;
 		bool emptied;
