@@ -133,6 +133,10 @@ def test_a_record_is_damaged(writeback, images, cache, work, how, crash):
     checked = leafctl("cache", "check", cache, check=False)
     assert checked.returncode == DAMAGED and "lost changes of it" in checked.stdout
     assert [layer["name"] for layer in cache_info(cache)["layers"] if "loss" in layer] == [images[lost]]
+    before = file_bytes(images[lost])
+    refused = leafctl("cache", "adopt", cache, os.path.basename(images[lost]), check=False)
+    assert refused.returncode == 1 and "lost changes of it" in refused.stderr and "--force" in refused.stderr
+    assert file_bytes(images[lost]) == before
     for again in range(2):
         live = writeback("nodrain", *HELD)
         assert_lost(live, lost)
@@ -165,6 +169,14 @@ def test_what_is_lost_is_given_up(writeback, images, cache, pool, work):
             write_all(fd, content(lost, 3), 0)
         assert is_right(live, 1 - lost)
     assert saved(cache, work)[0] == DAMAGED
+    leafctl("cache", "drain", cache)
+    number, = [layer["id"] for layer in cache_info(cache)["layers"] if "loss" in layer]
+    refused = leafctl("cache", "adopt", cache, number, check=False)
+    assert refused.returncode == 1 and "lost changes of it" in refused.stderr, refused.stderr
+    assert leafctl("cache", "adopt", "--force", cache, number, check=False).returncode == DAMAGED
+    found = converted(images[lost], work)
+    whole = [block for block in range(8) if found[block * BLOCK:(block + 1) * BLOCK] == content(lost, block)]
+    assert len(whole) == 7, whole
 
 
 def test_all_is_lost(writeback, images, cache, pool):

@@ -36,8 +36,8 @@ bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uin
 
 /* Writes the changes of a layer that no mount writes back, an orphan or one in doubt, to
  * its image in the pool of the cache, and forgets them. NAME: the layer's, its last part,
- * or its number. Refused where the image was written since, or that cannot be told, unless
- * FORCE; FINDING as for cache_dump(). False and ERROR: it can be run again. */
+ * or its number. Refused where the image was written since, or that cannot be told, and where
+ * the log has lost some of them, unless FORCE; FINDING as for cache_dump(). False and ERROR: it can be run again. */
 bool offline_cache_adopt(const char *cache_path, const char *name, bool force,
 			 void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error);
 /* Forgets the changes of an orphan; with FORCE those of any layer. */

@@ -238,9 +238,24 @@ static bool pass_over(void *opaque, const struct cache_layer_info *layer, uint64
 	return true;
 }
 
+/* What is left of changes of which some are lost is of no moment of the disk. */
+static bool is_complete(const struct adoption *adoption, GError **error)
+{
+	const struct cache_layer_info *layer = adoption->layer;
+
+	return !layer->loss || adoption->force ||
+	       error_set(
+		       error, EIO,
+		       "%s: %s: %s; what is left is not what the disk was at any moment: leafctl cache dump saves it, "
+		       "and --force adopts it all the same",
+		       adoption->cache_path, layer->name, layer->loss);
+}
+
 /* Before anything is written. */
 static bool can_be_read(struct adoption *adoption, GError **error)
 {
+	if (!is_complete(adoption, error))
+		return false;
 	if (!cache_dump_dirty(adoption->cache_path, adoption->layer->id, pass_over, count_damage, adoption, error))
 		return false;
 	return adoption->damages == 0 || adoption->force ||
