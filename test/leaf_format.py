@@ -10,7 +10,7 @@ TABLE_MAGIC = b"LFTP"
 ZERO_MAGIC = b"LFZL"
 RECORD_MAGIC = b"LFJR"
 # Journal entries.
-CHUNK, FREE, ZERO, UNZERO, APPLY, APPLIED, DATA, ZEROS, DROP = range(1, 10)
+CHUNK, FREE, ZERO, UNZERO, APPLY, APPLIED, DATA, ZEROS, DROP, PROGRESS = range(1, 11)
 
 # name: offset, format
 HEADER_FIELDS = {
@@ -22,7 +22,7 @@ HEADER_FIELDS = {
     "generation": (152, "<Q"), "parent_format": (160, "<I"), "parent_path_bytes": (164, "<I"),
     "parent_size_bytes": (168, "<Q"), "parent_uuid": (176, "16s"), "parent_generation": (192, "<Q"),
     "table_digest": (200, "<Q"), "claim": (208, "16s"),
-    "parent_stamp": (224, "<Q"), "parent_path": (256, "2048s"), "children": (2304, "1792s"),
+    "parent_stamp": (224, "<Q"), "progress": (232, "<Q"), "parent_path": (256, "2048s"), "children": (2304, "1792s"),
 }
 # Where the checksum is, in a header and in pages and records.
 HEADER_CHECKSUM = 24

@@ -3,13 +3,18 @@
 What an administrator restores from a backup, or copies, is whole in itself and older than
 what is beside it. A disk then shows one moment of its history, or is refused with a
 sentence that says what to type, or says what it has lost."""
+import contextlib
+import fcntl
 import itertools
+import json
 import os
 import shutil
 
 import pytest
 
-from harness import BLOCK, MIB, TORTURE, Mount, make_image, make_raw, opened, read_all, unmount, write_all
+from harness import (BLOCK, MIB, TORTURE, Mount, check_clean, faults, file_bytes, leafctl, make_image, make_raw, opened,
+                     read_all, read_file, state_of, unmount, write_all)
+from test_writeback_faults import HELD, left_open, lines_with
 
 SIZE = MIB
 MOMENTS = [1, 2, 3]
@@ -48,8 +53,8 @@ class History:
             self.keep(moment)
 
     def begin(self):
-        held = ["max_dirty_age=86400", "migrate_idle_ms=60000", "migrate_threshold=100"]
-        return Mount(self.pool, self.work, [f"mode={self.mode}", f"cache={self.cache}", "cache_size=8M", *held]).start()
+        options = [f"mode={self.mode}", f"cache={self.cache}", "cache_size=8M", *HELD]
+        return Mount(self.pool, self.work, options).start()
 
     def write(self, moment, end):
         live = self.begin()
@@ -107,13 +112,6 @@ def check(history, moments):
         assert states.index(content) <= max(moments), f"{moments}: shows moment {states.index(content)}"
 
 
-def is_told(ends, moments):
-    """A claim that a crash left goes on in the next mount, which writes the image under the
-    same nonce: so a later image beside cache and record of that crash looks like theirs."""
-    image, cache, record = moments
-    return not (cache == record < image and ends[cache - 1] == "kill")
-
-
 HISTORIES = list(itertools.product(ENDS, ENDS, ENDS)) if TORTURE else [("stop", "kill", "stop"), ("kill", "stop", "kill")]
 
 
@@ -123,6 +121,191 @@ HISTORIES = list(itertools.product(ENDS, ENDS, ENDS)) if TORTURE else [("stop", 
 def test_parts_of_different_moments(work, mode, image, ends):
     history = History(os.path.join(work, "host"), mode, image, ends)
     for moments in itertools.product(MOMENTS, MOMENTS, MOMENTS):
-        if is_told(ends, moments):
-            history.restore(moments)
-            check(history, moments)
+        history.restore(moments)
+        check(history, moments)
+
+
+# ---- Copies from within a claim ------------------------------------------------------------
+
+BLOCKS = 8 * MIB // BLOCK
+OLDER = "its image has newer changes than the log"
+
+
+class Claim:
+    """A disk in writeback, one claim for all that happens to it."""
+
+    def __init__(self, mount, pool, cache, image):
+        self.mount, self.cache, self.image = mount, cache, os.path.join(pool, image)
+        if image.endswith(".raw"):
+            make_raw(self.image, bytes(BLOCKS * BLOCK))
+        else:
+            make_image(self.image, BLOCKS * BLOCK, chunk="64K")
+
+    def begin(self, *options, **settings):
+        return self.mount(f"cache={self.cache}", "mode=writeback", "cache_size=16M", *HELD, *options, **settings)
+
+    def write(self, fd, *contents):
+        """One block each, from the first on, and flushed."""
+        for number, content in enumerate(contents):
+            if content:
+                write_all(fd, content * BLOCK, number * BLOCK)
+        os.fsync(fd)
+
+    def keep_cache(self):
+        shutil.copy2(self.cache, self.cache + ".copy")
+
+    def put_back(self):
+        shutil.copy2(self.cache + ".copy", self.cache)
+
+    def orphans(self):
+        layers = json.loads(leafctl("cache", "info", "--json", self.cache).stdout)["layers"]
+        return [layer for layer in layers if layer["orphan"]]
+
+    def progress(self):
+        return json.loads(leafctl("info", "--json", self.image).stdout)["layers"][0]["progress"]
+
+
+@pytest.fixture(params=["web1.leaf", "web1.raw"])
+def claim(request, mount, pool, cache):
+    return Claim(mount, pool, cache, request.param)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """By another program, as long as a backup of the image takes."""
+    with opened(path) as fd:
+        fcntl.lockf(fd, fcntl.LOCK_EX, 1, 0, 0)
+        yield
+
+
+def shown(live, blocks=4):
+    content = read_file(live.file("web1.img"), blocks * BLOCK)
+    return [content[number * BLOCK:number * BLOCK + 1] for number in range(blocks)]
+
+
+def copy_and_go_on(claim, how):
+    """The cache's copy has 1 1, the image 2 1 3, and the cache that is gone 4 besides."""
+    live = claim.begin()
+    with left_open(live.file("web1.img")) as fd:
+        claim.write(fd, b"1", b"1")
+        claim.keep_cache()
+        claim.write(fd, b"2", None, b"3")
+        leafctl("drain", live.path)
+        if how == "kill":
+            claim.write(fd, None, None, None, b"4")
+            live.kill9()
+    if how == "stop":
+        live.stop()
+    claim.put_back()
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_copy_of_the_cache_from_within_a_claim(claim, how):
+    copy_and_go_on(claim, how)
+    assert claim.progress() > 0
+    live = claim.begin()
+    assert shown(live) == [b"2", b"1", b"3", b"\0"], live.messages()
+    said, = lines_with(live, "older than what its image has")
+    assert "leafctl cache dump" in said and "web1.img" in said
+    state = state_of(live)
+    assert state["state"] == "active" and OLDER in state["reason"] and "leafctl cache info" in state["reason"], state
+    with opened(live.control("events"), os.O_RDONLY) as fd:
+        assert b"older than what its image has" in os.read(fd, 65536)
+    with opened(live.file("web1.img")) as fd:
+        claim.write(fd, b"5")
+    live.stop()
+    orphan, = claim.orphans()
+    assert OLDER in orphan["orphan_reason"] and orphan["dirty_blocks"] == 2
+    assert "damages:  0" in leafctl("cache", "check", claim.cache).stdout
+    check_clean(claim.image)
+    with claim.begin() as live:
+        assert lines_with(live, OLDER)
+        assert shown(live) == [b"5", b"1", b"3", b"\0"]
+
+
+def test_what_an_older_copy_had_is_saved_and_brought_back_by_force_only(claim, work):
+    copy_and_go_on(claim, "kill")
+    with claim.begin() as live:
+        assert shown(live)[0] == b"2"
+    before = file_bytes(claim.image)
+    refused = leafctl("cache", "adopt", claim.cache, os.path.basename(claim.image), check=False)
+    assert refused.returncode == 1 and "--force" in refused.stderr, refused.stderr
+    assert file_bytes(claim.image) == before
+    saved = os.path.join(work, "saved")
+    os.mkdir(saved)
+    leafctl("cache", "dump", "-d", saved, claim.cache)
+    assert b"1" * (2 * BLOCK) in [file_bytes(os.path.join(saved, name))[:2 * BLOCK] for name in os.listdir(saved)]
+    leafctl("cache", "adopt", "--force", claim.cache, os.path.basename(claim.image))
+    assert claim.orphans() == []
+    with claim.begin() as live:
+        assert shown(live) == [b"1", b"1", b"3", b"\0"]
+
+
+@pytest.mark.parametrize("command", [["cache", "adopt"], ["unlock", "--force"]])
+def test_commands_see_an_older_copy_before_a_mount_does(claim, pool, command):
+    copy_and_go_on(claim, "kill")
+    name = os.path.basename(claim.image)
+    result = leafctl(*command, claim.cache if command[0] == "cache" else pool, name, check=False)
+    if command[0] == "cache":
+        assert result.returncode == 1 and "newer changes" in result.stderr and "--force" in result.stderr, result.stderr
+    with claim.begin() as live:
+        assert shown(live)[:3] == [b"2", b"1", b"3"]
+    refused = leafctl("cache", "adopt", claim.cache, name, check=False)
+    assert refused.returncode == 1 and "--force" in refused.stderr
+    assert claim.orphans()[0]["dirty_blocks"] == 2
+
+
+def test_an_older_copy_is_one_however_long_its_log_has_become(claim, pool, rng):
+    """While its image cannot be opened another disk uses the log, and what is dirty moves to its head."""
+    make_image(os.path.join(pool, "web2.leaf"), BLOCKS * BLOCK)
+    copy_and_go_on(claim, "kill")
+    with locked(claim.image):
+        live = claim.begin("migrate_idle_ms=1")
+        with left_open(live.file("web2.img")) as fd:
+            for number in range(48):
+                write_all(fd, rng.randbytes(MIB), number % 8 * MIB)
+                os.fsync(fd)
+            live.kill9()
+    with claim.begin() as live:
+        assert shown(live) == [b"2", b"1", b"3", b"\0"], live.messages()
+        assert OLDER in state_of(live)["reason"]
+
+
+def test_a_copy_of_the_cache_that_the_image_is_not_beyond(claim):
+    """Nothing has come to the image since: it goes on as the copy has it."""
+    live = claim.begin()
+    with left_open(live.file("web1.img")) as fd:
+        claim.write(fd, b"1", b"1")
+        leafctl("drain", live.path)
+        claim.write(fd, b"2")
+        claim.keep_cache()
+        claim.write(fd, None, b"3")
+        live.kill9()
+    claim.put_back()
+    with claim.begin() as live:
+        assert shown(live)[:2] == [b"2", b"1"]
+        leafctl("drain", live.path)
+    assert claim.orphans() == []
+
+
+@pytest.mark.parametrize("point", ["aio.write/web1", "aio.datasync/web1", "aio.write/leaf.cache", "aio.datasync/leaf.cache",
+                                   "image.identity/web1"])
+def test_the_cache_itself_is_never_taken_for_a_copy(claim, point):
+    """A crash at each of the first steps of what goes to the image, and the mount that repeats it."""
+    allowed = {b"\0"}
+    for number in range(1, 12):
+        with contextlib.suppress(OSError, AssertionError):
+            live = claim.begin("migrate_idle_ms=1", env=faults(f"{point}:crash@{number}"))
+            with left_open(live.file("web1.img")) as fd:
+                for content in (b"1", b"2", b"3"):
+                    allowed.add(content)
+                    claim.write(fd, content, content)
+                    allowed = {content}
+                    leafctl("drain", live.path)
+        live.kill9()
+        with claim.begin() as live:
+            found = shown(live, 2)
+            assert found[0] == found[1] and found[0] in allowed, (number, found, allowed)
+            leafctl("drain", live.path)
+        allowed = {found[0]}
+        assert claim.orphans() == [], number

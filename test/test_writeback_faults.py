@@ -862,7 +862,7 @@ def test_taken_over(held, writeback, mount, pool, web1, work, cache, gate, rng):
         write_random(fd, expected, rng, 8)
     second.stop()
     with writeback() as again:
-        assert lines_with(again, "which has another owner now"), again.messages()
+        assert lines_with(again, "another has claimed its image"), again.messages()
         assert_same(read_file(again.file("web1.img"), len(expected)), expected, "at the first host again")
         with opened(again.file("web1.img")) as fd:
             write_random(fd, expected, rng, 4)

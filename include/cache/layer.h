@@ -76,13 +76,18 @@ struct cache_layer_found {
 	uint64_t generation;
 	uint8_t nonce[CACHE_ID_BYTES]; /* zeros: of version 1 */
 	bool orphan;
-	bool incomplete;       /* the log has lost changes of it */
-	uint64_t dirty_blocks; /* and zero ranges */
-	char loss[192];	       /* and this is what is known of that: the rest of a sentence */
+	const char *orphan_text; /* why it is one, for people */
+	uint64_t reached;	 /* the highest order that the log knows of its changes; 0: none */
+	bool incomplete;	 /* the log has lost changes of it */
+	uint64_t dirty_blocks;	 /* and zero ranges */
+	char loss[192];		 /* and this is what is known of that: the rest of a sentence */
 	char name[CACHE_NAME_BYTES + 1];
 };
 /* False: nothing is known of it. */
 bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES], struct cache_layer_found *found);
+/* The same of the newest orphan of it. */
+bool cache_layer_find_orphan(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES],
+			     struct cache_layer_found *found);
 /* The same of whatever image has what is dirty of the claim with NONCE, open or not, or
  * an orphan of it. */
 bool cache_layer_find_claim(struct cache *cache, const uint8_t nonce[CACHE_ID_BYTES], struct cache_layer_found *found);
@@ -90,6 +95,7 @@ bool cache_layer_find_claim(struct cache *cache, const uint8_t nonce[CACHE_ID_BY
  * false), or is. */
 struct cache_layer_dirty {
 	const char *name;
+	const char *orphan_text; /* of an orphan: why it is one */
 	uint8_t identity[CACHE_ID_BYTES];
 	uint64_t dirty_blocks;
 };

@@ -21,8 +21,9 @@ struct cache_layer_info {
 	uint64_t size_bytes;
 	uint64_t generation;	       /* of the ownership under which it is written back; 0: it is not */
 	uint8_t nonce[CACHE_ID_BYTES]; /* of the claim under which it is dirty; zeros: none */
+	uint64_t reached;	       /* the highest order that the log knows of its changes; 0: none */
 	bool orphan;		       /* its image has another owner */
-	unsigned orphan_reason;	       /* enum cache_orphan_reason */
+	const char *orphan_text;       /* why it is one, for people */
 	uint64_t orphan_time_ns;       /* since the epoch; 0: not known */
 	char *loss;		       /* what the log has lost of it, for a message; NULL: nothing */
 	uint64_t clean_blocks;
@@ -30,8 +31,6 @@ struct cache_layer_info {
 	uint64_t zero_blocks;
 	uint64_t epochs; /* that its image does not have */
 };
-/* Why an orphan is one, for people. */
-const char *cache_orphan_text(const struct cache_layer_info *layer);
 struct cache_info {
 	uint8_t uuid[CACHE_ID_BYTES];
 	uint8_t pool_id[CACHE_ID_BYTES];

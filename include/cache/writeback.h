@@ -65,6 +65,9 @@ struct cache_batch {
 	struct cache_batch_extent *extents; /* sorted by block */
 	unsigned extent_count;
 	uint64_t data_blocks;
+	/* Up to which the image has all when it has this; 0: a crash can leave a log that
+	 * does not know that. */
+	uint64_t order;
 
 	/* The cache's. */
 	struct cache_layer *layer;

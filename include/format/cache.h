@@ -182,6 +182,7 @@ enum cache_orphan_reason {
 	CACHE_ORPHAN_COMMAND = 1,  /* a command gave them up */
 	CACHE_ORPHAN_TAKEN = 2,	   /* another has claimed the image */
 	CACHE_ORPHAN_NAMELESS = 3, /* the log has lost which image it is of */
+	CACHE_ORPHAN_OLDER = 4,	   /* the image has what came after it, and the log has not: its nonce is a new one */
 };
 
 #endif

@@ -29,10 +29,12 @@
 #define LEAF_FEATURE_CLAIM UINT64_C(1)
 /* The image is a parent: `children` counts. */
 #define LEAF_FEATURE_CHILDREN UINT64_C(2)
+/* `progress` counts, and the journal may have PROGRESS entries. */
+#define LEAF_FEATURE_PROGRESS UINT64_C(1)
 /* Feature words: bits this version knows. */
 #define LEAF_FEATURES_COMPATIBLE UINT64_C(0)
 #define LEAF_FEATURES_READ_ONLY (LEAF_FEATURE_CLAIM | LEAF_FEATURE_CHILDREN)
-#define LEAF_FEATURES_INCOMPATIBLE UINT64_C(0)
+#define LEAF_FEATURES_INCOMPATIBLE LEAF_FEATURE_PROGRESS
 
 enum leaf_parent_format { LEAF_PARENT_NONE = 0, LEAF_PARENT_RAW = 1, LEAF_PARENT_LEAF = 2 };
 
@@ -66,7 +68,8 @@ struct leaf_header_ondisk {
 	le64 table_digest; /* of the epochs of the pages that count */
 	uint8_t claim[16]; /* the nonce of the last claim under which it was written; zeros: not known */
 	le64 parent_stamp; /* of a raw parent; 0: not recorded */
-	uint8_t reserved1[24];
+	le64 progress;	   /* under that claim, the order up to which it may have a cache's changes; 0: none */
+	uint8_t reserved1[16];
 	char parent_path[LEAF_PARENT_PATH_BYTES];
 	char children[LEAF_CHILDREN_BYTES]; /* text, ended by a zero byte */
 } __attribute__((packed));
@@ -77,6 +80,7 @@ _Static_assert(offsetof(struct leaf_header_ondisk, parent_format) == 160, "paren
 _Static_assert(offsetof(struct leaf_header_ondisk, claim) == 208, "claim");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_path) == 256, "parent path");
 _Static_assert(offsetof(struct leaf_header_ondisk, parent_stamp) == 224, "parent stamp");
+_Static_assert(offsetof(struct leaf_header_ondisk, progress) == 232, "progress");
 _Static_assert(offsetof(struct leaf_header_ondisk, children) == 2304, "children");
 
 /* A page of the chunk table. Each page has two places, PAGE_BYTES apart. */
@@ -131,15 +135,16 @@ struct leaf_record_ondisk {
 _Static_assert(sizeof(struct leaf_record_ondisk) == 64, "record header");
 
 enum leaf_journal_type {
-	LEAF_JOURNAL_CHUNK = 1,	  /* slot, chunk, presence words, zero words */
-	LEAF_JOURNAL_FREE = 2,	  /* slot */
-	LEAF_JOURNAL_ZERO = 3,	  /* chunk, count: whole chunks read as zeros */
-	LEAF_JOURNAL_UNZERO = 4,  /* chunk, count: and now no longer */
-	LEAF_JOURNAL_APPLY = 5,	  /* block, blocks, slot, block in slot: copy */
-	LEAF_JOURNAL_APPLIED = 6, /* every APPLY before this is done */
-	LEAF_JOURNAL_DATA = 7,	  /* block, blocks, slot: data, in place in the slot */
-	LEAF_JOURNAL_ZEROS = 8,	  /* block, blocks, slot: read as zeros */
-	LEAF_JOURNAL_DROP = 9,	  /* chunk, count: are in no slot, and not zero */
+	LEAF_JOURNAL_CHUNK = 1,	    /* slot, chunk, presence words, zero words */
+	LEAF_JOURNAL_FREE = 2,	    /* slot */
+	LEAF_JOURNAL_ZERO = 3,	    /* chunk, count: whole chunks read as zeros */
+	LEAF_JOURNAL_UNZERO = 4,    /* chunk, count: and now no longer */
+	LEAF_JOURNAL_APPLY = 5,	    /* block, blocks, slot, block in slot: copy */
+	LEAF_JOURNAL_APPLIED = 6,   /* every APPLY before this is done */
+	LEAF_JOURNAL_DATA = 7,	    /* block, blocks, slot: data, in place in the slot */
+	LEAF_JOURNAL_ZEROS = 8,	    /* block, blocks, slot: read as zeros */
+	LEAF_JOURNAL_DROP = 9,	    /* chunk, count: are in no slot, and not zero */
+	LEAF_JOURNAL_PROGRESS = 10, /* claim, order: it may have a cache's changes up to there */
 };
 
 /* What APPLY entries name, all of a batch: 1 GiB. */

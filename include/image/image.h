@@ -94,6 +94,9 @@ struct image {
 	 * where it says nothing; NO: it has no place for it; UNKNOWN: it did not tell. */
 	enum answer has_claim;
 	uint8_t claim[IMAGE_CLAIM_BYTES];
+	/* Under that claim: the order up to which it may have the changes of its cache; 0: none,
+	 * or it does not say. Changed by batches; as it was found until the first. */
+	_Atomic uint64_t progress;
 
 	bool begun;	/* image_begin_writing() has succeeded */
 	bool unstamped; /* and the times of its file do not tell */
@@ -162,8 +165,13 @@ void image_flush(struct image *image, struct image_op *op);
  * under way its blocks read as before or after, in any mixture.
  * -EOPNOTSUPP where the format cannot promise all or nothing. -EFBIG: the
  * batch is too large for that; -ENOSPC, -EDQUOT: no room. After these the
- * image is as before, and usable. One batch at a time. */
+ * image is as before, and usable. One batch at a time. OP's progress is the image's from
+ * then on, in the same step. */
 void image_apply(struct image *image, struct image_op *op);
+/* For formats that cannot apply: OP's progress is the image's from now on. Durable with
+ * a later flush, or not at all where the image has no place for it. Before the first
+ * write of a batch. */
+void image_note_progress(struct image *image, struct image_op *op);
 /* What one batch may hold: that many extents of a block each, wherever they
  * are. Longer ones count once for each chunk they touch, and again wherever
  * what is there changes between data and none; zeros up to three times. 0 where

@@ -28,6 +28,9 @@ struct image_op {
 	bool bottom;				  /* zero, apply, resize: nothing is below, absent is as good as zero */
 	const struct image_apply_extent *extents; /* apply */
 	unsigned extent_count;
+	/* apply, note_progress: the order, in the log of a cache, up to which the image has
+	 * that one's changes with it; 0: nothing is to be noted. */
+	uint64_t progress;
 	void (*done)(struct image_op *op, int result);
 
 	/* The driver's. */

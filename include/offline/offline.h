@@ -44,6 +44,9 @@ struct offline_layer {
 	uint64_t generation;
 	uint8_t uuid[IMAGE_UUID_BYTES];
 	bool has_uuid;
+	/* Of the leaf, where it can be opened; zeros and 0: none. */
+	uint8_t claim[IMAGE_CLAIM_BYTES];
+	uint64_t progress;
 	char *parent;	/* as stored, NULL: none */
 	char *children; /* those that it remembers, as a text; NULL: it is no parent */
 };

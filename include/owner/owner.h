@@ -54,7 +54,8 @@ struct owner_claim {
 struct owner_image {
 	enum answer has_nonce; /* YES: NONCE, zeros where it was never claimed; NO: it has no place for it */
 	uint8_t nonce[OWNER_ID_BYTES];
-	uint64_t inode; /* 0: it is not known by that */
+	uint64_t progress; /* under that claim: the order up to which it may have its cache's changes; 0: not known */
+	uint64_t inode;	   /* 0: it is not known by that */
 };
 
 /* What a new claim finds. */

@@ -10,6 +10,11 @@
  * the end of a sentence. */
 enum answer owner_prove(const struct owner_last *last, const struct owner_claim *log, const char **doubt);
 
+/* Whether the image has had, under the claim LOG, what came after REACHED, the highest order
+ * that the log knows of its changes: the log is an older copy of itself, or has lost its end,
+ * and nothing of it is to be written to the image. */
+bool owner_is_past(const struct owner_image *image, const struct owner_claim *log, uint64_t reached);
+
 /* Calls LOOK with what a claim would find, and claims nothing: when owner_allows(). False
  * and ERROR: that does not, or LOOK said so. */
 bool owner_look(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,

@@ -35,6 +35,7 @@ struct id_state {
 	uint64_t doubtful;	/* the last sequence of holes that may have had some */
 	uint64_t closed;	/* sequence of the LAYER that says that its image has all */
 	uint64_t oldest;	/* order of what is dirty; 0: nothing but zeros is */
+	uint64_t newest;	/* likewise */
 	uint64_t migrated;	/* up to the barrier of this order; 0: nothing */
 	uint64_t migrated_slots;
 };
@@ -360,6 +361,7 @@ static bool is_migrated(struct recovery *recovery, const struct index_entry *ent
 
 	if (entry->order > state->migrated) {
 		state->oldest = state->oldest ? MIN(state->oldest, entry->order) : entry->order;
+		state->newest = MAX(state->newest, entry->order);
 		return false;
 	}
 	state->migrated_slots++;
@@ -475,6 +477,18 @@ static bool is_incomplete(const struct id_state *state, const struct cache_layer
 	return written_back && lost_of(state) > state->migrated;
 }
 
+/* Before what is over is forgotten. */
+static uint64_t reached_by(const struct id_state *state)
+{
+	const struct epochs *epochs = state->epochs;
+	unsigned events = epochs_length(epochs);
+	uint64_t last = events ? epochs_get(epochs, events - 1)->place.order : 0;
+
+	if (epochs->begun)
+		last = MAX(last, epochs->begun_place.order);
+	return MAX(last, MAX(state->migrated, state->newest));
+}
+
 static void keep_zeros(struct recovery *recovery)
 {
 	GHashTableIter iter;
@@ -485,10 +499,14 @@ static void keep_zeros(struct recovery *recovery)
 		struct id_state *state = value;
 		struct cache_layer *layer = layers_by_id(recovery->layers, GPOINTER_TO_UINT(id));
 
+		uint64_t reached;
+
 		drop_migrated(recovery, state);
+		reached = reached_by(state);
 		state->epochs->begun &= !is_over(state);
 		if (!layer)
 			continue;
+		layer->reached = reached;
 		/* Who asks later finds it in the hole again. */
 		layer->last_change = MAX(state->last_change, state->doubtful);
 		layer->incomplete |= is_incomplete(state, layer);

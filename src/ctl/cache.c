@@ -61,8 +61,7 @@ static void print_orphan(const struct cache_layer_info *layer)
 {
 	g_autofree char *when = time_of(layer);
 
-	printf("    %-10san orphan since %s: %s (cache adopt, dump or purge)\n", "state:", when,
-	       cache_orphan_text(layer));
+	printf("    %-10san orphan since %s: %s (cache adopt, dump or purge)\n", "state:", when, layer->orphan_text);
 }
 
 static void print_cache_layer(const struct cache_layer_info *layer)
@@ -109,7 +108,7 @@ static void add_orphan(JsonBuilder *builder, const struct cache_layer_info *laye
 	g_autofree char *when = time_of(layer);
 
 	ctl_json_add_text(builder, "orphan_since", when);
-	ctl_json_add_text(builder, "orphan_reason", cache_orphan_text(layer));
+	ctl_json_add_text(builder, "orphan_reason", layer->orphan_text);
 }
 
 static void add_cache_layer(JsonBuilder *builder, const struct cache_layer_info *layer)

@@ -11,11 +11,26 @@ static char *uuid_text(const struct offline_layer *layer)
 	return layer->has_uuid ? ctl_uuid_text(layer->uuid) : NULL;
 }
 
+static char *claim_text(const struct offline_layer *layer)
+{
+	return buffer_is_zero(layer->claim, sizeof(layer->claim)) ? NULL : ctl_uuid_text(layer->claim);
+}
+
 static void print_size(const char *name, uint64_t bytes)
 {
 	g_autofree char *size = ctl_size_text(bytes);
 
 	printf("    %-12s%s\n", name, size);
+}
+
+static void print_claim(const struct offline_layer *layer)
+{
+	g_autofree char *claim = claim_text(layer);
+
+	if (claim)
+		printf("    %-12s%s\n", "claim:", claim);
+	if (layer->progress)
+		printf("    %-12s%" PRIu64 "\n", "progress:", layer->progress);
 }
 
 static void print_layer(unsigned depth, const struct offline_layer *layer)
@@ -33,6 +48,7 @@ static void print_layer(unsigned depth, const struct offline_layer *layer)
 		print_size("chunk:", layer->chunk_bytes);
 	if (uuid)
 		printf("    %-12s%s\n    %-12s%" PRIu64 "\n", "uuid:", uuid, "generation:", layer->generation);
+	print_claim(layer);
 	if (layer->parent)
 		printf("    %-12s%s\n", "parent:", parent);
 	if (layer->children)
@@ -42,6 +58,7 @@ static void print_layer(unsigned depth, const struct offline_layer *layer)
 static void add_layer(JsonBuilder *builder, const struct offline_layer *layer)
 {
 	g_autofree char *uuid = uuid_text(layer);
+	g_autofree char *claim = claim_text(layer);
 
 	json_builder_begin_object(builder);
 	ctl_json_add_text(builder, "path", layer->path);
@@ -51,6 +68,8 @@ static void add_layer(JsonBuilder *builder, const struct offline_layer *layer)
 	ctl_json_add_size(builder, "chunk_bytes", layer->chunk_bytes);
 	ctl_json_add_text(builder, "uuid", uuid);
 	ctl_json_add_size(builder, "generation", layer->generation);
+	ctl_json_add_text(builder, "claim", claim);
+	ctl_json_add_size(builder, "progress", layer->progress);
 	ctl_json_add_text(builder, "parent", layer->parent);
 	ctl_json_add_text(builder, "children", layer->children);
 	json_builder_end_object(builder);

@@ -3,9 +3,11 @@
 
 #include "cache/cache.h"
 #include "cache/layer.h"
+#include "core/config.h"
 #include "core/time.h"
 #include "disk/object.h"
 #include "layer/claim.h"
+#include "layer/key.h"
 #include "layer/share.h"
 #include "disk/route.h"
 
@@ -114,6 +116,24 @@ static void tell_share(struct disk *disk, struct disk_status *status)
 	}
 }
 
+/* All is well, and there is more to say. */
+static void tell_set_aside(struct disk *disk, struct disk_status *status)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	uint8_t identity[CACHE_ID_BYTES];
+	struct cache_layer_found found;
+	g_autofree char *size = NULL;
+
+	layer_identity_of(links->pdata[0], NULL, identity);
+	if (!cache_layer_find_orphan(disk->pool_cache->cache, identity, &found))
+		return;
+	size = config_format_size(found.dirty_blocks << BLOCK_SHIFT);
+	g_snprintf(status->reason, sizeof(status->reason),
+		   "the cache has %s of changes of it that are set aside: %s; leafctl cache info lists them, cache "
+		   "dump saves and cache purge forgets them",
+		   size, found.orphan_text);
+}
+
 /* False: what the cache has of the disk is still to be told. */
 static bool tell_cache(struct disk *disk, struct disk_status *status)
 {
@@ -170,6 +190,8 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 		tell_share(disk, status);
 	if (disk->open && is_active(status))
 		tell_images(disk, status);
+	if (disk->pool_cache && is_active(status) && !status->reason[0])
+		tell_set_aside(disk, status);
 	lock_let_go(&disk->open_lock);
 	remember(disk, status);
 }

@@ -23,7 +23,8 @@ struct image_ops {
 	int64_t (*write)(struct image_io *io);
 	void (*zero)(struct image *image, struct image_op *op);
 	void (*flush)(struct image *image, struct image_op *op);
-	void (*apply)(struct image *image, struct image_op *op); /* NULL: not supported */
+	void (*apply)(struct image *image, struct image_op *op);	 /* NULL: not supported */
+	void (*note_progress)(struct image *image, struct image_op *op); /* NULL: apply does */
 	void (*resize)(struct image *image, struct image_op *op);
 	void (*wait_room)(struct image *image, struct image_op *op); /* NULL: never -EAGAIN */
 	uint64_t (*allocated_bytes)(struct image *image);

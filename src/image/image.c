@@ -188,6 +188,16 @@ void image_apply(struct image *image, struct image_op *op)
 		image->ops->apply(image, op);
 }
 
+void image_note_progress(struct image *image, struct image_op *op)
+{
+	if (!op_may_change(image, op))
+		return;
+	if (image->ops->note_progress && op->progress > image->progress && image->has_claim == ANSWER_YES)
+		image->ops->note_progress(image, op);
+	else
+		image_op_complete(op, 0);
+}
+
 void image_resize(struct image *image, struct image_op *op)
 {
 	if (op_may_change(image, op))

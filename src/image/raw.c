@@ -136,6 +136,8 @@ static int mark_claim(struct raw *raw, const uint8_t claim[IMAGE_CLAIM_BYTES])
 		log_info("%s: no claim can be written to it (%s): its owner record says alone whose it is", image->path,
 			 g_strerror(-result));
 	image->has_claim = has_place && result == 0 ? ANSWER_YES : ANSWER_NO;
+	if (memcmp(image->claim, claim, IMAGE_CLAIM_BYTES) != 0)
+		image->progress = 0;
 	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
 	return 0;
 }
@@ -150,12 +152,16 @@ static bool has_no_room(const struct image *image)
 static bool raw_read_identity(struct raw *raw, GError **error)
 {
 	struct image *image = &raw->image;
+	struct identity identity;
 
 	if (raw->base_offset) {
 		image->has_claim = ANSWER_NO;
 		return true;
 	}
-	image->has_claim = identity_read(&raw->file, image->identity, image->claim);
+	image->has_claim = identity_read(&raw->file, &identity);
+	memcpy(image->identity, identity.uuid, IMAGE_UUID_BYTES);
+	memcpy(image->claim, identity.claim, IMAGE_CLAIM_BYTES);
+	image->progress = identity.progress;
 	if (image->has_claim == ANSWER_YES && has_no_room(image))
 		image->has_claim = ANSWER_NO;
 	return image->has_claim != ANSWER_UNKNOWN ||
@@ -458,6 +464,26 @@ static void raw_flush(struct image *image, struct image_op *op)
 	aio_submit(op->queue, &flush->aio);
 }
 
+/* Without it an older copy of the cache is not known for one: nothing depends on it. */
+static int note_progress_work(struct image_op *op)
+{
+	struct image *image = op->image;
+	int result = identity_set_progress(raw_file(image), image->claim, op->progress);
+
+	if (result == 0)
+		image->progress = op->progress;
+	else
+		log_debug(LOG_IMAGE, "%s: what it has of the cache cannot be noted: %s", image->path,
+			  g_strerror(-result));
+	return 0;
+}
+
+static void raw_note_progress(struct image *image, struct image_op *op)
+{
+	(void)image;
+	image_op_offload(op, note_progress_work);
+}
+
 static int raw_resize_work(struct image_op *op)
 {
 	struct raw *raw = raw_of(op->image);
@@ -561,6 +587,7 @@ const struct image_ops raw_image_ops = {
 	.write = raw_write,
 	.zero = raw_zero,
 	.flush = raw_flush,
+	.note_progress = raw_note_progress,
 	.resize = raw_resize,
 	.allocated_bytes = raw_allocated_bytes,
 	.read_info = raw_read_info,

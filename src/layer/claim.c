@@ -35,6 +35,7 @@ static struct owner_image image_of(const struct layer *layer)
 {
 	const struct image *image = layer->image;
 	struct owner_image found = {.has_nonce = image->has_claim,
+				    .progress = image->progress,
 				    .inode = layer->link->block_device ? 0 : image->inode};
 
 	memcpy(found.nonce, image->claim, OWNER_ID_BYTES);

@@ -105,6 +105,21 @@ static bool names(const struct owner_last *last, const struct owner_claim *log)
 				memcmp(last->record->nonce, log->nonce, OWNER_ID_BYTES) == 0);
 }
 
+/* What is lost may be what the image has, or newer. */
+static bool is_past(const struct cache_layer_found *found, const struct owner_last *last)
+{
+	struct owner_claim log = {.generation = found->generation};
+
+	memcpy(log.nonce, found->nonce, OWNER_ID_BYTES);
+	return !found->incomplete && owner_is_past(last->image, &log, found->reached);
+}
+
+static enum answer prove_claim(const struct cache_layer_found *found, const struct owner_last *last,
+			       const struct owner_claim *log, const char **doubt)
+{
+	return is_past(found, last) ? ANSWER_NO : owner_prove(last, log, doubt);
+}
+
 /* What the record at its name does not say is of this image may be of one that it is a
  * copy of. */
 static enum answer prove(const struct layer *layer, const struct cache_layer_found *found,
@@ -114,10 +129,10 @@ static enum answer prove(const struct layer *layer, const struct cache_layer_fou
 
 	memcpy(log.nonce, found->nonce, OWNER_ID_BYTES);
 	if (names(last, &log))
-		return owner_prove(last, &log, doubt);
+		return prove_claim(found, last, &log, doubt);
 	switch (is_the_one(layer, found->name)) {
 	case ANSWER_YES:
-		return owner_prove(last, &log, doubt);
+		return prove_claim(found, last, &log, doubt);
 	case ANSWER_NO:
 		*doubt = NULL;
 		break;
@@ -211,14 +226,31 @@ bool share_is_there(const struct layer *layer, GError **error)
 	return good;
 }
 
-static void disown(struct cache_layer_key *key, const struct owner_last *last)
+static void tell_past(const struct layer *layer, const struct cache_layer_found *found)
+{
+	g_autofree char *size = config_format_size(found->dirty_blocks << BLOCK_SHIFT);
+
+	log_warning("%s: the cache has %s of changes of it that are older than what its image has under the same "
+		    "claim: it is an older copy of itself, or has lost its end; they are set aside, and the disk is "
+		    "as its image is, without what a newer copy of the cache may have: leafctl cache dump saves them, "
+		    "leafctl cache purge forgets them",
+		    layer->name, size);
+}
+
+static void disown(const struct layer *layer, const struct cache_layer_found *found, struct cache_layer_key *key,
+		   const struct owner_last *last)
 {
 	const char *mode = last->record ? last->record->mode : "";
+	bool past = is_past(found, last);
 
 	key->disowned = true;
-	if (strcmp(mode, "writeback") == 0)
+	if (past || strcmp(mode, "writeback") == 0)
 		key->owned = 0;
 	key->reason = strcmp(mode, "none") == 0 ? CACHE_ORPHAN_COMMAND : CACHE_ORPHAN_TAKEN;
+	if (!past)
+		return;
+	key->reason = CACHE_ORPHAN_OLDER;
+	tell_past(layer, found);
 }
 
 /* Only what is proven to be ours is written back, and only what is proven not to be goes. */
@@ -240,7 +272,7 @@ static bool take_claim(const struct layer *layer, struct cache_layer_key *key, c
 			memcpy(claim->nonce, found.nonce, OWNER_ID_BYTES);
 		return true;
 	case ANSWER_NO:
-		disown(key, last);
+		disown(layer, &found, key, last);
 		return true;
 	case ANSWER_UNKNOWN:
 		break;

@@ -154,7 +154,7 @@ static int write_extents(struct image *image, const struct cache_batch *batch)
 
 static int apply_loosely(struct image *image, const struct cache_batch *batch)
 {
-	int result = 0;
+	int result = image_run_blocking(image, &(struct image_op){.progress = batch->order}, image_note_progress);
 
 	for (unsigned i = 0; i < batch->extent_count && result == 0; i++) {
 		const struct cache_batch_extent *extent = &batch->extents[i];
@@ -171,15 +171,15 @@ static int apply_loosely(struct image *image, const struct cache_batch *batch)
 
 /* ---- All or nothing -------------------------------------------------------- */
 
-static int apply_extents(struct image *image, const struct image_apply_extent *extents, unsigned count)
+static int apply_extents(struct image *image, const struct image_apply_extent *extents, unsigned count, uint64_t order)
 {
-	struct image_op op = {.extents = extents, .extent_count = count};
+	struct image_op op = {.extents = extents, .extent_count = count, .progress = order};
 	int result = image_run_blocking(image, &op, image_apply);
 
 	if (result != -EFBIG || count < 2)
 		return result;
-	result = apply_extents(image, extents, count / 2);
-	return result < 0 ? result : apply_extents(image, extents + count / 2, count - count / 2);
+	result = apply_extents(image, extents, count / 2, order);
+	return result < 0 ? result : apply_extents(image, extents + count / 2, count - count / 2, order);
 }
 
 static struct image_apply_extent *extents_of(const struct cache_batch *batch)
@@ -197,7 +197,7 @@ static struct image_apply_extent *extents_of(const struct cache_batch *batch)
 int batch_apply(struct image *image, const struct cache_batch *batch)
 {
 	g_autofree struct image_apply_extent *extents = extents_of(batch);
-	int result = apply_extents(image, extents, batch->extent_count);
+	int result = apply_extents(image, extents, batch->extent_count, batch->order);
 
 	return result == -EOPNOTSUPP ? apply_loosely(image, batch) : result;
 }
@@ -206,6 +206,7 @@ int batch_apply(struct image *image, const struct cache_batch *batch)
 
 struct pieces {
 	struct image *image;
+	uint64_t order;
 	unsigned refusals;
 };
 
@@ -213,7 +214,7 @@ static int apply_halves(struct pieces *pieces, const struct image_apply_extent *
 
 static int apply_piece(struct pieces *pieces, const struct image_apply_extent *extents, unsigned count)
 {
-	struct image_op op = {.extents = extents, .extent_count = count};
+	struct image_op op = {.extents = extents, .extent_count = count, .progress = pieces->order};
 	int result;
 
 	if (count == 0)
@@ -269,7 +270,7 @@ int batch_apply_in_pieces(struct image *image, const struct cache_batch *batch)
 {
 	g_autofree struct image_apply_extent *extents = extents_of(batch);
 	unsigned zeros = put_zeros_first(extents, batch->extent_count);
-	struct pieces pieces = {.image = image};
+	struct pieces pieces = {.image = image, .order = batch->order};
 	int result = apply_piece(&pieces, extents, zeros);
 	int other = apply_piece(&pieces, extents + zeros, batch->extent_count - zeros);
 

@@ -177,6 +177,12 @@ static bool is_as_it_was(const struct adoption *adoption, const struct image *im
 				 "%s: nothing tells whether it was written since the cache had its changes; --force "
 				 "writes them to it all the same",
 				 image->path);
+	if (memcmp(image->claim, layer->nonce, IMAGE_CLAIM_BYTES) == 0 && image->progress > layer->reached)
+		return error_set(
+			error, EBUSY,
+			"%s: has newer changes than the cache, whose log is an older copy or has lost its end; "
+			"--force writes the older ones to it all the same, and leafctl cache dump to a file",
+			image->path);
 	return memcmp(image->claim, layer->nonce, IMAGE_CLAIM_BYTES) == 0 ||
 	       error_set(error, EBUSY,
 			 "%s: was written since the cache had its changes, or is another than it was; --force writes "

@@ -39,6 +39,19 @@ static struct offline_layer *layer_of(const struct chain_link *link)
 	return layer;
 }
 
+/* Its journal tells more than its header. One that a mount writes may look damaged. */
+static void add_claim(const struct chain_link *link, struct offline_layer *layer)
+{
+	struct image *image =
+		image_open(link->path, link->format, IMAGE_NO_LOCK | IMAGE_NO_DIRECT, link->base_offset, NULL);
+
+	if (!image)
+		return;
+	memcpy(layer->claim, image->claim, sizeof(layer->claim));
+	layer->progress = image->progress;
+	(void)image_close(image);
+}
+
 GPtrArray *offline_info(const char *path, enum image_format format, const char *layers, GError **error)
 {
 	g_autoptr(GPtrArray) links = offline_links(path, format, layers, error);
@@ -49,6 +62,7 @@ GPtrArray *offline_info(const char *path, enum image_format format, const char *
 	result = g_ptr_array_new_with_free_func(told_free);
 	for (guint i = 0; i < links->len; i++)
 		g_ptr_array_add(result, layer_of(links->pdata[i]));
+	add_claim(links->pdata[0], result->pdata[0]);
 	return result;
 }
 

@@ -12,6 +12,11 @@
  *     another                   unknown         no                             no
  *     none                      yes             unknown                        unknown
  *
+ * And before all that: where image and log have L, the image knows up to which order it may
+ * have what is dirty under L. That order was in the log, durably, before the image got the
+ * batch. A log that has not come as far is older than the image, in each case: no. What of
+ * it is dirty is what the image has had, or older.
+ *
  * The log of an earlier version knows generations only, as do records of such a one:
  *
  *     record                                           the log's generation   answer
@@ -132,6 +137,12 @@ static enum answer prove_disagreed(const struct owner_image *image, const uint8_
 		break;
 	}
 	return unknown(doubt, "the image does not tell its claim");
+}
+
+bool owner_is_past(const struct owner_image *image, const struct owner_claim *log, uint64_t reached)
+{
+	return image->has_nonce == ANSWER_YES && !is_zero(log->nonce) && is_same(image->nonce, log->nonce) &&
+	       image->progress > reached;
 }
 
 enum answer owner_prove(const struct owner_last *last, const struct owner_claim *log, const char **doubt)

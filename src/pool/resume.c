@@ -210,9 +210,9 @@ static void warn_of_orphan(void *opaque, const struct cache_layer_dirty *dirty)
 	g_autofree char *size = config_format_size(dirty->dirty_blocks << BLOCK_SHIFT);
 
 	(void)opaque;
-	log_warning("the cache has %s of changes of %s, which has another owner now: they are not written back; "
-		    "leafctl cache dump saves them, and leafctl cache adopt brings them to it",
-		    size, dirty->name);
+	log_warning("the cache has %s of changes of %s, which are not written back: %s; leafctl cache dump saves "
+		    "them, leafctl cache adopt brings them to it, and leafctl cache purge forgets them",
+		    size, dirty->name, dirty->orphan_text);
 }
 
 static void note_left(void *opaque, const struct cache_layer_dirty *dirty)

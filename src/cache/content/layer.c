@@ -413,7 +413,9 @@ static void describe(const struct cache_layer *layer, struct cache_layer_found *
 	*found = (struct cache_layer_found){
 		.generation = layer->generation,
 		.dirty_blocks = dirty_blocks_of(layer),
+		.reached = layer->reached,
 		.orphan = layer->orphan,
+		.orphan_text = layer_orphan_text(layer),
 		.incomplete = layer->incomplete,
 	};
 	memcpy(found->identity, layer->identity, CACHE_ID_BYTES);
@@ -436,6 +438,34 @@ bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES
 	if (layer)
 		describe(layer, found);
 	return layer;
+}
+
+struct orphan_search {
+	const uint8_t *identity;
+	const struct cache_layer *newest;
+};
+
+static void look_for_orphan(void *opaque, struct cache_layer *layer)
+{
+	struct orphan_search *search = opaque;
+
+	if (layer->orphan && memcmp(layer->identity, search->identity, CACHE_ID_BYTES) == 0 &&
+	    (!search->newest || layer->id > search->newest->id))
+		search->newest = layer;
+}
+
+bool cache_layer_find_orphan(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES],
+			     struct cache_layer_found *found)
+{
+	struct orphan_search search = {.identity = identity};
+
+	LOCK_GUARD(&cache->lock);
+	layers_foreach(cache->layers, look_for_orphan, &search);
+	if (!search.newest)
+		return false;
+	describe(search.newest, found);
+	found->dirty_blocks = search.newest->pinned_blocks;
+	return true;
 }
 
 struct claim_search {
@@ -473,6 +503,7 @@ static void add_dirty(void *opaque, struct cache_layer *layer)
 	struct dirty_layers *layers = opaque;
 	struct cache_layer_dirty dirty = {
 		.dirty_blocks = layer->orphan ? layer->pinned_blocks : dirty_blocks_of(layer),
+		.orphan_text = layer_orphan_text(layer),
 	};
 
 	if (layer->orphan != layers->orphan || layer->opens > 0 || (!layer->orphan && !is_dirty(layer)))

@@ -2,6 +2,7 @@
 #include "layers.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 #include "core/loop.h"
 
@@ -140,11 +141,20 @@ struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, con
 	return layer;
 }
 
+/* What an image is known by that is beyond these changes is not to be taken for theirs. */
+static void make_nonce(uint8_t nonce[CACHE_ID_BYTES])
+{
+	while (getrandom(nonce, CACHE_ID_BYTES, 0) != CACHE_ID_BYTES)
+		;
+}
+
 void layers_make_orphan(struct layers *layers, struct cache_layer *layer, enum cache_orphan_reason reason)
 {
 	g_hash_table_remove(layers->by_identity, layer->identity);
 	layer->orphan = true;
 	layer->orphan_reason = reason;
+	if (reason == CACHE_ORPHAN_OLDER)
+		make_nonce(layer->nonce);
 	layer->orphan_time_ns = (uint64_t)g_get_real_time() * 1000;
 	g_clear_pointer(&layer->epochs, epochs_free);
 }
@@ -202,6 +212,23 @@ char *layer_loss_text(const struct cache_layer *layer)
 	return g_strdup_printf("the cache's log is damaged, and has lost changes of it: record %" G_GUINT64_FORMAT
 			       " had the last of them",
 			       layer->missing);
+}
+
+const char *layer_orphan_text(const struct cache_layer *layer)
+{
+	switch (layer->orphan_reason) {
+	case CACHE_ORPHAN_COMMAND:
+		return "given up by leafctl unlock --force";
+	case CACHE_ORPHAN_TAKEN:
+		return "another has claimed its image";
+	case CACHE_ORPHAN_NAMELESS:
+		return "the log has lost which image it is of";
+	case CACHE_ORPHAN_OLDER:
+		return "its image has newer changes than the log, which is an older copy or has lost its end";
+	case CACHE_ORPHAN_UNKNOWN:
+		break;
+	}
+	return "its image has another owner";
 }
 
 void layers_see_id(struct layers *layers, uint32_t id)

@@ -48,8 +48,9 @@ struct cache_layer {
 	uint64_t declared_segment;  /* and there is the latest */
 	uint64_t declared_sequence; /* in this mount */
 	bool declared_once;	    /* and nowhere else, though whose dirty blocks they are hangs on it */
-	uint64_t last_change;	    /* sequence of the last record that changed it; 0: none */
-	struct list changed;	    /* log.changed, unless nothing has changed it */
+	uint64_t reached;     /* the highest order that the log knows of what is, or was, dirty of its claim; 0: none */
+	uint64_t last_change; /* sequence of the last record that changed it; 0: none */
+	struct list changed;  /* log.changed, unless nothing has changed it */
 	/* The log has lost changes of it, or may have: what is there is not to be taken for it. */
 	bool incomplete;
 	bool loss_declared;   /* the log says so */
@@ -69,6 +70,8 @@ struct layer_words {
 unsigned layer_get_words(const struct cache_layer *layer, struct layer_words *words);
 /* Why an incomplete LAYER is that: the rest of a sentence about it. g_free. */
 char *layer_loss_text(const struct cache_layer *layer);
+/* Why an orphan is one, for people. */
+const char *layer_orphan_text(const struct cache_layer *layer);
 
 struct layers;
 

@@ -3,20 +3,6 @@
 
 #include "view.h"
 
-const char *cache_orphan_text(const struct cache_layer_info *layer)
-{
-	switch (layer->orphan_reason) {
-	case CACHE_ORPHAN_COMMAND:
-		return "given up by leafctl unlock --force";
-	case CACHE_ORPHAN_TAKEN:
-		return "another has claimed its image";
-	case CACHE_ORPHAN_NAMELESS:
-		return "the log has lost which image it is of";
-	default:
-		return "its image has another owner";
-	}
-}
-
 struct cache_info *cache_read_info(const char *path, GError **error)
 {
 	struct cache_view view;

@@ -110,8 +110,9 @@ static void add_layer_info(void *opaque, struct cache_layer *layer)
 	info->size_bytes = layer->size_bytes;
 	info->generation = layer->generation;
 	memcpy(info->nonce, layer->nonce, sizeof(info->nonce));
+	info->reached = layer->reached;
 	info->orphan = layer->orphan;
-	info->orphan_reason = layer->orphan_reason;
+	info->orphan_text = layer_orphan_text(layer);
 	info->orphan_time_ns = layer->orphan_time_ns;
 	info->loss = layer->incomplete ? layer_loss_text(layer) : NULL;
 	info->epochs = layer->epochs ? epochs_count(layer->epochs) : 0;

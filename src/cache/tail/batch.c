@@ -311,6 +311,7 @@ static struct cache_batch *batch_new(struct cache_layer *layer, const struct epo
 	batch->layer = layer;
 	batch->layer_id = layer->id;
 	batch->range = g_memdup2(range, sizeof(*range));
+	batch->order = range->durable ? range->end.order : 0;
 	return batch;
 }
 

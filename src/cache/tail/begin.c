@@ -84,6 +84,7 @@ static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
 	epochs->begun = true;
 	epochs->begun_logged = active;
 	epochs->begun_place = end;
+	layer->reached = MAX(layer->reached, end.order);
 	return true;
 }
 
@@ -178,19 +179,21 @@ static void fill_record_locked(struct cache *cache, const struct cache_batch_lim
 /* ---- A batch begins ------------------------------------------------------- */
 
 /* Nothing that is in the batch is being copied any more, and what can be is
- * durable; a suspended cache has it in memory. */
-static void settle_relock(struct cache *cache, uint64_t sequence)
+ * durable; a suspended cache has it in memory, and the answer is false. */
+static bool settle_relock(struct cache *cache, uint64_t sequence)
 {
 	struct list *node;
+	bool durable;
 
 	cache_assert_locked(cache);
 	log_flush_locked(cache);
-	(void)log_wait_durable_relock(cache, sequence);
+	durable = log_wait_durable_relock(cache, sequence) == 0;
 	cache->log.settling++;
 	while ((node = list_first(&cache->log.building)) &&
 	       container_of(node, struct log_record, link)->sequence <= sequence)
 		lock_wait(&cache->lock, &cache->changed);
 	cache->log.settling--;
+	return durable;
 }
 
 bool begin_batch_relock(struct cache_layer *layer, const struct cache_batch_limits *limits, struct epoch_range *range)
@@ -209,7 +212,7 @@ bool begin_batch_relock(struct cache_layer *layer, const struct cache_batch_limi
 	if (!begun)
 		return false;
 	epochs->begun_ahead = false;
-	settle_relock(cache, cache->log.next_sequence - 1);
+	range->durable = settle_relock(cache, cache->log.next_sequence - 1) && epochs->begun_logged;
 	return layer->epochs == epochs && epochs->begun;
 }
 

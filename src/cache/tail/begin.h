@@ -8,6 +8,7 @@
 struct epoch_range {
 	struct epoch_place end;
 	uint64_t put; /* epochs.put at END */
+	bool durable; /* the log says so, also after a crash */
 	/* What the image may have had before this batch: epochs.begun then. */
 	bool bound;
 	struct epoch_place bound_place;

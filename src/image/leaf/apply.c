@@ -127,9 +127,16 @@ static void publish_data_locked(struct leaf *leaf, const struct piece *piece)
 	leaf_page_mark_dirty_locked(leaf, piece->chunk->slot);
 }
 
+static void publish_progress(struct leaf *leaf, uint64_t progress)
+{
+	LOCK_GUARD(&leaf->lock);
+	leaf_note_progress(leaf, progress);
+}
+
 /* Memory follows the record. */
 static void publish(struct leaf *leaf, const struct apply_plan *plan)
 {
+	publish_progress(leaf, plan->progress);
 	for (guint first = 0; first < plan->pieces->len; first += BATCH_PIECES) {
 		guint end = MIN(first + BATCH_PIECES, plan->pieces->len);
 

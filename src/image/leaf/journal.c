@@ -299,11 +299,19 @@ static bool replay_apply(struct leaf *leaf, const le64 *value, struct leaf_repor
 	return true;
 }
 
+/* What an earlier claim has left in the journal says nothing of this one. */
+static void replay_progress(struct leaf *leaf, const le64 *value)
+{
+	if (memcmp(value, leaf->header.claim, IMAGE_CLAIM_BYTES) == 0)
+		leaf_note_progress(leaf, le64_get(value[IMAGE_CLAIM_BYTES / sizeof(le64)]));
+}
+
 static unsigned entry_values(const struct leaf *leaf, uint32_t type)
 {
 	static const unsigned values[] = {
-		[LEAF_JOURNAL_FREE] = 1, [LEAF_JOURNAL_ZERO] = 2,  [LEAF_JOURNAL_UNZERO] = 2, [LEAF_JOURNAL_APPLY] = 4,
-		[LEAF_JOURNAL_DATA] = 3, [LEAF_JOURNAL_ZEROS] = 3, [LEAF_JOURNAL_DROP] = 2,
+		[LEAF_JOURNAL_FREE] = 1,  [LEAF_JOURNAL_ZERO] = 2,     [LEAF_JOURNAL_UNZERO] = 2,
+		[LEAF_JOURNAL_APPLY] = 4, [LEAF_JOURNAL_DATA] = 3,     [LEAF_JOURNAL_ZEROS] = 3,
+		[LEAF_JOURNAL_DROP] = 2,  [LEAF_JOURNAL_PROGRESS] = 3,
 	};
 
 	if (type == LEAF_JOURNAL_CHUNK)
@@ -335,6 +343,9 @@ static bool replay_entry(struct leaf *leaf, const struct leaf_journal_entry_ondi
 		return replay_blocks(leaf, type, entry->value, report);
 	case LEAF_JOURNAL_DROP:
 		return replay_drop(leaf, entry->value);
+	case LEAF_JOURNAL_PROGRESS:
+		replay_progress(leaf, entry->value);
+		return true;
 	default:
 		return false;
 	}

@@ -166,6 +166,15 @@ static inline uint64_t leaf_chunk_count(const struct leaf *leaf, uint64_t size_b
 	return (size_bytes >> leaf->geometry.chunk_shift) + ((size_bytes & (leaf->geometry.chunk_bytes - 1)) != 0);
 }
 
+/* Under LOCK, or while nobody else has the leaf. Orders of one claim only grow. */
+static inline void leaf_note_progress(struct leaf *leaf, uint64_t progress)
+{
+	uint64_t known = le64_get(leaf->header.progress);
+
+	leaf->header.progress = le64_of(MAX(known, progress));
+	leaf->image.progress = MAX(known, progress);
+}
+
 /* The page of the table that SLOT is in. */
 static inline uint64_t leaf_page_of(const struct leaf *leaf, uint64_t slot)
 {

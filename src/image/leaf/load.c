@@ -283,6 +283,9 @@ static void use_header(struct leaf *leaf)
 	leaf->image.has_claim = ANSWER_YES;
 	if (le64_get(h->features_read_only) & LEAF_FEATURE_CLAIM)
 		memcpy(leaf->image.claim, h->claim, sizeof(leaf->image.claim));
+	if (!(le64_get(h->features_incompatible) & LEAF_FEATURE_PROGRESS))
+		leaf->header.progress = le64_of(0);
+	leaf->image.progress = le64_get(h->progress);
 	leaf->image.chunk_bytes = le32_get(h->chunk_bytes);
 	leaf->image.size_bytes = le64_get(h->size_bytes);
 	leaf_parent_decode(h, &leaf->image.parent);

@@ -43,6 +43,15 @@ static int write_journal_once(struct leaf *leaf)
 	return verdict_final(STORE_IMAGE, STORE_RESERVE, result) == VERDICT_IGNORE ? 0 : result;
 }
 
+static void set_claim(struct leaf_header_ondisk *header, const uint8_t claim[IMAGE_CLAIM_BYTES])
+{
+	if (memcmp(header->claim, claim, sizeof(header->claim)) != 0)
+		header->progress = le64_of(0);
+	memcpy(header->claim, claim, sizeof(header->claim));
+	header->features_read_only = le64_of(le64_get(header->features_read_only) | LEAF_FEATURE_CLAIM);
+	header->features_incompatible = le64_of(le64_get(header->features_incompatible) | LEAF_FEATURE_PROGRESS);
+}
+
 /* The header in memory changes when that on disk has: after a failure this may
  * be called again. */
 static int leaf_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLAIM_BYTES])
@@ -56,8 +65,7 @@ static int leaf_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLA
 	if (result < 0)
 		return result;
 	header.generation = le64_of(image->generation + 1);
-	header.features_read_only = le64_of(le64_get(header.features_read_only) | LEAF_FEATURE_CLAIM);
-	memcpy(header.claim, claim, sizeof(header.claim));
+	set_claim(&header, claim);
 	result = leaf_header_write(&leaf->file, &header);
 	if (result < 0)
 		return result;
@@ -66,6 +74,7 @@ static int leaf_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLA
 	lock_let_go(&leaf->lock);
 	image->generation++;
 	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
+	image->progress = le64_get(header.progress);
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "plan.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "bits.h"
 #include "dirty.h"
@@ -31,6 +32,9 @@
 
 #define ENTRY_BYTES(values) (sizeof(struct leaf_journal_entry_ondisk) + (values) * sizeof(le64))
 
+#define PROGRESS_VALUES (IMAGE_CLAIM_BYTES / sizeof(le64) + 1)
+#define PROGRESS_BYTES ENTRY_BYTES(PROGRESS_VALUES)
+
 uint64_t leaf_plan_journal_bytes(const struct apply_plan *plan, uint64_t waiting)
 {
 	uint64_t record = sizeof(struct leaf_record_ondisk) + plan->entry_bytes + waiting;
@@ -42,7 +46,7 @@ unsigned leaf_plan_extents_max(uint64_t journal_bytes)
 {
 	uint64_t record = journal_bytes - LEAF_PAGE_BYTES;
 
-	return (unsigned)((record - sizeof(struct leaf_record_ondisk)) / ENTRY_BYTES(4));
+	return (unsigned)((record - sizeof(struct leaf_record_ondisk) - PROGRESS_BYTES) / ENTRY_BYTES(4));
 }
 
 struct apply_plan *leaf_plan_of(struct image_op *op)
@@ -280,6 +284,8 @@ struct apply_plan *leaf_plan_new(struct leaf *leaf, const struct image_op *op, i
 
 	plan->leaf = leaf;
 	plan->bottom = op->bottom;
+	plan->progress = op->progress;
+	plan->entry_bytes = op->progress ? PROGRESS_BYTES : 0;
 	plan->pieces = g_array_new(FALSE, FALSE, sizeof(struct piece));
 	plan->zeros = g_array_new(FALSE, FALSE, sizeof(struct interval));
 	plan->redo_slots = g_ptr_array_new();
@@ -356,8 +362,20 @@ static void add_chunks(enum leaf_journal_type type, struct interval chunks, stru
 	value[1] = le64_of(chunks.count);
 }
 
+static void add_progress(const struct apply_plan *plan, struct record_builder *builder)
+{
+	le64 *value = record_add(builder, LEAF_JOURNAL_PROGRESS, PROGRESS_VALUES);
+
+	if (!value)
+		return;
+	memcpy(value, plan->leaf->header.claim, IMAGE_CLAIM_BYTES);
+	value[PROGRESS_VALUES - 1] = le64_of(plan->progress);
+}
+
 void leaf_plan_add_entries(const struct apply_plan *plan, struct record_builder *builder)
 {
+	if (plan->progress)
+		add_progress(plan, builder);
 	for (guint i = 0; i < plan->zeros->len; i++) {
 		struct interval chunks = g_array_index(plan->zeros, struct interval, i);
 

@@ -25,6 +25,7 @@ struct apply_plan {
 	uint32_t redo_used;    /* blocks of the last redo slot */
 	uint64_t owed_blocks;  /* in all redo slots */
 	uint64_t entry_bytes;  /* of the batch in its record */
+	uint64_t progress;     /* 0: none */
 	unsigned promised;     /* intervals of the zero list that it may add */
 	/* Ends the commit, once the record with the batch is durable or has failed. */
 	void (*settle)(struct leaf_commit *commit, int result);
