@@ -28,9 +28,11 @@ bool claim_read(const struct layer *layer, struct owner_record *record);
 /* When all is on the image, before its lock is let go. False: another has taken the image
  * over, and may have written it. */
 bool claim_release(struct layer *layer);
-/* The command that ends whoever's claim, and sets aside what caches have of the image.
- * g_free. */
-char *claim_unlock_command(const struct layer *layer);
+/* A command has ended whoever's claim of the image of LINK, which is LAYER's or was, and with
+ * it what caches have of that. */
+bool claim_is_given_up(const struct layer *layer, const struct chain_link *link);
+/* That command. g_free. */
+char *claim_unlock_command(const struct layer *layer, const struct chain_link *link);
 /* ERROR says that the image is locked: adds by whom. */
 void claim_explain_lock(const struct layer *layer, GError **error);
 /* Who may write the image of LINK, which is LAYER's or was: "this mount", "host ...",

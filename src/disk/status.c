@@ -40,7 +40,8 @@ static void set_left(struct disk *disk, struct disk_status *status)
 	if (status->dirty_bytes == 0)
 		return;
 	LOCK_GUARD(&disk->lock);
-	reason = g_strconcat("the cache has changes of it that go to the pool when it can be opened for writing",
+	reason = g_strconcat("the cache has changes of it that go to the pool when it can be opened for writing "
+			     "(leafctl drain tries it)",
 			     disk->left ? ": " : NULL, disk->left, NULL);
 	set_degraded(status, reason, disk->left ? disk->left_since : (struct timespec){0});
 	if (loss) {

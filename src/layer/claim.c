@@ -161,12 +161,24 @@ bool claim_release(struct layer *layer)
 	return released != ANSWER_NO;
 }
 
-char *claim_unlock_command(const struct layer *layer)
+bool claim_is_given_up(const struct layer *layer, const struct chain_link *link)
+{
+	g_auto(owner_place) place = {0};
+	struct owner_record record = {0};
+	bool given_up;
+
+	given_up = find_place(layer, link, &place) && owner_read(place.pool, place.name, &record, NULL) &&
+		   strcmp(record.mode, "none") == 0;
+	owner_record_clear(&record);
+	return given_up;
+}
+
+char *claim_unlock_command(const struct layer *layer, const struct chain_link *link)
 {
 	g_auto(owner_place) place = {0};
 	g_autofree char *pool = NULL, *name = NULL;
 
-	if (!find_place(layer, layer->link, &place))
+	if (!find_place(layer, link, &place))
 		return g_strdup("leafctl unlock --force POOL NAME");
 	pool = owner_quote(place.pool);
 	name = owner_quote(place.name);

@@ -12,12 +12,17 @@
 #include <xxhash.h>
 
 /* OWN: the file's; zeros: it has none. */
+static bool is_own(const struct chain_link *link, const uint8_t own[IMAGE_UUID_BYTES])
+{
+	return link->base_offset == 0 && !buffer_is_zero(own, IMAGE_UUID_BYTES);
+}
+
 static void set_identity(const struct chain_link *link, const uint8_t own[IMAGE_UUID_BYTES],
 			 uint8_t identity[CACHE_ID_BYTES])
 {
 	XXH128_canonical_t canonical;
 
-	if (link->base_offset == 0 && !buffer_is_zero(own, IMAGE_UUID_BYTES)) {
+	if (is_own(link, own)) {
 		memcpy(identity, own, CACHE_ID_BYTES);
 		return;
 	}
@@ -55,6 +60,11 @@ static uint64_t stamp_of(const struct image_info *info, const struct stat *st)
 void layer_identity_of(const struct chain_link *link, const struct image *image, uint8_t identity[CACHE_ID_BYTES])
 {
 	set_identity(link, image ? image->identity : link->info.identity, identity);
+}
+
+bool layer_identity_is_own(const struct chain_link *link)
+{
+	return is_own(link, link->info.identity);
 }
 
 bool layer_key_of(const struct chain_link *link, struct image *image, struct cache_layer_key *key)

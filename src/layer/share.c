@@ -33,7 +33,7 @@ void share_open(struct layer *layer, bool writable)
 /* What is there of it is neither shown nor written back: nobody could tell old from new. */
 static bool refuse_loss(const struct layer *layer, const char *loss, GError **error)
 {
-	g_autofree char *command = claim_unlock_command(layer);
+	g_autofree char *command = claim_unlock_command(layer, layer->link);
 
 	return error_set(error, EIO, "%s: %s; leafctl cache dump saves what there is, and %s gives up the rest",
 			 layer->name, loss, command);
@@ -148,7 +148,7 @@ static bool refuse_doubt(const struct layer *layer, const struct cache_layer_fou
 			 GError **error)
 {
 	g_autofree char *size = config_format_size(found->dirty_blocks << BLOCK_SHIFT);
-	g_autofree char *command = claim_unlock_command(layer);
+	g_autofree char *command = claim_unlock_command(layer, layer->link);
 
 	if (!doubt)
 		return error_set(

@@ -318,8 +318,10 @@ static bool plan(struct disk_pool *pool, const char *name, const char *new_name,
 	lock_let_go(&pool->lock);
 	change->new_name = g_strdup(new_name);
 	return good && hold_image(change->disk, &change->image, error) &&
+	       pool_left_allows(pool, change->disk, new_name, error) &&
 	       (!change->replaced || change->replaced == change->disk ||
-		hold_image(change->replaced, &change->replaced_image, error));
+		(hold_image(change->replaced, &change->replaced_image, error) &&
+		 pool_left_allows(pool, change->replaced, false, error)));
 }
 
 static bool still_stands(const struct disk_pool_change *change, const char *name, bool replace, GError **error)

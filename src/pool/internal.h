@@ -71,6 +71,11 @@ void pool_stop_resuming(struct disk_pool *pool);
 /* Of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
 struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
 
+/* left.c: whether what the cache has of DISK, which is closed and whose image the caller has
+ * locked, is no reason against its image being moved or removed. False and EBUSY: a sentence
+ * with the commands. Blocks. */
+bool pool_left_allows(struct disk_pool *pool, struct disk *disk, bool moved, GError **error);
+
 /* Waits until no thread looks. */
 void pool_await_look(struct disk_pool *pool);
 
