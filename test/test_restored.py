@@ -151,6 +151,10 @@ class Claim:
                 write_all(fd, content * BLOCK, number * BLOCK)
         os.fsync(fd)
 
+    def set_mode(self, live, mode):
+        with open(live.control("disks", "web1.img", "mode"), "w", encoding="ascii") as file:
+            file.write(mode)
+
     def keep_cache(self):
         shutil.copy2(self.cache, self.cache + ".copy")
 
@@ -309,3 +313,41 @@ def test_the_cache_itself_is_never_taken_for_a_copy(claim, point):
             leafctl("drain", live.path)
         allowed = {found[0]}
         assert claim.orphans() == [], number
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["cache", "copy"])
+@pytest.mark.parametrize("between", ["direct", "persistent"])
+def test_a_mode_that_comes_back_after_another(claim, between, copied):
+    """What the image got in another mode meanwhile is newer than all that the log had before."""
+    live = claim.begin()
+    with left_open(live.file("web1.img")) as fd:
+        claim.write(fd, b"1", b"1")
+        claim.set_mode(live, between)
+        claim.keep_cache()
+        claim.write(fd, b"2")
+        claim.set_mode(live, "writeback")
+        live.kill9()
+    if copied:
+        claim.put_back()
+    with claim.begin() as live:
+        assert shown(live)[:2] == [b"2", b"1"]
+        leafctl("drain", live.path)
+    assert len(claim.orphans()) == int(copied)
+
+
+@pytest.mark.parametrize("between", ["direct", "persistent"])
+def test_what_follows_a_mode_that_comes_back(claim, between):
+    """Few blocks, right after it, are not taken for older than the image."""
+    live = claim.begin()
+    with left_open(live.file("web1.img")) as fd:
+        for content in (b"1", b"2", b"3"):
+            claim.write(fd, content)
+            claim.set_mode(live, between)
+            claim.write(fd, None, content)
+            claim.set_mode(live, "writeback")
+            claim.write(fd, b"x", b"x")
+        live.kill9()
+    with claim.begin() as live:
+        assert shown(live)[:2] == [b"x", b"x"]
+        leafctl("drain", live.path)
+    assert claim.orphans() == []

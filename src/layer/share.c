@@ -297,6 +297,19 @@ bool share_disown(void *opaque, const struct owner_last *last, GError **error)
 	return true;
 }
 
+/* An image that was written in another mode meanwhile keeps its nonce: it is beyond what any
+ * copy of the log from before has, and not beyond what the log itself has from now on. */
+static void note_pass(struct layer *layer)
+{
+	struct image_op op = {.progress = layer->image->progress + 1};
+	struct cache_status status;
+
+	cache_get_status(layer->pool_cache->cache, &status);
+	if (layer->image->progress > 0 && status.sequence > layer->image->progress &&
+	    image_run_blocking(layer->image, &op, image_apply) == -EOPNOTSUPP)
+		(void)image_run_blocking(layer->image, &op, image_note_progress);
+}
+
 bool share_open_dirty(struct layer *layer, const struct owner_last *last, struct owner_claim *claim, GError **error)
 {
 	struct cache_layer *cached = NULL;
@@ -312,6 +325,8 @@ bool share_open_dirty(struct layer *layer, const struct owner_last *last, struct
 						&result);
 	}
 	set_share(layer, SHARE_DIRTY, cached);
+	if (cached && layer->image->begun)
+		note_pass(layer);
 	return cached || refuse_dirty(layer, result, error);
 }
 

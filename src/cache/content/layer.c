@@ -384,6 +384,7 @@ static struct cache_layer *open_dirty_relock(struct cache *cache, const struct c
 		layer->epochs = epochs_new();
 	layer->writable = true;
 	layer->stuck = false;
+	layer->reached = MAX(layer->reached, cache->log.next_sequence); /* of what comes */
 	return layer;
 }
 
