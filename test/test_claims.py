@@ -143,6 +143,7 @@ def test_changes_that_no_record_proves(held, mount, web1, pool, work, cache, rng
         live = mount(f"cache={cache}", f"mode={mode}")
         said = refusal(live, flags=os.O_RDONLY)
         assert "256 KiB of changes" in said and f"leafctl unlock --force {pool} web1.leaf" in said, said
+        assert f"leafctl unlock --force {pool} web1.leaf" in state_of(live)["reason"]
         assert end(live) == 1
     assert orphans(cache) == 0
     if settled:

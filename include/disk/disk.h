@@ -150,13 +150,16 @@ bool disk_is_looked_at(struct disk *disk);
 /* Of an open disk, in bytes. Any thread; does not block. */
 uint64_t disk_size_bytes(struct disk *disk);
 
+/* Two paths, what is wrong, and a command with both. */
+#define DISK_REASON_BYTES 2048
+
 struct disk_status {
 	const char *mode;
-	const char *state;     /* "active", "waiting", "failing", "degraded", "draining" or "failed" */
-	char reason[256];      /* not active: a sentence */
-	struct timespec since; /* of the last change of state; realtime; zeros: none so far */
-	uint64_t dirty_bytes;  /* acknowledged and not yet on the shared leaf; a zero range counts as a block */
-	uint64_t dirty_ns;     /* age of the oldest of these */
+	const char *state;		/* "active", "waiting", "failing", "degraded", "draining" or "failed" */
+	char reason[DISK_REASON_BYTES]; /* not active: a sentence, with what to type at its end */
+	struct timespec since;		/* of the last change of state; realtime; zeros: none so far */
+	uint64_t dirty_bytes; /* acknowledged and not yet on the shared leaf; a zero range counts as a block */
+	uint64_t dirty_ns;    /* age of the oldest of these */
 };
 /* Any thread; does not block for long. */
 void disk_get_status(struct disk *disk, struct disk_status *status);

@@ -111,7 +111,7 @@ struct backlog_status {
 	enum layer_state state;
 	uint64_t dirty_blocks; /* and zero ranges */
 	uint64_t oldest_ns;    /* loop_now_ns() when the oldest came; 0: nothing is dirty */
-	char reason[256];
+	char reason[2048];
 	struct timespec since;
 };
 /* Of one that is not attached: CLEAN. */

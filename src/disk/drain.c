@@ -53,8 +53,7 @@ static int wait_until_clean(struct disk *disk, uint64_t until_ns, bool (*go_on)(
 		int result = backlog_get_error(disk->leaf, &reason);
 
 		if (result < 0)
-			return error_set_errno(error, -result, "%s: its changes stay in the cache: %s", disk->name,
-					       reason),
+			return error_set(error, -result, "%s: its changes stay in the cache: %s", disk->name, reason),
 			       result;
 		if (go_on && !go_on(opaque, dirty_bytes_of_open(disk)))
 			return error_set(error, EINTR, "%s: given up; what is left stays in the cache", disk->name),
