@@ -242,6 +242,7 @@ def test_nodrain(writeback, web1, work, rng):
     dirty = dirty_bytes(live)
     live.stop()
     assert "all changes" not in live.messages() and "left to write back" not in live.messages()
+    assert "of changes stay in the cache (nodrain)" in live.messages()
     with writeback(*HELD) as live:
         assert dirty_bytes(live) == dirty
     assert in_the_pool(web1, work) == content

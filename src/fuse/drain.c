@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fuse/control/files.h"
+#include "core/config.h"
 #include "core/log.h"
 #include "core/progress.h"
 #include "core/time.h"
@@ -56,6 +57,19 @@ static bool go_on(void *opaque, uint64_t left_bytes)
 	if (!given_up)
 		show(drain, left_bytes);
 	return !given_up;
+}
+
+void drain_is_left(struct session *session)
+{
+	uint64_t dirty_bytes = control_has_cache(session) ? control_dirty_bytes(session) : 0;
+	g_autofree char *size = config_format_size(dirty_bytes);
+	g_autofree char *cache = g_shell_quote(session->options->cache ? session->options->cache : "CACHE");
+
+	if (dirty_bytes > 0)
+		log_warning(
+			"%s of changes stay in the cache (nodrain): the next mount with it goes on with them, and so "
+			"does leafctl cache drain %s",
+			size, cache);
 }
 
 bool drain_at_end(struct session *session)

@@ -10,5 +10,7 @@
  * the log otherwise. A signal gives up. False: something stays in the cache,
  * which has been logged. No loop runs any more. Blocks. */
 bool drain_at_end(struct session *session);
+/* Where nothing is to be written back: says what stays in the cache. */
+void drain_is_left(struct session *session);
 
 #endif

@@ -225,7 +225,10 @@ void session_cut_off(struct session *session)
 
 static bool write_back(struct session *session)
 {
-	return !session->options->drain || drain_at_end(session);
+	if (session->options->drain)
+		return drain_at_end(session);
+	drain_is_left(session);
+	return true;
 }
 
 bool session_run(struct session *session, void (*ready)(void))
