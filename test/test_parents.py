@@ -274,6 +274,18 @@ def test_a_child_whose_path_is_too_long_for_the_mark(pool, base):
     assert children(base) is None
 
 
+@pytest.mark.parametrize("through_the_mount", [False, True])
+def test_a_parent_is_free_at_once(mount, pool, base, through_the_mount):
+    """For who opens it: nobody has to list the pool before."""
+    leafctl("clone", base, os.path.join(pool, "a.leaf"))
+    with mount() as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+        os.unlink(live.file("a.img") if through_the_mount else os.path.join(pool, "a.leaf"))
+        leafctl("forget-child", base)
+        with opened(live.file("base.img")) as fd:
+            write_all(fd, b"free", 0)
+
+
 def test_forget_looks_at_what_the_mark_does_not_name(pool, base):
     for number in range(40):
         leafctl("create", "-b", base, os.path.join(pool, f"{number}.leaf"))

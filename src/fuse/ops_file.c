@@ -53,10 +53,29 @@ static void open_handle(struct request *request, bool *keep_cache)
 		request->handle->durable = request->file.flags & O_DSYNC;
 }
 
+/* A disk that is read-only may be another by now: its last child was forgotten, say. The
+ * kernel asks for it anew then. */
+static bool is_superseded(struct request *request)
+{
+	struct session *session = request->session;
+	struct disk *disk = node_disk(session->nodes, request->node);
+	bool superseded = false;
+
+	if (disk && !disk_is_writable(disk) && !session->options->read_only) {
+		disk_pool_look_for_a_while(session->pool);
+		superseded = !disk_pool_shows(session->pool, disk);
+	}
+	disk_unref(disk);
+	return superseded;
+}
+
 static void open_run(struct request *request)
 {
 	raise_read_ahead(request->session);
-	open_handle(request, &request->keep_cache);
+	if (wants_write(&request->file) && is_superseded(request))
+		request->error = -ESTALE;
+	else
+		open_handle(request, &request->keep_cache);
 	if (request->error == 0)
 		request->handle->direct = request->file.flags & O_DIRECT;
 }
