@@ -295,16 +295,21 @@ def test_drain_from_a_read_only_device(mount, images, pool, work):
         assert converted(image, work)[:8 * BLOCK] == b"".join(content(disk, block) for block in range(8))
 
 
-def test_drain_from_a_dying_device(writeback, images, cache, work):
-    """It takes no superblock any more."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_drain_from_a_dying_device(writeback, images, cache, work, fails):
+    """It takes no superblock any more. Nobody is told to make it anew while something is nowhere else."""
     live = writeback("nodrain", *HELD)
     write_turns(live)
     live.kill9()
     before = file_bytes(cache)
-    drained = leafctl("cache", "drain", cache, env=faults("cache.super/local.cache:EIO@1x1"))
-    assert "cannot be written" in drained.stderr
+    rules = ["cache.super/local.cache:EIO@1x1", *(["image.sync/web1.leaf:EIO"] if fails else [])]
+    drained = leafctl("cache", "drain", cache, env=faults(*rules), check=False)
+    assert drained.returncode == fails and "cannot be written" in drained.stderr, drained
+    assert ("keep it" in drained.stderr) == fails, drained
+    again = f"leafctl cache create --force --pool '{os.path.dirname(images[0])}' '{cache}'"
+    assert (again in drained.stderr) != fails, drained
     assert file_bytes(cache) == before
-    for disk, image in enumerate(images):
+    for disk, image in list(enumerate(images))[fails:]:
         assert converted(image, work)[:8 * BLOCK] == b"".join(content(disk, block) for block in range(8))
 
 
@@ -344,8 +349,15 @@ def test_an_image_is_no_cache(mount, images, work, mode, name, make, words):
     before = file_bytes(path)
     with pytest.raises(MountError) as refused:
         mount(f"cache={path}", f"mode={mode}", "cache_size=16M")
-    assert words in refused.value.messages and "leafctl cache create --force --pool" in refused.value.messages
+    assert words in refused.value.messages
+    assert ("create --force" in refused.value.messages) == (words == "has data that is no cache")
     assert file_bytes(path) == before
+
+
+def test_a_directory_is_no_cache(mount, images, work):
+    with pytest.raises(MountError) as refused:
+        mount(f"cache={work}", "mode=persistent")
+    assert "directory" in refused.value.messages and "cache drain" not in refused.value.messages
 
 
 @pytest.mark.parametrize("name", ["cache.raw", "cache.img", "cache.leaf", "cache"])

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import cache_format as form
-from harness import BLOCK, MIB, file_bytes, leafctl, opened, run, scaled, write_all
+from harness import BLOCK, MIB, file_bytes, leafctl, make_image, opened, run, scaled, write_all
 
 DAMAGED = 3
 USAGE = 2
@@ -162,6 +162,17 @@ def test_create_over_something_else(cache_path, pool):
     assert file_bytes(cache_path) == content
     create(cache_path, pool, "--size", "8M", "--force")
     assert check(cache_path) == (0, [])
+
+
+def test_create_leaves_a_leaf_image(cache_path, pool):
+    """By force, too: it may be a disk of a pool that nobody has mounted."""
+    make_image(cache_path + ".leaf", "8M")
+    os.rename(cache_path + ".leaf", cache_path)
+    before = file_bytes(cache_path)
+    for options in (), ("--force",):
+        result = create(cache_path, pool, *options, check=False)
+        assert result.returncode == 1 and "is a leaf image" in result.stderr, result
+    assert file_bytes(cache_path) == before
 
 
 def test_create_over_an_empty_file(cache_path, pool):

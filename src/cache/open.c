@@ -85,7 +85,7 @@ static bool may_format(const struct cache_storage *storage, const struct cache_o
 
 	for (unsigned i = 0; i < count && present > 0; i++)
 		if (g_str_has_suffix(storage->path, endings[i]))
-			return cache_refuse(error, storage->path, "is named like an image, and is no cache");
+			return cache_refuse_other(error, storage->path, "is named like an image, and is no cache");
 	return true;
 }
 

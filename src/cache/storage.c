@@ -55,7 +55,7 @@ static bool open_buffered(struct cache_storage *storage, const char *path, GErro
 
 	storage->aio.buffered_fd = path ? open_named(storage, path) : open_unnamed();
 	opened = errno;
-	if (storage->aio.buffered_fd < 0 && path && access(path, R_OK) == 0)
+	if (storage->aio.buffered_fd < 0 && path && opened != EISDIR && access(path, R_OK) == 0)
 		return refuse_unwritable(path, opened, error);
 	if (storage->aio.buffered_fd < 0)
 		return error_set_errno(error, opened, "%s: cannot be opened as a cache", storage->path);

@@ -279,6 +279,24 @@ static bool drain_goes_on(void *opaque, uint64_t dirty_bytes)
 	return interrupt_signal() == 0;
 }
 
+/* A cache that is only read has as dirty what is in the pool now. */
+static void tell_kept(const char *path, bool done)
+{
+	struct cache_info *info = cache_read_info(path, NULL);
+	g_autofree char *pool = g_shell_quote(info ? info->pool_path : "POOL"), *word = g_shell_quote(path);
+
+	if (done)
+		ctl_fail("warning: %s: cannot be written, so it still has as dirty what is in the pool now; do not "
+			 "mount "
+			 "it again before \"leafctl cache create --force --pool %s %s\" has made it anew",
+			 path, pool, word);
+	else
+		ctl_fail("warning: %s: cannot be written, so it still has as dirty what is in the pool now as well; "
+			 "keep it, as what stays in it is nowhere else",
+			 path);
+	cache_info_free(info);
+}
+
 int ctl_cache_drain(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
@@ -290,10 +308,7 @@ int ctl_cache_drain(const struct ctl_arguments *arguments)
 	done = offline_cache_drain(arguments->names[0], drain_goes_on, &progress, &kept, &error);
 	drain_progress_end(&progress);
 	if (kept)
-		ctl_fail("%s: cannot be written, so it still has as dirty what is in the pool now; do not mount it "
-			 "again "
-			 "before \"leafctl cache create --force\" has made it anew",
-			 arguments->names[0]);
+		tell_kept(arguments->names[0], done);
 	return done ? CTL_DONE : ctl_fail_error(NULL, error);
 }
 

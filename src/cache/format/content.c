@@ -23,7 +23,7 @@ static const struct {
 	uint8_t length;
 	const char *magic;
 	const char *text;
-} known[] = {
+} kinds[] = {
 	{0, sizeof(LEAF_MAGIC) - 1, LEAF_MAGIC, "is a leaf image"},
 	{0, 4, "QFI\xfb", "is a qcow2 image"},
 	{0, 8, "conectix", "is a VHD image"},
@@ -67,15 +67,11 @@ static const char *find_known(int fd, uint64_t bytes)
 {
 	char found[16];
 
-	for (unsigned i = 0; i < G_N_ELEMENTS(known); i++)
-		if (aio_fd_read(fd, found, known[i].length, known[i].offset) == 0 &&
-		    memcmp(found, known[i].magic, known[i].length) == 0)
-			return known[i].text;
-	if (has_vhd_footer(fd, bytes))
-		return "is a VHD image";
-	if (has_records(fd, bytes))
-		return "is a cache, and both copies of its superblock are damaged";
-	return NULL;
+	for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++)
+		if (aio_fd_read(fd, found, kinds[i].length, kinds[i].offset) == 0 &&
+		    memcmp(found, kinds[i].magic, kinds[i].length) == 0)
+			return kinds[i].text;
+	return has_vhd_footer(fd, bytes) ? "is a VHD image" : NULL;
 }
 
 /* ---- Anything ---------------------------------------------------------------- */
@@ -124,13 +120,16 @@ static int look_at_device(int fd, void *buffer, uint64_t bytes)
 	return result != 0 ? result : look_at_range(fd, buffer, MAX(end, bytes - end), bytes);
 }
 
-char *cache_content_text(int fd, uint64_t bytes)
+char *cache_content_text(int fd, uint64_t bytes, bool *known)
 {
 	const char *text = find_known(fd, bytes);
 	struct stat st;
 	void *buffer;
 	int result;
 
+	*known = text;
+	if (!text && has_records(fd, bytes))
+		text = "is a cache, and both copies of its superblock are damaged";
 	if (text)
 		return g_strdup(text);
 	buffer = aligned_alloc(BLOCK_SIZE, PIECE_BYTES);
@@ -140,4 +139,11 @@ char *cache_content_text(int fd, uint64_t bytes)
 	if (result < 0)
 		return g_strdup_printf("cannot be read (%s)", g_strerror(-result));
 	return result ? g_strdup("has data that is no cache") : NULL;
+}
+
+bool cache_content_is_leaf(int fd)
+{
+	char magic[sizeof(LEAF_MAGIC) - 1];
+
+	return aio_fd_read(fd, magic, sizeof(magic), 0) == 0 && memcmp(magic, LEAF_MAGIC, sizeof(magic)) == 0;
 }

@@ -26,9 +26,20 @@ bool cache_refuse(GError **error, const char *path, const char *why)
 		path, why, path);
 }
 
+bool cache_refuse_other(GError **error, const char *path, const char *what)
+{
+	return error_set(error, EINVAL, "%s: %s; a cache is a file or device of its own: name another", path, what);
+}
+
 static enum cache_super_result refuse(GError **error, const char *path, const char *why)
 {
 	(void)cache_refuse(error, path, why);
+	return CACHE_SUPER_FOREIGN;
+}
+
+static enum cache_super_result refuse_other(GError **error, const char *path, const char *what)
+{
+	(void)cache_refuse_other(error, path, what);
 	return CACHE_SUPER_FOREIGN;
 }
 
@@ -69,9 +80,12 @@ static void read_copies(int fd, uint64_t file_bytes, struct copies *copies)
 /* No copy is a superblock. */
 static enum cache_super_result tell_content(int fd, const char *path, uint64_t file_bytes, GError **error)
 {
-	g_autofree char *text = cache_content_text(fd, file_bytes);
+	bool known;
+	g_autofree char *text = cache_content_text(fd, file_bytes, &known);
 
-	return text ? refuse(error, path, text) : CACHE_SUPER_BLANK;
+	if (!text)
+		return CACHE_SUPER_BLANK;
+	return known ? refuse_other(error, path, text) : refuse(error, path, text);
 }
 
 static enum cache_super_result choose(int fd, const char *path, uint64_t file_bytes, const struct copies *copies,
@@ -98,7 +112,7 @@ enum cache_super_result cache_super_read(int fd, const char *path, uint64_t file
 	enum cache_super_result answer;
 
 	if (file_bytes > 0 && file_bytes < BLOCK_SIZE)
-		return refuse(error, path, "is no cache");
+		return refuse_other(error, path, "is no cache");
 	copies.blocks = aligned_alloc(BLOCK_SIZE, CACHE_SUPER_COPIES * sizeof(*copies.blocks));
 	read_copies(fd, file_bytes, &copies);
 	answer = choose(fd, path, file_bytes, &copies, super, error);

@@ -23,5 +23,7 @@ int cache_super_write(int fd, const char *path, struct cache_super_ondisk *super
 
 /* Sets ERROR: PATH, WHY it is not used, and the command that resets it. False. */
 bool cache_refuse(GError **error, const char *path, const char *why);
+/* The same of what never was a cache, WHAT it is: no command makes it one in passing. */
+bool cache_refuse_other(GError **error, const char *path, const char *what);
 
 #endif

@@ -6,6 +6,7 @@
 #include "aio/file.h"
 #include "cache/offline.h"
 #include "core/error.h"
+#include "cache/format/content.h"
 #include "cache/format/format.h"
 #include "cache/format/format_super.h"
 #include "cache/format/super.h"
@@ -40,7 +41,13 @@ static bool allow_overwrite(const struct creation *creation, bool force, GError 
 	struct cache_super_ondisk super;
 	enum cache_super_result found;
 
-	if (force || creation->present_bytes == 0)
+	if (creation->present_bytes == 0)
+		return true;
+	if (cache_content_is_leaf(creation->fd))
+		return error_set(error, EEXIST,
+				 "%s: is a leaf image, and stays one; remove it first where nobody needs it",
+				 creation->path);
+	if (force)
 		return true;
 	found = cache_super_read(creation->fd, creation->path, creation->present_bytes, &super, NULL, &refusal);
 	if (found == CACHE_SUPER_BLANK && creation->storage.block_device)
