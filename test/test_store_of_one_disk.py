@@ -5,12 +5,13 @@ written."""
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, read_file, run, state_of, stats,
-                     thread_names, wait_until)
+from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, program, read_file, run, state_of,
+                     stats, thread_names, wait_until)
 from test_writeback_faults import HELD, end
 
 LIMIT = 20  # seconds, for what does not wait
@@ -203,3 +204,24 @@ def test_more_disks_of_the_other_store_than_calls(pool, mount, work):
             assert not thread.is_alive()
             os.close(fd)
         assert live.stop() == 0
+
+
+@pytest.mark.parametrize("words", [("drain",), ("mode", "direct")])
+def test_who_waits_for_such_a_disk_can_give_up(mount, work, other_store, words):
+    """The command is the daemon's to take: nobody looks at the disk itself."""
+    live = mount(f"cache={os.path.join(work, 'cache')}", "cache_size=16M", "mode=writeback", "migrate_idle_ms=60000",
+                 "max_dirty_age=86400")
+    path = live.file("web2.img")
+    with opened(path, os.O_RDWR | os.O_DIRECT) as fd:
+        write_and_flush(fd, b"1", 0)
+        other_store(True)
+        with subprocess.Popen([program("leafctl"), words[0], path, *words[1:]], stderr=subprocess.PIPE,
+                              text=True) as child:
+            try:
+                wait_until(lambda: "leafctl-write" in thread_names(child.pid), "the command to be given", LIMIT)
+                child.send_signal(signal.SIGINT)
+                assert child.wait(LIMIT) == 1
+                assert "stopped by signal 2" in child.stderr.read()
+            finally:
+                other_store(False)
+    assert live.stop() == 0

@@ -31,19 +31,6 @@ static bool check_tree(const struct mounted *mount, const char *path, GError **e
 	return error_set_errno(error, errno, "%s cannot be read", tree);
 }
 
-struct mounted *control_find_mount(const char *path, GError **error)
-{
-	g_autoptr(mounted) mount = mounted_find(path);
-
-	if (!mount && access(path, F_OK) != 0)
-		error_set_errno(error, errno, "%s cannot be looked at", path);
-	else if (!mount)
-		error_set(error, EINVAL, "%s is neither a leafdisk mount nor a file in one", path);
-	else if (check_tree(mount, path, error))
-		return g_steal_pointer(&mount);
-	return NULL;
-}
-
 char *control_path(const struct mounted *mount, enum control_entry entry, const char *object)
 {
 	const char *name = control_entry_name(entry);
@@ -53,6 +40,34 @@ char *control_path(const struct mounted *mount, enum control_entry entry, const 
 		return g_build_filename(mount->top, name, NULL);
 	directory = control_path(mount, control_entry_directory(entry), object);
 	return g_build_filename(directory, name ? name : object, NULL);
+}
+
+/* Asked of the tree: the file itself may be on a store that hangs. */
+static bool check_disk(const struct mounted *mount, const char *path, GError **error)
+{
+	g_autofree char *directory = control_is_disk(mount) ? control_path(mount, CONTROL_DISK, mount->name) : NULL;
+
+	if (!directory || access(directory, F_OK) == 0)
+		return true;
+	return error_set_errno(error, errno, "%s is no disk of the mount", path);
+}
+
+struct mounted *control_find_mount(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = mounted_find(path);
+
+	if (!mount && access(path, F_OK) != 0 && errno == ENOTCONN)
+		error_set(error, ENOTCONN,
+			  "%s: the daemon that served it is gone: take the mount down (fusermount3 -u), and mount it "
+			  "again",
+			  path);
+	else if (!mount && access(path, F_OK) != 0)
+		error_set_errno(error, errno, "%s cannot be looked at", path);
+	else if (!mount)
+		error_set(error, EINVAL, "%s is neither a leafdisk mount nor a file in one", path);
+	else if (check_tree(mount, path, error) && check_disk(mount, path, error))
+		return g_steal_pointer(&mount);
+	return NULL;
 }
 
 static int read_all(int fd, GString *text)

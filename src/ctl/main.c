@@ -71,8 +71,19 @@ static int run_verb(const struct ctl_verb *verb, int argc, char **argv)
 	return status;
 }
 
-/* What stands for a verb: --help and --version. */
-static int run_word(const char *word)
+/* As "cache" is, of "cache info". */
+static bool is_first_of_two(const char *word)
+{
+	g_autofree char *beginning = g_strconcat(word, " ", NULL);
+
+	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
+		if (g_str_has_prefix(verb->name, beginning))
+			return true;
+	return false;
+}
+
+/* What stands for a verb: --help and --version. NEXT: what is the rest of a verb; or NULL. */
+static int run_word(const char *word, const char *next)
 {
 	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
 		print_help(stdout);
@@ -82,7 +93,7 @@ static int run_word(const char *word)
 		puts("leafctl " LEAFDISK_VERSION);
 		return CTL_DONE;
 	}
-	ctl_fail("there is no verb \"%s\"; leafctl --help lists them", word);
+	ctl_fail("there is no verb \"%s%s%s\"; leafctl --help lists them", word, next ? " " : "", next ? next : "");
 	return CTL_USAGE;
 }
 
@@ -98,7 +109,8 @@ int main(int argc, char **argv)
 		return CTL_USAGE;
 	}
 	verb = find_verb(argc - 1, argv + 1, &words);
-	status = verb ? run_verb(verb, argc - words, argv + words) : run_word(argv[1]);
+	status = verb ? run_verb(verb, argc - words, argv + words)
+		      : run_word(argv[1], is_first_of_two(argv[1]) ? argv[2] : NULL);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && status == CTL_DONE)
 		status = ctl_fail("cannot write to standard output");
 	return status;

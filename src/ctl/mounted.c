@@ -117,14 +117,13 @@ static struct mounted *find_mount(const char *table, const char *path, dev_t dev
 	return found;
 }
 
-struct mounted *mounted_find(const char *path)
+static struct mounted *find_whole_path(const char *table, const char *path)
 {
-	g_autofree char *table = NULL;
+	struct mounted *mount;
 	struct stat st;
 	char *absolute;
-	struct mounted *mount;
 
-	if (stat(path, &st) != 0 || !g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+	if (stat(path, &st) != 0)
 		return NULL;
 	absolute = realpath(path, NULL);
 	if (!absolute)
@@ -132,6 +131,33 @@ struct mounted *mounted_find(const char *path)
 	mount = find_mount(table, absolute, st.st_dev);
 	free(absolute);
 	return mount;
+}
+
+/* What lies right in a mount and is named like a disk is not looked at: where its store
+ * hangs nobody gets away from that, not by a signal either. */
+static struct mounted *find_disk(const char *table, const char *path)
+{
+	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(path);
+	struct mounted *mount = g_str_has_suffix(path, ".img") ? find_whole_path(table, directory) : NULL;
+
+	if (mount && !*mount->name) {
+		g_free(mount->name);
+		mount->name = g_steal_pointer(&name);
+		return mount;
+	}
+	mounted_free(mount);
+	return NULL;
+}
+
+struct mounted *mounted_find(const char *path)
+{
+	g_autofree char *table = NULL;
+	struct mounted *mount;
+
+	if (!g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+		return NULL;
+	mount = find_disk(table, path);
+	return mount ? mount : find_whole_path(table, path);
 }
 
 /* The pool's own rules make the name, so the pool is asked. */

@@ -203,7 +203,7 @@ static void print_info(const char *info)
 	}
 }
 
-static void print_file(const struct mounted *mount, const char *info, const struct control_status *status)
+static void print_state(const struct mounted *mount, const struct control_status *status)
 {
 	print_field("disk:", mount->name);
 	print_field("mode:", status->mode);
@@ -214,7 +214,6 @@ static void print_file(const struct mounted *mount, const char *info, const stru
 		print_field("since:", status->since);
 	print_number("dirty_bytes:", status->dirty_bytes);
 	print_number("dirty_age_ms:", status->dirty_age_ms);
-	print_info(info);
 }
 
 /* Numbers and yes and no are told as what they are. No text is either: those
@@ -259,18 +258,26 @@ static void print_file_json(const struct mounted *mount, const char *info, const
 	ctl_json_print(builder, true);
 }
 
+/* The state is in the daemon's memory. The rest is on the store, which may hang: who waits
+ * for that has seen the state. */
 static int show_file(const struct mounted *mount, bool json)
 {
 	g_autoptr(GError) error = NULL;
 	g_auto(control_status) status = {0};
-	g_autofree char *info = control_read(mount, CONTROL_DISK_INFO, mount->name, &error);
+	g_autofree char *info = NULL;
 
-	if (!info || !control_read_status(mount, mount->name, &status, &error))
+	if (!control_read_status(mount, mount->name, &status, &error))
+		return ctl_fail_error(NULL, error);
+	if (!json)
+		print_state(mount, &status);
+	fflush(stdout);
+	info = control_read(mount, CONTROL_DISK_INFO, mount->name, &error);
+	if (!info)
 		return ctl_fail_error(NULL, error);
 	if (json)
 		print_file_json(mount, info, &status);
 	else
-		print_file(mount, info, &status);
+		print_info(info);
 	return CTL_DONE;
 }
 
