@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import functools
 import os
+import re
+import shlex
 import signal
 import threading
 import time
@@ -387,3 +389,10 @@ def test_an_image_that_was_made_anew(mount, writeback, pair, cache, gate, rng):
     assert drained.returncode == 1 and f"{pair[0]}: is not among the disks of this mount" in drained.stderr, drained
     assert control_values(live, "cache", "info")["left"].startswith(f"2 MiB of {pair[0]}: is not among")
     assert end(live) == 1
+    saved = os.path.join(os.path.dirname(cache), "saved")
+    os.mkdir(saved)
+    for command in re.findall(r"\((leafctl cache [^)]*)\)", drained.stderr):
+        leafctl(*shlex.split(command.replace("DIR", saved))[1:])
+    dumped, = os.listdir(saved)
+    assert os.path.getsize(os.path.join(saved, dumped)) == BLOCKS * BLOCK
+    assert end(writeback()) == 0

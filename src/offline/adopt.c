@@ -106,11 +106,13 @@ bool offline_cache_purge(const char *cache_path, const char *name, bool force, G
 {
 	struct cache_info *info = cache_read_info(cache_path, error);
 	const struct cache_layer_info *layer = info ? find_layer(info, cache_path, name, error) : NULL;
-	bool done = layer && (layer->orphan || force ||
-			      error_set(error, EBUSY,
-					"%s: the changes of %s are to be written back (leafctl cache drain); --force "
-					"forgets them all the same",
-					cache_path, layer->name));
+	g_autofree char *word = owner_quote(cache_path);
+	bool done =
+		layer && (layer->orphan || force ||
+			  error_set(error, EBUSY,
+				    "%s: the changes of %s are to be written back (leafctl cache drain %s); --force "
+				    "forgets them all the same",
+				    cache_path, layer->name, word));
 
 	done = done && forget(cache_path, info, layer, error);
 	cache_info_free(info);

@@ -82,10 +82,22 @@ struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *d
 	return found;
 }
 
+/* With the commands that settle it: no mount ever does. */
+char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty)
+{
+	const char *path = pool->owner.cache_path;
+	g_autofree char *cache = owner_quote(path ? path : "CACHE"), *name = owner_quote(dirty->name);
+
+	return g_strdup_printf("%s: is not among the disks of this mount; put its image in place again, or, with the "
+			       "cache in no mount, save them (leafctl cache dump --layer %s -d DIR %s) and forget "
+			       "them (leafctl cache purge --force %s %s)",
+			       dirty->name, name, cache, cache, name);
+}
+
 static void note_nameless(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	struct drain_all *all = opaque;
-	g_autofree char *sentence = g_strdup_printf("%s: is not among the disks of this mount", dirty->name);
+	g_autofree char *sentence = pool_nameless_text(all->pool, dirty);
 
 	if (!pool_find_dirty(all->disks, dirty))
 		note_left(all, dirty->dirty_blocks << BLOCK_SHIFT, sentence);

@@ -70,6 +70,8 @@ void disk_pool_resume(struct disk_pool *pool);
 void pool_stop_resuming(struct disk_pool *pool);
 /* Of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
 struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
+/* Why what is DIRTY of no disk of POOL stays in the cache, and what is to be done. g_free. */
+char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 
 /* left.c: whether what the cache has of DISK, which is closed and whose image the caller has
  * locked, is no reason against its image being moved or removed. False and EBUSY: a sentence

@@ -140,7 +140,7 @@ struct pass {
 	struct disk_pool *pool;
 	GPtrArray *disks;
 	void (*each)(struct try *try); /* which frees it */
-	void (*nameless)(const char *name, uint64_t bytes);
+	void (*nameless)(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 	unsigned left; /* that are not open */
 };
 
@@ -153,11 +153,11 @@ static void look_at(void *opaque, const struct cache_layer_dirty *dirty)
 	if (disk)
 		pass->each(try_new(pass->pool, disk, dirty->dirty_blocks << BLOCK_SHIFT));
 	else if (pass->nameless)
-		pass->nameless(dirty->name, dirty->dirty_blocks << BLOCK_SHIFT);
+		pass->nameless(pass->pool, dirty);
 }
 
 static bool look_at_all(struct disk_pool *pool, void (*each)(struct try *try),
-			void (*nameless)(const char *name, uint64_t bytes))
+			void (*nameless)(const struct disk_pool *pool, const struct cache_layer_dirty *dirty))
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	struct pass pass = {.pool = pool, .disks = disks, .each = each, .nameless = nameless};
@@ -197,12 +197,12 @@ static void *retry_main(void *opaque)
 
 /* ---- The beginning and the end of a mount ------------------------------------- */
 
-static void warn_of_nameless(const char *name, uint64_t bytes)
+static void warn_of_nameless(const struct disk_pool *pool, const struct cache_layer_dirty *dirty)
 {
-	g_autofree char *size = config_format_size(bytes);
+	g_autofree char *size = config_format_size(dirty->dirty_blocks << BLOCK_SHIFT);
+	g_autofree char *text = pool_nameless_text(pool, dirty);
 
-	log_warning("the cache has %s of changes of %s, which is not among the disks of this mount; they stay there",
-		    size, name);
+	log_warning("the cache has %s of changes that stay there: %s", size, text);
 }
 
 static void warn_of_orphan(void *opaque, const struct cache_layer_dirty *dirty)

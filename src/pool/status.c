@@ -22,6 +22,7 @@ static void add_state(GString *text, const struct cache_status *status)
 }
 
 struct left {
+	const struct disk_pool *pool;
 	GString *text;
 	GPtrArray *disks;
 };
@@ -42,21 +43,22 @@ static void add_left(void *opaque, const struct cache_layer_dirty *dirty)
 	struct left *left = opaque;
 	struct disk *disk = pool_find_dirty(left->disks, dirty);
 	g_autofree char *size = config_format_size(dirty->dirty_blocks << BLOCK_SHIFT);
-	struct disk_status status = {.reason = "is not among the disks of this mount; leafctl cache dump saves them"};
+	g_autofree char *text = disk ? NULL : pool_nameless_text(left->pool, dirty);
+	struct disk_status status;
 
-	if (disk)
+	if (disk) {
 		disk_get_status(disk, &status);
+		text = g_strdup_printf("%s: %s", dirty->name, status.reason);
+	}
 	g_string_append_printf(left->text, "left: %s of ", size);
-	add_escaped(left->text, dirty->name);
-	g_string_append(left->text, ": ");
-	add_escaped(left->text, status.reason);
+	add_escaped(left->text, text);
 	g_string_append_c(left->text, '\n');
 }
 
 static void add_all_left(struct disk_pool *pool, GString *text)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
-	struct left left = {text, disks};
+	struct left left = {pool, text, disks};
 
 	cache_layer_foreach_dirty(pool->pool_cache->cache, false, add_left, &left);
 }
