@@ -57,7 +57,10 @@ static void format(struct cache *cache, const struct cache_options *options)
 
 static bool is_of_pool(const struct cache *cache, const struct cache_options *options, GError **error)
 {
-	g_autofree char *why = g_strdup_printf("is the cache of another pool, %s", cache->super.pool_path);
+	g_autofree char *why =
+		g_strdup_printf("is the cache of another pool, %s (which, where it was moved here, is to "
+				"be mounted by that path again)",
+				cache->super.pool_path);
 
 	return memcmp(cache->super.pool_id, options->pool_id, CACHE_ID_BYTES) == 0 ||
 	       cache_refuse(error, cache->storage.path, why);
