@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 
@@ -114,6 +115,34 @@ def test_a_disk_that_is_renamed_meanwhile_is_no_business_of_a_drain(writeback, p
     assert drain.returncode == 0, messages
     assert dirty_bytes(live) >= BLOCK
     live.stop()
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_an_image_that_goes_while_it_is_open(writeback, web1, work, rng, how):
+    """A drain, and the end of the mount, know of its changes: a file that was moved gets them, and
+    they are not written to one that is gone."""
+    other = shutil.copy(web1, os.path.join(work, "other.leaf"))
+    live = writeback(*HELD)
+    with opened(live.file("web1.img")):
+        content = make_dirty(live, rng)
+        dirty = dirty_bytes(live)
+        if how == "moved":
+            os.rename(web1, other)
+        elif how == "removed":
+            os.unlink(web1)
+        else:
+            os.replace(other, web1)
+        live.names()
+        assert dirty_bytes(live) >= dirty
+        drained = leafctl("drain", live.path, check=False)
+    unmount(live.path)
+    assert live.wait() == drained.returncode == (how != "moved"), drained
+    if how == "moved":
+        assert in_the_pool(other, work) == content
+    else:
+        said = f"{web1}: was removed, or another file put in its place, while it was open"
+        assert said in drained.stderr and said in live.messages()
+    live.finalise()
 
 
 @pytest.mark.parametrize("what", ["mount", "file"])

@@ -63,6 +63,8 @@ void disk_pool_look_for_a_while(struct disk_pool *pool);
 /* All disks as of the last look, sorted by name, each with a reference (array of
  * struct disk *, free function set). Does not block. */
 GPtrArray *disk_pool_shown(struct disk_pool *pool);
+/* These, and behind them those that are not shown any more and may have something dirty. */
+GPtrArray *disk_pool_dirty(struct disk_pool *pool);
 
 /* Identity of the pool at PATH, by which a cache knows it. Blocks. */
 bool disk_pool_read_id(const char *path, uint8_t id[16], GError **error);

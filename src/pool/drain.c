@@ -4,12 +4,16 @@
  * opened since the mount began: those are opened for it. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cache/layer.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "image/image.h"
 #include "internal.h"
+#include "layer/backlog_locked.h"
 #include "layer/key.h"
+#include "layer/layer.h"
 #include "migrate/migrator.h"
 
 struct drain_all {
@@ -22,6 +26,35 @@ struct drain_all {
 	uint64_t left_bytes;
 	bool given_up;
 };
+
+/* An image that was moved, removed or replaced while its disk is open is that disk's all the
+ * same, under a name that the pool has no more or has for another. */
+static void add_unseen(struct disk_pool *pool, GPtrArray *disks)
+{
+	struct backlogs *backlogs = &pool->pool_cache->backlogs;
+	guint shown = disks->len;
+
+	LOCK_GUARD(&backlogs->lock);
+	list_foreach(node, &backlogs->layers)
+	{
+		struct disk *disk = backlog_layer(node)->disk;
+		guint at = 0;
+
+		while (at < shown && disks->pdata[at] != disk)
+			at++;
+		if (at == shown && disk_ref_if_alive(disk))
+			g_ptr_array_add(disks, disk);
+	}
+}
+
+GPtrArray *disk_pool_dirty(struct disk_pool *pool)
+{
+	GPtrArray *disks = disk_pool_shown(pool);
+
+	if (pool->pool_cache)
+		add_unseen(pool, disks);
+	return disks;
+}
 
 static uint64_t dirty_bytes_of(struct disk *disk)
 {
@@ -103,6 +136,30 @@ static void note_nameless(void *opaque, const struct cache_layer_dirty *dirty)
 		note_left(all, dirty->dirty_blocks << BLOCK_SHIFT, sentence);
 }
 
+static bool has_lost_its_image(struct disk *disk)
+{
+	struct stat st;
+
+	LOCK_GUARD(&disk->open_lock);
+	return disk->leaf->image && image_stat(disk->leaf->image, &st) == 0 && st.st_nlink == 0;
+}
+
+/* What is written to a file without a name is gone with it: it is not hurried there. */
+static void leave_those_without_image(struct drain_all *all)
+{
+	for (guint i = all->disks->len; i-- > 0;) {
+		struct disk *disk = all->disks->pdata[i];
+		g_autofree char *sentence = NULL;
+
+		if (disk_pool_shows(all->pool, disk) || !backlog_is_needed(disk->leaf) || !has_lost_its_image(disk))
+			continue;
+		sentence = g_strdup_printf("%s: was removed, or another file put in its place, while it was open",
+					   disk_image_path(disk));
+		note_left(all, dirty_bytes_of(disk), sentence);
+		g_ptr_array_remove_index(all->disks, i);
+	}
+}
+
 /* All at once; those that are opened or closed meanwhile too. */
 static void urge_each(const struct drain_all *all, int change)
 {
@@ -151,8 +208,8 @@ static void drain_each(struct drain_all *all)
 		g_autoptr(GError) error = NULL;
 
 		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0) {
-			/* Renamed or removed meanwhile, which it was clean for. */
-			if (all->given_up || disk_pool_shows(all->pool, disk))
+			/* Renamed or removed meanwhile through the mount, which it was clean for. */
+			if (all->given_up || disk_pool_shows(all->pool, disk) || backlog_is_needed(disk->leaf))
 				note_refused(all, disk, g_steal_pointer(&error));
 		} else if (all->given_up && backlog_is_needed(disk->leaf))
 			note_left(all, dirty_bytes_of(disk), disk->name);
@@ -163,7 +220,7 @@ static void drain_each(struct drain_all *all)
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
 		     GError **error)
 {
-	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	g_autoptr(GPtrArray) disks = disk_pool_dirty(pool);
 	struct pool_cache *pool_cache = pool->pool_cache;
 	g_autoptr(GString) left = g_string_new(NULL);
 	g_autofree char *size = NULL;
@@ -173,6 +230,7 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 
 	if (!pool_cache)
 		return true;
+	leave_those_without_image(&all);
 	drain_each(&all);
 	note_those_left(&all);
 	cache_layer_foreach_dirty(pool_cache->cache, false, note_nameless, &all);

@@ -83,7 +83,7 @@ int control_make_config(const struct control_subject *subject, GString *text)
 
 uint64_t control_dirty_bytes(struct session *session)
 {
-	g_autoptr(GPtrArray) disks = disk_pool_shown(session->pool);
+	g_autoptr(GPtrArray) disks = disk_pool_dirty(session->pool);
 	struct disk_status status;
 	uint64_t bytes = 0;
 
