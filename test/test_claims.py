@@ -616,6 +616,21 @@ def test_an_adoption_that_is_interrupted(orphan, mount, web1, work, cache):
     check_clean(web1)
 
 
+@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize("point", ["image.write:crash@1", "aio.write/web1.leaf:crash@1", "cache.super:crash@1"])
+def test_an_adoption_is_gone_on_with_at_once(orphan, mount, web1, work, cache, point, mounted):
+    """By the same command, whether a mount has seen in between that it is an orphan or not."""
+    if mounted:
+        with mount(f"cache={cache}", "mode=writeback") as live:
+            read_file(live.file("web1.img"), BLOCK)
+    for _ in range(3):
+        crashed = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults(point))
+        assert crashed.returncode == CRASH_STATUS, crashed.stderr
+    leafctl("cache", "adopt", cache, "web1.leaf")
+    assert_same(converted(web1, work)[:len(orphan)], orphan, "the image alone")
+    check_clean(web1)
+
+
 # ---- Who it is --------------------------------------------------------------------------
 
 @pytest.fixture

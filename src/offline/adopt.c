@@ -192,9 +192,25 @@ static bool is_as_it_was(const struct adoption *adoption, const struct image *im
 			 image->path);
 }
 
+/* The cache has the next generation when it is opened, which is after this: whoever comes with
+ * it after an interruption has gone further than this claim. */
+static bool claim_as_the_last_mount(void *opaque, const struct owner_last *last, struct owner_claim *claim,
+				    GError **error)
+{
+	struct adoption *adoption = opaque;
+
+	(void)last;
+	(void)claim;
+	(void)error;
+	adoption->self.cache_generation = adoption->info->generation;
+	return true;
+}
+
 static bool claim(struct adoption *adoption, const struct image *image, GError **error)
 {
 	struct owner_want want = {
+		.prepare = claim_as_the_last_mount,
+		.opaque = adoption,
 		.mode = "writeback",
 		.image_generation = image->generation,
 		.image = {.has_nonce = image->has_claim, .inode = image->inode},
