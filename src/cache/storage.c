@@ -63,7 +63,10 @@ static bool open_buffered(struct cache_storage *storage, const char *path, GErro
 		return false;
 	storage->block_device = S_ISBLK(st.st_mode);
 	aio_file_set_device(&storage->aio, &st);
-	return aio_file_lock(&storage->aio, true, "; give each mount a cache of its own", error) != ANSWER_NO;
+	return aio_file_lock(&storage->aio, true,
+			     "; each mount needs a cache of its own, and one that has ended uses its until all is "
+			     "written back",
+			     error) != ANSWER_NO;
 }
 
 static void init(struct cache_storage *storage, const char *path)
