@@ -254,6 +254,17 @@ def test_impossible_sizes_are_refused(pool, size):
     assert not os.path.exists(path)
 
 
+@pytest.mark.parametrize("verb", ["create", "clone", "convert"])
+def test_no_image_of_another_format_is_made(work, verb):
+    """What is called web.qcow2 is taken for one."""
+    parent, path = make_image(os.path.join(work, "web1.leaf"), "1M"), os.path.join(work, "web.qcow2")
+    words = {"create": (path, "1M"), "clone": (parent, path), "convert": (parent, path)}[verb]
+    result = leafctl(verb, *words, check=False)
+    assert result.returncode == 1 and "not made here" in result.stderr, result
+    assert not os.path.exists(path)
+    assert "children" not in leafctl("info", parent).stdout
+
+
 def test_the_largest_size(mount, pool):
     """Close to 2^63 bytes: shown, written at both ends, read back, checked."""
     size = (1 << 63) - (1 << 20)
