@@ -1,6 +1,7 @@
 """One disk that fails stops no other: what cannot be written back has its share of the cache, moves out of the way of
 the others, and is written back by itself once that can be done."""
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -12,8 +13,8 @@ import time
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, PATIENCE, Aligned, Loop, assert_same, control_values, converted, faults,
-                     file_bytes, leafctl, make_image, make_raw, opened, read_file, state_of, stats, wait_until,
+from harness import (BLOCK, KIB, MIB, PATIENCE, Aligned, Loop, assert_same, control_values, converted, expect_errno,
+                     faults, file_bytes, leafctl, make_image, make_raw, opened, read_file, state_of, stats, wait_until,
                      write_all, zero_range)
 from test_writeback_faults import HELD, STORE, dirty_of, end, failing, left_open, lines_with, wait_clean
 
@@ -379,12 +380,14 @@ def test_a_mount_ends_while_it_is_tried(mount, writeback, pair, cache, gate, rng
 
 
 def test_an_image_that_was_made_anew(mount, writeback, pair, cache, gate, rng):
-    """The blocks are of the one that was there: a drain says that they stay."""
+    """The blocks are of the one that was there: a drain says that they stay, and until that
+    is settled the new one is neither read nor written."""
     leave_dirty(mount, cache, pair[0], gate, rng)
     os.unlink(pair[0])
     make_image(pair[0], BLOCKS * BLOCK, chunk="256K")
     live = writeback()
-    assert read_file(live.file("web1.img"), DIRTY) == bytes(DIRTY)
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        expect_errno(errno.EBUSY, os.open, live.file("web1.img"), flags)
     drained = leafctl("drain", live.path, check=False)
     assert drained.returncode == 1 and f"{pair[0]}: is not among the disks of this mount" in drained.stderr, drained
     assert control_values(live, "cache", "info")["left"].startswith(f"2 MiB of {pair[0]}: is not among")
@@ -395,4 +398,6 @@ def test_an_image_that_was_made_anew(mount, writeback, pair, cache, gate, rng):
         leafctl(*shlex.split(command.replace("DIR", saved))[1:])
     dumped, = os.listdir(saved)
     assert os.path.getsize(os.path.join(saved, dumped)) == BLOCKS * BLOCK
-    assert end(writeback()) == 0
+    live = writeback()
+    assert read_file(live.file("web1.img"), DIRTY) == bytes(DIRTY)
+    assert end(live) == 0
