@@ -54,7 +54,8 @@ static bool open_cache(struct disk_pool *pool, const struct disk_pool_options *o
 	};
 
 	if (used == 1u << DISK_MODE_DIRECT && !options->cache)
-		return true;
+		return options->cache_size == 0 ||
+		       error_set(error, EINVAL, "cache_size= is of a cache, and there is none: -o cache=FILE");
 	for (enum disk_mode mode = DISK_MODE_DIRECT; mode <= DISK_MODE_WRITEBACK; mode++)
 		if (used & 1u << mode & MODES_WITH_CACHE && !options->cache)
 			return error_set(error, EINVAL, "mode %s needs a cache: -o cache=FILE, on fast local storage",
