@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, converted, discard, file_bytes,
-                     make_image, opened, read_all, run, scaled, write_all)
+from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, converted, discard, faults, file_bytes,
+                     leafctl, make_image, opened, read_all, run, scaled, write_all)
 
 SIZE = 24 * MIB
 
@@ -197,3 +197,19 @@ def test_fio_verifies(mount, image, work, engine, direct):
             "--iodepth=16", "--verify=crc32c", "--verify_fatal=1", "--fsync=64", "--randrepeat=0",
             "--do_verify=1", cwd=work)
     check_clean(image)
+
+
+@pytest.mark.parametrize("ending", ["leaf", "raw"])
+def test_a_conversion_that_is_killed(pool, image, work, ending):
+    """Its destination is whole, or not there; the same command does it then."""
+    target = os.path.join(pool, f"copy.{ending}")
+    shown = leafctl("list", pool).stdout
+    for point in ("aio.write:crash@2", "aio.datasync:crash"):
+        result = leafctl("convert", image, target, env=faults(point), check=False)
+        assert result.returncode == 77, result
+        assert not os.path.exists(target)
+        assert leafctl("list", pool).stdout == shown
+    leafctl("convert", image, target)
+    assert_same(converted(target, work), converted(image, work), "the copy")
+    result = leafctl("convert", image, target, check=False)
+    assert result.returncode == 1 and f"{target}: cannot be created: File exists" in result.stderr, result

@@ -1,5 +1,6 @@
 """Shown names: given once, kept by who has them, and never another image's file."""
 import contextlib
+import ctypes
 import errno
 import itertools
 import os
@@ -9,7 +10,10 @@ import threading
 import pytest
 
 from harness import (KIB, MIB, Gate, assert_same, expect_errno, faults, file_bytes, leafctl, make_image, make_raw,
-                     opened, read_all, read_file, wait_until, write_all)
+                     opened, read_all, read_file, run, unmount, wait_until, write_all)
+
+AT_FDCWD = -100
+RENAME_NOREPLACE = 1
 
 
 def sizes(live):
@@ -152,6 +156,29 @@ def test_rename_over_one_that_is_shown_whole(mount, pool):
         write_all(fd, b"precious", 0)
         assert_not_moved(live, pool, "b.img")
         assert read_all(fd, 8, 0) == b"precious"
+
+
+def test_rename_that_leaves_what_is_there(mount, pool, work):
+    """Also where the pool's store knows no such rename."""
+    store = os.path.join(work, "store")
+    os.mkdir(store)
+    make_image(os.path.join(store, "a.leaf"), "1M")
+    make_image(os.path.join(store, "b.leaf"), "1M")
+    run("bindfs", store, pool)
+    try:
+        with mount() as live:
+            assert rename_new(live.file("a.img"), live.file("b.img")) == errno.EEXIST
+            assert rename_new(live.file("a.img"), live.file("c.img")) == 0
+            assert live.names() == ["b.img", "c.img"]
+    finally:
+        unmount(pool)
+
+
+def rename_new(old, new):
+    """0 or the errno."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.renameat2(AT_FDCWD, old.encode(), AT_FDCWD, new.encode(), RENAME_NOREPLACE)
+    return ctypes.get_errno() if result < 0 else 0
 
 
 def test_rename_over_one_that_is_hidden(mount, pool):

@@ -48,6 +48,10 @@ int place_find_at(int directory, const char *name, struct stat *st);
  * (mode 0700). */
 int place_enter(int directory, const char *name, bool make);
 
+/* FROM becomes TO, which there is not yet, both names in DIRECTORY. 0 or -errno: -EEXIST
+ * where there is one, whatever the store can do. Not durable. */
+int place_rename_new(int directory, const char *from, const char *to);
+
 /* The directory PATH, absolute and without links, readable. */
 int place_open_absolute(const char *path);
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -84,6 +85,19 @@ static int open_to_read(int directory, const char *relative)
 	int fd = open_beneath(directory, relative, O_RDONLY | O_DIRECTORY);
 
 	return fd == -EACCES ? open_beneath(directory, relative, O_PATH | O_DIRECTORY) : fd;
+}
+
+/* NFS and others know no rename that leaves what is there alone. Between a link and the
+ * removal of the other name a crash leaves both, of one file. */
+int place_rename_new(int directory, const char *from, const char *to)
+{
+	if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -errno;
+	if (linkat(directory, from, directory, to, 0) < 0)
+		return -errno;
+	return unlinkat(directory, from, 0) < 0 ? -errno : 0;
 }
 
 int place_open_absolute(const char *path)

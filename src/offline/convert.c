@@ -3,11 +3,15 @@
  * A few slots work at once, each on a piece of its own: read it, write what is
  * not zero, take the next. Extents that no layer has data for are passed over. */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/place.h"
 #include "offline/offline.h"
 #include "open.h"
 
@@ -173,6 +177,70 @@ static bool convert_into(struct disk *source, const char *path, enum image_forma
 	return good;
 }
 
+/* ---- A name once it is whole --------------------------------------------------- */
+
+#define PREFIX_LENGTH 10
+#define HIDDEN_NAME_MAX (NAME_MAX - PREFIX_LENGTH)
+
+/* Beside NAME, with its ending; no pool shows what begins with a dot. */
+static char *hidden_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	return g_strdup_printf(".%08x-%s", g_random_int(), name + length - MIN(length, HIDDEN_NAME_MAX));
+}
+
+/* Whoever asked for it knows its own name only. */
+static void say_without(const char *hidden, GError *error)
+{
+	g_autofree char *prefix = g_strndup(hidden, PREFIX_LENGTH);
+	GString *message = g_string_new(error->message);
+
+	g_string_replace(message, prefix, "", 0);
+	g_free(error->message);
+	error->message = g_string_free(message, FALSE);
+}
+
+static bool give_name(int directory, const char *hidden, const char *path, const char *name, GError **error)
+{
+	int result = place_rename_new(directory, hidden, name);
+
+	if (result == 0 && fsync(directory) < 0)
+		result = -errno;
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be created", path);
+}
+
+/* Interrupted at any moment it leaves no image that lacks a part and looks like another. */
+static bool convert_hidden(struct disk *source, const char *path, enum image_format format, offline_progress progress,
+			   void *opaque, GError **error)
+{
+	g_autofree char *parent = g_path_get_dirname(path), *name = g_path_get_basename(path);
+	g_autofree char *hidden = hidden_name(name), *whole = g_build_filename(parent, hidden, NULL);
+	int directory = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool converted, good;
+
+	if (directory < 0)
+		return error_set_errno(error, errno, "%s: cannot be created", path);
+	converted = convert_into(source, whole, format, progress, opaque, error);
+	if (!converted)
+		say_without(hidden, *error);
+	good = converted && give_name(directory, hidden, path, name, error);
+	if (converted && !good)
+		unlink(whole);
+	close(directory);
+	return good;
+}
+
+/* What there is already is refused, or a block device. */
+static bool convert_to(struct disk *source, const char *path, enum image_format format, offline_progress progress,
+		       void *opaque, GError **error)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 ? convert_into(source, path, format, progress, opaque, error)
+				     : convert_hidden(source, path, format, progress, opaque, error);
+}
+
 bool offline_convert(const char *source, enum image_format source_format, const char *destination,
 		     enum image_format destination_format, const char *layers, offline_progress progress, void *opaque,
 		     GError **error)
@@ -182,7 +250,7 @@ bool offline_convert(const char *source, enum image_format source_format, const 
 
 	if (!disk)
 		return false;
-	good = convert_into(disk, destination, destination_format, progress, opaque, error);
+	good = convert_to(disk, destination, destination_format, progress, opaque, error);
 	offline_close(disk, NULL);
 	return good;
 }

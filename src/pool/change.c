@@ -209,11 +209,14 @@ static bool hold_image(struct disk *disk, struct image **image, GError **error)
 
 static bool move_file(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
 {
-	int directory = pool_place(pool)->fd;
+	const char *from = name_in_pool(old), *to = name_in_pool(file);
+	int directory = pool_place(pool)->fd, result;
 
-	if (renameat2(directory, name_in_pool(old), directory, name_in_pool(file), replace ? 0 : RENAME_NOREPLACE) == 0)
-		return true;
-	return error_set_errno(error, errno, "%s: cannot be renamed to %s", old, file);
+	if (replace)
+		result = renameat(directory, from, directory, to) < 0 ? -errno : 0;
+	else
+		result = place_rename_new(directory, from, to);
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be renamed to %s", old, file);
 }
 
 static bool move_owned(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
