@@ -159,13 +159,18 @@ static bool write_free(const struct owner_place *place, const struct owner_recor
 	return good;
 }
 
-static bool unlock_gently(const struct owner_place *place, const struct owner_record *record, GError **error)
+/* RECORD as it is once nobody else may change it. */
+static bool unlock_gently(const struct owner_place *place, struct owner_record *record, GError **error)
 {
 	g_autoptr(GError) inner = NULL;
 	struct image *image = lock_image(place, &inner);
 	bool good = false;
 
 	owner_explain_lock(place, &inner);
+	if (!inner) {
+		owner_record_clear(record);
+		(void)owner_read(place->pool, place->name, record, &inner);
+	}
 	if (!inner)
 		good = may_be_freed(place, record, image && image->locked, &inner) && write_free(place, record, &inner);
 	(void)image_close(image);
