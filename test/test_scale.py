@@ -7,6 +7,7 @@ import pytest
 
 from harness import (BLOCK, KIB, MIB, SANITIZED, Aligned, Stopwatch, leafctl, make_image, make_raw, opened, program,
                      run, write_all)
+from test_writeback_faults import HELD
 
 DISKS = 2000
 MOUNT_SECONDS = 2.0
@@ -126,6 +127,40 @@ def test_a_long_chain_reads_like_a_short_one(mount, work):
         few, many = (instructions_of_reads(mount, pool, work, name, reads) for reads in (500, 3500))
         cost[layers] = (many - few) / 3000
     assert cost[64] <= cost[2] * 1.05, f"instructions a read: {cost}"
+
+
+def processor_ns(pid):
+    spent = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
+            spent += int(file.read().split()[0])
+    return spent
+
+
+def cost_of_telling_what_is_dirty(mount, pool, disks):
+    """For the daemon, while the cache has changes of DISKS disks."""
+    os.mkdir(pool)
+    for number in range(disks):
+        make_raw(os.path.join(pool, f"web{number}.raw"), bytes(BLOCK))
+    live = mount(f"cache={pool}.cache", "cache_size=64M", "mode=writeback", *HELD, pool=pool)
+    for number in range(disks):
+        with opened(live.file(f"web{number}.img")) as fd:
+            write_all(fd, b"1" * BLOCK, 0)
+    before = processor_ns(live.pid)
+    for _ in range(20):
+        with open(live.control("drain"), encoding="ascii") as file:
+            assert int(file.read()) == disks * BLOCK
+    spent = processor_ns(live.pid) - before
+    live.kill9()
+    return spent
+
+
+@pytest.mark.alone
+@not_under_sanitizers
+def test_telling_what_is_dirty_costs_each_disk_the_same(mount, work):
+    """A drain asks ten times a second."""
+    few, many = (cost_of_telling_what_is_dirty(mount, os.path.join(work, f"pool{disks}"), disks) for disks in (200, 800))
+    assert many < 7 * few, f"{few} ns for 200 disks, {many} ns for 800"
 
 
 @pytest.mark.alone

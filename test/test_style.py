@@ -189,6 +189,7 @@ MANY_FUNCTIONS = {
     "src/cache/format/format.h": "one function for each question to a block of the log",
     "src/cache/index/epochs.h": "one list and what is asked of it",
     "src/cache/index/index.h": "one table and what is asked of it",
+    "src/cache/index/layers.h": "one table and what is asked of it",
     "src/cache/log/space.h": "one function for each question about room",
     "src/ctl/verbs.h": "one function for each verb",
     "src/fuse/node.h": "one table and what is asked of it",

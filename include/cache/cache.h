@@ -92,9 +92,10 @@ struct cache_status {
 	uint64_t lost_generation;
 	uint64_t dirty_blocks_max; /* by cache_set_limits(), or what the log holds */
 	bool short_of_room;	   /* what is dirty keeps the log from being reclaimed, or zeros from being put */
-	uint64_t memory_bytes;	   /* index, buffers, layer table */
 };
 void cache_get_status(struct cache *cache, struct cache_status *status);
+/* Index, buffers and layer table: looks at each layer. */
+uint64_t cache_memory_bytes(struct cache *cache);
 /* Of the file: another one after it was formatted anew. */
 void cache_get_id(const struct cache *cache, uint8_t id[CACHE_ID_BYTES]);
 /* The numbers of this mount and of those before it, as in struct cache_super_ondisk: valid as

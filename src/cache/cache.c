@@ -192,9 +192,9 @@ int cache_leave(struct cache *cache, uint64_t patience_ns)
 
 /* ---- Status -------------------------------------------------------------- */
 
-static uint64_t memory_bytes_locked(const struct cache *cache)
+uint64_t cache_memory_bytes(struct cache *cache)
 {
-	cache_assert_locked(cache);
+	LOCK_GUARD(&cache->lock);
 	return sizeof(*cache) + index_memory_bytes(cache->index) + layers_memory_bytes(cache->layers) +
 	       log_memory_bytes(cache) + CACHE_SEGMENT_BYTES + cache->segment_count * sizeof(*cache->segments);
 }
@@ -228,7 +228,6 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.lost_generation = le64_get(cache->super.lost_generation),
 		.dirty_blocks_max = space_dirty_max_locked(cache),
 		.short_of_room = is_short_of_room_locked(cache),
-		.memory_bytes = memory_bytes_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));
 }

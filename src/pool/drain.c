@@ -31,18 +31,17 @@ struct drain_all {
  * same, under a name that the pool has no more or has for another. */
 static void add_unseen(struct disk_pool *pool, GPtrArray *disks)
 {
+	g_autoptr(GHashTable) shown = g_hash_table_new(NULL, NULL);
 	struct backlogs *backlogs = &pool->pool_cache->backlogs;
-	guint shown = disks->len;
 
+	for (guint i = 0; i < disks->len; i++)
+		g_hash_table_add(shown, disks->pdata[i]);
 	LOCK_GUARD(&backlogs->lock);
 	list_foreach(node, &backlogs->layers)
 	{
 		struct disk *disk = backlog_layer(node)->disk;
-		guint at = 0;
 
-		while (at < shown && disks->pdata[at] != disk)
-			at++;
-		if (at == shown && disk_ref_if_alive(disk))
+		if (!g_hash_table_contains(shown, disk) && disk_ref_if_alive(disk))
 			g_ptr_array_add(disks, disk);
 	}
 }

@@ -85,7 +85,7 @@ char *disk_pool_cache_text(struct disk_pool *pool)
 	add_size(text, "pinned_bytes_max", status.pinned_blocks_max << BLOCK_SHIFT);
 	add_size(text, "dirty_bytes", status.dirty_blocks << BLOCK_SHIFT);
 	add_size(text, "dirty_bytes_max", status.dirty_blocks_max << BLOCK_SHIFT);
-	add_size(text, "memory_bytes", status.memory_bytes);
+	add_size(text, "memory_bytes", cache_memory_bytes(pool_cache->cache));
 	add_all_left(pool, text);
 	return g_string_free(text, FALSE);
 }

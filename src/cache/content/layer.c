@@ -441,31 +441,17 @@ bool cache_layer_find(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES
 	return layer;
 }
 
-struct orphan_search {
-	const uint8_t *identity;
-	const struct cache_layer *newest;
-};
-
-static void look_for_orphan(void *opaque, struct cache_layer *layer)
-{
-	struct orphan_search *search = opaque;
-
-	if (layer->orphan && memcmp(layer->identity, search->identity, CACHE_ID_BYTES) == 0 &&
-	    (!search->newest || layer->id > search->newest->id))
-		search->newest = layer;
-}
-
 bool cache_layer_find_orphan(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES],
 			     struct cache_layer_found *found)
 {
-	struct orphan_search search = {.identity = identity};
+	const struct cache_layer *orphan;
 
 	LOCK_GUARD(&cache->lock);
-	layers_foreach(cache->layers, look_for_orphan, &search);
-	if (!search.newest)
+	orphan = layers_newest_orphan(cache->layers, identity);
+	if (!orphan)
 		return false;
-	describe(search.newest, found);
-	found->dirty_blocks = search.newest->pinned_blocks;
+	describe(orphan, found);
+	found->dirty_blocks = orphan->pinned_blocks;
 	return true;
 }
 

@@ -11,6 +11,7 @@ struct layers {
 	uint32_t last_id; /* the highest that was given or seen */
 	GHashTable *by_id;
 	GHashTable *by_identity; /* keys are in the layers */
+	struct list orphans;	 /* seldom any: who asks for those of one image looks at all */
 };
 
 static guint identity_hash(gconstpointer key)
@@ -31,6 +32,7 @@ struct layers *layers_new(struct cache *cache)
 	struct layers *layers = g_new0(struct layers, 1);
 
 	layers->cache = cache;
+	list_init(&layers->orphans);
 	layers->by_id = g_hash_table_new(NULL, NULL);
 	layers->by_identity = g_hash_table_new(identity_hash, identity_equal);
 	return layers;
@@ -39,6 +41,7 @@ struct layers *layers_new(struct cache *cache)
 static void layer_free(struct cache_layer *layer)
 {
 	list_remove(&layer->changed);
+	list_remove(&layer->orphans);
 	intervals_free(layer->zeros);
 	epochs_free(layer->epochs);
 	g_free(layer->name);
@@ -90,6 +93,20 @@ struct cache_layer *layers_by_identity(struct layers *layers, const uint8_t iden
 	return g_hash_table_lookup(layers->by_identity, identity);
 }
 
+struct cache_layer *layers_newest_orphan(struct layers *layers, const uint8_t identity[CACHE_ID_BYTES])
+{
+	struct cache_layer *newest = NULL;
+
+	list_foreach(node, &layers->orphans)
+	{
+		struct cache_layer *layer = container_of(node, struct cache_layer, orphans);
+
+		if (identity_equal(layer->identity, identity) && (!newest || layer->id > newest->id))
+			newest = layer;
+	}
+	return newest;
+}
+
 static struct cache_layer *layer_new(struct layers *layers, uint32_t id, const uint8_t *identity, const char *name)
 {
 	struct cache_layer *layer = g_new0(struct cache_layer, 1);
@@ -98,6 +115,7 @@ static struct cache_layer *layer_new(struct layers *layers, uint32_t id, const u
 	layer->name = g_strdup(name);
 	layer->id = id;
 	list_init(&layer->changed);
+	list_init(&layer->orphans);
 	layer->status.state = CACHE_LAYER_ACTIVE;
 	clock_gettime(CLOCK_REALTIME, &layer->status.since);
 	g_hash_table_insert(layers->by_id, GUINT_TO_POINTER(id), layer);
@@ -129,6 +147,8 @@ struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, con
 	layer->is_volatile = false;
 	layer->closed_ns = loop_now_ns();
 	layer->orphan = orphan;
+	if (orphan)
+		list_append(&layers->orphans, &layer->orphans);
 	layer->incomplete = le32_get(ondisk->flags) & CACHE_LAYER_INCOMPLETE;
 	layer->loss_declared = layer->incomplete;
 	layer->stamp = le64_get(ondisk->stamp);
@@ -152,6 +172,7 @@ void layers_make_orphan(struct layers *layers, struct cache_layer *layer, enum c
 {
 	g_hash_table_remove(layers->by_identity, layer->identity);
 	layer->orphan = true;
+	list_append(&layers->orphans, &layer->orphans);
 	layer->orphan_reason = reason;
 	if (reason == CACHE_ORPHAN_OLDER)
 		make_nonce(layer->nonce);

@@ -51,6 +51,7 @@ struct cache_layer {
 	uint64_t reached;     /* the highest order that the log knows of what is, or was, dirty of its claim; 0: none */
 	uint64_t last_change; /* sequence of the last record that changed it; 0: none */
 	struct list changed;  /* log.changed, unless nothing has changed it */
+	struct list orphans;  /* the table's, where it is one */
 	/* The log has lost changes of it, or may have: what is there is not to be taken for it. */
 	bool incomplete;
 	bool loss_declared;   /* the log says so */
@@ -96,6 +97,8 @@ bool layers_renew(struct layers *layers, struct cache_layer *layer);
 void layers_remove(struct layers *layers, struct cache_layer *layer);
 /* Ids up to ID are in use or were; recovery tells of each it meets. */
 void layers_see_id(struct layers *layers, uint32_t id);
+/* The newest orphan of an image, or NULL. */
+struct cache_layer *layers_newest_orphan(struct layers *layers, const uint8_t identity[CACHE_ID_BYTES]);
 /* EACH may remove its layer. */
 void layers_foreach(struct layers *layers, void (*each)(void *opaque, struct cache_layer *layer), void *opaque);
 
