@@ -116,6 +116,60 @@ static inline bool find_state(struct content *model, const uint64_t *blocks, con
 	}
 }
 
+/* The last state that is BLOCKS: steps that change nothing count as taken. */
+static inline unsigned find_last_state(const struct content *from, const uint64_t *blocks,
+				       const struct history *history)
+{
+	struct content model = *from;
+	unsigned last = UINT_MAX;
+
+	while (find_state(&model, blocks, history, model.at, history->begun, 0)) {
+		last = model.at;
+		if (last == history->begun)
+			break;
+		apply_step(&model, &history->steps[model.at++]);
+	}
+	return last;
+}
+
+/* What the disk lost is forgotten by its history too. */
+static inline void truncate_history(struct history *history, unsigned at)
+{
+	history->begun = history->done = at;
+	while (history->barriers > 0 && history->barrier[history->barriers - 1] > at)
+		history->barriers--;
+}
+
+/* For who looks into a failure: the state nearest to BLOCKS, up to END, and what differs;
+ * nothing, where no epoch ends there. */
+static inline void tell_nearest(const struct content *from, const uint64_t *blocks, const struct history *history,
+				unsigned end)
+{
+	struct content model = *from, nearest = *from;
+	unsigned least = UINT_MAX;
+
+	for (;;) {
+		unsigned different = 0;
+
+		for (unsigned i = 0; i < DISK_BLOCKS; i++)
+			different += model.blocks[i] != blocks[i];
+		if (different < least)
+			nearest = model;
+		least = MIN(least, different);
+		if (model.at >= end)
+			break;
+		apply_step(&model, &history->steps[model.at++]);
+	}
+	g_test_message("searched from step %u to %u, flushed %u; nearest is %u, where %u blocks differ", from->at, end,
+		       history->flushed, nearest.at, least);
+	for (unsigned i = 0, told = 0; i < DISK_BLOCKS && told < 50; i++) {
+		if (nearest.blocks[i] == blocks[i])
+			continue;
+		g_test_message("block %u: %" PRIu64 " instead of %" PRIu64, i, blocks[i], nearest.blocks[i]);
+		told++;
+	}
+}
+
 /* ---- A disk ----------------------------------------------------------------- */
 
 struct disk {
@@ -314,14 +368,19 @@ static inline void apply_batch(uint64_t *image, const struct cache_batch *batch,
 static inline void assert_image(struct disk *disk)
 {
 	unsigned end = __atomic_load_n(&disk->history->begun, __ATOMIC_SEQ_CST);
+	struct content before = disk->model;
 	struct cache_status status;
 	unsigned epoch_blocks;
+	bool found;
 
 	cache_get_status(disk->cache, &status);
 	epoch_blocks = disk->cut_anywhere ? 0
 					  : (unsigned)MIN(EPOCH_BLOCKS_MAX,
 							  (status.segments - 4) * (CACHE_SEGMENT_BLOCKS - 1) / 4);
-	g_assert_true(find_state(&disk->model, disk->image, disk->history, 0, end, epoch_blocks));
+	found = find_state(&disk->model, disk->image, disk->history, 0, end, epoch_blocks);
+	if (!found)
+		tell_nearest(&before, disk->image, disk->history, end);
+	g_assert_true(found);
 }
 
 /* False: nothing was to be migrated. Now and then the image fails, or has no

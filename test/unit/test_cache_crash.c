@@ -128,29 +128,6 @@ static void kill_child(struct crashing *crashing, uint64_t *owned)
 	g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* The last state that is BLOCKS: steps that change nothing count as taken. */
-static unsigned find_last_state(const struct content *from, const uint64_t *blocks, const struct history *history)
-{
-	struct content model = *from;
-	unsigned last = UINT_MAX;
-
-	while (find_state(&model, blocks, history, model.at, history->begun, 0)) {
-		last = model.at;
-		if (last == history->begun)
-			break;
-		apply_step(&model, &history->steps[model.at++]);
-	}
-	return last;
-}
-
-/* What the disk lost is forgotten by its history too. */
-static void truncate_history(struct history *history, unsigned at)
-{
-	history->begun = history->done = at;
-	while (history->barriers > 0 && history->barrier[history->barriers - 1] > at)
-		history->barriers--;
-}
-
 /* BASE: where the disk was when the child began, and is now. MODEL: the image. */
 static void look_after_crash(struct crashing *crashing, struct content *base, struct content *model, uint64_t *owned,
 			     struct user *user)
