@@ -18,7 +18,7 @@
 #define OTHER 50
 #define CRASH_STATUS 77
 #define LIVES (getenv("LEAFDISK_TORTURE") ? 60 : 7) /* of one log */
-#define LOGS (getenv("LEAFDISK_TORTURE") ? 4 : 1)
+#define LOGS (getenv("LEAFDISK_TORTURE") ? 2 : 1)
 
 /* ---- What outlives a process ------------------------------------------------- */
 
