@@ -505,18 +505,21 @@ static bool next_record(const char **at, const char *end, struct record *record)
 }
 
 /* Up to where all is durable: the begin of the last flush that is over. Of several that are
- * under way the earliest is taken for it. */
+ * under way the latest is taken for it: a durable write and a superblock are flushed while
+ * the log's datasync goes on, of which there is one at a time. */
 static const char *find_sure(const char *trace, const char *end)
 {
 	g_autoptr(GQueue) begun = g_queue_new();
-	const char *at = trace, *sure = trace;
+	const char *at = trace, *sure = trace, *flushed;
 	struct record record;
 
 	while (next_record(&at, end, &record)) {
 		if (record.type == TRACE_BEGIN)
 			g_queue_push_tail(begun, (void *)(uintptr_t)at);
-		else if (record.type == TRACE_FLUSHED)
-			sure = g_queue_pop_head(begun);
+		if (record.type != TRACE_FLUSHED)
+			continue;
+		flushed = g_queue_pop_tail(begun);
+		sure = MAX(sure, flushed);
 	}
 	return sure;
 }
