@@ -107,9 +107,24 @@ static void save(struct life *life, unsigned k, bool torn)
 	__atomic_store_n(&outside->valid, !outside->valid, __ATOMIC_SEQ_CST);
 }
 
+/* In a log that is full of what is dirty of those who are closed yet there is room once that
+ * has moved. */
+static struct cache_layer *open_in_the_end(struct life *life, uint64_t tag)
+{
+	gint64 end = g_get_monotonic_time() + PATIENCE_S * G_USEC_PER_SEC;
+	struct cache_layer *layer;
+
+	while (!(layer = open_dirty(life->cache, tag, life->world->owned, life->world->owned + 1))) {
+		g_assert_cmpint(g_get_monotonic_time(), <, end);
+		g_usleep(10 * 1000);
+	}
+	return layer;
+}
+
 static void open_disk(struct life *life, unsigned k)
 {
-	disk_reopen(&life->disks[k], life->cache, life->world->owned, life->world->owned + 1);
+	life->disks[k].cache = life->cache;
+	life->disks[k].layer = open_in_the_end(life, k + 1);
 	life->closed[k] = false;
 }
 
@@ -128,7 +143,7 @@ static void life_begin(struct life *life, const struct plan *plan)
 		life->disks[k].model = saved_of(life, k)->model;
 		open_disk(life, k);
 	}
-	life->other = open_dirty(life->cache, OTHER, life->world->owned, life->world->owned + 1);
+	life->other = open_in_the_end(life, OTHER);
 	life->world->owned++;
 }
 
