@@ -568,18 +568,6 @@ ADOPTION_POINTS = ["owner.write:crash@1", "image.write:crash@1", "image.sync:cra
                    "cache.super:crash@1", "owner.write:crash@2"]
 
 
-@pytest.mark.parametrize("point", ADOPTION_POINTS[:-1])
-def test_an_adoption_that_is_tried_again(orphan, mount, pool, web1, work, cache, point):
-    with mount(f"cache={cache}", "mode=writeback") as live:
-        read_file(live.file("web1.img"), BLOCK)
-    for _ in range(2):
-        result = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults(point))
-        assert result.returncode == CRASH_STATUS, result.stderr
-    leafctl("cache", "adopt", cache, "web1.leaf")
-    assert_same(converted(web1, work)[:len(orphan)], orphan, "the image alone")
-    assert record_of(pool)["clean"] == "true"
-
-
 def test_half_of_an_adoption(held, mount, pool, cache, rng):
     """A raw image takes it in pieces: nobody is shown some of them."""
     disk_of(pool, "raw")
@@ -617,8 +605,8 @@ def test_an_adoption_that_is_interrupted(orphan, mount, web1, work, cache):
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-@pytest.mark.parametrize("point", ["image.write:crash@1", "aio.write/web1.leaf:crash@1", "cache.super:crash@1"])
-def test_an_adoption_is_gone_on_with_at_once(orphan, mount, web1, work, cache, point, mounted):
+@pytest.mark.parametrize("point", ADOPTION_POINTS[:-1])
+def test_an_adoption_is_gone_on_with_at_once(orphan, mount, pool, web1, work, cache, point, mounted):
     """By the same command, whether a mount has seen in between that it is an orphan or not."""
     if mounted:
         with mount(f"cache={cache}", "mode=writeback") as live:
@@ -629,6 +617,7 @@ def test_an_adoption_is_gone_on_with_at_once(orphan, mount, web1, work, cache, p
     leafctl("cache", "adopt", cache, "web1.leaf")
     assert_same(converted(web1, work)[:len(orphan)], orphan, "the image alone")
     check_clean(web1)
+    assert record_of(pool)["clean"] == "true"
 
 
 # ---- Who it is --------------------------------------------------------------------------
