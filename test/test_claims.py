@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, KIB, MIB, PATIENCE, TREE, assert_same, check_clean, converted, expect_errno, faults, file_bytes,
+from harness import (BLOCK, CRASH_STATUS, KIB, MIB, PATIENCE, TREE, Loop, assert_same, check_clean, converted, expect_errno, faults, file_bytes,
                      leafctl, make_image, make_raw, opened, read_all, read_file, run, state_of, wait_until, write_all)
 from test_owner import directory_of, record_of, record_path, refusal, write_text
 from test_writeback_faults import (BLOCKS, HELD, end, held, left_open,  # noqa: F401 pylint: disable=unused-import
@@ -441,6 +441,57 @@ def test_a_raw_image_without_room_for_a_claim(held, mount, pool, cache, rng):
         assert read_all(fd, len(content), 0) == content
         assert os.getxattr(path, "user.leafdisk.claim").decode() == record_of(pool, "web1.raw")["nonce"]
         leafctl("drain", live.path)
+
+
+@pytest.fixture
+def crowded(work):
+    """A pool with a raw image that has no room for an attribute more."""
+    path = os.path.join(work, "crowded.ext4")
+    run("truncate", "-s", "48M", path)
+    run("mke2fs", "-q", "-m", "0", "-t", "ext4", path)
+    loop = Loop(path)
+    pool = loop.mount(os.path.join(work, "crowded"))
+    image = disk_of(pool, "raw")
+    for size in (3072, 256, 32, 1):
+        fill(image, size)
+    expect_errno(errno.ENOSPC, os.setxattr, image, "user.leafdisk.uuid", b"0" * 32)
+    yield pool
+    loop.detach()
+
+
+def fill(path, size):
+    for number in range(32):
+        try:
+            os.setxattr(path, f"user.fill.{size}.{number}", b"x" * size)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            return
+
+
+@pytest.mark.parametrize("since", ["nothing", "room", "copy"])
+def test_a_raw_image_without_room_for_a_mark(mount, crowded, cache, rng, since):
+    """It has neither an identity nor a claim: the file that was claimed is known by its record, as that says."""
+    path = os.path.join(crowded, "web1.raw")
+    content = crash_dirty(lambda: mount(f"cache={cache}", "mode=writeback", *HELD, pool=crowded), rng)
+    assert record_of(crowded, "web1.raw")["unmarked"] == "1"
+    if since == "room":
+        for name in os.listxattr(path):
+            os.removexattr(path, name)
+    if since == "copy":
+        run("cp", path, path + ".new")
+        os.rename(path + ".new", path)
+    live = mount(f"cache={cache}", "mode=writeback", pool=crowded)
+    if since == "copy":
+        said = refusal(live)
+        assert "256 KiB of changes" in said and f"leafctl unlock --force {crowded} web1.raw" in said, said
+        assert end(live) == 1
+        return
+    assert read_file(live.file("web1.img"), len(content)) == content
+    with opened(live.file("web1.img")) as fd:
+        assert read_all(fd, len(content), 0) == content
+        leafctl("drain", live.path)
+    assert end(live) == 0
+    assert_same(file_bytes(path)[:len(content)], content, "the image alone")
 
 
 @pytest.mark.parametrize("kind", ["leaf", "raw"])

@@ -134,6 +134,8 @@ void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES]);
 bool image_identify(struct image *image);
 /* Its format does not give it one. */
 bool image_can_be_identified(const struct image *image);
+/* It bears neither an identity nor a claim. */
+bool image_is_unmarked(const struct image *image);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);

@@ -9,6 +9,8 @@
 /* As owner_allows(): before the image is opened to be written, and in the hope of the
  * lock. */
 bool claim_allows(const struct layer *layer, GError **error);
+/* What LAYER's open image says of its last claim. */
+struct owner_image claim_image(const struct layer *layer);
 /* With the image open, and before it is begun under the claim's nonce; MODE is what the
  * record says. PREPARE: see struct owner_want, called with LAYER. */
 bool claim_take(struct layer *layer, const char *mode,

@@ -15,6 +15,10 @@ enum answer owner_prove(const struct owner_last *last, const struct owner_claim 
  * and nothing of it is to be written to the image. */
 bool owner_is_past(const struct owner_image *image, const struct owner_claim *log, uint64_t reached);
 
+/* YES: the image tells its claim, zeros where it was never claimed. NO: it has no place for
+ * one; or it bears no mark, and RECORD says that it took none. UNKNOWN: it did not tell. */
+enum answer owner_tells(const struct owner_record *record, const struct owner_image *image);
+
 /* Calls LOOK with what a claim would find, and claims nothing: when owner_allows(). False
  * and ERROR: that does not, or LOOK said so. */
 bool owner_look(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,

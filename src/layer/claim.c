@@ -31,11 +31,12 @@ bool claim_allows(const struct layer *layer, GError **error)
 	       owner_allows(place.pool, place.name, layer->owner, true, error);
 }
 
-static struct owner_image image_of(const struct layer *layer)
+struct owner_image claim_image(const struct layer *layer)
 {
 	const struct image *image = layer->image;
 	struct owner_image found = {.has_nonce = image->has_claim,
 				    .progress = image->progress,
+				    .unmarked = image_is_unmarked(image),
 				    .inode = layer->link->block_device ? 0 : image->inode};
 
 	memcpy(found.nonce, image->claim, OWNER_ID_BYTES);
@@ -46,7 +47,7 @@ static struct owner_want want_of(const struct layer *layer)
 {
 	return (struct owner_want){
 		.image_generation = layer->image->generation,
-		.image = image_of(layer),
+		.image = claim_image(layer),
 		.nonce = layer->image->begun ? layer->image->claim : NULL,
 		.locked = layer->image->locked,
 	};
@@ -93,15 +94,22 @@ static bool knows(const struct owner_record *record, const struct image *image)
 
 struct identity_look {
 	const struct image *image;
-	bool named; /* by its record */
+	bool stays;
 };
+
+/* What a cache has of an image that took none when it was claimed is known by other means. */
+static bool keeps_identity(const struct owner_record *record, const struct image *image)
+{
+	return knows(record, image) &&
+	       (!buffer_is_zero(image->identity, IMAGE_UUID_BYTES) || (record->unmarked && !record->clean));
+}
 
 static bool look_for_identity(void *opaque, const struct owner_last *last, GError **error)
 {
 	struct identity_look *look = opaque;
 
 	(void)error;
-	look->named = last->record && knows(last->record, look->image);
+	look->stays = last->record && keeps_identity(last->record, look->image);
 	return true;
 }
 
@@ -118,7 +126,7 @@ static bool needs_identity(const struct layer *layer)
 	if (!find_place(layer, layer->link, &place) ||
 	    !owner_look(place.pool, place.name, layer->owner, &want, look_for_identity, &look, &why))
 		return false;
-	return !look.named || buffer_is_zero(layer->image->identity, IMAGE_UUID_BYTES);
+	return !look.stays;
 }
 
 bool claim_identify(struct layer *layer)

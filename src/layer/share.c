@@ -171,10 +171,10 @@ static bool is_unfinished(const struct layer *layer, const struct owner_record *
  * another. */
 static bool was_replaced(const struct layer *layer, const struct owner_record *record)
 {
-	const struct image *image = layer->image;
+	struct owner_image image = claim_image(layer);
 
-	return is_unfinished(layer, record) && image->has_claim == ANSWER_YES &&
-	       memcmp(record->nonce, image->claim, OWNER_ID_BYTES) != 0;
+	return is_unfinished(layer, record) && owner_tells(record, &image) == ANSWER_YES &&
+	       memcmp(record->nonce, image.nonce, OWNER_ID_BYTES) != 0;
 }
 
 static bool refuse_half_adopted(const struct layer *layer, const struct cache_layer_found *found, GError **error)

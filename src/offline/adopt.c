@@ -213,7 +213,7 @@ static bool claim(struct adoption *adoption, const struct image *image, GError *
 		.opaque = adoption,
 		.mode = "writeback",
 		.image_generation = image->generation,
-		.image = {.has_nonce = image->has_claim, .inode = image->inode},
+		.image = {.has_nonce = image->has_claim, .inode = image->inode, .unmarked = image_is_unmarked(image)},
 		.nonce = buffer_is_zero(adoption->layer->nonce, OWNER_ID_BYTES) ? NULL : adoption->layer->nonce,
 		.locked = image->locked,
 	};

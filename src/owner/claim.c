@@ -61,6 +61,7 @@ static bool write_claim(const char *pool, const char *name, const struct owner_l
 		.cache_generation = self->cache_generation,
 		.generation = claim->generation,
 		.inode = want->image.inode,
+		.unmarked = want->image.unmarked,
 		.mode = g_strdup(want->mode),
 	};
 	bool good;

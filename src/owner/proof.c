@@ -96,6 +96,11 @@ static enum answer prove_by_image(const struct owner_image *image, const uint8_t
 	return unknown(doubt, "the image does not tell its claim");
 }
 
+enum answer owner_tells(const struct owner_record *record, const struct owner_image *image)
+{
+	return record->unmarked && image->unmarked && image->has_nonce == ANSWER_YES ? ANSWER_NO : image->has_nonce;
+}
+
 /* The record has the log's nonce. */
 static enum answer prove_agreed(const struct owner_last *last, const struct owner_claim *claim, const char **doubt)
 {
@@ -107,7 +112,7 @@ static enum answer prove_agreed(const struct owner_last *last, const struct owne
 	if (last->record->clean)
 		return unknown(doubt, "its owner record says that the image has them all, so the cache is an older "
 				      "copy of itself");
-	switch (image->has_nonce) {
+	switch (owner_tells(last->record, image)) {
 	case ANSWER_YES:
 		if (is_same(image->nonce, log))
 			return ANSWER_YES;
