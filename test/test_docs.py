@@ -131,6 +131,7 @@ def test_usage_line_names_every_option():
 def test_configuration_keys_are_documented():
     page = page_text("leafdisk.conf.5")
     assert listed_words(section(page, "Ss", "Group [pool]")) == mount_keys() - {"conf"}
+    assert listed_words(section(page, "Ss", "Groups [pool PATH]")) == {"mountpoint"}
 
 
 def items_of(text):
@@ -274,7 +275,7 @@ def test_sample_configuration_is_valid_without_its_comment_signs(work):
 
 def test_sample_configuration_shows_every_key():
     with open(SAMPLE, encoding="utf-8") as file:
-        pool = file.read().split("[disk ")[0]
+        pool = file.read().split("[pool /")[0]
     assert set(re.findall(r"^#?(\w+) = ", pool, re.M)) == mount_keys() - {"conf"}
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import cleanup
 import leaf_format
-from harness import (KIB, MIB, MOUNT_VARIABLE, MountError, assert_same, check_clean, expect_errno, file_bytes,
-                     leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled, unmount,
+from harness import (KIB, MIB, MOUNT_VARIABLE, MountError, assert_same, check_clean, control_values, expect_errno,
+                     file_bytes, leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled, unmount,
                      wait_until, write_all)
 from model import in_threads
 
@@ -400,11 +400,54 @@ def test_configuration_file(mount, work, pool, web1):
     ("[pool]\nthreads = many\n", ["threads", "many"]),
     ("[disk web1.img]\ncolour = red\n", ["colour"]),
     ("no group\n", ["leafdisk.conf"]),
+    ("[pool srv]\nro = yes\n", ["[pool srv]", "[pool /PATH]"]),
+    ("[disk srv/web1.img]\nmode = direct\n", ["[disk srv/web1.img]", "[disk /PATH/NAME]"]),
+    ("[pool]\nmountpoint = /mnt\n", ["mountpoint", "[pool /PATH]"]),
+    ("[pool /elsewhere]\nconf = /etc/other\n", ["conf", "mount option only"]),
 ])
 def test_a_wrong_configuration_is_refused(mount, work, web1, text, words):
     said = refused(mount, f"conf={write_conf(work, text)}")
     for word in words:
         assert word in said
+
+
+def test_configuration_of_several_pools(mount, work, pool, web1):
+    """What is said of one pool counts before what is said of all, for that one alone."""
+    link = os.path.join(work, "link")
+    os.symlink(pool, link)
+    conf = write_conf(work, f"[pool {work}/other]\nno_such_key = 1\n"
+                            f"[pool {pool}/]\numask = 022\n[pool]\numask = 027\nthreads = 2\n"
+                            f"[disk web1.img]\nmode = writeback\n[disk {pool}/web1.img]\nmode = ephemeral\n"
+                            f"[disk {work}/other/web1.img]\nmode = persistent\n")
+    for path in (pool, link):
+        with mount(f"conf={conf}", pool=path) as live:
+            assert os.stat(live.file("web1.img")).st_mode & 0o777 == 0o644
+            assert control_values(live, "config")["threads"] == "2"
+            assert file_bytes(live.control("disks", "web1.img", "mode")) == b"ephemeral\n"
+
+
+def test_mountpoint_of_the_configuration(work, pool, web1):
+    points = [os.path.join(work, name) for name in ("given", "configured")]
+    conf = write_conf(work, f"[pool {pool}]\nmountpoint = {points[1]}\n")
+    for operands in ([pool, points[0]], [pool]):
+        os.mkdir(points[len(operands) % 2])
+        run(program("leafdisk"), *operands, "-o", f"conf={conf}")
+        unmount(points[len(operands) % 2])
+    other = run(program("leafdisk"), work, "-o", f"conf={conf}", check=False)
+    assert other.returncode == 2 and f"[pool {work}]" in other.stderr
+
+
+def test_mount_helper(work, pool, web1):
+    """As mount(8) runs it for -t leafdisk; with -f nothing is mounted, but refused what would be."""
+    helper, point = os.path.join(work, "mount.leafdisk"), os.path.join(work, "mnt")
+    os.symlink(program("leafdisk"), helper)
+    os.mkdir(point)
+    run(helper, pool, point, "-fnv", "-o", "rw")
+    assert os.listdir(point) == []
+    assert "speed" in run(helper, pool, point, "-f", "-o", "rw,speed", check=False).stderr
+    run(helper, pool, point, "-snv", "-t", "leafdisk", "-o", "rw,noauto,umask=022")
+    assert os.stat(os.path.join(point, "web1.img")).st_mode & 0o777 == 0o644
+    unmount(point)
 
 
 def test_a_stack_spelled_out(mount, pool, work, rng):

@@ -52,6 +52,8 @@ static int mount_pool(struct mount_options *options)
 
 	if (!process_has_room(&error) || !set_debug(options, &error) || !checks_run(options, &error))
 		return report(error);
+	if (options->trial)
+		return EXIT_DONE;
 	if (!options->foreground && !daemon_start(&error))
 		return report(error);
 	return serve(options);
@@ -76,7 +78,7 @@ static int show_version(void)
 static int show_usage(const GError *error)
 {
 	log_error("%s", error->message);
-	fputs("usage: leafdisk POOL MOUNTPOINT [-o OPTIONS] [-f] [-d]; see leafdisk --help\n", stderr);
+	fputs("usage: leafdisk POOL [MOUNTPOINT] [-o OPTIONS] [-f] [-d]; see leafdisk --help\n", stderr);
 	return EXIT_USAGE;
 }
 

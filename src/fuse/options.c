@@ -6,15 +6,17 @@
  * is refused, so that a misspelt option never reaches a mount.
  *
  * The -o list is applied twice: once to find conf=, and once more after the
- * file's [pool] group, so that mount options win. */
+ * file's groups (config_file.c), so that mount options win.
+ *
+ * Run as mount.leafdisk, by mount(8) for -t leafdisk, it takes that one's flags. */
 #include "options.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <stddef.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "config_file.h"
 #include "core/error.h"
 #include "foreign.h"
 #include "session.h"
@@ -47,58 +49,32 @@ static bool apply_list(struct mount_options *options, const char *list, GError *
 	return !rest || foreign_options(rest, &options->library_options, error);
 }
 
-static bool is_known_group(const char *group)
-{
-	return strcmp(group, "pool") == 0 || (g_str_has_prefix(group, "disk ") && group[5] != '\0');
-}
-
-static bool check_groups(GKeyFile *file, const char *path, GError **error)
-{
-	g_auto(GStrv) groups = g_key_file_get_groups(file, NULL);
-
-	for (char **group = groups; *group; group++)
-		if (!is_known_group(*group))
-			return error_set(error, EINVAL, "%s: unknown group [%s]; known are [pool] and [disk NAME]",
-					 path, *group);
-	if (g_key_file_has_key(file, "pool", "conf", NULL))
-		return error_set(error, EINVAL, "%s: [pool]: \"conf\" is a mount option only", path);
-	return true;
-}
-
-/* The default file need not exist; one that was named must. */
-static bool load_config(struct mount_options *options, GError **error)
-{
-	if (!options->conf && access(OPTION_DEFAULT_CONF, F_OK) != 0)
-		return true;
-	if (!options->conf)
-		options->conf = g_strdup(OPTION_DEFAULT_CONF);
-	options->config = config_load(options->conf, error);
-	if (!options->config || !check_groups(options->config, options->conf, error))
-		return false;
-	if (config_set_group(mount_option_keys(), options, options->config, "pool", error))
-		return true;
-	g_prefix_error(error, "%s: ", options->conf);
-	return false;
-}
-
 static enum options_result apply_all(struct mount_options *options, const char *list, GError **error)
 {
-	bool ok = apply_list(options, list, error) && load_config(options, error) && apply_list(options, list, error);
+	bool ok = apply_list(options, list, error) && config_file_load(options, error) &&
+		  apply_list(options, list, error);
 
 	if (!options->mode)
 		options->mode = g_strdup(disk_mode_name(options->cache ? DISK_MODE_PERSISTENT : DISK_MODE_DIRECT));
-	return ok ? OPTIONS_OK : OPTIONS_BAD;
+	if (!ok)
+		return OPTIONS_BAD;
+	if (options->mountpoint)
+		return OPTIONS_OK;
+	error_set(error, EINVAL,
+		  "where to? %s has no \"mountpoint\" in a group [pool %s]; give one, or type: leafdisk %s MOUNTPOINT",
+		  options->conf ? options->conf : OPTION_DEFAULT_CONF, options->pool_path, options->pool_path);
+	return OPTIONS_USAGE;
 }
 
 static enum options_result take_operands(struct mount_options *options, int count, char **operands, GError **error)
 {
-	if (count != 2) {
-		error_set(error, EINVAL, "a pool and a mountpoint are needed, and nothing else; got %d operand%s",
-			  count, count == 1 ? "" : "s");
+	if (count < 1 || count > 2) {
+		error_set(error, EINVAL, "a pool and a mountpoint are needed, and nothing else; got %d operands",
+			  count);
 		return OPTIONS_USAGE;
 	}
 	options->pool_path = g_strdup(operands[0]);
-	options->mountpoint = g_strdup(operands[1]);
+	options->mountpoint = g_strdup(count == 2 ? operands[1] : NULL);
 	return OPTIONS_OK;
 }
 
@@ -130,6 +106,22 @@ static enum options_result take_flag(struct mount_options *options, int flag, GS
 	}
 }
 
+/* What mount(8) gives a helper besides -o; of these only "-f", a trial, means something here. */
+static enum options_result take_helper_flag(struct mount_options *options, int flag, GString *list, char **argv,
+					    GError **error)
+{
+	if (flag == 'f')
+		options->trial = true;
+	return strchr("fnstv", flag) ? OPTIONS_OK : take_flag(options, flag, list, argv, error);
+}
+
+static bool is_mount_helper(const char *program)
+{
+	g_autofree char *name = g_path_get_basename(program);
+
+	return strcmp(name, "mount.leafdisk") == 0;
+}
+
 /* What debug= says of a module counts beside -d. */
 static void add_debug_all(struct mount_options *options)
 {
@@ -149,13 +141,16 @@ enum options_result options_parse(struct mount_options *options, int argc, char 
 		{0},
 	};
 	g_autoptr(GString) list = g_string_new(NULL);
+	bool is_helper = argc > 0 && is_mount_helper(argv[0]);
+	const char *letters = is_helper ? ":o:fnst:v" : ":o:fdhV";
 	enum options_result result = OPTIONS_OK;
 	int flag;
 
 	set_defaults(options);
 	opterr = 0;
-	while (result == OPTIONS_OK && (flag = getopt_long(argc, argv, ":o:fdhV", flags, NULL)) != -1)
-		result = take_flag(options, flag, list, argv, error);
+	while (result == OPTIONS_OK && (flag = getopt_long(argc, argv, letters, flags, NULL)) != -1)
+		result = is_helper ? take_helper_flag(options, flag, list, argv, error)
+				   : take_flag(options, flag, list, argv, error);
 	if (result == OPTIONS_OK)
 		result = take_operands(options, argc - optind, argv + optind, error);
 	if (result == OPTIONS_OK)
@@ -183,9 +178,10 @@ void options_clear(struct mount_options *options)
 
 char *options_help(void)
 {
-	GString *text = g_string_new("usage: leafdisk POOL MOUNTPOINT [-o OPTIONS] [-f] [-d]\n"
+	GString *text = g_string_new("usage: leafdisk POOL [MOUNTPOINT] [-o OPTIONS] [-f] [-d]\n"
 				     "\n"
-				     "Shows the disk images in the directory POOL as raw disks in MOUNTPOINT.\n"
+				     "Shows the disk images in the directory POOL as raw disks in MOUNTPOINT, or\n"
+				     "where [pool POOL] of the configuration file says.\n"
 				     "Unmount with: fusermount3 -u MOUNTPOINT\n"
 				     "\n"
 				     "    -f         stay in the foreground, messages to standard error\n"
@@ -193,7 +189,7 @@ char *options_help(void)
 				     "    --help     this text\n"
 				     "    --version  the versions of leafdisk and libfuse\n"
 				     "\n"
-				     "Options (-o, or [pool] in the configuration file):\n");
+				     "Options (-o, or [pool] or [pool POOL] in the configuration file):\n");
 
 	config_help(mount_option_keys(), text);
 	g_string_append(text, "\nand of mount(8) and libfuse (-o only):\n    ");

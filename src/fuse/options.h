@@ -19,9 +19,10 @@ struct mount_options {
 	char *pool_path;  /* absolute after checks_run() */
 	char *mountpoint; /* absolute after checks_run() */
 	bool foreground;
+	bool trial;	/* mount -f: what can be refused is, and nothing is mounted */
 	bool debug_all; /* in `debug` after options_parse() */
 
-	/* -o and [pool] of the configuration. */
+	/* -o, and [pool] and [pool PATH] of the configuration. */
 	char *mode;
 	char *cache;  /* absolute after checks_run() */
 	char *conf;   /* what was read; NULL: there was none */
@@ -45,7 +46,7 @@ struct mount_options {
 	struct disk_tunables tunables; /* as they were at the start */
 
 	char *library_options; /* what libfuse and mount(2) take, comma-separated; NULL: none */
-	GKeyFile *config;      /* NULL: no file */
+	GKeyFile *config;      /* its groups [disk NAME] are of this pool; NULL: no file */
 };
 
 enum options_result {
