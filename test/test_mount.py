@@ -426,13 +426,21 @@ def test_configuration_of_several_pools(mount, work, pool, web1):
             assert file_bytes(live.control("disks", "web1.img", "mode")) == b"ephemeral\n"
 
 
+def run_and_unmount(point, *command):
+    """A daemon that puts itself into the background; it has ended when this returns."""
+    run(*command, env={MOUNT_VARIABLE: point})
+    mode = os.stat(os.path.join(point, "web1.img")).st_mode & 0o777
+    unmount(point)
+    wait_until(lambda: not cleanup.processes_with(MOUNT_VARIABLE, point), f"the daemon of {point} to end")
+    return mode
+
+
 def test_mountpoint_of_the_configuration(work, pool, web1):
     points = [os.path.join(work, name) for name in ("given", "configured")]
     conf = write_conf(work, f"[pool {pool}]\nmountpoint = {points[1]}\n")
     for operands in ([pool, points[0]], [pool]):
         os.mkdir(points[len(operands) % 2])
-        run(program("leafdisk"), *operands, "-o", f"conf={conf}")
-        unmount(points[len(operands) % 2])
+        run_and_unmount(points[len(operands) % 2], program("leafdisk"), *operands, "-o", f"conf={conf}")
     other = run(program("leafdisk"), work, "-o", f"conf={conf}", check=False)
     assert other.returncode == 2 and f"[pool {work}]" in other.stderr
 
@@ -445,9 +453,8 @@ def test_mount_helper(work, pool, web1):
     run(helper, pool, point, "-fnv", "-o", "rw")
     assert os.listdir(point) == []
     assert "speed" in run(helper, pool, point, "-f", "-o", "rw,speed", check=False).stderr
-    run(helper, pool, point, "-snv", "-t", "leafdisk", "-o", "rw,noauto,umask=022")
-    assert os.stat(os.path.join(point, "web1.img")).st_mode & 0o777 == 0o644
-    unmount(point)
+    options = ("-snv", "-t", "leafdisk", "-o", "rw,noauto,umask=022")
+    assert run_and_unmount(point, helper, pool, point, *options) == 0o644
 
 
 def test_a_stack_spelled_out(mount, pool, work, rng):
