@@ -380,11 +380,7 @@ def version_of(cache):
     return {struct.unpack_from("<I", log, place + 8)[0] for place in cache_format.SUPER_PLACES}.pop()
 
 
-@pytest.fixture
-def version_1(cache, images, pool):
-    """A cache that version 0.1.0 left in a crash, as if it were of this pool: each disk has the blocks 0 to 7, a
-    discard of block 9, and of web1 block 0 is older in the pool."""
-    log = bytearray(lzma.decompress(open(SAMPLE, "rb").read()))
+def move_to_pool(log, pool):
     for place in cache_format.SUPER_PLACES:
         path = os.path.realpath(pool).encode()
         struct.pack_into("<16s", log, place + 80, xxhash.xxh3_128_digest(path))
@@ -393,6 +389,14 @@ def version_1(cache, images, pool):
         struct.pack_into("<Q", log, place + cache_format.SUPER_CHECKSUM, 0)
         struct.pack_into("<Q", log, place + cache_format.SUPER_CHECKSUM,
                          cache_format.checksum(log[place:place + BLOCK]))
+
+
+@pytest.fixture
+def version_1(cache, images, pool):
+    """A cache that version 0.1.0 left in a crash, as if it were of this pool: each disk has the blocks 0 to 7, a
+    discard of block 9, and of web1 block 0 is older in the pool."""
+    log = bytearray(lzma.decompress(open(SAMPLE, "rb").read()))
+    move_to_pool(log, pool)
     with open(cache, "wb") as file:
         file.write(log)
     return cache

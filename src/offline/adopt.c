@@ -192,25 +192,9 @@ static bool is_as_it_was(const struct adoption *adoption, const struct image *im
 			 image->path);
 }
 
-/* The cache has the next generation when it is opened, which is after this: whoever comes with
- * it after an interruption has gone further than this claim. */
-static bool claim_as_the_last_mount(void *opaque, const struct owner_last *last, struct owner_claim *claim,
-				    GError **error)
-{
-	struct adoption *adoption = opaque;
-
-	(void)last;
-	(void)claim;
-	(void)error;
-	adoption->self.cache_generation = adoption->info->generation;
-	return true;
-}
-
 static bool claim(struct adoption *adoption, const struct image *image, GError **error)
 {
 	struct owner_want want = {
-		.prepare = claim_as_the_last_mount,
-		.opaque = adoption,
 		.mode = "writeback",
 		.image_generation = image->generation,
 		.image = {.has_nonce = image->has_claim, .inode = image->inode, .unmarked = image_is_unmarked(image)},
@@ -376,15 +360,16 @@ static bool close_image(struct adoption *adoption, GError **error)
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be closed", adoption->path);
 }
 
-/* Who adopts goes on as the cache's last mount, and so does another try of that. One of an
- * earlier version has no number, and goes on as the next. */
+/* Who adopts goes on as the cache's last mount, and so does another try of that: the cache
+ * has the next generation when it is opened, which is after the claim. One of an earlier
+ * version does not know its mounts, and its generation tells nothing. */
 static void go_on_as_mount(struct adoption *adoption)
 {
 	const struct cache_info *info = adoption->info;
 
 	owner_self_set_mounts(&adoption->self, info->generation, info->mounts[0]);
 	if (buffer_is_zero(info->mounts[info->generation % CACHE_MOUNTS], OWNER_ID_BYTES))
-		adoption->self.cache_generation++;
+		adoption->self.cache_generation = 0;
 }
 
 bool offline_cache_adopt(const char *cache_path, const char *name, bool force,
