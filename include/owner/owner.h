@@ -97,8 +97,6 @@ enum answer owner_release(const char *pool, const char *name, const struct owner
 
 /* "host web1 (pid 12, mode direct, since ...)". g_free. */
 char *owner_describe(const struct owner_record *record);
-/* TEXT as a shell takes it for one word. g_free. */
-char *owner_quote(const char *text);
 
 /* Where the record of an image is: POOL and NAME as above. */
 typedef struct owner_place {

@@ -109,6 +109,10 @@ char *disk_pool_cache_text(struct disk_pool *pool);
 /* Images that could not be shown: "file: reason" lines. g_free. */
 char *disk_pool_broken(struct disk_pool *pool);
 
+/* Files of other formats that are not shown, and disks that are taken for raw and look like one:
+ * "file: reason" lines with what to type. g_free. */
+char *disk_pool_foreign(struct disk_pool *pool);
+
 /* The keys of a [disk NAME] group, for the man page's test. */
 extern const struct config_key disk_config_keys[];
 

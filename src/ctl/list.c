@@ -88,11 +88,11 @@ static int print_rows(const GPtrArray *disks, const char *layers, JsonBuilder *b
 	return status;
 }
 
-static void add_broken(JsonBuilder *builder, const char *broken)
+static void add_lines(JsonBuilder *builder, const char *name, const char *text)
 {
-	g_auto(GStrv) lines = g_strsplit(broken, "\n", -1);
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
-	json_builder_set_member_name(builder, "broken");
+	json_builder_set_member_name(builder, name);
 	json_builder_begin_array(builder);
 	for (char **line = lines; *line; line++) {
 		g_autofree char *valid = g_utf8_make_valid(*line, -1);
@@ -103,7 +103,8 @@ static void add_broken(JsonBuilder *builder, const char *broken)
 	json_builder_end_array(builder);
 }
 
-static int print_json(const char *path, const GPtrArray *disks, const char *layers, const char *broken)
+static int print_json(const char *path, const GPtrArray *disks, const char *layers, const char *broken,
+		      const char *foreign)
 {
 	g_autoptr(JsonBuilder) builder = json_builder_new();
 	int status;
@@ -114,35 +115,36 @@ static int print_json(const char *path, const GPtrArray *disks, const char *laye
 	json_builder_begin_array(builder);
 	status = print_rows(disks, layers, builder);
 	json_builder_end_array(builder);
-	add_broken(builder, broken);
+	add_lines(builder, "broken", broken);
+	add_lines(builder, "foreign", foreign);
 	json_builder_end_object(builder);
 	ctl_json_print(builder, true);
 	return status;
 }
 
-static void print_broken(const char *broken)
+static void print_lines(const char *kind, const char *text)
 {
-	g_auto(GStrv) lines = g_strsplit(broken, "\n", -1);
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
 	for (char **line = lines; *line; line++)
 		if (**line)
-			ctl_fail("broken: %s", *line);
+			ctl_fail("%s: %s", kind, *line);
 }
 
 static int print_pool(struct disk_pool *pool, const struct ctl_arguments *arguments)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
-	g_autofree char *found = disk_pool_broken(pool);
-	const char *broken = found ? found : "";
+	g_autofree char *broken = disk_pool_broken(pool), *foreign = disk_pool_foreign(pool);
 	int status;
 
 	if (arguments->json) {
-		status = print_json(disk_pool_path(pool), disks, arguments->layers, broken);
+		status = print_json(disk_pool_path(pool), disks, arguments->layers, broken, foreign);
 	} else {
 		printf("%-24s %10s %10s  %-6s %6s  %s\n", "name", "size", "allocated", "access", "layers", "format");
 		status = print_rows(disks, arguments->layers, NULL);
 	}
-	print_broken(broken);
+	print_lines("broken", broken);
+	print_lines("warning", foreign);
 	return status;
 }
 

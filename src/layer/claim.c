@@ -8,6 +8,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/shell.h"
 #include "owner/proof.h"
 
 /* As the image was found: who asks its name again asks what somebody may have put
@@ -188,8 +189,8 @@ char *claim_unlock_command(const struct layer *layer, const struct chain_link *l
 
 	if (!find_place(layer, link, &place))
 		return g_strdup("leafctl unlock --force POOL NAME");
-	pool = owner_quote(place.pool);
-	name = owner_quote(place.name);
+	pool = shell_quote(place.pool);
+	name = shell_quote(place.name);
 	return g_strdup_printf("leafctl unlock --force %s %s", pool, name);
 }
 

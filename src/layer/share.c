@@ -8,6 +8,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/shell.h"
 #include "layer/claim.h"
 #include "layer/key.h"
 #include "image/format.h"
@@ -179,7 +180,7 @@ static bool was_replaced(const struct layer *layer, const struct owner_record *r
 
 static bool refuse_half_adopted(const struct layer *layer, const struct cache_layer_found *found, GError **error)
 {
-	g_autofree char *cache = owner_quote(layer->owner->cache_path), *name = owner_quote(found->name);
+	g_autofree char *cache = shell_quote(layer->owner->cache_path), *name = shell_quote(found->name);
 
 	return error_set(error, EBUSY,
 			 "%s: has a part of the changes that were being brought to it: leafctl cache adopt %s %s",

@@ -16,6 +16,7 @@
 #include "cache/cache.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/shell.h"
 #include "image/image.h"
 #include "layer/key.h"
 #include "migrate/apply.h"
@@ -106,7 +107,7 @@ bool offline_cache_purge(const char *cache_path, const char *name, bool force, G
 {
 	struct cache_info *info = cache_read_info(cache_path, error);
 	const struct cache_layer_info *layer = info ? find_layer(info, cache_path, name, error) : NULL;
-	g_autofree char *word = owner_quote(cache_path);
+	g_autofree char *word = shell_quote(cache_path);
 	bool done =
 		layer && (layer->orphan || force ||
 			  error_set(error, EBUSY,

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "aio/foreign.h"
 #include "core/error.h"
 #include "lineage.h"
 #include "offline/offline.h"
@@ -91,17 +92,6 @@ static enum image_format format_by_name(const char *path)
 	return g_str_has_suffix(path, ".raw") || g_str_has_suffix(path, ".img") ? IMAGE_FORMAT_RAW : IMAGE_FORMAT_LEAF;
 }
 
-/* Whoever names it so expects that other programs know it by that. */
-static bool is_named_otherwise(const char *path)
-{
-	static const char *const endings[] = {".qcow2", ".qcow", ".vmdk", ".vhd", ".vhdx", ".vdi", ".iso"};
-
-	for (unsigned i = 0; i < G_N_ELEMENTS(endings); i++)
-		if (g_str_has_suffix(path, endings[i]))
-			return true;
-	return false;
-}
-
 bool offline_create(const char *path, const struct offline_create_options *options, char **note, GError **error)
 {
 	enum image_format format = options->format ? options->format : format_by_name(path);
@@ -117,7 +107,8 @@ bool offline_create(const char *path, const struct offline_create_options *optio
 	bool good = true;
 
 	*note = NULL;
-	if (!options->format && is_named_otherwise(path))
+	/* Whoever names it so expects that other programs know it by that. */
+	if (!options->format && foreign_format_of_name(path))
 		return error_set(
 			error, EINVAL,
 			"%s: has the name of a format that is not made here; name it .leaf or .raw, or say which "

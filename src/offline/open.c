@@ -5,6 +5,20 @@
 #include <stdlib.h>
 
 #include "core/error.h"
+#include "image/foreign.h"
+
+static void refuse(const char *path, GError **error)
+{
+	g_autofree char *foreign = image_foreign_text(path, IMAGE_FORMAT_NONE);
+
+	if (foreign)
+		error_set(error, EINVAL, "%s: %s", path, foreign);
+	else
+		error_set(error, EINVAL,
+			  "%s: is no image that this version knows (raw ones are named .raw or .img, or "
+			  "said to be so with -f or -F)",
+			  path);
+}
 
 enum image_format offline_format_of(const char *path, enum image_format format, GError **error)
 {
@@ -14,10 +28,7 @@ enum image_format offline_format_of(const char *path, enum image_format format, 
 		return format;
 	format = image_probe(path, &inner);
 	if (format == IMAGE_FORMAT_NONE && !inner)
-		error_set(&inner, EINVAL,
-			  "%s: is no image that this version knows (raw ones are named .raw or .img, or "
-			  "said to be so with -f or -F)",
-			  path);
+		refuse(path, &inner);
 	if (inner)
 		g_propagate_error(error, g_steal_pointer(&inner));
 	return format;

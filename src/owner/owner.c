@@ -32,6 +32,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/shell.h"
 #include "self.h"
 #include "verdict.h"
 
@@ -74,14 +75,6 @@ enum owner_verdict owner_judge(const struct owner_record *record, const struct o
 	return OWNER_FOREIGN;
 }
 
-char *owner_quote(const char *text)
-{
-	for (const char *p = text; *p; p++)
-		if (!g_ascii_isalnum(*p) && !strchr("/._-+:@%,=", *p))
-			return g_shell_quote(text);
-	return *text ? g_strdup(text) : g_shell_quote(text);
-}
-
 char *owner_describe(const struct owner_record *record)
 {
 	return g_strdup_printf("host %s (pid %" G_GINT64_FORMAT ", mode %s, since %s)", record->host, record->pid,
@@ -90,8 +83,8 @@ char *owner_describe(const struct owner_record *record)
 
 static bool refuse_in_cache(const char *pool, const char *name, const struct owner_record *record, GError **error)
 {
-	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
-	g_autofree char *cache = owner_quote(record->cache_path), *holder = owner_describe(record);
+	g_autofree char *pool_word = shell_quote(pool), *name_word = shell_quote(name);
+	g_autofree char *cache = shell_quote(record->cache_path), *holder = owner_describe(record);
 
 	return error_set(error, EBUSY,
 			 "%s/%s: its newest changes may be only in the cache %s of %s; mount the pool with that cache "
@@ -101,7 +94,7 @@ static bool refuse_in_cache(const char *pool, const char *name, const struct own
 
 static bool refuse_foreign(const char *pool, const char *name, const struct owner_record *record, GError **error)
 {
-	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+	g_autofree char *pool_word = shell_quote(pool), *name_word = shell_quote(name);
 	g_autofree char *holder = owner_describe(record);
 
 	return error_set(error, EBUSY,
@@ -120,7 +113,7 @@ static bool refuse_live(const char *pool, const char *name, const struct owner_r
 
 static bool refuse_in_copy(const char *pool, const char *name, const struct owner_record *record, GError **error)
 {
-	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+	g_autofree char *pool_word = shell_quote(pool), *name_word = shell_quote(name);
 	g_autofree char *holder = owner_describe(record);
 
 	return error_set(
@@ -132,7 +125,7 @@ static bool refuse_in_copy(const char *pool, const char *name, const struct owne
 
 static bool refuse_damaged(const char *pool, const char *name, const GError *reason, GError **error)
 {
-	g_autofree char *pool_word = owner_quote(pool), *name_word = owner_quote(name);
+	g_autofree char *pool_word = shell_quote(pool), *name_word = shell_quote(name);
 
 	return error_set(error, EBUSY,
 			 "%s; so nobody knows who owns %s/%s; when no other mount does: leafctl unlock --force %s %s",

@@ -9,6 +9,7 @@
 #include "cache/layer.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/shell.h"
 #include "image/image.h"
 #include "internal.h"
 #include "layer/backlog_locked.h"
@@ -118,7 +119,7 @@ struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *d
 char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty)
 {
 	const char *path = pool->owner.cache_path;
-	g_autofree char *cache = owner_quote(path ? path : "CACHE"), *name = owner_quote(dirty->name);
+	g_autofree char *cache = shell_quote(path ? path : "CACHE"), *name = shell_quote(dirty->name);
 
 	return g_strdup_printf("%s: is not among the disks of this mount; put its image in place again, or, with the "
 			       "cache in no mount, save them (leafctl cache dump --layer %s -d DIR %s) and forget "

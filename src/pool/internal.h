@@ -37,6 +37,7 @@ struct disk_pool {
 	GHashTable *disks; /* disk->name -> struct disk */
 	struct names *names;
 	char *broken; /* lines, as of the last look */
+	char *foreign;
 	uint64_t next_id;
 
 	/* Looks that are waited for only so long (pool.c). */

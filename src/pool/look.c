@@ -17,6 +17,7 @@
 #include "core/loop.h"
 #include "core/thread.h"
 #include "core/verdict.h"
+#include "image/foreign.h"
 
 /* That ask at once where something hangs. */
 #define ASKERS_MAX 32
@@ -32,6 +33,7 @@ void known_free(void *data)
 	g_clear_pointer(&known->links, g_ptr_array_unref);
 	g_free(known->trouble);
 	g_free(known->untold);
+	g_free(known->foreign);
 	g_free(known);
 }
 
@@ -43,6 +45,7 @@ struct known *known_copy(const struct known *old)
 	known->shown = old->shown;
 	known->trouble = g_strdup(old->trouble);
 	known->untold = g_strdup(old->untold);
+	known->foreign = g_strdup(old->foreign);
 	return known;
 }
 
@@ -183,11 +186,20 @@ static enum image_format probe(struct look *look, const char *path, const struct
 	return format;
 }
 
+static char *foreign_line(const char *path, const struct chain_file *file, enum image_format format)
+{
+	g_autofree char *text = image_foreign_text_fd(file->fd, path, format);
+
+	return text ? g_strdup_printf("%s: %s", path, text) : NULL;
+}
+
 static void look_at_image(struct look *look, const char *path, const struct chain_file *file, struct known *known,
 			  GError **error)
 {
 	enum image_format format = probe(look, path, file, error);
 
+	if (!*error)
+		known->foreign = foreign_line(path, file, format);
 	if (format == IMAGE_FORMAT_NONE)
 		return;
 	known->links = chain_links_new();

@@ -13,6 +13,7 @@ struct known {
 	GPtrArray *links; /* what was found of its chain; NULL: no image */
 	bool shown;	  /* all of it */
 	char *trouble;	  /* a line for the broken ones, or NULL */
+	char *foreign;	  /* a line for a file of another format, or NULL */
 	char *untold;	  /* another parent that it may have than the links say, or NULL */
 };
 void known_free(void *known);

@@ -181,6 +181,7 @@ void disk_pool_close(struct disk_pool *pool)
 	condition_destroy(&pool->resume.changed);
 	g_clear_error(&pool->trouble);
 	g_free(pool->broken);
+	g_free(pool->foreign);
 	g_free(pool->broken_then);
 	g_free(pool->notes);
 	g_free(pool);

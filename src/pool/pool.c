@@ -89,6 +89,8 @@ static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
 	pool->disks = disks;
 	g_free(pool->broken);
 	pool->broken = g_strdup(result->broken->str);
+	g_free(pool->foreign);
+	pool->foreign = g_strdup(result->foreign->str);
 	return old;
 }
 
@@ -298,6 +300,12 @@ char *disk_pool_broken(struct disk_pool *pool)
 	LOCK_GUARD(&pool->lock);
 	broken = g_strdup(pool->broken);
 	return broken;
+}
+
+char *disk_pool_foreign(struct disk_pool *pool)
+{
+	LOCK_GUARD(&pool->lock);
+	return g_strdup(pool->foreign);
 }
 
 /* ---- The rest ----------------------------------------------------------------- */

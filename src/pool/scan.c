@@ -154,6 +154,8 @@ static void take_known(struct scan *scan, const struct known *known)
 		g_hash_table_add(scan->untold, g_strdup(known->untold));
 	if (known->trouble)
 		g_string_append_printf(scan->result.broken, "%s\n", known->trouble);
+	if (known->foreign)
+		g_string_append_printf(scan->result.foreign, "%s\n", known->foreign);
 }
 
 /* KNOWN is taken over. */
@@ -429,6 +431,7 @@ static struct scan *scan_new(const struct scan_options *options, const struct ch
 	struct scan *scan = g_new0(struct scan, 1);
 
 	scan->result.broken = g_string_new(NULL);
+	scan->result.foreign = g_string_new(NULL);
 	scan->result.notes = g_string_new(NULL);
 	scan->result.found = g_ptr_array_new_with_free_func(found_free);
 	scan->options = options;
@@ -452,6 +455,7 @@ void scan_result_free(struct scan_result *result)
 	if (!result)
 		return;
 	g_string_free(result->broken, TRUE);
+	g_string_free(result->foreign, TRUE);
 	g_string_free(result->notes, TRUE);
 	g_ptr_array_unref(result->found);
 	g_hash_table_unref(scan->files);

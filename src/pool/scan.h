@@ -31,6 +31,7 @@ void scan_known_free(struct scan_known *known);
 struct scan_result {
 	GPtrArray *found; /* struct scan_found: the disks */
 	GString *broken;  /* lines: what cannot be shown */
+	GString *foreign; /* lines: what is of another format, or looks like it */
 	GString *notes;	  /* lines: what is shown under another name than expected */
 };
 
