@@ -32,7 +32,7 @@ PYTEST_FLAGS ?=
 # Tests wait for storage more than they compute. PYTEST_FLAGS=-n0: one process.
 WORKERS ?= 3
 
-PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash
+PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash blkid
 Q := $(if $(V),,@)
 say = $(if $(V),:,printf '  %-5s %s\n')
 

@@ -36,6 +36,7 @@ LIBRARIES = {
     re.compile(r"fuse(_.*)?\.h$|fuse3?/"): {"fuse"},
     re.compile(r"libaio\.h$"): {"aio"},
     re.compile(r"json-glib/"): {"ctl", "disk", "fuse"},
+    re.compile(r"blkid/"): {"aio"},
     re.compile(r"xxhash\.h$"): {"image", "cache", "layer", "pool"},
 }
 

@@ -135,6 +135,21 @@ def test_create_over_a_leaf_crashes(device, older, point):
     assert size == 200 * MIB and number > 2 and len(sizes) == 2
 
 
+def test_create_names_what_is_there(device, work, pool):
+    run("mke2fs", "-q", "-t", "ext4", "-F", device.device)
+    refused = leafctl("create", device.device, "8M", check=False)
+    assert refused.returncode == 1 and "has a file system (ext4); it is overwritten only with --force" in refused.stderr
+    refused = leafctl("create", "--force", "-O", "raw", device.device, "1G", check=False)
+    assert refused.returncode == 1 and "too few" in refused.stderr
+    run("e2fsck", "-fn", device.device)
+    leafctl("create", "--force", device.device, "8M")
+    refused = leafctl("create", device.device, "8M", check=False)
+    assert refused.returncode == 1 and "is a leaf image; it is overwritten only with --force" in refused.stderr
+    leafctl("clone", "--layers", "/dev", device.device, os.path.join(pool, "web1.leaf"))
+    refused = leafctl("create", "--force", device.device, "8M", check=False)
+    assert refused.returncode == 1 and "other images stand on it" in refused.stderr
+
+
 def test_raw_device_as_base(mount, pool, work, device, rng):
     """A raw device at an offset below a leaf of the pool; it is not written."""
     content = rng.randbytes(DEVICE_BYTES)
@@ -192,11 +207,15 @@ def test_a_mounted_file_system_is_no_cache(mount, work, pool, device):
     make_raw(os.path.join(pool, "web1.raw"), bytes(MIB))
     where = os.path.join(work, "mounted")
     os.mkdir(where)
-    run("mke2fs", "-q", "-F", device.device)
+    run("mke2fs", "-q", "-t", "ext4", "-F", device.device)
     run("mount", device.device, where)
     try:
-        with pytest.raises(MountError, match="is in use by another program"):
+        with pytest.raises(MountError, match=f"{device.device}: has a file system that is mounted on {where}"):
             mount(f"cache={device.device}", "mode=persistent")
+        for command in (("create", "--force", device.device, "8M"), ("create", "-O", "raw", "--force", device.device, "8M"),
+                        ("cache", "create", "--force", "--pool", pool, device.device)):
+            refused = leafctl(*command, check=False)
+            assert refused.returncode == 1 and f"is mounted on {where}" in refused.stderr, refused
         run("e2fsck", "-fn", device.device)
     finally:
         run("umount", where)

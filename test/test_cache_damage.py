@@ -340,7 +340,7 @@ def late_data(path):
 @pytest.mark.parametrize("name,make,words", [
     ("web9.raw", zeros, "is named like an image"), ("local.raw", late_data, "has data that is no cache"),
     ("local.cache", late_data, "has data that is no cache"), ("local.cache", ext4, "ext4"),
-    ("local.cache", qcow2, "is a qcow2 image"),
+    ("local.cache", qcow2, "is a disk image (qcow2)"),
     ("local.cache", lambda path: make_image(path, 16 * MIB), "is a leaf image"),
 ])
 @pytest.mark.parametrize("mode", ["persistent", "writeback", "ephemeral"])

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import cache_format as form
-from harness import BLOCK, MIB, file_bytes, leafctl, make_image, opened, run, scaled, write_all
+from harness import BLOCK, MIB, file_bytes, leafctl, make_image, make_raw, opened, run, scaled, write_all
 
 DAMAGED = 3
 USAGE = 2
@@ -175,6 +175,20 @@ def test_create_leaves_a_leaf_image(cache_path, pool):
     assert file_bytes(cache_path) == before
 
 
+@pytest.mark.parametrize("name", ["web1.raw", "web1.img", "web1"])
+def test_create_leaves_other_images(pool, name):
+    path = os.path.join(pool, name)
+    if name == "web1":
+        run("qemu-img", "create", "-q", "-f", "qcow2", path, "16M")
+    else:
+        make_raw(path, bytes(16 * MIB))
+    before = file_bytes(path)
+    for options in (), ("--force",):
+        result = create(path, pool, *options, check=False)
+        assert result.returncode == 1 and "image" in result.stderr and "stays one" in result.stderr, result
+    assert file_bytes(path) == before
+
+
 def test_create_over_an_empty_file(cache_path, pool):
     with open(cache_path, "wb"):
         pass
@@ -233,9 +247,15 @@ def test_create_on_a_device(work, pool):
         assert result.returncode == 1 and "too few" in result.stderr
         create(device, pool)
         assert info(device)["segments"] == 8
+        refused = leafctl("create", device, "8M", check=False)
+        assert refused.returncode == 1 and f"is the cache of the pool {pool}; it is overwritten only" in refused.stderr
         assert create(device, pool, check=False).returncode == 1
         create(device, pool, "--force", "--size", "8M")
         assert info(device)["segments"] == 7 and check(device) == (0, [])
+        run("mke2fs", "-q", "-t", "ext4", "-F", device)
+        result = create(device, pool, check=False)
+        assert result.returncode == 1 and "has a file system (ext4); it is overwritten only with --force" in result.stderr
+        create(device, pool, "--force")
     finally:
         run("losetup", "-d", device)
 

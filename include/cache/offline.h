@@ -9,9 +9,13 @@
 #include "cache/cache.h"
 #include "format/cache.h"
 
-/* Formats PATH. A file that is a cache, or a device that is not empty, only
- * with FORCE. PREALLOCATE writes the whole log once. */
+/* Formats PATH. A file that is a cache or holds nothing that is known, or a device that is not empty,
+ * only with FORCE; never a device that is in use, nor an image. PREALLOCATE writes the whole log once. */
 bool cache_create(const struct cache_options *options, bool force, bool preallocate, GError **error);
+
+/* What PATH holds, for a sentence: "is the cache of the pool /srv/pool", "has a file system (ext4)".
+ * NULL: nothing, or it cannot be read. g_free. */
+char *cache_tell_content(const char *path);
 
 struct cache_layer_info {
 	uint32_t id;

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core/bytes.h"
@@ -207,6 +208,37 @@ static enum answer lock(struct aio_file *file, bool exclusive)
 	return answer == ANSWER_YES ? aio_fd_lock(file->buffered_fd, exclusive) : answer;
 }
 
+/* The mount point of the file system on a device: the source's numbers are the third word of a line of
+ * mountinfo, the mount point is the fifth. */
+static char *mount_point_of(const struct aio_file *file)
+{
+	g_autofree char *table = NULL, *numbers = NULL;
+	g_auto(GStrv) lines = NULL;
+	struct stat st;
+
+	if (fstat(file->buffered_fd, &st) < 0 || !S_ISBLK(st.st_mode) ||
+	    !g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+		return NULL;
+	numbers = g_strdup_printf("%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	lines = g_strsplit(table, "\n", -1);
+	for (char **line = lines; *line; line++) {
+		g_auto(GStrv) words = g_strsplit(*line, " ", 6);
+
+		if (g_strv_length(words) == 6 && strcmp(words[2], numbers) == 0)
+			return g_strcompress(words[4]);
+	}
+	return NULL;
+}
+
+static bool refuse_in_use(const struct aio_file *file, const char *advice, GError **error)
+{
+	g_autofree char *point = mount_point_of(file);
+
+	if (point)
+		return error_set(error, EBUSY, "%s: has a file system that is mounted on %s", file->name, point);
+	return error_set(error, EBUSY, "%s: is in use by another program%s", file->name, advice);
+}
+
 enum answer aio_file_lock(struct aio_file *file, bool exclusive, const char *advice, GError **error)
 {
 	enum answer answer = lock(file, exclusive);
@@ -215,7 +247,7 @@ enum answer aio_file_lock(struct aio_file *file, bool exclusive, const char *adv
 		log_warning("%s: cannot be locked here (%s): nothing keeps a second program from writing it",
 			    file->name, strerror(errno));
 	if (answer == ANSWER_NO)
-		error_set(error, EBUSY, "%s: is in use by another program%s", file->name, advice);
+		refuse_in_use(file, advice, error);
 	return answer;
 }
 

@@ -66,30 +66,11 @@ static bool is_of_pool(const struct cache *cache, const struct cache_options *op
 	       cache_refuse(error, cache->storage.path, why);
 }
 
-static bool is_in_pool(const struct cache_storage *storage, const struct cache_options *options)
-{
-	char *real = realpath(storage->path, NULL),
-	     *pool = realpath(options->pool_path ? options->pool_path : "", NULL);
-	size_t length = pool ? strlen(pool) : 0;
-	bool inside = real && pool && strncmp(real, pool, length) == 0 && real[length] == '/';
-
-	free(real);
-	free(pool);
-	return inside;
-}
-
-/* An image of zeros is an image. Elsewhere .img says nothing: it may be a disk of another
- * mount. */
 static bool may_format(const struct cache_storage *storage, const struct cache_options *options, uint64_t present,
 		       GError **error)
 {
-	static const char *const endings[] = {".raw", ".leaf", ".vhd", ".qcow2", ".img"};
-	unsigned count = G_N_ELEMENTS(endings) - (is_in_pool(storage, options) ? 0 : 1);
-
-	for (unsigned i = 0; i < count && present > 0; i++)
-		if (g_str_has_suffix(storage->path, endings[i]))
-			return cache_refuse_other(error, storage->path, "is named like an image, and is no cache");
-	return true;
+	return present == 0 || !cache_storage_is_named_like_image(storage, options->pool_path) ||
+	       cache_refuse_other(error, storage->path, "is named like an image, and is no cache");
 }
 
 /* A file that was cut off is read as it is, and has its size again when its superblock is

@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "aio/foreign.h"
 #include "core/error.h"
 #include "core/fault.h"
 
@@ -138,6 +140,25 @@ void cache_storage_close(struct cache_storage *storage)
 	aio_file_close(&storage->aio);
 	aio_file_close(&storage->kept);
 	g_clear_pointer(&storage->path, g_free);
+}
+
+static bool is_below(const char *path, const char *directory)
+{
+	char *real = realpath(path, NULL), *above = realpath(directory ? directory : "", NULL);
+	size_t length = above ? strlen(above) : 0;
+	bool inside = real && above && strncmp(real, above, length) == 0 && real[length] == '/';
+
+	free(real);
+	free(above);
+	return inside;
+}
+
+/* Elsewhere .img says nothing: it may be a disk of another mount. */
+bool cache_storage_is_named_like_image(const struct cache_storage *storage, const char *pool)
+{
+	return g_str_has_suffix(storage->path, ".raw") || g_str_has_suffix(storage->path, ".leaf") ||
+	       foreign_format_of_name(storage->path) ||
+	       (g_str_has_suffix(storage->path, ".img") && is_below(storage->path, pool));
 }
 
 bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GError **error)

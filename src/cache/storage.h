@@ -32,6 +32,9 @@ static inline const struct aio_file *cache_storage_before(const struct cache_sto
 }
 void cache_storage_close(struct cache_storage *storage);
 
+/* It has the name of an image, of POOL where that says so; one of zeros is an image too. */
+bool cache_storage_is_named_like_image(const struct cache_storage *storage, const char *pool);
+
 /* Makes a file BYTES long. Not for block devices. */
 bool cache_storage_grow(const struct cache_storage *storage, uint64_t bytes, GError **error);
 

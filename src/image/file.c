@@ -288,6 +288,19 @@ void image_file_remove(int directory, const char *path)
 	(void)unlinkat(directory, name_in(directory, path), 0);
 }
 
+/* Claimed and locked, until it is closed. */
+static int open_device(const char *path, GError **error)
+{
+	struct image_file file;
+	bool open = image_file_open(&file, IMAGE_BY_PATH, path, IMAGE_WRITABLE | IMAGE_NO_DIRECT, error);
+	int fd = open ? file.aio.buffered_fd : -1;
+
+	if (open)
+		file.aio.buffered_fd = -1;
+	image_file_close(&file);
+	return fd;
+}
+
 int image_file_create(int directory, const char *path, bool force, bool *block_device, GError **error)
 {
 	struct stat st;
@@ -295,12 +308,13 @@ int image_file_create(int directory, const char *path, bool force, bool *block_d
 
 	thread_assert_may_block();
 	*block_device = directory == AT_FDCWD && stat(path, &st) == 0 && S_ISBLK(st.st_mode);
-	if (*block_device && !force) {
+	if (*block_device && force)
+		return open_device(path, error);
+	if (*block_device) {
 		error_set(error, EEXIST, "%s: is a block device; its content is overwritten only with --force", path);
 		return -1;
 	}
-	fd = openat(directory, name_in(directory, path),
-		    *block_device ? O_RDWR | O_EXCL | O_CLOEXEC : O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = openat(directory, name_in(directory, path), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		error_set_errno(error, errno, "%s: cannot be created", path);
 	return fd;

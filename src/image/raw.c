@@ -539,6 +539,15 @@ static bool raw_read_info(int fd, const char *path, struct image_info *info, GEr
 	return good;
 }
 
+static bool device_is_large_enough(int fd, const char *path, uint64_t bytes, GError **error)
+{
+	int64_t present = aio_fd_size(fd);
+
+	return present < 0 || (uint64_t)present >= bytes ||
+	       error_set(error, ENOSPC, "%s: has %" G_GINT64_FORMAT " bytes, too few for %" G_GUINT64_FORMAT, path,
+			 present, bytes);
+}
+
 static bool raw_create(int directory, const char *path, const struct image_create_options *options, GError **error)
 {
 	bool block_device;
@@ -549,6 +558,10 @@ static bool raw_create(int directory, const char *path, const struct image_creat
 	fd = image_file_create(directory, path, options->force, &block_device, error);
 	if (fd < 0)
 		return false;
+	if (block_device && !device_is_large_enough(fd, path, options->size_bytes, error)) {
+		close(fd);
+		return false;
+	}
 	if (!block_device && ftruncate(fd, (off_t)options->size_bytes) < 0) {
 		error_set_errno(error, errno, "%s: cannot be made %" G_GUINT64_FORMAT " bytes long", path,
 				options->size_bytes);

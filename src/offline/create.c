@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "aio/foreign.h"
+#include "cache/offline.h"
 #include "core/error.h"
 #include "lineage.h"
 #include "offline/offline.h"
@@ -92,6 +94,31 @@ static enum image_format format_by_name(const char *path)
 	return g_str_has_suffix(path, ".raw") || g_str_has_suffix(path, ".img") ? IMAGE_FORMAT_RAW : IMAGE_FORMAT_LEAF;
 }
 
+/* Names what is there. A parent of others stays by force too. */
+static bool device_may_be_overwritten(const char *path, bool force, GError **error)
+{
+	g_autofree char *text = NULL;
+	struct image_info info = {0};
+	struct stat st;
+	bool parent;
+
+	if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
+		return true;
+	parent = image_probe(path, NULL) == IMAGE_FORMAT_LEAF &&
+		 image_read_info(path, IMAGE_FORMAT_LEAF, &info, NULL) && info.children;
+	image_info_clear(&info);
+	if (parent)
+		return error_set(error, EBUSY,
+				 "%s: other images stand on it; leafctl info names them, and leafctl forget-child has "
+				 "it forget those that are gone",
+				 path);
+	if (force)
+		return true;
+	text = cache_tell_content(path);
+	return error_set(error, EEXIST, "%s: %s; it is overwritten only with --force", path,
+			 text ? text : "is a block device");
+}
+
 bool offline_create(const char *path, const struct offline_create_options *options, char **note, GError **error)
 {
 	enum image_format format = options->format ? options->format : format_by_name(path);
@@ -114,6 +141,8 @@ bool offline_create(const char *path, const struct offline_create_options *optio
 			"%s: has the name of a format that is not made here; name it .leaf or .raw, or say which "
 			"it is to have",
 			path);
+	if (!device_may_be_overwritten(path, options->force, error))
+		return false;
 	image_make_uuid(uuid);
 	if (options->parent)
 		good = begin_lineage(path, options, uuid, &lineage, note, error);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "aio/content.h"
 #include "aio/file.h"
 #include "core/bytes.h"
 #include "format/cache.h"
@@ -15,41 +16,6 @@
 
 #define PIECE_BYTES (UINT64_C(1) << 20)
 #define ENDS_BYTES (2 * PIECE_BYTES)
-
-/* ---- Something known ------------------------------------------------------- */
-
-static const struct {
-	uint32_t offset;
-	uint8_t length;
-	const char *magic;
-	const char *text;
-} kinds[] = {
-	{0, sizeof(LEAF_MAGIC) - 1, LEAF_MAGIC, "is a leaf image"},
-	{0, 4, "QFI\xfb", "is a qcow2 image"},
-	{0, 8, "conectix", "is a VHD image"},
-	{0, 8, "vhdxfile", "is a VHDX image"},
-	{0, 4, "KDMV", "is a VMDK image"},
-	{64, 4, "\x7f\x10\xda\xbe", "is a VDI image"},
-	{0, 4, "XFSB", "has an XFS file system"},
-	{1080, 2, "\x53\xef", "has an ext2, ext3 or ext4 file system"},
-	{65600, 8, "_BHRfS_M", "has a btrfs file system"},
-	{3, 4, "NTFS", "has an NTFS file system"},
-	{4086, 10, "SWAPSPACE2", "is swap space"},
-	{0, 6, "LUKS\xba\xbe", "is encrypted (LUKS)"},
-	{512, 8, "LABELONE", "is a physical volume of LVM"},
-	{4096, 4, "\xfc\x4e\x2b\xa9", "is part of a RAID array"},
-	{512, 8, "EFI PART", "has a partition table"},
-	{510, 2, "\x55\xaa", "has a partition table or a boot sector"},
-};
-
-/* The footer of a fixed VHD is all that tells. */
-static bool has_vhd_footer(int fd, uint64_t bytes)
-{
-	char cookie[8];
-
-	return bytes >= 512 && aio_fd_read(fd, cookie, sizeof(cookie), bytes - 512) == 0 &&
-	       memcmp(cookie, "conectix", sizeof(cookie)) == 0;
-}
 
 /* A cache without a superblock. */
 static bool has_records(int fd, uint64_t bytes)
@@ -63,15 +29,16 @@ static bool has_records(int fd, uint64_t bytes)
 	return false;
 }
 
-static const char *find_known(int fd, uint64_t bytes)
+bool cache_content_is_leaf(int fd)
 {
-	char found[16];
+	char magic[sizeof(LEAF_MAGIC) - 1];
 
-	for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++)
-		if (aio_fd_read(fd, found, kinds[i].length, kinds[i].offset) == 0 &&
-		    memcmp(found, kinds[i].magic, kinds[i].length) == 0)
-			return kinds[i].text;
-	return has_vhd_footer(fd, bytes) ? "is a VHD image" : NULL;
+	return aio_fd_read(fd, magic, sizeof(magic), 0) == 0 && memcmp(magic, LEAF_MAGIC, sizeof(magic)) == 0;
+}
+
+static char *find_known(int fd)
+{
+	return cache_content_is_leaf(fd) ? g_strdup("is a leaf image") : content_text(fd);
 }
 
 /* ---- Anything ---------------------------------------------------------------- */
@@ -122,16 +89,16 @@ static int look_at_device(int fd, void *buffer, uint64_t bytes)
 
 char *cache_content_text(int fd, uint64_t bytes, bool *known)
 {
-	const char *text = find_known(fd, bytes);
+	char *text = find_known(fd);
 	struct stat st;
 	void *buffer;
 	int result;
 
 	*known = text;
 	if (!text && has_records(fd, bytes))
-		text = "is a cache, and both copies of its superblock are damaged";
+		text = g_strdup("is a cache, and both copies of its superblock are damaged");
 	if (text)
-		return g_strdup(text);
+		return text;
 	buffer = aligned_alloc(BLOCK_SIZE, PIECE_BYTES);
 	result = fstat(fd, &st) == 0 && S_ISBLK(st.st_mode) ? look_at_device(fd, buffer, bytes)
 							    : look_at_file(fd, buffer, bytes);
@@ -139,11 +106,4 @@ char *cache_content_text(int fd, uint64_t bytes, bool *known)
 	if (result < 0)
 		return g_strdup_printf("cannot be read (%s)", g_strerror(-result));
 	return result ? g_strdup("has data that is no cache") : NULL;
-}
-
-bool cache_content_is_leaf(int fd)
-{
-	char magic[sizeof(LEAF_MAGIC) - 1];
-
-	return aio_fd_read(fd, magic, sizeof(magic), 0) == 0 && memcmp(magic, LEAF_MAGIC, sizeof(magic)) == 0;
 }

@@ -35,30 +35,43 @@ static bool open_target(struct creation *creation, GError **error)
 	return true;
 }
 
+/* By force neither: it may be a disk of a pool that nobody has mounted. */
+static bool refuse_image(const struct creation *creation, const char *what, GError **error)
+{
+	return error_set(error, EEXIST, "%s: %s, and stays one; remove it first where nobody needs it", creation->path,
+			 what);
+}
+
+static bool allow_content(const struct creation *creation, bool force, GError **error)
+{
+	bool known, leaf = cache_content_is_leaf(creation->fd);
+	g_autofree char *text = cache_content_text(creation->fd, creation->present_bytes, &known);
+
+	if (leaf || (known && !creation->storage.block_device))
+		return refuse_image(creation, text, error);
+	if (cache_storage_is_named_like_image(&creation->storage, creation->options->pool_path))
+		return refuse_image(creation, "is named like an image", error);
+	if (force || (!text && creation->storage.block_device))
+		return true;
+	return error_set(error, EEXIST, "%s: %s; it is overwritten only with --force", creation->path,
+			 text ? text : "is there already");
+}
+
 static bool allow_overwrite(const struct creation *creation, bool force, GError **error)
 {
-	g_autoptr(GError) refusal = NULL;
 	struct cache_super_ondisk super;
-	enum cache_super_result found;
+	bool is_cache;
 
 	if (creation->present_bytes == 0)
 		return true;
-	if (cache_content_is_leaf(creation->fd))
-		return error_set(error, EEXIST,
-				 "%s: is a leaf image, and stays one; remove it first where nobody needs it",
-				 creation->path);
-	if (force)
-		return true;
-	found = cache_super_read(creation->fd, creation->path, creation->present_bytes, &super, NULL, &refusal);
-	if (found == CACHE_SUPER_BLANK && creation->storage.block_device)
-		return true;
-	if (found == CACHE_SUPER_GOOD)
-		return error_set(error, EEXIST,
-				 "%s: is a cache already, that of pool %s; its content is given up only "
-				 "with --force",
-				 creation->path, super.pool_path);
-	return error_set(error, EEXIST, "%s: holds something else; it is overwritten only with --force",
-			 creation->path);
+	is_cache = cache_super_read(creation->fd, creation->path, creation->present_bytes, &super, NULL, NULL) ==
+		   CACHE_SUPER_GOOD;
+	if (!is_cache)
+		return allow_content(creation, force, error);
+	return force || error_set(error, EEXIST,
+				  "%s: is a cache already, that of pool %s; its content is given up only "
+				  "with --force",
+				  creation->path, super.pool_path);
 }
 
 static bool choose_size(struct creation *creation, GError **error)
