@@ -113,7 +113,7 @@ def test_it_is_not_seen_as_a_disk(mount, pool, web1, work):
 def test_no_disk_has_its_name(mount, pool, base):
     for name in (".leafdisk.raw", ".leafdisk", ".leafdisk.img"):
         shutil.copyfile(base, os.path.join(pool, name))
-    with mount("create") as live:
+    with mount("manage") as live:
         assert os.listdir(live.control("disks")) == ["base.img"]
         assert live.names() == ["base.img"]
         assert os.path.isdir(live.control())
@@ -132,11 +132,11 @@ def test_version(mount, web1):
 
 def test_config_has_every_option(mount, pool, web1):
     options = set(re.findall(r"^    (?:\[no\])?([a-z_]+)(?:=\S+)?  ", run(program("leafdisk"), "--help").stdout, re.M))
-    with mount("threads=2", "umask=027", "create", "disks=web*") as live:
+    with mount("threads=2", "umask=027", "manage", "disks=web*") as live:
         config = values_of(live, "config")
     assert set(config) == options
     owner = os.stat(pool)
-    expected = {"mode": "direct", "threads": "2", "umask": "27", "create": "yes", "ro": "no", "disks": "web*",
+    expected = {"mode": "direct", "threads": "2", "umask": "27", "manage": "yes", "ro": "no", "disks": "web*",
                 "queue_depth": "128", "layers": "", "uid": str(owner.st_uid), "gid": str(owner.st_gid)}
     assert {key: config[key] for key in expected} == expected
 
@@ -383,7 +383,7 @@ def test_an_open_file_is_a_snapshot(mount, web1):
 
 
 def test_an_open_file_holds_no_disk(mount, pool, web1):
-    with mount() as live, opened(live.control("disks", "web1.img", "info"), os.O_RDONLY) as fd:
+    with mount("manage") as live, opened(live.control("disks", "web1.img", "info"), os.O_RDONLY) as fd:
         assert values_of(live, "disks", "web1.img", "info")["opens"] == "0"
         os.rename(live.file("web1.img"), live.file("web2.img"))
         os.unlink(live.file("web2.img"))
@@ -515,7 +515,7 @@ def test_hostile_commands(mount, web1, text, number):
 
 def test_last_error_is_of_whom_it_concerns(mount, pool, base, web1):
     make_image(os.path.join(pool, "web2.leaf"), parent=base)
-    with mount() as live:
+    with mount("manage") as live:
         assert errno_of(command, live.control("disks", "web1.img", "mode"), b"fast") == errno.EINVAL
         assert "fast" in text_of(live, "disks", "web1.img", "last_error")
         assert text_of(live, "disks", "web2.img", "last_error") == text_of(live, "last_error") == ""
@@ -529,7 +529,7 @@ def test_last_error_is_of_whom_it_concerns(mount, pool, base, web1):
 
 
 def test_a_command_to_a_disk_that_is_gone(mount, web1):
-    with mount() as live, opened(live.control("disks", "web1.img", "mode"), os.O_WRONLY) as fd:
+    with mount("manage") as live, opened(live.control("disks", "web1.img", "mode"), os.O_WRONLY) as fd:
         os.unlink(live.file("web1.img"))
         assert os.listdir(live.control("disks")) == ["base.img"]
         assert errno_of(os.write, fd, b"direct") in (0, errno.ESTALE)
@@ -574,7 +574,7 @@ def test_events(mount, pool, web1):
 
 
 def test_names_stay_as_they_are(mount, web1):
-    with mount("create") as live:
+    with mount("manage") as live:
         inside = live.control("stats")
         for directory in (live.control(), live.control("disks"), live.control("disks", "web1.img")):
             new = os.path.join(directory, "new.img")
@@ -688,7 +688,7 @@ def test_an_image_that_appears_and_goes(mount, pool, base):
 
 
 def test_a_renamed_disk(mount, pool, web1):
-    with mount() as live:
+    with mount("manage") as live:
         number = os.stat(live.control("disks", "web1.img", "info")).st_ino
         os.rename(live.file("web1.img"), live.file("web2.img"))
         expect_errno(errno.ENOENT, os.stat, live.control("disks", "web1.img"))

@@ -100,7 +100,7 @@ def test_drain(writeback, web1, work, rng, what):
 
 def test_a_disk_that_is_renamed_meanwhile_is_no_business_of_a_drain(writeback, pool, rng):
     make_image(os.path.join(pool, "web2.leaf"), MIB)
-    live = writeback("create", *SLOW)
+    live = writeback("manage", *SLOW)
     make_dirty(live, rng)
     drain = start_drain(live.path)
     await_progress(live)

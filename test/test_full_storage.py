@@ -70,7 +70,7 @@ def test_full_file_system(mount, small, rng):
 def test_create_without_room(mount, small, rng):
     """A disk that finds no room is not left behind half made."""
     image = make_image(os.path.join(small, "web1.leaf"), 64 * MIB)
-    with mount("create", pool=small) as live:
+    with mount("manage", pool=small) as live:
         with opened(live.file("web1.img")) as fd:
             write_until_full(fd, rng, [])
         with open(os.path.join(small, "filler"), "wb", buffering=0) as filler:

@@ -37,7 +37,7 @@ def orphans(cache):
 def mount_without(image, mount, cache, *options, **settings):
     """The image is locked as long as the mount begins."""
     with locked(image):
-        return mount(f"cache={cache}", "mode=writeback", *options, **settings)
+        return mount(f"cache={cache}", "mode=writeback", "manage", *options, **settings)
 
 
 def assert_refused(live, image, operation):
@@ -117,7 +117,7 @@ def test_one_that_is_known_by_its_path(held, mount, cache, pool, rng):
     """Under another name nobody would know what the cache has of it."""
     image = make_raw(os.path.join(pool, "web1.raw"), bytes(BLOCKS * BLOCK))
     env = faults("image.identity:EOPNOTSUPP")
-    live = held(env=env)
+    live = held("manage", env=env)
     content = rng.randbytes(LENGTH)
     with left_open(live.file("web1.img")) as fd:
         write_all(fd, content, 0)

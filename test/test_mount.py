@@ -155,7 +155,7 @@ def test_shrink_only_when_nobody_else_has_it_open(mount, pool):
 
 
 def test_create_rename_unlink(mount, pool, base, web1):
-    with mount("create") as live:
+    with mount("manage") as live:
         run("truncate", "-s", "3M", live.file("new.img"))
         assert os.stat(live.file("new.img")).st_size == 3 * MIB
         with opened(live.file("new.img")) as fd:
@@ -177,7 +177,7 @@ def test_create_rename_unlink(mount, pool, base, web1):
 def test_new_names_beside_listings(mount, pool, base):
     """Whoever made or renamed a disk has it at once, whatever others list meanwhile."""
     done = threading.Event()
-    with mount("create") as live:
+    with mount("manage") as live:
 
         def change_names():
             for number in range(scaled(100, 3000)):
@@ -213,14 +213,19 @@ def succeeds(operation, *arguments):
     return True
 
 
-def test_create_needs_the_option(mount, pool, web1):
+def test_names_change_in_a_managed_pool_only(mount, pool, web1):
+    """`mv big.raw MNT/web1.img` removes the target before it finds that it cannot make it."""
     before = sorted(os.listdir(pool))
     with mount() as live:
-        with pytest.raises(OSError):
-            os.close(os.open(live.file("new.img"), os.O_RDWR | os.O_CREAT))
-        with pytest.raises(OSError):
-            os.mkdir(live.file("directory"))
+        for done, operation in (("created", lambda: os.open(live.file("new.img"), os.O_RDWR | os.O_CREAT)),
+                                ("removed", lambda: os.unlink(live.file("web1.img"))),
+                                ("renamed", lambda: os.rename(live.file("web1.img"), live.file("web2.img")))):
+            expect_errno(errno.EPERM, operation)
+            assert f"not {done}: the mount does not manage its pool; mount {pool} with -o manage" in live.messages()
+        expect_errno(errno.EPERM, os.mkdir, live.file("directory"))
         assert live.names() == ["base.img", "web1.img"]
+    with mount("manage", "ro") as live:
+        expect_errno(errno.EROFS, os.unlink, live.file("web1.img"))
     assert [name for name in sorted(os.listdir(pool)) if name[0] != "."] == before
 
 

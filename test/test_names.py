@@ -152,7 +152,7 @@ def assert_not_moved(live, pool, new_name, **before):
 def test_rename_over_one_that_is_shown_whole(mount, pool):
     for name in ("a.leaf", "b.leaf", "b.raw"):
         make_image(os.path.join(pool, name), "1M")
-    with mount() as live, opened(live.file("b.leaf.img")) as fd:
+    with mount("manage") as live, opened(live.file("b.leaf.img")) as fd:
         write_all(fd, b"precious", 0)
         assert_not_moved(live, pool, "b.img")
         assert read_all(fd, 8, 0) == b"precious"
@@ -166,7 +166,7 @@ def test_rename_that_leaves_what_is_there(mount, pool, work):
     make_image(os.path.join(store, "b.leaf"), "1M")
     run("bindfs", store, pool)
     try:
-        with mount() as live:
+        with mount("manage") as live:
             assert rename_new(live.file("a.img"), live.file("b.img")) == errno.EEXIST
             assert rename_new(live.file("a.img"), live.file("c.img")) == 0
             assert live.names() == ["b.img", "c.img"]
@@ -186,7 +186,7 @@ def test_rename_over_one_that_is_hidden(mount, pool):
     for name in ("a.leaf", "b.leaf", "c.raw"):
         make_image(os.path.join(pool, name), "1M")
     files = sorted(os.listdir(pool))
-    with mount("disks=a*", "create") as live:
+    with mount("disks=a*", "manage") as live:
         assert_not_moved(live, pool, "b.img")
         assert_not_moved(live, pool, "c.img")
         for name in ("b.img", "c.img", "d.img"):
@@ -201,7 +201,7 @@ def test_rename_over_one_that_cannot_be_opened(mount, pool):
     make_image(os.path.join(pool, "b.leaf"), parent=base)
     make_image(os.path.join(pool, "a.leaf"), "1M")
     os.rename(base, os.path.join(pool, ".away"))
-    with mount() as live:
+    with mount("manage") as live:
         assert live.names() == ["a.img"]
         assert_not_moved(live, pool, "b.img")
         os.rename(os.path.join(pool, ".away"), base)
@@ -214,7 +214,7 @@ def test_rename_over_the_leaf_of_a_configured_stack(mount, pool, work):
     conf = os.path.join(work, "leafdisk.conf")
     with open(conf, "w", encoding="ascii") as file:
         file.write("[disk vm.img]\nlayers = w.leaf\n")
-    with mount(f"conf={conf}") as live, opened(live.file("vm.img")):
+    with mount("manage", f"conf={conf}") as live, opened(live.file("vm.img")):
         assert_not_moved(live, pool, "w.img")
 
 
@@ -223,7 +223,7 @@ def test_rename_over_a_free_disk(mount, pool):
     make_raw(os.path.join(pool, "a.raw"), b"a" * MIB)
     make_raw(os.path.join(pool, "b.raw"), b"b" * MIB)
     make_image(os.path.join(pool, "c.leaf"), "1M")
-    with mount() as live:
+    with mount("manage") as live:
         os.rename(live.file("a.img"), live.file("b.img"))
         assert live.names() == ["b.img", "c.img"]
         assert_same(file_bytes(live.file("b.img")), b"a" * MIB, "b.img")
@@ -250,7 +250,7 @@ def test_what_another_program_has_open_stays(mount, pool):
     """Neither moved, replaced nor removed; names of others go on meanwhile."""
     image = make_image(os.path.join(pool, "a.leaf"), "1M")
     make_image(os.path.join(pool, "b.leaf"), "1M")
-    with mount() as live:
+    with mount("manage") as live:
         assert live.names() == ["a.img", "b.img"]
         with locked(image):
             expect_errno(errno.EBUSY, os.unlink, live.file("a.img"))
@@ -307,7 +307,7 @@ def test_an_ephemeral_disk_keeps_its_name_with_what_it_was_given(mount, pool):
     """Under another name it would be as its image is, so it is not renamed."""
     for name in "ab":
         make_raw(os.path.join(pool, f"{name}.raw"), b"image" + bytes(MIB - 5))
-    with mount("mode=ephemeral", "create") as live:
+    with mount("mode=ephemeral", "manage") as live:
         os.rename(live.file("b.img"), live.file("c.img"))
         with opened(live.file("a.img")) as fd:
             write_all(fd, b"given", 0)
@@ -366,7 +366,7 @@ def test_a_parent_that_cannot_be_read_while_its_child_is_new(mount, pool, work, 
     make_image(base, MIB)
     if how == "renamed":
         leafctl("clone", base, leaf)
-    with mount(env=faults("place.open/base.leaf:EIO", gate=gate.path)) as live:
+    with mount("manage", env=faults("place.open/base.leaf:EIO", gate=gate.path)) as live:
         live.names()
         gate.open()
         if how == "renamed":

@@ -401,7 +401,7 @@ def test_another_error_refuses(mount, pool, web1):
 
 
 def test_a_disk_that_cannot_be_opened_is_not_made(mount, pool):
-    with mount("create", env=faults("owner.write:EIO@1x1")) as live:
+    with mount("manage", env=faults("owner.write:EIO@1x1")) as live:
         new = live.file("new.img")
         expect_errno(errno.EIO, os.open, new, os.O_CREAT | os.O_RDWR)
         assert live.names() == [] and not [name for name in os.listdir(pool) if name.endswith(".leaf")]
@@ -448,7 +448,7 @@ def test_a_flush_that_fails_leaves_it_unclean(mount, pool, web1):
 
 def test_the_record_follows_the_disk(mount, pool, web1):
     make_image(os.path.join(pool, "web2.leaf"), MIB)
-    with mount() as live:
+    with mount("manage") as live:
         use(live)
         use(live, "web2.img")
         wait_released(pool)
@@ -468,7 +468,7 @@ def test_others_disks_are_neither_moved_nor_removed(mount, pool, web1):
     mine = make_image(os.path.join(pool, "mine.leaf"), MIB)
     for make_record in (in_a_cache, write_record):
         record = make_record(pool)
-        with mount() as live:
+        with mount("manage") as live:
             for change in ((os.unlink, live.file("web1.img")), (os.rename, live.file("web1.img"), live.file("x.img")),
                            (os.rename, live.file("mine.img"), live.file("web1.img"))):
                 expect_errno(errno.EBUSY, *change)
@@ -483,7 +483,7 @@ def test_a_new_image_of_an_owned_name(mount, pool, web1):
     """What the record of a removed image says is not forgotten by a rename."""
     in_a_cache(pool)
     os.rename(web1, os.path.join(pool, "mine.leaf"))
-    with mount() as live:
+    with mount("manage") as live:
         expect_errno(errno.EBUSY, os.rename, live.file("mine.img"), live.file("web1.img"))
 
 

@@ -102,7 +102,7 @@ def test_nothing_changes_a_parent_in_a_mount(mount, pool, work, base, how, mode)
     leafctl("clone", base, child)
     lose(child, how, work)
     before = file_bytes(base)
-    with mount(*options_of(mode, work)) as live:
+    with mount("manage", *options_of(mode, work)) as live:
         shown = live.file("base.img")
         if mode == "ephemeral":
             result = leafctl("mode", shown, "direct", check=False)
@@ -118,16 +118,16 @@ def test_nothing_changes_a_parent_in_a_mount(mount, pool, work, base, how, mode)
 
 def test_a_mount_that_has_not_looked_since(mount, pool, base):
     """The children come while the mount runs, and nobody lists it."""
-    with mount() as live:
+    with mount("manage") as live:
         shown = live.file("base.img")
         assert os.stat(shown).st_mode & 0o200
         leafctl("clone", base, os.path.join(pool, "a.leaf"))
         expect_errno(errno.EROFS, os.open, shown, os.O_RDWR)
-    with mount("mode=ephemeral") as live:
+    with mount("manage", "mode=ephemeral") as live:
         expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
     os.unlink(os.path.join(pool, "a.leaf"))
     leafctl("forget-child", base)
-    with mount() as live:
+    with mount("manage") as live:
         assert os.stat(live.file("base.img")).st_mode & 0o200
         leafctl("clone", base, os.path.join(pool, "a.leaf"))
         expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
@@ -206,11 +206,11 @@ def test_a_store_without_attributes(mount, pool, rng):
     assert not result.stderr and children(base) is None
     os.unlink(child)
     assert child in leafctl("info", base, env=none).stdout
-    with mount(env=none) as live:
+    with mount("manage", env=none) as live:
         expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
         expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
     leafctl("forget-child", base, env=none)
-    with mount(env=none) as live, opened(live.file("base.img")) as fd:
+    with mount("manage", env=none) as live, opened(live.file("base.img")) as fd:
         write_all(fd, b"free", 0)
 
 
@@ -250,7 +250,7 @@ def test_a_child_that_was_renamed_is_not_forgotten(mount, pool, base, where, arg
         child, renamed = (os.path.join(pool, "below", name) for name in ("a.leaf", "b"))
     leafctl("clone", "--layers", pool, base, child)
     if where == "mount":
-        with mount() as live:
+        with mount("manage") as live:
             os.rename(live.file("a.img"), live.file("b.img"))
     else:
         os.rename(child, renamed)
@@ -278,7 +278,7 @@ def test_a_child_whose_path_is_too_long_for_the_mark(pool, base):
 def test_a_parent_is_free_at_once(mount, pool, base, through_the_mount):
     """For who opens it: nobody has to list the pool before."""
     leafctl("clone", base, os.path.join(pool, "a.leaf"))
-    with mount() as live:
+    with mount("manage") as live:
         expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
         os.unlink(live.file("a.img") if through_the_mount else os.path.join(pool, "a.leaf"))
         leafctl("forget-child", base)

@@ -178,7 +178,7 @@ def test_every_errno_of_every_operation(mount, work, two_disks, name):
     kernel walks the path once more, and meets the next one."""
     point, operation = OPERATIONS[name]
     gate = Gate(work)
-    live = mount("create", "threads=2", env=faults(f"{point}:sweepx{LAST_ERRNO + 1}", gate=gate.path))
+    live = mount("manage", "threads=2", env=faults(f"{point}:sweepx{LAST_ERRNO + 1}", gate=gate.path))
     with contextlib.contextmanager(operation)(live) as attempt:
         gate.open()
         for number in range(1, LAST_ERRNO + 1):
@@ -195,7 +195,7 @@ def test_every_errno_of_every_operation(mount, work, two_disks, name):
 
 def test_every_errno_of_a_release(mount, work, two_disks):
     gate = Gate(work)
-    live = mount("create", env=faults(f"handle.close:sweepx{LAST_ERRNO}", gate=gate.path))
+    live = mount("manage", env=faults(f"handle.close:sweepx{LAST_ERRNO}", gate=gate.path))
     gate.open()
     for _ in range(LAST_ERRNO):
         open_and_close(live.file("a.img"), os.O_RDONLY)
@@ -303,7 +303,7 @@ def test_a_durable_write_of_a_file_that_is_direct_later(mount, pool, how):
     """The kernel sends no fsync behind an asynchronous direct write, whatever the
     file was opened as."""
     make_image(os.path.join(pool, "b.leaf"), "8M")
-    live = mount("create")
+    live = mount("manage")
     memory = Aligned(BLOCK)
     memory.memory[:] = b"d" * BLOCK
     name = "b.img" if how == "fcntl" else "new.img"

@@ -103,7 +103,7 @@ def test_no_call_from_a_loop(pool, work, mount, store, mode, leaf):
         make_raw(os.path.join(pool, leaf), bytes(64 * MIB))
     else:
         make_image(os.path.join(pool, leaf), "64M")
-    live = mount("create", f"mode={mode}", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
+    live = mount("manage", f"mode={mode}", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
                  env={**store.env, "SLOW_MS": str(SLOW_MS)})
     store.gate.open()
     use_everything(live, Aligned(MIB))
@@ -121,7 +121,7 @@ def test_a_change_of_names_reads_no_other_image(pool, mount, store):
     for number in range(others):
         make_image(os.path.join(pool, f"other{number}.leaf"), "1M")
     time.sleep(0.1)  # a younger file may change without another time
-    live = mount("create", env=store.env)
+    live = mount("manage", env=store.env)
     assert len(live.names()) == others
     store.gate.open()
     make_new(live)
@@ -178,7 +178,7 @@ def test_names_beside_an_image_that_hangs(pool, mount, store, hanging):
     make_raw(os.path.join(pool, "base.raw"), bytes(MIB))
     for number in range(8):
         make_image(os.path.join(pool, f"web{number}.leaf"), parent=os.path.join(pool, "base.raw"))
-    live = mount("create", env={**store.env, "SLOW_HANG": hanging})
+    live = mount("manage", env={**store.env, "SLOW_HANG": hanging})
     names = live.names()
     make_image(os.path.join(pool, "late.leaf"), parent=os.path.join(pool, "base.raw"))
     store.gate.open()
@@ -198,7 +198,7 @@ def test_a_parent_that_hangs_while_its_child_is_renamed(pool, mount, store):
     """It stays read-only by the child's word."""
     base = make_image(os.path.join(pool, "base.leaf"), "1M")
     make_image(os.path.join(pool, "web1.leaf"), parent=base)
-    live = mount(env={**store.env, "SLOW_HANG": "base.leaf"})
+    live = mount("manage", env={**store.env, "SLOW_HANG": "base.leaf"})
     live.names()
     time.sleep(0.1)
     live.names()
@@ -238,7 +238,7 @@ def test_a_mount_begins_beside_many_images_that_hang(pool, mount, store):
 
 def test_a_drained_disk_is_renamed_while_it_is_being_closed(pool, work, mount, store):
     make_image(os.path.join(pool, "web1.leaf"), "1M")
-    live = mount("create", "mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
+    live = mount("manage", "mode=writeback", f"cache={os.path.join(work, 'cache')}", "cache_size=64M",
                  env={**store.env, "SLOW_MS": "100"})
     with opened(live.file("web1.img")) as fd:
         write_all(fd, b"a" * BLOCK, 0)

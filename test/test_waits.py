@@ -180,7 +180,7 @@ def test_closes_that_write_checkpoints(pool, mount, env):
 def test_no_more_threads(pool, mount, kind):
     """The kernel gives one thread of a kind: it does the work in its order."""
     make_image(os.path.join(pool, "web1.leaf"), "64M")
-    live = mount(env=faults(f"workers.thread/{kind}:EAGAIN@2"))
+    live = mount("manage", env=faults(f"workers.thread/{kind}:EAGAIN@2"))
     clients = Clients(live)
 
     def use():

@@ -1093,7 +1093,7 @@ def test_last_close_writes_back(writeback, pool, web1, work, rng):
 
 def test_remove_and_rename_wait_for_what_is_dirty(writeback, pool, web1, work, gate, rng):
     expected = bytearray(BLOCKS * BLOCK)
-    with writeback(env=failing(web1, gate)) as live:
+    with writeback("manage", env=failing(web1, gate)) as live:
         with opened(live.file("web1.img")) as fd:
             gate.open()
             write_random(fd, expected, rng, 4)

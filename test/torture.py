@@ -191,7 +191,7 @@ class Torture:
     # ---- The mount -----------------------------------------------------------
 
     def options(self):
-        words = ["create", f"threads={self.rng.choice([1, 2])}", "io_timeout=2"]
+        words = ["manage", f"threads={self.rng.choice([1, 2])}", "io_timeout=2"]
         if self.mode != "direct":
             words += [f"mode={self.mode}", f"cache={self.cache}", "cache_size=32M", "migrate_idle_ms=20",
                       "max_dirty_age=1"]

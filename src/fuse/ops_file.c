@@ -126,14 +126,13 @@ void op_open(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 
 static bool may_create(const struct session *session, const char *name, GError **error)
 {
-	const struct mount_options *options = session->options;
-
-	if (options->read_only)
-		return error_set(error, EROFS, "%s: not created: the mount is read-only", name);
-	if (!options->create)
-		return error_set(error, EPERM, "%s: not created: the mount option \"create\" allows it", name);
-	if (!g_str_has_suffix(name, ".img") || g_str_equal(name, ".img"))
-		return error_set(error, EPERM, "%s: not created: the name of a disk ends with .img", name);
+	if (!shown_may_change(session, name, "created", error))
+		return false;
+	if (!g_str_has_suffix(name, ".img") || name[0] == '.')
+		return error_set(error, EPERM,
+				 "%s: not created: the name of a disk ends in .img and does not begin with a dot; "
+				 "rsync needs --inplace",
+				 name);
 	return true;
 }
 

@@ -31,7 +31,7 @@ struct mount_options {
 	char *grow_command;
 	char *debug;
 	bool read_only;
-	bool create;
+	bool manage;
 	bool allow_other;
 	bool drain; /* at the end, what is dirty is written back */
 	uint64_t uid;

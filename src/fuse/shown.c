@@ -61,6 +61,17 @@ void shown_list(struct session *session, void (*each)(void *opaque, const struct
 	lock_let_go(&session->names_lock);
 }
 
+bool shown_may_change(const struct session *session, const char *name, const char *done, GError **error)
+{
+	const struct mount_options *options = session->options;
+
+	if (options->read_only)
+		return error_set(error, EROFS, "%s: not %s: the mount is read-only", name, done);
+	return options->manage ||
+	       error_set(error, EPERM, "%s: not %s: the mount does not manage its pool; mount %s with -o manage", name,
+			 done, options->pool_path);
+}
+
 /* The result of a CHANGE that is shown now. */
 static int end(struct disk_pool_change *change)
 {
@@ -72,8 +83,10 @@ static int end(struct disk_pool_change *change)
 int shown_remove(struct session *session, const char *name)
 {
 	g_autoptr(GError) error = NULL;
-	struct disk_pool_change *change = disk_pool_remove(session->pool, name, &error);
+	struct disk_pool_change *change = NULL;
 
+	if (shown_may_change(session, name, "removed", &error))
+		change = disk_pool_remove(session->pool, name, &error);
 	if (!change)
 		return refusal_log(error);
 	lock_take(&session->names_lock);
@@ -100,8 +113,10 @@ static void show_renamed(struct session *session, struct disk_pool_change *chang
 int shown_rename(struct session *session, const char *name, const char *new_name, bool replace)
 {
 	g_autoptr(GError) error = NULL;
-	struct disk_pool_change *change = disk_pool_rename(session->pool, name, new_name, replace, &error);
+	struct disk_pool_change *change = NULL;
 
+	if (shown_may_change(session, name, "renamed", &error))
+		change = disk_pool_rename(session->pool, name, new_name, replace, &error);
 	if (!change)
 		return refusal_log(error);
 	lock_take(&session->names_lock);

@@ -17,6 +17,9 @@ struct node *shown_pin(struct session *session, struct disk *disk);
 void shown_list(struct session *session, void (*each)(void *opaque, const struct disk *disk, uint64_t ino),
 		void *opaque);
 
+/* Whether the mount manages its pool: without that no name is made, renamed or removed through it. False with
+ * ERROR, which says that NAME was not DONE ("removed"), and what allows it. Any thread; does not block. */
+bool shown_may_change(const struct session *session, const char *name, const char *done, GError **error);
 /* 0 or -errno; the refusal is logged. */
 int shown_remove(struct session *session, const char *name);
 int shown_rename(struct session *session, const char *name, const char *new_name, bool replace);
