@@ -11,6 +11,7 @@
 #                   BASELINE=REV: and against that revision of its own
 #   make fuzz       hostile images, FUZZ_SECONDS long
 #   make install    PREFIX (/usr/local), DESTDIR; uninstall
+#   make deb        a Debian package, in build/deb
 #   make deps       what the above need, through apt-get
 #   make fmt clean
 #
@@ -23,6 +24,11 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/leafdisk
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+# mount(8) looks nowhere else for what mounts -t leafdisk.
+HELPERDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/sbin,$(PREFIX)/sbin)
 PYTHON ?= /usr/bin/python3
 CC ?= cc
 FUZZ_CC ?= clang
@@ -85,7 +91,7 @@ $(if $(VARIANT),,$(error SAN=$(SAN): it is address, thread or undefined))
 
 # Packages are installed before anything is compiled, when the goal asks for it.
 goal_deps = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
-DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz), \
+DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz),$(call goal_deps,deb,deps-deb), \
 	$(call goal_deps,check check-asan check-tsan torture,deps-check),$(call goal_deps,demo,deps-build))
 
 # Expanded when a recipe runs, so after the packages are there.
@@ -134,7 +140,7 @@ build/fuzz/fuzz_%: build/fuzz/obj/test/fuzz/fuzz_%.o $(fuzz_LIBRARY)
 
 # ---- Goals -------------------------------------------------------------------
 
-.PHONY: all demo demo-stop check check-asan check-tsan torture bench fuzz install uninstall deps fmt clean FORCE
+.PHONY: all demo demo-stop check check-asan check-tsan torture bench fuzz install uninstall deb deps fmt clean FORCE
 FORCE:
 .SECONDARY:
 
@@ -171,9 +177,9 @@ fuzz: $(FUZZ_SOURCES:test/fuzz/%.c=build/fuzz/%) $(release_PROGRAMS)
 	$(Q)$(foreach target,$(filter build/fuzz/%,$^),test/fuzz/run.sh $(target) $(FUZZ_SECONDS) &&) :
 
 # Packages: see test/deps.sh.
-.PHONY: deps-build deps-check deps-bench deps-fuzz
+.PHONY: deps-build deps-check deps-bench deps-fuzz deps-deb
 deps:
-	@test/deps.sh build check bench fuzz
+	@test/deps.sh build check bench fuzz deb
 deps-build:
 	@test/deps.sh build
 deps-check:
@@ -182,22 +188,53 @@ deps-bench:
 	@test/deps.sh build bench
 deps-fuzz:
 	@test/deps.sh build fuzz
+deps-deb:
+	@test/deps.sh build deb
+
+# ---- What is installed: each file to its place, with its mode
 
 MAN_PAGES := $(sort $(wildcard man/*.[1-8]))
-man_target = $(MANDIR)/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
-DOCUMENTS := README.md LICENSE etc/leafdisk.conf
+DOCUMENTS := README.md NEWS LICENSE etc/leafdisk.conf
+UNIT_FILES := $(patsubst etc/systemd/%.in,%,$(wildcard etc/systemd/*.in))
+MADE := $($(VARIANT)_DIR)/install
 
-install: all
-	$(Q)$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(DOCDIR)
-	$(Q)$(INSTALL) -m 755 $($(VARIANT)_PROGRAMS) $(DESTDIR)$(BINDIR)
-	$(Q)$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
-	$(Q)$(foreach page,$(MAN_PAGES),$(INSTALL) -D -m 644 $(page) $(DESTDIR)$(call man_target,$(page)) &&) :
+# $(call placed,mode,directory,files)
+placed = $(foreach file,$(3),$(1):$(file):$(DESTDIR)$(2)/$(notdir $(file)))
+INSTALLED = $(call placed,755,$(BINDIR),$($(VARIANT)_PROGRAMS)) \
+	$(call placed,644,$(DOCDIR),$(DOCUMENTS)) \
+	$(foreach page,$(MAN_PAGES),$(call placed,644,$(MANDIR)/man$(subst .,,$(suffix $(page))),$(page))) \
+	$(call placed,644,$(UNITDIR),$(addprefix $(MADE)/,$(UNIT_FILES))) \
+	$(call placed,644,$(TMPFILESDIR),$(MADE)/leafdisk.conf) \
+	$(call placed,644,$(COMPLETIONDIR),$(MADE)/leafctl)
+# Other names of these.
+LINKED = $(DESTDIR)$(HELPERDIR)/mount.leafdisk:$(BINDIR)/leafdisk $(DESTDIR)$(COMPLETIONDIR)/leafdisk:leafctl
+field = $(word $(1),$(subst :, ,$(2)))
+
+$(MADE)/%.service: etc/systemd/%.service.in FORCE
+	@mkdir -p $(@D)
+	$(Q)sed 's,@BINDIR@,$(BINDIR),' $< >$@
+$(MADE)/leafdisk.conf: etc/tmpfiles.conf
+	@mkdir -p $(@D)
+	$(Q)cp $< $@
+$(MADE)/leafctl: etc/completion/tables.sh etc/completion/leafdisk.bash $($(VARIANT)_PROGRAMS)
+	@mkdir -p $(@D)
+	$(Q){ etc/completion/tables.sh $($(VARIANT)_DIR) && cat etc/completion/leafdisk.bash; } >$@
+
+install: all $(addprefix $(MADE)/,$(UNIT_FILES) leafdisk.conf leafctl)
+	$(Q)$(foreach f,$(INSTALLED),$(INSTALL) -D -m $(call field,1,$f) $(call field,2,$f) $(call field,3,$f) &&) :
+	$(Q)$(foreach f,$(LINKED),mkdir -p $(dir $(call field,1,$f)) && ln -sf $(call field,2,$f) $(call field,1,$f) &&) :
 
 uninstall:
-	$(Q)rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS))
-	$(Q)rm -f $(foreach page,$(MAN_PAGES),$(DESTDIR)$(call man_target,$(page)))
-	$(Q)rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(notdir $(DOCUMENTS)))
+	$(Q)rm -f $(foreach f,$(INSTALLED),$(call field,3,$f)) $(foreach f,$(LINKED),$(call field,1,$f))
 	$(Q)if [ -d $(DESTDIR)$(DOCDIR) ]; then rmdir $(DESTDIR)$(DOCDIR); fi
+
+# A copy, so that nothing is built or left in this tree.
+DEB_TREE := build/deb/leafdisk-$(VERSION)
+deb: | $(DEPS_FIRST)
+	$(Q)rm -rf build/deb && mkdir -p $(DEB_TREE)
+	$(Q)tar -c --exclude=./build --exclude=./.git . | tar -x -C $(DEB_TREE)
+	$(Q)cd $(DEB_TREE) && dpkg-buildpackage -us -uc -b $(if $(V),,>../build.log 2>&1 || { cat ../build.log; false; })
+	$(Q)lintian --fail-on error,warning build/deb/*.changes
 
 fmt:
 	$(Q)find include src test -name '*.[ch]' -exec clang-format -i {} +

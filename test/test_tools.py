@@ -35,6 +35,11 @@ def files_below(directory):
                   for parent, _, names in os.walk(directory) for name in names)
 
 
+def text_of(*names):
+    with open(os.path.join(*names), encoding="utf-8") as file:
+        return file.read()
+
+
 # The make that runs the tests hands its job slots on; they are not for these.
 NO_JOBSERVER = {"MAKEFLAGS": ""}
 
@@ -43,8 +48,12 @@ def test_install_and_uninstall(work):
     make = ["make", "-C", TREE, f"DESTDIR={work}/root", "PREFIX=/opt/leafdisk"]
     run(*make, "install", env=NO_JOBSERVER)
     installed = files_below(os.path.join(work, "root"))
-    for name in ("bin/leafdisk", "bin/leafctl", "share/man/man8/leafdisk.8", "share/doc/leafdisk/leafdisk.conf"):
+    for name in ("bin/leafdisk", "bin/leafctl", "share/man/man8/leafdisk.8", "share/doc/leafdisk/leafdisk.conf",
+                 "lib/systemd/system/leafdisk@.service", "lib/tmpfiles.d/leafdisk.conf",
+                 "share/bash-completion/completions/leafctl", "share/bash-completion/completions/leafdisk"):
         assert f"opt/leafdisk/{name}" in installed
+    assert os.readlink(os.path.join(work, "root/opt/leafdisk/sbin/mount.leafdisk")) == "/opt/leafdisk/bin/leafdisk"
+    assert "ExecStart=/opt/leafdisk/bin/leafdisk" in text_of(work, "root/opt/leafdisk/lib/systemd/system/leafdisk@.service")
     run(os.path.join(work, "root/opt/leafdisk/bin/leafctl"), "--version")
     run(*make, "uninstall", env=NO_JOBSERVER)
     assert files_below(os.path.join(work, "root")) == []

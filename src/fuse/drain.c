@@ -14,6 +14,7 @@
 #include "core/progress.h"
 #include "core/time.h"
 #include "end.h"
+#include "notify.h"
 
 #define TERMINAL_INTERVAL_NS (NS_PER_S / 5)
 #define LOG_INTERVAL_NS (5 * NS_PER_S)
@@ -36,6 +37,7 @@ static void show(struct drain *drain, uint64_t left_bytes)
 		fprintf(stderr, "\r\033[K%s", line);
 	else
 		log_info("%s", line);
+	notify_status(line);
 	drain->shown = drain->on_terminal;
 }
 
@@ -85,6 +87,8 @@ bool drain_at_end(struct session *session)
 	if (!control_has_cache(session))
 		return true;
 	dirty_bytes = control_dirty_bytes(session);
+	if (dirty_bytes > 0)
+		notify_status("What is only in the cache is written back to the pool");
 	progress_init(&drain.progress, drain.on_terminal ? TERMINAL_INTERVAL_NS : LOG_INTERVAL_NS);
 	done = disk_pool_drain(session->pool, go_on, &drain, &error);
 	clear_line(&drain);

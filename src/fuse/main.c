@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/process.h"
 #include "daemon.h"
+#include "notify.h"
 #include "options.h"
 #include "session.h"
 
@@ -41,7 +42,7 @@ static int serve(const struct mount_options *options)
 		session = session_new(options, signals, &error);
 	if (!session)
 		return report(error);
-	ok = session_run(session, options->foreground ? NULL : daemon_ready);
+	ok = session_run(session, options->foreground ? notify_ready : daemon_ready);
 	session_free(session);
 	return ok ? EXIT_DONE : EXIT_FAILED;
 }

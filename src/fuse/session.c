@@ -25,6 +25,7 @@
 #include "drain.h"
 #include "end.h"
 #include "handle.h"
+#include "notify.h"
 #include "ops.h"
 #include "fuse/control/ops.h"
 #include "core/workers.h"
@@ -237,10 +238,10 @@ bool session_run(struct session *session, void (*ready)(void))
 
 	start_threads(session);
 	end_serve(session->end);
-	if (ready)
-		ready();
+	ready();
 	log_event("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
 	channel_run(session->channels[0]);
+	notify_stopping();
 	for (unsigned i = 1; i < session->options->threads; i++)
 		channel_join(session->channels[i]);
 	handle_close_all(session);

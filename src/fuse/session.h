@@ -58,9 +58,9 @@ struct session {
 struct session *session_new(const struct mount_options *options, int signal_fd, GError **error);
 
 /* Serves the mount until it is unmounted or a signal comes, then closes every
- * disk, takes the mount down and writes back what is dirty. READY (may be NULL)
- * is called when requests can be served. False when a disk could not be closed
- * well, or something stays in the cache; that has been logged. */
+ * disk, takes the mount down and writes back what is dirty. READY is called when
+ * requests can be served. False when a disk could not be closed well, or something
+ * stays in the cache; that has been logged. */
 bool session_run(struct session *session, void (*ready)(void));
 
 /* Closes the pool, and unmounts if that is still to do. NULL is allowed. */
