@@ -69,10 +69,21 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 /* Progress of long work; return false to stop (the destination is removed). */
 typedef bool (*offline_progress)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
 
-/* The chain's merged content into one new image; zeros stay holes. */
+struct offline_convert_options {
+	enum image_format format; /* of the new image; NONE: by its name */
+	const char *layers;
+	bool force; /* overwrites a block device */
+	offline_progress progress;
+	void *opaque;
+};
+/* The chain's merged content into one new image; zeros stay holes. Killed at any moment it leaves no image
+ * that lacks a part, but on a device. */
 bool offline_convert(const char *source, enum image_format source_format, const char *destination,
-		     enum image_format destination_format, const char *layers, offline_progress progress, void *opaque,
-		     GError **error);
+		     const struct offline_convert_options *options, GError **error);
+
+/* Files that commands which were killed have left in DIRECTORY: names, hidden ones (g_free). None where that
+ * cannot be told. */
+GPtrArray *offline_left(const char *directory);
 
 /* Shrinking only when SHRINK. */
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,

@@ -91,6 +91,10 @@ static int open_to_read(int directory, const char *relative)
  * removal of the other name a crash leaves both, of one file. */
 int place_rename_new(int directory, const char *from, const char *to)
 {
+	int fault = fault_hit("place.rename", to);
+
+	if (fault)
+		return fault;
 	if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
 		return 0;
 	if (errno != EINVAL && errno != ENOSYS)

@@ -45,10 +45,17 @@ static bool convert(const struct ctl_arguments *arguments, struct progress *prog
 	g_autoptr(mounted) mount = mounted_find(arguments->names[0]);
 	enum image_format format = mount ? IMAGE_FORMAT_RAW : arguments->format;
 
+	struct offline_convert_options options = {
+		.format = arguments->output_format,
+		.layers = arguments->layers,
+		.force = arguments->force,
+		.progress = progress_cb,
+		.opaque = progress,
+	};
+
 	ctl_warn_owner(arguments->names[0]);
 	return mounted_allow_new(arguments->names[1], error) &&
-	       offline_convert(arguments->names[0], format, arguments->names[1], arguments->output_format,
-			       arguments->layers, progress_cb, progress, error);
+	       offline_convert(arguments->names[0], format, arguments->names[1], &options, error);
 }
 
 int ctl_convert(const struct ctl_arguments *arguments)

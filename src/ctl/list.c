@@ -131,6 +131,16 @@ static void print_lines(const char *kind, const char *text)
 			ctl_fail("%s: %s", kind, *line);
 }
 
+static void print_left(const char *pool)
+{
+	g_autoptr(GPtrArray) left = offline_left(pool);
+
+	for (unsigned i = 0; i < left->len; i++)
+		ctl_fail("warning: %s/%s: was left by a command that was killed; it goes when that is run again, or is "
+			 "removed",
+			 pool, (const char *)left->pdata[i]);
+}
+
 static int print_pool(struct disk_pool *pool, const struct ctl_arguments *arguments)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
@@ -145,6 +155,7 @@ static int print_pool(struct disk_pool *pool, const struct ctl_arguments *argume
 	}
 	print_lines("broken", broken);
 	print_lines("warning", foreign);
+	print_left(disk_pool_path(pool));
 	return status;
 }
 

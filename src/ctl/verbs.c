@@ -38,6 +38,10 @@
 		'O', "output-format", CTL_OPTION_FORMAT, FIELD(output_format), "FORMAT",                               \
 			"the new image's format, raw or leaf, instead of what its name tells"                          \
 	}
+#define OPTION_FORCE_DEVICE(name)                                                                                      \
+	{                                                                                                              \
+		0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "overwrite " name " when it is a block device"        \
+	}
 #define OPTION_END                                                                                                     \
 	{                                                                                                              \
 		0, NULL, CTL_OPTION_FLAG, 0, NULL, NULL                                                                \
@@ -48,7 +52,7 @@ static const struct ctl_option create_options[] = {
 	OPTION_PARENT_FORMAT,
 	OPTION_CHUNK,
 	OPTION_OUTPUT_FORMAT,
-	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "overwrite IMAGE when it is a block device"},
+	OPTION_FORCE_DEVICE("IMAGE"),
 	OPTION_LAYERS,
 	OPTION_HELP,
 	OPTION_END,
@@ -72,7 +76,7 @@ static const struct ctl_option check_options[] = {
 };
 
 static const struct ctl_option convert_options[] = {
-	OPTION_FORMAT, OPTION_OUTPUT_FORMAT, OPTION_LAYERS, OPTION_HELP, OPTION_END,
+	OPTION_FORMAT, OPTION_OUTPUT_FORMAT, OPTION_FORCE_DEVICE("DST"), OPTION_LAYERS, OPTION_HELP, OPTION_END,
 };
 
 static const struct ctl_option resize_options[] = {
@@ -175,7 +179,7 @@ const struct ctl_verb ctl_verbs[] = {
 	{"map", "[--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "show which layer holds what",
 	 "Shows the extents of the disk: what they are and which layer answers for them.", report_options, 1, 1,
 	 ctl_map},
-	{"convert", "[-f FORMAT] [-O FORMAT] [--layers DIR[:DIR]] SRC DST", "copy a disk into one new image",
+	{"convert", "[-f FORMAT] [-O FORMAT] [--force] [--layers DIR[:DIR]] SRC DST", "copy a disk into one new image",
 	 "Copies what the chain of SRC shows into DST, which must not exist and gets no parent.\n"
 	 "When it is interrupted DST is removed, and it can be run again.",
 	 convert_options, 2, 2, ctl_convert},

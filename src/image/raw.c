@@ -548,9 +548,15 @@ static bool device_is_large_enough(int fd, const char *path, uint64_t bytes, GEr
 			 present, bytes);
 }
 
+static bool give_size(int fd, const char *path, uint64_t bytes, GError **error)
+{
+	return (ftruncate(fd, (off_t)bytes) == 0 && fsync(fd) == 0) ||
+	       error_set_errno(error, errno, "%s: cannot be made %" G_GUINT64_FORMAT " bytes long", path, bytes);
+}
+
 static bool raw_create(int directory, const char *path, const struct image_create_options *options, GError **error)
 {
-	bool block_device;
+	bool block_device, good;
 	int fd;
 
 	if (options->parent && options->parent->format != IMAGE_FORMAT_NONE)
@@ -558,19 +564,12 @@ static bool raw_create(int directory, const char *path, const struct image_creat
 	fd = image_file_create(directory, path, options->force, &block_device, error);
 	if (fd < 0)
 		return false;
-	if (block_device && !device_is_large_enough(fd, path, options->size_bytes, error)) {
-		close(fd);
-		return false;
-	}
-	if (!block_device && ftruncate(fd, (off_t)options->size_bytes) < 0) {
-		error_set_errno(error, errno, "%s: cannot be made %" G_GUINT64_FORMAT " bytes long", path,
-				options->size_bytes);
-		close(fd);
-		image_file_remove(directory, path);
-		return false;
-	}
+	good = block_device ? device_is_large_enough(fd, path, options->size_bytes, error)
+			    : give_size(fd, path, options->size_bytes, error);
 	close(fd);
-	return true;
+	if (!good && !block_device)
+		image_file_remove(directory, path);
+	return good;
 }
 
 static bool raw_check(const char *path, bool repair, image_finding finding, void *opaque,

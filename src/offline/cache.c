@@ -12,6 +12,21 @@
 #include "core/error.h"
 #include "core/verdict.h"
 #include "pool/pool.h"
+#include "whole.h"
+
+/* A new file appears whole. */
+static bool create(const struct cache_options *options, bool force, bool preallocate, GError **error)
+{
+	struct cache_options hidden = *options;
+	struct whole whole;
+
+	if (access(options->path, F_OK) == 0 || errno != ENOENT)
+		return cache_create(options, force, preallocate, error);
+	if (!whole_begin(&whole, options->path, error))
+		return false;
+	hidden.path = whole.hidden;
+	return whole_end(&whole, cache_create(&hidden, force, preallocate, error), error);
+}
 
 bool offline_cache_create(const struct offline_cache_options *options, GError **error)
 {
@@ -24,7 +39,7 @@ bool offline_cache_create(const struct offline_cache_options *options, GError **
 		return error_set(error, ENOENT, "%s: is no directory, so no pool", options->pool);
 	}
 	done = disk_pool_read_id(pool, cache.pool_id, error) &&
-	       cache_create(&cache, options->force, options->preallocate, error);
+	       create(&cache, options->force, options->preallocate, error);
 	free(pool);
 	return done;
 }
@@ -33,7 +48,7 @@ bool offline_cache_create(const struct offline_cache_options *options, GError **
 struct dump {
 	const char *directory;
 	uint32_t layer; /* 0: none yet */
-	char *path;
+	struct whole whole;
 	int fd;
 	void (*finding)(void *opaque, const char *sentence);
 	void *opaque;
@@ -55,36 +70,41 @@ static char *file_name_of(const struct cache_layer_info *layer)
 
 static bool dump_failed(struct dump *dump, int errnum, const char *what)
 {
-	return error_set_errno(&dump->error, errnum, "%s: %s", dump->path, what);
+	return error_set_errno(&dump->error, errnum, "%s: %s", dump->whole.path, what);
 }
 
-static bool finish_file(struct dump *dump)
+/* Of two layers of one name the second has its number as well. */
+static bool name_file(struct dump *dump)
 {
-	bool good = dump->fd < 0 || fsync(dump->fd) == 0 || dump_failed(dump, errno, "cannot be written");
+	g_autofree char *numbered = g_strdup_printf("%s.%u", dump->whole.path, dump->layer);
+	const char *const paths[] = {dump->whole.path, numbered, NULL};
 
-	if (dump->fd >= 0)
-		close(dump->fd);
+	return whole_end_as(&dump->whole, paths, &dump->error);
+}
+
+/* GOOD: and whole. */
+static bool end_file(struct dump *dump, bool good)
+{
+	if (dump->fd < 0)
+		return good;
+	good = good && (fsync(dump->fd) == 0 || dump_failed(dump, errno, "cannot be written"));
+	close(dump->fd);
 	dump->fd = -1;
-	return good;
+	return good ? name_file(dump) : whole_end(&dump->whole, false, &dump->error);
 }
 
 static bool begin_file(struct dump *dump, const struct cache_layer_info *layer)
 {
-	g_autofree char *name = file_name_of(layer);
+	g_autofree char *name = file_name_of(layer), *path = g_build_filename(dump->directory, name, NULL);
 
-	g_free(dump->path);
 	dump->layer = layer->id;
-	dump->path = g_build_filename(dump->directory, name, NULL);
-	dump->fd = open(dump->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (dump->fd < 0 && errno == EEXIST) {
-		g_autofree char *numbered = g_strdup_printf("%s.%u", dump->path, layer->id);
-
-		g_free(dump->path);
-		dump->path = g_steal_pointer(&numbered);
-		dump->fd = open(dump->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (!whole_begin_beside(&dump->whole, path, &dump->error))
+		return false;
+	dump->fd = open(dump->whole.hidden, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (dump->fd < 0) {
+		(void)dump_failed(dump, errno, "cannot be created");
+		return whole_end(&dump->whole, false, &dump->error);
 	}
-	if (dump->fd < 0)
-		return dump_failed(dump, errno, "cannot be created");
 	if (ftruncate(dump->fd, (off_t)MIN(layer->size_bytes, (uint64_t)INT64_MAX)) < 0)
 		return dump_failed(dump, errno, "cannot be given the layer's size");
 	return true;
@@ -111,7 +131,7 @@ static bool block_cb(void *opaque, const struct cache_layer_info *layer, uint64_
 	struct dump *dump = opaque;
 	uint64_t offset = block << BLOCK_SHIFT;
 
-	if (dump->layer != layer->id && (!finish_file(dump) || !begin_file(dump, layer)))
+	if (dump->layer != layer->id && (!end_file(dump, true) || !begin_file(dump, layer)))
 		return false;
 	if (!data)
 		return true;
@@ -134,12 +154,11 @@ bool offline_cache_dump(const char *path, const char *layer, const char *directo
 	struct dump dump = {.directory = directory, .fd = -1, .finding = finding, .opaque = opaque};
 	bool done = cache_dump(path, layer, block_cb, finding_cb, &dump, error);
 
-	if (!finish_file(&dump) || dump.error) {
+	done = end_file(&dump, done && !dump.error) && done;
+	if (dump.error) {
 		g_clear_error(error);
 		g_propagate_error(error, dump.error);
-		done = false;
 	}
-	g_free(dump.path);
 	return done;
 }
 

@@ -4,14 +4,12 @@
  * not zero, take the next. Extents that no layer has data for are passed over. */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "aio/file.h"
 #include "core/error.h"
-#include "core/place.h"
+#include "create.h"
 #include "offline/offline.h"
 #include "open.h"
 
@@ -36,6 +34,7 @@ struct convert {
 	struct disk_extent extent; /* what is left of the one being taken */
 	uint64_t position;
 	unsigned busy;
+	bool dense; /* zeros are written too */
 	bool finished;
 	bool stopped;
 	int result;
@@ -51,7 +50,7 @@ static bool take_piece(struct convert *convert, uint64_t *offset, uint64_t *leng
 {
 	struct disk_extent *extent = &convert->extent;
 
-	while (!extent->length || extent->zero) {
+	while (!extent->length || (extent->zero && !convert->dense)) {
 		if (!disk_get_extent(convert->source, convert->position, extent))
 			return false;
 		convert->position += extent->length;
@@ -93,15 +92,20 @@ static void slot_written(struct disk_io *io, int64_t result)
 	slot_write_next(slot);
 }
 
+static bool is_left_out(const struct slot *slot, uint64_t at)
+{
+	return !slot->convert->dense && buffer_is_zero(slot->buffer + at, MIN(BLOCK_SIZE, slot->length - at));
+}
+
 static void slot_write_next(struct slot *slot)
 {
 	struct convert *convert = slot->convert;
 	uint64_t start = slot->written, end;
 
-	while (start < slot->length && buffer_is_zero(slot->buffer + start, MIN(BLOCK_SIZE, slot->length - start)))
+	while (start < slot->length && is_left_out(slot, start))
 		start += BLOCK_SIZE;
 	for (end = start; end < slot->length; end += BLOCK_SIZE)
-		if (buffer_is_zero(slot->buffer + end, MIN(BLOCK_SIZE, slot->length - end)))
+		if (is_left_out(slot, end))
 			break;
 	end = MIN(end, slot->length);
 	slot->written = end;
@@ -158,99 +162,65 @@ static bool run(struct convert *convert, GError **error)
 	return true;
 }
 
-static bool convert_into(struct disk *source, const char *path, enum image_format format, offline_progress progress,
-			 void *opaque, GError **error)
+/* ---- Source and destination ------------------------------------------------------- */
+
+/* Where the header of any format is. */
+#define HEADER_BYTES 65536
+
+/* A part of an image is none. */
+static void wipe_device(const char *path)
 {
-	struct convert convert = {.source = source, .progress = progress, .opaque = opaque};
-	struct offline_create_options options = {.format = format, .size_bytes = source->size_bytes};
-	g_autofree char *note = NULL;
+	static const uint8_t zeros[HEADER_BYTES];
+	int fd = open(path, O_WRONLY | O_EXCL | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	(void)aio_fd_write(fd, zeros, sizeof(zeros), 0);
+	(void)fsync(fd);
+	close(fd);
+}
+
+static bool copy(struct convert *convert, const struct whole *whole, enum image_format format, GError **error)
+{
 	bool good;
 
-	if (!offline_create(path, &options, &note, error))
+	convert->destination = offline_open(whole->hidden, format, NULL, OPEN_TO_WRITE, error);
+	good = convert->destination && run(convert, error);
+	if (convert->destination)
+		good = offline_close(convert->destination, good ? error : NULL) && good;
+	if (!good && whole->device)
+		wipe_device(whole->path);
+	return good;
+}
+
+/* Whatever a raw device had is written over. */
+static bool convert_into(struct convert *convert, const struct whole *whole, enum image_format format, bool force,
+			 GError **error)
+{
+	struct offline_create_options options = {
+		.format = format, .size_bytes = convert->source->size_bytes, .force = force};
+	g_autofree char *note = NULL;
+
+	if (!create_image(whole, &options, &note, error))
 		return false;
-	convert.destination = offline_open(path, format, NULL, OPEN_TO_WRITE, error);
-	good = convert.destination && run(&convert, error);
-	if (convert.destination)
-		good = offline_close(convert.destination, good ? error : NULL) && good;
-	if (!good)
-		unlink(path);
-	return good;
-}
-
-/* ---- A name once it is whole --------------------------------------------------- */
-
-#define PREFIX_LENGTH 10
-#define HIDDEN_NAME_MAX (NAME_MAX - PREFIX_LENGTH)
-
-/* Beside NAME, with its ending; no pool shows what begins with a dot. */
-static char *hidden_name(const char *name)
-{
-	size_t length = strlen(name);
-
-	return g_strdup_printf(".%08x-%s", g_random_int(), name + length - MIN(length, HIDDEN_NAME_MAX));
-}
-
-/* Whoever asked for it knows its own name only. */
-static void say_without(const char *hidden, GError *error)
-{
-	g_autofree char *prefix = g_strndup(hidden, PREFIX_LENGTH);
-	GString *message = g_string_new(error->message);
-
-	g_string_replace(message, prefix, "", 0);
-	g_free(error->message);
-	error->message = g_string_free(message, FALSE);
-}
-
-static bool give_name(int directory, const char *hidden, const char *path, const char *name, GError **error)
-{
-	int result = place_rename_new(directory, hidden, name);
-
-	if (result == 0 && fsync(directory) < 0)
-		result = -errno;
-	return result == 0 || error_set_errno(error, -result, "%s: cannot be created", path);
-}
-
-/* Interrupted at any moment it leaves no image that lacks a part and looks like another. */
-static bool convert_hidden(struct disk *source, const char *path, enum image_format format, offline_progress progress,
-			   void *opaque, GError **error)
-{
-	g_autofree char *parent = g_path_get_dirname(path), *name = g_path_get_basename(path);
-	g_autofree char *hidden = hidden_name(name), *whole = g_build_filename(parent, hidden, NULL);
-	int directory = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	bool converted, good;
-
-	if (directory < 0)
-		return error_set_errno(error, errno, "%s: cannot be created", path);
-	converted = convert_into(source, whole, format, progress, opaque, error);
-	if (!converted)
-		say_without(hidden, *error);
-	good = converted && give_name(directory, hidden, path, name, error);
-	if (converted && !good)
-		unlink(whole);
-	close(directory);
-	return good;
-}
-
-/* What there is already is refused, or a block device. */
-static bool convert_to(struct disk *source, const char *path, enum image_format format, offline_progress progress,
-		       void *opaque, GError **error)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0 ? convert_into(source, path, format, progress, opaque, error)
-				     : convert_hidden(source, path, format, progress, opaque, error);
+	if (format == IMAGE_FORMAT_NONE)
+		format = offline_format_of(whole->hidden, format, error);
+	convert->dense = whole->device && format == IMAGE_FORMAT_RAW;
+	return format != IMAGE_FORMAT_NONE && copy(convert, whole, format, error);
 }
 
 bool offline_convert(const char *source, enum image_format source_format, const char *destination,
-		     enum image_format destination_format, const char *layers, offline_progress progress, void *opaque,
-		     GError **error)
+		     const struct offline_convert_options *options, GError **error)
 {
-	struct disk *disk = offline_open(source, source_format, layers, OPEN_TO_READ, error);
+	struct convert convert = {.progress = options->progress, .opaque = options->opaque};
+	struct whole whole;
 	bool good;
 
-	if (!disk)
+	convert.source = offline_open(source, source_format, options->layers, OPEN_TO_READ, error);
+	if (!convert.source)
 		return false;
-	good = convert_to(disk, destination, destination_format, progress, opaque, error);
-	offline_close(disk, NULL);
+	good = whole_begin(&whole, destination, error) &&
+	       whole_end(&whole, convert_into(&convert, &whole, options->format, options->force, error), error);
+	offline_close(convert.source, NULL);
 	return good;
 }

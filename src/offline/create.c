@@ -5,11 +5,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "aio/foreign.h"
 #include "cache/offline.h"
 #include "core/error.h"
+#include "create.h"
 #include "lineage.h"
 #include "offline/offline.h"
 #include "open.h"
@@ -99,11 +99,8 @@ static bool device_may_be_overwritten(const char *path, bool force, GError **err
 {
 	g_autofree char *text = NULL;
 	struct image_info info = {0};
-	struct stat st;
 	bool parent;
 
-	if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
-		return true;
 	parent = image_probe(path, NULL) == IMAGE_FORMAT_LEAF &&
 		 image_read_info(path, IMAGE_FORMAT_LEAF, &info, NULL) && info.children;
 	image_info_clear(&info);
@@ -119,9 +116,19 @@ static bool device_may_be_overwritten(const char *path, bool force, GError **err
 			 text ? text : "is a block device");
 }
 
-bool offline_create(const char *path, const struct offline_create_options *options, char **note, GError **error)
+/* Whoever names it so expects that other programs know it by that. */
+static bool name_is_allowed(const char *path, enum image_format format, GError **error)
 {
-	enum image_format format = options->format ? options->format : format_by_name(path);
+	return format != IMAGE_FORMAT_NONE || !foreign_format_of_name(path) ||
+	       error_set(error, EINVAL,
+			 "%s: has the name of a format that is not made here; name it .leaf or .raw, or say which "
+			 "it is to have",
+			 path);
+}
+
+bool create_image(const struct whole *whole, const struct offline_create_options *options, char **note, GError **error)
+{
+	enum image_format format = options->format ? options->format : format_by_name(whole->path);
 	uint8_t uuid[IMAGE_UUID_BYTES];
 	struct lineage lineage = {0};
 	struct image_create_options create = {
@@ -134,25 +141,26 @@ bool offline_create(const char *path, const struct offline_create_options *optio
 	bool good = true;
 
 	*note = NULL;
-	/* Whoever names it so expects that other programs know it by that. */
-	if (!options->format && foreign_format_of_name(path))
-		return error_set(
-			error, EINVAL,
-			"%s: has the name of a format that is not made here; name it .leaf or .raw, or say which "
-			"it is to have",
-			path);
-	if (!device_may_be_overwritten(path, options->force, error))
+	if (!name_is_allowed(whole->path, options->format, error) ||
+	    (whole->device && !device_may_be_overwritten(whole->path, options->force, error)))
 		return false;
 	image_make_uuid(uuid);
 	if (options->parent)
-		good = begin_lineage(path, options, uuid, &lineage, note, error);
+		good = begin_lineage(whole->path, options, uuid, &lineage, note, error);
 	if (good && options->parent && !create.size_bytes)
 		create.size_bytes = lineage.parent.size_bytes;
 	if (good && create.size_bytes < IMAGE_SIZE_MIN)
-		good = error_set(error, EINVAL, "%s: a disk has at least %d bytes", path, IMAGE_SIZE_MIN);
-	good = good && image_create(path, format, &create, error);
+		good = error_set(error, EINVAL, "%s: a disk has at least %d bytes", whole->path, IMAGE_SIZE_MIN);
+	good = good && image_create(whole->hidden, format, &create, error);
 	if (!good)
 		lineage_undo(&lineage, uuid);
 	lineage_clear(&lineage);
 	return good;
+}
+
+bool offline_create(const char *path, const struct offline_create_options *options, char **note, GError **error)
+{
+	struct whole whole;
+
+	return whole_begin(&whole, path, error) && whole_end(&whole, create_image(&whole, options, note, error), error);
 }
