@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 
 struct type_ops {
 	const char *label; /* in --help */
@@ -249,11 +250,17 @@ static const struct config_key *find_negated(const struct config_key *keys, cons
 
 static bool refuse_unknown(const struct config_key *keys, const char *name, GError **error)
 {
-	g_autoptr(GString) known = g_string_new(NULL);
+	g_autoptr(GString) known = g_string_new("; known are: ");
+	g_autofree char *text = NULL;
+	struct nearest nearest;
 
-	for (; keys->name; keys++)
-		g_string_append_printf(known, "%s%s", known->len ? ", " : "", keys->name);
-	return error_set(error, EINVAL, "unknown option \"%s\"; known are: %s", name, known->str);
+	nearest_begin(&nearest, name);
+	for (const struct config_key *key = keys; key->name; key++) {
+		g_string_append_printf(known, "%s%s", key == keys ? "" : ", ", key->name);
+		nearest_offer(&nearest, key->name);
+	}
+	text = nearest_text(&nearest, known->str);
+	return error_set(error, EINVAL, "unknown option \"%s\"%s", name, text);
 }
 
 static bool set_known(const struct config_key *key, void *values, const char *value, GError **error)

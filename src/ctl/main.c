@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/nearest.h"
 #include "core/process.h"
 #include "report.h"
 #include "verbs.h"
@@ -10,20 +11,6 @@
 #ifndef LEAFDISK_VERSION
 #define LEAFDISK_VERSION "unknown"
 #endif
-
-static void print_help(FILE *file)
-{
-	fputs("Usage: leafctl VERB [OPTION]... ARGUMENT...\n"
-	      "Makes, looks at and changes the disk images of leafdisk.\n\nVerbs:\n",
-	      file);
-	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
-		fprintf(file, "    %-14s%s\n", verb->name, verb->summary);
-	fputs("\nOptions:\n"
-	      "    -h, --help                    show this text; leafctl VERB --help tells about a verb\n"
-	      "    -V, --version                 show the version\n\n"
-	      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 check found damage that is still there.\n",
-	      file);
-}
 
 static void print_verb_help(const struct ctl_verb *verb)
 {
@@ -71,8 +58,59 @@ static int run_verb(const struct ctl_verb *verb, int argc, char **argv)
 	return status;
 }
 
-/* As "cache" is, of "cache info". */
-static bool is_first_of_two(const char *word)
+/* The verbs that begin with WORD, as "cache info" does with "cache"; all for NULL. How many. */
+static int print_verbs(FILE *file, const char *word)
+{
+	g_autofree char *beginning = word ? g_strconcat(word, " ", NULL) : g_strdup("");
+	int count = 0;
+
+	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
+		if (g_str_has_prefix(verb->name, beginning)) {
+			fprintf(file, "    %-14s%s\n", verb->name, verb->summary);
+			count++;
+		}
+	return count;
+}
+
+static void print_help(FILE *file)
+{
+	fputs("Usage: leafctl VERB [OPTION]... ARGUMENT...\n"
+	      "Makes, looks at and changes the disk images of leafdisk.\n\nVerbs:\n",
+	      file);
+	print_verbs(file, NULL);
+	fputs("\nOptions:\n"
+	      "    -h, --help                    show this text; leafctl help VERB tells about a verb\n"
+	      "    -V, --version                 show the version\n\n"
+	      "Exit status: 0 done, 1 failed, 2 wrong usage, 3 check found damage that is still there.\n",
+	      file);
+}
+
+/* ---- Words that are no verb ------------------------------------------------------ */
+
+static int refuse_verb(const char *word, const char *next)
+{
+	g_autofree char *two = next ? g_strdup_printf("%s %s", word, next) : g_strdup(word), *text = NULL;
+	struct nearest nearest;
+
+	nearest_begin(&nearest, two);
+	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
+		nearest_offer(&nearest, verb->name);
+	text = nearest_text(&nearest, "; leafctl help lists them");
+	ctl_fail("there is no verb \"%s\"%s", two, text);
+	return CTL_USAGE;
+}
+
+/* "cache" alone, or before what is no verb with it. */
+static int tell_group(const char *word, const char *next)
+{
+	if (next && next[0] != '-')
+		return refuse_verb(word, next);
+	fprintf(next ? stdout : stderr, "Usage: leafctl %s VERB [OPTION]... ARGUMENT...\n\nVerbs:\n", word);
+	print_verbs(next ? stdout : stderr, word);
+	return next ? CTL_DONE : CTL_USAGE;
+}
+
+static bool is_group(const char *word)
 {
 	g_autofree char *beginning = g_strconcat(word, " ", NULL);
 
@@ -82,19 +120,49 @@ static bool is_first_of_two(const char *word)
 	return false;
 }
 
-/* What stands for a verb: --help and --version. NEXT: what is the rest of a verb; or NULL. */
-static int run_word(const char *word, const char *next)
+static int help(int count, char **words)
 {
-	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+	static char option[] = "--help";
+	int matched;
+	const struct ctl_verb *verb = count ? find_verb(count, words, &matched) : NULL;
+
+	if (count == 0)
 		print_help(stdout);
-		return CTL_DONE;
-	}
-	if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+	else if (verb)
+		print_verb_help(verb);
+	else if (is_group(words[0]) && count == 1)
+		return tell_group(words[0], option);
+	else
+		return refuse_verb(words[0], words[1]);
+	return CTL_DONE;
+}
+
+static int run_word(int count, char **words)
+{
+	if (strcmp(words[0], "--version") == 0 || strcmp(words[0], "-V") == 0) {
 		puts("leafctl " LEAFDISK_VERSION);
 		return CTL_DONE;
 	}
-	ctl_fail("there is no verb \"%s%s%s\"; leafctl --help lists them", word, next ? " " : "", next ? next : "");
-	return CTL_USAGE;
+	if (strcmp(words[0], "--help") == 0 || strcmp(words[0], "-h") == 0 || strcmp(words[0], "help") == 0)
+		return help(count - 1, words + 1);
+	return is_group(words[0]) ? tell_group(words[0], words[1]) : refuse_verb(words[0], NULL);
+}
+
+/* "--json list POOL" is "list --json POOL". */
+static void move_verb_first(int count, char **words)
+{
+	int options = 0, matched;
+	const struct ctl_verb *verb;
+
+	while (options < count && words[options][0] == '-')
+		options++;
+	verb = options && options < count ? find_verb(count - options, words + options, &matched) : NULL;
+	for (int i = 0; verb && i < matched; i++) {
+		char *word = words[options + i];
+
+		memmove(words + i + 1, words + i, (size_t)options * sizeof(*words));
+		words[i] = word;
+	}
 }
 
 int main(int argc, char **argv)
@@ -108,9 +176,9 @@ int main(int argc, char **argv)
 		print_help(stderr);
 		return CTL_USAGE;
 	}
+	move_verb_first(argc - 1, argv + 1);
 	verb = find_verb(argc - 1, argv + 1, &words);
-	status = verb ? run_verb(verb, argc - words, argv + words)
-		      : run_word(argv[1], is_first_of_two(argv[1]) ? argv[2] : NULL);
+	status = verb ? run_verb(verb, argc - words, argv + words) : run_word(argc - 1, argv + 1);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && status == CTL_DONE)
 		status = ctl_fail("cannot write to standard output");
 	return status;

@@ -5,6 +5,7 @@
 
 #include "client.h"
 #include "core/error.h"
+#include "core/nearest.h"
 #include "report.h"
 #include "verbs.h"
 
@@ -91,14 +92,19 @@ static int list_tunables(const struct mounted *mount, const GPtrArray *names)
 
 static bool is_known(const GPtrArray *names, const char *key, GError **error)
 {
-	g_autoptr(GString) known = g_string_new(NULL);
+	g_autoptr(GString) known = g_string_new("; known are: ");
+	g_autofree char *text = NULL;
+	struct nearest nearest;
 
+	nearest_begin(&nearest, key);
 	for (unsigned i = 0; i < names->len; i++) {
 		if (strcmp(names->pdata[i], key) == 0)
 			return true;
 		g_string_append_printf(known, "%s%s", i ? ", " : "", (const char *)names->pdata[i]);
+		nearest_offer(&nearest, names->pdata[i]);
 	}
-	return error_set(error, EINVAL, "\"%s\" cannot be set; known are: %s", key, known->str);
+	text = nearest_text(&nearest, known->str);
+	return error_set(error, EINVAL, "\"%s\" cannot be set%s", key, text);
 }
 
 /* ASSIGNMENT is "KEY=VALUE". */

@@ -4,6 +4,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/nearest.h"
 #include "ctl.h"
 
 #define OPTIONS_MAX 16
@@ -80,14 +81,30 @@ static const struct ctl_option *find_option(const struct ctl_option *options, in
 	return options;
 }
 
-static bool refuse(int found, char **argv, GError **error)
+static bool refuse_unknown(const struct ctl_option *options, const char *text, GError **error)
+{
+	g_autofree char *name = g_strndup(text + strspn(text, "-"), strcspn(text + strspn(text, "-"), "=")),
+			*more = NULL;
+	struct nearest nearest;
+
+	nearest_begin(&nearest, name);
+	for (; options->name; options++) {
+		if (strcmp(options->name, name) == 0)
+			return error_set(error, EINVAL, "option \"--%s\" takes no value", name);
+		nearest_offer(&nearest, options->name);
+	}
+	more = nearest.found ? g_strdup_printf("; did you mean \"--%s\"?", nearest.found) : g_strdup("");
+	return error_set(error, EINVAL, "option \"%s\" is not known here%s", text, more);
+}
+
+static bool refuse(const struct ctl_option *options, int found, char **argv, GError **error)
 {
 	char letter[3] = {'-', (char)optopt, '\0'};
 	const char *text = optopt > 0 && optopt < LONG_OPTION ? letter : argv[optind - 1];
 
 	if (found == ':')
 		return error_set(error, EINVAL, "option \"%s\" needs a value", text);
-	return error_set(error, EINVAL, "option \"%s\" is not known here, or takes no value", text);
+	return refuse_unknown(options, text, error);
 }
 
 /* "-1G" is a name (of a size), no option. */
@@ -113,7 +130,7 @@ bool ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_ar
 		if (found == -1)
 			break;
 		if (found == '?' || found == ':')
-			return refuse(found, argv, error);
+			return refuse(verb->options, found, argv, error);
 		if (found == 1)
 			arguments->names[arguments->name_count++] = optarg;
 		else if (!set_option(find_option(verb->options, found), arguments, optarg, error))

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 #include "options.h"
 
 static const char *const passed_names[] = {
@@ -44,12 +45,16 @@ static bool is_in(const char *option, const char *const *names)
 
 static bool refuse(const char *option, GError **error)
 {
-	g_autoptr(GString) known = g_string_new(NULL);
+	g_autofree char *name = g_strndup(option, strcspn(option, "=")), *text = NULL;
+	struct nearest nearest;
 
+	nearest_begin(&nearest, name);
 	for (const struct config_key *key = mount_option_keys(); key->name; key++)
-		g_string_append_printf(known, "%s, ", key->name);
-	foreign_help(known);
-	return error_set(error, EINVAL, "unknown mount option \"%s\"; known are: %s", option, known->str);
+		nearest_offer(&nearest, key->name);
+	for (const char *const *passed = passed_names; *passed; passed++)
+		nearest_offer(&nearest, *passed);
+	text = nearest_text(&nearest, "; leafdisk --help lists those that there are");
+	return error_set(error, EINVAL, "unknown mount option \"%s\"%s", option, text);
 }
 
 static bool take_option(const char *option, GString *passed, GError **error)

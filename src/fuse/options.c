@@ -78,6 +78,22 @@ static enum options_result take_operands(struct mount_options *options, int coun
 	return OPTIONS_OK;
 }
 
+/* "--cache=/ssd/x" is meant as a mount option. */
+static enum options_result refuse_flag(const char *flag, GError **error)
+{
+	const char *option = flag + strspn(flag, "-");
+	size_t length = strcspn(option, "=");
+
+	for (const struct config_key *key = mount_option_keys(); key->name; key++)
+		if (length == strlen(key->name) && strncmp(key->name, option, length) == 0) {
+			error_set(error, EINVAL, "\"%s\" is a mount option: write -o %s%s", flag, option,
+				  option[length] || key->type == CONFIG_BOOL ? "" : "=VALUE");
+			return OPTIONS_USAGE;
+		}
+	error_set(error, EINVAL, "unknown flag \"%s\"; known are -o, -f, -d, --help and --version", flag);
+	return OPTIONS_USAGE;
+}
+
 static enum options_result take_flag(struct mount_options *options, int flag, GString *list, char **argv,
 				     GError **error)
 {
@@ -100,9 +116,7 @@ static enum options_result take_flag(struct mount_options *options, int flag, GS
 		error_set(error, EINVAL, "\"%s\" needs an argument", argv[optind - 1]);
 		return OPTIONS_USAGE;
 	default:
-		error_set(error, EINVAL, "unknown flag \"%s\"; known are -o, -f, -d, --help and --version",
-			  argv[optind - 1]);
-		return OPTIONS_USAGE;
+		return refuse_flag(argv[optind - 1], error);
 	}
 }
 

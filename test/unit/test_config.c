@@ -117,8 +117,9 @@ static void test_messages(void)
 		{"nocreate=1", "option \"nocreate\" takes no value; write \"create=no\" or \"create=yes\""},
 		{"foo=1", "unknown option \"foo\"; known are: create, nodrain, queue_depth, any, cache_size, umask,"
 			  " mode, cache"},
-		{"nomode", "unknown option \"nomode\"; known are: create, nodrain, queue_depth, any, cache_size,"
-			   " umask, mode, cache"},
+		{"nomode", "unknown option \"nomode\"; did you mean \"mode\"?"},
+		{"cahce_size=1M", "unknown option \"cahce_size\"; did you mean \"cache_size\"?"},
+		{"queue_deptj=1", "unknown option \"queue_deptj\"; did you mean \"queue_depth\"?"},
 	};
 	struct values v = {.queue_depth = 7, .any = 8};
 
