@@ -563,6 +563,12 @@ def faults(*rules, gate=None):
     return env
 
 
+def shrink(live, name, size):
+    """What `leafctl resize --shrink` does."""
+    with open(live.control("disks", name, "size"), "w", encoding="ascii") as file:
+        file.write(str(size))
+
+
 def make_image(path, size=None, parent=None, chunk=None):
     """leafctl create."""
     words = ["create"]

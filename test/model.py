@@ -4,7 +4,7 @@ import os
 import threading
 
 from harness import (BLOCK, KIB, MIB, Aligned, assert_same, check_clean, discard, make_image, make_raw, opened,
-                     read_all, wait_until, write_all, zero_range)
+                     read_all, shrink, wait_until, write_all, zero_range)
 
 SECTOR = 512
 LENGTH_MAX = 4 * MIB
@@ -134,7 +134,7 @@ class Disk:
     def truncate(self, size):
         """False while the kernel has not told of a last close yet."""
         try:
-            os.truncate(self.path, size)
+            shrink(self.mount, self.name, size)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise

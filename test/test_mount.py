@@ -139,15 +139,28 @@ def test_ends_of_a_disk(mount, pool):
         assert read_all(fd, 4096, size - 10) == b"y" * 10
 
 
-def test_shrink_only_when_nobody_else_has_it_open(mount, pool):
+ACCIDENTS = (["truncate", "-s", "100"], ["truncate", "-s", "0"], ["cp", "/etc/hostname"],
+             ["dd", "if=/dev/null", "bs=512", "seek=1", "of="], ["sh", "-c", ': > "$0"'])
+
+
+def test_a_disk_is_made_smaller_by_command_only(mount, pool):
     make_image(os.path.join(pool, "d.leaf"), "2M")
     with mount() as live:
         path = live.file("d.img")
         with opened(path) as fd:
             write_all(fd, b"z" * MIB, MIB)
-            expect_errno(errno.EBUSY, os.truncate, path, MIB)
-            assert read_all(fd, 4, 2 * MIB - 4) == b"zzzz"
-        os.truncate(path, MIB + 10)
+            expect_errno(errno.EPERM, os.ftruncate, fd, MIB)
+            result = leafctl("resize", "--shrink", path, "1M", check=False)
+            assert result.returncode == 1 and "is open elsewhere" in result.stderr, result
+        for words in ACCIDENTS:
+            words = words[:-1] + [words[-1] + path] if words[0] == "dd" else [*words, path]
+            assert "Operation not permitted" in run(*words, check=False).stderr, words
+        assert os.stat(path).st_size == 2 * MIB
+        assert f"make it smaller with: leafctl resize --shrink '{path}' 100" in live.messages()
+        assert "dd conv=notrunc" in file_bytes(live.control("disks", "d.img", "last_error")).decode()
+        with opened(path, os.O_RDONLY) as fd:
+            read_all(fd, 2 * MIB, 0)
+        leafctl("resize", "--shrink", path, str(MIB + 10))
         assert os.stat(path).st_size == MIB + 10
         os.truncate(path, 2 * MIB)
         assert file_bytes(path) == bytes(MIB) + b"z" * 10 + bytes(MIB - 10)

@@ -200,7 +200,7 @@ def test_every_errno_of_a_release(mount, work, two_disks):
     for _ in range(LAST_ERRNO):
         open_and_close(live.file("a.img"), os.O_RDONLY)
     os.truncate(live.file("a.img"), 9 * MIB)
-    os.truncate(live.file("a.img"), 8 * MIB)
+    os.truncate(live.file("a.img"), 10 * MIB)
     gate.close()
     assert_all_of_it_works(live)
     live.stop()

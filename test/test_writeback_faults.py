@@ -13,8 +13,8 @@ import pytest
 
 from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, MountError, assert_same, check_clean,
                      control_values, converted, discard, expect_errno, faults, file_bytes, leafctl, make_image,
-                     make_raw, opened, program, read_all, read_file, run, scaled, state_of, stats, thread_names,
-                     wait_until, write_all, zero_range)
+                     make_raw, opened, program, read_all, read_file, run, scaled, shrink, state_of, stats,
+                     thread_names, wait_until, write_all, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
 from test_owner import record_of, refusal, wait_released, write_record, write_text
@@ -1122,7 +1122,7 @@ def test_resize_with_dirty_blocks(held, web1, work, rng, size):
         if size < len(content):
             tune(live, migrate_idle_ms=1)
             wait_released(os.path.dirname(web1))
-            os.truncate(live.file("web1.img"), size)
+            shrink(live, "web1.img", size)
             os.truncate(live.file("web1.img"), 10 * MIB + 512)
         expected = content[:size] + bytes(10 * MIB + 512 - min(size, len(content)))
         assert_same(read_file(live.file("web1.img"), 11 * MIB), expected, "in the mount")

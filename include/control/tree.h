@@ -25,6 +25,7 @@
 	ENTRY(DISK_INFO, DISK, "info")                                                                                 \
 	ENTRY(DISK_LAST_ERROR, DISK, "last_error")                                                                     \
 	ENTRY(DISK_MODE, DISK, "mode")                                                                                 \
+	ENTRY(DISK_SIZE, DISK, "size")                                                                                 \
 	ENTRY(DISK_STATE, DISK, "state")                                                                               \
 	ENTRY(TUNABLES, TOP, "tunables")                                                                               \
 	ENTRY(TUNABLE, TUNABLES, NULL)                                                                                 \

@@ -1,5 +1,6 @@
 /* leafctl resize: of an image, or of a file in a mount, whose daemon does it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,6 +8,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "client.h"
 #include "report.h"
 #include "verbs.h"
 #include "mounted.h"
@@ -57,15 +59,30 @@ static bool add_size(uint64_t present, char sign, uint64_t number, uint64_t *byt
 	return true;
 }
 
-static bool resize_file(const char *path, uint64_t present, uint64_t bytes, bool shrink, GError **error)
+/* The kernel learns of the new size, and drops its pages behind it. */
+static bool shrink_file(const struct mounted *mount, const char *path, uint64_t bytes, GError **error)
 {
-	if (bytes < present && !shrink)
+	g_autofree char *text = g_strdup_printf("%" PRIu64, bytes);
+	struct statx stx;
+
+	if (!control_command(mount, CONTROL_DISK_SIZE, mount->name, text, error))
+		return false;
+	(void)statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_SIZE, &stx);
+	return true;
+}
+
+static bool resize_file(const struct mounted *mount, const struct ctl_arguments *arguments, uint64_t present,
+			uint64_t bytes, GError **error)
+{
+	const char *path = arguments->names[0];
+
+	if (bytes < present && !arguments->shrink)
 		return error_set(error, EINVAL,
 				 "%s has %" PRIu64 " bytes; making it smaller loses data and needs --shrink", path,
 				 present);
-	if (truncate(path, (off_t)bytes) != 0)
-		return error_set_errno(error, errno, "cannot resize %s", path);
-	return true;
+	if (bytes < present)
+		return shrink_file(mount, path, bytes, error);
+	return truncate(path, (off_t)bytes) == 0 || error_set_errno(error, errno, "cannot resize %s", path);
 }
 
 static bool resize(const struct ctl_arguments *arguments, char sign, uint64_t number, GError **error)
@@ -80,7 +97,7 @@ static bool resize(const struct ctl_arguments *arguments, char sign, uint64_t nu
 	if (!add_size(present, sign, number, &bytes, error))
 		return false;
 	if (mount)
-		return resize_file(path, present, bytes, arguments->shrink, error);
+		return resize_file(mount, arguments, present, bytes, error);
 	return offline_resize(path, arguments->format, arguments->layers, bytes, arguments->shrink, error);
 }
 

@@ -1,16 +1,7 @@
 /* Attributes: getattr, setattr, statfs, access.
  *
- * Setting the size is the one change that a file takes. It goes
- *
- *     prepare (background) -> DISK_RESIZE -> finish (background) -> reply
- *
- * where prepare decides, and opens the disk when the caller has no handle for
- * writing; finish closes it again and reads the attributes for the reply.
- *
- * Size 0 is refused for a disk that has one: it is what `dd of=web1.img`
- * without conv=notrunc and `> web1.img` ask for, by O_TRUNC, before they write,
- * and nobody who types that means to lose the disk. Any other size below the
- * present one is taken at its word, unless somebody else has the disk open. */
+ * Setting the size is the one change that a file takes, and it may only become larger
+ * (resize.c). */
 #include "ops.h"
 
 #include <errno.h>
@@ -21,6 +12,7 @@
 #include "fuse/control/ops.h"
 #include "request.h"
 #include "refusal.h"
+#include "resize.h"
 
 #define MODE_BITS 07777
 
@@ -146,99 +138,63 @@ static int check_owner_and_mode(const struct stat *wish, int to_set, const struc
 	return 0;
 }
 
-static int refuse(int errnum, const char *sentence, const struct disk *disk)
+static int refuse_shrink(struct request *request, off_t from)
 {
 	g_autoptr(GError) error = NULL;
+	struct disk *disk = node_disk(request->session->nodes, request->node);
+	g_autofree char *path = g_build_filename(request->session->options->mountpoint, disk_name(disk), NULL);
+	g_autofree char *word = g_shell_quote(path);
+	g_autofree char *advice = request->position
+					  ? g_strdup_printf("make it smaller with: leafctl resize --shrink %s %jd",
+							    word, (intmax_t)request->position)
+					  : g_strdup("remove it before another takes its name");
 
-	error_set(&error, errnum, "%s: %s", disk_name(disk), sentence);
+	error_set(&error, EPERM,
+		  "%s: not cut from %jd to %jd bytes, what lies past these would be lost; write into it with dd "
+		  "conv=notrunc, or %s",
+		  disk_name(disk), (intmax_t)from, (intmax_t)request->position, advice);
+	disk_unref(disk);
+	refusal_keep(request->session, request->node, error->message);
 	return refusal_log(error);
 }
 
-/* The disk is open, once by this request or its handle. */
-static int check_size(struct request *request, off_t from, off_t to)
-{
-	struct disk *disk = request->handle->disk;
-
-	if (to == 0 && from > 0)
-		return refuse(EPERM, "not truncated to nothing; write with conv=notrunc, or remove the disk", disk);
-	if (to < from)
-		handle_await_closes(request->session, disk, request->last_close);
-	if (to < from && disk_open_count(disk) > 1)
-		return refuse(EBUSY, "not made smaller while open elsewhere", disk);
-	return 0;
-}
-
+/* The caller's handle, or one of the request's own. */
 static int open_for_resize(struct request *request)
 {
 	struct handle *given = request->has_file ? handle_of(&request->file) : NULL;
-	int result;
 
-	if (given && given->write) {
+	request->opened = !given || !given->write;
+	if (!request->opened)
 		request->handle = given;
-		return 0;
-	}
-	result = handle_open(request->session, request->node, true, &request->handle, NULL);
-	request->opened = result == 0;
-	return result;
+	return request->opened ? handle_open(request->session, request->node, true, &request->handle, NULL) : 0;
 }
 
-/* A disk that this request opened is closed in every case. */
-static void close_after_resize(struct request *request)
+static int resize(struct request *request, off_t from)
 {
-	int result = 0;
+	int result = request->position < from ? refuse_shrink(request, from) : open_for_resize(request), closed = 0;
 
+	if (result < 0)
+		return result;
+	result = resize_open(request->channel, request->handle->disk, (uint64_t)request->position);
 	if (request->opened)
-		result = handle_close(request->session, request->handle);
-	request->opened = false;
-	if (request->error == 0)
-		request->error = result;
-}
-
-static void prepare_resize(struct request *request, off_t from)
-{
-	request->error = open_for_resize(request);
-	if (request->error == 0)
-		request->error = check_size(request, from, request->position);
-	if (request->error != 0)
-		close_after_resize(request);
-	request->resize = request->error == 0;
+		closed = handle_close(request->session, request->handle);
+	return result ? result : closed;
 }
 
 /* ATTRIBUTES holds the wish at first, then what is. */
-static void setattr_prepare(struct request *request)
+static void setattr_run(struct request *request)
 {
 	struct stat wish = request->attributes;
 
 	getattr_run(request);
 	if (request->error == 0)
 		request->error = check_owner_and_mode(&wish, request->to_set, &request->attributes);
-	if (request->error == 0 && (request->to_set & FUSE_SET_ATTR_SIZE) &&
-	    request->position != request->attributes.st_size)
-		prepare_resize(request, request->attributes.st_size);
-}
-
-static void setattr_finish(struct request *request)
-{
-	close_after_resize(request);
+	if (request->error != 0 || !(request->to_set & FUSE_SET_ATTR_SIZE) ||
+	    request->position == request->attributes.st_size)
+		return;
+	request->error = resize(request, request->attributes.st_size);
 	if (request->error == 0)
 		getattr_run(request);
-}
-
-static void resize_done(struct disk_io *io, int64_t result)
-{
-	struct request *request = container_of(io, struct request, io);
-
-	request->error = (int)MIN(result, 0);
-	request_offload(request, setattr_finish, reply_attributes);
-}
-
-static void setattr_prepared(struct request *request)
-{
-	if (request->resize)
-		request_submit(request, request->handle->disk, DISK_RESIZE, 0, (uint64_t)request->position,
-			       resize_done);
-	else
-		reply_attributes(request);
 }
 
 /* Times are the image's own. Setting them is accepted and forgotten, so that
@@ -258,14 +214,13 @@ void op_setattr(fuse_req_t fuse, fuse_ino_t ino, struct stat *st, int to_set, st
 		request_reply(request, -EINVAL);
 		return;
 	}
-	request->last_close = handle_closes_begun(request->session);
 	request->to_set = to_set;
 	request->attributes = *st;
 	request->position = st->st_size;
 	request->has_file = file != NULL;
 	if (file)
 		request->file = *file;
-	request_offload(request, setattr_prepare, setattr_prepared);
+	request_offload(request, setattr_run, reply_attributes);
 }
 
 static fsblkcnt_t scale_blocks(fsblkcnt_t blocks, unsigned long from)

@@ -44,7 +44,6 @@ struct request {
 	bool has_file;
 	bool opened; /* HANDLE is the request's own */
 	bool keep_cache;
-	bool resize;
 	bool durable;	     /* flushed before it is answered */
 	bool given_up;	     /* the caller, or the end of the mount, wants no more of it */
 	uint64_t last_close; /* handle_closes_begun() when the request came */

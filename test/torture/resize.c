@@ -1,8 +1,8 @@
 /* Growing and shrinking a disk that others use.
  *
  * A disk has a tail beyond the sectors that it had in the beginning. One process
- * at a time has it, tries the other size, and knows what must be there. Shrinking
- * is refused while another process has the disk open. */
+ * at a time has it, tries the other size, and knows what must be there. Shrinking is
+ * by command, and refused while another process has the disk open. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -15,7 +15,7 @@ struct tail {
 	struct worker *worker;
 	struct disk *disk;
 	struct area area;
-	int fd;
+	int fd;		/* -1: it could not be opened again */
 	uint32_t count; /* of its sectors, now */
 };
 
@@ -33,6 +33,8 @@ static bool take(struct worker *worker)
 
 static void close_tail(struct tail *tail)
 {
+	if (tail->fd < 0)
+		return;
 	worker_begin(tail->worker, "close %s after it was resized", tail->disk->name);
 	worker_end(tail->worker, KIND_OPEN, tail->disk, errno_of(close(tail->fd)), NULL);
 }
@@ -44,6 +46,8 @@ static bool learn_size(struct tail *tail)
 	bool sure = tail->disk->errors == 0 && worker_is_calm(tail->worker);
 	struct stat st;
 
+	if (tail->fd < 0)
+		return false;
 	worker_begin(tail->worker, "fstat %s", tail->disk->name);
 	if (worker_end(tail->worker, KIND_LIST, tail->disk, errno_of(fstat(tail->fd, &st)), NULL) < 0)
 		return false;
@@ -55,6 +59,14 @@ static bool learn_size(struct tail *tail)
 	return true;
 }
 
+static int reopen(const struct tail *tail)
+{
+	char path[256];
+
+	worker_path(tail->worker, path, "%s", tail->disk->name);
+	return errno_of(open(path, O_RDWR | O_DIRECT | O_CLOEXEC));
+}
+
 static bool open_tail(struct tail *tail, struct worker *worker)
 {
 	char path[256];
@@ -63,12 +75,27 @@ static bool open_tail(struct tail *tail, struct worker *worker)
 	tail->area = state_tail(worker->state, worker->home);
 	worker_path(worker, path, "%s", tail->disk->name);
 	worker_begin(worker, "open %s to resize it", path);
-	tail->fd = worker_end(worker, KIND_OPEN, tail->disk, errno_of(open(path, O_RDWR | O_DIRECT | O_CLOEXEC)), NULL);
-	if (tail->fd >= 0 && learn_size(tail))
+	tail->fd = worker_end(worker, KIND_OPEN, tail->disk, reopen(tail), NULL);
+	if (learn_size(tail))
 		return true;
-	if (tail->fd >= 0)
-		close_tail(tail);
+	close_tail(tail);
 	return false;
+}
+
+/* The disk is closed for it. */
+static int shrink_to(struct tail *tail, uint64_t bytes)
+{
+	int result;
+
+	close(tail->fd);
+	result = worker_command_size(tail->worker, tail->disk->name, bytes);
+	tail->fd = reopen(tail);
+	return result == 0 && tail->fd < 0 ? tail->fd : result;
+}
+
+static int grow_to(struct tail *tail, uint64_t bytes)
+{
+	return errno_of(ftruncate(tail->fd, (off_t)bytes));
 }
 
 /* What appears is zeros, what goes becomes them; what is refused has not been. */
@@ -85,7 +112,8 @@ static void resize(struct tail *tail, enum kind kind, uint32_t count, const int 
 	area_begin(&tail->area, from, changed, version, true);
 	worker_begin(tail->worker, "%s %s, to %llu bytes", kind_names[kind], tail->disk->name,
 		     (unsigned long long)bytes);
-	result = worker_end(tail->worker, kind, tail->disk, errno_of(ftruncate(tail->fd, (off_t)bytes)), refusals);
+	result = kind == KIND_GROW ? grow_to(tail, bytes) : shrink_to(tail, bytes);
+	result = worker_end(tail->worker, kind, tail->disk, result, refusals);
 	if (result == -EBUSY && refusals)
 		memcpy(tail->area.sectors + from, saved, changed * sizeof(*saved));
 	else if (result < 0)
@@ -131,7 +159,7 @@ static void use_tail(struct tail *tail)
 {
 	uint32_t first, count;
 
-	if (tail->count == 0)
+	if (tail->count == 0 || tail->fd < 0)
 		return;
 	first = (uint32_t)worker_random(tail->worker, tail->count);
 	count = 1 + (uint32_t)worker_random(tail->worker, 64);

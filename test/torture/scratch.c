@@ -43,24 +43,25 @@ static int close_scratch(struct worker *worker, int fd)
 	return worker_end(worker, KIND_OPEN, NULL, errno_of(close(fd)), NULL);
 }
 
-/* The disk is open here alone, and yet its last close may not have arrived. */
-static bool resize_scratch(struct worker *worker, int fd, uint32_t size)
+/* Zeros from FROM on. */
+static void note_size(struct scratch *scratch, uint32_t from, uint32_t size)
 {
-	struct scratch *scratch = &worker->scratch;
-	enum kind kind = size < scratch->size ? KIND_SHRINK : KIND_GROW;
-	uint32_t from = size < scratch->size ? size : scratch->size;
-	int result;
-
-	worker_begin(worker, "%s %s, to %u sectors", kind_names[kind], scratch->name, size);
-	result = worker_end(worker, kind, NULL, errno_of(ftruncate(fd, (off_t)size * SECTOR)), busy);
-	if (result == -EBUSY)
-		return true;
-	if (result < 0)
-		return false;
 	scratch->version++;
 	area_begin(&scratch->area, from, SCRATCH_SECTORS - from, scratch->version, true);
 	area_succeed(&scratch->area, from, SCRATCH_SECTORS - from, scratch->version);
 	scratch->size = size;
+}
+
+static bool grow_scratch(struct worker *worker, int fd, uint32_t size)
+{
+	struct scratch *scratch = &worker->scratch;
+	int result;
+
+	worker_begin(worker, "%s %s, to %u sectors", kind_names[KIND_GROW], scratch->name, size);
+	result = worker_end(worker, KIND_GROW, NULL, errno_of(ftruncate(fd, (off_t)size * SECTOR)), NULL);
+	if (result < 0)
+		return false;
+	note_size(scratch, scratch->size, size);
 	return true;
 }
 
@@ -102,7 +103,7 @@ static bool use_open(struct worker *worker, int fd)
 	struct scratch *scratch = &worker->scratch;
 	uint32_t size = 8 + (uint32_t)worker_random(worker, SCRATCH_SECTORS - 8), first, count;
 
-	if (worker_random(worker, 2) && !resize_scratch(worker, fd, size))
+	if (size > scratch->size && !grow_scratch(worker, fd, size))
 		return false;
 	if (scratch->size == 0)
 		return true;
@@ -135,6 +136,24 @@ static void create(struct worker *worker)
 	scratch->area.id = AREA_IDS_BEGIN + worker->number * 0x100 + (scratch->generation & 0xff);
 	memset(scratch->area.sectors, 0, SCRATCH_SECTORS * sizeof(struct sector));
 	use_scratch(worker, O_RDWR | O_CREAT | O_EXCL);
+}
+
+/* It is open nowhere, and yet its last close may not have arrived. */
+static void shrink_scratch(struct worker *worker)
+{
+	struct scratch *scratch = &worker->scratch;
+	uint32_t size = 1 + (uint32_t)worker_random(worker, SCRATCH_SECTORS);
+	int result;
+
+	if (size >= scratch->size)
+		return;
+	worker_begin(worker, "%s %s, to %u sectors", kind_names[KIND_SHRINK], scratch->name, size);
+	result = worker_command_size(worker, scratch->name, (uint64_t)size * SECTOR);
+	result = worker_end(worker, KIND_SHRINK, NULL, result, busy);
+	if (result == 0)
+		note_size(scratch, size, size);
+	else if (result != -EBUSY)
+		abandon(scratch);
 }
 
 static void rename_scratch(struct worker *worker)
@@ -170,14 +189,14 @@ void scratch_remove(struct worker *worker)
 
 void operation_scratch(struct worker *worker)
 {
-	static void (*const steps[])(struct worker *) = {rename_scratch, scratch_remove};
-	uint64_t step = worker_random(worker, 5);
+	static void (*const steps[])(struct worker *) = {rename_scratch, scratch_remove, shrink_scratch};
+	uint64_t step = worker_random(worker, 6);
 
 	if (worker->number >= worker->settings->makers)
 		return;
 	if (!worker->scratch.name[0])
 		create(worker);
-	else if (step < 2)
+	else if (step < 3)
 		steps[step](worker);
 	else
 		use_scratch(worker, O_RDWR);

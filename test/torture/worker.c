@@ -2,6 +2,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,20 @@ const char *worker_path(const struct worker *worker, char path[256], const char 
 int errno_of(int result)
 {
 	return result < 0 ? -errno : result;
+}
+
+int worker_command_size(const struct worker *worker, const char *name, uint64_t bytes)
+{
+	char path[256], text[32];
+	int fd, result, length = snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+
+	worker_path(worker, path, ".leafdisk/disks/%s/size", name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	result = write(fd, text, (size_t)length) < 0 ? -errno : 0;
+	close(fd);
+	return result;
 }
 
 void worker_begin(struct worker *worker, const char *format, ...)

@@ -68,6 +68,8 @@ struct disk *worker_disk(struct worker *worker);
 bool worker_is_calm(const struct worker *worker);
 const char *worker_path(const struct worker *worker, char path[256], const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Gives the disk NAME a size by command. 0 or -errno. */
+int worker_command_size(const struct worker *worker, const char *name, uint64_t bytes);
 
 /* Every system call that can reach the mount stands between these two. */
 void worker_begin(struct worker *worker, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -5,10 +5,13 @@
 #include "commands.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "fuse/resize.h"
 
 int control_write_drain(const struct control_subject *subject, const struct control_command *command, GError **error)
 {
@@ -58,6 +61,23 @@ int control_write_disk_mode(const struct control_subject *subject, const struct 
 	return result;
 }
 
+int control_write_disk_size(const struct control_subject *subject, const struct control_command *command,
+			    GError **error)
+{
+	uint64_t bytes = 0;
+	int result;
+
+	if (!config_parse_size(command->text, &bytes) || bytes > INT64_MAX) {
+		error_set(error, EINVAL, "\"%s\" is no size of a disk; expected bytes, or a number like 10G",
+			  command->text);
+		return -EINVAL;
+	}
+	result = resize_closed(command->channel, subject->disk, bytes, error);
+	if (result == 0)
+		log_event("%s: has %" PRIu64 " bytes now", disk_name(subject->disk), bytes);
+	return result;
+}
+
 /* Takes one line's end off. NULL and ERROR: it is no command. g_free. */
 static char *command_text(const char *data, size_t size, GError **error)
 {
@@ -77,7 +97,8 @@ int control_run_command(const struct control_subject *subject, control_write_fn 
 			const struct control_input *input, GError **error)
 {
 	g_autofree char *text = command_text(input->data, input->size, error);
-	struct control_command command = {.text = text, .go_on = input->go_on, .opaque = input->opaque};
+	struct control_command command = {
+		.text = text, .channel = input->channel, .go_on = input->go_on, .opaque = input->opaque};
 	int result = text ? write(subject, &command, error) : error_to_errno(*error);
 
 	if (result != 0 && !*error)

@@ -7,6 +7,7 @@
 
 struct control_command {
 	const char *text; /* what was written, without the line's end */
+	struct channel *channel;
 	/* For work that takes long; false: give up. See disk_drain(). */
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
 	void *opaque;
@@ -26,5 +27,6 @@ control_write_fn control_write_drain;
 control_write_fn control_write_tunable;
 control_write_fn control_write_disk_drain;
 control_write_fn control_write_disk_mode;
+control_write_fn control_write_disk_size;
 
 #endif

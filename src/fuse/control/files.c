@@ -250,3 +250,13 @@ int control_make_disk_mode(const struct control_subject *subject, GString *text)
 	g_string_append_printf(text, "%s\n", status.mode);
 	return 0;
 }
+
+int control_make_disk_size(const struct control_subject *subject, GString *text)
+{
+	struct disk_attributes attributes;
+	int result = disk_get_attributes(subject->disk, &attributes);
+
+	if (result == 0)
+		g_string_append_printf(text, "%" PRIu64 "\n", attributes.size_bytes);
+	return result;
+}

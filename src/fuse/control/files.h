@@ -34,6 +34,7 @@ control_make_fn control_make_disk_info;
 control_make_fn control_make_disk_chain;
 control_make_fn control_make_disk_state;
 control_make_fn control_make_disk_mode;
+control_make_fn control_make_disk_size;
 
 bool control_has_cache(struct session *session);
 /* Dirty bytes of all disks. May block. */

@@ -194,6 +194,7 @@ static void write_run(struct request *request)
 	struct control_input input = {
 		.data = request->io.buffer,
 		.size = request->io.length,
+		.channel = request->channel,
 		.go_on = go_on,
 		.opaque = request,
 	};

@@ -40,6 +40,7 @@ static const struct handlers table[CONTROL_ENTRY_COUNT] = {
 	[CONTROL_DISK_INFO] = {.make = control_make_disk_info},
 	[CONTROL_DISK_LAST_ERROR] = {.make = control_make_last_error},
 	[CONTROL_DISK_MODE] = {.make = control_make_disk_mode, .write = control_write_disk_mode},
+	[CONTROL_DISK_SIZE] = {.make = control_make_disk_size, .write = control_write_disk_size},
 	[CONTROL_DISK_STATE] = {.make = control_make_disk_state},
 	[CONTROL_TUNABLE] = {.make = control_make_tunable, .write = control_write_tunable},
 	[CONTROL_CONFIG] = {.make = control_make_config},

@@ -10,6 +10,8 @@
 #include "fuse/directory.h"
 #include "fuse/session.h"
 
+struct channel;
+
 /* Inode numbers from here on are the tree's; nodes begin at 2 and count up. */
 #define CONTROL_INO (UINT64_C(1) << 48)
 
@@ -37,6 +39,7 @@ int control_make(struct session *session, uint64_t ino, GString *text);
 struct control_input {
 	const char *data; /* what was written, whatever it is */
 	size_t size;
+	struct channel *channel; /* of the request */
 	/* Asked several times a second by what takes long; false: give up. */
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
 	void *opaque;
