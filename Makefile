@@ -91,7 +91,8 @@ $(if $(VARIANT),,$(error SAN=$(SAN): it is address, thread or undefined))
 
 # Packages are installed before anything is compiled, when the goal asks for it.
 goal_deps = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
-DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz),$(call goal_deps,deb,deps-deb), \
+DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz), \
+	$(call goal_deps,deb,deps-deb), \
 	$(call goal_deps,check check-asan check-tsan torture,deps-check),$(call goal_deps,demo,deps-build))
 
 # Expanded when a recipe runs, so after the packages are there.
@@ -207,7 +208,9 @@ INSTALLED = $(call placed,755,$(BINDIR),$($(VARIANT)_PROGRAMS)) \
 	$(call placed,644,$(TMPFILESDIR),$(MADE)/leafdisk.conf) \
 	$(call placed,644,$(COMPLETIONDIR),$(MADE)/leafctl)
 # Other names of these.
-LINKED = $(DESTDIR)$(HELPERDIR)/mount.leafdisk:$(BINDIR)/leafdisk $(DESTDIR)$(COMPLETIONDIR)/leafdisk:leafctl
+LINKED = $(DESTDIR)$(HELPERDIR)/mount.leafdisk:$(BINDIR)/leafdisk \
+	$(DESTDIR)$(MANDIR)/man8/mount.leafdisk.8:leafdisk.8 \
+	$(DESTDIR)$(COMPLETIONDIR)/leafdisk:leafctl
 field = $(word $(1),$(subst :, ,$(2)))
 
 $(MADE)/%.service: etc/systemd/%.service.in FORCE
@@ -234,7 +237,7 @@ deb: | $(DEPS_FIRST)
 	$(Q)rm -rf build/deb && mkdir -p $(DEB_TREE)
 	$(Q)tar -c --exclude=./build --exclude=./.git . | tar -x -C $(DEB_TREE)
 	$(Q)cd $(DEB_TREE) && dpkg-buildpackage -us -uc -b $(if $(V),,>../build.log 2>&1 || { cat ../build.log; false; })
-	$(Q)lintian --fail-on error,warning build/deb/*.changes
+	$(Q)lintian --allow-root --fail-on error,warning build/deb/*.changes
 
 fmt:
 	$(Q)find include src test -name '*.[ch]' -exec clang-format -i {} +

@@ -8,7 +8,7 @@ import pytest
 
 from harness import TREE, make_image, program, run, unmount
 
-PAGES = ("leafdisk.8", "leafctl.1", "leafdisk.conf.5", "leafdisk-layer.5", "leafdisk-cache.5")
+PAGES = ("leafdisk.7", "leafdisk.8", "leafctl.1", "leafdisk.conf.5", "leafdisk-layer.5", "leafdisk-cache.5")
 SAMPLE = os.path.join(TREE, "etc", "leafdisk.conf")
 
 
@@ -277,6 +277,29 @@ def test_sample_configuration_shows_every_key():
     with open(SAMPLE, encoding="utf-8") as file:
         pool = file.read().split("[pool /")[0]
     assert set(re.findall(r"^#?(\w+) = ", pool, re.M)) == mount_keys() - {"conf"}
+
+
+def sentences():
+    """The strings of the source, each as a whole."""
+    for directory, _, names in os.walk(os.path.join(TREE, "src")):
+        for name in names:
+            if name.endswith(".c"):
+                with open(os.path.join(directory, name), encoding="utf-8") as file:
+                    text = re.sub(r'"\s+"', "", file.read())
+                yield from re.findall(r'"((?:[^"\\\n]|\\.)*)"', text)
+
+
+def explained_messages():
+    return re.findall(r'^\.It "(.*)"$', section(page_text("leafdisk.7"), "Sh", "MESSAGES"), re.M)
+
+
+def test_explained_messages_are_the_programs():
+    """Three dots stand for what differs from one to the next."""
+    said = list(sentences())
+    assert explained_messages()
+    for message in explained_messages():
+        parts = ".*".join(re.escape(part.strip(" ,;")) for part in message.split("..."))
+        assert any(re.search(parts, sentence) for sentence in said), message
 
 
 @pytest.mark.parametrize("name", PAGES)
