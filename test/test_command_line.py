@@ -1,5 +1,7 @@
 """What is typed wrong is answered with what was meant."""
+import grp
 import os
+import pwd
 
 import pytest
 
@@ -14,6 +16,10 @@ MEANT = [
     (("help", "lst"), 'there is no verb "lst"; did you mean "list"?'),
     (("list", "--jsno", "x"), 'option "--jsno" is not known here; did you mean "--json"?'),
     (("list", "--json=1", "x"), 'option "--json" takes no value'),
+    (("create", "x.raw", "16E"), '"16E" is too large for a size (like 10G)'),
+    (("create", "x.raw", "10 G"), '"10 G" is not a size above 0 (like 10G)'),
+    (("resize", "x.raw", "+1e9"), '"+1e9" is not a size above 0 (like 10G, +1G or -1G)'),
+    (("create", "-c", "99999999T", "x.leaf", "1G"), 'option --chunk: "99999999T" is too large for a size'),
     (("list", "-x", "x"), 'option "-x" is not known here ('),
 ]
 
@@ -29,6 +35,9 @@ def test_leafctl_knows_what_was_meant(words, answer):
     (("-o", "alow_other"), 1, 'unknown mount option "alow_other"; did you mean "allow_other"?'),
     (("-o", "rootcontxt=x"), 1, 'did you mean "rootcontext="?'),
     (("-o", "quick"), 1, 'unknown mount option "quick"; leafdisk --help lists'),
+    (("-o", "cache_size=99999999T"), 1, '"99999999T" is too large, expected is a size of 8 MiB or more'),
+    (("-o", "io_timeout=2d"), 1, '"2d" is too large, expected is a time from 1s to 1d (like 30s or 5m'),
+    (("-o", "uid=nobody-here"), 1, '"nobody-here" is not the name of a user of this host, or a number'),
     (("--cache=/ssd/x",), USAGE, '"--cache=/ssd/x" is a mount option: write -o cache=/ssd/x'),
     (("--mode", "direct"), USAGE, '"--mode" is a mount option: write -o mode=VALUE'),
     (("--ro",), USAGE, '"--ro" is a mount option: write -o ro'),
@@ -57,3 +66,18 @@ def test_help(pool):
     alone = leafctl("cache", check=False)
     assert alone.returncode == USAGE and alone.stderr == group
     assert leafctl("--json", "list", pool).stdout == leafctl("list", "--json", pool).stdout
+
+
+def test_sizes_times_and_users(mount, pool):
+    """As they are typed elsewhere."""
+    image = os.path.join(pool, "web1.raw")
+    leafctl("create", image, "1.5M")
+    assert os.path.getsize(image) == 3 << 19
+    with mount("uid=daemon", "gid=daemon", "io_timeout=5m") as live:
+        user = pwd.getpwnam("daemon")
+        found = os.stat(live.file("web1.img"))
+        assert (found.st_uid, found.st_gid) == (user.pw_uid, grp.getgrnam("daemon").gr_gid)
+        with open(live.control("config"), encoding="utf-8") as file:
+            assert "io_timeout: 300\n" in file.read()
+        leafctl("set", live.path, "max_dirty_age=2m")
+        assert "max_dirty_age=120\n" in leafctl("set", live.path).stdout

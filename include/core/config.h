@@ -9,9 +9,13 @@
 #include <stdint.h>
 
 enum config_type {
-	CONFIG_BOOL,   /* bool: key alone or 1/yes/true/on, noKEY or 0/no/false/off */
-	CONFIG_UINT,   /* uint64_t, decimal, within [min, max] */
-	CONFIG_SIZE,   /* uint64_t bytes, suffixes K M G T P E (powers of 1024) */
+	CONFIG_BOOL,	/* bool: key alone or 1/yes/true/on, noKEY or 0/no/false/off */
+	CONFIG_UINT,	/* uint64_t, decimal, within [min, max] */
+	CONFIG_SIZE,	/* uint64_t bytes: see number_parse_size() */
+	CONFIG_SECONDS, /* uint64_t: see number_parse_time() */
+	CONFIG_MILLISECONDS,
+	CONFIG_USER, /* uint64_t, a name of this host or a number */
+	CONFIG_GROUP,
 	CONFIG_OCTAL,  /* uint64_t, octal (umask) */
 	CONFIG_STRING, /* char *, freed with g_free, replaced on each set */
 };
@@ -44,8 +48,7 @@ GKeyFile *config_load(const char *path, GError **error);
 /* Frees the strings in VALUES. */
 void config_clear(const struct config_key *keys, void *values);
 
-/* "10G" -> bytes. Binary suffixes K M G T P E, with optional "iB"/"B"; a
- * plain number is bytes. False on anything else or above 2^64 - 1. */
+/* number_parse_size() is GOOD. */
 bool config_parse_size(const char *text, uint64_t *bytes);
 /* Bytes as a person reads them: "1.5 GiB". g_free. */
 char *config_format_size(uint64_t bytes);

@@ -5,55 +5,26 @@
 #include "core/config.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <string.h>
 
 #include "core/error.h"
 #include "core/nearest.h"
+#include "core/number.h"
 
 struct type_ops {
 	const char *label; /* in --help */
-	bool (*parse)(const struct config_key *key, void *field, const char *value);
+	enum number_result (*parse)(const struct config_key *key, void *field, const char *value);
 	/* What is allowed, to follow "is not". */
 	char *(*describe)(const struct config_key *key);
 	char *(*format)(const struct config_key *key, const void *field);
 };
 
-/* Digits of BASE only: no sign, space or prefix. *END is behind them. */
-static bool parse_digits(const char *text, unsigned base, uint64_t *number, const char **end)
-{
-	uint64_t value = 0;
-	const char *p = text;
-
-	for (; *p >= '0' && *p < (char)('0' + base); p++)
-		if (__builtin_mul_overflow(value, (uint64_t)base, &value) ||
-		    __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
-			return false;
-	*number = value;
-	*end = p;
-	return p > text;
-}
-
 bool config_parse_size(const char *text, uint64_t *bytes)
 {
-	static const char units[] = "kmgtpe";
-	const char *unit;
-	const char *end;
-	uint64_t number;
-	unsigned shift = 0;
-
-	if (!parse_digits(text, 10, &number, &end))
-		return false;
-	if (*end) {
-		unit = strchr(units, g_ascii_tolower(*end++));
-		if (!unit || (*end && g_ascii_strcasecmp(end, "b") != 0 && g_ascii_strcasecmp(end, "ib") != 0))
-			return false;
-		shift = 10 * (unsigned)(unit - units + 1);
-	}
-	if (number > UINT64_MAX >> shift)
-		return false;
-	*bytes = number << shift;
-	return true;
+	return number_parse_size(text, bytes) == NUMBER_GOOD;
 }
 
 char *config_format_size(uint64_t bytes)
@@ -85,7 +56,7 @@ static bool matches_any(const char *value, const char *const *words)
 	return false;
 }
 
-static bool parse_bool(const struct config_key *key, void *field, const char *value)
+static enum number_result parse_bool(const struct config_key *key, void *field, const char *value)
 {
 	static const char *const yes[] = {"1", "yes", "true", "on", NULL};
 	static const char *const no[] = {"0", "no", "false", "off", NULL};
@@ -93,9 +64,9 @@ static bool parse_bool(const struct config_key *key, void *field, const char *va
 
 	(void)key;
 	if (!is_yes && !matches_any(value, no))
-		return false;
+		return NUMBER_MALFORMED;
 	*(bool *)field = is_yes;
-	return true;
+	return NUMBER_GOOD;
 }
 
 static char *describe_bool(const struct config_key *key)
@@ -110,20 +81,25 @@ static char *format_bool(const struct config_key *key, const void *field)
 	return g_strdup(*(const bool *)field ? "yes" : "no");
 }
 
-static bool store_number(const struct config_key *key, void *field, uint64_t number)
+static enum number_result store_number(const struct config_key *key, void *field, enum number_result result,
+				       uint64_t number)
 {
-	if (number < key->min || (key->max != 0 && number > key->max))
-		return false;
+	if (result != NUMBER_GOOD)
+		return result;
+	if (number < key->min)
+		return NUMBER_TOO_SMALL;
+	if (key->max != 0 && number > key->max)
+		return NUMBER_TOO_LARGE;
 	*(uint64_t *)field = number;
-	return true;
+	return NUMBER_GOOD;
 }
 
-static bool parse_uint(const struct config_key *key, void *field, const char *value)
+static enum number_result parse_uint(const struct config_key *key, void *field, const char *value)
 {
-	uint64_t number;
-	const char *end;
+	uint64_t number = 0;
+	enum number_result result = number_parse(value, 10, &number);
 
-	return parse_digits(value, 10, &number, &end) && *end == '\0' && store_number(key, field, number);
+	return store_number(key, field, result, number);
 }
 
 static char *describe_uint(const struct config_key *key)
@@ -142,11 +118,12 @@ static char *format_decimal(const struct config_key *key, const void *field)
 	return g_strdup_printf("%" PRIu64, number);
 }
 
-static bool parse_size(const struct config_key *key, void *field, const char *value)
+static enum number_result parse_size(const struct config_key *key, void *field, const char *value)
 {
-	uint64_t bytes;
+	uint64_t bytes = 0;
+	enum number_result result = number_parse_size(value, &bytes);
 
-	return config_parse_size(value, &bytes) && store_number(key, field, bytes);
+	return store_number(key, field, result, bytes);
 }
 
 static char *describe_size(const struct config_key *key)
@@ -159,12 +136,63 @@ static char *describe_size(const struct config_key *key)
 	return g_strdup_printf("a size from %s to %s (like 64M or 10G)", min, max);
 }
 
-static bool parse_octal(const struct config_key *key, void *field, const char *value)
+static uint64_t unit_ms(const struct config_key *key)
 {
-	uint64_t number;
-	const char *end;
+	return key->type == CONFIG_SECONDS ? 1000 : 1;
+}
 
-	return parse_digits(value, 8, &number, &end) && *end == '\0' && store_number(key, field, number);
+static enum number_result parse_time(const struct config_key *key, void *field, const char *value)
+{
+	uint64_t number = 0;
+	enum number_result result = number_parse_time(value, unit_ms(key), &number);
+
+	return store_number(key, field, result, number);
+}
+
+static char *describe_time(const struct config_key *key)
+{
+	g_autofree char *min = number_format_time(key->min, unit_ms(key));
+	g_autofree char *max = number_format_time(key->max, unit_ms(key));
+
+	return g_strdup_printf("a time from %s to %s (like 30s or 5m; a number alone is %s)", min, max,
+			       key->type == CONFIG_SECONDS ? "seconds" : "milliseconds");
+}
+
+/* *ID of the user or group NAME. */
+static bool look_up(enum config_type type, const char *name, uint64_t *id)
+{
+	const struct passwd *user = type == CONFIG_USER ? getpwnam(name) : NULL;
+	const struct group *group = type == CONFIG_GROUP ? getgrnam(name) : NULL;
+
+	if (user)
+		*id = user->pw_uid;
+	if (group)
+		*id = group->gr_gid;
+	return user || group;
+}
+
+static enum number_result parse_id(const struct config_key *key, void *field, const char *value)
+{
+	uint64_t number = 0;
+	enum number_result result = number_parse(value, 10, &number);
+
+	if (result == NUMBER_MALFORMED && look_up(key->type, value, &number))
+		result = NUMBER_GOOD;
+	return store_number(key, field, result, number);
+}
+
+static char *describe_id(const struct config_key *key)
+{
+	return g_strdup_printf("the name of a %s of this host, or a number from %" PRIu64 " to %" PRIu64,
+			       key->type == CONFIG_USER ? "user" : "group", key->min, key->max);
+}
+
+static enum number_result parse_octal(const struct config_key *key, void *field, const char *value)
+{
+	uint64_t number = 0;
+	enum number_result result = number_parse(value, 8, &number);
+
+	return store_number(key, field, result, number);
 }
 
 static char *describe_octal(const struct config_key *key)
@@ -190,15 +218,15 @@ static bool is_choice(const char *choices, const char *value)
 	return g_strv_contains((const char *const *)list, value);
 }
 
-static bool parse_string(const struct config_key *key, void *field, const char *value)
+static enum number_result parse_string(const struct config_key *key, void *field, const char *value)
 {
 	char **string = field;
 
 	if (key->choices && !is_choice(key->choices, value))
-		return false;
+		return NUMBER_MALFORMED;
 	g_free(*string);
 	*string = g_strdup(value);
-	return true;
+	return NUMBER_GOOD;
 }
 
 static char *describe_string(const struct config_key *key)
@@ -225,6 +253,10 @@ static const struct type_ops types[] = {
 	[CONFIG_BOOL] = {NULL, parse_bool, describe_bool, format_bool},
 	[CONFIG_UINT] = {"NUMBER", parse_uint, describe_uint, format_decimal},
 	[CONFIG_SIZE] = {"SIZE", parse_size, describe_size, format_decimal},
+	[CONFIG_SECONDS] = {"TIME", parse_time, describe_time, format_decimal},
+	[CONFIG_MILLISECONDS] = {"TIME", parse_time, describe_time, format_decimal},
+	[CONFIG_USER] = {"USER", parse_id, describe_id, format_decimal},
+	[CONFIG_GROUP] = {"GROUP", parse_id, describe_id, format_decimal},
 	[CONFIG_OCTAL] = {"OCTAL", parse_octal, describe_octal, format_octal},
 	[CONFIG_STRING] = {"TEXT", parse_string, describe_string, format_string},
 };
@@ -265,17 +297,22 @@ static bool refuse_unknown(const struct config_key *keys, const char *name, GErr
 
 static bool set_known(const struct config_key *key, void *values, const char *value, GError **error)
 {
+	static const char *const faults[] = {
+		[NUMBER_MALFORMED] = "is not",
+		[NUMBER_TOO_SMALL] = "is too small, expected is",
+		[NUMBER_TOO_LARGE] = "is too large, expected is",
+	};
 	const struct type_ops *ops = &types[key->type];
-	g_autofree char *allowed = NULL;
+	g_autofree char *allowed = ops->describe(key);
+	enum number_result result;
 
 	if (!value && key->type == CONFIG_BOOL)
 		value = "yes";
-	if (value && ops->parse(key, (char *)values + key->offset, value))
-		return true;
-	allowed = ops->describe(key);
 	if (!value)
 		return error_set(error, EINVAL, "option \"%s\" needs a value: %s", key->name, allowed);
-	return error_set(error, EINVAL, "option \"%s\": \"%s\" is not %s", key->name, value, allowed);
+	result = ops->parse(key, (char *)values + key->offset, value);
+	return result == NUMBER_GOOD ||
+	       error_set(error, EINVAL, "option \"%s\": \"%s\" %s %s", key->name, value, faults[result], allowed);
 }
 
 bool config_set(const struct config_key *keys, void *values, const char *key, const char *value, GError **error)
@@ -440,7 +477,7 @@ GKeyFile *config_load(const char *path, GError **error)
 	size_t length;
 
 	if (!g_file_get_contents(path, &data, &length, &inner)) {
-		error_set(error, file_error_to_errno(inner), "cannot read configuration %s: %s", path, inner->message);
+		error_set_errno(error, file_error_to_errno(inner), "cannot read configuration %s", path);
 		return NULL;
 	}
 	if (!g_key_file_load_from_data(file, data, length, G_KEY_FILE_NONE, &inner)) {

@@ -1,5 +1,4 @@
 /* leafctl create and clone: new images. */
-#include "core/config.h"
 #include "report.h"
 #include "verbs.h"
 #include "mounted.h"
@@ -37,11 +36,12 @@ static bool create_image(const char *path, const struct offline_create_options *
 
 static bool parse_create_size(const struct ctl_arguments *arguments, uint64_t *bytes, int *status)
 {
-	const char *text = arguments->names[1];
+	const char *text = arguments->names[1], *fault;
 
 	*bytes = 0;
-	if (text && (!config_parse_size(text, bytes) || *bytes == 0))
-		*status = ctl_usage_error(arguments->verb, "\"%s\" is not a size above 0 (like 10G)", text);
+	fault = text ? ctl_size_fault(text, bytes) : NULL;
+	if (fault)
+		*status = ctl_usage_error(arguments->verb, "\"%s\" %s (like 10G)", text, fault);
 	else if (!text && !arguments->parent)
 		*status = ctl_usage_error(arguments->verb, "an image without a parent needs a SIZE");
 	else if (arguments->parent_format != IMAGE_FORMAT_NONE && !arguments->parent)

@@ -2,10 +2,10 @@
 #include <getopt.h>
 #include <string.h>
 
-#include "core/config.h"
 #include "core/error.h"
 #include "core/nearest.h"
 #include "ctl.h"
+#include "report.h"
 
 #define OPTIONS_MAX 16
 /* What getopt_long() returns for long option N is LONG_OPTION + N. */
@@ -39,9 +39,10 @@ static void fill_tables(const struct ctl_option *options, struct getopt_tables *
 
 static bool set_size(const struct ctl_option *option, uint64_t *bytes, const char *value, GError **error)
 {
-	if (config_parse_size(value, bytes) && *bytes > 0)
-		return true;
-	return error_set(error, EINVAL, "option --%s: \"%s\" is not a size (like 64K or 1M)", option->name, value);
+	const char *fault = ctl_size_fault(value, bytes);
+
+	return !fault ||
+	       error_set(error, EINVAL, "option --%s: \"%s\" %s (like 64K or 1M)", option->name, value, fault);
 }
 
 static bool set_format(const struct ctl_option *option, enum image_format *format, const char *value, GError **error)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "core/config.h"
+#include "core/number.h"
 
 int ctl_fail(const char *format, ...)
 {
@@ -57,6 +58,15 @@ char *ctl_printable(const char *text)
 		if (g_ascii_iscntrl(*p))
 			*p = '?';
 	return printable;
+}
+
+const char *ctl_size_fault(const char *text, uint64_t *bytes)
+{
+	enum number_result result = number_parse_size(text, bytes);
+
+	if (result == NUMBER_GOOD && *bytes > 0)
+		return NULL;
+	return result == NUMBER_TOO_LARGE ? "is too large for a size" : "is not a size above 0";
 }
 
 char *ctl_size_text(uint64_t bytes)

@@ -19,6 +19,8 @@ int ctl_usage_error(const struct ctl_verb *verb, const char *format, ...) __attr
 /* TEXT with "?" for its control characters: names and sentences come from
  * images, and must not steer a terminal. g_free. */
 char *ctl_printable(const char *text);
+/* What is wrong with TEXT as a size above 0: "is not a size above 0"; NULL: nothing, and *BYTES is it. */
+const char *ctl_size_fault(const char *text, uint64_t *bytes);
 /* Sizes as reports show them: "1.5 GiB (1610612736 bytes)". g_free. */
 char *ctl_size_text(uint64_t bytes);
 void ctl_json_add_size(JsonBuilder *builder, const char *name, uint64_t bytes);

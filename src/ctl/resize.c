@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/config.h"
 #include "core/error.h"
 #include "client.h"
 #include "report.h"
@@ -39,11 +38,11 @@ static bool file_size(const char *path, uint64_t *bytes, GError **error)
 	return true;
 }
 
-/* TEXT is "SIZE", "+SIZE" or "-SIZE". False when it is none of these. */
-static bool parse_new_size(const char *text, uint64_t *number, char *sign)
+/* TEXT is "SIZE", "+SIZE" or "-SIZE". What is wrong with it, or NULL. */
+static const char *parse_new_size(const char *text, uint64_t *number, char *sign)
 {
 	*sign = *text == '+' || *text == '-' ? *text : '\0';
-	return config_parse_size(text + (*sign != '\0'), number);
+	return ctl_size_fault(text + (*sign != '\0'), number);
 }
 
 static bool add_size(uint64_t present, char sign, uint64_t number, uint64_t *bytes, GError **error)
@@ -104,12 +103,13 @@ static bool resize(const struct ctl_arguments *arguments, char sign, uint64_t nu
 int ctl_resize(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	const char *text = arguments->names[1];
+	const char *text = arguments->names[1], *fault;
 	uint64_t number;
 	char sign;
 
-	if (!parse_new_size(text, &number, &sign))
-		return ctl_usage_error(arguments->verb, "\"%s\" is not a size (like 10G, +1G or -1G)", text);
+	fault = parse_new_size(text, &number, &sign);
+	if (fault)
+		return ctl_usage_error(arguments->verb, "\"%s\" %s (like 10G, +1G or -1G)", text, fault);
 	if (!resize(arguments, sign, number, &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;

@@ -10,12 +10,13 @@ const struct config_key disk_tunable_keys[] = {
 	{KEY(read_run_bypass, CONFIG_SIZE), 0, 0, NULL,
 	 "sequential reads longer than this do not fill the cache (default 4M)"},
 	{KEY(max_dirty, CONFIG_SIZE), 0, 0, NULL, "most that may be dirty (default 0: what the cache holds)"},
-	{KEY(max_dirty_age, CONFIG_UINT), 1, 86400, NULL, "seconds after which it is written back (default 30)"},
-	{KEY(migrate_idle_ms, CONFIG_UINT), 1, 60000, NULL, "quiet time after which it is written back (default 200)"},
+	{KEY(max_dirty_age, CONFIG_SECONDS), 1, 86400, NULL, "age at which it is written back (default 30s)"},
+	{KEY(migrate_idle_ms, CONFIG_MILLISECONDS), 1, 60000, NULL,
+	 "quiet time after which it is written back (default 200)"},
 	{KEY(migrate_threshold, CONFIG_UINT), 1, 100, NULL,
 	 "percent of max_dirty above which it is written back at once (default 50)"},
 	{KEY(migrate_batch, CONFIG_UINT), 1, 16384, NULL, "blocks written back at a time (default 4096)"},
-	{KEY(barrier_deadline_ms, CONFIG_UINT), 0, 1000, NULL, "how long a flush waits for others (default 0)"},
+	{KEY(barrier_deadline_ms, CONFIG_MILLISECONDS), 0, 1000, NULL, "how long a flush waits for others (default 0)"},
 	{0},
 };
 
