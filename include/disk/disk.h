@@ -57,6 +57,9 @@ enum disk_op {
 	DISK_ZERO,    /* reads as zeros, space may stay */
 	DISK_FLUSH,
 	DISK_RESIZE, /* LENGTH is the new size; waits for all others, and they for it */
+	/* LENGTH is the least new size; the image gets more room than that, and with 0 only
+	 * what the disk needs. As DISK_RESIZE. */
+	DISK_GROW,
 };
 
 struct disk_io {
@@ -149,6 +152,9 @@ bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attribute
 bool disk_is_looked_at(struct disk *disk);
 /* Of an open disk, in bytes. Any thread; does not block. */
 uint64_t disk_size_bytes(struct disk *disk);
+/* Gives an open disk a size of BYTES at least, where its image has the room; false: DISK_GROW does.
+ * Any thread; does not block. */
+bool disk_grow_in_room(struct disk *disk, uint64_t bytes);
 
 /* Two paths, what is wrong, and a command with both. */
 #define DISK_REASON_BYTES 2048

@@ -64,7 +64,8 @@ struct disk {
 	struct lock lock;
 	struct disk_attributes seen; /* under `lock`; all but the size */
 	bool has_seen;
-	char *left; /* under `lock`: why what the cache has of it stays there; or NULL */
+	bool resizing; /* under `lock`: the size, or the room of the image, is being changed */
+	char *left;    /* under `lock`: why what the cache has of it stays there; or NULL */
 	struct timespec left_since;
 	_Atomic bool resuming;	  /* somebody tries to open it for that */
 	struct disk_status *told; /* under `lock`: what was last found out; NULL: nobody has asked */

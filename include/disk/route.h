@@ -12,7 +12,7 @@ enum step { STEP_WAIT, STEP_NEXT };
 typedef enum step (*phase)(struct disk_io *io);
 
 #define PHASES(...) ((const phase[]){__VA_ARGS__, NULL})
-#define DISK_OPS (DISK_RESIZE + 1)
+#define DISK_OPS (DISK_GROW + 1)
 
 /* What a mode does with requests, in the file of mode/ of its name. */
 struct route {

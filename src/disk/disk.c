@@ -76,6 +76,15 @@ bool disk_was_opened(struct disk *disk)
 	return disk->was_opened;
 }
 
+bool disk_grow_in_room(struct disk *disk, uint64_t bytes)
+{
+	LOCK_GUARD(&disk->lock);
+	if (disk->resizing || !disk->leaf->image || bytes > disk->leaf->image->size_bytes)
+		return bytes <= disk->size_bytes;
+	disk->size_bytes = MAX(disk->size_bytes, bytes);
+	return true;
+}
+
 unsigned disk_open_count(struct disk *disk)
 {
 	return disk->opens;

@@ -14,6 +14,7 @@ struct handle {
 	bool write;
 	bool direct;	   /* the kernel keeps no pages for it, and makes no write durable by itself */
 	bool durable;	   /* opened with O_DSYNC or O_SYNC */
+	bool grows;	   /* was opened without a byte in it: what is written past its end makes it larger */
 	atomic_bool dirty; /* a change was made that no flush has covered */
 	uint64_t closing;  /* number of its release, 0 before that */
 	struct list link;  /* on session->handles */

@@ -127,9 +127,11 @@ void op_getattr(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 		request_offload(request, getattr_run, reply_attributes);
 }
 
+/* Owner and modes are the mount's. What would let in more than these do, as cp -a, tar and rsync set it
+ * on what they have made, is accepted and forgotten; what would keep somebody out is refused. */
 static int check_owner_and_mode(const struct stat *wish, int to_set, const struct stat *shown)
 {
-	if ((to_set & FUSE_SET_ATTR_MODE) && (wish->st_mode & MODE_BITS) != (shown->st_mode & MODE_BITS))
+	if ((to_set & FUSE_SET_ATTR_MODE) && (shown->st_mode & MODE_BITS & ~wish->st_mode))
 		return -EPERM;
 	if ((to_set & FUSE_SET_ATTR_UID) && wish->st_uid != shown->st_uid)
 		return -EPERM;

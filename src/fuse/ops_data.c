@@ -142,6 +142,34 @@ static void write_done(struct disk_io *io, int64_t result)
 	change_done(request, result, reply_written);
 }
 
+static void submit_write(struct request *request)
+{
+	request_submit(request, request->handle->disk, DISK_WRITE, (uint64_t)request->position, request->size,
+		       write_done);
+}
+
+static void grown(struct disk_io *io, int64_t result)
+{
+	struct request *request = request_of(io);
+
+	if (result < 0)
+		request_reply(request, (int)result);
+	else
+		submit_write(request);
+}
+
+/* A new disk has no size yet that its writer must keep to. */
+static void grow_and_write(struct request *request)
+{
+	struct disk *disk = request->handle->disk;
+	uint64_t end = (uint64_t)request->position + request->size;
+
+	if (disk_grow_in_room(disk, end))
+		submit_write(request);
+	else
+		request_submit(request, disk, DISK_GROW, 0, end, grown);
+}
+
 /* DATA lies in the channel's receive buffer, page-aligned. */
 void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *file)
 {
@@ -164,7 +192,12 @@ void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, of
 		request_reply(request, -ENOMEM);
 		return;
 	}
-	request_submit(request, request->handle->disk, DISK_WRITE, (uint64_t)offset, size, write_done);
+	request->position = offset;
+	request->size = size;
+	if (request->handle->grows)
+		grow_and_write(request);
+	else
+		submit_write(request);
 }
 
 static void flush_done(struct disk_io *io, int64_t result)
@@ -215,13 +248,13 @@ static void fallocate_done(struct disk_io *io, int64_t result)
 
 /* Cuts *LENGTH at the end of the disk. 0, or the errno that MODE earns by
  * reaching beyond: a disk does not grow by zeroing, as a device does not. */
-static int cut_range(struct disk *disk, int mode, uint64_t offset, uint64_t *length)
+static int cut_range(struct handle *handle, int mode, uint64_t offset, uint64_t *length)
 {
-	uint64_t size = disk_size_bytes(disk);
+	uint64_t size = disk_size_bytes(handle->disk);
 	uint64_t left = offset < size ? size - offset : 0;
 
 	if (*length > left && !(mode & FALLOC_FL_KEEP_SIZE))
-		return -ENOSPC;
+		return handle->grows ? -EOPNOTSUPP : -ENOSPC;
 	*length = MIN(*length, left);
 	return 0;
 }
@@ -259,7 +292,7 @@ void op_fallocate(fuse_req_t fuse, fuse_ino_t ino, int mode, off_t offset, off_t
 	if (!request)
 		return;
 	request->durable = request->handle->durable;
-	result = cut_range(request->handle->disk, mode, (uint64_t)offset, &bytes);
+	result = cut_range(request->handle, mode, (uint64_t)offset, &bytes);
 	if (result != 0 || bytes == 0)
 		request_reply(request, result);
 	else

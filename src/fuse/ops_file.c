@@ -15,6 +15,7 @@
 #include "request.h"
 #include "shown.h"
 #include "refusal.h"
+#include "resize.h"
 
 #define READ_AHEAD_KIB (CHANNEL_PAYLOAD_BYTES / 1024)
 
@@ -49,8 +50,10 @@ static void open_handle(struct request *request, bool *keep_cache)
 {
 	request->error =
 		handle_open(request->session, request->node, wants_write(&request->file), &request->handle, keep_cache);
-	if (request->error == 0)
-		request->handle->durable = request->file.flags & O_DSYNC;
+	if (request->error != 0)
+		return;
+	request->handle->durable = request->file.flags & O_DSYNC;
+	request->handle->grows = request->handle->write && disk_size_bytes(request->handle->disk) == 0;
 }
 
 /* A disk that is read-only may be another by now: its last child was forgotten, say. The
@@ -80,8 +83,11 @@ static void open_run(struct request *request)
 		request->handle->direct = request->file.flags & O_DIRECT;
 }
 
+/* An error of a fit costs a new disk nothing but a size beyond what was written. */
 static void close_run(struct request *request)
 {
+	if (request->handle->grows)
+		resize_fit(request->channel, request->handle->disk);
 	handle_close(request->session, request->handle);
 }
 

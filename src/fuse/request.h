@@ -49,7 +49,8 @@ struct request {
 	uint64_t last_close; /* handle_closes_begun() when the request came */
 	int to_set;
 	unsigned flags;
-	int64_t position; /* of a seek, size to be set, bytes written */
+	int64_t position; /* of a seek or a write, size to be set, bytes written */
+	size_t size;	  /* of the write */
 	int error;	  /* what reply_error() takes */
 	union {
 		struct stat attributes;

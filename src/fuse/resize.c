@@ -10,6 +10,7 @@
 #include <semaphore.h>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/loop.h"
 #include "core/thread.h"
 #include "handle.h"
@@ -35,14 +36,10 @@ static void submit(struct loop_task *task)
 	disk_submit(&container_of(task, struct resize, task)->io);
 }
 
-int resize_open(struct channel *channel, struct disk *disk, uint64_t bytes)
+static int run(struct channel *channel, struct disk *disk, enum disk_op op, uint64_t bytes)
 {
 	struct resize resize = {
-		.io = {.context = channel->disks,
-		       .disk = disk,
-		       .op = DISK_RESIZE,
-		       .length = bytes,
-		       .done = resize_done},
+		.io = {.context = channel->disks, .disk = disk, .op = op, .length = bytes, .done = resize_done},
 		.task.run = submit,
 	};
 
@@ -53,6 +50,20 @@ int resize_open(struct channel *channel, struct disk *disk, uint64_t bytes)
 		;
 	sem_destroy(&resize.done);
 	return (int)MIN(resize.result, 0);
+}
+
+int resize_open(struct channel *channel, struct disk *disk, uint64_t bytes)
+{
+	return run(channel, disk, DISK_RESIZE, bytes);
+}
+
+void resize_fit(struct channel *channel, struct disk *disk)
+{
+	int result = run(channel, disk, DISK_GROW, 0);
+
+	if (result < 0)
+		log_error("%s: may be longer now than what was written to it: %s", disk_name(disk),
+			  g_strerror(-result));
 }
 
 static int run_alone(struct channel *channel, struct disk *disk, uint64_t bytes, GError **error)

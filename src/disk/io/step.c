@@ -114,6 +114,7 @@ static int64_t result_of(const struct disk_io *io)
 	static const char *const points[] = {
 		[DISK_READ] = "disk.read", [DISK_WRITE] = "disk.write", [DISK_DISCARD] = "disk.discard",
 		[DISK_ZERO] = "disk.zero", [DISK_FLUSH] = "disk.flush", [DISK_RESIZE] = "disk.resize",
+		[DISK_GROW] = "disk.grow",
 	};
 	int fault = fault_hit(points[io->op], io->disk->name);
 

@@ -9,6 +9,7 @@
  *   write    LOCK, EDGES (read the blocks written in part), WRITE
  *   zero     LOCK, EDGES, EDGES_WRITE, ZERO (the whole blocks)
  *   resize   LOCK (everything), EDGES, EDGES_WRITE, RESIZE
+ *   grow     LOCK (everything), GROW
  *   flush    FLUSH
  *
  * A disk's mode is its route: a table of these lists, one in each file of mode/.
@@ -32,7 +33,7 @@ static bool set_range(struct disk_io *io, uint64_t size)
 
 	if (io->op == DISK_FLUSH)
 		return true;
-	if (io->op == DISK_RESIZE) {
+	if (io->op == DISK_RESIZE || io->op == DISK_GROW) {
 		io->blocks = UINT64_MAX >> (BLOCK_SHIFT + 1);
 		return true;
 	}
@@ -114,8 +115,8 @@ void disk_io_restart(struct list *node)
 static const char *op_name(enum disk_op op)
 {
 	static const char *const names[] = {
-		[DISK_READ] = "read", [DISK_WRITE] = "write", [DISK_DISCARD] = "discard",
-		[DISK_ZERO] = "zero", [DISK_FLUSH] = "flush", [DISK_RESIZE] = "resize",
+		[DISK_READ] = "read",	[DISK_WRITE] = "write",	  [DISK_DISCARD] = "discard", [DISK_ZERO] = "zero",
+		[DISK_FLUSH] = "flush", [DISK_RESIZE] = "resize", [DISK_GROW] = "grow",
 	};
 
 	return names[op];

@@ -49,6 +49,10 @@ bool direct_takes_writes(const struct disk *disk)
 	return disk->leaf->image->writable;
 }
 
+/* How far ahead of a disk that grows by writes its image is. */
+#define ROOM_BYTES_MIN (UINT64_C(1) << 20)
+#define ROOM_BYTES_MAX (UINT64_C(1) << 30)
+
 /* A run for an operation on the leaf: OFFSET and LENGTH in bytes. False when
  * starved. */
 static bool run_op(struct disk_io *io, void (*submit)(struct image *, struct image_op *), uint64_t offset,
@@ -94,20 +98,61 @@ enum step phase_flush(struct disk_io *io)
 	return io_wait_pending(io);
 }
 
+static void begin_resize(struct disk *disk)
+{
+	LOCK_GUARD(&disk->lock);
+	disk->resizing = true;
+}
+
+static void end_resize(struct disk *disk, uint64_t size_bytes)
+{
+	LOCK_GUARD(&disk->lock);
+	disk->size_bytes = size_bytes;
+	disk->resizing = false;
+}
+
+/* The leaf has BYTES when nothing is pending any more. False when starved. */
+static bool resize_leaf(struct disk_io *io, uint64_t bytes)
+{
+	struct disk *disk = io->disk;
+
+	begin_resize(disk);
+	if (!run_op(io, image_resize, 0, bytes, stack_size_bytes(disk->stack) <= disk->size_bytes))
+		return false;
+	io->stage = 1;
+	return true;
+}
+
 enum step phase_resize(struct disk_io *io)
 {
 	struct disk *disk = io->disk;
 
-	if (io->stage == 0 && io->result >= 0) {
-		if (!run_op(io, image_resize, 0, io->length, stack_size_bytes(disk->stack) <= disk->size_bytes))
-			return STEP_WAIT;
-		io->stage = 1;
-	}
+	if (io->stage == 0 && io->result >= 0 && !resize_leaf(io, io->length))
+		return STEP_WAIT;
 	if (io->pending)
 		return STEP_WAIT;
 	io->old_size = disk->size_bytes;
-	if (io->result >= 0)
-		disk->size_bytes = io->length;
+	end_resize(disk, io->result >= 0 ? io->length : disk->size_bytes);
+	return STEP_NEXT;
+}
+
+/* As much again, within limits: not every write that makes a disk larger waits for a commit. */
+static uint64_t room_for(const struct disk *disk, uint64_t bytes)
+{
+	if (bytes == 0)
+		return disk->size_bytes;
+	return MAX(bytes + CLAMP(bytes, ROOM_BYTES_MIN, ROOM_BYTES_MAX), disk->leaf->image->size_bytes);
+}
+
+enum step phase_grow(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+
+	if (io->stage == 0 && io->result >= 0 && !resize_leaf(io, room_for(disk, io->length)))
+		return STEP_WAIT;
+	if (io->pending)
+		return STEP_WAIT;
+	end_resize(disk, io->result >= 0 ? MAX(io->length, disk->size_bytes) : disk->size_bytes);
 	return STEP_NEXT;
 }
 
@@ -125,5 +170,6 @@ const struct route route_direct = {
 			[DISK_ZERO] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero),
 			[DISK_FLUSH] = PHASES(phase_flush),
 			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize),
+			[DISK_GROW] = PHASES(phase_lock, phase_grow),
 		},
 };

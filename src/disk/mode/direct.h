@@ -13,5 +13,6 @@ bool direct_takes_writes(const struct disk *disk);
 enum step phase_zero(struct disk_io *io);
 enum step phase_flush(struct disk_io *io);
 enum step phase_resize(struct disk_io *io);
+enum step phase_grow(struct disk_io *io);
 
 #endif

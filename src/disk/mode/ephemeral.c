@@ -213,6 +213,12 @@ static enum step phase_resize_local(struct disk_io *io)
 	return STEP_NEXT;
 }
 
+/* Without room ahead: there is no commit that a size waits for. */
+static enum step phase_grow_local(struct disk_io *io)
+{
+	return io->length > io->disk->size_bytes ? phase_resize_local(io) : io_wait_pending(io);
+}
+
 const struct route route_ephemeral = {
 	.name = "ephemeral",
 	.read = read_blocks,
@@ -231,5 +237,6 @@ const struct route route_ephemeral = {
 			[DISK_FLUSH] = PHASES(NULL),
 			[DISK_RESIZE] =
 				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize_local),
+			[DISK_GROW] = PHASES(phase_lock, phase_grow_local),
 		},
 };

@@ -26,5 +26,6 @@ const struct route route_failed = {
 			[DISK_ZERO] = PHASES(phase_fail),
 			[DISK_FLUSH] = PHASES(phase_fail),
 			[DISK_RESIZE] = PHASES(phase_fail),
+			[DISK_GROW] = PHASES(phase_fail),
 		},
 };

@@ -69,5 +69,6 @@ const struct route route_persistent = {
 			[DISK_FLUSH] = PHASES(phase_flush),
 			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize,
 					       phase_forget),
+			[DISK_GROW] = PHASES(phase_lock, phase_grow),
 		},
 };

@@ -240,5 +240,6 @@ const struct route route_writeback = {
 			[DISK_FLUSH] = PHASES(phase_barrier),
 			[DISK_RESIZE] = PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_drain,
 					       phase_resize, phase_forget),
+			[DISK_GROW] = PHASES(phase_lock, phase_drain, phase_grow),
 		},
 };
