@@ -111,21 +111,26 @@ def objects_of(tree, objects):
     return found
 
 
-def symbols(built):
-    """What an object defines, and what it wants of others."""
-    defined, wanted = set(), set()
-    for line in subprocess.run(["nm", built], check=True, capture_output=True, text=True).stdout.splitlines():
-        kind, name = line.split()[-2:]
+def symbols(objects):
+    """What each object defines, and what it wants of others: {path: (defined, wanted)}."""
+    tables = {built: (set(), set()) for built in objects}
+    listing = subprocess.run(["nm", "-A", *tables], check=True, capture_output=True, text=True).stdout
+    for line in listing.splitlines():
+        built, symbol = line.split(":", 1)
+        kind, name = symbol.split()[-2:]
+        defined, wanted = tables[built]
         if kind == "U":
             wanted.add(name)
         elif kind in "TDBR":
             defined.add(name)
-    return defined, wanted
+    return tables
 
 
 def calls(tree, objects):
     """Source file: those that it uses."""
-    tables = {source: symbols(built) for source, built in objects_of(tree, objects).items()}
+    found = objects_of(tree, objects)
+    of_object = symbols(found.values()) if found else {}
+    tables = {source: of_object[built] for source, built in found.items()}
     home = {name: source for source, (defined, _) in tables.items() for name in defined if name != "main"}
     return {source: {home[name] for name in wanted if home.get(name, source) != source}
             for source, (_, wanted) in tables.items()}

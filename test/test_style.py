@@ -30,13 +30,38 @@ def test_format():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("header", c_files("include", "src", suffixes=".h"))
-def test_header_compiles_alone(header, work):
-    source = os.path.join(work, "alone.c")
+def first_included(source):
+    """The header of the tree that a source file includes before all else, so that whoever
+    compiles the file compiles the header alone; None when it begins otherwise."""
+    with open(os.path.join(TREE, source), encoding="utf-8") as file:
+        found = re.search(r"^#include (.*)$", file.read(), re.MULTILINE)
+    name = found.group(1).strip('"') if found else ""
+    for folder in (os.path.dirname(source), "include", "src"):
+        header = os.path.normpath(os.path.join(folder, name))
+        if header.endswith(".h") and os.path.exists(os.path.join(TREE, header)):
+            return header
+    return None
+
+
+def compile_includes(work, headers):
+    source = os.path.join(work, "includes.c")
     with open(source, "w", encoding="ascii") as file:
-        file.write(f'#include "{os.path.join(TREE, header)}"\n'
-                   f'#include "{os.path.join(TREE, header)}"\n')
+        file.writelines(f'#include "{os.path.join(TREE, header)}"\n' for header in headers)
     run("cc", *compile_flags(), "-fsyntax-only", source, cwd=TREE)
+
+
+HEADERS = sorted(c_files("include", "src", suffixes=".h"))
+COMPILED_ALONE = {first_included(source) for source in c_files("src", suffixes=".c")}
+
+
+@pytest.mark.parametrize("header", [header for header in HEADERS if header not in COMPILED_ALONE])
+def test_header_compiles_alone(header, work):
+    """Those that the build does not compile alone."""
+    compile_includes(work, [header])
+
+
+def test_headers_can_be_included_again(work):
+    compile_includes(work, [*HEADERS, *HEADERS])
 
 
 @pytest.fixture
