@@ -29,7 +29,7 @@ def quietly(*command):
 
 
 def is_below(path, directory):
-    return os.path.commonpath([path, directory]) == directory if path.startswith("/") else False
+    return path == directory or path.startswith(f"{directory}/")
 
 
 def environment_of(pid):
@@ -89,6 +89,8 @@ def mounts_below(directory):
 
 
 def unescape(text):
+    if "\\" not in text:
+        return text
     for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(octal, character)
     return text

@@ -9,6 +9,7 @@ import os
 import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -69,7 +70,7 @@ def run(*command, timeout=PATIENCE, check=True, env=None, **options):
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
     result = subprocess.run([str(word) for word in command], timeout=timeout, check=False, text=True,
-                            errors="replace", env={**os.environ, **(env or {})}, **options)
+                            errors="replace", env={**os.environ, **env} if env else None, **options)
     note_report(command, f"{result.stdout}{result.stderr}")
     if check and result.returncode != 0:
         raise AssertionError(f"{command}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
@@ -153,6 +154,42 @@ def read_all(fd, length, offset):
         offset += len(data)
         length -= len(data)
     return b"".join(parts)
+
+
+def size_of(path):
+    """Of a device too."""
+    with opened(path, os.O_RDONLY) as fd:
+        return os.lseek(fd, 0, os.SEEK_END)
+
+
+def pieces_of(path):
+    """(offset, bytes) of what a file has between its holes."""
+    end, offset = size_of(path), 0
+    with opened(path, os.O_RDONLY) as fd:
+        while offset < end:
+            try:
+                start = os.lseek(fd, offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            offset = os.lseek(fd, start, os.SEEK_HOLE)
+            yield start, read_all(fd, offset - start, start)
+
+
+def make_of_pieces(path, size, pieces):
+    """The file, which keeps its inode, has nothing else, and holes between them; a device has
+    what it had between them."""
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            os.ftruncate(fd, size)
+        for offset, data in pieces:
+            write_all(fd, data, offset)
+
+
+def copy_file(source, target):
+    """Images are large and nearly empty: what is a hole stays one."""
+    make_of_pieces(target, size_of(source), pieces_of(source))
 
 
 @contextlib.contextmanager

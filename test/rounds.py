@@ -9,7 +9,7 @@ import os
 import threading
 
 from harness import BLOCK, Aligned, discard, opened
-from stamps import STAMP, describe, stamp
+from stamps import STAMP, ZEROS, describe, stamp
 
 RUN_MAX = 10
 RUNS_MAX = 5
@@ -24,7 +24,7 @@ def rounds_of(content, what):
         data = bytes(content[block * BLOCK:(block + 1) * BLOCK])
         first, number = STAMP.unpack_from(data)
         number = number if first else 0
-        if data != (stamp(block, number) if first else bytes(BLOCK)):
+        if data != (stamp(block, number) if first else ZEROS):
             raise AssertionError(f"{what}: block {block} holds {describe(data)}")
         found.append(number)
     return tuple(found)

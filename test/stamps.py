@@ -13,6 +13,7 @@ STAMP = struct.Struct("<QQ")
 SECTOR = 512
 RUN_MAX = 24
 FLUSH_EVERY = 8
+ZEROS = bytes(BLOCK)
 
 
 def stamp(block, version):
@@ -48,7 +49,7 @@ class Ledger:
         """The state that CONTENT is, or None when it must not be there."""
         first, version = STAMP.unpack_from(content)
         if first == 0:
-            if content != bytes(BLOCK):
+            if content != ZEROS:
                 return None
             return next((state for state in reversed(self.states[block]) if state <= 0), None)
         if version not in self.states[block] or content != stamp(block, version):

@@ -3,7 +3,6 @@ the daemon's writes: a write is sure once a datasync that began after it has
 finished; any later one is there, missing or torn between sectors."""
 import contextlib
 import os
-import shutil
 import struct
 import threading
 
@@ -11,8 +10,8 @@ import pytest
 
 import leaf_format
 
-from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, faults,
-                     file_bytes, leafctl, make_image, make_raw, run, scaled, stats)
+from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, copy_file, faults,
+                     file_bytes, leafctl, make_image, make_of_pieces, make_raw, pieces_of, run, scaled, size_of, stats)
 from rounds import Guest, rounds_of
 from stamps import SECTOR, Ledger, Writer, read_disk
 
@@ -60,27 +59,17 @@ def tear(rng, offset, data):
             yield offset + start, data[start:start + SECTOR]
 
 
-def place(image, offset, data):
-    if len(image) < offset + len(data):
-        image.extend(bytes(offset + len(data) - len(image)))
-    image[offset:offset + len(data)] = data
-
-
-def state_at(rng, initial, final_size, records, cut):
-    """The bytes of the file after a loss of power at record CUT."""
-    image = bytearray(initial)
-    image.extend(bytes(max(final_size - len(image), 0)))
+def written_at(rng, records, cut):
+    """(offset, bytes) of what the file has of the writes after a loss of power at record CUT."""
     sure = sure_before(records, cut)
     kept = rng.choice([0, 0.5, 0.9, 1])
     for index, (_, kind, offset, data) in enumerate(records[:cut]):
         if kind != b"W":
             continue
         if index < sure or rng.random() < kept:
-            place(image, offset, data)
+            yield offset, data
         elif rng.random() < 0.5:
-            for piece in tear(rng, offset, data):
-                place(image, *piece)
-    return image
+            yield from tear(rng, offset, data)
 
 
 class History:
@@ -157,7 +146,7 @@ def traced(request, mount, pool, work, rng):
         killed_between_copies(mount, image, issued, history, rng)
     os.sync()
     before = os.path.join(work, "before.leaf")
-    shutil.copyfile(image, before)
+    copy_file(image, before)
     with mount(env={"LEAFDISK_TRACE": work}) as live:
         writers = [Writer(issued, live.file("web1.img"), type(rng)(rng.random()), number, 2, lock)
                    for number in range(2)]
@@ -174,9 +163,7 @@ def traced(request, mount, pool, work, rng):
     assert sum(kind == b"F" for _, kind, _, _ in records) > 20, "the trace has hardly a flush"
     headers = sum(kind == b"W" and offset == 0 for _, kind, offset, _ in records)
     assert headers > 2, "the trace has hardly a checkpoint"
-    with open(before, "rb") as file:
-        initial = file.read()
-    return initial, os.stat(image).st_size, records, issued.states, history
+    return list(pieces_of(before)), os.stat(image).st_size, records, issued.states, history
 
 
 @pytest.mark.slow
@@ -186,9 +173,7 @@ def test_every_state_recovers(traced, mount, pool, work, rng):
     for number in range(STATES):
         # The first writes are few, and the header's are among them.
         cut = rng.randrange(len(records) + 1 if number % 2 else 12)
-        state = state_at(rng, initial, final_size, records, cut)
-        with open(path, "wb") as file:
-            file.write(state)
+        make_of_pieces(path, final_size, [*initial, *written_at(rng, records, cut)])
         ledger = history.ledger_at(issued, records[cut - 1][0] if cut else 0)
         what = f"power lost after record {cut} of {len(records)}"
         check_clean(path)
@@ -224,8 +209,7 @@ def test_batch_is_all_or_nothing(pool, work, rng):
     image = make_image(os.path.join(pool, "web1.leaf"), 128 * BLOCK, chunk="64K")
     trace = os.path.join(work, "trace.bin")
     act("prepare", image)
-    with open(image, "rb") as file:
-        initial = file.read()
+    initial = list(pieces_of(image))
     before = converted(image, work)
     act("apply", image, LEAFDISK_TRACE=work)
     records = read_trace(trace, "web1.leaf")
@@ -234,8 +218,7 @@ def test_batch_is_all_or_nothing(pool, work, rng):
     seen = set()
     for number in range(BATCH_STATES):
         cut = len(records) if number == 0 else rng.randrange(len(records) + 1)
-        with open(image, "wb") as file:
-            file.write(state_at(rng, initial, final_size, records, cut))
+        make_of_pieces(image, final_size, [*initial, *written_at(rng, records, cut)])
         leafctl("check", "--repair", image)
         check_clean(image)
         content = converted(image, work)
@@ -257,9 +240,8 @@ class Traced:
 
     def __init__(self, path, trace, name):
         self.path = path
-        with open(path, "rb") as file:
-            self.initial = file.read()
-        self.size = len(self.initial)
+        self.initial = list(pieces_of(path))
+        self.size = size_of(path)
         self.trace = trace
         self.name = name
         self.records = []
@@ -270,10 +252,9 @@ class Traced:
     def write_state_at(self, rng, position):
         """The loss of power was when the trace had this length."""
         cut = sum(end <= position for end, _, _, _ in self.records)
-        state = state_at(rng, self.initial, self.size, self.records, cut)
-        with open(self.path, "r+b") as file:
-            file.write(state[:self.size])
-            os.fsync(file.fileno())
+        written = written_at(rng, self.records, cut)
+        make_of_pieces(self.path, self.size, [*self.initial, *((offset, data[:max(self.size - offset, 0)])
+                                                               for offset, data in written)])
 
 
 def use_disk(live, rng, ledger):
@@ -368,7 +349,7 @@ def test_writeback_loses_no_round_and_mixes_none(mount, pool, work, rng, batch):
     claim = file_bytes(owner)
     for one in traced:
         one.load()
-        one.size = os.stat(one.path).st_size
+        one.size = size_of(one.path)
         assert sum(kind == b"F" for _, kind, _, _ in one.records) > 20, f"{one.name} was hardly flushed"
     met = set()
     for _ in range(WRITEBACK_STATES):
@@ -388,7 +369,7 @@ def test_writeback_loses_no_round_and_mixes_none(mount, pool, work, rng, batch):
 def check_alone(guest, image, work, moment, what):
     """In a copy, so that the cache finds what the loss of power left."""
     copy = os.path.join(work, "alone.leaf")
-    shutil.copyfile(image, copy)
+    copy_file(image, copy)
     check_clean(copy)
     return guest.check_leaf(converted(copy, work), (moment[2], len(guest.states)), what)
 

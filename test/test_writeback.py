@@ -12,8 +12,8 @@ import pytest
 import cache_format
 
 from harness import (BLOCK, CRASH_STATUS, MIB, PATIENCE, SANITIZED, Aligned, MountError, assert_same, check_clean, converted,
-                     faults, file_bytes, leafctl, make_image, make_raw, numbers, opened, process_ended, run, scaled, stats,
-                     wait_until)
+                     copy_file, faults, file_bytes, leafctl, make_image, make_of_pieces, make_raw, numbers, opened,
+                     pieces_of, process_ended, run, scaled, size_of, stats, wait_until)
 from model import Disk, build_chain, patchwork
 from rounds import Guest, difference, rounds_of
 from stamps import Ledger, await_random_moment, load, read_disk, stamp
@@ -167,7 +167,7 @@ class Alone:
             shutil.copy2(base, os.path.join(self.directory, "base.raw"))
 
     def take(self):
-        shutil.copyfile(self.image, self.copy)
+        copy_file(self.image, self.copy)
 
     def content(self):
         check_clean(self.copy)
@@ -275,12 +275,11 @@ class Left:
     their inodes: those are how the cache knows a raw image."""
 
     def __init__(self, *files):
-        self.files = {path: file_bytes(path) for path in files}
+        self.files = {path: (size_of(path), list(pieces_of(path))) for path in files}
 
     def restore(self):
-        for path, content in self.files.items():
-            with opened(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd:
-                os.pwrite(fd, content, 0)
+        for path, (size, pieces) in self.files.items():
+            make_of_pieces(path, size, pieces)
 
 
 def leave_dirty(writeback, pool, cache, image, guest):
