@@ -93,7 +93,7 @@ $(if $(VARIANT),,$(error SAN=$(SAN): it is address, thread or undefined))
 goal_deps = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
 DEPS_FIRST := $(or $(call goal_deps,deps,deps),$(call goal_deps,bench,deps-bench),$(call goal_deps,fuzz,deps-fuzz), \
 	$(call goal_deps,deb,deps-deb), \
-	$(call goal_deps,check check-asan check-tsan torture,deps-check),$(call goal_deps,demo,deps-build))
+	$(call goal_deps,torture,deps-torture),$(call goal_deps,check check-asan check-tsan,deps-check),$(call goal_deps,demo,deps-build))
 
 # Expanded when a recipe runs, so after the packages are there.
 package_flags = $(shell pkg-config --cflags $(PACKAGES))
@@ -178,9 +178,9 @@ fuzz: $(FUZZ_SOURCES:test/fuzz/%.c=build/fuzz/%) $(release_PROGRAMS)
 	$(Q)$(foreach target,$(filter build/fuzz/%,$^),test/fuzz/run.sh $(target) $(FUZZ_SECONDS) &&) :
 
 # Packages: see test/deps.sh.
-.PHONY: deps-build deps-check deps-bench deps-fuzz deps-deb
+.PHONY: deps-build deps-check deps-torture deps-bench deps-fuzz deps-deb
 deps:
-	@test/deps.sh build check bench fuzz deb
+	@test/deps.sh build check torture bench fuzz deb
 deps-build:
 	@test/deps.sh build
 deps-check:
@@ -189,6 +189,8 @@ deps-bench:
 	@test/deps.sh build bench
 deps-fuzz:
 	@test/deps.sh build fuzz
+deps-torture:
+	@test/deps.sh build check deb torture
 deps-deb:
 	@test/deps.sh build deb
 
