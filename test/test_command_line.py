@@ -2,10 +2,12 @@
 import grp
 import os
 import pwd
+import re
+import unicodedata
 
 import pytest
 
-from harness import leafctl, program, run
+from harness import MIB, leafctl, make_image, opened, program, run, write_all
 
 USAGE = 2
 
@@ -81,3 +83,42 @@ def test_sizes_times_and_users(mount, pool):
             assert "io_timeout: 300\n" in file.read()
         leafctl("set", live.path, "max_dirty_age=2m")
         assert "max_dirty_age=120\n" in leafctl("set", live.path).stdout
+
+
+def width(text):
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def test_tables_are_as_wide_as_they_need_be(mount, pool, cache):
+    base = make_image(os.path.join(pool, "base.leaf"), "1M")
+    for name in ("gr\u00f6\u00dfe.leaf", "\u65e5\u672c.leaf"):
+        make_image(os.path.join(pool, name), parent=base)
+    make_image(os.path.join(pool, "z.leaf"), parent=os.path.join(pool, "\u65e5\u672c.leaf"))
+    listed = leafctl("list", pool).stdout.splitlines()
+    last = listed[0].index("parent")
+    for line in listed[1:]:
+        name, parent = line.split()[0], line.split()[-1]
+        assert width(line) == last + width(parent) and width(line) <= 80, line
+        assert parent == {"base.img": "-", "z.img": "\u65e5\u672c.leaf"}.get(name, "base.leaf")
+    with mount(f"cache={cache}", "cache_size=16M", "mode=writeback") as live:
+        with opened(live.file("z.img")) as fd:
+            write_all(fd, b"x" * MIB, 0)
+            os.fsync(fd)
+            said = leafctl("status", live.path).stdout
+            watched = run("timeout", "-s", "INT", "0.5", program("leafctl"), "status", "--watch", live.path, check=False)
+    assert re.search(rf"^cache: +{re.escape(cache)}, 16 MiB, \d+ % used, 1 MiB dirty", said, re.M), said
+    (z,) = [line for line in said.splitlines() if line.startswith("z.img")]
+    assert re.split("  +", z)[1] == "1 MiB" and re.split("  +", z)[5:7] == ["1", "1 MiB"], z
+    assert max(width(line) for line in said.splitlines() if "/" not in line) <= 80
+    assert "z.img" in watched.stdout
+
+
+def test_tree(pool):
+    base = make_image(os.path.join(pool, "base.leaf"), "1M")
+    a = make_image(os.path.join(pool, "a.leaf"), parent=base)
+    make_image(os.path.join(pool, "a1.leaf"), parent=a)
+    make_image(os.path.join(pool, "b.leaf"), parent=base)
+    make_image(os.path.join(pool, "lone.leaf"), "1M")
+    lines = leafctl("list", "--tree", pool).stdout.splitlines()[1:]
+    assert [re.split("  +", line.replace("\u2502  ", "|"))[0].rstrip() for line in lines] == [
+        "base.leaf", "\u251c\u2500 a.leaf", "|\u2514\u2500 a1.leaf", "\u2514\u2500 b.leaf", "lone.leaf"]

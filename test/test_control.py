@@ -23,6 +23,7 @@ DISK_FILES = ["chain", "drain", "info", "last_error", "mode", "state"]
 WRITABLE = ["drain", "mode"]  # and everything in tunables
 COMMAND_BYTES_MAX = 4096
 ALL_WELL = {"state": "active", "dirty_bytes": "0", "dirty_age_ms": "0"}
+KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens"}
 READERS = 8
 NOBODY = pwd.getpwnam("nobody")
 
@@ -51,6 +52,12 @@ def values_of(live, *names):
     pairs = [line.split(": ", 1) for line in text_of(live, *names).splitlines()]
     assert len({key for key, _ in pairs}) == len(pairs)
     return {key: unescaped(value) for key, value in pairs}
+
+
+def state_without_sizes(live, name):
+    state = values_of(live, "disks", name, "state")
+    assert KNOWN_LAST <= set(state)
+    return {key: state[key] for key in state if key not in KNOWN_LAST}
 
 
 def counters_of(live):
@@ -316,7 +323,7 @@ def test_chain_of_a_stack_spelled_out(mount, pool, work, rng):
 
 def test_state_and_mode(mount, web1):
     with mount() as live:
-        assert values_of(live, "disks", "web1.img", "state") == ALL_WELL
+        assert state_without_sizes(live, "web1.img") == ALL_WELL
         assert text_of(live, "disks", "web1.img", "mode") == "direct\n"
 
 
@@ -335,7 +342,7 @@ def test_names_with_special_characters(mount, pool, base, stem):
         lines = text_of(live, "disks", name, "chain").splitlines()
         assert [unescaped(line.split(" ")[0]) for line in lines] == [image, base]
         assert all(len(line.split(" ")) == 3 for line in lines)
-        assert values_of(live, "disks", name, "state") == ALL_WELL
+        assert state_without_sizes(live, name) == ALL_WELL
         status = json.loads(leafctl("status", "--json", live.file(name)).stdout)
         assert (status["name"], status["image"], status["state"]) == (name, image, "active")
         for path in (live.path, live.file(name)):
@@ -771,15 +778,17 @@ def test_status_of_a_mount(mount, pool, web1):
         with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
             Aligned(BLOCK).write(fd, b"x" * BLOCK, 0)
         said = leafctl("status", live.path).stdout
-        for words in (["version:", "leafdisk"], ["pool:", pool], ["mount:", live.path], ["web1.img", "direct", "active"],
+        for words in (["version:", "leafdisk"], ["pool:", pool], ["mount:", live.path], ["web1.img", "2 MiB"],
                       ["write_bytes", str(BLOCK)], ["write_requests", "1"]):
             assert re.search(r"^" + r"\s+".join(map(re.escape, words)) + r"\b", said, re.M), (words, said)
         status = json.loads(leafctl("status", "--json", live.path).stdout)
         assert (status["pool"], status["mount"]) == (pool, live.path)
         assert status["version"] == text_of(live, "version").splitlines()[0]
+        used = {disk["name"]: disk.pop("allocated_bytes") for disk in status["disks"]}
         assert status["disks"] == [{"name": name, "mode": "direct", "state": "active", "reason": None, "since": None,
-                                    "dirty_bytes": 0, "dirty_age_ms": 0}
+                                    "dirty_bytes": 0, "dirty_age_ms": 0, "size_bytes": 2 * MIB, "opens": 0}
                                    for name in ("base.img", "web1.img")]
+        assert used["base.img"] >= 2 * MIB and used["web1.img"] > 0
         assert set(status["counters"]) == set(counters_of(live))
         assert status["counters"]["write_bytes"] == BLOCK
 

@@ -51,7 +51,10 @@
 	KEY(REASON, DISK_STATE, "reason")                                                                              \
 	KEY(SINCE, DISK_STATE, "since")                                                                                \
 	KEY(DIRTY_BYTES, DISK_STATE, "dirty_bytes")                                                                    \
-	KEY(DIRTY_AGE_MS, DISK_STATE, "dirty_age_ms")
+	KEY(DIRTY_AGE_MS, DISK_STATE, "dirty_age_ms")                                                                  \
+	KEY(STATE_SIZE_BYTES, DISK_STATE, "size_bytes")                                                                \
+	KEY(STATE_ALLOCATED_BYTES, DISK_STATE, "allocated_bytes")                                                      \
+	KEY(STATE_OPENS, DISK_STATE, "opens")
 
 /* WORD(symbol, entry, text): values that are words of ours. */
 #define CONTROL_WORDS(WORD)                                                                                            \

@@ -174,6 +174,9 @@ bool control_read_status(const struct mounted *mount, const char *disk, struct c
 	status->since = control_value(state, CONTROL_KEY_SINCE);
 	status->dirty_bytes = number_value(state, CONTROL_KEY_DIRTY_BYTES);
 	status->dirty_age_ms = number_value(state, CONTROL_KEY_DIRTY_AGE_MS);
+	status->size_bytes = number_value(state, CONTROL_KEY_STATE_SIZE_BYTES);
+	status->allocated_bytes = number_value(state, CONTROL_KEY_STATE_ALLOCATED_BYTES);
+	status->opens = number_value(state, CONTROL_KEY_STATE_OPENS);
 	return true;
 }
 

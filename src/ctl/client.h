@@ -18,6 +18,9 @@ typedef struct control_status {
 	char *since;
 	uint64_t dirty_bytes;
 	uint64_t dirty_age_ms; /* of the oldest of them */
+	uint64_t size_bytes;
+	uint64_t allocated_bytes;
+	uint64_t opens;
 } control_status;
 void control_status_clear(struct control_status *status);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)

@@ -23,6 +23,9 @@ struct ctl_arguments {
 	bool force;
 	bool preallocate;
 	bool accept;
+	bool tree;
+	bool watch;
+	bool summary;
 	const char *pool;
 	const char *layer;
 	const char *directory;

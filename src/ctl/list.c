@@ -7,6 +7,8 @@
 #include "verbs.h"
 #include "pool/pool.h"
 #include "mounted.h"
+#include "table.h"
+#include "tree.h"
 
 struct row {
 	const char *name;
@@ -14,6 +16,7 @@ struct row {
 	struct disk_attributes attributes;
 	enum image_format format;
 	unsigned layers;
+	char *parent; /* the file's name; NULL: none */
 	bool read_only;
 };
 
@@ -35,24 +38,23 @@ static bool row_fill(struct row *row, struct disk *disk, const char *layers, GEr
 	if (chain && chain->len > 0)
 		row->format = ((struct offline_layer *)chain->pdata[0])->format;
 	row->layers = chain ? chain->len : 0;
+	if (row->layers > 0 && ((struct offline_layer *)chain->pdata[0])->parent)
+		row->parent = g_path_get_basename(((struct offline_layer *)chain->pdata[0])->parent);
 	return true;
 }
 
-static const char *format_text(enum image_format format)
-{
-	const char *name = image_format_name(format);
+static const char *const columns[] = {"<name", ">size", ">used", "<access", ">layers", "<format", "<parent", NULL};
 
-	return name ? name : "-";
-}
-
-static void print_row(const struct row *row)
+static void print_row(struct table *table, const struct row *row)
 {
-	g_autofree char *name = ctl_printable(row->name);
 	g_autofree char *size = config_format_size(row->attributes.size_bytes);
-	g_autofree char *allocated = config_format_size(row->attributes.allocated_bytes);
+	g_autofree char *used = config_format_size(row->attributes.allocated_bytes);
+	g_autofree char *layers = g_strdup_printf("%u", row->layers);
+	const char *cells[] = {
+		row->name,  size, used, row->read_only ? "ro" : "rw", layers, image_format_name(row->format),
+		row->parent};
 
-	printf("%-24s %10s %10s  %-6s %6u  %s\n", name, size, allocated, row->read_only ? "ro" : "rw", row->layers,
-	       format_text(row->format));
+	table_add(table, cells);
 }
 
 static void add_row(JsonBuilder *builder, const struct row *row)
@@ -66,11 +68,12 @@ static void add_row(JsonBuilder *builder, const struct row *row)
 	json_builder_set_member_name(builder, "read_only");
 	json_builder_add_boolean_value(builder, row->read_only);
 	ctl_json_add_size(builder, "layers", row->layers);
+	ctl_json_add_text(builder, "parent", row->parent);
 	json_builder_end_object(builder);
 }
 
-/* BUILDER NULL: as text. The disk that cannot be looked at does not hide the others. */
-static int print_rows(const GPtrArray *disks, const char *layers, JsonBuilder *builder)
+/* To the TABLE, or where that is NULL to BUILDER. The disk that cannot be looked at does not hide the others. */
+static int print_rows(const GPtrArray *disks, const char *layers, struct table *table, JsonBuilder *builder)
 {
 	int status = CTL_DONE;
 
@@ -80,10 +83,11 @@ static int print_rows(const GPtrArray *disks, const char *layers, JsonBuilder *b
 
 		if (!row_fill(&row, disks->pdata[i], layers, &error))
 			status = ctl_fail_error(NULL, error);
-		else if (builder)
-			add_row(builder, &row);
+		else if (table)
+			print_row(table, &row);
 		else
-			print_row(&row);
+			add_row(builder, &row);
+		g_free(row.parent);
 	}
 	return status;
 }
@@ -113,7 +117,7 @@ static int print_json(const char *path, const GPtrArray *disks, const char *laye
 	ctl_json_add_text(builder, "pool", path);
 	json_builder_set_member_name(builder, "disks");
 	json_builder_begin_array(builder);
-	status = print_rows(disks, layers, builder);
+	status = print_rows(disks, layers, NULL, builder);
 	json_builder_end_array(builder);
 	add_lines(builder, "broken", broken);
 	add_lines(builder, "foreign", foreign);
@@ -149,9 +153,13 @@ static int print_pool(struct disk_pool *pool, const struct ctl_arguments *argume
 
 	if (arguments->json) {
 		status = print_json(disk_pool_path(pool), disks, arguments->layers, broken, foreign);
+	} else if (arguments->tree) {
+		status = print_tree(disk_pool_path(pool), disks, arguments->layers);
 	} else {
-		printf("%-24s %10s %10s  %-6s %6s  %s\n", "name", "size", "allocated", "access", "layers", "format");
-		status = print_rows(disks, arguments->layers, NULL);
+		g_autoptr(table) table = table_new(columns);
+
+		status = print_rows(disks, arguments->layers, table, NULL);
+		table_print(table);
 	}
 	print_lines("broken", broken);
 	print_lines("warning", foreign);

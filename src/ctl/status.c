@@ -2,10 +2,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client.h"
 #include "core/config.h"
+#include "interrupt.h"
 #include "report.h"
+#include "table.h"
 #include "verbs.h"
 
 /* What a person wants to see first; --json has all. */
@@ -13,6 +16,10 @@ static const char *const main_counters[] = {
 	"read_requests",    "read_bytes", "write_requests", "write_bytes",  "flush_requests",
 	"discard_requests", "errors",	  "cache_hits",	    "cache_misses", "cache_saved_bytes",
 };
+
+/* Between two looks. */
+#define WATCH_SECONDS 2
+#define CLEAR_SCREEN "\033[H\033[2J"
 
 /* Lines of the cache's info. */
 #define LEFT "left: "
@@ -34,23 +41,43 @@ static void print_number(const char *name, uint64_t number)
 	printf("%-18s%" PRIu64 "\n", name, number);
 }
 
+/* The unit that makes it short. */
 static char *age_text(uint64_t ms)
 {
-	return g_strdup_printf("%" PRIu64 ".%" PRIu64 " s", ms / 1000, ms % 1000 / 100);
+	uint64_t seconds = ms / 1000;
+
+	if (seconds < 100)
+		return g_strdup_printf("%" PRIu64 ".%" PRIu64 " s", seconds, ms % 1000 / 100);
+	if (seconds < 6000)
+		return g_strdup_printf("%" PRIu64 " min", seconds / 60);
+	return g_strdup_printf("%" PRIu64 " h", seconds / 3600);
 }
 
-#define DISK_FORMAT "%-24s %-12s %-10s %-10s %-9s %-20s %s\n"
+static const char *const disk_columns[] = {"<name",  ">size",  ">used", "<mode", "<state",
+					   ">opens", ">dirty", ">age",	NULL};
 
-static void print_disk(const char *name, const struct control_status *status)
+/* On a line of its own. */
+static void note_reason(struct table *table, const struct control_status *status)
 {
-	g_autofree char *printable = ctl_printable(name);
-	g_autofree char *reason = ctl_printable(or_dash(status->reason));
+	g_autofree char *text = status->reason && status->since
+					? g_strdup_printf("since %s: %s", status->since, status->reason)
+					: g_strdup(status->reason);
 
-	g_autofree char *dirty = status->dirty_bytes ? config_format_size(status->dirty_bytes) : g_strdup("-");
-	g_autofree char *age = status->dirty_bytes ? age_text(status->dirty_age_ms) : g_strdup("-");
+	if (text)
+		table_note(table, text);
+}
 
-	printf(DISK_FORMAT, printable, status->mode, or_dash(status->state), dirty, age, or_dash(status->since),
-	       reason);
+static void add_disk(struct table *table, const char *name, const struct control_status *status)
+{
+	g_autofree char *size = config_format_size(status->size_bytes),
+			*used = config_format_size(status->allocated_bytes);
+	g_autofree char *dirty = status->dirty_bytes ? config_format_size(status->dirty_bytes) : NULL;
+	g_autofree char *age = status->dirty_bytes ? age_text(status->dirty_age_ms) : NULL;
+	g_autofree char *opens = g_strdup_printf("%" PRIu64, status->opens);
+	const char *cells[] = {name, size, used, status->mode, status->state, opens, dirty, age};
+
+	table_add(table, cells);
+	note_reason(table, status);
 }
 
 static void add_status(JsonBuilder *builder, const char *name, const struct control_status *status)
@@ -64,8 +91,8 @@ static void add_status(JsonBuilder *builder, const char *name, const struct cont
 	ctl_json_add_size(builder, control_key_name(CONTROL_KEY_DIRTY_AGE_MS), status->dirty_age_ms);
 }
 
-/* BUILDER NULL: as text. A disk that went away meanwhile is none. */
-static int show_disks(const struct mounted *mount, const GPtrArray *names, JsonBuilder *builder)
+/* To the TABLE, or where that is NULL to BUILDER. A disk that went away meanwhile is none. */
+static int show_disks(const struct mounted *mount, const GPtrArray *names, struct table *table, JsonBuilder *builder)
 {
 	int status = CTL_DONE;
 
@@ -79,12 +106,15 @@ static int show_disks(const struct mounted *mount, const GPtrArray *names, JsonB
 				status = ctl_fail_error(NULL, error);
 			continue;
 		}
-		if (!builder) {
-			print_disk(name, &disk);
+		if (table) {
+			add_disk(table, name, &disk);
 			continue;
 		}
 		json_builder_begin_object(builder);
 		add_status(builder, name, &disk);
+		ctl_json_add_size(builder, "size_bytes", disk.size_bytes);
+		ctl_json_add_size(builder, "allocated_bytes", disk.allocated_bytes);
+		ctl_json_add_size(builder, "opens", disk.opens);
 		json_builder_end_object(builder);
 	}
 	return status;
@@ -125,16 +155,59 @@ static void add_left(JsonBuilder *builder, const struct mounted *mount)
 	json_builder_end_array(builder);
 }
 
+static uint64_t counter(JsonObject *counters, const char *name)
+{
+	return (uint64_t)json_object_get_int_member_with_default(counters, name, 0);
+}
+
+/* The value of KEY in the cache's text; 0: it does not tell. */
+static uint64_t cache_number(char **lines, const char *key)
+{
+	size_t length = strlen(key);
+
+	for (; *lines; lines++)
+		if (g_str_has_prefix(*lines, key) && g_str_has_prefix(*lines + length, ": "))
+			return g_ascii_strtoull(*lines + length + 2, NULL, 10);
+	return 0;
+}
+
+/* One line: where it is, how full, how good. */
+static void print_cache(const struct mounted *mount, JsonObject *counters)
+{
+	g_autofree char *info = control_read(mount, CONTROL_CACHE_INFO, NULL, NULL);
+	g_autofree char *config = control_read(mount, CONTROL_CONFIG, NULL, NULL);
+	g_auto(GStrv) lines = g_strsplit(info ? info : "", "\n", -1),
+		      options = g_strsplit(config ? config : "", "\n", -1);
+	uint64_t segments = cache_number(lines, "segments"), hits = counter(counters, "cache_hits");
+	uint64_t reads = hits + counter(counters, "cache_misses");
+	g_autofree char *size = config_format_size(cache_number(lines, "size_bytes"));
+	g_autofree char *dirty = config_format_size(cache_number(lines, "dirty_bytes"));
+	const char *path = "(unlinked)";
+
+	if (!info)
+		return;
+	for (char **line = options; *line; line++)
+		if (g_str_has_prefix(*line, "cache: /"))
+			path = *line + strlen("cache: ");
+	printf("%-18s%s, %s, %.0f %% used, %s dirty", "cache:", path, size,
+	       segments ? 100.0 - 100.0 * (double)cache_number(lines, "free_segments") / (double)segments : 0.0, dirty);
+	if (reads)
+		printf(", %.0f %% hits", 100.0 * (double)hits / (double)reads);
+	putchar('\n');
+}
+
 static int print_mount(const struct mounted *mount, const char *version, const GPtrArray *names, JsonObject *counters)
 {
+	g_autoptr(table) table = table_new(disk_columns);
 	int status;
 
 	print_field("version:", version);
 	print_field("pool:", mount->pool);
 	print_field("mount:", mount->top);
+	print_cache(mount, counters);
 	putchar('\n');
-	printf(DISK_FORMAT, "name", "mode", "state", "dirty", "age", "since", "reason");
-	status = show_disks(mount, names, NULL);
+	status = show_disks(mount, names, table, NULL);
+	table_print(table);
 	print_left(mount);
 	putchar('\n');
 	for (unsigned i = 0; i < G_N_ELEMENTS(main_counters); i++)
@@ -156,7 +229,7 @@ static int print_mount_json(const struct mounted *mount, const char *version, co
 	ctl_json_add_text(builder, "mount", mount->top);
 	json_builder_set_member_name(builder, "disks");
 	json_builder_begin_array(builder);
-	status = show_disks(mount, names, builder);
+	status = show_disks(mount, names, NULL, builder);
 	json_builder_end_array(builder);
 	add_left(builder, mount);
 	json_builder_set_member_name(builder, "counters");
@@ -281,7 +354,7 @@ static int show_file(const struct mounted *mount, bool json)
 	return CTL_DONE;
 }
 
-int ctl_status(const struct ctl_arguments *arguments)
+static int show(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
 	const char *path = arguments->names[0];
@@ -294,4 +367,23 @@ int ctl_status(const struct ctl_arguments *arguments)
 	if (control_is_disk(mount))
 		return show_file(mount, arguments->json);
 	return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
+}
+
+int ctl_status(const struct ctl_arguments *arguments)
+{
+	bool on_terminal = isatty(STDOUT_FILENO);
+	int status;
+
+	if (!arguments->watch)
+		return show(arguments);
+	interrupt_catch();
+	do {
+		if (on_terminal)
+			fputs(CLEAR_SCREEN, stdout);
+		status = show(arguments);
+		fflush(stdout);
+		if (status == CTL_DONE && !interrupt_signal())
+			sleep(WATCH_SECONDS);
+	} while (status == CTL_DONE && !interrupt_signal() && !ferror(stdout));
+	return status;
 }

@@ -104,6 +104,7 @@ static const struct ctl_option rebase_options[] = {
 };
 
 static const struct ctl_option list_options[] = {
+	{0, "tree", CTL_OPTION_FLAG, FIELD(tree), NULL, "who stands on whom: each image below its parent"},
 	OPTION_JSON,
 	OPTION_LAYERS,
 	OPTION_HELP,
@@ -111,6 +112,7 @@ static const struct ctl_option list_options[] = {
 };
 
 static const struct ctl_option status_options[] = {
+	{0, "watch", CTL_OPTION_FLAG, FIELD(watch), NULL, "again every two seconds, until it is interrupted"},
 	OPTION_JSON,
 	OPTION_HELP,
 	OPTION_END,
@@ -195,7 +197,7 @@ const struct ctl_verb ctl_verbs[] = {
 	 "PARENT forgets CHILD, or all its children. One that forgets the last can be written again.\n"
 	 "Refused while a child is there, or nobody can tell.",
 	 forget_child_options, 1, 2, ctl_forget_child},
-	{"list", "[--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
+	{"list", "[--tree] [--json] [--layers DIR[:DIR]] POOL|MOUNT", "list the disks of a pool",
 	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
 	 1, 1, ctl_list},
 	{"unlock", "[--force] POOL NAME", "give an image free that another owner left",
@@ -225,7 +227,7 @@ const struct ctl_verb ctl_verbs[] = {
 	{"cache purge", "[--force] CACHE NAME", "forget changes that were set aside",
 	 "Forgets what CACHE has of the layer NAME, an orphan: nothing has it any more then.", cache_purge_options, 2,
 	 2, ctl_cache_purge},
-	{"status", "[--json] MOUNT|FILE", "show how a mount, or a disk in it, fares",
+	{"status", "[--watch] [--json] MOUNT|FILE", "show how a mount, or a disk in it, fares",
 	 "Asks the daemon of a mount: its version, its disks and their state, and what it has counted; or, of a\n"
 	 "file in the mount, what the disk is and its state. For the owner of the mount, and root.",
 	 status_options, 1, 1, ctl_status},

@@ -29,6 +29,18 @@ bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attribute
 	return has;
 }
 
+void disk_recall_size(struct disk *disk, uint64_t *size_bytes, uint64_t *allocated_bytes)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	const struct chain_link *leaf = links->pdata[0];
+	struct disk_attributes seen;
+	bool has = disk_recall_attributes(disk, &seen);
+
+	*size_bytes = seen.size_bytes ? seen.size_bytes
+				      : leaf->info.size_bytes - MIN(leaf->info.size_bytes, leaf->base_offset);
+	*allocated_bytes = has ? seen.allocated_bytes : leaf->allocated_bytes;
+}
+
 bool disk_is_looked_at(struct disk *disk)
 {
 	return disk->lookers > 0;

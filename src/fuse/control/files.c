@@ -229,6 +229,7 @@ int control_make_disk_chain(const struct control_subject *subject, GString *text
 
 int control_make_disk_state(const struct control_subject *subject, GString *text)
 {
+	uint64_t size_bytes, allocated_bytes;
 	struct disk_status status;
 
 	disk_get_status(subject->disk, &status);
@@ -239,6 +240,10 @@ int control_make_disk_state(const struct control_subject *subject, GString *text
 		append_time(text, KEY(SINCE), &status.since);
 	append_number(text, KEY(DIRTY_BYTES), status.dirty_bytes);
 	append_number(text, KEY(DIRTY_AGE_MS), status.dirty_ns / NS_PER_MS);
+	disk_recall_size(subject->disk, &size_bytes, &allocated_bytes);
+	append_number(text, KEY(STATE_SIZE_BYTES), size_bytes);
+	append_number(text, KEY(STATE_ALLOCATED_BYTES), allocated_bytes);
+	append_number(text, KEY(STATE_OPENS), disk_open_count(subject->disk));
 	return 0;
 }
 
