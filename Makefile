@@ -2,8 +2,8 @@
 #
 #   make            build/leafdisk and build/leafctl
 #   make demo       a small pool, mounted, with a file system on it; make demo-stop
-#   make check      every test, WORKERS (3) at a time; check-asan: the same under ASan and UBSan;
-#                   check-tsan: under ThreadSanitizer
+#   make check      every test, WORKERS (3 for each processor) at a time; check-asan: the same under
+#                   ASan and UBSan; check-tsan: under ThreadSanitizer
 #   make torture    the same tests, longer, and a stress of everything at once, ten minutes for each
 #                   mode (LEAFDISK_TORTURE_SECONDS); SAN=address|thread: under a sanitizer.
 #                   PYTEST_FLAGS="-k torture": the stress alone
@@ -35,8 +35,8 @@ FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
 INSTALL ?= install
 PYTEST_FLAGS ?=
-# Tests wait for storage more than they compute. PYTEST_FLAGS=-n0: one process.
-WORKERS ?= 3
+# A test waits, for storage and deadlines, two thirds of its time. PYTEST_FLAGS=-n0: one process.
+WORKERS ?= $(shell echo $$((3 * $$(nproc))))
 
 PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash blkid
 Q := $(if $(V),,@)

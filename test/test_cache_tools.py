@@ -557,6 +557,7 @@ def served(path, work, original):
 HISTORY = {"base.raw": {10: [1], 11: [2], 12: [3]}, "web1.leaf": {5: [4], 25: [5], 26: [6]}}
 
 
+@pytest.mark.slow
 def test_every_bit(cache_path, work, rng):
     """Flipped, each is found or harmless, and nothing false is ever shown. A
     part of them here; the unit tests do more."""

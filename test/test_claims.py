@@ -155,6 +155,7 @@ def test_changes_that_no_record_proves(held, mount, web1, pool, work, cache, rng
     assert_same(converted(web1, work)[:len(content)], content, "the image alone")
 
 
+@pytest.mark.slow
 def test_flight_from_a_cache_without_a_record(held, writeback, web1, work, cache, gate, rng):
     """While the record says that the cache has newer, nothing is written past it."""
     live = held(env=faults("aio.write/leaf.cache:EIO", "owner.write/web1.leaf:ENOSPC", gate=gate.path))

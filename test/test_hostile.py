@@ -188,6 +188,7 @@ def test_flipped_bits_in_the_metadata(mount, pool, sample, rng):
     mounted_with(mount, pool, file_bytes(os.path.join(pool, "base.raw")))
 
 
+@pytest.mark.slow
 def test_forged_metadata(mount, pool, sample, rng):
     """Pages and records with wild numbers in them and right checksums."""
     places = list(leaf_format.metadata_places(sample))

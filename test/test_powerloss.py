@@ -204,6 +204,7 @@ def act(name, image, **env):
     run(os.path.join(BUILD, "unit", "test_leaf_apply"), "--act", image, "", name, env=env)
 
 
+@pytest.mark.slow
 def test_batch_is_all_or_nothing(pool, work, rng):
     """Data and zeros, over what is there, is absent or zero."""
     image = make_image(os.path.join(pool, "web1.leaf"), 128 * BLOCK, chunk="64K")

@@ -531,6 +531,7 @@ def end_by_two_signals(live):
     wait_until(live.has_ended, "the daemon to leave")
 
 
+@pytest.mark.slow
 def test_a_start_that_hangs_is_given_up(pool, work, store):
     make_image(os.path.join(pool, "web1.leaf"), "8M")
     os.mkdir(os.path.join(pool, ".leafdisk"))

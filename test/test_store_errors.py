@@ -176,6 +176,7 @@ def reads_file(live, fd, memory):
     return stats(live)["aio_requests"] > before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["flush", "read"])
 def test_silent_cache_is_noticed(mount, pool, work, silent, rng, what):
     """By whatever meets it, and alone: it is suspended, and what the images have
@@ -304,6 +305,7 @@ def is_mounted(live):
     return any(point == live.path for point, _, _ in cleanup.mounts_below(live.path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode,option", [("writeback", "nodrain"), ("writeback", "drain"), ("direct", "drain")])
 def test_end_of_a_mount_with_a_hung_pool(mount, work, frozen, cache, mode, option):
     """After a second signal, and with nodrain after the first, neither the mount nor the

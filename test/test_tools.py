@@ -112,6 +112,7 @@ def loops_of(directory):
     return {(device, loop_attachment(device)) for device in cleanup.loops_below(directory)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(harness.SANITIZED, reason="`make check` would build another variant")
 def test_a_run_that_is_killed_leaves_nothing(work):
     """.ci/run ends in the midst of two workers' tests, one with a loop device."""

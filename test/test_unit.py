@@ -7,7 +7,8 @@ from harness import BUILD, SANITIZED, TREE, run
 
 # These measure time and idleness; those take longest.
 ALONE = dict.fromkeys(("test_aio_queue", "test_loop"), pytest.mark.alone)
-SLOW = dict.fromkeys(("test_cache", "test_leaf"), pytest.mark.slow)
+SLOW = dict.fromkeys(("test_cache", "test_cache_crash", "test_cache_dirty", "test_cache_moves", "test_cache_recover",
+                      "test_cache_reserve", "test_cache_sweep", "test_leaf"), pytest.mark.slow)
 NAMES = sorted(name[:-2] for name in os.listdir(os.path.join(TREE, "test", "unit"))
                if name.startswith("test_") and name.endswith(".c"))
 
