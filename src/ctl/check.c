@@ -1,13 +1,17 @@
-/* leafctl check: damage found, damage mended. */
+/* leafctl check: damage found, damage mended; of one image, or of all of a pool. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "pool/pool.h"
 #include "report.h"
 #include "verbs.h"
 #include "mounted.h"
 
 struct report {
 	JsonBuilder *builder; /* NULL: text */
+	const char *of;	      /* the image's name before each finding; NULL: none */
+	bool quiet;	      /* findings are only counted */
 	uint64_t found;
 	uint64_t repaired;
 };
@@ -28,27 +32,46 @@ static void finding_cb(void *opaque, bool repaired, const char *sentence)
 
 	report->found++;
 	report->repaired += repaired;
+	if (report->quiet)
+		return;
 	if (report->builder)
 		add_finding(report->builder, repaired, sentence);
 	else
-		printf("%s: %s\n", repaired ? "repaired" : "damage", printable);
+		printf("%s%s%s: %s\n", report->of ? report->of : "", report->of ? ": " : "",
+		       repaired ? "repaired" : "damage", printable);
 }
 
-static void print_summary(const struct report *report, const struct image_check_result *result)
+/* "no damage", "2 damages, 1 repaired". */
+static char *verdict_text(const struct report *report)
 {
-	printf("damages:  %" PRIu64 ", %" PRIu64 " repaired\n", report->found, report->repaired);
+	if (report->found == 0)
+		return g_strdup("no damage");
+	if (report->found == report->repaired)
+		return g_strdup_printf("%" PRIu64 " damage%s, all repaired", report->found,
+				       report->found == 1 ? "" : "s");
+	return g_strdup_printf("%" PRIu64 " damage%s, %" PRIu64 " repaired", report->found,
+			       report->found == 1 ? "" : "s", report->repaired);
+}
+
+static void print_summary(const struct report *report, const struct image_check_result *result, bool repair)
+{
+	g_autofree char *verdict = verdict_text(report);
+
 	printf("chunks:   %" PRIu64 ", %" PRIu64 " leaked (no damage: they are used again)\n", result->chunks,
 	       result->leaked_chunks);
 	if (result->bad_header_copies)
-		printf("header:   one of the two copies is damaged (no damage: the next writable open mends it)\n");
+		printf("header:   one of the two copies %s\n",
+		       repair ? "was damaged (no damage), and is mended"
+			      : "is damaged (no damage: the next writable open mends it)");
 	printf("journal:  %" PRIu64 " records not yet in the chunk table\n", result->journal_records);
 	if (result->owed_extents)
 		printf("batch:    %" PRIu64
 		       " extents are not yet in their places (no damage: the next writable open does it)\n",
 		       result->owed_extents);
+	printf("verdict:  %s\n", verdict);
 }
 
-static void print_json(const struct report *report, const struct image_check_result *result)
+static void end_json(const struct report *report, const struct image_check_result *result, const GError *error)
 {
 	JsonBuilder *builder = report->builder;
 
@@ -60,41 +83,170 @@ static void print_json(const struct report *report, const struct image_check_res
 	ctl_json_add_size(builder, "bad_header_copies", result->bad_header_copies);
 	ctl_json_add_size(builder, "journal_records", result->journal_records);
 	ctl_json_add_size(builder, "owed_extents", result->owed_extents);
+	ctl_json_add_text(builder, "error", error ? error->message : NULL);
 	json_builder_end_object(builder);
-	ctl_json_print(builder, true);
 }
 
-static JsonBuilder *begin_json(const char *path)
+static void begin_json(JsonBuilder *builder, const char *path)
 {
-	JsonBuilder *builder = json_builder_new();
-
 	json_builder_begin_object(builder);
 	ctl_json_add_text(builder, "path", path);
 	json_builder_set_member_name(builder, "findings");
 	json_builder_begin_array(builder);
-	return builder;
+}
+
+/* ---- One image ------------------------------------------------------------------ */
+
+static int check_image(const struct ctl_arguments *arguments, const char *path)
+{
+	g_autoptr(JsonBuilder) builder = arguments->json ? json_builder_new() : NULL;
+	g_autoptr(GError) error = NULL;
+	struct image_check_result result = {0};
+	struct report report = {.builder = builder};
+
+	if (!arguments->repair)
+		ctl_warn_owner(path);
+	if (builder)
+		begin_json(builder, path);
+	if (!offline_check(path, arguments->format, arguments->layers, arguments->repair, finding_cb, &report, &result,
+			   &error))
+		return ctl_fail_error(NULL, error);
+	if (builder) {
+		end_json(&report, &result, error);
+		ctl_json_print(builder, true);
+	} else {
+		print_summary(&report, &result, arguments->repair);
+	}
+	return report.found > report.repaired ? CTL_DAMAGE : CTL_DONE;
+}
+
+/* ---- All of a pool ----------------------------------------------------------------- */
+
+struct tally {
+	const struct ctl_arguments *arguments;
+	JsonBuilder *builder; /* NULL: text */
+	unsigned images;
+	unsigned damaged; /* still */
+	unsigned unknown; /* could not be checked */
+};
+
+/* Where nothing is to be mended nothing has to be free. */
+static bool has_damage(const struct tally *tally, const char *path)
+{
+	struct report report = {.quiet = true};
+	struct image_check_result result;
+	g_autoptr(GError) error = NULL;
+
+	return offline_check(path, IMAGE_FORMAT_NONE, tally->arguments->layers, false, finding_cb, &report, &result,
+			     &error) &&
+	       report.found > 0;
+}
+
+static void check_one(struct tally *tally, const char *path)
+{
+	g_autofree char *name = g_path_get_basename(path), *printable = ctl_printable(name), *verdict = NULL;
+	bool repair = tally->arguments->repair && has_damage(tally, path);
+	struct report report = {.builder = tally->builder, .of = printable};
+	struct image_check_result result = {0};
+	g_autoptr(GError) error = NULL;
+	bool checked;
+
+	tally->images++;
+	if (tally->builder)
+		begin_json(tally->builder, path);
+	checked = offline_check(path, IMAGE_FORMAT_NONE, tally->arguments->layers, repair, finding_cb, &report, &result,
+				&error);
+	if (tally->builder)
+		end_json(&report, &result, error);
+	if (!checked) {
+		tally->unknown++;
+		ctl_fail_error(NULL, error);
+		return;
+	}
+	tally->damaged += report.found > report.repaired;
+	verdict = verdict_text(&report);
+	if (!tally->builder)
+		printf("%s: %s\n", printable, verdict);
+}
+
+/* What is no disk, being broken. */
+static void take_broken(struct tally *tally, const char *broken)
+{
+	g_auto(GStrv) lines = g_strsplit(broken, "\n", -1);
+
+	for (char **line = lines; *line; line++) {
+		if (!**line)
+			continue;
+		tally->images++;
+		tally->damaged++;
+		ctl_fail("broken: %s", *line);
+	}
+}
+
+static void print_tally(const struct tally *tally)
+{
+	printf("verdict: %u image%s, ", tally->images, tally->images == 1 ? "" : "s");
+	if (tally->damaged == 0 && tally->unknown == 0)
+		puts("no damage");
+	else if (tally->unknown == 0)
+		printf("%u damaged\n", tally->damaged);
+	else
+		printf("%u damaged, %u could not be checked\n", tally->damaged, tally->unknown);
+}
+
+static void check_all(struct tally *tally, struct disk_pool *pool)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	g_autofree char *broken = disk_pool_broken(pool);
+
+	if (tally->builder) {
+		json_builder_begin_object(tally->builder);
+		ctl_json_add_text(tally->builder, "pool", disk_pool_path(pool));
+		json_builder_set_member_name(tally->builder, "images");
+		json_builder_begin_array(tally->builder);
+	}
+	for (guint i = 0; i < disks->len; i++)
+		check_one(tally, disk_image_path(disks->pdata[i]));
+	take_broken(tally, broken);
+	if (!tally->builder) {
+		print_tally(tally);
+		return;
+	}
+	json_builder_end_array(tally->builder);
+	ctl_json_add_size(tally->builder, "damaged", tally->damaged);
+	ctl_json_add_size(tally->builder, "not_checked", tally->unknown);
+	json_builder_end_object(tally->builder);
+	ctl_json_print(tally->builder, true);
+}
+
+static int check_pool(const struct ctl_arguments *arguments, const char *path)
+{
+	g_autoptr(JsonBuilder) builder = arguments->json ? json_builder_new() : NULL;
+	struct disk_pool_options options = {
+		.path = path, .layers = arguments->layers, .read_only = true, .quiet = true};
+	struct tally tally = {.arguments = arguments, .builder = builder};
+	g_autoptr(GError) error = NULL;
+	struct disk_pool *pool = disk_pool_open(&options, &error);
+
+	if (!pool)
+		return ctl_fail_error(NULL, error);
+	check_all(&tally, pool);
+	disk_pool_close(pool);
+	if (tally.unknown)
+		return CTL_FAILED;
+	return tally.damaged ? CTL_DAMAGE : CTL_DONE;
 }
 
 int ctl_check(const struct ctl_arguments *arguments)
 {
+	g_autoptr(mounted) mount = mounted_find(arguments->names[0]);
 	g_autoptr(GError) error = NULL;
-	g_autoptr(JsonBuilder) builder = NULL;
-	g_autofree char *path = mounted_image_path(arguments->names[0], arguments->layers, &error);
-	struct image_check_result result = {0};
-	struct report report = {0};
+	g_autofree char *path = NULL;
 
-	if (!path)
-		return ctl_fail_error(NULL, error);
-	if (!arguments->repair)
-		ctl_warn_owner(path);
-	if (arguments->json)
-		report.builder = builder = begin_json(path);
-	if (!offline_check(path, arguments->format, arguments->layers, arguments->repair, finding_cb, &report, &result,
-			   &error))
-		return ctl_fail_error(NULL, error);
-	if (arguments->json)
-		print_json(&report, &result);
-	else
-		print_summary(&report, &result);
-	return report.found > report.repaired ? CTL_DAMAGE : CTL_DONE;
+	if (mount && !*mount->name)
+		return check_pool(arguments, mount->pool);
+	if (!mount && g_file_test(arguments->names[0], G_FILE_TEST_IS_DIR))
+		return check_pool(arguments, arguments->names[0]);
+	path = mounted_image_path(arguments->names[0], arguments->layers, &error);
+	return path ? check_image(arguments, path) : ctl_fail_error(NULL, error);
 }

@@ -66,6 +66,15 @@ static const struct ctl_option report_options[] = {
 	OPTION_JSON, OPTION_FORMAT, OPTION_LAYERS, OPTION_HELP, OPTION_END,
 };
 
+static const struct ctl_option map_options[] = {
+	{0, "summary", CTL_OPTION_FLAG, FIELD(summary), NULL, "how much each layer has, and a picture of the disk"},
+	OPTION_JSON,
+	OPTION_FORMAT,
+	OPTION_LAYERS,
+	OPTION_HELP,
+	OPTION_END,
+};
+
 static const struct ctl_option check_options[] = {
 	{'r', "repair", CTL_OPTION_FLAG, FIELD(repair), NULL, "mend what can be mended"},
 	OPTION_JSON,
@@ -174,13 +183,12 @@ const struct ctl_verb ctl_verbs[] = {
 	 INT_MAX, ctl_clone},
 	{"info", "[--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "show an image and the chain below it",
 	 "Shows the layers, leaf first.", report_options, 1, 1, ctl_info},
-	{"check", "[--repair] [--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "look for damage, and mend it",
-	 "Checks IMAGE against every rule of its format, and that its chain opens.\n"
+	{"check", "[--repair] [--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE|POOL", "look for damage, and mend it",
+	 "Checks IMAGE, or all images of POOL, against every rule of its format, and that its chain opens.\n"
 	 "Exit status: 0 no damage or all of it mended, 3 damage is left, 1 the check could not run.",
 	 check_options, 1, 1, ctl_check},
-	{"map", "[--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "show which layer holds what",
-	 "Shows the extents of the disk: what they are and which layer answers for them.", report_options, 1, 1,
-	 ctl_map},
+	{"map", "[--summary] [--json] [-f FORMAT] [--layers DIR[:DIR]] IMAGE", "show which layer holds what",
+	 "Shows the extents of the disk: what they are and which layer answers for them.", map_options, 1, 1, ctl_map},
 	{"convert", "[-f FORMAT] [-O FORMAT] [--force] [--layers DIR[:DIR]] SRC DST", "copy a disk into one new image",
 	 "Copies what the chain of SRC shows into DST, which must not exist and gets no parent.\n"
 	 "When it is interrupted DST is removed, and it can be run again.",

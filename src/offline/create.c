@@ -64,6 +64,13 @@ static char *path_from(const char *image, const char *parent, const char *layers
 	return relative;
 }
 
+/* Its child would show how the leaf is stored. */
+static bool is_what_it_is_said_to_be(const char *parent, enum image_format format, GError **error)
+{
+	return format != IMAGE_FORMAT_RAW || image_probe(parent, NULL) != IMAGE_FORMAT_LEAF ||
+	       error_set(error, EINVAL, "%s: is a leaf image, not a raw one; leave -F raw out", parent);
+}
+
 /* What the child holds its parent to is read when nobody can write it any more. */
 static bool begin_lineage(const char *path, const struct offline_create_options *options, const uint8_t *uuid,
 			  struct lineage *lineage, char **note, GError **error)
@@ -73,7 +80,8 @@ static bool begin_lineage(const char *path, const struct offline_create_options 
 	g_autoptr(GPtrArray) links = NULL;
 	g_autoptr(GError) inner = NULL;
 
-	if (format == IMAGE_FORMAT_NONE || !offline_owner_parent(options->parent, error))
+	if (format == IMAGE_FORMAT_NONE || !is_what_it_is_said_to_be(options->parent, format, error) ||
+	    !offline_owner_parent(options->parent, error))
 		return false;
 	links = offline_links(options->parent, format, options->layers, &inner);
 	if (inner) {

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "image/children.h"
+#include "image/foreign.h"
 #include "layer/parent.h"
 #include "open.h"
 #include "unlock.h"
@@ -99,6 +100,17 @@ bool offline_map(const char *path, enum image_format format, const char *layers,
 	return offline_close(disk, error);
 }
 
+static bool lacks_header(const char *path)
+{
+	g_autoptr(GError) error = NULL;
+	g_autofree char *foreign = NULL;
+
+	if (!g_str_has_suffix(path, ".leaf") || image_probe(path, &error) != IMAGE_FORMAT_NONE || error)
+		return false;
+	foreign = image_foreign_text(path, IMAGE_FORMAT_NONE);
+	return !foreign;
+}
+
 bool offline_check(const char *path, enum image_format format, const char *layers, bool repair,
 		   void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
 		   struct image_check_result *result, GError **error)
@@ -106,6 +118,11 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 	g_autoptr(GError) chain = NULL;
 	GPtrArray *links;
 
+	if (format == IMAGE_FORMAT_NONE && lacks_header(path)) {
+		result->damages++;
+		finding(opaque, false, "is named .leaf, and both copies of its header are gone");
+		return true;
+	}
 	format = offline_format_of(path, format, error);
 	if (format == IMAGE_FORMAT_NONE || (repair && !offline_owner_allows(path, false, error)))
 		return false;

@@ -88,7 +88,7 @@ static bool has_record(const char *pool, const char *name)
  * the image's file name. */
 static bool find_place(const char *pool, const char *name, struct owner_place *place, GError **error)
 {
-	g_autofree char *file = NULL, *image = NULL;
+	g_autofree char *file = NULL, *image = NULL, *stem = g_strconcat(name, ".img", NULL);
 
 	if (strchr(name, '/') || name[0] == '.' || name[0] == '\0')
 		return error_set(error, EINVAL,
@@ -98,6 +98,8 @@ static bool find_place(const char *pool, const char *name, struct owner_place *p
 	if (access(pool, X_OK) < 0)
 		return error_set_errno(error, errno, "%s: cannot be looked into", pool);
 	image = image_shown_as(pool, name);
+	if (!image && access(file, F_OK) < 0)
+		image = image_shown_as(pool, stem);
 	if (image && owner_place_init(place, image) && has_record(place->pool, place->name))
 		return true;
 	owner_place_clear(place);

@@ -1,0 +1,75 @@
+"""leafctl check of a pool and its verdicts; a map at a glance."""
+import json
+import os
+import re
+
+import leaf_format
+from harness import MIB, leafctl, make_image, make_raw, opened, write_all
+
+DAMAGED = 3
+
+
+def spoil(image, *places):
+    with open(image, "r+b") as file:
+        for place in places:
+            file.seek(place)
+            file.write(b"spoilt")
+
+
+def test_check_of_a_pool(mount, pool):
+    """Each image has a verdict, and all of them; what is broken is damaged."""
+    base = make_raw(os.path.join(pool, "base.raw"), bytes(MIB))
+    images = [make_image(os.path.join(pool, f"web{i}.leaf"), parent=base) for i in range(3)]
+    well = leafctl("check", pool)
+    assert well.stdout.splitlines() == ["base.raw: no damage", *(f"web{i}.leaf: no damage" for i in range(3)),
+                                        "verdict: 4 images, no damage"]
+    with mount() as live:
+        assert leafctl("check", live.path).stdout == well.stdout
+        with opened(live.file("web0.img")) as fd:
+            write_all(fd, b"x" * MIB, 0)
+    spoil(images[1], 0, leaf_format.PAGE)
+    alone = leafctl("check", images[1], check=False)
+    assert alone.returncode == DAMAGED and "both copies of its header are gone" in alone.stdout
+    assert alone.stdout.splitlines()[-1] == "verdict:  1 damage, 0 repaired"
+    result = leafctl("check", pool, check=False)
+    assert result.returncode == DAMAGED and result.stdout.splitlines()[-1] == "verdict: 4 images, 1 damaged"
+    assert "broken:" in result.stderr and images[1] in result.stderr
+    found = json.loads(leafctl("check", "--json", pool, check=False).stdout)
+    assert found["damaged"] == 1 and found["not_checked"] == 0 and len(found["images"]) == 3
+    os.unlink(images[1])
+    assert leafctl("check", "--repair", pool).stdout.splitlines()[-1] == "verdict: 3 images, no damage"
+
+
+def test_a_header_that_is_mended(pool):
+    image = make_image(os.path.join(pool, "web1.leaf"), "1M")
+    spoil(image, leaf_format.PAGE)
+    assert "is damaged (no damage: the next writable open mends it)" in leafctl("check", image).stdout
+    assert "was damaged (no damage), and is mended" in leafctl("check", "--repair", image).stdout
+    assert "header:" not in leafctl("check", image).stdout
+
+
+def test_a_map_at_a_glance(mount, pool):
+    base = make_image(os.path.join(pool, "base.leaf"), "128M")
+    with mount() as live, opened(live.file("base.img")) as fd:
+        write_all(fd, b"b" * 2 * MIB, 64 * MIB)
+    image = make_image(os.path.join(pool, "web1.leaf"), parent=base)
+    with mount() as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"x" * MIB, 65 * MIB)
+    said = leafctl("map", "--summary", image).stdout
+    assert re.search(rf"^ +0 +1 MiB +0 B +1 +{image}$", said, re.M) and re.search(rf"^ +1 +1 MiB +0 B +1 +{base}$", said, re.M)
+    (line,) = [line for line in said.splitlines() if line.startswith("    64 MiB  ")]
+    assert "each sign is 128 KiB" in said and line.split()[2] == "1" * 8 + "0" * 8 + "." * 48
+    assert "1 MiB" in leafctl("map", image).stdout
+
+
+def test_a_leaf_is_no_raw_parent(pool):
+    leaf = make_image(os.path.join(pool, "e.leaf"), "1M")
+    refused = leafctl("create", "-b", leaf, "-F", "raw", os.path.join(pool, "f.leaf"), check=False)
+    assert refused.returncode == 1 and "is a leaf image, not a raw one; leave -F raw out" in refused.stderr
+
+
+def test_unlock_takes_the_stem(mount, pool):
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    said = [leafctl("unlock", pool, name).stdout for name in ("web1.img", "web1.leaf", "web1")]
+    assert len(set(said)) == 1 and "has no owner" in said[0]
+    assert leafctl("unlock", pool, "web2", check=False).returncode == 1
