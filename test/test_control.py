@@ -157,22 +157,25 @@ def test_config_shows_what_the_file_says(mount, work, web1):
     assert (config["conf"], config["io_timeout"], config["queue_depth"]) == (conf, "7", "10")
 
 
+LABELS = r'\w+="(?:[^"\\\n]|\\[\\"n])*"'
+
+
 def parsed_metrics(text):
-    """name -> (type, help, value); every line must be what the format allows."""
-    helps, types, values = {}, {}, {}
+    """name -> (type, {labels: value}); every line must be what the format allows, all of a name together."""
+    kinds, values, name = {}, {}, None
     assert text.endswith("\n")
-    for line in text.splitlines():
+    lines = iter(text.splitlines())
+    for line in lines:
         if match := re.fullmatch(r"# HELP ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)", line):
-            helps[match.group(1)] = match.group(2)
-        elif match := re.fullmatch(r"# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) (counter|gauge)", line):
-            assert match.group(1) in helps and match.group(1) not in values
-            types[match.group(1)] = match.group(2)
+            name = match.group(1)
+            assert name not in kinds
+            kinds[name] = re.fullmatch(rf"# TYPE {name} (counter|gauge)", next(lines)).group(1)
+            values[name] = {}
         else:
-            name, value = re.fullmatch(r"([a-zA-Z_:][a-zA-Z0-9_:]*) (\d+)", line).groups()
-            assert name in types and name not in values
-            values[name] = int(value)
-    assert set(helps) == set(types) == set(values)
-    return {name: (types[name], helps[name], values[name]) for name in values}
+            labels, value = re.fullmatch(rf"{name}{{({LABELS}(?:,{LABELS})*)}} (\d+)", line).groups()
+            assert labels not in values[name]
+            values[name][labels] = int(value)
+    return {name: (kinds[name], values[name]) for name in kinds}
 
 
 def test_metrics_are_the_counters(mount, web1):
@@ -180,13 +183,21 @@ def test_metrics_are_the_counters(mount, web1):
         with opened(live.file("web1.img")) as fd:
             write_all(fd, b"x" * 5000, 100)
             os.fsync(fd)
-        counters = counters_of(live)
-        metrics = parsed_metrics(text_of(live, "metrics"))
-    assert metrics.pop("leafdisk_dirty_bytes")[0] == "gauge" and counters.pop("dirty_bytes") == 0
+            counters = counters_of(live)
+            metrics = parsed_metrics(text_of(live, "metrics"))
+            allocated = int(values_of(live, "disks", "web1.img", "state")["allocated_bytes"])
+        place = f'mount="{live.path}"'
+    assert metrics.pop("leafdisk_dirty_bytes") == ("gauge", {place: 0}) and counters.pop("dirty_bytes") == 0
+    assert metrics.pop("leafdisk_build_info")[1].keys() == {f'{place},version="0.1.0"'}
+    gauges = {name: metrics.pop(f"leafdisk_disk_{name}") for name in ("size_bytes", "used_bytes", "dirty_bytes", "opens")}
+    assert {kind for kind, _ in gauges.values()} == {"gauge"}
+    assert {name: values[f'{place},disk="web1.img"'] for name, (_, values) in gauges.items()} == {
+        "size_bytes": 2 * MIB, "used_bytes": allocated, "dirty_bytes": 0, "opens": 1}
+    assert set(gauges["opens"][1]) == {f'{place},disk="{name}"' for name in ("base.img", "web1.img")}
     assert set(metrics) == {f"leafdisk_{name}_total" for name in counters}
-    assert {kind for kind, _, _ in metrics.values()} == {"counter"}
+    assert {kind for kind, _ in metrics.values()} == {"counter"}
     for name in ("write_bytes", "write_requests", "flush_requests"):
-        assert metrics[f"leafdisk_{name}_total"][2] == counters[name] > 0
+        assert metrics[f"leafdisk_{name}_total"][1] == {place: counters[name]} and counters[name] > 0
 
 
 def change(before, after):
@@ -343,6 +354,7 @@ def test_names_with_special_characters(mount, pool, base, stem):
         assert [unescaped(line.split(" ")[0]) for line in lines] == [image, base]
         assert all(len(line.split(" ")) == 3 for line in lines)
         assert state_without_sizes(live, name) == ALL_WELL
+        assert len(parsed_metrics(text_of(live, "metrics"))["leafdisk_disk_opens"][1]) == 2
         status = json.loads(leafctl("status", "--json", live.file(name)).stdout)
         assert (status["name"], status["image"], status["state"]) == (name, image, "active")
         for path in (live.path, live.file(name)):

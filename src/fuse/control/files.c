@@ -103,22 +103,6 @@ int control_make_stats(const struct control_subject *subject, GString *text)
 	return 0;
 }
 
-/* The text format of Prometheus, version 0.0.4. */
-int control_make_metrics(const struct control_subject *subject, GString *text)
-{
-	for (const struct counter_info *info = counter_table; info->name; info++) {
-		g_string_append_printf(text, "# HELP leafdisk_%s_total %s\n", info->name, info->help);
-		g_string_append_printf(text, "# TYPE leafdisk_%s_total counter\n", info->name);
-		g_string_append_printf(text, "leafdisk_%s_total %" PRIu64 "\n", info->name, counter_value(info));
-	}
-	g_string_append_printf(text,
-			       "# HELP leafdisk_dirty_bytes bytes in the cache that are still to be written back\n"
-			       "# TYPE leafdisk_dirty_bytes gauge\n"
-			       "leafdisk_dirty_bytes %" PRIu64 "\n",
-			       control_dirty_bytes(subject->session));
-	return 0;
-}
-
 int control_make_events(const struct control_subject *subject, GString *text)
 {
 	g_autofree char *events = log_events();

@@ -1,0 +1,124 @@
+/* The metrics of the control tree, in the text format of Prometheus, version 0.0.4.
+ *
+ * Each sample says of which mount it is, so that those of several can be in one file; all of a name stand
+ * together, as the format asks. */
+#include <inttypes.h>
+
+#include "core/counters.h"
+#include "files.h"
+
+#ifndef LEAFDISK_VERSION
+#define LEAFDISK_VERSION "unknown"
+#endif
+
+/* Backslash, quote and line feed are escaped; what is not UTF-8 is replaced. */
+static void append_label(GString *text, const char *name, const char *value)
+{
+	g_autofree char *valid = g_utf8_make_valid(value, -1);
+
+	g_string_append_printf(text, "%s=\"", name);
+	for (const char *p = valid; *p; p++) {
+		if (*p == '\\' || *p == '"')
+			g_string_append_c(text, '\\');
+		if (*p == '\n')
+			g_string_append(text, "\\n");
+		else
+			g_string_append_c(text, *p);
+	}
+	g_string_append_c(text, '"');
+}
+
+static void append_head(GString *text, const char *name, const char *type, const char *help)
+{
+	g_string_append_printf(text, "# HELP leafdisk_%s %s\n# TYPE leafdisk_%s %s\n", name, help, name, type);
+}
+
+/* LABEL NULL: of the mount as a whole. */
+static void append_sample(GString *text, const struct session *session, const char *name, const char *label,
+			  const char *value, uint64_t number)
+{
+	g_string_append_printf(text, "leafdisk_%s{", name);
+	append_label(text, "mount", session->options->mountpoint);
+	if (label) {
+		g_string_append_c(text, ',');
+		append_label(text, label, value);
+	}
+	g_string_append_printf(text, "} %" PRIu64 "\n", number);
+}
+
+static void append_counters(GString *text, const struct session *session)
+{
+	for (const struct counter_info *info = counter_table; info->name; info++) {
+		g_autofree char *name = g_strconcat(info->name, "_total", NULL);
+
+		append_head(text, name, "counter", info->help);
+		append_sample(text, session, name, NULL, NULL, counter_value(info));
+	}
+}
+
+/* ---- Disks ------------------------------------------------------------------------ */
+
+static uint64_t size_of(struct disk *disk)
+{
+	uint64_t size_bytes, allocated_bytes;
+
+	disk_recall_size(disk, &size_bytes, &allocated_bytes);
+	return size_bytes;
+}
+
+static uint64_t used_of(struct disk *disk)
+{
+	uint64_t size_bytes, allocated_bytes;
+
+	disk_recall_size(disk, &size_bytes, &allocated_bytes);
+	return allocated_bytes;
+}
+
+static uint64_t dirty_of(struct disk *disk)
+{
+	struct disk_status status;
+
+	disk_get_status(disk, &status);
+	return status.dirty_bytes;
+}
+
+static uint64_t opens_of(struct disk *disk)
+{
+	return disk_open_count(disk);
+}
+
+static const struct {
+	const char *name;
+	uint64_t (*value)(struct disk *disk);
+	const char *help;
+} disk_gauges[] = {
+	{"disk_size_bytes", size_of, "Size of a disk."},
+	{"disk_used_bytes", used_of, "Space that a disk's leaf takes in the pool."},
+	{"disk_dirty_bytes", dirty_of, "What of a disk is in the cache and still to be written back."},
+	{"disk_opens", opens_of, "How many have a disk open."},
+};
+
+static void append_disks(GString *text, const struct session *session)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(session->pool);
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(disk_gauges); i++) {
+		append_head(text, disk_gauges[i].name, "gauge", disk_gauges[i].help);
+		for (guint d = 0; d < disks->len; d++)
+			append_sample(text, session, disk_gauges[i].name, "disk", disk_name(disks->pdata[d]),
+				      disk_gauges[i].value(disks->pdata[d]));
+	}
+}
+
+int control_make_metrics(const struct control_subject *subject, GString *text)
+{
+	struct session *session = subject->session;
+
+	append_head(text, "build_info", "gauge", "The daemon's version; always 1.");
+	append_sample(text, session, "build_info", "version", LEAFDISK_VERSION, 1);
+	append_counters(text, session);
+	append_head(text, "dirty_bytes", "gauge", "Bytes in the cache that are still to be written back.");
+	append_sample(text, session, "dirty_bytes", NULL, NULL, control_dirty_bytes(session));
+	append_disks(text, session);
+	return 0;
+}
