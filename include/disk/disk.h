@@ -169,6 +169,11 @@ struct disk_status {
 	uint64_t dirty_bytes; /* acknowledged and not yet on the shared leaf; a zero range counts as a block */
 	uint64_t dirty_ns;    /* age of the oldest of these */
 };
+/* Whether the image lacks changes that another cache may have: who reads the disk gets old
+ * content then, and its status says so. Each opening looks too. The sentence, or NULL. g_free.
+ * Blocks. */
+char *disk_look_elsewhere(struct disk *disk);
+
 /* Any thread; does not block for long. */
 void disk_get_status(struct disk *disk, struct disk_status *status);
 

@@ -67,6 +67,7 @@ struct disk {
 	bool resizing; /* under `lock`: the size, or the room of the image, is being changed */
 	char *left;    /* under `lock`: why what the cache has of it stays there; or NULL */
 	struct timespec left_since;
+	char *elsewhere;	  /* under `lock`: why its image lacks changes that another cache has; or NULL */
 	_Atomic bool resuming;	  /* somebody tries to open it for that */
 	struct disk_status *told; /* under `lock`: what was last found out; NULL: nobody has asked */
 	_Atomic unsigned lookers; /* at the image's attributes, now */

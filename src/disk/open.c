@@ -139,8 +139,11 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 
 static bool open_chain(struct disk *disk, bool write, GError **error)
 {
+	g_autofree char *elsewhere = NULL;
+
 	if (!resolve_again(disk, error))
 		return false;
+	elsewhere = disk_look_elsewhere(disk);
 	if (disk->mode != DISK_MODE_EPHEMERAL)
 		return open_shared(disk, write, error);
 	disk->route = &route_ephemeral;
@@ -265,6 +268,7 @@ static void disk_free(struct disk *disk)
 	gate_clear(&disk->gate);
 	g_free(disk->told);
 	g_free(disk->left);
+	g_free(disk->elsewhere);
 	g_free(disk->lanes);
 	g_free(disk->spelled);
 	g_free(disk->path);

@@ -29,6 +29,25 @@ bool disk_note_left(struct disk *disk, const char *reason)
 	return true;
 }
 
+char *disk_look_elsewhere(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autoptr(GError) why = NULL;
+
+	(void)claim_has_newer(disk->leaf, links->pdata[0], &why);
+	LOCK_GUARD(&disk->lock);
+	g_free(disk->elsewhere);
+	disk->elsewhere = why ? g_strdup(why->message) : NULL;
+	return g_strdup(disk->elsewhere);
+}
+
+static void tell_elsewhere(struct disk *disk, struct disk_status *status)
+{
+	LOCK_GUARD(&disk->lock);
+	if (disk->elsewhere)
+		set_degraded(status, disk->elsewhere, (struct timespec){0});
+}
+
 /* An earlier mount's changes, of an image that could not be opened for them. */
 static void set_left(struct disk *disk, struct disk_status *status)
 {
@@ -191,6 +210,8 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 		tell_share(disk, status);
 	if (disk->open && is_active(status))
 		tell_images(disk, status);
+	if (is_active(status))
+		tell_elsewhere(disk, status);
 	if (disk->pool_cache && is_active(status) && !status->reason[0])
 		tell_set_aside(disk, status);
 	lock_let_go(&disk->open_lock);

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/shell.h"
+#include "owner/newer.h"
 #include "owner/proof.h"
 
 /* As the image was found: who asks its name again asks what somebody may have put
@@ -30,6 +31,14 @@ bool claim_allows(const struct layer *layer, GError **error)
 
 	return !layer->owner || !find_place(layer, layer->link, &place) ||
 	       owner_allows(place.pool, place.name, layer->owner, true, error);
+}
+
+bool claim_has_newer(const struct layer *layer, const struct chain_link *link, GError **why)
+{
+	g_auto(owner_place) place = {0};
+
+	return layer->owner && find_place(layer, link, &place) &&
+	       owner_has_newer(place.pool, place.name, layer->owner, why);
 }
 
 struct owner_image claim_image(const struct layer *layer)

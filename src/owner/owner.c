@@ -25,7 +25,7 @@
  *
  * Records add what a lock cannot say: who it is, across hosts whose file
  * systems do not share locks, and after the daemon is gone. */
-#include "owner/owner.h"
+#include "owner/newer.h"
 
 #include <errno.h>
 #include <string.h>
@@ -174,6 +174,21 @@ bool owner_allows(const char *pool, const char *name, const struct owner_self *s
 
 	owner_record_clear(&record);
 	return good;
+}
+
+bool owner_has_newer(const char *pool, const char *name, const struct owner_self *self, GError **why)
+{
+	struct owner_record record;
+	bool newer = false;
+
+	if (owner_read(pool, name, &record, NULL)) {
+		enum owner_verdict verdict = owner_judge(&record, self, false);
+
+		newer = (verdict == OWNER_IN_CACHE || verdict == OWNER_IN_COPY) &&
+			!verdict_allows(pool, name, &record, self, false, why);
+	}
+	owner_record_clear(&record);
+	return newer;
 }
 
 /* ---- Locks ----------------------------------------------------------------- */
