@@ -58,9 +58,9 @@ def test_defaults(mount, web1):
 
 
 @pytest.mark.parametrize("key", TUNABLES)
-def test_each_is_a_mount_option(mount, web1, key):
+def test_each_is_a_mount_option(mount, web1, cache, key):
     for value in TUNABLES[key][1]:
-        with mount(f"{key}={value}") as live:
+        with mount(f"{key}={value}", f"cache={cache}", "cache_size=16M") as live:
             assert tunables_of(live) == {**DEFAULTS, key: value}
             assert config_of(live)[key] == value
 
@@ -74,18 +74,18 @@ def test_a_bad_value_is_refused_before_the_mount(mount, web1, key):
         assert re.search(rf'option "{key}": "{re.escape(value)}" is (not (a |yes)|too (small|large), expected is a )', refused.value.messages)
 
 
-def test_sizes_take_suffixes(mount, web1):
-    with mount("max_dirty=2G", "read_run_bypass=64K") as live:
+def test_sizes_take_suffixes(mount, web1, cache):
+    with mount("max_dirty=2G", "read_run_bypass=64K", f"cache={cache}", "cache_size=16M") as live:
         assert config_of(live)["max_dirty"] == str(2 << 30)
         put(live, "max_dirty", "1T")
         assert config_of(live)["max_dirty"] == text_of(live, "tunables", "max_dirty").strip() == str(1 << 40)
 
 
-def test_in_the_configuration_file(mount, work, web1):
+def test_in_the_configuration_file(mount, work, web1, cache):
     conf = os.path.join(work, "leafdisk.conf")
     with open(conf, "w", encoding="ascii") as file:
         file.write("[pool]\nmax_dirty_age = 7\nmigrate_batch = 9\ndrain = no\n")
-    with mount(f"conf={conf}", "migrate_batch=10") as live:
+    with mount(f"conf={conf}", "migrate_batch=10", f"cache={cache}", "cache_size=16M") as live:
         assert tunables_of(live) == {**DEFAULTS, "max_dirty_age": "7", "migrate_batch": "10"}
         assert config_of(live)["drain"] == "no"
 

@@ -39,6 +39,9 @@ bool config_set(const struct config_key *keys, void *values, const char *key, co
  * (comma-separated, still escaped, g_free), or refused when REST is NULL. */
 bool config_set_options(const struct config_key *keys, void *values, const char *options, char **rest, GError **error);
 
+/* Whether OPTIONS, a list as above, sets KEY. */
+bool config_is_given(const struct config_key *key, const char *options);
+
 /* Every key of group GROUP is set; a group that does not exist is fine. */
 bool config_set_group(const struct config_key *keys, void *values, GKeyFile *file, const char *group, GError **error);
 

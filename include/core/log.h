@@ -38,6 +38,7 @@ enum log_level {
 
 /* Name of the program in every line; must outlive the program. */
 void log_set_program(const char *name);
+/* With the events so far. */
 void log_use_syslog(void);
 /* SPEC: names of modules, or "all", apart by colons or commas, each with "=1" or "=2"
  * for its level, 1 without; the last one counts. "": none. False and ERROR: a name or

@@ -39,6 +39,10 @@ struct disk_pool_options {
  * threads: after any fork. NULL and ERROR when the pool or the cache cannot be
  * used. */
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error);
+/* Logs what OPTIONS, which POOL was opened with, may not have meant: no disk, a pattern or
+ * a group that names none, a cache in the pool or without room to grow, disks whose newest
+ * changes another cache has. Blocks. */
+void disk_pool_warn(struct disk_pool *pool, const struct disk_pool_options *options);
 /* All disks must be closed. References may remain (a disk outlives its pool),
  * but for a pool with a cache. */
 void disk_pool_close(struct disk_pool *pool);

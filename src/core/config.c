@@ -391,6 +391,32 @@ bool config_set_options(const struct config_key *keys, void *values, const char 
 	return true;
 }
 
+/* OPTION is KEY, "noKEY" or "KEY=...". */
+static bool is_of(const char *option, const struct config_key *key)
+{
+	size_t length = strlen(key->name);
+
+	if (key->type == CONFIG_BOOL && g_str_has_prefix(option, "no") && strcmp(option + 2, key->name) == 0)
+		return true;
+	return strncmp(option, key->name, length) == 0 && (option[length] == '\0' || option[length] == '=');
+}
+
+bool config_is_given(const struct config_key *key, const char *options)
+{
+	bool given = false;
+
+	while (*options && !given) {
+		size_t length = option_length(options);
+		g_autofree char *option = g_strndup(options, length);
+
+		given = is_of(option, key);
+		options += length;
+		if (*options == ',')
+			options++;
+	}
+	return given;
+}
+
 static bool set_from_group(const struct config_key *keys, void *values, GKeyFile *file, const char *group,
 			   const char *name, GError **error)
 {

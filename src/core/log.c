@@ -38,7 +38,11 @@ static atomic_bool to_syslog;
 #define EVENT_BYTES_MAX 8192
 
 static struct lock events_lock = LOCK_INIT(LOCK_RANK_EVENTS);
-static char *events[LOG_EVENTS];
+struct event {
+	char *line; /* NULL: none yet */
+	int priority;
+};
+static struct event events[LOG_EVENTS];
 static uint64_t events_seen; /* the next one's place is this modulo LOG_EVENTS */
 
 static bool is_plain(gunichar c)
@@ -92,17 +96,17 @@ static void write_line(const GString *line)
 	while (written < 0 && errno == EINTR);
 }
 
-static void keep_event(const char *message)
+static void keep_event(int priority, const char *message)
 {
 	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
 	g_autofree char *time = g_date_time_format_iso8601(now);
 	char *event = g_strdup_printf("%s %.*s\n", time, EVENT_BYTES_MAX, message);
-	char **place;
+	struct event *place;
 
 	LOCK_GUARD(&events_lock);
 	place = &events[events_seen++ % LOG_EVENTS];
-	g_free(*place);
-	*place = event;
+	g_free(place->line);
+	*place = (struct event){event, priority};
 }
 
 char *log_events(void)
@@ -111,7 +115,7 @@ char *log_events(void)
 
 	lock_take(&events_lock);
 	for (uint64_t i = events_seen > LOG_EVENTS ? events_seen - LOG_EVENTS : 0; i < events_seen; i++)
-		g_string_append(text, events[i % LOG_EVENTS]);
+		g_string_append(text, events[i % LOG_EVENTS].line);
 	lock_let_go(&events_lock);
 	return g_string_free(text, FALSE);
 }
@@ -129,7 +133,7 @@ static void log_line(int priority, bool is_event, const char *label, const char 
 	g_string_append(line, label);
 	append_escaped(line, text);
 	if (is_event)
-		keep_event(line->str + start);
+		keep_event(priority, line->str + start);
 	if (atomic_load_explicit(&to_syslog, memory_order_relaxed))
 		syslog(priority, "%s", line->str + start);
 	g_string_append_c(line, '\n');
@@ -224,9 +228,16 @@ void log_set_program(const char *name)
 	atomic_store(&program, name);
 }
 
+/* An event's line begins with its time, which syslog has its own of. */
 void log_use_syslog(void)
 {
 	openlog(atomic_load(&program), LOG_PID, LOG_DAEMON);
+	LOCK_GUARD(&events_lock);
+	for (uint64_t i = 0; i < MIN(events_seen, LOG_EVENTS); i++) {
+		const char *message = strchr(events[i].line, ' ') + 1;
+
+		syslog(events[i].priority, "%.*s", (int)strlen(message) - 1, message);
+	}
 	atomic_store(&to_syslog, true);
 }
 

@@ -1,8 +1,8 @@
 /* What must hold before anything is mounted.
  *
  * The mountpoint may hold a mount whose server is gone or hangs. So its path
- * is resolved in two steps, the directory above it first, and looked up in the
- * kernel's table before it is touched.
+ * is resolved in two steps, the directory above it first, and what is mounted there
+ * is settled before it is touched.
  *
  * Neither may the pool lie below the mountpoint: the daemon would look for its
  * images through its own mount and wait for itself. */
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "mounts.h"
+#include "mountpoint.h"
 
 static bool resolve_directory(const char *what, char **path, GError **error)
 {
@@ -77,19 +77,6 @@ static bool check_cache(struct mount_options *options, GError **error)
 	return true;
 }
 
-static bool check_not_mounted(const char *path, GError **error)
-{
-	struct mount_entry entry;
-	bool ok = true;
-
-	if (mounts_find(path, &entry) && strcmp(entry.type, "fuse.leafdisk") == 0)
-		ok = error_set(error, EBUSY,
-			       "mountpoint %s is a leafdisk mount (of %s) already; fusermount3 -u %s ends it", path,
-			       entry.source, path);
-	mount_entry_clear(&entry);
-	return ok;
-}
-
 /* PATH with the links above its last part resolved. */
 static char *resolve_parent(const char *path)
 {
@@ -106,10 +93,14 @@ static bool check_mountpoint(struct mount_options *options, GError **error)
 {
 	g_autofree char *path = resolve_parent(options->mountpoint);
 
-	if (path && !check_not_mounted(path, error))
+	int fd;
+
+	if (mountpoint_is_descriptor(options->mountpoint, &fd))
+		return true;
+	if (path && !mountpoint_settle(path, error))
 		return false;
 	return resolve_directory("mountpoint", &options->mountpoint, error) &&
-	       check_not_mounted(options->mountpoint, error);
+	       mountpoint_settle(options->mountpoint, error);
 }
 
 static bool is_inside(const char *path, const char *directory)
@@ -139,8 +130,15 @@ static bool check_apart(const struct mount_options *options, GError **error)
 	return true;
 }
 
+static bool check_content(const struct mount_options *options, GError **error)
+{
+	int fd;
+
+	return mountpoint_is_descriptor(options->mountpoint, &fd) || mountpoint_look_into(options->mountpoint, error);
+}
+
 bool checks_run(struct mount_options *options, GError **error)
 {
 	return check_pool(options, error) && check_layers(options, error) && check_cache(options, error) &&
-	       check_mountpoint(options, error) && check_apart(options, error);
+	       check_mountpoint(options, error) && check_apart(options, error) && check_content(options, error);
 }

@@ -49,14 +49,21 @@ static void __attribute__((noreturn)) wait_until_ready(pid_t child, int fd)
 	_exit(got == 1 ? 0 : wait_status(child));
 }
 
-bool daemon_start(GError **error)
+/* What the caller left open (a lock, a pipe that somebody reads to its end) is not to live
+ * as long as the mount. */
+static void close_all_but(int kept)
+{
+	if (kept > 3)
+		close_range(3, (unsigned)kept - 1, 0);
+	close_range(kept > 2 ? (unsigned)kept + 1 : 3, ~0U, 0);
+}
+
+bool daemon_start(int kept, GError **error)
 {
 	int fds[2];
 	pid_t child;
 
-	/* What the caller left open (a lock, a pipe that somebody reads to its
-	 * end) is not to live as long as the mount. */
-	close_range(3, ~0U, 0);
+	close_all_but(kept);
 	if (pipe2(fds, O_CLOEXEC) != 0)
 		return error_set_errno(error, errno, "cannot create a pipe");
 	child = fork();
@@ -68,7 +75,6 @@ bool daemon_start(GError **error)
 	}
 	close(fds[0]);
 	ready_fd = fds[1];
-	setsid();
 	return true;
 }
 
@@ -84,8 +90,11 @@ static void close_standard_files(void)
 		close(fd);
 }
 
+/* An automounter lets only its own process group through to the mountpoint: the child
+ * leaves it when the mount is there. */
 void daemon_ready(void)
 {
+	setsid();
 	if (chdir("/") != 0)
 		log_warning("cannot change to the directory /: %s", g_strerror(errno));
 	log_use_syslog();

@@ -7,11 +7,13 @@
 
 /* Returns in a child process; the caller's process waits until daemon_ready()
  * or the end of the child, and exits with 0 or the child's status. Messages of
- * the child up to then go to the caller's standard error. No thread may run. */
-bool daemon_start(GError **error);
+ * the child up to then go to the caller's standard error. Other descriptors than those
+ * of the standard files and KEPT (-1: none) are closed. No thread may run. */
+bool daemon_start(int kept, GError **error);
 
-/* The mount is there: lets the waiting process go. From then on standard input,
- * output and error are /dev/null and messages go to syslog. */
+/* The mount is there: leaves the caller's session and lets the waiting process go. From then
+ * on standard input, output and error are /dev/null and messages go to syslog, with those
+ * that were said before. */
 void daemon_ready(void);
 
 /* Marks the process as one that storage depends on. Before any other thread

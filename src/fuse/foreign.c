@@ -57,10 +57,25 @@ static bool refuse(const char *option, GError **error)
 	return error_set(error, EINVAL, "unknown mount option \"%s\"%s", option, text);
 }
 
+static bool refuse_remount(GError **error)
+{
+	g_autoptr(GString) tunables = g_string_new(NULL);
+
+	for (const struct config_key *key = disk_tunable_keys; key->name; key++)
+		g_string_append_printf(tunables, "%s%s", key == disk_tunable_keys ? "" : ", ", key->name);
+	return error_set(error, EINVAL,
+			 "a leafdisk mount takes no new options by a remount; leafctl set MOUNTPOINT KEY=VALUE changes "
+			 "these while it is in use: %s; leafctl mode FILE MODE a disk's mode; for all others unmount "
+			 "it and mount it again",
+			 tunables->str);
+}
+
 static bool take_option(const char *option, GString *passed, GError **error)
 {
 	if (is_in(option, dropped_names))
 		return true;
+	if (strcmp(option, "remount") == 0)
+		return refuse_remount(error);
 	if (!is_in(option, passed_names))
 		return refuse(option, error);
 	g_string_append_printf(passed, "%s%s", passed->len ? "," : "", option);

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/process.h"
 #include "daemon.h"
+#include "mountpoint.h"
 #include "notify.h"
 #include "options.h"
 #include "session.h"
@@ -50,12 +51,14 @@ static int serve(const struct mount_options *options)
 static int mount_pool(struct mount_options *options)
 {
 	g_autoptr(GError) error = NULL;
+	int mounted_fd = -1;
 
 	if (!process_has_room(&error) || !set_debug(options, &error) || !checks_run(options, &error))
 		return report(error);
 	if (options->trial)
 		return EXIT_DONE;
-	if (!options->foreground && !daemon_start(&error))
+	(void)mountpoint_is_descriptor(options->mountpoint, &mounted_fd);
+	if (!options->foreground && !daemon_start(mounted_fd, &error))
 		return report(error);
 	return serve(options);
 }

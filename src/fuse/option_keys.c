@@ -5,6 +5,7 @@
 #include "options.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "pool/pool.h"
@@ -48,6 +49,18 @@ static const struct config_key last_keys[] = {
 	 "MODULE[=2][:...]: debug messages, 2: of each request too; modules: " LOG_MODULE_WORDS "all"},
 	{0},
 };
+
+static bool is_among(const struct config_key *key, const struct config_key *keys)
+{
+	while (keys->name && strcmp(keys->name, key->name) != 0)
+		keys++;
+	return keys->name;
+}
+
+bool mount_option_is_of_cache(const struct config_key *key)
+{
+	return strcmp(key->name, "cache_size") == 0 || is_among(key, disk_tunable_keys);
+}
 
 static void add_keys(GArray *all, const struct config_key *keys, size_t base)
 {

@@ -49,6 +49,31 @@ static bool apply_list(struct mount_options *options, const char *list, GError *
 	return !rest || foreign_options(rest, &options->library_options, error);
 }
 
+/* A disk of a mode of its own may have one that needs none to be named. */
+static bool has_cache(const struct mount_options *options)
+{
+	g_auto(GStrv) groups = options->config ? g_key_file_get_groups(options->config, NULL) : NULL;
+	bool has = options->cache || options_mode(options) != DISK_MODE_DIRECT;
+
+	for (char **group = groups; group && *group && !has; group++)
+		has = g_str_has_prefix(*group, "disk ") && g_key_file_has_key(options->config, *group, "mode", NULL);
+	return has;
+}
+
+/* What stands in -o is meant for this very mount; the file may serve others too. */
+static bool refuse_useless(const struct mount_options *options, const char *list, GError **error)
+{
+	bool caches = has_cache(options);
+
+	for (const struct config_key *key = mount_option_keys(); key->name && !caches; key++)
+		if (mount_option_is_of_cache(key) && config_is_given(key, list))
+			return error_set(error, EINVAL,
+					 "option \"%s\" is about a cache, and this mount has none; name one (-o "
+					 "cache=FILE, on fast local storage), or leave the option out",
+					 key->name);
+	return true;
+}
+
 static enum options_result apply_all(struct mount_options *options, const char *list, GError **error)
 {
 	bool ok = apply_list(options, list, error) && config_file_load(options, error) &&
@@ -56,7 +81,7 @@ static enum options_result apply_all(struct mount_options *options, const char *
 
 	if (!options->mode)
 		options->mode = g_strdup(disk_mode_name(options->cache ? DISK_MODE_PERSISTENT : DISK_MODE_DIRECT));
-	if (!ok)
+	if (!ok || !refuse_useless(options, list, error))
 		return OPTIONS_BAD;
 	if (options->mountpoint)
 		return OPTIONS_OK;

@@ -59,6 +59,8 @@ enum options_result {
 
 /* The table of the options above; ends with a NULL name. */
 const struct config_key *mount_option_keys(void);
+/* KEY of that table is about a cache, and does nothing without. */
+bool mount_option_is_of_cache(const struct config_key *key);
 
 /* Reads ARGV, then the configuration file that it names (or the default one,
  * if there is one). Mount options win. OPTIONS is to be cleared in any case. */

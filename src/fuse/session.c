@@ -25,6 +25,7 @@
 #include "drain.h"
 #include "end.h"
 #include "handle.h"
+#include "mountpoint.h"
 #include "notify.h"
 #include "ops.h"
 #include "fuse/control/ops.h"
@@ -82,6 +83,21 @@ static char *library_list(const struct session *session)
 	return list;
 }
 
+static bool mount_claimed(struct session *session, GError **error)
+{
+	const char *mountpoint = session->options->mountpoint;
+	bool claims = !mountpoint_is_descriptor(mountpoint, &(int){-1});
+	int claim = claims ? mountpoint_claim(mountpoint, error) : -1;
+
+	if (claims && claim < 0)
+		return false;
+	session->mounted = fuse_session_mount(session->fuse, mountpoint) == 0;
+	if (claim >= 0)
+		close(claim);
+	return session->mounted ||
+	       error_set(error, EIO, "%s could not be mounted on %s", disk_pool_path(session->pool), mountpoint);
+}
+
 static bool mount_session(struct session *session, GError **error)
 {
 	struct fuse_args arguments = FUSE_ARGS_INIT(0, NULL);
@@ -95,10 +111,8 @@ static bool mount_session(struct session *session, GError **error)
 	fuse_opt_free_args(&arguments);
 	if (!session->fuse)
 		return error_set(error, EINVAL, "libfuse refused the mount options");
-	if (fuse_session_mount(session->fuse, session->options->mountpoint) != 0)
-		return error_set(error, EIO, "%s could not be mounted on %s", disk_pool_path(session->pool),
-				 session->options->mountpoint);
-	session->mounted = true;
+	if (!mount_claimed(session, error))
+		return false;
 	if (fuse_session_custom_io(session->fuse, &channel_io, fuse_session_fd(session->fuse)) != 0)
 		return error_set(error, ENOMEM, "libfuse refused our input and output");
 	return true;
@@ -128,6 +142,7 @@ static bool open_pool(struct session *session, GError **error)
 	result = disk_pool_stat(session->pool, &st);
 	if (result != 0)
 		return error_set_errno(error, -result, "pool %s cannot be used", options->pool_path);
+	disk_pool_warn(session->pool, &pool_options);
 	session->owner = st.st_uid;
 	session->group = st.st_gid;
 	return true;
