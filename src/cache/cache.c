@@ -105,7 +105,7 @@ bool cache_start(struct cache *cache, GError **error)
 int cache_sync(struct cache *cache)
 {
 	LOCK_GUARD(&cache->lock);
-	cache_dirty_pay_locked(cache);
+	cache_dirty_pay_locked(cache, LOG_BATCH);
 	return log_wait_durable_relock(cache, log_flush_locked(cache));
 }
 

@@ -89,7 +89,8 @@ enum log_purpose {
 	LOG_PUT,
 	LOG_ENTRY, /* what a layer or a put needs to be true after a restart */
 	LOG_CLAIM, /* whose the dirty blocks of a layer are: it lets them go */
-	LOG_MOVE,  /* what makes room */
+	LOG_BATCH, /* what of them goes to the image, and has gone */
+	LOG_MOVE,  /* what empties the oldest segment */
 };
 
 /* log/log.c */

@@ -157,14 +157,14 @@ void cache_dirty_bound_epoch_locked(struct cache_layer *layer)
 
 /* ---- What the log owes ---------------------------------------------------- */
 
-static void log_migrated_locked(struct cache_layer *layer)
+static void log_migrated_locked(struct cache_layer *layer, enum log_purpose purpose)
 {
 	struct cache *cache = layer->cache;
 	struct epochs *epochs = layer->epochs;
 
 	cache_assert_locked(layer->cache);
 	epochs->owes_migrated = cache->state != CACHE_ACTIVE || epochs->owes_barrier ||
-				!log_migrate_locked(layer, CACHE_ENTRY_MIGRATED, epochs->migrated_place);
+				!log_migrate_locked(layer, purpose, CACHE_ENTRY_MIGRATED, epochs->migrated_place);
 	epochs->migrated_scattered &= epochs->owes_migrated;
 	cache->owes |= epochs->owes_migrated;
 }
@@ -178,45 +178,46 @@ void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place e
 	layer->epochs->owes_migrated = space_is_scarce_locked(layer->cache);
 	layer->cache->owes |= layer->epochs->owes_migrated;
 	if (!layer->epochs->owes_migrated)
-		log_migrated_locked(layer);
+		log_migrated_locked(layer, LOG_BATCH);
 }
 
 static void catch_up_barrier(void *opaque, struct cache_layer *layer)
 {
-	struct cache *cache = opaque;
+	enum log_purpose *purpose = opaque;
 	struct epoch_place place;
 
 	if (layer->epochs && layer->epochs->owes_barrier) {
-		layer->epochs->owes_barrier = !log_barrier_locked(layer, LOG_MOVE, &place);
-		cache->owes_barriers |= layer->epochs->owes_barrier;
+		layer->epochs->owes_barrier = !log_barrier_locked(layer, *purpose, &place);
+		layer->cache->owes_barriers |= layer->epochs->owes_barrier;
 	}
 }
 
 static void catch_up_migrated(void *opaque, struct cache_layer *layer)
 {
-	(void)opaque;
+	enum log_purpose *purpose = opaque;
+
 	if (layer->epochs && layer->epochs->owes_migrated)
-		log_migrated_locked(layer);
+		log_migrated_locked(layer, *purpose);
 }
 
-static void catch_up_barriers_locked(struct cache *cache)
+static void catch_up_barriers_locked(struct cache *cache, enum log_purpose purpose)
 {
 	cache_assert_locked(cache);
 	if (!cache->owes_barriers)
 		return;
 	cache->owes_barriers = false;
-	layers_foreach(cache->layers, catch_up_barrier, cache);
+	layers_foreach(cache->layers, catch_up_barrier, &purpose);
 	log_close_record_locked(cache);
 }
 
-void cache_dirty_pay_locked(struct cache *cache)
+void cache_dirty_pay_locked(struct cache *cache, enum log_purpose purpose)
 {
 	cache_assert_locked(cache);
 	if (!cache->owes || cache->state != CACHE_ACTIVE)
 		return;
-	catch_up_barriers_locked(cache);
+	catch_up_barriers_locked(cache, purpose);
 	cache->owes = cache->owes_barriers;
-	layers_foreach(cache->layers, catch_up_migrated, NULL);
+	layers_foreach(cache->layers, catch_up_migrated, &purpose);
 	if (cache->owes)
 		return;
 	condition_broadcast(&cache->changed);
@@ -236,7 +237,7 @@ bool cache_dirty_may_pass_locked(struct cache *cache)
 	bool passes = true;
 
 	cache_assert_locked(cache);
-	cache_dirty_pay_locked(cache);
+	cache_dirty_pay_locked(cache, LOG_MOVE);
 	if (cache->owes)
 		layers_foreach(cache->layers, look_for_scattered, &passes);
 	return passes;
@@ -247,9 +248,9 @@ void cache_dirty_catch_up_locked(struct cache *cache)
 	cache_assert_locked(cache);
 	if (cache->state != CACHE_ACTIVE)
 		return;
-	catch_up_barriers_locked(cache);
+	catch_up_barriers_locked(cache, LOG_BATCH);
 	if (!space_is_scarce_locked(cache))
-		cache_dirty_pay_locked(cache);
+		cache_dirty_pay_locked(cache, LOG_BATCH);
 }
 
 void cache_end_epoch(struct cache_layer *layer)

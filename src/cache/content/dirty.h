@@ -25,8 +25,8 @@ bool cache_dirty_barrier_locked(struct cache_layer *layer, enum log_purpose purp
 bool cache_dirty_cut_locked(struct cache_layer *layer, enum log_purpose purpose);
 /* The image has all of LAYER up to END. */
 void cache_dirty_migrated_locked(struct cache_layer *layer, struct epoch_place end);
-/* The log gets what it owes: all that it has room for, or unless room is scarce. */
-void cache_dirty_pay_locked(struct cache *cache);
+/* The log gets what it owes: all that it has room for, for PURPOSE, or unless room is scarce. */
+void cache_dirty_pay_locked(struct cache *cache, enum log_purpose purpose);
 void cache_dirty_catch_up_locked(struct cache *cache);
 /* And whether the tail may pass segments then. Not while the log does not know that an image
  * has something of which the older version was moved: it would be found without the newer one. */

@@ -551,7 +551,7 @@ static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
 	if (layer->orphan || is_dirty(layer))
 		return true;
 	if (layer->epochs && layer->epochs->owes_migrated)
-		cache_dirty_pay_locked(layer->cache);
+		cache_dirty_pay_locked(layer->cache, LOG_BATCH);
 	g_clear_pointer(&layer->epochs, epochs_free);
 	layer->generation = 0;
 	return !was_writable || record_stamp_locked(layer, stamp);
@@ -596,7 +596,7 @@ int cache_layer_settle(struct cache_layer *layer)
 	struct cache *cache = layer->cache;
 
 	LOCK_GUARD(&cache->lock);
-	cache_dirty_pay_locked(cache);
+	cache_dirty_pay_locked(cache, LOG_BATCH);
 	if (cache->state != CACHE_ACTIVE)
 		return cache->failure < 0 ? cache->failure : -EIO;
 	if (layer->epochs && layer->epochs->owes_migrated)
@@ -607,7 +607,7 @@ int cache_layer_settle(struct cache_layer *layer)
 int cache_settle(struct cache *cache)
 {
 	LOCK_GUARD(&cache->lock);
-	cache_dirty_pay_locked(cache);
+	cache_dirty_pay_locked(cache, LOG_BATCH);
 	if (cache->state != CACHE_ACTIVE)
 		return cache->failure < 0 ? cache->failure : -EIO;
 	drop_late_locked(cache);

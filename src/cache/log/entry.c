@@ -168,9 +168,10 @@ bool log_event_moved_locked(struct cache_layer *layer, const struct epoch_event 
 	return record;
 }
 
-bool log_migrate_locked(struct cache_layer *layer, enum cache_entry_kind kind, struct epoch_place place)
+bool log_migrate_locked(struct cache_layer *layer, enum log_purpose purpose, enum cache_entry_kind kind,
+			struct epoch_place place)
 {
-	struct log_record *record = append_locked(layer->cache, LOG_MOVE, layer, kind, place.order, NULL, 0);
+	struct log_record *record = append_locked(layer->cache, purpose, layer, kind, place.order, NULL, 0);
 
 	cache_assert_locked(layer->cache);
 	if (record && kind == CACHE_ENTRY_MIGRATE)

@@ -21,6 +21,7 @@ bool log_barrier_locked(struct cache_layer *layer, enum log_purpose purpose, str
  * *SLOT is that of its record. */
 bool log_event_moved_locked(struct cache_layer *layer, const struct epoch_event *event, uint32_t *slot);
 /* KIND: CACHE_ENTRY_MIGRATE or _MIGRATED, of the barrier at PLACE. */
-bool log_migrate_locked(struct cache_layer *layer, enum cache_entry_kind kind, struct epoch_place place);
+bool log_migrate_locked(struct cache_layer *layer, enum log_purpose purpose, enum cache_entry_kind kind,
+			struct epoch_place place);
 
 #endif

@@ -15,8 +15,14 @@
 #define LOW_WATER_MAX 64
 #define LOW_WATER_SHARE 16
 
-/* Free segments that must be left over. */
-static const uint64_t reserved_segments[] = {[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_CLAIM] = 1, [LOG_MOVE] = 0};
+/* Free segments that must be left over, apart from room_to_move_locked(). The last one is for
+ * moves alone: a batch is one of many, and each move is needed. */
+static const uint64_t reserved_segments[] = {
+	[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_CLAIM] = 1, [LOG_BATCH] = 1, [LOG_MOVE] = 0};
+
+/* A full segment has up to so many slots more where it is moved to: each block has a word more
+ * in its record, and records begin anew in each segment. */
+#define MOVE_SLOTS_MORE 4
 
 /* ---- Limits -------------------------------------------------------------- */
 
@@ -113,10 +119,34 @@ unsigned space_share_percent_locked(const struct cache_layer *layer)
 
 /* ---- Room to append ------------------------------------------------------ */
 
+/* Segments that moving all that moves takes more than it frees: what can be freed may stand
+ * behind it. */
+static uint64_t room_to_move_locked(const struct cache *cache)
+{
+	uint64_t moves = cache->dirty_slots + cache->pinned_blocks + cache->pinned_pending;
+
+	cache_assert_locked(cache);
+	return moves / SEGMENT_DATA_BLOCKS * MOVE_SLOTS_MORE / CACHE_SEGMENT_BLOCKS;
+}
+
+/* A block more, and another record: the head does not leave its segment. */
+static bool head_has_room_locked(const struct cache *cache)
+{
+	const struct log_record *record = cache->log.open;
+	unsigned used = block_in_segment(cache->log.head_slot) + (record ? record->blocks : 0);
+
+	cache_assert_locked(cache);
+	return used + 3 <= SEGMENT_DATA_BLOCKS;
+}
+
 bool space_has_segments_locked(const struct cache *cache, enum log_purpose purpose)
 {
+	uint64_t free = space_free_segments_locked(cache);
+
 	cache_assert_locked(cache);
-	return space_free_segments_locked(cache) > reserved_segments[purpose];
+	if (purpose == LOG_MOVE)
+		return free > 0 || head_has_room_locked(cache);
+	return free > reserved_segments[purpose] + room_to_move_locked(cache);
 }
 
 bool space_is_scarce_locked(const struct cache *cache)
@@ -146,7 +176,7 @@ bool space_has_room_locked(const struct cache *cache, enum log_purpose purpose)
 uint64_t space_low_water_locked(const struct cache *cache)
 {
 	cache_assert_locked(cache);
-	return CLAMP(cache->ring_segments / LOW_WATER_SHARE, LOW_WATER_MIN, LOW_WATER_MAX);
+	return CLAMP(cache->ring_segments / LOW_WATER_SHARE, LOW_WATER_MIN, LOW_WATER_MAX) + room_to_move_locked(cache);
 }
 
 /* Segments in use and not emptied, without the head. */

@@ -116,6 +116,13 @@ static uint64_t end_of_walk_locked(const struct cache_layer *layer, const struct
 	return layer->epochs->scattered ? all : MIN(place_distance_locked(cache, range->end), all);
 }
 
+/* A walk has been through the ring where the head's segment is the last before the tail. */
+static bool has_come_round_locked(const struct cache *cache, uint64_t slot)
+{
+	cache_assert_locked(cache);
+	return slot == cache->tail_segment * CACHE_SEGMENT_BLOCKS;
+}
+
 /* EACH slot that may be in RANGE, but for segments without a dirty one; the lock is let
  * go between segments. Ends early where LAYER is given up meanwhile. */
 static void walk_range_relock(struct cache_layer *layer, const struct epoch_range *range,
@@ -133,6 +140,8 @@ static void walk_range_relock(struct cache_layer *layer, const struct epoch_rang
 		else
 			each(opaque, (uint32_t)slot);
 		slot = (slot + 1) % (cache->ring_segments * CACHE_SEGMENT_BLOCKS);
+		if (has_come_round_locked(cache, slot))
+			return;
 		if (slot % CACHE_SEGMENT_BLOCKS == 0)
 			slot = pause_walk_relock(cache, slot);
 	}

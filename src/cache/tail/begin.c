@@ -79,7 +79,7 @@ static bool log_begin_locked(struct cache_layer *layer, struct epoch_place end)
 	cache_assert_locked(layer->cache);
 	if (epochs->begun && epochs->begun_logged && epoch_place_equal(epochs->begun_place, end))
 		return true;
-	if (active && !log_migrate_locked(layer, CACHE_ENTRY_MIGRATE, end))
+	if (active && !log_migrate_locked(layer, LOG_BATCH, CACHE_ENTRY_MIGRATE, end))
 		return false;
 	epochs->begun = true;
 	epochs->begun_logged = active;
@@ -93,7 +93,7 @@ static bool begin_locked(struct cache_layer *layer, const struct cache_batch_lim
 {
 	cache_assert_locked(layer->cache);
 	if (!choose_end_locked(layer, limits, range) &&
-	    (!limits->cut || !cache_dirty_cut_locked(layer, LOG_MOVE) || !choose_end_locked(layer, limits, range)))
+	    (!limits->cut || !cache_dirty_cut_locked(layer, LOG_BATCH) || !choose_end_locked(layer, limits, range)))
 		return false;
 	return log_begin_locked(layer, range->end);
 }
@@ -114,7 +114,7 @@ static bool shrink_locked(struct cache_layer *layer, bool bound, struct epoch_pl
 	epochs->begun = bound;
 	epochs->begun_place = bound_place;
 	if (layer->cache->state == CACHE_ACTIVE && choose_end_locked(layer, &smallest, &next) &&
-	    !epoch_place_equal(next.end, end) && log_migrate_locked(layer, CACHE_ENTRY_MIGRATE, next.end)) {
+	    !epoch_place_equal(next.end, end) && log_migrate_locked(layer, LOG_BATCH, CACHE_ENTRY_MIGRATE, next.end)) {
 		epochs->begun = epochs->begun_logged = true;
 		epochs->begun_place = next.end;
 		return true;
@@ -168,7 +168,7 @@ static void fill_record_locked(struct cache *cache, const struct cache_batch_lim
 	cache_assert_locked(cache);
 	if (!cache->log.open)
 		return;
-	cache_dirty_pay_locked(cache);
+	cache_dirty_pay_locked(cache, LOG_BATCH);
 	ahead.record = cache->log.open;
 	layers_foreach(cache->layers, begin_ahead, &ahead);
 	ahead.oldest = false;

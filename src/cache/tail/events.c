@@ -120,7 +120,7 @@ static bool begin_again_locked(struct cache_layer *layer, uint64_t segment)
 
 	cache_assert_locked(layer->cache);
 	return !epochs->begun || !epochs->begun_logged || epochs->begun_segment != segment ||
-	       log_migrate_locked(layer, CACHE_ENTRY_MIGRATE, epochs->begun_place);
+	       log_migrate_locked(layer, LOG_MOVE, CACHE_ENTRY_MIGRATE, epochs->begun_place);
 }
 
 static void move_layer(void *opaque, struct cache_layer *layer)
@@ -141,7 +141,7 @@ bool events_move_relock(struct cache *cache, uint64_t segment)
 		layers_foreach(cache->layers, move_layer, &moving);
 		if (!moving.failed)
 			return true;
-		if (space_free_segments_locked(cache) == 0 || !wake_wait_reclaim_relock(cache))
+		if (!space_has_segments_locked(cache, LOG_MOVE) || !wake_wait_reclaim_relock(cache))
 			return false;
 	}
 }

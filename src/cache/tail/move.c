@@ -251,7 +251,7 @@ static bool reserve_move_relock(struct victim *victim, uint32_t slot, bool intac
 	while (is_wanted_locked(cache, slot, entry)) {
 		if (!is_being_superseded(entry) && reserve_locked(cache, entry, intact, grant))
 			return true;
-		*stop = space_free_segments_locked(cache) == 0 || !wake_wait_reclaim_relock(cache);
+		*stop = !space_has_segments_locked(cache, LOG_MOVE) || !wake_wait_reclaim_relock(cache);
 		if (*stop)
 			return false;
 	}
@@ -396,7 +396,7 @@ static bool declare_again_relock(struct cache *cache, uint64_t segment)
 			continue;
 		}
 		if (!declare_locked(cache, declared.found) &&
-		    (space_free_segments_locked(cache) == 0 || !wake_wait_reclaim_relock(cache)))
+		    (!space_has_segments_locked(cache, LOG_MOVE) || !wake_wait_reclaim_relock(cache)))
 			return false;
 	}
 }

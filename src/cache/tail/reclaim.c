@@ -6,9 +6,10 @@
  * durable; the segments are free. A crash before that finds the old tail, and
  * the moved blocks twice, of which the later one counts.
  *
- * It always frees something: of the segments that are full no more than fifteen parts in
- * sixteen are pinned blocks, and dirty ones that move, and only then it runs at all. Moving a
- * batch takes no more than what the reserve holds (log/space.c).
+ * A lap of the ring always frees something: of the segments that are full no more than fifteen
+ * parts in sixteen are pinned blocks, and dirty ones that move. On the way there each of these
+ * may take a little more of the log than it frees: what else is appended leaves room for that,
+ * and for one segment to be moved whole (log/space.c).
  *
  * A longer file joins the ring here too: with a superblock that names the
  * longer ring, written while the log from tail to head does not wrap. Until it
@@ -80,6 +81,8 @@ static void follow_tail(void *opaque, struct cache_layer *layer)
 /* The superblock says so: the segments before the new tail are free. */
 static void free_segments_locked(struct cache *cache)
 {
+	bool full = !space_has_segments_locked(cache, LOG_BATCH);
+
 	cache_assert_locked(cache);
 	layers_foreach(cache->layers, follow_tail, cache);
 	while (cache->tail_segment != cache->reclaim.segment) {
@@ -97,6 +100,8 @@ static void free_segments_locked(struct cache *cache)
 	wake_waiters_locked(cache);
 	if (cache->degraded_layers > 0 || cache->owes)
 		wake_writer_locked(cache);
+	if (full)
+		wake_migration_locked(cache);
 }
 
 /* False: the thread is to end. */
@@ -143,11 +148,13 @@ static bool write_super(struct cache *cache)
 
 /* ---- Batches ------------------------------------------------------------- */
 
-/* What is dirty in the oldest segment can only be moved. */
+/* What is dirty in the oldest segment can only be moved: its image does not take it, or the
+ * log no batch. */
 static bool moves_dirty_locked(struct cache *cache)
 {
 	cache_assert_locked(cache);
-	return space_may_move_dirty_locked(cache) && events_segment_is_stuck_locked(cache, cache->reclaim.segment);
+	return space_may_move_dirty_locked(cache) && (!space_has_segments_locked(cache, LOG_BATCH) ||
+						      events_segment_is_stuck_locked(cache, cache->reclaim.segment));
 }
 
 static bool is_wanted_locked(struct cache *cache)
@@ -173,7 +180,7 @@ static unsigned empty_segments(struct cache *cache)
 	unsigned moved = 0;
 
 	lock_take(&cache->lock);
-	cache_dirty_pay_locked(cache); /* while there is room for it: see cache_dirty_may_pass_locked() */
+	cache_dirty_pay_locked(cache, LOG_BATCH); /* while there is room for it: see cache_dirty_may_pass_locked() */
 	while (goes_on_locked(cache, count)) {
 		uint64_t segment = cache->reclaim.segment;
 		bool emptied;
