@@ -469,20 +469,35 @@ def fill(path, size):
             return
 
 
-@pytest.mark.parametrize("since", ["nothing", "room", "copy"])
-def test_a_raw_image_without_room_for_a_mark(mount, crowded, cache, rng, since):
+def make_room(path):
+    for name in os.listxattr(path):
+        os.removexattr(path, name)
+
+
+def replace(path, backup):
+    """Its inode is that of the file that was removed."""
+    before = os.stat(path).st_ino
+    os.unlink(path)
+    run("cp", backup, path)
+    assert os.stat(path).st_ino == before
+
+
+@pytest.mark.parametrize("since", ["nothing", "room", "copy", "backup"])
+def test_a_raw_image_without_room_for_a_mark(mount, crowded, cache, rng, work, since):
     """It has neither an identity nor a claim: the file that was claimed is known by its record, as that says."""
-    path = os.path.join(crowded, "web1.raw")
+    path, backup = os.path.join(crowded, "web1.raw"), os.path.join(work, "backup")
+    run("cp", path, backup)
     content = crash_dirty(lambda: mount(f"cache={cache}", "mode=writeback", *HELD, pool=crowded), rng)
     assert record_of(crowded, "web1.raw")["unmarked"] == "1"
     if since == "room":
-        for name in os.listxattr(path):
-            os.removexattr(path, name)
+        make_room(path)
     if since == "copy":
         run("cp", path, path + ".new")
         os.rename(path + ".new", path)
+    if since == "backup":
+        replace(path, backup)
     live = mount(f"cache={cache}", "mode=writeback", pool=crowded)
-    if since == "copy":
+    if since in ("copy", "backup"):
         said = refusal(live)
         assert "256 KiB of changes" in said and f"leafctl unlock --force {crowded} web1.raw" in said, said
         assert end(live) == 1
@@ -492,6 +507,36 @@ def test_a_raw_image_without_room_for_a_mark(mount, crowded, cache, rng, since):
         assert read_all(fd, len(content), 0) == content
         leafctl("drain", live.path)
     assert end(live) == 0
+    assert_same(file_bytes(path)[:len(content)], content, "the image alone")
+
+
+def test_a_mode_of_an_image_without_room_for_a_mark(mount, crowded, cache, rng):
+    """What its record says of it stays so at each claim of an opening."""
+    live = mount(f"cache={cache}", "mode=persistent", *HELD, pool=crowded)
+    content = rng.randbytes(256 * KIB)
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, bytes(BLOCK), 0)
+        leafctl("mode", live.file("web1.img"), "writeback")
+        write_all(fd, content, 0)
+        os.fsync(fd)
+        live.kill9()
+    with mount(f"cache={cache}", "mode=writeback", pool=crowded) as live, opened(live.file("web1.img")) as fd:
+        assert read_all(fd, len(content), 0) == content
+
+
+def test_what_was_given_up_before_there_was_room_for_a_mark(mount, crowded, cache, rng):
+    """The image has an identity since: by force it is taken for what stands at its path."""
+    path = os.path.join(crowded, "web1.raw")
+    content = crash_dirty(lambda: mount(f"cache={cache}", "mode=writeback", *HELD, pool=crowded), rng)
+    make_room(path)
+    leafctl("unlock", "--force", crowded, "web1.raw")
+    with mount(f"cache={cache}", "mode=writeback", pool=crowded) as live:
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"x" * BLOCK, MIB)
+        leafctl("drain", live.path)
+    result = leafctl("cache", "adopt", cache, "web1.raw", check=False)
+    assert result.returncode == 1 and "is not in the pool" in result.stderr, result
+    leafctl("cache", "adopt", "--force", cache, "web1.raw")
     assert_same(file_bytes(path)[:len(content)], content, "the image alone")
 
 

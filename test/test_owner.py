@@ -17,7 +17,7 @@ from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, expect_e
 NO_ID = "0" * 32
 OTHER_ID = "0123456789abcdef" * 2
 KEYS = {"host", "boot_id", "machine_id", "pid", "pid_start", "pid_namespace", "mount_id", "cache_id", "cache_path",
-        "cache_generation", "generation", "nonce", "ended", "inode", "unmarked", "mode", "clean", "since"}
+        "cache_generation", "generation", "nonce", "ended", "inode", "born", "unmarked", "mode", "clean", "since"}
 
 
 @pytest.fixture

@@ -79,6 +79,8 @@ struct image {
 	char *path;   /* as given to image_open */
 	dev_t device; /* identity of the file */
 	ino_t inode;
+	uint64_t born_ns; /* when its file was made, realtime: inodes are used again; 0: not known */
+	bool marked;	  /* its file bears an identity or a claim */
 	bool writable;
 	bool locked; /* against others, of other hosts too; false where that is not known */
 	uint8_t uuid[IMAGE_UUID_BYTES];
@@ -134,8 +136,6 @@ void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES]);
 bool image_identify(struct image *image);
 /* Its format does not give it one. */
 bool image_can_be_identified(const struct image *image);
-/* It bears neither an identity nor a claim. */
-bool image_is_unmarked(const struct image *image);
 /* Commits what is not yet committed. Returns 0 or the -errno of doing so; the
  * image is closed in either case. No request may be in flight. NULL allowed. */
 int image_close(struct image *image);

@@ -14,6 +14,9 @@ bool layer_key_of(const struct chain_link *link, struct image *image, struct cac
 /* Its identity alone, of the image that is open or, IMAGE NULL, as LINK was found.
  * Nothing is read for it, so no error of the store hides what the cache has. */
 void layer_identity_of(const struct chain_link *link, const struct image *image, uint8_t identity[CACHE_ID_BYTES]);
+/* IDENTITY is that of what stands at LINK's path, of whichever image: of one that had none of its
+ * own then. */
+bool layer_identity_is_of_path(const struct chain_link *link, const uint8_t identity[CACHE_ID_BYTES]);
 /* LINK's image, as it was found, has that under any name. */
 bool layer_identity_is_own(const struct chain_link *link);
 

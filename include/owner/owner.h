@@ -56,6 +56,7 @@ struct owner_image {
 	uint8_t nonce[OWNER_ID_BYTES];
 	uint64_t progress; /* under that claim: the order up to which it may have its cache's changes; 0: not known */
 	uint64_t inode;	   /* 0: it is not known by that */
+	uint64_t born_ns;  /* of its file; 0: not known */
 	bool unmarked;	   /* it bears neither a claim nor an identity */
 };
 

@@ -15,6 +15,8 @@ enum answer owner_prove(const struct owner_last *last, const struct owner_claim 
  * and nothing of it is to be written to the image. */
 bool owner_is_past(const struct owner_image *image, const struct owner_claim *log, uint64_t reached);
 
+/* IMAGE is the very file that RECORD is of, as far as its file system tells; or both are none. */
+bool owner_is_file(const struct owner_record *record, const struct owner_image *image);
 /* YES: the image tells its claim, zeros where it was never claimed. NO: it has no place for
  * one; or it bears no mark, and RECORD says that it took none. UNKNOWN: it did not tell. */
 enum answer owner_tells(const struct owner_record *record, const struct owner_image *image);

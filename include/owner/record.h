@@ -24,6 +24,7 @@ struct owner_record {
 	uint8_t nonce[OWNER_ID_BYTES];	    /* of the claim; zeros: it has none */
 	uint8_t ended[OWNER_ID_BYTES];	    /* of the last other one; zeros: not known */
 	uint64_t inode;			    /* of the image; 0: not known */
+	uint64_t born_ns;		    /* of its file, realtime; 0: not known */
 	bool unmarked;			    /* the image took no identity before the claim, so perhaps no claim */
 	char *mode;			    /* a disk's mode, or "none" */
 	bool clean;			    /* all that the owner took is in the image */

@@ -93,6 +93,16 @@ void image_file_close(struct image_file *file)
 	g_clear_pointer(&file->path, g_free);
 }
 
+uint64_t image_file_born_ns(const struct image_file *file)
+{
+	struct statx st;
+
+	thread_assert_may_block();
+	if (statx(file->aio.buffered_fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) < 0 || !(st.stx_mask & STATX_BTIME))
+		return 0;
+	return (uint64_t)st.stx_btime.tv_sec * NS_PER_S + st.stx_btime.tv_nsec;
+}
+
 /* An OFD lock belongs to an open file, however many descriptors that has. */
 int image_file_share_lock(struct image_file *file, const struct image_file *from)
 {

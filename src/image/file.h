@@ -34,6 +34,8 @@ void image_file_close(struct image_file *file);
  * same file; it lasts until both are closed. 0 or -errno. */
 int image_file_share_lock(struct image_file *file, const struct image_file *from);
 
+/* When it was made, realtime; 0: the file system does not tell. */
+uint64_t image_file_born_ns(const struct image_file *file);
 uint64_t image_file_allocated(const struct image_file *file);
 
 /* Blocking, up to io_timeout (image.h) and one call more; 0 or -errno; a read past

@@ -38,11 +38,6 @@ bool image_can_be_identified(const struct image *image)
 	return image->ops->set_identity && image->has_claim == ANSWER_YES;
 }
 
-bool image_is_unmarked(const struct image *image)
-{
-	return buffer_is_zero(image->identity, IMAGE_UUID_BYTES) && buffer_is_zero(image->claim, IMAGE_CLAIM_BYTES);
-}
-
 bool image_identify(struct image *image)
 {
 	uint8_t uuid[IMAGE_UUID_BYTES];

@@ -116,9 +116,11 @@ static bool raw_set_identity(struct image *image, const uint8_t uuid[IMAGE_UUID_
 	struct raw *raw = raw_of(image);
 	int result = raw->file.block_device || raw->base_offset ? -EOPNOTSUPP : identity_set_uuid(&raw->file, uuid);
 
-	if (result == 0)
-		memcpy(image->identity, uuid, IMAGE_UUID_BYTES);
-	return result == 0;
+	if (result < 0)
+		return false;
+	memcpy(image->identity, uuid, IMAGE_UUID_BYTES);
+	image->marked = true;
+	return true;
 }
 
 /* A claim that stays would be taken for the last one. Where there never was one, none is
@@ -136,6 +138,7 @@ static int mark_claim(struct raw *raw, const uint8_t claim[IMAGE_CLAIM_BYTES])
 		log_info("%s: no claim can be written to it (%s): its owner record says alone whose it is", image->path,
 			 g_strerror(-result));
 	image->has_claim = has_place && result == 0 ? ANSWER_YES : ANSWER_NO;
+	image->marked |= image->has_claim == ANSWER_YES;
 	if (memcmp(image->claim, claim, IMAGE_CLAIM_BYTES) != 0)
 		image->progress = 0;
 	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
@@ -162,6 +165,8 @@ static bool raw_read_identity(struct raw *raw, GError **error)
 	memcpy(image->identity, identity.uuid, IMAGE_UUID_BYTES);
 	memcpy(image->claim, identity.claim, IMAGE_CLAIM_BYTES);
 	image->progress = identity.progress;
+	image->marked =
+		!buffer_is_zero(image->identity, IMAGE_UUID_BYTES) || !buffer_is_zero(image->claim, IMAGE_CLAIM_BYTES);
 	if (image->has_claim == ANSWER_YES && has_no_room(image))
 		image->has_claim = ANSWER_NO;
 	return image->has_claim != ANSWER_UNKNOWN ||
@@ -235,6 +240,7 @@ static struct image *raw_open(int fd, const char *path, unsigned flags, uint64_t
 	raw->image.writable = flags & IMAGE_WRITABLE;
 	raw->image.device = raw->file.device;
 	raw->image.inode = raw->file.inode;
+	raw->image.born_ns = image_file_born_ns(&raw->file);
 	raw->image.locked = raw->file.reaches;
 	if (raw_read_identity(raw, error))
 		return &raw->image;

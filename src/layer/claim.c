@@ -46,8 +46,9 @@ struct owner_image claim_image(const struct layer *layer)
 	const struct image *image = layer->image;
 	struct owner_image found = {.has_nonce = image->has_claim,
 				    .progress = image->progress,
-				    .unmarked = image_is_unmarked(image),
-				    .inode = layer->link->block_device ? 0 : image->inode};
+				    .unmarked = !image->marked,
+				    .inode = layer->link->block_device ? 0 : image->inode,
+				    .born_ns = image->born_ns};
 
 	memcpy(found.nonce, image->claim, OWNER_ID_BYTES);
 	return found;
@@ -95,23 +96,25 @@ bool claim_take(struct layer *layer, const char *mode,
 }
 
 /* RECORD is of a claim of that very image, or of the one before, which a command has ended. */
-static bool knows(const struct owner_record *record, const struct image *image)
+static bool knows(const struct owner_record *record, const struct owner_image *image)
 {
-	return memcmp(record->nonce, image->claim, OWNER_ID_BYTES) == 0 ||
-	       memcmp(record->ended, image->claim, OWNER_ID_BYTES) == 0 ||
-	       (record->inode && record->inode == image->inode);
+	return memcmp(record->nonce, image->nonce, OWNER_ID_BYTES) == 0 ||
+	       memcmp(record->ended, image->nonce, OWNER_ID_BYTES) == 0 ||
+	       (record->inode && owner_is_file(record, image));
 }
 
 struct identity_look {
-	const struct image *image;
+	const struct layer *layer;
 	bool stays;
 };
 
 /* What a cache has of an image that took none when it was claimed is known by other means. */
-static bool keeps_identity(const struct owner_record *record, const struct image *image)
+static bool keeps_identity(const struct owner_record *record, const struct layer *layer)
 {
-	return knows(record, image) &&
-	       (!buffer_is_zero(image->identity, IMAGE_UUID_BYTES) || (record->unmarked && !record->clean));
+	struct owner_image image = claim_image(layer);
+
+	return knows(record, &image) &&
+	       (!buffer_is_zero(layer->image->identity, IMAGE_UUID_BYTES) || (record->unmarked && !record->clean));
 }
 
 static bool look_for_identity(void *opaque, const struct owner_last *last, GError **error)
@@ -119,7 +122,7 @@ static bool look_for_identity(void *opaque, const struct owner_last *last, GErro
 	struct identity_look *look = opaque;
 
 	(void)error;
-	look->stays = last->record && keeps_identity(last->record, look->image);
+	look->stays = last->record && keeps_identity(last->record, look->layer);
 	return true;
 }
 
@@ -128,7 +131,7 @@ static bool look_for_identity(void *opaque, const struct owner_last *last, GErro
  * image's. */
 static bool needs_identity(const struct layer *layer)
 {
-	struct identity_look look = {.image = layer->image};
+	struct identity_look look = {.layer = layer};
 	struct owner_want want = want_of(layer);
 	g_auto(owner_place) place = {0};
 	g_autoptr(GError) why = NULL;

@@ -17,17 +17,29 @@ static bool is_own(const struct chain_link *link, const uint8_t own[IMAGE_UUID_B
 	return link->base_offset == 0 && !buffer_is_zero(own, IMAGE_UUID_BYTES);
 }
 
-static void set_identity(const struct chain_link *link, const uint8_t own[IMAGE_UUID_BYTES],
-			 uint8_t identity[CACHE_ID_BYTES])
+static void set_path_identity(const struct chain_link *link, uint8_t identity[CACHE_ID_BYTES])
 {
 	XXH128_canonical_t canonical;
 
-	if (is_own(link, own)) {
-		memcpy(identity, own, CACHE_ID_BYTES);
-		return;
-	}
 	XXH128_canonicalFromHash(&canonical, XXH3_128bits_withSeed(link->path, strlen(link->path), link->base_offset));
 	memcpy(identity, canonical.digest, CACHE_ID_BYTES);
+}
+
+static void set_identity(const struct chain_link *link, const uint8_t own[IMAGE_UUID_BYTES],
+			 uint8_t identity[CACHE_ID_BYTES])
+{
+	if (is_own(link, own))
+		memcpy(identity, own, CACHE_ID_BYTES);
+	else
+		set_path_identity(link, identity);
+}
+
+bool layer_identity_is_of_path(const struct chain_link *link, const uint8_t identity[CACHE_ID_BYTES])
+{
+	uint8_t own[CACHE_ID_BYTES];
+
+	set_path_identity(link, own);
+	return memcmp(own, identity, CACHE_ID_BYTES) == 0;
 }
 
 static bool look_at(const struct chain_link *link, struct image *image, struct image_info *info, struct stat *st)

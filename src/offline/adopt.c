@@ -122,17 +122,20 @@ bool offline_cache_purge(const char *cache_path, const char *name, bool force, G
 
 /* ---- Which image ------------------------------------------------------------ */
 
-static bool has_identity(struct disk *disk, const struct cache_layer_info *layer)
+/* FORCE: one that had no identity of its own when the cache had its changes is what stands at its
+ * path now. */
+static bool has_identity(struct disk *disk, const struct cache_layer_info *layer, bool force)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	uint8_t identity[CACHE_ID_BYTES];
 
 	layer_identity_of(links->pdata[0], NULL, identity);
-	return memcmp(identity, layer->identity, CACHE_ID_BYTES) == 0;
+	return memcmp(identity, layer->identity, CACHE_ID_BYTES) == 0 ||
+	       (force && layer_identity_is_of_path(links->pdata[0], layer->identity));
 }
 
 /* Of copies that with the layer's name. NULL and ERROR. */
-static char *find_image(const struct cache_info *info, const struct cache_layer_info *layer, GError **error)
+static char *find_image(const struct cache_info *info, const struct cache_layer_info *layer, bool force, GError **error)
 {
 	struct disk_pool_options options = {.path = info->pool_path, .read_only = true, .quiet = true};
 	struct disk_pool *pool = disk_pool_open(&options, error);
@@ -142,7 +145,7 @@ static char *find_image(const struct cache_info *info, const struct cache_layer_
 	for (guint i = 0; disks && i < disks->len; i++) {
 		const char *candidate = disk_image_path(disks->pdata[i]);
 
-		if (!has_identity(disks->pdata[i], layer) || (path && strcmp(candidate, layer->name) != 0))
+		if (!has_identity(disks->pdata[i], layer, force) || (path && strcmp(candidate, layer->name) != 0))
 			continue;
 		g_free(path);
 		path = g_strdup(candidate);
@@ -198,7 +201,10 @@ static bool claim(struct adoption *adoption, const struct image *image, GError *
 	struct owner_want want = {
 		.mode = "writeback",
 		.image_generation = image->generation,
-		.image = {.has_nonce = image->has_claim, .inode = image->inode, .unmarked = image_is_unmarked(image)},
+		.image = {.has_nonce = image->has_claim,
+			  .inode = image->inode,
+			  .born_ns = image->born_ns,
+			  .unmarked = !image->marked},
 		.nonce = buffer_is_zero(adoption->layer->nonce, OWNER_ID_BYTES) ? NULL : adoption->layer->nonce,
 		.locked = image->locked,
 	};
@@ -347,7 +353,7 @@ static bool adopt(struct adoption *adoption, GError **error)
 {
 	if (!can_be_read(adoption, error))
 		return false;
-	adoption->path = find_image(adoption->info, adoption->layer, error);
+	adoption->path = find_image(adoption->info, adoption->layer, adoption->force, error);
 	return adoption->path && take_image(adoption, error) && write_all(adoption, error) &&
 	       forget(adoption->cache_path, adoption->info, adoption->layer, error) &&
 	       owner_release(adoption->place.pool, adoption->place.name, &adoption->self, adoption->claim.generation,

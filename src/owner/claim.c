@@ -61,6 +61,7 @@ static bool write_claim(const char *pool, const char *name, const struct owner_l
 		.cache_generation = self->cache_generation,
 		.generation = claim->generation,
 		.inode = want->image.inode,
+		.born_ns = want->image.born_ns,
 		.unmarked = want->image.unmarked,
 		.mode = g_strdup(want->mode),
 	};
@@ -154,7 +155,7 @@ static enum answer is_gone(const char *pool, const char *name, GError **error)
 /* Under whatever name: another image may have the former one by now. */
 static bool is_same_file(const struct owner_record *record, const struct owner_want *want)
 {
-	return record->inode && record->inode == want->image.inode;
+	return record->inode && owner_is_file(record, &want->image);
 }
 
 /* An image without a record that says that it was claimed was renamed by hand, or has two

@@ -96,9 +96,17 @@ static enum answer prove_by_image(const struct owner_image *image, const uint8_t
 	return unknown(doubt, "the image does not tell its claim");
 }
 
+/* The inode of a file that was removed is the next one's. */
+bool owner_is_file(const struct owner_record *record, const struct owner_image *image)
+{
+	return record->inode == image->inode && (!record->born_ns || record->born_ns == image->born_ns);
+}
+
 enum answer owner_tells(const struct owner_record *record, const struct owner_image *image)
 {
-	return record->unmarked && image->unmarked && image->has_nonce == ANSWER_YES ? ANSWER_NO : image->has_nonce;
+	bool unmarked = record->unmarked && image->unmarked && record->born_ns > 0;
+
+	return unmarked && image->has_nonce == ANSWER_YES ? ANSWER_NO : image->has_nonce;
 }
 
 /* The record has the log's nonce. */
@@ -119,7 +127,7 @@ static enum answer prove_agreed(const struct owner_last *last, const struct owne
 		return unknown(doubt, "the image does not have their claim: it was replaced, or is an older copy of "
 				      "itself");
 	case ANSWER_NO:
-		if (image->inode == last->record->inode)
+		if (owner_is_file(last->record, image))
 			return ANSWER_YES;
 		return unknown(doubt, "the image is another file than was claimed");
 	case ANSWER_UNKNOWN:

@@ -110,6 +110,7 @@ bool owner_text_parse(const char *text, size_t length, struct owner_record *reco
 		.pid_space = get_optional(file, "pid_namespace", why),
 		.generation = get_number(file, "generation", UINT64_MAX, why),
 		.inode = get_optional(file, "inode", why),
+		.born_ns = get_optional(file, "born", why),
 		.unmarked = get_optional(file, "unmarked", why) > 0,
 		.mode = get_mode(file, why),
 		.clean = get_clean(file, why),
@@ -161,6 +162,7 @@ char *owner_text_format(const struct owner_record *record, gsize *length)
 	set_id(file, "nonce", record->nonce);
 	set_id(file, "ended", record->ended);
 	g_key_file_set_uint64(file, GROUP, "inode", record->inode);
+	g_key_file_set_uint64(file, GROUP, "born", record->born_ns);
 	g_key_file_set_uint64(file, GROUP, "unmarked", record->unmarked);
 	set_text(file, "mode", record->mode);
 	g_key_file_set_boolean(file, GROUP, "clean", record->clean);

@@ -281,6 +281,7 @@ static void use_header(struct leaf *leaf)
 	leaf->image_id = le64toh(leaf->image_id);
 	leaf->image.generation = le64_get(h->generation);
 	leaf->image.has_claim = ANSWER_YES;
+	leaf->image.marked = true;
 	if (le64_get(h->features_read_only) & LEAF_FEATURE_CLAIM)
 		memcpy(leaf->image.claim, h->claim, sizeof(leaf->image.claim));
 	if (!(le64_get(h->features_incompatible) & LEAF_FEATURE_PROGRESS))
