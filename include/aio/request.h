@@ -12,6 +12,7 @@
 
 #include "core/list.h"
 #include "core/verdict.h"
+#include "core/workers.h"
 
 enum aio_op {
 	AIO_READ,
@@ -52,6 +53,7 @@ struct aio_file {
 	const char *name;	     /* for messages and fault points; outlives the file */
 	enum store store;
 	uint64_t device; /* that it is on, or is: st_dev, or st_rdev of a block device; 0: not known */
+	struct loop_file steps;
 	/* The queues': requests older than 10 s, those of this time of waiting,
 	 * and loop_now_ns() when the first of them was submitted. */
 	_Atomic unsigned overdue;

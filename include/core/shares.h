@@ -55,7 +55,7 @@ struct shares {
 	struct list turns;
 	struct share *spare;
 	struct share *buckets[SHARES_BUCKETS];
-	unsigned group_slots;
+	unsigned group_slots;			/* the owner's, who may change it */
 	uint64_t (*group_of)(const void *user); /* NULL: no groups */
 	struct share_group *spare_groups;
 	struct share_group *groups[SHARES_BUCKETS];
@@ -64,6 +64,12 @@ struct shares {
 #define SHARES_INIT(name, count)                                                                                       \
 	{                                                                                                              \
 		.slots = (count), .turns = LIST_INIT((name).turns)                                                     \
+	}
+
+#define SHARES_INIT_GROUPS(name, count, count_of_group, groups)                                                        \
+	{                                                                                                              \
+		.slots = (count), .turns = LIST_INIT((name).turns), .group_slots = (count_of_group),                   \
+		.group_of = (groups)                                                                                   \
 	}
 
 /* Room for ROOM users at once is made here; more of them allocate. */

@@ -9,13 +9,18 @@
 
 struct share;
 
+/* What steps wait for, told apart by its address. */
+struct loop_file {
+	uint64_t store; /* any number: files that have the same one may hang together */
+};
+
 /* Background work: WORK runs on a background thread, then DONE on the loop.
- * FILE, a pointer that nobody follows, tells apart what a step waits for: those of
- * one file do not take all threads. NULL: a file like others. */
+ * FILE tells apart what a step waits for: those of one file, or of the files of one
+ * store, do not take all threads. NULL: a file like others. It is there as long as the work. */
 struct loop_work {
 	void (*work)(struct loop_work *work);
 	void (*done)(struct loop_work *work);
-	const void *file;
+	const struct loop_file *file;
 	/* The workers'. */
 	struct loop *loop;
 	struct loop_task task;

@@ -145,6 +145,7 @@ void aio_file_init(struct aio_file *file, const char *name, enum store store)
 void aio_file_set_device(struct aio_file *file, const struct stat *st)
 {
 	file->device = S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev;
+	file->steps.store = file->device;
 }
 
 static uint32_t direct_alignment(int fd)

@@ -44,6 +44,6 @@ void thread_start(struct aio_call *call)
 	counter_add(aio_offloaded, call->merge.count);
 	call->work.work = thread_work;
 	call->work.done = thread_done;
-	call->work.file = call->merge.file;
+	call->work.file = &call->merge.file->steps;
 	loop_offload_step(call->queue->loop, &call->work);
 }

@@ -7,11 +7,12 @@
  *     waiters   as many as there is work, as each may wait for another's end
  *
  * A file that hangs must not take the threads that others need for their steps. So
- *   1. how many steps of a file run depends on how many more could (core/shares.h):
- *      one file alone has half of the threads;
+ *   1. how many steps of a file run depends on how many more of its store could
+ *      (core/shares.h): one file alone has half of STEPS;
  *   2. while steps wait, a thread that has been in one for STUCK_NS counts no more,
- *      and the pool may have another for it, up to THREADS_MAX: whatever hangs, there
- *      are STEPS threads besides.
+ *      and the pool may have another for it: whatever hangs, there are STEPS threads
+ *      besides;
+ *   3. up to THREADS_MAX, of which a store that hangs with all its files has half at most.
  * The watch, a thread that lives while steps wait, does the second.
  *
  * Threads beyond STEPS, and all waiters but one, end when they find nothing to do
@@ -49,7 +50,7 @@ struct workers {
 	unsigned keep; /* threads that stay */
 	struct lock lock;
 	struct condition more;
-	struct shares shares; /* as many as threads may be */
+	struct shares shares; /* as many as threads may be, and of steps those of a store */
 	struct list queue;    /* what has a slot, and no thread yet */
 	struct list busy;     /* threads, in the order in which they began their work */
 	enum { WATCH_NONE, WATCH_STARTING, WATCH_SLEEPS, WATCH_TICKS } watch;
@@ -59,13 +60,18 @@ struct workers {
 	atomic_flag warned;
 };
 
+static uint64_t store_of(const void *file)
+{
+	return file ? ((const struct loop_file *)file)->store : 0;
+}
+
 static struct workers steps = {
 	.name = "leafdisk-step",
 	.kind = THREAD_STEP,
 	.keep = STEPS,
 	.lock = LOCK_INIT(LOCK_RANK_WORKERS),
 	.more = CONDITION_INIT,
-	.shares = SHARES_INIT(steps.shares, STEPS),
+	.shares = SHARES_INIT_GROUPS(steps.shares, THREADS_MAX, STEPS, store_of),
 	.queue = LIST_INIT(steps.queue),
 	.busy = LIST_INIT(steps.busy),
 	.waits = CONDITION_INIT,
@@ -128,7 +134,7 @@ static void finish_locked(struct workers *workers, struct worker *worker, struct
 {
 	lock_assert_mine(&workers->lock);
 	list_remove(&worker->link);
-	workers->shares.slots -= worker->stuck;
+	workers->shares.group_slots -= worker->stuck;
 	worker->stuck = false;
 	shares_put(&workers->shares, share);
 	admit_waiting_locked(workers);
@@ -252,12 +258,12 @@ static void find_stuck_locked(struct workers *workers)
 	{
 		struct worker *worker = container_of(node, struct worker, link);
 
-		if (worker->since_ns > before_ns || workers->shares.slots >= THREADS_MAX)
+		if (worker->since_ns > before_ns || workers->shares.group_slots >= THREADS_MAX)
 			return;
 		if (worker->stuck)
 			continue;
 		worker->stuck = true;
-		workers->shares.slots++;
+		workers->shares.group_slots++;
 	}
 }
 

@@ -51,7 +51,7 @@ void image_op_offload(struct image_op *op, int (*run)(struct image_op *op))
 	struct offloaded *offloaded = g_new0(struct offloaded, 1);
 
 	offloaded->work = (struct loop_work){
-		.work = offloaded_work, .done = offloaded_done, .file = &op->image->ops->file(op->image)->aio};
+		.work = offloaded_work, .done = offloaded_done, .file = &op->image->ops->file(op->image)->aio.steps};
 	offloaded->op = op;
 	offloaded->run = run;
 	loop_offload_step(aio_queue_loop(op->queue), &offloaded->work);

@@ -432,7 +432,7 @@ static void raw_zero(struct image *image, struct image_op *op)
 	struct raw_zero *zero = g_new(struct raw_zero, 1);
 
 	*zero = (struct raw_zero){
-		.work = {.work = raw_zero_step, .done = raw_zero_stepped, .file = &raw_of(image)->file.aio},
+		.work = {.work = raw_zero_step, .done = raw_zero_stepped, .file = &raw_of(image)->file.aio.steps},
 		.op = op,
 		.way = op->keep_allocated ? ZERO_KEEP : ZERO_PUNCH,
 		.next = start,

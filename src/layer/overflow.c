@@ -191,7 +191,7 @@ void overflow_make(struct layer *layer, struct overflow_wait *wait)
 		return;
 	wait->work.work = make_work;
 	wait->work.done = make_done;
-	wait->work.file = layer;
+	wait->work.file = NULL;
 	loop_offload_step(wait->loop, &wait->work);
 }
 

@@ -960,14 +960,16 @@ static void stop_loop(struct loop_work *work)
 	stop = true;
 }
 
+static struct loop_file hung_files[HUNG] = {[0 ... HUNG - 1] = {.store = 1}};
+
 /* COUNT steps that hang, of FILES files; then one of FILE, which ends meanwhile. */
 static void answered_beside(struct loop *loop, struct loop_work *hanging, unsigned count, unsigned files,
-			    const void *file)
+			    const struct loop_file *file)
 {
 	struct loop_work other = {.work = do_nothing, .done = stop_loop, .file = file};
 
 	for (unsigned i = 0; i < count; i++) {
-		hanging[i] = (struct loop_work){.work = hang, .done = hang_done, .file = &hanging[i % files]};
+		hanging[i] = (struct loop_work){.work = hang, .done = hang_done, .file = &hung_files[i % files]};
 		loop_offload_step(loop, &hanging[i]);
 	}
 	loop_offload_step(loop, &other);
@@ -976,23 +978,37 @@ static void answered_beside(struct loop *loop, struct loop_work *hanging, unsign
 	g_assert_false(atomic_load(&store_answers));
 }
 
-/* What hangs takes no thread that others need: one file, as many of it as may be;
- * many files; and some steps of the very file that is to go on. */
-static void test_hung_steps(gconstpointer opaque)
+static void hang_beside(unsigned count, unsigned files, const struct loop_file *file)
 {
 	g_autofree struct loop_work *hanging = g_new0(struct loop_work, HUNG);
-	unsigned files = GPOINTER_TO_UINT(opaque);
-	unsigned count = files ? files * HUNG_EACH : 10;
 	struct loop *loop = make_loop();
 
 	atomic_store(&store_answers, false);
 	hung_done = (int)(HUNG - count);
-	answered_beside(loop, hanging, count, MAX(files, 1), files ? &loop : (const void *)hanging);
+	answered_beside(loop, hanging, count, files, file);
 	g_assert_cmpint(count_workers(), <=, 256);
 	stop = false;
 	atomic_store(&store_answers, true);
 	run_and_free(loop);
 	g_assert_cmpint(hung_done, ==, HUNG);
+}
+
+/* What hangs takes no thread that others need: one file, as many of it as may be;
+ * many files; and some steps of the very file that is to go on. */
+static void test_hung_steps(gconstpointer opaque)
+{
+	static const struct loop_file other = {.store = 1};
+	unsigned files = GPOINTER_TO_UINT(opaque);
+
+	hang_beside(files ? files * HUNG_EACH : 10, MAX(files, 1), files ? &other : &hung_files[0]);
+}
+
+/* Nor does a store that hangs with more files than there are threads. */
+static void test_hung_store(void)
+{
+	static const struct loop_file other = {.store = 2};
+
+	hang_beside(HUNG, HUNG, &other);
 }
 
 /* Takes 11 s: threads that were made because others hung end again. */
@@ -1080,6 +1096,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/loop/offload/steps-here", test_steps_here);
 	g_test_add_data_func("/loop/offload/hung-file", GUINT_TO_POINTER(1), test_hung_steps);
 	g_test_add_data_func("/loop/offload/hung-files", GUINT_TO_POINTER(HUNG_FILES), test_hung_steps);
+	g_test_add_func("/loop/offload/hung-store", test_hung_store);
 	g_test_add_data_func("/loop/offload/hung-steps", NULL, test_hung_steps);
 	g_test_add_func("/loop/offload/fewer-again", test_fewer_again);
 #ifdef LEAFDISK_FAULTS

@@ -193,7 +193,8 @@ static void settle(struct leaf_commit *commit, int result)
 		return;
 	}
 	commit->header_touched = true; /* the batch has happened: its copies are owed */
-	commit->work = (struct loop_work){.work = settle_work, .done = settle_done, .file = &commit->leaf->file.aio};
+	commit->work =
+		(struct loop_work){.work = settle_work, .done = settle_done, .file = &commit->leaf->file.aio.steps};
 	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 }
 
@@ -227,8 +228,8 @@ static void prepare_done(struct loop_work *work);
 
 static void prepare(struct image_op *op)
 {
-	op->work =
-		(struct loop_work){.work = prepare_work, .done = prepare_done, .file = &leaf_of(op->image)->file.aio};
+	op->work = (struct loop_work){
+		.work = prepare_work, .done = prepare_done, .file = &leaf_of(op->image)->file.aio.steps};
 	loop_offload_step(aio_queue_loop(op->queue), &op->work);
 }
 

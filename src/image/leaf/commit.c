@@ -312,8 +312,8 @@ static void checkpoint_done(struct loop_work *work);
 
 static void begin_checkpoint(struct leaf_commit *commit)
 {
-	commit->work =
-		(struct loop_work){.work = checkpoint_work, .done = checkpoint_done, .file = &commit->leaf->file.aio};
+	commit->work = (struct loop_work){
+		.work = checkpoint_work, .done = checkpoint_done, .file = &commit->leaf->file.aio.steps};
 	loop_offload_step(aio_queue_loop(commit->queue), &commit->work);
 }
 

@@ -322,8 +322,8 @@ static void zero_done(struct loop_work *work);
 
 static void zero_begin(struct zero_task *task)
 {
-	task->work =
-		(struct loop_work){.work = zero_work, .done = zero_done, .file = &leaf_of(task->op->image)->file.aio};
+	task->work = (struct loop_work){
+		.work = zero_work, .done = zero_done, .file = &leaf_of(task->op->image)->file.aio.steps};
 	loop_offload_step(aio_queue_loop(task->op->queue), &task->work);
 }
 

@@ -55,7 +55,7 @@ static void prepare_done(struct loop_work *work);
 static void prepare(struct leaf_resize *resize)
 {
 	resize->work = (struct loop_work){
-		.work = prepare_work, .done = prepare_done, .file = &leaf_of(resize->op->image)->file.aio};
+		.work = prepare_work, .done = prepare_done, .file = &leaf_of(resize->op->image)->file.aio.steps};
 	loop_offload_step(aio_queue_loop(resize->op->queue), &resize->work);
 }
 

@@ -146,7 +146,7 @@ static void extend_work(struct loop_work *work)
 void leaf_room_ahead(struct leaf *leaf)
 {
 	leaf->extension.work = extend_work;
-	leaf->extension.file = &leaf->file.aio;
+	leaf->extension.file = &leaf->file.aio.steps;
 	loop_offload_step_apart(&leaf->extension);
 }
 
