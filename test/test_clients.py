@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, converted, discard, faults, file_bytes,
-                     leafctl, make_image, opened, read_all, run, scaled, write_all)
+from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, converted, discard, faults,
+                     file_bytes, leafctl, make_image, make_raw, opened, read_all, run, scaled, stats, wait_until,
+                     write_all)
 
 SIZE = 24 * MIB
 
@@ -213,3 +214,44 @@ def test_a_conversion_that_is_killed(pool, image, work, ending):
     assert_same(converted(target, work), converted(image, work), "the copy")
     result = leafctl("convert", image, target, check=False)
     assert result.returncode == 1 and f"{target}: cannot be created: File exists" in result.stderr, result
+
+
+# ---- What backups go by --------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["direct", "persistent", "writeback", "ephemeral"])
+def test_a_backup_sees_that_a_disk_is_written(mount, pool, work, mode):
+    """By its time, by blocks where there is content, and while the kernel keeps its pages."""
+    make_raw(os.path.join(pool, "a.raw"), b"")
+    os.truncate(os.path.join(pool, "a.raw"), 4 * MIB)
+    cache = [] if mode == "direct" else [f"cache={work}/cache", "cache_size=64M", "migrate_idle_ms=60000"]
+    with mount(f"mode={mode}", *cache) as live:
+        path = live.file("a.img")
+        with opened(path) as fd:
+            write_all(fd, b"one", MIB)
+            first = os.stat(path)
+            assert first.st_blocks > 0
+            file_bytes(path)
+            reads = stats(live)["read_requests"]
+            wait_until(lambda: writes_later(fd, path, first), "the time to move")
+            assert read_all(fd, 3, MIB) == b"one"
+            assert stats(live)["read_requests"] == reads, "the pages went with the time"
+        assert os.stat(path).st_mtime_ns >= first.st_mtime_ns
+        run("tar", "-C", live.path, "-cSf", os.path.join(work, "a.tar"), "a.img")
+        run("tar", "-C", work, "-xf", os.path.join(work, "a.tar"))
+        assert_same(file_bytes(os.path.join(work, "a.img")), file_bytes(path), "tar -S")
+
+
+def writes_later(fd, path, before):
+    """A write moves the time."""
+    write_all(fd, b"two", 2 * MIB)
+    return os.stat(path).st_mtime_ns > before.st_mtime_ns
+
+
+def test_pages_of_an_open_disk_go_when_its_image_is_changed(mount, pool):
+    image = make_raw(os.path.join(pool, "a.raw"), b"a" * MIB)
+    with mount() as live, opened(live.file("a.img"), os.O_RDONLY) as fd:
+        assert read_all(fd, MIB, 0) == b"a" * MIB
+        with opened(image) as changed:
+            write_all(changed, b"b" * MIB, 0)
+        wait_until(lambda: os.stat(live.file("a.img")) and os.pread(fd, 1, 0) == b"b", "the pages to go")

@@ -138,8 +138,8 @@ bool disk_was_opened(struct disk *disk);
 struct disk_attributes {
 	uint64_t size_bytes;
 	uint64_t allocated_bytes; /* of the leaf on its storage */
-	struct timespec modified;
-	uint64_t below; /* another number where what is below the leaf is, or has become, another */
+	struct timespec modified; /* the leaf, or by this mount, whichever is later */
+	uint64_t below;		  /* another number where what is below the leaf is, or has become, another */
 	bool writable;
 };
 /* Looks at the image. 0 or -errno; of an open disk whose image cannot be looked

@@ -64,8 +64,9 @@ struct disk {
 	struct lock lock;
 	struct disk_attributes seen; /* under `lock`; all but the size */
 	bool has_seen;
-	bool resizing; /* under `lock`: the size, or the room of the image, is being changed */
-	char *left;    /* under `lock`: why what the cache has of it stays there; or NULL */
+	_Atomic int64_t changed_ns; /* CLOCK_REALTIME of the last change by this mount; 0: none */
+	bool resizing;		    /* under `lock`: the size, or the room of the image, is being changed */
+	char *left;		    /* under `lock`: why what the cache has of it stays there; or NULL */
 	struct timespec left_since;
 	char *elsewhere;	  /* under `lock`: why its image lacks changes that another cache has; or NULL */
 	_Atomic bool resuming;	  /* somebody tries to open it for that */

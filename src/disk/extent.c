@@ -6,9 +6,20 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/thread.h"
+#include "core/time.h"
 #include "disk/object.h"
 #include "disk/route.h"
 #include "layer/parent.h"
+
+static void take_own_time(const struct disk *disk, struct timespec *modified)
+{
+	int64_t changed_ns = disk->changed_ns;
+	struct timespec changed = {changed_ns / (int64_t)NS_PER_S, changed_ns % (int64_t)NS_PER_S};
+
+	if (changed.tv_sec > modified->tv_sec ||
+	    (changed.tv_sec == modified->tv_sec && changed.tv_nsec > modified->tv_nsec))
+		*modified = changed;
+}
 
 static void remember(struct disk *disk, const struct disk_attributes *attributes)
 {
@@ -26,6 +37,7 @@ bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attribute
 	*attributes = disk->seen;
 	lock_let_go(&disk->lock);
 	attributes->size_bytes = disk->size_bytes;
+	take_own_time(disk, &attributes->modified);
 	return has;
 }
 
@@ -70,6 +82,7 @@ static int look_at_image(struct disk *disk, bool known, struct disk_attributes *
 		.size_bytes = disk->size_bytes,
 	};
 	remember(disk, attributes);
+	take_own_time(disk, &attributes->modified);
 	if (!known && image_read_info_fd(file.fd, leaf->path, leaf->format, &info, &error))
 		attributes->size_bytes = info.size_bytes - MIN(info.size_bytes, leaf->base_offset);
 	image_info_clear(&info);

@@ -26,16 +26,24 @@ static mode_t file_mode(const struct session *session, bool writable)
 	return S_IFREG | (writable ? mode : mode & ~(mode_t)WRITE_BITS);
 }
 
+/* Never none where there is a byte: what has no blocks is empty to tar -S and others, and what the cache has of a
+ * disk, or a store has not counted yet, is not in the image's. */
+static blkcnt_t blocks(const struct disk_attributes *attributes)
+{
+	uint64_t least = MIN(attributes->size_bytes, BLOCK_SIZE);
+
+	return (blkcnt_t)((MAX(attributes->allocated_bytes, least) + 511) / 512);
+}
+
 static void fill(struct session *session, struct node *node, struct disk_attributes *attributes, struct stat *st)
 {
-	node_adjust(session->nodes, node, attributes);
 	*st = (struct stat){
 		.st_ino = node_ino(node),
 		.st_mode = file_mode(session, attributes->writable),
 		.st_nlink = 1,
 		.st_size = (off_t)attributes->size_bytes,
 		.st_blksize = BLOCK_SIZE,
-		.st_blocks = (blkcnt_t)((attributes->allocated_bytes + 511) / 512),
+		.st_blocks = blocks(attributes),
 		.st_atim = attributes->modified,
 		.st_mtim = attributes->modified,
 		.st_ctim = attributes->modified,
@@ -52,6 +60,8 @@ int attributes_of_node(struct session *session, struct node *node, struct stat *
 	disk_unref(disk);
 	if (result == 0)
 		fill(session, node, &attributes, st);
+	if (result == 0 && node_has_changed(session->nodes, node, &attributes))
+		(void)fuse_lowlevel_notify_inval_inode(session->fuse, node_ino(node), 0, 0);
 	return result;
 }
 

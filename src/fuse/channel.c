@@ -103,10 +103,12 @@ static void complete_init(const struct iovec *iov, int count)
 		out->flags |= FUSE_PARALLEL_DIROPS;
 }
 
+/* What no request is answered by, a notification, comes from any thread. */
 static ssize_t io_writev(int fd, struct iovec *iov, int count, void *opaque)
 {
-	(void)fd;
 	(void)opaque;
+	if (!self)
+		return writev(fd, iov, count);
 	if (self->opcode == FUSE_INIT)
 		complete_init(iov, count);
 	answered_before(self->session);

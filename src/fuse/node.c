@@ -5,14 +5,11 @@
  * kernel has forgotten it (`lookups` is 0), and nobody has it pinned. So a disk
  * that the kernel forgets and looks up again has the same number as before.
  *
- * Time of modification. The kernel drops a file's cached pages when it sees the
- * time change (FUSE_CAP_AUTO_INVAL_DATA), which is right for a read-only image
- * that somebody changes in the pool. While a disk is open for writing here it
- * is ours alone, every change goes through the kernel, and a moving time would
- * throw the page cache away once a second. So the time shown stands still from
- * the first open for writing to the last close. For the same reason pages are
- * kept across opens when size and time are what they were at the last open, and so is
- * what stands below the disk's leaf. */
+ * Pages. The kernel keeps a file's cached pages until it is told that they are not good
+ * any more (FUSE_CAP_EXPLICIT_INVAL_DATA). While a disk is open for writing here it is
+ * ours alone, and every change goes through the kernel, so they are; its time moves all
+ * the same. From the last close on, size, time and what stands below the disk's leaf tell
+ * whether somebody has changed it: at an open, and of an open one whenever they are asked. */
 #include "node.h"
 
 #include "core/lock.h"
@@ -26,7 +23,7 @@ struct node {
 	unsigned writers;
 	bool gone;
 	struct timespec frozen; /* valid while there are writers */
-	bool seen;		/* opened before: the two below are valid */
+	bool seen;		/* opened before: what follows is valid */
 	uint64_t seen_bytes;
 	uint64_t seen_below;
 	struct timespec seen_modified;
@@ -247,11 +244,13 @@ static bool is_as_seen_locked(struct node_table *table, const struct node *node,
 	       is_same_time(node->seen_modified, shown->modified);
 }
 
-static void adjust_locked(struct node_table *table, const struct node *node, struct disk_attributes *attributes)
+static void see_locked(struct node_table *table, struct node *node, const struct disk_attributes *shown)
 {
 	lock_assert_mine(&table->lock);
-	if (node->writers > 0)
-		attributes->modified = node->frozen;
+	node->seen = true;
+	node->seen_bytes = shown->size_bytes;
+	node->seen_below = shown->below;
+	node->seen_modified = shown->modified;
 }
 
 bool node_opened(struct node_table *table, struct node *node, bool write, const struct disk_attributes *attributes)
@@ -264,13 +263,20 @@ bool node_opened(struct node_table *table, struct node *node, bool write, const 
 		node->frozen = attributes->modified;
 	node->opens++;
 	node->writers += write;
-	adjust_locked(table, node, &shown);
+	if (node->writers > 0)
+		shown.modified = node->frozen;
 	keep = is_as_seen_locked(table, node, &shown);
-	node->seen = true;
-	node->seen_bytes = shown.size_bytes;
-	node->seen_below = shown.below;
-	node->seen_modified = shown.modified;
+	see_locked(table, node, &shown);
 	return keep;
+}
+
+bool node_has_changed(struct node_table *table, struct node *node, const struct disk_attributes *attributes)
+{
+	LOCK_GUARD(&table->lock);
+	if (node->opens == 0 || node->writers > 0 || is_as_seen_locked(table, node, attributes))
+		return false;
+	see_locked(table, node, attributes);
+	return true;
 }
 
 void node_closing(struct node_table *table, struct node *node, bool write)
@@ -290,12 +296,6 @@ bool node_is_written(struct node_table *table, struct node *node)
 {
 	LOCK_GUARD(&table->lock);
 	return node->writers > 0;
-}
-
-void node_adjust(struct node_table *table, struct node *node, struct disk_attributes *attributes)
-{
-	LOCK_GUARD(&table->lock);
-	adjust_locked(table, node, attributes);
 }
 
 void node_keep_refusal(struct node_table *table, struct node *node, const char *sentence)

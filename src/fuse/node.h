@@ -49,8 +49,9 @@ void node_closing(struct node_table *table, struct node *node, bool write);
 bool node_is_open(struct node_table *table, struct node *node);
 bool node_is_written(struct node_table *table, struct node *node);
 
-/* Puts what is to be shown instead into ATTRIBUTES; see node.c. */
-void node_adjust(struct node_table *table, struct node *node, struct disk_attributes *attributes);
+/* ATTRIBUTES are the disk's now. True: it is open, and somebody else has changed it, so that the kernel's pages are not
+ * good any more; said once. */
+bool node_has_changed(struct node_table *table, struct node *node, const struct disk_attributes *attributes);
 
 /* The sentence of the last command to the disk that failed; NULL: there was
  * none. g_free. */

@@ -8,8 +8,7 @@
  * has under way at once. */
 #define MAX_BACKGROUND 4096
 
-static const unsigned wanted =
-	FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_AUTO_INVAL_DATA;
+static const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS;
 
 /* ATOMIC_O_TRUNC is not wanted, so that O_TRUNC arrives as a setattr, which
  * says no but for files of the control tree. Splicing a request costs more than reading it into its place. */
@@ -17,12 +16,22 @@ static const unsigned unwanted = FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | 
 				 FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_READDIRPLUS |
 				 FUSE_CAP_READDIRPLUS_AUTO;
 
+/* The kernel drops its pages when it is told to (node.h); one before Linux 5.2 whenever a file's time moves. */
+static void want_pages_kept(struct fuse_conn_info *conn)
+{
+	unsigned by_time = FUSE_CAP_AUTO_INVAL_DATA, when_told = FUSE_CAP_EXPLICIT_INVAL_DATA;
+
+	conn->want &= ~(by_time | when_told);
+	conn->want |= conn->capable & when_told ? when_told : conn->capable & by_time;
+}
+
 static void op_init(void *opaque, struct fuse_conn_info *conn)
 {
 	struct session *session = opaque;
 
 	conn->want |= wanted & conn->capable;
 	conn->want &= ~unwanted;
+	want_pages_kept(conn);
 	conn->max_write = CHANNEL_PAYLOAD_BYTES;
 	conn->max_read = (unsigned)session->options->max_read;
 	conn->max_readahead = MIN(conn->max_readahead, CHANNEL_PAYLOAD_BYTES);

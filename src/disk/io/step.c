@@ -7,8 +7,11 @@
 
 #include <errno.h>
 
+#include <time.h>
+
 #include "core/counters.h"
 #include "core/fault.h"
+#include "core/time.h"
 
 static void io_finish(struct disk_io *io);
 
@@ -109,6 +112,17 @@ static void count_finished(const struct disk_io *io, int64_t result)
 		counter_add(write_bytes, (uint64_t)result);
 }
 
+/* Afterwards: whoever has read the time before a change finds another one after it. */
+static void note_change(struct disk_io *io)
+{
+	struct timespec now;
+
+	if (io->op == DISK_READ || io->op == DISK_FLUSH)
+		return;
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	io->disk->changed_ns = now.tv_sec * (int64_t)NS_PER_S + now.tv_nsec;
+}
+
 static int64_t result_of(const struct disk_io *io)
 {
 	static const char *const points[] = {
@@ -127,6 +141,7 @@ static void finish_task(struct loop_task *task)
 	int64_t result = result_of(io);
 
 	count_finished(io, result);
+	note_change(io);
 	io->done(io, result);
 }
 
