@@ -1,11 +1,14 @@
 """The clients that use a disk's file: qemu, dd, cp, fallocate, fio, mmap."""
+import contextlib
+import errno
 import mmap
 import os
 import shutil
+import subprocess
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, converted, discard, faults,
+from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, converted, discard, expect_errno, faults,
                      file_bytes, leafctl, make_image, make_raw, opened, read_all, run, scaled, stats, wait_until,
                      write_all)
 
@@ -214,6 +217,49 @@ def test_a_conversion_that_is_killed(pool, image, work, ending):
     assert_same(converted(target, work), converted(image, work), "the copy")
     result = leafctl("convert", image, target, check=False)
     assert result.returncode == 1 and f"{target}: cannot be created: File exists" in result.stderr, result
+
+
+# ---- QEMU's image locks ----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def qemu_has(path, *options):
+    """Until it is told to end; qemu-io has an image for as long as it reads commands."""
+    with subprocess.Popen(["qemu-io", "-f", "raw", *options, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
+        process.stdin.write("read 0 512\n")
+        process.stdin.flush()
+        assert "read 512/512" in process.stdout.readline() + process.stdout.readline()
+        yield
+        process.stdin.close()
+        process.stdout.read()
+
+
+def test_an_image_that_qemu_writes_is_not_taken(mount, pool):
+    image = make_raw(os.path.join(pool, "a.raw"), bytes(MIB))
+    refusal = f"{image}: is open in QEMU"
+    with mount() as live:
+        with qemu_has(image):
+            expect_errno(errno.EBUSY, os.open, live.file("a.img"), os.O_RDWR)
+            assert refusal in live.messages()
+            expect_errno(errno.EBUSY, os.open, live.file("a.img"), os.O_RDONLY)
+            for words in (["resize", image, "2M"], ["clone", image, os.path.join(pool, "c.leaf")],
+                          ["convert", image, os.path.join(pool, "d.raw")]):
+                result = leafctl(*words, check=False)
+                assert result.returncode == 1 and refusal in result.stderr, result
+        with qemu_has(image, "-r"), opened(live.file("a.img"), os.O_RDONLY) as fd:
+            assert read_all(fd, 1, 0) == b"\0"
+
+
+def test_qemu_does_not_write_an_image_in_use(mount, pool):
+    base = make_raw(os.path.join(pool, "base.raw"), bytes(MIB))
+    images = [base, make_image(os.path.join(pool, "c.leaf"), parent=base)]
+    with mount() as live, opened(live.file("c.img")):
+        for image in images:
+            result = run("qemu-io", "-f", "raw", "-c", "write 0 512", image, check=False)
+            assert result.returncode == 1 and 'Failed to get "write" lock' in result.stderr, result
+        run("qemu-img", "info", "-f", "raw", base)
+    run("qemu-io", "-f", "raw", "-c", "write 0 512", base)
 
 
 # ---- What backups go by --------------------------------------------------------

@@ -11,6 +11,7 @@
 #include "driver.h"
 #include "file.h"
 #include "mark.h"
+#include "qemu_lock.h"
 
 struct image_children {
 	struct image_file file;
@@ -24,7 +25,8 @@ static bool lock_parent(struct image_file *file, GError **error)
 		" that writes it, or has it open in a mount where it can be written; close it there "
 		"first";
 
-	if (aio_file_lock(&file->aio, false, advice, error) == ANSWER_NO)
+	if (aio_file_lock(&file->aio, false, advice, error) == ANSWER_NO ||
+	    qemu_lock_take(&file->aio, false, advice, error) == ANSWER_NO)
 		return false;
 	return aio_fd_lock_apart(file->aio.buffered_fd) != ANSWER_NO ||
 	       error_set(error, EBUSY, "%s: another process is making a child of it; try again", file->path);

@@ -6,7 +6,8 @@
  * A call that fails is made again where the table of errors (core/verdict.h) says so,
  * as the queue does; here the thread waits.
  *
- * The lock is exclusive for a writable image, shared for one that is read. */
+ * The lock is exclusive for a writable image, shared for one that is read; QEMU's own go
+ * with it (qemu_lock.c). */
 #include "file.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@
 #include "core/trace.h"
 #include "image/image.h"
 #include "image/settings.h"
+#include "qemu_lock.h"
 
 #define DEFAULT_IO_TIMEOUT_NS (120 * NS_PER_S)
 
@@ -50,6 +52,8 @@ static bool lock_file(struct image_file *file, bool writable, GError **error)
 
 	file->locked = answer == ANSWER_YES;
 	file->reaches = file->locked && aio_fd_lock_reaches(file->aio.buffered_fd) == ANSWER_YES;
+	if (file->locked)
+		answer = qemu_lock_take(&file->aio, writable, advice, error);
 	return answer != ANSWER_NO;
 }
 
