@@ -1,5 +1,4 @@
 """What README.md and leafdisk(7) tell people to type works as it stands, in a tree where nothing is."""
-import glob
 import os
 import re
 import shutil
@@ -7,7 +6,7 @@ import shutil
 import pytest
 
 import cleanup
-from harness import MOUNT_VARIABLE, TORTURE, TREE, program, run, wait_until
+from harness import MOUNT_VARIABLE, TREE, program, run, wait_until
 
 # What needs a booted system, a guest, or all of the build.
 NOT_TYPED = ("make", "qemu-system-x86_64", "systemctl", "virsh")
@@ -30,7 +29,6 @@ for top in /*; do
 	esac
 done
 """.replace("@WRITTEN@", "|/".join(WRITTEN))
-TREE_ROOT = "for top in dev proc sys; do mount --rbind /$top $1/$top; done\n"
 
 PATH = "/programs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -44,21 +42,6 @@ failed() {
 }
 trap failed ERR
 set -exo pipefail
-"""
-
-# What the documents show as a line of fstab, and as a group of the configuration.
-HELPER = """
-mkdir /srv/pool /mnt/pool
-leafctl create /srv/pool/data.raw 1M
-echo '/srv/pool /mnt/pool leafdisk umask=022,_netdev 0 0' >/etc/fstab
-mount -a
-mount -a
-test -w /mnt/pool/data.img
-findmnt -t fuse.leafdisk /mnt/pool
-umount /mnt/pool
-printf '[pool /srv/pool]\nmountpoint = /mnt/pool\n' >>/etc/leafdisk.conf
-leafdisk /srv/pool
-umount /mnt/pool
 """
 
 
@@ -115,29 +98,3 @@ def test_blocks_are_found():
     readme, page = typed(blocks_of_readme()), typed(blocks_of_page())
     assert "losetup -d $loop" in readme and "mode=writeback" in readme and "/srv/pool  " not in readme
     assert "leafctl convert" in page and "[pool" not in page and "systemctl" not in page
-
-
-def archive():
-    """The distribution's own name and the address of its packages, as this system has them."""
-    with open("/etc/os-release", encoding="utf-8") as file:
-        name = re.search(r"^VERSION_CODENAME=(\w+)", file.read(), re.M).group(1)
-    targets = run("apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages").stdout
-    return name, next(line.split()[1] for line in targets.splitlines() if line.split()[0] == name)
-
-
-@pytest.mark.skipif(not TORTURE, reason="builds a package and a system: make torture")
-def test_package_in_a_new_system(work):
-    """The package is built, installed in a minimal system, and does there what the documents say."""
-    root = os.path.join(work, "root")
-    name, mirror = archive()
-    run("make", "-C", TREE, "deb", env={"MAKEFLAGS": ""}, timeout=3600)
-    run("debootstrap", "--variant=minbase", "--include=e2fsprogs,mount", name, root, mirror, timeout=3600)
-    package = glob.glob(os.path.join(TREE, "build", "deb", "leafdisk_*.deb"))[0]
-    shutil.copy(package, os.path.join(root, "leafdisk.deb"))
-    shutil.copy("/etc/resolv.conf", os.path.join(root, "etc", "resolv.conf"))
-    run("chroot", root, "apt-get", "install", "--yes", "--no-install-recommends", "/leafdisk.deb", timeout=3600,
-        env={"DEBIAN_FRONTEND": "noninteractive", "PATH": PATH})
-    for blocks in (blocks_of_readme, blocks_of_page):
-        type_in(root, TREE_ROOT, blocks())
-    type_in(root, TREE_ROOT, [HELPER])
-    run("chroot", root, "dpkg", "--purge", "leafdisk", env={"PATH": PATH})
