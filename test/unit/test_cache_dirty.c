@@ -78,6 +78,7 @@ static void put_base(struct user *user, struct cache_layer *base)
 
 static void test_model(const void *size)
 {
+	unsigned steps = getenv("LEAFDISK_TORTURE") ? 12000 : 6000;
 	g_autofree char *path = new_path();
 	struct cache *cache = open_cache(path, GPOINTER_TO_SIZE(size));
 	struct cache_layer *base = open_layer(cache, 100, 1, false);
@@ -87,7 +88,7 @@ static void test_model(const void *size)
 	user_init(&user);
 	for (unsigned i = 0; i < G_N_ELEMENTS(disks); i++)
 		disk_init(&disks[i], cache, &user, i + 1);
-	for (unsigned i = 0; i < 12000; i++) {
+	for (unsigned i = 0; i < steps; i++) {
 		model_step(disks, G_N_ELEMENTS(disks));
 		put_base(&user, base);
 	}

@@ -240,7 +240,7 @@ static bool is_used(const struct sweep *sweep, uint64_t offset)
 
 static void flip_bits(struct sweep *sweep, uint64_t offset)
 {
-	unsigned step = getenv("LEAFDISK_TORTURE") ? 41 : 1999;
+	unsigned step = getenv("LEAFDISK_TORTURE") ? 41 : 3989;
 
 	for (unsigned bit = (unsigned)g_test_rand_int_range(0, (gint32)step); bit < BLOCK_SIZE * 8; bit += step) {
 		uint8_t byte = sweep->content[offset + bit / 8] ^ (uint8_t)(1u << bit % 8);
