@@ -297,7 +297,7 @@ def on_terminal(command, words, action):
         return child.wait(PATIENCE), said
 
 
-PROGRESS = rb"\r\x1b\[K[0-9.]+ [KM]iB left to write back, [0-9.]+ [KM]?i?B/s\r\x1b\[K"
+PROGRESS = rb"\r\x1b\[K[0-9.]+ [KM]iB left to write back, [0-9.]+ [KM]?i?B/s(?:, [0-9]+ (?:s|min|h) to go)?\r\x1b\[K"
 
 
 def test_drain_on_a_terminal(writeback, rng):

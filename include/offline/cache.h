@@ -21,9 +21,17 @@ bool offline_cache_create(const struct offline_cache_options *options, GError **
 
 /* Writes DIRECTORY/NAME, a new sparse raw file, for each layer of the cache
  * that holds something, or for those called LAYER. What the cache does not have
- * is a hole. FINDING as for cache_dump(). */
-bool offline_cache_dump(const char *path, const char *layer, const char *directory,
-			void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error);
+ * is a hole. FINDING as for cache_dump(). GO_ON is asked as it goes: false stops it, and the file that is being
+ * made is removed. */
+struct offline_dump_options {
+	const char *layer; /* NULL: all */
+	const char *directory;
+	void (*finding)(void *opaque, const char *sentence);
+	bool (*go_on)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
+	void *opaque;
+	bool wants_total; /* it takes another look at the cache; otherwise TOTAL_BYTES is 0 */
+};
+bool offline_cache_dump(const char *path, const struct offline_dump_options *options, GError **error);
 
 /* Writes what is dirty in the cache back to the images of its pool, as a mount
  * would: until nothing is dirty, or GO_ON (NULL: yes), which is asked with the

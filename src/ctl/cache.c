@@ -258,17 +258,52 @@ static void warn_finding(void *opaque, const char *sentence)
 	ctl_fail("%s", sentence);
 }
 
+struct dumping {
+	struct drain_progress progress;
+	uint64_t damages;
+};
+
+static void dump_finding(void *opaque, const char *sentence)
+{
+	struct dumping *dumping = opaque;
+
+	drain_progress_end(&dumping->progress);
+	warn_finding(&dumping->damages, sentence);
+}
+
+static bool dump_goes_on(void *opaque, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct dumping *dumping = opaque;
+
+	drain_progress_show_of(&dumping->progress, done_bytes, total_bytes);
+	return interrupt_signal() == 0;
+}
+
 int ctl_cache_dump(const struct ctl_arguments *arguments)
 {
+	struct dumping dumping = {0};
+	struct offline_dump_options options = {
+		.layer = arguments->layer,
+		.directory = arguments->directory,
+		.finding = dump_finding,
+		.go_on = dump_goes_on,
+		.opaque = &dumping,
+	};
 	g_autoptr(GError) error = NULL;
-	uint64_t damages = 0;
+	bool done;
 
 	if (!arguments->directory)
 		return ctl_usage_error(arguments->verb, "option --directory is needed");
-	if (!offline_cache_dump(arguments->names[0], arguments->layer, arguments->directory, warn_finding, &damages,
-				&error))
+	drain_progress_begin(&dumping.progress);
+	options.wants_total = dumping.progress.on_terminal;
+	interrupt_catch();
+	done = offline_cache_dump(arguments->names[0], &options, &error);
+	drain_progress_end(&dumping.progress);
+	if (!done && interrupt_signal())
+		return ctl_fail("stopped by signal %d; what is in %s is whole", interrupt_signal(), options.directory);
+	if (!done)
 		return ctl_fail_error(NULL, error);
-	return damages ? CTL_DAMAGE : CTL_DONE;
+	return dumping.damages ? CTL_DAMAGE : CTL_DONE;
 }
 
 /* ---- drain --------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* How far a write-back has come, on a terminal. */
+/* How far long work has come, on a terminal. */
 #include "drain_progress.h"
 
 #include <glib.h>
@@ -15,14 +15,26 @@ void drain_progress_begin(struct drain_progress *drain)
 	progress_init(&drain->progress, INTERVAL_NS);
 }
 
-void drain_progress_show(struct drain_progress *drain, uint64_t left_bytes)
+/* LINE is taken over; NULL: none is due. */
+static void show(struct drain_progress *drain, char *line)
 {
-	g_autofree char *line = drain->on_terminal ? progress_line(&drain->progress, left_bytes) : NULL;
-
 	if (!line)
 		return;
 	fprintf(stderr, "\r\033[K%s", line);
 	drain->shown = true;
+	g_free(line);
+}
+
+void drain_progress_show(struct drain_progress *drain, uint64_t left_bytes)
+{
+	if (drain->on_terminal)
+		show(drain, progress_line(&drain->progress, left_bytes));
+}
+
+void drain_progress_show_of(struct drain_progress *drain, uint64_t done_bytes, uint64_t total_bytes)
+{
+	if (drain->on_terminal)
+		show(drain, progress_line_of(&drain->progress, done_bytes, total_bytes));
 }
 
 void drain_progress_end(struct drain_progress *drain)

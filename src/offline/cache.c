@@ -46,12 +46,11 @@ bool offline_cache_create(const struct offline_cache_options *options, GError **
 
 /* One layer is written at a time. */
 struct dump {
-	const char *directory;
 	uint32_t layer; /* 0: none yet */
 	struct whole whole;
 	int fd;
-	void (*finding)(void *opaque, const char *sentence);
-	void *opaque;
+	const struct offline_dump_options *options;
+	uint64_t done_bytes, total_bytes;
 	GError *error;
 };
 
@@ -95,7 +94,7 @@ static bool end_file(struct dump *dump, bool good)
 
 static bool begin_file(struct dump *dump, const struct cache_layer_info *layer)
 {
-	g_autofree char *name = file_name_of(layer), *path = g_build_filename(dump->directory, name, NULL);
+	g_autofree char *name = file_name_of(layer), *path = g_build_filename(dump->options->directory, name, NULL);
 
 	dump->layer = layer->id;
 	if (!whole_begin_beside(&dump->whole, path, &dump->error))
@@ -122,7 +121,7 @@ static void report_beyond(struct dump *dump, const struct cache_layer_info *laye
 	g_autofree char *sentence =
 		g_strdup_printf("block %" G_GUINT64_FORMAT " of layer %s is past its end", block, layer->name);
 
-	dump->finding(dump->opaque, sentence);
+	dump->options->finding(dump->options->opaque, sentence);
 }
 
 static bool block_cb(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
@@ -131,10 +130,13 @@ static bool block_cb(void *opaque, const struct cache_layer_info *layer, uint64_
 	struct dump *dump = opaque;
 	uint64_t offset = block << BLOCK_SHIFT;
 
+	if (!dump->options->go_on(dump->options->opaque, dump->done_bytes, dump->total_bytes))
+		return error_set(&dump->error, EINTR, "%s: interrupted", dump->options->directory);
 	if (dump->layer != layer->id && (!end_file(dump, true) || !begin_file(dump, layer)))
 		return false;
 	if (!data)
 		return true;
+	dump->done_bytes += blocks << BLOCK_SHIFT;
 	if (offset < layer->size_bytes)
 		return write_data(dump, data, MIN(blocks << BLOCK_SHIFT, layer->size_bytes - offset), offset);
 	report_beyond(dump, layer, block);
@@ -145,14 +147,30 @@ static void finding_cb(void *opaque, const char *sentence)
 {
 	struct dump *dump = opaque;
 
-	dump->finding(dump->opaque, sentence);
+	dump->options->finding(dump->options->opaque, sentence);
 }
 
-bool offline_cache_dump(const char *path, const char *layer, const char *directory,
-			void (*finding)(void *opaque, const char *sentence), void *opaque, GError **error)
+/* What the layers that are wanted hold. */
+static uint64_t bytes_of(const char *path, const char *layer)
 {
-	struct dump dump = {.directory = directory, .fd = -1, .finding = finding, .opaque = opaque};
-	bool done = cache_dump(path, layer, block_cb, finding_cb, &dump, error);
+	struct cache_info *info = cache_read_info(path, NULL);
+	uint64_t blocks = 0;
+
+	for (guint i = 0; info && i < info->layers->len; i++) {
+		const struct cache_layer_info *held = info->layers->pdata[i];
+
+		if (!layer || strcmp(layer, held->name) == 0)
+			blocks += held->clean_blocks + held->dirty_blocks;
+	}
+	cache_info_free(info);
+	return blocks << BLOCK_SHIFT;
+}
+
+bool offline_cache_dump(const char *path, const struct offline_dump_options *options, GError **error)
+{
+	struct dump dump = {
+		.fd = -1, .options = options, .total_bytes = options->wants_total ? bytes_of(path, options->layer) : 0};
+	bool done = cache_dump(path, options->layer, block_cb, finding_cb, &dump, error);
 
 	done = end_file(&dump, done && !dump.error) && done;
 	if (dump.error) {
