@@ -88,7 +88,7 @@ show() {
 	say "The clone holds what was written and nothing else; the base is untouched"
 	run ls -ls "$pool"
 	run build/leafctl info "$pool/web1.leaf"
-	run build/leafctl map "$pool/web1.leaf"
+	run build/leafctl map --summary "$pool/web1.leaf"
 	say "How the mount fares"
 	run build/leafctl status "$mnt"
 }

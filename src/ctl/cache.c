@@ -3,8 +3,10 @@
 #include <stdio.h>
 
 #include "core/bytes.h"
+#include "core/config.h"
 #include "core/time.h"
 #include "report.h"
+#include "table.h"
 #include "verbs.h"
 #include "offline/cache.h"
 #include "drain_progress.h"
@@ -42,13 +44,6 @@ static void print_number(const char *name, uint64_t number)
 	printf("%-14s%" PRIu64 "\n", name, number);
 }
 
-static void print_claim(const struct cache_layer_info *layer)
-{
-	g_autofree char *nonce = ctl_uuid_text(layer->nonce);
-
-	printf("    %-10s%s\n", "claim:", nonce);
-}
-
 static char *time_of(const struct cache_layer_info *layer)
 {
 	int64_t seconds = (int64_t)(layer->orphan_time_ns / NS_PER_S);
@@ -57,34 +52,49 @@ static char *time_of(const struct cache_layer_info *layer)
 	return when ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%SZ") : g_strdup("an unknown time");
 }
 
-static void print_orphan(const struct cache_layer_info *layer)
-{
-	g_autofree char *when = time_of(layer);
+static const char *const layer_columns[] = {">layer", ">size", ">clean", ">dirty", ">zero", ">epochs", "<name", NULL};
 
-	printf("    %-10san orphan since %s: %s (cache adopt, dump or purge)\n", "state:", when, layer->orphan_text);
+static char *blocks_text(uint64_t blocks)
+{
+	return blocks ? config_format_size(blocks << BLOCK_SHIFT) : NULL;
 }
 
-static void print_cache_layer(const struct cache_layer_info *layer)
+/* TEXT is taken over. */
+static void note(struct table *table, char *text)
 {
-	g_autofree char *name = ctl_printable(layer->name);
-	g_autofree char *identity = ctl_uuid_text(layer->identity);
-	g_autofree char *size = ctl_size_text(layer->size_bytes);
+	table_note(table, text);
+	g_free(text);
+}
 
-	printf("layer %" PRIu32 ": %s\n", layer->id, name);
-	printf("    %-10s%s\n    %-10s%s\n", "identity:", identity, "size:", size);
-	printf("    %-10s0x%" PRIx64 "%s\n", "stamp:", layer->stamp, layer->stamp ? "" : " (not known good)");
-	printf("    %-10s%" PRIu64 " clean, %" PRIu64 " dirty, %" PRIu64 " zero\n", "blocks:", layer->clean_blocks,
-	       layer->dirty_blocks, layer->zero_blocks);
-	if (layer->generation)
-		printf("    %-10sgeneration %" PRIu64 "\n", "owner:", layer->generation);
+/* By what it is known, and what is out of the ordinary. */
+static void note_layer(struct table *table, const struct cache_layer_info *layer)
+{
+	g_autofree char *identity = ctl_uuid_text(layer->identity), *claim = ctl_uuid_text(layer->nonce);
+	g_autofree char *when = time_of(layer);
+
+	note(table, g_strdup_printf("identity: %s, stamp: 0x%" PRIx64 "%s", identity, layer->stamp,
+				    layer->stamp ? "" : " (not known good)"));
 	if (!buffer_is_zero(layer->nonce, sizeof(layer->nonce)))
-		print_claim(layer);
+		note(table, g_strdup_printf("claim: %s", claim));
+	if (layer->generation)
+		note(table, g_strdup_printf("owner: generation %" PRIu64, layer->generation));
 	if (layer->orphan)
-		print_orphan(layer);
+		note(table, g_strdup_printf("state: an orphan since %s: %s (cache adopt, dump or purge)", when,
+					    layer->orphan_text));
 	if (layer->loss)
-		printf("    %-10s%s\n", "failed:", layer->loss);
-	if (layer->epochs)
-		printf("    %-10s%" PRIu64 " to be migrated\n", "epochs:", layer->epochs);
+		note(table, g_strdup_printf("failed: %s", layer->loss));
+}
+
+static void add_row(struct table *table, const struct cache_layer_info *layer)
+{
+	g_autofree char *id = g_strdup_printf("%" PRIu32, layer->id), *size = config_format_size(layer->size_bytes);
+	g_autofree char *clean = blocks_text(layer->clean_blocks), *dirty = blocks_text(layer->dirty_blocks);
+	g_autofree char *zero = blocks_text(layer->zero_blocks);
+	g_autofree char *epochs = layer->epochs ? g_strdup_printf("%" PRIu64, layer->epochs) : NULL;
+	const char *cells[] = {id, size, clean, dirty, zero, epochs, layer->name};
+
+	table_add(table, cells);
+	note_layer(table, layer);
 }
 
 static void print_info(const struct cache_info *info)
@@ -92,6 +102,7 @@ static void print_info(const struct cache_info *info)
 	g_autofree char *uuid = ctl_uuid_text(info->uuid);
 	g_autofree char *pool_id = ctl_uuid_text(info->pool_id);
 	g_autofree char *pool = ctl_printable(info->pool_path);
+	g_autoptr(table) table = table_new(layer_columns);
 
 	printf("%-14s%s\n%-14s%s\n%-14s%s\n", "uuid:", uuid, "pool:", pool, "pool id:", pool_id);
 	print_size("size:", info->size_bytes);
@@ -100,7 +111,10 @@ static void print_info(const struct cache_info *info)
 	printf("%-14ssegments %" PRIu64 " to %" PRIu64 ", %" PRIu64 " records\n", "log:", info->tail_segment,
 	       info->head_segment, info->records);
 	for (unsigned i = 0; i < info->layers->len; i++)
-		print_cache_layer(info->layers->pdata[i]);
+		add_row(table, info->layers->pdata[i]);
+	if (info->layers->len > 0)
+		putchar('\n');
+	table_print(table);
 }
 
 static void add_orphan(JsonBuilder *builder, const struct cache_layer_info *layer)
