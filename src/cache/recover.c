@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "core/loop.h"
+#include "core/ranges.h"
 #include "cache/format/format.h"
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
@@ -27,6 +28,7 @@
 struct id_state {
 	bool dropped;		 /* whatever follows is not looked at */
 	struct intervals *zeros; /* where nothing came later */
+	struct ranges *orders;	 /* of the zero ranges */
 	struct epochs *epochs;
 	bool known;		/* by LAST: it is not volatile */
 	uint64_t last_change;	/* sequence */
@@ -60,6 +62,7 @@ static void id_state_free(void *opaque)
 	struct id_state *state = opaque;
 
 	intervals_free(state->zeros);
+	ranges_free(state->orders);
 	epochs_free(state->epochs);
 	g_free(state);
 }
@@ -72,6 +75,7 @@ static struct id_state *state_of(struct recovery *recovery, uint32_t id)
 		return state;
 	state = g_new0(struct id_state, 1);
 	state->zeros = intervals_new();
+	state->orders = ranges_new();
 	state->epochs = epochs_new();
 	g_hash_table_insert(recovery->ids, GUINT_TO_POINTER(id), state);
 	layers_see_id(recovery->layers, id);
@@ -88,17 +92,7 @@ static bool is_dirty_kind(enum cache_entry_kind kind)
 /* Of the zero range that BLOCK is in; 0: it is in none. */
 static uint64_t zero_order(const struct id_state *state, uint64_t block)
 {
-	uint64_t order = 0;
-
-	if (!intervals_contains(state->zeros, block, 1, NULL))
-		return 0;
-	for (unsigned i = 0; i < epochs_length(state->epochs); i++) {
-		const struct epoch_event *event = epochs_get(state->epochs, i);
-
-		if (!epoch_event_is_barrier(event) && block - event->block < event->blocks)
-			order = MAX(order, event->place.order);
-	}
-	return order;
+	return intervals_contains(state->zeros, block, 1, NULL) ? ranges_rank(state->orders, block) : 0;
 }
 
 /* Whether the log has something newer than BLOCK, which was moved. */
@@ -162,15 +156,16 @@ static void apply_moved_zero(struct recovery *recovery, struct id_state *state, 
 {
 	uint64_t end = entry->block + entry->blocks, run;
 
+	ranges_raise(state->orders, entry->block, entry->blocks, entry->order);
 	epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
 	epochs_note_moved(state->epochs);
 	for (uint64_t block = entry->block; block < end; block += run) {
+		uint32_t slot = index_find(recovery->index, entry->layer, block);
 		struct index_entry present = {0};
 
-		run = index_gap(recovery->index, entry->layer, block, end - block);
-		if (run == 0) {
-			run = 1;
-			index_get(recovery->index, index_find(recovery->index, entry->layer, block), &present);
+		run = slot == INDEX_NO_SLOT ? index_gap(recovery->index, entry->layer, block, end - block) : 1;
+		if (slot != INDEX_NO_SLOT) {
+			index_get(recovery->index, slot, &present);
 			if (present.order >= entry->order)
 				continue;
 			index_remove(recovery->index, entry->layer, block);
@@ -296,6 +291,7 @@ static void apply_entry(struct recovery *recovery, const struct cache_entry *ent
 	case CACHE_ENTRY_ZERO:
 		forget(recovery, state, entry);
 		intervals_add(state->zeros, entry->block, entry->blocks);
+		ranges_raise(state->orders, entry->block, entry->blocks, entry->order);
 		epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
 		break;
 	case CACHE_ENTRY_MOVED_ZERO:
