@@ -19,8 +19,8 @@ from harness import (BLOCK, CONTROL, KIB, MIB, Aligned, discard, expect_errno, f
 
 TOP_FILES = ["config", "drain", "events", "last_error", "metrics", "stats", "version"]
 TOP = sorted([*TOP_FILES, "disks", "tunables"])
-DISK_FILES = ["chain", "drain", "info", "last_error", "mode", "state"]
-WRITABLE = ["drain", "mode"]  # and everything in tunables
+DISK_FILES = ["chain", "drain", "info", "last_error", "mode", "size", "state"]
+WRITABLE = ["drain", "mode", "size"]  # and everything in tunables
 COMMAND_BYTES_MAX = 4096
 ALL_WELL = {"state": "active", "dirty_bytes": "0", "dirty_age_ms": "0"}
 KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens"}
