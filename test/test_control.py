@@ -17,7 +17,7 @@ import pytest
 from harness import (BLOCK, CONTROL, KIB, MIB, Aligned, discard, expect_errno, file_bytes, leafctl, make_image,
                      make_raw, opened, program, read_all, run, scaled, wait_until, write_all)
 
-TOP_FILES = ["config", "drain", "events", "last_error", "metrics", "stats", "version"]
+TOP_FILES = ["config", "drain", "events", "last_error", "metrics", "pid", "stats", "version"]
 TOP = sorted([*TOP_FILES, "disks", "tunables"])
 DISK_FILES = ["chain", "drain", "info", "last_error", "mode", "size", "state"]
 WRITABLE = ["drain", "mode", "size"]  # and everything in tunables

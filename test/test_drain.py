@@ -15,7 +15,7 @@ import subprocess
 
 import pytest
 
-from harness import (BLOCK, MIB, PATIENCE, converted, leafctl, make_image, opened, program, run, scaled, unmount,
+from harness import (BLOCK, MIB, PATIENCE, Loop, assert_same, converted, leafctl, make_image, opened, program, run, scaled, unmount,
                      wait_until, write_all)
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
@@ -263,6 +263,25 @@ def test_the_end_is_given_up(writeback, web1, work, rng):
         assert dirty_bytes(live) > 0
     assert "all changes are in the pool" in live.messages()
     assert in_the_pool(web1, work) == content
+
+
+def test_umount(writeback, web1, work, rng):
+    """Who uses the mount is named; then the pool has everything, and the daemon has ended."""
+    content = rng.randbytes(MIB)
+    live = writeback(*HELD, "nodrain")
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, content, 0)
+        os.fsync(fd)
+        said = leafctl("umount", live.path, check=False)
+        assert said.returncode == 1 and f"(pid {os.getpid()}) uses {live.file('web1.img')}" in said.stderr
+    with Loop(live.file("web1.img")) as loop:
+        said = leafctl("umount", live.path, check=False)
+        assert said.returncode == 1 and f"{loop.device} (losetup -d {loop.device}) uses" in said.stderr
+    leafctl("umount", live.path)
+    assert live.has_ended() and live.status == 0
+    live.finalise()
+    assert "stay in the cache" not in live.messages()
+    assert_same(converted(web1, work)[:MIB], content, "the image")
 
 
 def test_nodrain(writeback, web1, work, rng):

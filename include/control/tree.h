@@ -34,6 +34,7 @@
 	ENTRY(EVENTS, TOP, "events")                                                                                   \
 	ENTRY(LAST_ERROR, TOP, "last_error")                                                                           \
 	ENTRY(METRICS, TOP, "metrics")                                                                                 \
+	ENTRY(PID, TOP, "pid")                                                                                         \
 	ENTRY(STATS, TOP, "stats")                                                                                     \
 	ENTRY(VERSION, TOP, "version")
 

@@ -243,6 +243,10 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Waits until nothing of the mount, or of a disk in it, is only in the cache.\n"
 	 "When it is interrupted what is left stays in the cache, and it can be run again.",
 	 help_options, 1, 1, ctl_drain},
+	{"umount", "MOUNT", "take a mount down when the pool has everything",
+	 "Says who uses the mount, if anybody does. Otherwise writes back what is dirty, which can be interrupted,\n"
+	 "unmounts, and waits for the daemon's end: then the cache and the images are free.",
+	 help_options, 1, 1, ctl_umount},
 	{"mode", "FILE [MODE]", "show or change where a disk's writes go",
 	 "Prints the mode of a disk in a mount, or changes it until the unmount. See leafdisk(8).", help_options, 1, 2,
 	 ctl_mode},

@@ -26,6 +26,7 @@ int ctl_cache_purge(const struct ctl_arguments *arguments);
 int ctl_unlock(const struct ctl_arguments *arguments);
 int ctl_cache_drain(const struct ctl_arguments *arguments);
 int ctl_status(const struct ctl_arguments *arguments);
+int ctl_umount(const struct ctl_arguments *arguments);
 int ctl_drain(const struct ctl_arguments *arguments);
 int ctl_mode(const struct ctl_arguments *arguments);
 int ctl_set(const struct ctl_arguments *arguments);

@@ -84,7 +84,7 @@ bool mountpoint_settle(const char *path, GError **error)
 	while (good && mounts_find(path, &entry) && strcmp(entry.type, "fuse.leafdisk") == 0) {
 		if (!has_no_server(path))
 			good = error_set(error, EBUSY,
-					 "mountpoint %s is a leafdisk mount (of %s) already; fusermount3 -u %s ends it",
+					 "mountpoint %s is a leafdisk mount (of %s) already; leafctl umount %s ends it",
 					 path, entry.source, path);
 		else if (take_down(path, error))
 			log_warning("mountpoint %s: the mount of %s there has lost its daemon, and was taken down",

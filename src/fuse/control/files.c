@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <unistd.h>
 
 #include "control/tree.h"
 #include "core/counters.h"
@@ -53,6 +54,13 @@ int control_make_version(const struct control_subject *subject, GString *text)
 
 	(void)subject;
 	g_string_append(text, version);
+	return 0;
+}
+
+int control_make_pid(const struct control_subject *subject, GString *text)
+{
+	(void)subject;
+	g_string_append_printf(text, "%d\n", getpid());
 	return 0;
 }
 

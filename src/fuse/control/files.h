@@ -22,6 +22,7 @@ struct control_subject {
 typedef int control_make_fn(const struct control_subject *subject, GString *text);
 
 control_make_fn control_make_version;
+control_make_fn control_make_pid;
 control_make_fn control_make_config;
 control_make_fn control_make_stats;
 control_make_fn control_make_metrics;

@@ -48,6 +48,7 @@ static const struct handlers table[CONTROL_ENTRY_COUNT] = {
 	[CONTROL_EVENTS] = {.make = control_make_events},
 	[CONTROL_LAST_ERROR] = {.make = control_make_last_error},
 	[CONTROL_METRICS] = {.make = control_make_metrics},
+	[CONTROL_PID] = {.make = control_make_pid},
 	[CONTROL_STATS] = {.make = control_make_stats},
 	[CONTROL_VERSION] = {.make = control_make_version},
 };
