@@ -197,3 +197,33 @@ def test_a_mountpoint_whose_daemon_is_gone_is_taken_over(mount, pool, web1):
     assert result.returncode == 1 and f"is a leafdisk mount (of {pool}) already" in result.stderr
     unmount(dead.path)
     wait_until(lambda: not cleanup.processes_with(MOUNT_VARIABLE, dead.path), "the daemon's end")
+
+
+# ---- Refusals and failures --------------------------------------------------------
+
+
+def test_a_refused_open_and_a_full_pool_are_in_last_error(mount, work):
+    """In the log, the events and the disk's last_error, whoever gets the errno."""
+    small = os.path.join(work, "small")
+    os.mkdir(small)
+    run("mount", "-t", "tmpfs", "-o", "size=8M", "none", small)
+    try:
+        make_image(os.path.join(small, "web1.leaf"), "64M")
+        with mount(pool=small) as live, opened(live.file("web1.img")) as fd:
+            with pytest.raises(OSError, match="No space left"):
+                for number in range(16):
+                    os.pwrite(fd, os.urandom(MIB), number * MIB)
+                    os.fsync(fd)
+            for said in (live.messages(), events_of(live), last_error(live)):
+                assert f"web1.img: a write failed: No space left on device; make room in {small}" in said
+            with mount(pool=small) as second:
+                with pytest.raises(OSError):
+                    os.open(second.file("web1.img"), os.O_RDWR)
+                assert "web1.leaf" in last_error(second) and f"pid {live.pid}" in last_error(second)
+    finally:
+        run("umount", small)
+
+
+def last_error(live):
+    with open(live.control("disks", "web1.img", "last_error"), encoding="utf-8") as file:
+        return file.read()

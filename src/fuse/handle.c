@@ -37,8 +37,10 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 	int result = open_disk(disk, write, &error);
 
 	if (result != 0) {
-		if (error)
+		if (error) {
 			refusal_log(error);
+			refusal_keep(session, node, error->message);
+		}
 		disk_unref(disk);
 		return result;
 	}

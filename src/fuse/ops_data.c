@@ -22,11 +22,21 @@
 #include <unistd.h>
 
 #include "fuse/control/ops.h"
+#include "refusal.h"
 #include "request.h"
 
 static struct request *request_of(struct disk_io *io)
 {
 	return container_of(io, struct request, io);
+}
+
+/* Beyond the end there is no room that anybody could make. */
+static void note_failure(const struct request *request, const char *what, int64_t result)
+{
+	struct handle *handle = request->handle;
+
+	if (request->io.offset < disk_size_bytes(handle->disk))
+		refusal_note_failure(request->session, handle->node, what, (int)result);
 }
 
 static void read_done(struct disk_io *io, int64_t result)
@@ -35,6 +45,7 @@ static void read_done(struct disk_io *io, int64_t result)
 	const char *data = io->buffer;
 
 	if (result < 0) {
+		note_failure(request, "read", result);
 		request_reply(request, (int)result);
 		return;
 	}
@@ -117,6 +128,7 @@ static void change_flushed(struct disk_io *io, int64_t result)
 		return;
 	}
 	atomic_store(&request->handle->dirty, true);
+	note_failure(request, "flush", result);
 	request_reply(request, (int)result);
 }
 
@@ -126,9 +138,10 @@ static void change_done(struct request *request, int64_t result, void (*reply)(s
 {
 	atomic_store(&request->handle->dirty, true);
 	request->finish = reply;
-	if (result < 0)
+	if (result < 0) {
+		note_failure(request, "write", result);
 		request_reply(request, (int)result);
-	else if (request->durable)
+	} else if (request->durable)
 		submit_flush(request, change_flushed);
 	else
 		reply(request);
@@ -204,8 +217,10 @@ static void flush_done(struct disk_io *io, int64_t result)
 {
 	struct request *request = request_of(io);
 
-	if (result < 0)
+	if (result < 0) {
 		atomic_store(&request->handle->dirty, true);
+		note_failure(request, "flush", result);
+	}
 	request_reply(request, (int)result);
 }
 

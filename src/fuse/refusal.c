@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/verdict.h"
 
 int refusal_log(const GError *error)
 {
@@ -27,4 +28,24 @@ char *refusal_last(struct session *session, struct node *node)
 		return node_last_refusal(session->nodes, node);
 	LOCK_GUARD(&session->message_lock);
 	return g_strdup(session->last_refusal);
+}
+
+void refusal_note_failure(struct session *session, struct node *node, const char *what, int result)
+{
+	enum error_class class = error_class_of(STORE_WRITE, result);
+	struct disk *disk = node_disk(session->nodes, node);
+	const char *pool = disk_pool_path(session->pool);
+	g_autofree char *sentence = NULL;
+
+	if (class == ERROR_NO_ROOM)
+		sentence = g_strdup_printf("%s: a %s failed: %s; make room in %s", disk_name(disk), what,
+					   g_strerror(-result), pool);
+	else if (class == ERROR_OUTAGE)
+		sentence = g_strdup_printf("%s: a %s failed: %s; look after what %s is stored on", disk_name(disk),
+					   what, g_strerror(-result), pool);
+	if (sentence) {
+		log_warning_limited(disk_name(disk), what, "%s", sentence);
+		refusal_keep(session, node, sentence);
+	}
+	disk_unref(disk);
 }
