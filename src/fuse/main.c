@@ -11,6 +11,7 @@
 #include "mountpoint.h"
 #include "notify.h"
 #include "options.h"
+#include "privileges.h"
 #include "session.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -39,6 +40,7 @@ static int serve(const struct mount_options *options)
 
 	umask(0077);
 	daemon_protect();
+	privileges_give_up(options->grow_command);
 	if (signals >= 0)
 		session = session_new(options, signals, &error);
 	if (!session)
