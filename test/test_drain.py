@@ -284,6 +284,18 @@ def test_umount(writeback, web1, work, rng):
     assert_same(converted(web1, work)[:MIB], content, "the image")
 
 
+def test_the_next_mount_waits_for_the_end_of_the_last(writeback, web1, rng):
+    """It says for whom; what was in the cache is in the pool when it begins."""
+    live = writeback(*SLOW)
+    make_dirty(live, rng)
+    unmount(live.path)
+    following = writeback(*HELD)
+    assert f"(pid {live.pid}) still writes back" in following.messages()
+    assert live.wait() == 0
+    live.finalise()
+    following.stop()
+
+
 def test_nodrain(writeback, web1, work, rng):
     live = writeback(*HELD, "nodrain")
     content = make_dirty(live, rng)

@@ -28,6 +28,7 @@
 #include "mountpoint.h"
 #include "notify.h"
 #include "ops.h"
+#include "predecessor.h"
 #include "fuse/control/ops.h"
 #include "core/workers.h"
 
@@ -136,6 +137,7 @@ static bool open_pool(struct session *session, GError **error)
 	struct stat st;
 	int result;
 
+	predecessor_await(options->cache, session->end);
 	session->pool = disk_pool_open(&pool_options, error);
 	if (!session->pool)
 		return false;
