@@ -220,6 +220,7 @@ MANY_FUNCTIONS = {
     "src/ctl/verbs.h": "one function for each verb",
     "src/fuse/node.h": "one table and what is asked of it",
     "src/fuse/ops.h": "one function for each of libfuse's operations",
+    "src/image/file.h": "one function for each call on a file",
     "src/image/leaf/slots.h": "every change of a slot's owner, so that its states are in one place",
 }
 
