@@ -53,6 +53,7 @@ struct recovery {
 	GHashTable *ids; /* id -> struct id_state */
 	GArray *holes;	 /* struct hole_state, in log order */
 	struct places places;
+	uint64_t slots; /* that records have, and none behind */
 	uint32_t counted_id;
 	struct cache_layer *counted;
 };
@@ -330,6 +331,7 @@ static void apply_record(void *opaque, const struct cache_record_ondisk *header,
 	struct cache_entry entry;
 
 	places_add(&recovery->places, sequence, slot, le32_get(header->blocks));
+	recovery->slots = MAX(recovery->slots, slot + 1 + le32_get(header->blocks));
 	if (le32_get(header->magic) == CACHE_RECORD_MAGIC)
 		witness(recovery, header);
 	while (cache_record_next(header, &cursor, &entry)) {
@@ -599,14 +601,12 @@ void cache_recover(int fd, const struct cache_super_ondisk *super, struct index 
 		.hole = add_hole,
 		.opaque = &recovery,
 	};
-	uint64_t slots = le64_get(super->ring_segments) * CACHE_SEGMENT_BLOCKS;
-
 	places_init(&recovery.places, super);
 	cache_log_read(fd, super, &reader, end);
 	settle_holes(&recovery);
 	end->unknown = add_nameless(&recovery) > 0 || has_unwitnessed_hole(&recovery);
 	sort_epochs(&recovery);
-	for (uint64_t slot = 0; slot < slots; slot++)
+	for (uint64_t slot = 0; slot < recovery.slots; slot++)
 		keep_or_remove(&recovery, (uint32_t)slot);
 	keep_zeros(&recovery);
 	places_clear(&recovery.places);

@@ -32,6 +32,7 @@ struct search {
 	const struct behind_break *broken;
 	GArray *candidates; /* struct candidate, in log order */
 	uint8_t *data;	    /* of one segment */
+	uint64_t present;   /* segments: a file that was cut off has no others */
 };
 
 static struct candidate *candidate_at(const struct search *search, guint i)
@@ -101,20 +102,28 @@ static void scan_segment(struct search *search, uint64_t segment)
 	scan_blocks(search, segment % search->broken->ring_segments * CACHE_SEGMENT_BLOCKS, CACHE_SEGMENT_BLOCKS);
 }
 
-static void scan_beginnings(struct search *search, uint64_t segment, uint64_t count)
+static void scan_some_beginnings(struct search *search, uint64_t segment, unsigned count)
 {
 	struct cache_segment_headers found[CACHE_HEADERS_BATCH];
 	uint64_t ring = search->broken->ring_segments;
 
-	for (uint64_t done = 0; done < count; done += CACHE_HEADERS_BATCH) {
-		unsigned batch = (unsigned)MIN(count - done, CACHE_HEADERS_BATCH);
+	cache_headers_read_first(search->broken->fd, segment, count, ring, found);
+	for (unsigned i = 0; i < count; i++)
+		if (found[i].headers->len)
+			consider(search, found[i].headers->pdata[0], (segment + i) % ring * CACHE_SEGMENT_BLOCKS);
+	cache_headers_clear(found, count);
+}
 
-		cache_headers_read_first(search->broken->fd, segment + done, batch, ring, found);
-		for (unsigned i = 0; i < batch; i++)
-			if (found[i].headers->len)
-				consider(search, found[i].headers->pdata[0],
-					 (segment + done + i) % ring * CACHE_SEGMENT_BLOCKS);
-		cache_headers_clear(found, batch);
+static void scan_beginnings(struct search *search, uint64_t segment, uint64_t count)
+{
+	uint64_t ring = search->broken->ring_segments, step;
+
+	for (uint64_t done = 0; done < count; done += step) {
+		uint64_t at = (segment + done) % ring;
+
+		step = MIN(count - done, at < search->present ? CACHE_HEADERS_BATCH : ring - at);
+		if (at < search->present)
+			scan_some_beginnings(search, at, (unsigned)step);
 	}
 }
 
@@ -238,6 +247,7 @@ bool behind_look(const struct behind_break *broken, uint64_t known, struct behin
 
 	*found = (struct behind_found){0};
 	search.data = aligned_alloc(BLOCK_SIZE, CACHE_SEGMENT_BYTES);
+	search.present = (uint64_t)aio_fd_size(broken->fd) / CACHE_SEGMENT_BYTES;
 	scan(&search, 1);
 	mark_void(&search);
 	found->durable = MAX(durable_of(&search), known);
