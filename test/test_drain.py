@@ -88,10 +88,10 @@ def test_drain(writeback, web1, work, rng, what):
     assert dirty >= MIB and dirty == int(text_of(live, "disks", "web1.img", "drain"))
     status = json.loads(leafctl("status", "--json", live.file("web1.img")).stdout)
     assert status["dirty_bytes"] == dirty and status["dirty_age_ms"] > 0
-    assert re.search(r"^web1\.img +writeback +active +[0-9.]+ MiB +[0-9]+\.[0-9] s", leafctl("status", live.path).stdout,
-                     re.M)
+    assert re.search(r"^web1\.img .* writeback +active +[0-9]+ +[0-9.]+ MiB +[0-9]+\.[0-9] s",
+                     leafctl("status", live.path).stdout, re.M)
     assert json.loads(text_of(live, "stats"))["dirty_bytes"] == dirty
-    assert f"leafdisk_dirty_bytes {dirty}\n" in text_of(live, "metrics")
+    assert f'leafdisk_dirty_bytes{{mount="{live.path}"}} {dirty}\n' in text_of(live, "metrics")
     for _ in range(2):
         assert leafctl("drain", path_of(live, what)).stderr == ""
         assert dirty_bytes(live) == 0

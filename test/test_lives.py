@@ -85,9 +85,9 @@ class Life:
         self.fired = os.path.join(work, "fired")
 
     def begin(self, env):
-        options = ["io_timeout=1", f"mode={self.mode}", "migrate_idle_ms=20"]
+        options = ["io_timeout=1", f"mode={self.mode}"]
         if self.mode != "direct":
-            options += [f"cache={os.path.join(self.work, 'leaf.cache')}", "cache_size=8M"]
+            options += [f"cache={os.path.join(self.work, 'leaf.cache')}", "cache_size=8M", "migrate_idle_ms=20"]
         return Mount(self.pool, self.work, options, env=env).start()
 
     def value(self):

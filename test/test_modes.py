@@ -428,7 +428,7 @@ def test_long_sequential_reads_pass_by(mount, pool, cache, rng):
 @pytest.mark.parametrize("options,sentence", [
     (["mode=persistent"], "needs a cache"),
     (["mode=writeback"], "needs a cache"),
-    (["cache_size=16M"], "there is none"),
+    (["cache_size=16M"], "this mount has none"),
     (["cache={cache}", "cache_size=1M"], "cache_size"),
     (["cache=/nowhere/x"], "/nowhere"),
     (["mode=quick"], "direct, persistent, ephemeral"),
