@@ -137,6 +137,37 @@ static void test_many_dense_segments(void)
 	run(segments, segments / 10 * 7, 4096);
 }
 
+/* As many as have all that may be dirty, in large pieces; then their images take nothing, and
+ * another is written as ever. */
+static void test_all_but_one_are_stuck(void)
+{
+	g_autofree char *path = new_path();
+	struct cache_layer *layers[8];
+	struct room room;
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, 16 * BLOCK_SIZE);
+	unsigned refused = 0;
+
+	memset(data, 1, 16 * BLOCK_SIZE);
+	room_init(&room, path, 256);
+	for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++)
+		layers[i] = open_dirty(room.cache, 10 + i, 0, 1);
+	for (uint64_t block = 0; refused < 100 * G_N_ELEMENTS(layers); block += 16)
+		for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++) {
+			bool taken = cache_put(layers[i], block, 16, data, true) > 0;
+
+			refused = taken ? 0 : refused + 1;
+			if (!taken)
+				g_usleep(1000);
+		}
+	for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++)
+		cache_layer_set_stuck(layers[i], true);
+	go_round(&room, 256);
+	for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++)
+		cache_layer_close(layers[i], 0);
+	room_clear(&room);
+	free(data);
+}
+
 int main(int argc, char **argv)
 {
 	int result;
@@ -146,6 +177,7 @@ int main(int argc, char **argv)
 	make_directory();
 	g_test_add_func("/cache-room/batches", test_batches_of_another);
 	g_test_add_func("/cache-room/dense", test_many_dense_segments);
+	g_test_add_func("/cache-room/all-but-one", test_all_but_one_are_stuck);
 	result = g_test_run();
 	remove_directory();
 	return result;

@@ -34,16 +34,19 @@ uint64_t space_free_segments_locked(const struct cache *cache)
 	return (cache->tail_segment + ring - segment_of(cache->log.head_slot) - 1) % ring;
 }
 
+/* All but the head and what puts leave over when these are full. */
 uint64_t space_log_blocks_locked(const struct cache *cache)
 {
+	uint64_t segments = cache->ring_segments - 4;
+
 	cache_assert_locked(cache);
-	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS;
+	return (segments - segments * MOVE_SLOTS_MORE / CACHE_SEGMENT_BLOCKS) * SEGMENT_DATA_BLOCKS;
 }
 
 uint64_t space_pinned_max_locked(const struct cache *cache)
 {
 	cache_assert_locked(cache);
-	return (cache->ring_segments - 4) * SEGMENT_DATA_BLOCKS * 3 / 4;
+	return space_log_blocks_locked(cache) * 3 / 4;
 }
 
 uint64_t space_dirty_max_locked(const struct cache *cache)
