@@ -221,10 +221,10 @@ bool space_is_blocked_locked(const struct cache *cache)
 
 bool space_frees_locked(const struct cache *cache, uint64_t stuck)
 {
-	uint64_t full = full_segments_locked(cache) * SEGMENT_DATA_BLOCKS;
+	uint64_t segments = full_segments_locked(cache);
 
 	cache_assert_locked(cache);
-	return cache->pinned_blocks + stuck <= full - full / KEPT_BACK;
+	return cache->pinned_blocks + stuck <= segments * (SEGMENT_DATA_BLOCKS - MOVE_SLOTS_MORE - 1);
 }
 
 /* Moving them would free next to nothing. */

@@ -6,10 +6,9 @@
  * durable; the segments are free. A crash before that finds the old tail, and
  * the moved blocks twice, of which the later one counts.
  *
- * A lap of the ring always frees something: of the segments that are full no more than fifteen
- * parts in sixteen are pinned blocks, and dirty ones that move. On the way there each of these
- * may take a little more of the log than it frees: what else is appended leaves room for that,
- * and for one segment to be moved whole (log/space.c).
+ * A lap of the ring always frees something: only then it runs at all (space_frees_locked()). On
+ * the way there each segment may take a little more of the log than it frees: what else is
+ * appended leaves room for that, and for one segment to be moved whole (log/space.c).
  *
  * A longer file joins the ring here too: with a superblock that names the
  * longer ring, written while the log from tail to head does not wrap. Until it
