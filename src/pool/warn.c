@@ -5,9 +5,13 @@
 #include "cache/cache.h"
 #include "core/config.h"
 #include "core/log.h"
+#include "core/loop.h"
+#include "core/time.h"
 #include "internal.h"
 
 #define DISK_GROUP "disk "
+/* For the records of all disks, one call each. */
+#define LOOK_NS NS_PER_S
 
 static void warn_of_no_disk(struct disk_pool *pool, const struct disk_pool_options *options)
 {
@@ -73,9 +77,12 @@ static void warn_of_cache(const struct disk_pool *pool, const char *path)
 		warn_of_room(pool, path, &st);
 }
 
+/* Each disk is looked at again when it is opened: a slow store does not hold up the mount. */
 static void warn_of_changes_elsewhere(GPtrArray *disks)
 {
-	for (guint i = 0; i < disks->len; i++) {
+	uint64_t until_ns = loop_now_ns() + LOOK_NS;
+
+	for (guint i = 0; i < disks->len && loop_now_ns() < until_ns; i++) {
 		g_autofree char *why = disk_look_elsewhere(disks->pdata[i]);
 
 		if (why)

@@ -17,8 +17,7 @@
 
 /* Free segments that must be left over, apart from room_to_move_locked(). The last one is for
  * moves alone: a batch is one of many, and each move is needed. */
-static const uint64_t reserved_segments[] = {
-	[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_CLAIM] = 1, [LOG_BATCH] = 1, [LOG_MOVE] = 0};
+static const uint64_t reserved_segments[] = {[LOG_PUT] = 3, [LOG_ENTRY] = 2, [LOG_CLAIM] = 1, [LOG_BATCH] = 1};
 
 /* A full segment has up to so many slots more where it is moved to: each block has a word more
  * in its record, and records begin anew in each segment. */
