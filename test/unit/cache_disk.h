@@ -6,13 +6,13 @@
 #include <inttypes.h>
 #include <sys/mman.h>
 
+#include "apart.h"
 #include "cache/offline.h"
 #include "cache/writeback.h"
 #include "cache_rig.h"
 
 #define DISK_BLOCKS 700
 #define HISTORY_MAX (1u << 20)
-#define DEADLINE_S (getenv("LEAFDISK_TORTURE") ? 7200 : 600)
 #define BARRIERS_MAX (1u << 17)
 
 /* ---- What a guest did ----------------------------------------------------- */
@@ -37,11 +37,7 @@ struct history {
 
 static inline struct history *history_new(void)
 {
-	void *memory = mmap(NULL, sizeof(struct history), PROT_READ | PROT_WRITE,
-			    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	g_assert_true(memory != MAP_FAILED);
-	return memory;
+	return shared_memory(sizeof(struct history));
 }
 
 static inline void history_free(struct history *history)

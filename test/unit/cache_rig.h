@@ -50,7 +50,7 @@ static inline char *new_path(void)
 {
 	static unsigned serial;
 
-	return g_strdup_printf("%s/cache%u", directory, serial++);
+	return g_strdup_printf("%s/cache%d-%u", directory, (int)getpid(), serial++);
 }
 
 static inline struct cache *try_open(const char *path, uint64_t size, uint8_t pool, GError **error)

@@ -1,16 +1,13 @@
 /* The cache on real files: contents against a model, wrap-around, restarts,
- * crashes, failing and damaged files. The invariants are internal.h's. */
+ * failing and damaged files. The invariants are internal.h's. */
 #include "cache/cache.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cache_rig.h"
@@ -612,117 +609,7 @@ static void test_damage(void)
 	user_clear(&user);
 }
 
-/* ---- Crashes ------------------------------------------------------------- */
-
-/* Reads what is cached of a base whose content never changes, and adds to it;
- * a leaf is written all the time. Until the end of the process. */
-static _Atomic uint64_t *rounds_done; /* of the child */
-
-static void G_GNUC_NORETURN run_until_killed(const char *path)
-{
-	struct cache *cache = open_cache(path, SMALL);
-	struct cache_layer *base = open_layer(cache, 1, 11, false);
-	struct cache_layer *leaf = open_layer(cache, 2, 21, true);
-	struct user user;
-
-	user_init(&user);
-	for (uint64_t i = 0;; i++) {
-		uint64_t block = (uint64_t)g_rand_int_range(user.random, 0, 2000);
-
-		if (put(&user, base, 1, block, 8, 0, false) < 0 || put(&user, leaf, 2, block, 1, i, false) < 0)
-			_exit(3);
-		if (i % 16 == 0)
-			forget(&user, leaf, block, 100);
-		if (i % 64 == 0)
-			(void)cache_sync(cache);
-		*rounds_done = i;
-	}
-}
-
-static uint64_t count_base(struct user *user, struct cache_layer *base)
-{
-	uint64_t served = 0;
-
-	for (uint64_t block = 0; block < 2008; block++)
-		if (read_blocks(user, base, block, 1).answer == CACHE_HIT && user->result == 0) {
-			g_assert_true(is_filled(user->buffer, 1, block, 0));
-			served++;
-		}
-	return served;
-}
-
-static uint64_t assert_sound(struct user *user, const char *path)
-{
-	struct cache *cache = open_cache(path, 0);
-	struct cache_layer *base = open_layer(cache, 1, 11, false);
-	struct cache_layer *leaf = open_layer(cache, 2, 22, true);
-	uint64_t served = count_base(user, base);
-
-	g_assert_cmpuint(cache_lookup(leaf, 0, 2100).blocks, ==, 2100);
-	cache_layer_close(base, 0);
-	cache_layer_close(leaf, 21);
-	g_assert_cmpint(cache_close(cache), ==, 0);
-	return served;
-}
-
-/* SPEC NULL: killed after a while. */
-static void crash(const char *path, const char *spec)
-{
-	pid_t child;
-	int status;
-
-	*rounds_done = 0;
-	child = fork();
-	g_assert_cmpint(child, >=, 0);
-	if (child == 0) {
-		arm(spec ? spec : "");
-		run_until_killed(path);
-	}
-	if (!spec) {
-		/* However busy the machine is, it has put something. */
-		while (*rounds_done == 0)
-			g_usleep(1000);
-		g_usleep((gulong)g_test_rand_int_range(20000, 300000));
-		kill(child, SIGKILL);
-	}
-	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
-	g_assert_true(spec ? WIFEXITED(status) && WEXITSTATUS(status) == 77 : WIFSIGNALED(status));
-}
-
-static void test_kill(void)
-{
-	g_autofree char *path = new_path();
-	struct user user;
-	uint64_t served = 0;
-
-	user_init(&user);
-	for (unsigned round = 0; round < 12; round++) {
-		crash(path, NULL);
-		served += assert_sound(&user, path);
-	}
-	g_assert_cmpuint(served, >, 0);
-	user_clear(&user);
-}
-
 #ifdef LEAFDISK_FAULTS
-static void test_crash_points(void)
-{
-	static const char *const points[] = {"aio.write", "aio.datasync", "cache.super"};
-	g_autofree char *path = new_path();
-	struct user user;
-
-	user_init(&user);
-	for (unsigned point = 0; point < G_N_ELEMENTS(points); point++) {
-		for (unsigned nth = 1; nth < 30; nth += 4) {
-			g_autofree char *spec = g_strdup_printf("%s:crash@%u", points[point], nth);
-
-			crash(path, spec);
-			assert_sound(&user, path);
-		}
-	}
-	user_clear(&user);
-}
-
 /* ---- Faults -------------------------------------------------------------- */
 
 static void test_fault(const void *spec)
@@ -838,7 +725,6 @@ static void test_super_fault(void)
 
 static void add_fault_tests(void)
 {
-	g_test_add_func("/cache/crash-points", test_crash_points);
 	g_test_add_data_func("/cache/fault/write", "aio.write:EIO", test_fault);
 	g_test_add_data_func("/cache/fault/full", "aio.write:ENOSPC@2", test_fault);
 	g_test_add_data_func("/cache/fault/datasync", "aio.datasync:EIO", test_fault);
@@ -853,8 +739,6 @@ static void add_fault_tests(void)
 
 int main(int argc, char **argv)
 {
-	rounds_done = mmap(NULL, sizeof(*rounds_done), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	g_assert_true(rounds_done != MAP_FAILED);
 	int result;
 
 	g_test_init(&argc, &argv, NULL);
@@ -873,7 +757,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache/full-file-system", test_full_file_system);
 	g_test_add_func("/cache/lost", test_lost);
 	g_test_add_func("/cache/damage", test_damage);
-	g_test_add_func("/cache/kill", test_kill);
 	add_fault_tests();
 	result = g_test_run();
 	remove_directory();

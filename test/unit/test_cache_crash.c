@@ -5,20 +5,25 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cache_disk.h"
 
 /* ---- Crashes ----------------------------------------------------------------- */
 
+/* What is known of a disk, shared with the children. */
+struct known {
+	struct content disk;  /* where it is now, and was when the child began */
+	struct content image; /* where that is */
+	uint64_t owned;	      /* as the pool has it */
+};
+
 /* A disk whose guest, cache and migration end with their process. */
 struct crashing {
 	const char *path;
 	const char *image_path;
 	struct history *history;
-	uint64_t *image;
-	uint64_t owned; /* as the pool has it; shared with the child */
+	struct known *known;
 	guint32 seed;
 	bool cuts;
 };
@@ -92,11 +97,12 @@ static void child_step(struct disk *disk)
 	}
 }
 
-static void G_GNUC_NORETURN run_until_killed(struct crashing *crashing, uint64_t *owned)
+static void G_GNUC_NORETURN run_until_killed(struct crashing *crashing)
 {
 	struct cache *cache = open_cache(crashing->path, SMALL);
 	struct child child = {.image_path = crashing->image_path, .cuts = crashing->cuts};
 	struct disk *disk = &child.disk;
+	uint64_t *owned = &crashing->known->owned;
 	struct user user;
 	pthread_t thread;
 
@@ -114,53 +120,62 @@ static void G_GNUC_NORETURN run_until_killed(struct crashing *crashing, uint64_t
 		child_step(disk);
 }
 
-static void kill_child(struct crashing *crashing, uint64_t *owned)
+static void end_by_kill(pid_t child)
 {
-	pid_t child = fork();
 	int status;
 
-	g_assert_cmpint(child, >=, 0);
-	if (child == 0)
-		run_until_killed(crashing, owned);
-	g_usleep((gulong)g_test_rand_int_range(5000, 250000));
 	kill(child, SIGKILL);
 	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
 	g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* BASE: where the disk was when the child began, and is now. MODEL: the image. */
-static void look_after_crash(struct crashing *crashing, struct content *base, struct content *model, uint64_t *owned,
-			     struct user *user)
+static void kill_child(struct crashing *crashing)
 {
+	pid_t child = fork_child();
+
+	if (child == 0)
+		run_until_killed(crashing);
+	g_usleep((gulong)g_test_rand_int_range(5000, 250000));
+	end_by_kill(child);
+}
+
+static void look_after_crash(void *opaque)
+{
+	struct crashing *crashing = opaque;
+	struct known *known = crashing->known;
 	struct history *history = crashing->history;
 	struct cache *cache = open_cache(crashing->path, 0);
-	struct disk disk = {.cache = cache, .user = user, .tag = 1, .history = history, .model = *model};
+	struct disk disk = {.cache = cache, .tag = 1, .history = history, .model = known->image};
 	int batches = g_test_rand_int_range(0, 6);
 	uint64_t blocks[DISK_BLOCKS];
+	struct user user;
 	unsigned at;
 
+	user_init(&user);
+	disk.user = &user;
 	disk.cut_anywhere = crashing->cuts;
 	load_image(crashing->image_path, disk.image);
-	disk_reopen(&disk, cache, *owned, *owned + 1);
-	++*owned;
+	disk_reopen(&disk, cache, known->owned, known->owned + 1);
+	known->owned++;
 	assert_image(&disk);
 	read_all(&disk, blocks);
-	at = find_last_state(base, blocks, history);
+	at = find_last_state(&known->disk, blocks, history);
 	g_assert_cmpuint(at, !=, UINT_MAX);
 	g_assert_cmpuint(at, >=, history->flushed);
 	truncate_history(history, at);
-	advance(base, history, at);
-	disk.now = *base;
+	advance(&known->disk, history, at);
+	disk.now = known->disk;
 	while (batches-- > 0 && migrate(&disk, (unsigned)g_test_rand_int_range(1, 200), false))
 		;
 	if (g_test_rand_int_range(0, 4) == 0)
 		drain(&disk);
 	assert_reads(&disk);
 	save_image(crashing->image_path, disk.image);
-	*model = disk.model;
+	known->image = disk.model;
 	cache_layer_close(disk.layer, 0);
 	g_assert_cmpint(cache_close(cache), ==, 0);
 	assert_sound(crashing->path);
+	user_clear(&user);
 }
 
 static void test_kill(const void *cuts)
@@ -168,24 +183,18 @@ static void test_kill(const void *cuts)
 	g_autofree char *path = new_path();
 	g_autofree char *image_path = new_path();
 	struct crashing crashing = {.path = path, .image_path = image_path, .history = history_new(), .cuts = cuts};
-	uint64_t *owned = mmap(NULL, sizeof(*owned), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct content *base = g_new0(struct content, 1), *model = g_new0(struct content, 1);
 	unsigned rounds = getenv("LEAFDISK_TORTURE") ? 1000 : 25;
-	struct user user;
 
-	user_init(&user);
+	crashing.known = shared_memory(sizeof(*crashing.known));
 	for (unsigned i = 0; i < rounds && crashing.history->begun < HISTORY_MAX / 2; i++) {
 		crashing.seed = (guint32)g_test_rand_int();
-		kill_child(&crashing, owned);
-		look_after_crash(&crashing, base, model, owned, &user);
+		kill_child(&crashing);
+		run_apart(look_after_crash, &crashing);
 	}
 	g_assert_cmpuint(crashing.history->flushed, >, 100);
-	g_assert_cmpuint(model->at, >, 100);
-	g_free(base);
-	g_free(model);
-	munmap(owned, sizeof(*owned));
+	g_assert_cmpuint(crashing.known->image.at, >, 100);
+	munmap(crashing.known, sizeof(*crashing.known));
 	history_free(crashing.history);
-	user_clear(&user);
 }
 
 /* ---- Many layers ------------------------------------------------------------- */
@@ -324,10 +333,9 @@ static bool find_one(void *opaque, const struct cache_layer_info *layer, uint64_
 
 static void kill_many(const char *path, struct many *many, unsigned steps)
 {
-	pid_t child = fork();
+	pid_t child = fork_child();
 	int status;
 
-	g_assert_cmpint(child, >=, 0);
 	if (child == 0)
 		run_many_until_killed(path, many);
 	while (!__atomic_load_n(&many->full, __ATOMIC_SEQ_CST) ||
@@ -335,8 +343,7 @@ static void kill_many(const char *path, struct many *many, unsigned steps)
 		g_assert_cmpint(waitpid(child, &status, WNOHANG), ==, 0);
 		g_usleep(100);
 	}
-	kill(child, SIGKILL);
-	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+	end_by_kill(child);
 }
 
 /* Where room is scarce the records of many layers' batches are shared, and MIGRATED
@@ -345,7 +352,7 @@ static void kill_many(const char *path, struct many *many, unsigned steps)
 static void test_scarce(void)
 {
 	g_autofree char *path = new_path();
-	struct many *many = mmap(NULL, sizeof(*many), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct many *many = shared_memory(sizeof(*many));
 	unsigned rounds = getenv("LEAFDISK_TORTURE") ? 500 : 12;
 
 	for (unsigned i = 0; i < rounds; i++) {
@@ -367,16 +374,13 @@ static void test_scarce(void)
 /* RUN in a process that ends without closing anything. */
 static void in_child(void (*run)(const char *path, void *opaque), const char *path, void *opaque)
 {
-	pid_t child = fork();
-	int status;
+	pid_t child = fork_child();
 
-	g_assert_cmpint(child, >=, 0);
 	if (child == 0) {
 		run(path, opaque);
-		_exit(0);
+		_exit(g_test_failed() ? 1 : 0);
 	}
-	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
-	g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	g_assert_cmpint(exit_status_of(child), ==, 0);
 }
 
 /* How often the file has the block's content. */
@@ -435,22 +439,13 @@ static void look_at_three(const char *path, void *put)
 	flush_waiting(&disk);
 }
 
-/* dm-lc: a torn record with an intact one behind it, and a second crash: what
- * the intact one has came back. */
-static void test_torn_record(void)
+static void look_at_first_and_last(void *path)
 {
-	g_autofree char *path = new_path();
-	struct cache *cache;
-	struct cache_layer *layer;
+	struct cache *cache = open_cache(path, 0);
+	struct cache_layer *layer = open_dirty(cache, 1, 3, 4);
 	struct user user;
 
-	in_child(write_three, path, NULL);
-	g_assert_cmpuint(damage_copies(path, 1, 5, 2), ==, 1);
-	in_child(look_at_three, path, NULL);
-	in_child(look_at_three, path, path);
 	user_init(&user);
-	cache = open_cache(path, 0);
-	layer = open_dirty(cache, 1, 3, 4);
 	assert_block(&user, layer, 1, 5, 1);
 	assert_answer(layer, 6, CACHE_MISS);
 	assert_block(&user, layer, 1, 7, 4);
@@ -459,12 +454,24 @@ static void test_torn_record(void)
 	user_clear(&user);
 }
 
+/* dm-lc: a torn record with an intact one behind it, and a second crash: what
+ * the intact one has came back. */
+static void test_torn_record(void)
+{
+	g_autofree char *path = new_path();
+
+	in_child(write_three, path, NULL);
+	g_assert_cmpuint(damage_copies(path, 1, 5, 2), ==, 1);
+	in_child(look_at_three, path, NULL);
+	in_child(look_at_three, path, path);
+	run_apart(look_at_first_and_last, path);
+}
+
 /* Version 1 durable, version 2 in memory only when the process ends, and what
  * has version 1 migrated. */
-static void migrate_old(const char *path, void *opaque)
+static void migrate_old(const char *path, void *image)
 {
 	struct cache *cache = open_cache(path, SMALL);
-	uint64_t *image = opaque;
 	struct disk disk;
 	struct user user;
 
@@ -478,30 +485,35 @@ static void migrate_old(const char *path, void *opaque)
 	memcpy(image, disk.image, sizeof(disk.image));
 }
 
-/* dm-lc: a block was called clean while its successor was in RAM only. */
-static void test_successor_in_memory(void)
+static void look_at_successor(const char *path, void *image)
 {
-	g_autofree char *path = new_path();
-	size_t bytes = DISK_BLOCKS * sizeof(uint64_t);
-	uint64_t *image = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct cache *cache;
+	struct cache *cache = open_cache(path, 0);
 	struct disk disk = {.tag = 1};
-	struct user user;
 	uint64_t blocks[DISK_BLOCKS];
+	struct user user;
 
-	in_child(migrate_old, path, image);
 	user_init(&user);
-	cache = open_cache(path, 0);
 	disk.user = &user;
-	memcpy(disk.image, image, bytes);
-	g_assert_cmpuint(image[5], ==, 1);
+	memcpy(disk.image, image, sizeof(disk.image));
+	g_assert_cmpuint(disk.image[5], ==, 1);
 	disk_reopen(&disk, cache, 1, 2);
 	read_all(&disk, blocks);
 	g_assert_cmpuint(blocks[5], >=, 1);
 	cache_layer_close(disk.layer, 0);
 	g_assert_cmpint(cache_close(cache), ==, 0);
-	munmap(image, bytes);
 	user_clear(&user);
+}
+
+/* dm-lc: a block was called clean while its successor was in RAM only. */
+static void test_successor_in_memory(void)
+{
+	g_autofree char *path = new_path();
+	size_t bytes = DISK_BLOCKS * sizeof(uint64_t);
+	uint64_t *image = shared_memory(bytes);
+
+	in_child(migrate_old, path, image);
+	in_child(look_at_successor, path, image);
+	munmap(image, bytes);
 }
 
 int main(int argc, char **argv)

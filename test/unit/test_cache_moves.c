@@ -2,7 +2,6 @@
  * again and again, and are in the end what the guest wrote, epoch by epoch, wherever the
  * process dies meanwhile. */
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cache_disk.h"
@@ -222,7 +221,7 @@ static void test_closed(void)
 }
 
 /* A batch is on its way to an image that hangs, and gets there in the end, or not. */
-static void test_hanging(const void *arrives)
+static void hang(bool arrives)
 {
 	struct cache_batch_limits limits = {.data_blocks = 100, .extents = 100};
 	g_autofree char *path = new_path();
@@ -258,6 +257,16 @@ static void test_hanging(const void *arrives)
 	pair_clear(&pair);
 }
 
+static void test_hanging_arrives(void)
+{
+	hang(true);
+}
+
+static void test_hanging_is_lost(void)
+{
+	hang(false);
+}
+
 /* Writes of a disk that is stuck, as fast as it may: it stops at its share, and the other
  * goes on. */
 static void test_share(void)
@@ -285,46 +294,87 @@ static void test_share(void)
 /* ---- Crashes ---------------------------------------------------------------- */
 
 #ifdef LEAFDISK_FAULTS
-static void G_GNUC_NORETURN run_round(struct history *history, const char *path, const char *spec)
-{
-	struct pair pair = {.stuck = {.tag = 1, .history = history}};
+struct crashing {
+	const char *path;
+	const char *point;
+	struct history *history; /* of the disk whose image takes nothing */
+};
 
-	user_init(&pair.user);
-	pair.stuck.user = &pair.user;
-	pair.cache = open_cache(path, 0);
-	disk_reopen(&pair.stuck, pair.cache, 1, 1);
-	pair.other = open_other(pair.cache, 1);
+static void crashing_open(const struct crashing *crashing, struct pair *pair, uint64_t bytes, uint64_t owned)
+{
+	*pair = (struct pair){.stuck = {.tag = 1, .history = crashing->history}};
+	user_init(&pair->user);
+	pair->stuck.user = &pair->user;
+	pair->cache = open_cache(crashing->path, bytes);
+	disk_reopen(&pair->stuck, pair->cache, owned, 1);
+	pair->other = open_other(pair->cache, owned);
+}
+
+static int crashing_close(struct pair *pair)
+{
+	int result;
+
+	cache_layer_close(pair->stuck.layer, 0);
+	cache_layer_close(pair->other, 0);
+	result = cache_close(pair->cache);
+	user_clear(&pair->user);
+	return result;
+}
+
+/* What is dirty when the rounds begin. */
+static void write_before(void *opaque)
+{
+	const struct crashing *crashing = opaque;
+	struct pair pair;
+
+	crashing_open(crashing, &pair, LOG_BYTES, 0);
+	if (!strcmp(crashing->point, "cache.super")) {
+		write_epochs(&pair.stuck, 1);
+		put_waiting(&pair.stuck, 300, 250); /* more than half of what an epoch may have */
+	} else {
+		write_epochs(&pair.stuck, 3);
+	}
+	g_assert_cmpint(crashing_close(&pair), ==, 0);
+}
+
+static void G_GNUC_NORETURN run_round(const struct crashing *crashing, const char *spec)
+{
+	struct pair pair;
+
+	crashing_open(crashing, &pair, 0, 1);
 	set_stuck(&pair);
 	arm(spec);
 	go_round(&pair, 3);
 	arm("");
-	cache_layer_close(pair.stuck.layer, 0);
-	cache_layer_close(pair.other, 0);
-	_exit(cache_close(pair.cache) == 0 ? 0 : 1);
+	_exit(crashing_close(&pair) == 0 ? 0 : 1);
 }
 
 /* False: it came to its end before that. */
-static bool crash_round(struct history *history, const char *path, const char *spec)
+static bool crash_round(const struct crashing *crashing, const char *spec)
 {
-	pid_t child = fork();
+	pid_t child = fork_child();
 	int status;
 
-	g_assert_cmpint(child, >=, 0);
 	if (child == 0)
-		run_round(history, path, spec);
-	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
-	g_assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 0));
-	return WEXITSTATUS(status) == 77;
+		run_round(crashing, spec);
+	status = exit_status_of(child);
+	g_assert_true(status == 77 || status == 0);
+	return status == 77;
 }
 
 /* All of it is there, and goes to the image by whole epochs. */
-static void look_after(struct history *history, const char *path, struct user *user)
+static void look_after(void *opaque)
 {
-	struct disk disk = {.user = user, .tag = 1, .history = history};
+	const struct crashing *crashing = opaque;
+	struct history *history = crashing->history;
+	struct disk disk = {.tag = 1, .history = history};
 	unsigned steps = history->done, barriers = history->barriers, flushed = history->flushed;
+	struct user user;
 
-	assert_sound(path);
-	disk.cache = open_cache(path, 0);
+	user_init(&user);
+	disk.user = &user;
+	assert_sound(crashing->path);
+	disk.cache = open_cache(crashing->path, 0);
 	advance(&disk.now, history, history->done);
 	disk_reopen(&disk, disk.cache, 1, 1);
 	assert_reads(&disk);
@@ -339,6 +389,7 @@ static void look_after(struct history *history, const char *path, struct user *u
 	history->begun = history->done = steps;
 	history->barriers = barriers;
 	history->flushed = flushed;
+	user_clear(&user);
 }
 
 /* Before each write, flush and superblock while blocks move, and again while they move on
@@ -346,35 +397,23 @@ static void look_after(struct history *history, const char *path, struct user *u
 static void test_crash(const void *point)
 {
 	g_autofree char *path = new_path(), *content = NULL;
-	struct history *history;
-	struct pair pair;
+	struct crashing crashing = {.path = path, .point = point, .history = history_new()};
 	bool crashed = true;
 	gsize length;
 
-	pair_init(&pair, path, LOG_BYTES);
-	if (!strcmp(point, "cache.super")) {
-		write_epochs(&pair.stuck, 1);
-		put_waiting(&pair.stuck, 300, 250); /* more than half of what an epoch may have */
-	} else {
-		write_epochs(&pair.stuck, 3);
-	}
-	history = pair.stuck.history;
-	cache_layer_close(pair.stuck.layer, 0);
-	cache_layer_close(pair.other, 0);
-	g_assert_cmpint(cache_close(pair.cache), ==, 0);
+	run_apart(write_before, &crashing);
 	g_assert_true(g_file_get_contents(path, &content, &length, NULL));
 	for (unsigned nth = 1; crashed; nth++) {
-		g_autofree char *spec = g_strdup_printf("%s:crash@%u", (const char *)point, nth);
+		g_autofree char *spec = g_strdup_printf("%s:crash@%u", crashing.point, nth);
 		g_autofree char *again = g_strdup_printf("aio.write:crash@%u", 1 + nth % 7);
 
 		g_test_message("%s", spec);
 		g_assert_true(g_file_set_contents(path, content, (gssize)length, NULL));
-		crashed = crash_round(history, path, spec);
-		(void)crash_round(history, path, again);
-		look_after(history, path, &pair.user);
+		crashed = crash_round(&crashing, spec);
+		(void)crash_round(&crashing, again);
+		run_apart(look_after, &crashing);
 	}
-	history_free(history);
-	user_clear(&pair.user);
+	history_free(crashing.history);
 }
 #endif
 
@@ -385,12 +424,12 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	alarm(DEADLINE_S); /* what waits for ever fails */
 	make_directory();
-	g_test_add_func("/cache-moves/round", test_round);
-	g_test_add_func("/cache-moves/close-barriers", test_close_barriers);
-	g_test_add_func("/cache-moves/closed", test_closed);
-	g_test_add_data_func("/cache-moves/hanging/arrives", "arrives", test_hanging);
-	g_test_add_data_func("/cache-moves/hanging/is-lost", NULL, test_hanging);
-	g_test_add_func("/cache-moves/share", test_share);
+	add_apart("/cache-moves/round", test_round);
+	add_apart("/cache-moves/close-barriers", test_close_barriers);
+	add_apart("/cache-moves/closed", test_closed);
+	add_apart("/cache-moves/hanging/arrives", test_hanging_arrives);
+	add_apart("/cache-moves/hanging/is-lost", test_hanging_is_lost);
+	add_apart("/cache-moves/share", test_share);
 #ifdef LEAFDISK_FAULTS
 	g_test_add_data_func("/cache-moves/crash/write", "aio.write", test_crash);
 	g_test_add_data_func("/cache-moves/crash/flush", "aio.datasync", test_crash);

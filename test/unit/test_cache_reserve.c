@@ -2,7 +2,6 @@
  * and however often they are opened, none of it waits for room that only they can make;
  * and wherever in that the process dies, nothing is lost and nothing older comes back. */
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cache_disk.h"
@@ -26,11 +25,10 @@ struct many {
 
 static struct many *many_new(unsigned first)
 {
-	void *memory = mmap(NULL, sizeof(struct many), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct many *many = shared_memory(sizeof(*many));
 
-	g_assert_true(memory != MAP_FAILED);
-	((struct many *)memory)->first = first;
-	return memory;
+	many->first = first;
+	return many;
 }
 
 static void many_free(struct many *many)
@@ -341,6 +339,23 @@ static void test_refused(void)
 /* ---- Crashes --------------------------------------------------------------- */
 
 #ifdef LEAFDISK_FAULTS
+struct filling {
+	struct many *many;
+	const char *path;
+};
+
+static void fill_up(void *opaque)
+{
+	const struct filling *filling = opaque;
+	struct many *many = filling->many;
+
+	begin_full(many, filling->path, SMALL);
+	many->version = 1;
+	use_up_room(many);
+	close_all(many);
+	g_assert_cmpint(cache_close(many->cache), ==, 0);
+}
+
 /* A mount that finds all of them dirty, writes all back, fills the log again, and writes
  * that back. Where it dies: */
 struct death {
@@ -366,15 +381,14 @@ static void G_GNUC_NORETURN run_mount(struct many *many, const char *path, const
 /* False: it came to its end before that. */
 static bool crash_mount(struct many *many, const char *path, const struct death *death)
 {
-	pid_t child = fork();
+	pid_t child = fork_child();
 	int status;
 
-	g_assert_cmpint(child, >=, 0);
 	if (child == 0)
 		run_mount(many, path, death);
-	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
-	g_assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 77 || WEXITSTATUS(status) == 0));
-	return WEXITSTATUS(status) == 77;
+	status = exit_status_of(child);
+	g_assert_true(status == 77 || status == 0);
+	return status == 77;
 }
 
 static bool find_one(void *opaque, const struct cache_layer_info *layer, uint64_t block, uint64_t blocks,
@@ -428,11 +442,7 @@ static void test_crash(const void *point)
 	struct many *many = many_new(1), *full = many_new(1);
 	gsize length;
 
-	begin_full(many, path, SMALL);
-	many->version = 1;
-	use_up_room(many);
-	close_all(many);
-	g_assert_cmpint(cache_close(many->cache), ==, 0);
+	run_apart(fill_up, &(struct filling){many, path});
 	g_assert_true(g_file_get_contents(path, &content, &length, NULL));
 	memcpy(full, many, sizeof(*many));
 	for (unsigned half = 0; half < 2; half++) {
@@ -458,11 +468,11 @@ int main(int argc, char **argv)
 	g_test_init(&argc, &argv, NULL);
 	alarm(DEADLINE_S); /* what waits for ever fails */
 	make_directory();
-	g_test_add_func("/cache-reserve/mounts", test_mounts);
-	g_test_add_func("/cache-reserve/one-often", test_one_often);
-	g_test_add_func("/cache-reserve/clean", test_clean);
-	g_test_add_func("/cache-reserve/new-owners", test_new_owners);
-	g_test_add_func("/cache-reserve/refused", test_refused);
+	add_apart("/cache-reserve/mounts", test_mounts);
+	add_apart("/cache-reserve/one-often", test_one_often);
+	add_apart("/cache-reserve/clean", test_clean);
+	add_apart("/cache-reserve/new-owners", test_new_owners);
+	add_apart("/cache-reserve/refused", test_refused);
 #ifdef LEAFDISK_FAULTS
 	g_test_add_data_func("/cache-reserve/crash/write", "aio.write", test_crash);
 	g_test_add_data_func("/cache-reserve/crash/flush", "aio.datasync", test_crash);

@@ -173,7 +173,7 @@ int main(int argc, char **argv)
 	int result;
 
 	g_test_init(&argc, &argv, NULL);
-	alarm((unsigned)DEADLINE_S);
+	alarm(DEADLINE_S);
 	make_directory();
 	g_test_add_func("/cache-room/batches", test_batches_of_another);
 	g_test_add_func("/cache-room/dense", test_many_dense_segments);

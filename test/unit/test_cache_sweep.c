@@ -7,7 +7,6 @@
  * only some flip, with LEAFDISK_TORTURE many: that each is found the format's own test shows. */
 #include <errno.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #include "aio/file.h"
 #include "cache/format/format.h"
@@ -97,11 +96,9 @@ static void end_cleanly(struct life *life, struct cache *cache)
 /* The cache that it leaves, and what its disks were. */
 static struct life *run_life(const char *path, bool crash)
 {
-	struct life *life = mmap(NULL, sizeof(*life), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	pid_t child = fork();
-	int status;
+	struct life *life = shared_memory(sizeof(*life));
+	pid_t child = fork_child();
 
-	g_assert_cmpint(child, >=, 0);
 	if (child == 0) {
 		struct cache *cache = open_cache(path, CACHE_BYTES);
 		struct user user;
@@ -113,8 +110,7 @@ static struct life *run_life(const char *path, bool crash)
 			end_cleanly(life, cache);
 		_exit(0);
 	}
-	g_assert_cmpint(waitpid(child, &status, 0), ==, child);
-	g_assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	g_assert_cmpint(exit_status_of(child), ==, 0);
 	return life;
 }
 
@@ -424,7 +420,7 @@ int main(int argc, char **argv)
 	make_directory();
 	g_test_add_data_func("/cache-sweep/clean", NULL, test_sweep);
 	g_test_add_data_func("/cache-sweep/crash", "crash", test_sweep);
-	g_test_add_func("/cache-sweep/reclaimed", test_reclaimed);
+	add_apart("/cache-sweep/reclaimed", test_reclaimed);
 	result = g_test_run();
 	remove_directory();
 	return result;
