@@ -285,6 +285,36 @@ def test_umount(writeback, web1, work, rng):
     assert_same(converted(web1, work)[:MIB], content, "the image")
 
 
+ELSEWHERE = "echo ready; read -r line"
+# The path is another thing's there.
+HIDDEN = 'umount "$0" && mount -t tmpfs none "$0" && cd "$0" && ' + ELSEWHERE
+
+
+@contextlib.contextmanager
+def in_a_namespace(script, live):
+    with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "bash", "-c", script, live.path],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        yield child
+        child.stdin.close()
+
+
+def test_umount_of_what_is_also_mounted_elsewhere(writeback, web1, work):
+    """Who has it is told, and its end is waited for. What has only the path of it is nobody who uses it."""
+    live = writeback(*HELD)
+    with in_a_namespace(HIDDEN, live), in_a_namespace(ELSEWHERE, live) as holder:
+        log = os.path.join(work, "said")
+        with open(log, "w", encoding="utf-8") as said:
+            umount = subprocess.Popen([program("leafctl"), "umount", "."], cwd=live.path, stderr=said)
+        wait_until(lambda: os.path.getsize(log), "leafctl to say what it waits for")
+        with open(log, encoding="utf-8") as said:
+            assert re.search(rf"until it is unmounted elsewhere too:.* \(pid {holder.pid}\) has it at {live.path}, in a "
+                             "mount namespace", said.read())
+        assert umount.poll() is None and not live.has_ended()
+    assert umount.wait(PATIENCE) == 0 and live.has_ended()
+    live.finalise()
+
+
 def test_the_next_mount_waits_for_the_end_of_the_last(writeback, web1, rng):
     """It says for whom, and begins when that one has ended, be it that it gave up."""
     live = writeback(*SLOW)

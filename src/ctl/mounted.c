@@ -84,6 +84,7 @@ static struct mounted *mounted_new(const struct mount_line *line, const char *re
 	g_autofree char *inner = g_build_filename(line->root, rest, NULL);
 
 	mount->pool = g_strdup(line->source);
+	mount->device = line->device;
 	mount->name = g_strdup(inner + strspn(inner, "/"));
 	return mount;
 }
@@ -115,6 +116,19 @@ static struct mounted *find_mount(const char *table, const char *path, dev_t dev
 	if (found)
 		found->top = g_steal_pointer(&top);
 	return found;
+}
+
+char *mounted_place(const char *table, dev_t device)
+{
+	g_auto(GStrv) lines = g_strsplit(table, "\n", -1);
+
+	for (char **text = lines; *text; text++) {
+		g_auto(mount_line) line = {0};
+
+		if (parse_line(*text, &line) && line.device == device)
+			return g_steal_pointer(&line.point);
+	}
+	return NULL;
 }
 
 static struct mounted *find_whole_path(const char *table, const char *path)

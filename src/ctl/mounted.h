@@ -4,17 +4,22 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 typedef struct mounted {
 	char *pool; /* its directory, absolute */
 	char *name; /* below the mount: "web1.img"; empty: the mount itself */
 	char *top;  /* a directory that shows the whole mount; NULL: there is none */
+	dev_t device;
 } mounted;
 
 /* NULL when PATH does not exist or lies in no leafdisk mount. Blocks. */
 struct mounted *mounted_find(const char *path);
 void mounted_free(struct mounted *mount);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(mounted, mounted_free)
+/* Where a process has the leafdisk mount DEVICE, whose TABLE of mounts is the text of its
+ * mountinfo (proc(5)). NULL: nowhere; g_free. */
+char *mounted_place(const char *table, dev_t device);
 
 /* The file of the image that PATH means: PATH itself, or for a file in a mount
  * the image in the pool, which may have its parents in LAYERS (may be NULL).

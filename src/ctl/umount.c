@@ -2,7 +2,8 @@
  *
  * Who uses the mount is told first: nothing is worse than to wait for a write-back and be
  * refused then. What is written back before the unmount can be seen and given up; what is
- * written meanwhile the daemon writes back at its end, which is waited for. */
+ * written meanwhile the daemon writes back at its end, which is waited for. Where the mount is
+ * also in another mount namespace that end does not come, and who has it there is told. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -14,95 +15,19 @@
 #include "core/error.h"
 #include "interrupt.h"
 #include "report.h"
+#include "users.h"
 #include "verbs.h"
 
 #define WAIT_MS 200
-
-/* ---- Who uses it ------------------------------------------------------------- */
-
-static bool is_below(const char *path, const char *top)
-{
-	size_t length = strlen(top);
-
-	return path && strncmp(path, top, length) == 0 && (path[length] == '/' || path[length] == '\0');
-}
-
-static void add_user(GString *users, const char *who, const char *path)
-{
-	g_string_append_printf(users, "%s%s uses %s", users->len ? "; " : "", who, path);
-}
-
-static bool note_link(GString *users, const char *pid, const char *link, const char *top)
-{
-	g_autofree char *target = g_file_read_link(link, NULL);
-	g_autofree char *comm_path = g_strdup_printf("/proc/%s/comm", pid);
-	g_autofree char *comm = NULL, *who = NULL;
-
-	if (!is_below(target, top))
-		return false;
-	(void)g_file_get_contents(comm_path, &comm, NULL, NULL);
-	who = g_strdup_printf("%s (pid %s)", comm ? g_strchomp(comm) : "a program", pid);
-	add_user(users, who, target);
-	return true;
-}
-
-/* One line for each process is enough. */
-static void note_process(GString *users, const char *pid, const char *top)
-{
-	static const char *const places[] = {"cwd", "root"};
-	g_autofree char *files = g_strdup_printf("/proc/%s/fd", pid);
-	g_autoptr(GDir) directory = g_dir_open(files, 0, NULL);
-	bool noted = false;
-	const char *fd;
-
-	for (unsigned i = 0; i < G_N_ELEMENTS(places) && !noted; i++) {
-		g_autofree char *link = g_strdup_printf("/proc/%s/%s", pid, places[i]);
-
-		noted = note_link(users, pid, link, top);
-	}
-	while (!noted && directory && (fd = g_dir_read_name(directory))) {
-		g_autofree char *link = g_build_filename(files, fd, NULL);
-
-		noted = note_link(users, pid, link, top);
-	}
-}
-
-static void note_processes(GString *users, const char *top)
-{
-	g_autoptr(GDir) processes = g_dir_open("/proc", 0, NULL);
-	const char *name;
-
-	while (processes && (name = g_dir_read_name(processes)))
-		if (g_ascii_isdigit(*name))
-			note_process(users, name, top);
-}
-
-static void note_loops(GString *users, const char *top)
-{
-	g_autoptr(GDir) devices = g_dir_open("/sys/block", 0, NULL);
-	const char *name;
-
-	while (devices && (name = g_dir_read_name(devices))) {
-		g_autofree char *file = g_build_filename("/sys/block", name, "loop", "backing_file", NULL);
-		g_autofree char *backing = NULL, *who = NULL;
-
-		if (!g_file_get_contents(file, &backing, NULL, NULL) || !is_below(g_strchomp(backing), top))
-			continue;
-		who = g_strdup_printf("/dev/%s (losetup -d /dev/%s)", name, name);
-		add_user(users, who, backing);
-	}
-}
+/* Before the daemon is looked for elsewhere, once and again. */
+#define WAITS_TO_LOOK 5
 
 static bool check_users(const struct mounted *mount, GError **error)
 {
-	g_autoptr(GString) users = g_string_new(NULL);
+	g_autofree char *users = users_text(mount);
 
-	note_processes(users, mount->top);
-	note_loops(users, mount->top);
-	return users->len == 0 || error_set(error, EBUSY, "%s is in use: %s", mount->top, users->str);
+	return !*users || error_set(error, EBUSY, "%s is in use: %s", mount->top, users);
 }
-
-/* ---- The end ----------------------------------------------------------------- */
 
 static bool drain(const struct mounted *mount, GError **error)
 {
@@ -118,6 +43,9 @@ static bool take_down(const struct mounted *mount, GError **error)
 	g_autofree char *said = NULL;
 	int status = 0;
 
+	/* This process uses nothing of it. */
+	if (chdir("/") < 0)
+		return error_set_errno(error, errno, "/ cannot be entered");
 	if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, &said, &status, error))
 		return false;
 	return status == 0 || error_set(error, EBUSY, "%s cannot be unmounted: %s", mount->top, g_strchomp(said));
@@ -140,20 +68,32 @@ static int open_daemon(const struct mounted *mount, pid_t *pid, GError **error)
 	return fd;
 }
 
+/* True: said. */
+static bool tell_places(const struct mounted *mount)
+{
+	g_autofree char *places = users_places(mount);
+
+	if (*places)
+		ctl_fail("%s is unmounted here, and its daemon goes on until it is unmounted elsewhere too: %s",
+			 mount->top, places);
+	return *places;
+}
+
 static bool await_end(const struct mounted *mount, int daemon, pid_t pid, GError **error)
 {
 	struct pollfd ended = {.fd = daemon, .events = POLLIN};
 	const struct timespec now = {0};
+	bool told = false;
 	sigset_t stop;
 
 	interrupt_fill_set(&stop);
 	pthread_sigmask(SIG_BLOCK, &stop, NULL);
-	while (poll(&ended, 1, WAIT_MS) != 1)
+	for (unsigned waits = 0; poll(&ended, 1, WAIT_MS) != 1; waits++) {
+		told = told || (waits % WAITS_TO_LOOK == WAITS_TO_LOOK - 1 && tell_places(mount));
 		if (sigtimedwait(&stop, NULL, &now) > 0)
-			return error_set(error, EINTR,
-					 "%s is unmounted, and its daemon (pid %d) still writes back what was written "
-					 "last",
-					 mount->top, pid);
+			return error_set(error, EINTR, "%s is unmounted, and its daemon (pid %d) %s", mount->top, pid,
+					 told ? "goes on" : "still writes back what was written last");
+	}
 	return true;
 }
 

@@ -1,0 +1,161 @@
+/* Who keeps a mount from being taken down, and from its end.
+ *
+ * What a process uses is told by its device number, not by its path: in a mount namespace of
+ * the process's own the mount may have another path, and something else that path. Of files
+ * no server is asked (AT_STATX_DONT_SYNC), as one that hangs does not answer. */
+#include "users.h"
+
+#include <fcntl.h>
+#include <glib.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* 0: it cannot be told. */
+static dev_t device_of(const char *link)
+{
+	struct statx stx;
+
+	if (statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, 0, &stx) < 0)
+		return 0;
+	return makedev(stx.stx_dev_major, stx.stx_dev_minor);
+}
+
+static void add_part(GString *text, const char *part)
+{
+	g_string_append_printf(text, "%s%s", text->len ? "; " : "", part);
+}
+
+/* "bash (pid 12)". */
+static char *process_text(const char *pid)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%s/comm", pid), *comm = NULL;
+
+	(void)g_file_get_contents(path, &comm, NULL, NULL);
+	return g_strdup_printf("%s (pid %s)", comm ? g_strchomp(comm) : "a program", pid);
+}
+
+/* ---- Files -------------------------------------------------------------------- */
+
+static bool note_link(GString *users, const char *pid, const char *link, dev_t device)
+{
+	g_autofree char *target = NULL, *who = NULL, *part = NULL;
+
+	if (device_of(link) != device)
+		return false;
+	target = g_file_read_link(link, NULL);
+	who = process_text(pid);
+	part = g_strdup_printf("%s uses %s", who, target ? target : "it");
+	add_part(users, part);
+	return true;
+}
+
+/* One line for each process is enough. */
+static void note_process(GString *users, const char *pid, dev_t device)
+{
+	static const char *const places[] = {"cwd", "root"};
+	g_autofree char *files = g_strdup_printf("/proc/%s/fd", pid);
+	g_autoptr(GDir) directory = g_dir_open(files, 0, NULL);
+	bool noted = false;
+	const char *fd;
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(places) && !noted; i++) {
+		g_autofree char *link = g_strdup_printf("/proc/%s/%s", pid, places[i]);
+
+		noted = note_link(users, pid, link, device);
+	}
+	while (!noted && directory && (fd = g_dir_read_name(directory))) {
+		g_autofree char *link = g_build_filename(files, fd, NULL);
+
+		noted = note_link(users, pid, link, device);
+	}
+}
+
+static bool is_own_pid(const char *name)
+{
+	return g_ascii_strtoll(name, NULL, 10) == getpid();
+}
+
+static void note_processes(GString *users, dev_t device)
+{
+	g_autoptr(GDir) processes = g_dir_open("/proc", 0, NULL);
+	const char *name;
+
+	while (processes && (name = g_dir_read_name(processes)))
+		if (g_ascii_isdigit(*name) && !is_own_pid(name))
+			note_process(users, name, device);
+}
+
+/* ---- Loop devices ------------------------------------------------------------- */
+
+static bool is_below(const char *path, const char *top)
+{
+	size_t length = strlen(top);
+
+	return strncmp(path, top, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+/* Their paths are those of the first mount that the kernel knows; to open a device tells no more. */
+static void note_loops(GString *users, const char *top)
+{
+	g_autoptr(GDir) devices = g_dir_open("/sys/block", 0, NULL);
+	const char *name;
+
+	while (devices && (name = g_dir_read_name(devices))) {
+		g_autofree char *file = g_build_filename("/sys/block", name, "loop", "backing_file", NULL);
+		g_autofree char *backing = NULL, *part = NULL;
+
+		if (!g_file_get_contents(file, &backing, NULL, NULL) || !is_below(g_strchomp(backing), top))
+			continue;
+		part = g_strdup_printf("/dev/%s (losetup -d /dev/%s) uses %s", name, name, backing);
+		add_part(users, part);
+	}
+}
+
+char *users_text(const struct mounted *mount)
+{
+	GString *users = g_string_new(NULL);
+
+	note_processes(users, mount->device);
+	note_loops(users, mount->top);
+	return g_string_free(users, FALSE);
+}
+
+/* ---- Places ------------------------------------------------------------------- */
+
+/* The first process of each mount namespace tells for it. */
+static void note_namespace(GString *places, const char *pid, GHashTable *seen, dev_t device)
+{
+	g_autofree char *link = g_strdup_printf("/proc/%s/ns/mnt", pid);
+	g_autofree char *path = g_strdup_printf("/proc/%s/mountinfo", pid);
+	g_autofree char *table = NULL, *place = NULL, *who = NULL, *part = NULL;
+	char *namespace = g_file_read_link(link, NULL);
+	bool own = strcmp(pid, "self") == 0;
+
+	if (!namespace || !g_hash_table_add(seen, namespace))
+		return;
+	if (g_file_get_contents(path, &table, NULL, NULL))
+		place = mounted_place(table, device);
+	if (!place)
+		return;
+	who = own ? NULL : process_text(pid);
+	part = own ? g_strdup_printf("it is at %s too", place)
+		   : g_strdup_printf("%s has it at %s, in a mount namespace of its own", who, place);
+	add_part(places, part);
+}
+
+char *users_places(const struct mounted *mount)
+{
+	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	g_autoptr(GDir) processes = g_dir_open("/proc", 0, NULL);
+	GString *places = g_string_new(NULL);
+	const char *name;
+
+	note_namespace(places, "self", seen, mount->device);
+	while (processes && (name = g_dir_read_name(processes)))
+		if (g_ascii_isdigit(*name))
+			note_namespace(places, name, seen, mount->device);
+	return g_string_free(places, FALSE);
+}
