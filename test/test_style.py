@@ -141,6 +141,7 @@ COMPARES_ERRNOS = {
     "src/layer/share.c": "the cache's: no room to record a claim",
     "src/layer/overflow.c": "its own: the directory is another user's",
     "src/layer/roots.c": "its own: a file brought from elsewhere",
+    "src/pool/succession.c": "its own: the image is another mount's, which runs",
     "src/owner/owner.c": "locks: there is such a holder",
     "src/owner/self.c": "kill: there is such a process",
     "src/owner/record.c": "its own: the record is too long",
@@ -205,9 +206,13 @@ def test_the_order_of_locks_is_described():
 FUNCTIONS_MAX = 15
 # Headers with more, and why that is one thing.
 MANY_FUNCTIONS = {
+    "include/cache/layer.h": "a layer's life in the cache, and what is known of those that are closed",
     "include/core/lock.h": "locks and conditions, and six functions of the tests' build",
     "include/disk/disk.h": "a disk as front ends see it: they need no other header of it",
+    "include/disk/object.h": "the object, its chain, and the pools of a context",
     "include/image/image.h": "one function for each operation of an image",
+    "include/layer/claim.h": "one claim, and what is asked and said of it",
+    "include/layer/share.h": "one share, and what is asked of it",
     "include/layer/backlog.h": "one list, and what requests, opens and drains say of it",
     "include/layer/chain.h": "links, and the headers that were read to find them",
     "include/pool/pool.h": "a pool as front ends see it; what changes one is in pool/change.h",

@@ -56,6 +56,12 @@ struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *na
  * the next open. NULL is allowed. */
 void cache_layer_close(struct cache_layer *layer, uint64_t stamp);
 
+/* Of an open layer whose image has all, and gets no more: it goes on as one that is only read. STAMP is the
+ * image's now; 0: what is cached is not to be found good at the next open. */
+void cache_layer_seal(struct cache_layer *layer, uint64_t stamp);
+/* Its image has another name now: what the log, messages and dumps call it. */
+void cache_layer_rename(struct cache_layer *layer, const char *name);
+
 /* What the image has is clean, durably in the log: a crash from now on brings none of
  * it back. 0, or -errno: that cannot be recorded now. */
 int cache_layer_settle(struct cache_layer *layer);

@@ -26,6 +26,7 @@
 	ENTRY(DISK_LAST_ERROR, DISK, "last_error")                                                                     \
 	ENTRY(DISK_MODE, DISK, "mode")                                                                                 \
 	ENTRY(DISK_SIZE, DISK, "size")                                                                                 \
+	ENTRY(DISK_SNAPSHOTS, DISK, "snapshots")                                                                       \
 	ENTRY(DISK_STATE, DISK, "state")                                                                               \
 	ENTRY(TUNABLES, TOP, "tunables")                                                                               \
 	ENTRY(TUNABLE, TUNABLES, NULL)                                                                                 \
@@ -35,6 +36,7 @@
 	ENTRY(LAST_ERROR, TOP, "last_error")                                                                           \
 	ENTRY(METRICS, TOP, "metrics")                                                                                 \
 	ENTRY(PID, TOP, "pid")                                                                                         \
+	ENTRY(SNAPSHOTS, TOP, "snapshots")                                                                             \
 	ENTRY(STATS, TOP, "stats")                                                                                     \
 	ENTRY(VERSION, TOP, "version")
 

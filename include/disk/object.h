@@ -42,8 +42,10 @@ struct disk {
 	_Atomic enum disk_mode mode; /* written under open_lock */
 	GPtrArray *links;	     /* struct chain_link, leaf first; an open replaces it whole, under `lock` */
 	struct chain_roots *roots;
-	char *spelled; /* the configured stack, NULL: by the headers */
-	bool unlocked; /* only looked at: no lock on the leaf */
+	char *spelled;	     /* the configured stack, NULL: by the headers */
+	bool unlocked;	     /* only looked at: no lock on the leaf */
+	bool keeper;	     /* its leaf is sealed, and it is shown nowhere (disk/keeper.h) */
+	struct list keepers; /* the cache's */
 	_Atomic unsigned opens;
 	_Atomic bool was_opened; /* ever */
 	_Atomic bool open;	 /* the chain: also without opens, while something is dirty */
@@ -53,8 +55,8 @@ struct disk {
 
 	/* Constant while open, but for what happens behind the gate. */
 	const struct route *route;
-	struct layer *leaf;  /* the object as long as the disk; what is in it as long as it is open, an ephemeral one's
-			      * from the first open on */
+	struct layer *leaf;  /* there as long as the disk, or until another is put on it, under `lock` too; what is in
+			      * it as long as it is open, an ephemeral one's from the first open on */
 	struct stack *stack; /* what is below the leaf, or NULL */
 	bool given;	     /* an ephemeral one: changes, or it may have been; */
 	uint64_t made_on;    /* and the stamp of the chain that they are of */
@@ -97,6 +99,8 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 
 /* The chain as the headers say now; NULL with ERROR. Blocks. */
 GPtrArray *disk_resolve(struct disk *disk, GError **error);
+/* The leaf as it is now, with a reference: for who has neither its lock nor a request in work. */
+struct layer *disk_hold_leaf(struct disk *disk);
 /* The chain as it is now, with a reference; whoever opens the disk meanwhile
  * does not change what is returned. Any thread. */
 GPtrArray *disk_get_links(struct disk *disk);

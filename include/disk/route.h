@@ -46,6 +46,8 @@ extern const struct route route_failed;	    /* nowhere: the disk is not what it 
 bool route_open(struct disk *disk, GError **error);
 /* The leaf is about to be closed: nothing, or nothing more, is written back. */
 void route_close(struct disk *disk);
+/* The same of a leaf that is sealed: its keeper's use of it ends. Requests of others may be in work. */
+void route_close_sealed(struct disk *disk);
 /* Before that: an image without an identity of its own gets one, where it can. True: it
  * is known by another one now than the disk's links say. */
 bool route_identify(struct disk *disk);

@@ -68,6 +68,9 @@ enum image_flags {
 	IMAGE_NO_DIRECT = 1 << 2,   /* page cache only */
 	IMAGE_BEGIN_LATER = 1 << 3, /* nothing is written before image_begin_writing() */
 	IMAGE_LOCK_ONLY = 1 << 4,   /* with WRITABLE: nothing is written at all; a parent may be opened so */
+	/* With WRITABLE: it became a parent while the cache had changes of it, and gets those. Its
+	 * children find it as it was made: its generation stays. */
+	IMAGE_SEALED = 1 << 5,
 };
 
 struct image_ops;
@@ -100,6 +103,7 @@ struct image {
 	 * or it does not say. Changed by batches; as it was found until the first. */
 	_Atomic uint64_t progress;
 
+	bool sealed;	/* opened as IMAGE_SEALED */
 	bool begun;	/* image_begin_writing() has succeeded */
 	bool unstamped; /* and the times of its file do not tell */
 	_Atomic uint64_t size_bytes;
@@ -129,6 +133,10 @@ struct image_io {
  * first write, once it has returned 0 without effect; not while another thread
  * calls it. Blocks. 0 or -errno. */
 int image_begin_writing(struct image *image, const uint8_t *claim);
+/* Nothing of IMAGE, which is begun and flushed, is written any more: it remembers its child CHILD
+ * at PATH (NULL: not known), durably, and others may open it for reading. Reads may be under way. Blocks. 0 or
+ * -errno: that it is a parent could not be noted; all else holds. */
+int image_seal(struct image *image, const uint8_t child[IMAGE_UUID_BYTES], const char *path);
 /* A new one (RFC 9562, version 4). */
 void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES]);
 /* Before that: the image gets a new identity, which is durable when it was begun. False:

@@ -52,6 +52,8 @@ struct backlog {
 	unsigned batch_max;   /* blocks; less than is tuned while the store is full */
 	bool in_pieces;	      /* the batch has discards that are to make room for the rest of it */
 	bool lent;	      /* see backlog_lend_image() */
+	struct layer *after;  /* the sealed layer below it, which goes first while it is dirty; NULL: none */
+	bool wanted;	      /* so that another one above it can go */
 	uint64_t owned_at_ns; /* when its owner record was read; 0: it is to be read (migrate/owned.c) */
 	unsigned looks;	      /* how often that was asked for */
 
@@ -92,8 +94,12 @@ void backlog_urge(struct layer *layer, int change);
 /* Who waits for LAYER to be clean with its disk's open_lock, behind its closed gate,
  * lends the image meanwhile: one that failed can be exchanged, which needs both. */
 void backlog_lend_image(struct layer *layer, bool lent);
-/* 0: nothing has failed lately; otherwise -errno and a sentence (g_free). */
+/* 0: nothing has failed lately, nor of what goes first; otherwise -errno and a sentence (g_free). */
 int backlog_get_error(struct layer *layer, char **reason);
+
+/* What of LAYER is dirty goes after all that is of AFTER, a sealed layer below it; NULL: at once. The one that it went
+ * after before, or NULL: the reference is the caller's. */
+struct layer *backlog_put_after(struct layer *layer, struct layer *after);
 
 enum layer_state backlog_get_state(struct layer *layer);
 /* For good, until it is opened anew. */

@@ -17,6 +17,10 @@ bool backlog_is_attached_locked(const struct backlog *backlog);
 void backlog_answer_drains_locked(struct backlog *backlog, int result);
 /* What is dirty of a layer. Away or lost it has nothing. */
 void backlog_get_dirty_locked(struct layer *layer, struct cache_dirty *dirty);
+/* Of those below, the one that is dirty and goes first; NULL: none. */
+struct layer *backlog_waits_for_locked(const struct backlog *backlog);
+/* As backlog_get_error(); the sentence is the layer's. */
+int backlog_get_error_locked(const struct backlog *backlog, const char **reason);
 /* What `state` says from now on; "": nothing. */
 void backlog_set_reason_locked(struct backlog *backlog, const char *reason);
 

@@ -14,6 +14,14 @@
 /* Layers in a chain, with the leaf: a map names a layer in a byte. */
 #define CHAIN_DEPTH_MAX 255
 
+/* In a directory with images: those that were leaves there and are sealed. Their parents are found from the
+ * directory above, or else from this one. */
+#define SEALED_DIRECTORY "snapshots"
+/* PATH is that of one. */
+bool chain_is_sealed_name(const char *path);
+/* From where the parent of the image at PATH is named: its directory, or of a sealed one the one above. g_free. */
+char *chain_directory_of(const char *path);
+
 /* Constant once it is found; shared by references. */
 struct chain_link {
 	_Atomic unsigned references;
@@ -39,6 +47,12 @@ struct chain_link *chain_link_ref(const struct chain_link *link);
 /* NULL is allowed. */
 void chain_link_unref(struct chain_link *link);
 
+/* The image that FD is open on, which has, or is to have, the name PATH in the pool. NULL and ERROR. Blocks. */
+struct chain_link *chain_link_of_file(const char *path, int fd, enum image_format format,
+				      const struct chain_roots *roots, GError **error);
+/* LINK's image, which IMAGE is open on, where it is called PATH, with the mark CHILDREN. */
+struct chain_link *chain_link_moved(const struct chain_link *link, const char *path, const struct image *image,
+				    const char *children);
 /* Whether the file is where LINK was found: NO when its name is gone or has another
  * file, UNKNOWN with WHY when the store does not tell. Blocks. */
 enum answer chain_link_is_there(const struct chain_link *link, GError **why);

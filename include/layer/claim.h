@@ -25,8 +25,17 @@ bool claim_look(struct layer *layer, bool (*look)(void *opaque, const struct own
  * is a copy of another has that one's, and gets a new one while nothing is dirty. True:
  * it changed, and layer_identity_of() with it. */
 bool claim_identify(struct layer *layer);
-/* As owner_check(), of LAYER's claim. */
-enum answer claim_check(const struct layer *layer, GError **why);
+/* The claim of a leaf that was put on another is in the owner record, CLEAN or not, from now on; see seal.h. That
+ * of any other is there already. NO: the record is of neither. UNKNOWN and WHY: not now. */
+enum answer claim_record(struct layer *layer, bool clean, GError **why);
+/* It is recorded, here or elsewhere: the mark of the succession goes. */
+void claim_settle(struct layer *layer);
+/* The object is freed: the mark stays. */
+void claim_forget(struct layer *layer);
+/* What is recorded of LAYER's claim is for PATH, another name that its image is to have, too. */
+bool claim_copy(const struct layer *layer, const char *path, GError **error);
+/* As owner_check(), of LAYER's claim, which is recorded first. */
+enum answer claim_check(struct layer *layer, GError **why);
 /* What its owner record says now; owner_record_clear(). False: nothing. */
 bool claim_read(const struct layer *layer, struct owner_record *record);
 /* When all is on the image, before its lock is let go. False: another has taken the image

@@ -3,7 +3,8 @@
  *
  * Layers below a leaf are opened once in a process and shared by every stack on them
  * (layer_get); they are not written. A leaf is its disk's own, and the only layer
- * that is. That of an ephemeral disk is a log layer: it has no image, the cache has
+ * that is, until it is sealed: then it is below others, and what of it is dirty still
+ * goes to its image (disk/keeper.h). That of an ephemeral disk is a log layer: it has no image, the cache has
  * all there is of it, and what the cache does not take is in its overflow layer.
  *
  * What holds, and is checked in the tests' build (layer_check):
@@ -30,6 +31,12 @@
 struct disk;
 struct pool_cache;
 
+/* Of a leaf whose claim is not in the owner record yet: see seal.h. */
+struct layer_succession {
+	uint64_t before; /* the generation of the record there; 0: there is none */
+	char *mark;	 /* a file that is removed then; NULL: none */
+};
+
 /* What the cache has of a layer; see share.h. */
 enum layer_share {
 	SHARE_NONE,
@@ -43,20 +50,33 @@ enum layer_share {
 enum layer_use { USE_OPENING, USE_OPEN, USE_CLOSING };
 
 struct layer {
+	_Atomic unsigned references; /* to the object */
+
 	/* Constant. */
 	char *name;		       /* of the disk, or of the image: for messages */
 	struct pool_cache *pool_cache; /* NULL: there is no cache */
 	struct chain_roots *roots;
 	const struct owner_self *owner; /* NULL: opens claim nothing; the pool's */
-	struct disk *disk;		/* whose leaf it is; NULL: nobody's. For those who stand above both */
+	/* Whose leaf it is, or whose it was made when it was sealed; NULL: nobody's. For those who
+	 * stand above both; changed under the backlogs' lock. */
+	struct disk *_Atomic disk;
+
+	/* A link that was replaced is there as long as the layer: who moves what is dirty has it. */
+	struct chain_link *_Atomic link;
+	struct chain_link *former_link; /* NULL: none */
+
+	/* It takes no writes any more but what is dirty already. Constant once others can find it. */
+	bool sealed;
+	uint8_t child[IMAGE_UUID_BYTES]; /* of one that is sealed, the first */
+	char *child_path;		 /* NULL: not known */
 
 	/* Changed by who opens and closes it: under open_lock of a leaf, and while no
 	 * request is in work. */
-	struct chain_link *link;
 	struct image *image; /* NULL: not open, or a log layer */
 	struct cache_layer *cached;
 	enum layer_share share;
-	struct owner_claim claim; /* ours; generation 0: none that is recorded */
+	struct owner_claim claim;	     /* ours; generation 0: none that is recorded */
+	struct layer_succession *succession; /* NULL: its claim is recorded */
 
 	/* A log layer's, from its first use on. */
 	_Atomic(struct image *) overflow;
@@ -76,21 +96,35 @@ struct layer {
 /* The layer of LINK, opened for reading or shared; CACHED: with a share in POOL_CACHE.
  * NULL and ERROR. Blocks; any thread. */
 struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_cache, bool cached, GError **error);
+/* Another use of one that is used. */
+struct layer *layer_use(struct layer *layer);
 /* With the last use it is closed. Blocks. */
 void layer_put(struct layer *layer);
+/* LAYER, a leaf that is sealed, is found from now on by who opens its image. It is used once, by the
+ * caller. */
+void layer_publish(struct layer *layer);
 
 /* ---- A leaf ------------------------------------------------------------- */
 
 /* Closed. NAME is the disk's. */
 struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const struct chain_roots *roots);
-/* What is left of it is closed. Blocks. */
-void layer_free(struct layer *layer);
+static inline struct layer *layer_ref(struct layer *layer)
+{
+	layer->references++;
+	return layer;
+}
+/* With the last reference what is left of it is closed. Blocks. */
+void layer_unref(struct layer *layer);
+typedef struct layer layer_held;
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(layer_held, layer_unref)
 /* Where its image is from now on; it is not open. */
 void layer_set_link(struct layer *layer, const struct chain_link *link);
 /* As chain_link_open(). False and ERROR. Blocks. */
 bool layer_open_image(struct layer *layer, unsigned flags, GError **error);
 /* As image_close(); its share is closed already. Blocks. */
 int layer_close_image(struct layer *layer);
+/* What of LAYER is dirty goes to its image after all that is of SEALED, which is below it; NULL: at once. */
+void layer_go_after(struct layer *layer, struct layer *sealed);
 /* What was written becomes durable on the image. False and ERROR. Blocks. */
 bool layer_flush_image(struct layer *layer, GError **error);
 

@@ -13,6 +13,10 @@ struct stack;
  * ERROR. FIRST must be below links->len. CACHED: with shares in POOL_CACHE. Blocks; any thread. */
 struct stack *stack_get(const GPtrArray *links, guint first, struct pool_cache *pool_cache, bool cached,
 			GError **error);
+/* The stack of TOP on BELOW (NULL: nothing); the caller's use of each becomes the stack's. */
+struct stack *stack_on(struct layer *top, struct stack *below);
+/* Another use; NULL is allowed. */
+struct stack *stack_use(struct stack *stack);
 /* Layers are closed with their last use. Blocks. NULL is allowed. */
 void stack_put(struct stack *stack);
 

@@ -17,6 +17,7 @@ struct pool_cache {
 	struct cache *cache;
 	struct fetches fetches;
 	struct backlogs backlogs;
+	struct list keepers; /* under the backlogs' lock: see disk/keeper.h */
 	struct migrator *migrator;
 	struct tunables *tunables; /* the pool's */
 	/* Copies of tunables, for the data path. */

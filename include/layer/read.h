@@ -30,6 +30,12 @@ struct layer_io {
 	uint8_t *buffer;
 };
 
+/* What LAYER has of up to BLOCKS at BLOCK: of a sealed one what the cache has is newer than
+ * its image. Any thread; does not block. */
+struct image_extent layer_extent(struct layer *layer, uint64_t block, uint64_t blocks);
+/* The same, but a hole of a raw file counts as zero; may block. */
+struct image_extent layer_extent_blocking(struct layer *layer, uint64_t block, uint64_t blocks);
+
 /* Up to LIMIT blocks at BLOCK of LAYER into BUFFER. EXTENT_DATA: IO is on its way, or,
  * with no blocks, another fetches the first one, and DONE is called when that is over;
  * otherwise nothing has begun. On IO's loop; does not block. */
@@ -47,6 +53,9 @@ struct cache_extent layer_read_cached(struct layer_io *io, struct layer *layer, 
 /* What the cache does not have, and the image does. */
 struct image_extent layer_read_missed(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
 				      uint8_t *buffer);
+/* Where the cache has what is newer than the image, or may have. */
+struct image_extent layer_read_newer(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
+				     uint8_t *buffer);
 /* Of a hit or zeros. */
 static inline struct image_extent layer_extent_of(struct cache_extent cached)
 {

@@ -21,6 +21,8 @@ bool share_disown(void *layer, const struct owner_last *last, GError **error);
  * cache_layer_open_dirty(). False and ERROR: nothing is changed, where nobody can tell
  * whose the dirty blocks are. */
 bool share_open_dirty(struct layer *layer, const struct owner_last *last, struct owner_claim *claim, GError **error);
+/* DIRTY, of a new image under LAYER's claim, of which nobody knows anything. False and ERROR. */
+bool share_open_new(struct layer *layer, GError **error);
 /* PINNED, of a log layer. False and ERROR. */
 bool share_open_pinned(struct layer *layer, GError **error);
 /* GOOD: the image has all that was acknowledged. What is cached is good at the next

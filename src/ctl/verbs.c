@@ -250,6 +250,14 @@ const struct ctl_verb ctl_verbs[] = {
 	{"mode", "FILE [MODE]", "show or change where a disk's writes go",
 	 "Prints the mode of a disk in a mount, or changes it until the unmount. See leafdisk(8).", help_options, 1, 2,
 	 ctl_mode},
+	{"snapshot", "FILE... NAME", "seal disks of a mount as they are, while they run",
+	 "What the disks of a mount are now stays as NAME, in the pool's directory snapshots; they go on, on a new\n"
+	 "layer each. Several disks are sealed at one instant. Guests wait for some milliseconds, however much is\n"
+	 "dirty, which goes to the pool in the background.",
+	 help_options, 2, INT_MAX, ctl_snapshot},
+	{"snapshots", "FILE|MOUNT", "list the snapshots of a disk, or of all",
+	 "With the newest first: their size, what they take of the pool, and whether the disk stands on them.",
+	 help_options, 1, 1, ctl_snapshots},
 	{"set", "MOUNT [KEY=VALUE...]", "show or change the tunables of a mount",
 	 "Lists what can be changed while the mount runs, or changes it until the unmount. See leafdisk(8).",
 	 help_options, 1, INT_MAX, ctl_set},

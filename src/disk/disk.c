@@ -29,6 +29,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	disk->mode = mode;
 	disk->pool_cache = pool_cache;
 	disk->references = 1;
+	list_init(&disk->keepers);
 	disk->route = &route_direct;
 	disk->leaf = layer_new(name, pool_cache, roots);
 	disk->leaf->disk = disk;
@@ -83,6 +84,12 @@ bool disk_grow_in_room(struct disk *disk, uint64_t bytes)
 		return bytes <= disk->size_bytes;
 	disk->size_bytes = MAX(disk->size_bytes, bytes);
 	return true;
+}
+
+struct layer *disk_hold_leaf(struct disk *disk)
+{
+	LOCK_GUARD(&disk->lock);
+	return layer_ref(disk->leaf);
 }
 
 unsigned disk_open_count(struct disk *disk)

@@ -19,38 +19,35 @@
 /* While it is open: its lock may be held. */
 static uint64_t dirty_bytes_of_open(struct disk *disk)
 {
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	struct backlog_status status;
 
-	backlog_get_status(disk->leaf, &status);
+	backlog_get_status(leaf, &status);
 	return status.dirty_blocks << BLOCK_SHIFT;
 }
 
 #define EVERYTHING UINT64_MAX
 
 /* With what was put before UNTIL_NS; also where it never will be clean. */
-static bool is_dirty(struct disk *disk, uint64_t until_ns)
+static bool is_dirty(struct layer *leaf, uint64_t until_ns)
 {
-	struct disk_status status;
+	struct backlog_status status;
 
-	if (!disk->pool_cache)
+	if (!leaf->pool_cache)
 		return false;
-	if (layer_state_is_final(backlog_get_state(disk->leaf)))
+	backlog_get_status(leaf, &status);
+	if (layer_state_is_final(backlog_get_state(leaf)))
 		return true;
-	if (!backlog_is_needed(disk->leaf))
-		return false;
-	if (until_ns == EVERYTHING)
-		return true;
-	disk_get_status(disk, &status);
-	return loop_now_ns() - status.dirty_ns < until_ns;
+	return status.oldest_ns && (until_ns == EVERYTHING || status.oldest_ns < until_ns);
 }
 
 /* Until it is clean, or FAILED for a while; or GO_ON says no. */
-static int wait_until_clean(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
-			    void *opaque, GError **error)
+static int wait_until_clean(struct disk *disk, struct layer *leaf, uint64_t until_ns,
+			    bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
 {
-	while (is_dirty(disk, until_ns)) {
+	while (is_dirty(leaf, until_ns)) {
 		g_autofree char *reason = NULL;
-		int result = backlog_get_error(disk->leaf, &reason);
+		int result = backlog_get_error(leaf, &reason);
 
 		if (result < 0)
 			return error_set(error, -result, "%s: its changes stay in the cache: %s", disk->name, reason),
@@ -66,13 +63,14 @@ static int wait_until_clean(struct disk *disk, uint64_t until_ns, bool (*go_on)(
 static int drain_open(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
 		      void *opaque, GError **error)
 {
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	int result;
 
-	if (!is_dirty(disk, until_ns))
+	if (!is_dirty(leaf, until_ns))
 		return 0;
-	backlog_urge(disk->leaf, 1);
-	result = wait_until_clean(disk, until_ns, go_on, opaque, error);
-	backlog_urge(disk->leaf, -1);
+	backlog_urge(leaf, 1);
+	result = wait_until_clean(disk, leaf, until_ns, go_on, opaque, error);
+	backlog_urge(leaf, -1);
 	return result;
 }
 

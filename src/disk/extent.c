@@ -10,6 +10,7 @@
 #include "disk/object.h"
 #include "disk/route.h"
 #include "layer/parent.h"
+#include "layer/read.h"
 
 static void take_own_time(const struct disk *disk, struct timespec *modified)
 {
@@ -149,7 +150,7 @@ static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, ui
 {
 	if (layer == 0)
 		return disk->route->extent(disk, block, limit);
-	return image_extent_blocking(stack_layer(disk->stack, layer - 1)->image, block, limit);
+	return layer_extent_blocking(stack_layer(disk->stack, layer - 1), block, limit);
 }
 
 /* The layer that answers for BLOCK, and for how long, asking top down. Past

@@ -14,9 +14,11 @@
 #include "core/thread.h"
 #include "core/verdict.h"
 #include "image/children.h"
+#include "disk/keeper.h"
 #include "disk/object.h"
 #include "layer/claim.h"
 #include "layer/parent.h"
+#include "layer/seal.h"
 #include "layer/share.h"
 #include "disk/route.h"
 #include "core/workers.h"
@@ -37,11 +39,25 @@ static bool resolve_again(struct disk *disk, GError **error)
 	return true;
 }
 
+static bool open_keepers(struct disk *disk, guint first, GError **error);
+
+/* What is dirty below goes first. */
+static void go_after_sealed(struct disk *disk)
+{
+	struct layer *top = stack_layer(disk->stack, 0);
+
+	layer_go_after(disk->leaf, top->sealed ? top : NULL);
+}
+
 static bool open_stack(struct disk *disk, guint first, GError **error)
 {
 	if (disk->links->len <= first)
 		return true;
+	if (!open_keepers(disk, first, error))
+		return false;
 	disk->stack = stack_get(disk->links, first, disk->pool_cache, disk_uses_cache(disk), error);
+	if (disk->stack)
+		go_after_sealed(disk);
 	return disk->stack;
 }
 
@@ -88,10 +104,10 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 	g_autoptr(GError) inner = NULL;
 	struct layer *leaf = disk->leaf;
 	const char *children = leaf->link->info.children;
-	bool writable = disk->writable && !children;
+	bool writable = disk->writable && (disk->keeper || !children);
 	bool ours = !writable || claim_allows(leaf, &inner);
-	unsigned flags =
-		(writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) | (disk->unlocked ? IMAGE_NO_LOCK : 0);
+	unsigned flags = (writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
+			 (disk->unlocked ? IMAGE_NO_LOCK : 0) | (disk->keeper ? IMAGE_SEALED : 0);
 
 	if (write && children)
 		return image_children_refuse(leaf->link->path, children, error);
@@ -116,8 +132,23 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
  * written and still locked. */
 static int close_leaf(struct disk *disk)
 {
+	if (disk->leaf->sealed) {
+		route_close_sealed(disk);
+		return 0;
+	}
 	route_close(disk);
 	return layer_close_image(disk->leaf);
+}
+
+/* The claim of a leaf that was put on another may not have come to the owner record before it was closed, with nothing
+ * dirty. */
+static bool is_recorded(struct layer *leaf, GError **error)
+{
+	enum answer recorded = claim_record(leaf, true, error);
+
+	if (recorded == ANSWER_NO)
+		error_set(error, EBUSY, "%s: was taken over by another owner meanwhile", leaf->link->path);
+	return recorded == ANSWER_YES;
 }
 
 /* The key is taken under the image's lock, and before anything is written. */
@@ -130,12 +161,71 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 		return false;
 	}
 	disk->size_bytes = disk->leaf->image->size_bytes;
-	if (route_open(disk, error))
+	if (is_recorded(disk->leaf, error) && route_open(disk, error))
 		return true;
 	(void)close_leaf(disk);
 	close_stack(disk);
 	return false;
 }
+
+/* ---- What is dirty below it ----------------------------------------------------- */
+
+/* Nobody else has KEEPER: its lock is free, and taken out of order. */
+static bool open_keeper(struct disk *keeper, const struct chain_link *child, GError **error)
+{
+	bool mine = lock_try(&keeper->open_lock);
+
+	g_assert(mine);
+	keeper->open = open_shared(keeper, false, error);
+	if (keeper->open)
+		seal_opened(keeper->leaf, child);
+	keeper_tell(keeper);
+	disk_close_unused(keeper);
+	lock_let_go(&keeper->open_lock);
+	return keeper->leaf->sealed;
+}
+
+static GPtrArray *links_from(const GPtrArray *links, guint first)
+{
+	GPtrArray *rest = chain_links_new();
+
+	for (guint i = first; i < links->len; i++)
+		g_ptr_array_add(rest, chain_link_ref(links->pdata[i]));
+	return rest;
+}
+
+static bool keep(struct disk *disk, guint i, GError **error)
+{
+	struct disk *keeper = keeper_new(disk, links_from(disk->links, i));
+	bool good = !keeper_enter(keeper) || open_keeper(keeper, i ? disk->links->pdata[i - 1] : NULL, error);
+
+	disk_unref(keeper);
+	return good;
+}
+
+/* Whether the changes that some cache has of the image of LINK are ours, if there are any. Only sealed layers can
+ * have some. */
+static bool is_whole(struct disk *disk, const struct chain_link *link, GError **error)
+{
+	return !chain_is_sealed_name(link->path) || !claim_has_newer(disk->leaf, link, error);
+}
+
+/* The lowest first, on which the others are opened. */
+static bool open_keepers(struct disk *disk, guint first, GError **error)
+{
+	for (guint i = disk->links->len; i-- > first;) {
+		const struct chain_link *link = disk->links->pdata[i];
+
+		if (!is_whole(disk, link, error))
+			return false;
+		if (disk->writable && chain_is_sealed_name(link->path) &&
+		    share_left_of_link(link, disk->pool_cache) > 0 && !keep(disk, i, error))
+			return false;
+	}
+	return true;
+}
+
+/* ---- Opening -------------------------------------------------------------------- */
 
 static bool open_chain(struct disk *disk, bool write, GError **error)
 {
@@ -203,6 +293,8 @@ void disk_close_unused(struct disk *disk)
 
 	if (result < 0)
 		log_error("%s: cannot be closed: %s", disk->name, g_strerror(-result));
+	if (disk->keeper && !disk->open && keeper_take_off(disk))
+		disk_unref(disk);
 }
 
 static void count_open(struct disk *disk)
@@ -260,7 +352,7 @@ static void disk_free(struct disk *disk)
 {
 	if (disk->open && disk->opens == 0)
 		(void)disk_close_chain(disk);
-	layer_free(disk->leaf);
+	layer_unref(disk->leaf);
 	g_ptr_array_unref(disk->links);
 	chain_roots_unref(disk->roots);
 	lock_destroy(&disk->open_lock);

@@ -17,6 +17,7 @@
 #include "core/error.h"
 #include "cache/cache.h"
 #include "layer/claim.h"
+#include "layer/seal.h"
 #include "layer/share.h"
 #include "disk/object.h"
 
@@ -229,14 +230,30 @@ void route_fail(struct disk *disk, bool lost)
 /* With dirty blocks left, also where their claim went wrong halfway, the record
  * stays unclean, and the layer keeps what it has. The order of a clean end: the image
  * is durable, then the log knows that, then the record says so. */
+static bool settle(struct disk *disk)
+{
+	bool good = disk->route != &route_failed && !share_is_dirty(disk->leaf) && layer_flush_image(disk->leaf, NULL);
+
+	if (good && share_settle(disk->leaf))
+		good = claim_release(disk->leaf);
+	return good;
+}
+
 void route_close(struct disk *disk)
 {
-	bool lost = backlog_detach(disk->leaf) == LAYER_LOST, good;
+	bool lost = backlog_detach(disk->leaf) == LAYER_LOST;
 
 	if (disk->refusing)
 		route_fail(disk, lost);
-	good = disk->route != &route_failed && !share_is_dirty(disk->leaf) && layer_flush_image(disk->leaf, NULL);
-	if (good && share_settle(disk->leaf))
-		good = claim_release(disk->leaf);
-	share_close(disk->leaf, good);
+	share_close(disk->leaf, settle(disk));
+}
+
+/* Those on it keep its image and its share. */
+void route_close_sealed(struct disk *disk)
+{
+	bool lost = layer_state_is_final(backlog_detach(disk->leaf));
+
+	if (!lost && settle(disk))
+		seal_complete(disk->leaf);
+	layer_put(disk->leaf);
 }

@@ -32,9 +32,10 @@ bool disk_note_left(struct disk *disk, const char *reason)
 char *disk_look_elsewhere(struct disk *disk)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	g_autoptr(GError) why = NULL;
 
-	(void)claim_has_newer(disk->leaf, links->pdata[0], &why);
+	(void)claim_has_newer(leaf, links->pdata[0], &why);
 	LOCK_GUARD(&disk->lock);
 	g_free(disk->elsewhere);
 	disk->elsewhere = why ? g_strdup(why->message) : NULL;
@@ -99,9 +100,10 @@ static void tell_images(struct disk *disk, struct disk_status *status)
 /* False: what is dirty of it is not the migrator's. */
 static bool tell_backlog(struct disk *disk, struct disk_status *status)
 {
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	struct backlog_status backlog;
 
-	backlog_get_status(disk->leaf, &backlog);
+	backlog_get_status(leaf, &backlog);
 	if (backlog.state == LAYER_CLEAN)
 		return false;
 	status->dirty_bytes = backlog.dirty_blocks << BLOCK_SHIFT;
@@ -228,6 +230,7 @@ uint64_t disk_left_in_cache(struct disk *disk)
 char *disk_get_owner(struct disk *disk)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 
-	return claim_describe(disk->leaf, links->pdata[0]);
+	return claim_describe(leaf, links->pdata[0]);
 }

@@ -120,6 +120,16 @@ int image_file_share_lock(struct image_file *file, const struct image_file *from
 	return file->locked ? 0 : -errno;
 }
 
+void image_file_lower_lock(struct image_file *file)
+{
+	int holder = file->lock_fd > 0 ? file->lock_fd : file->aio.buffered_fd;
+
+	if (!file->locked)
+		return;
+	(void)aio_fd_lock(holder, false);
+	qemu_lock_lower(holder);
+}
+
 uint64_t image_file_allocated(const struct image_file *file)
 {
 	struct stat st;

@@ -34,6 +34,9 @@ void image_file_close(struct image_file *file);
  * same file; it lasts until both are closed. 0 or -errno. */
 int image_file_share_lock(struct image_file *file, const struct image_file *from);
 
+/* The lock of a writer becomes that of a reader. */
+void image_file_lower_lock(struct image_file *file);
+
 /* When it was made, realtime; 0: the file system does not tell. */
 uint64_t image_file_born_ns(const struct image_file *file);
 uint64_t image_file_allocated(const struct image_file *file);

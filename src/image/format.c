@@ -58,7 +58,11 @@ struct image *image_open_fd(int fd, const char *path, enum image_format format, 
 	const struct image_ops *ops = image_driver_of(path, format, error);
 	struct image *image = ops ? ops->open(fd, path, flags, base_offset, error) : NULL;
 	bool begins = image && image->writable && !(flags & (IMAGE_BEGIN_LATER | IMAGE_LOCK_ONLY));
-	int result = begins ? image_begin_writing(image, NULL) : 0;
+	int result;
+
+	if (image)
+		image->sealed = flags & IMAGE_SEALED;
+	result = begins ? image_begin_writing(image, NULL) : 0;
 
 	if (image && result == 0)
 		log_debug(LOG_IMAGE, "%s: opened as %s, %" PRIu64 " bytes, for %s", path, image_format_name(format),
@@ -82,7 +86,7 @@ static int take_over(struct image *again, struct image *image)
 
 struct image *image_reopen(struct image *image, int fd, uint64_t base_offset, GError **error)
 {
-	unsigned flags = IMAGE_WRITABLE | IMAGE_BEGIN_LATER | IMAGE_NO_LOCK;
+	unsigned flags = IMAGE_WRITABLE | IMAGE_BEGIN_LATER | IMAGE_NO_LOCK | (image->sealed ? IMAGE_SEALED : 0);
 	struct image *again = image_open_fd(fd, image->path, image->format, flags, base_offset, error);
 	int result = again ? take_over(again, image) : 0;
 

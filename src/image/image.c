@@ -8,9 +8,11 @@
 #include <inttypes.h>
 #include <sys/random.h>
 
+#include "core/error.h"
+#include "core/log.h"
 #include "driver.h"
 #include "file.h"
-#include "core/log.h"
+#include "mark.h"
 
 void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES])
 {
@@ -46,6 +48,29 @@ bool image_identify(struct image *image)
 		return false;
 	image_make_uuid(uuid);
 	return image->ops->set_identity(image, uuid);
+}
+
+static int note_child(struct image *image, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
+{
+	struct image_file *file = image->ops->file(image);
+	g_autofree char *before = NULL, *mark = NULL;
+	g_autoptr(GError) error = NULL;
+
+	if (!image->ops->read_mark(file, &before, &error))
+		return error_to_errno(error);
+	mark = mark_with(before, child, path);
+	if (g_strcmp0(mark, before) == 0 || image->ops->write_mark(file, mark, &error))
+		return 0;
+	return error_to_errno(error);
+}
+
+int image_seal(struct image *image, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
+{
+	int result = path ? note_child(image, child, path) : 0;
+
+	image->writable = image->begun = false;
+	image_file_lower_lock(image->ops->file(image));
+	return result;
 }
 
 int image_close(struct image *image)

@@ -83,3 +83,8 @@ enum answer qemu_lock_take(struct aio_file *file, bool writable, const char *adv
 			  file->name, advice);
 	return answer;
 }
+
+void qemu_lock_lower(int fd)
+{
+	(void)set_locks(fd, F_UNLCK, HAVE, kept, G_N_ELEMENTS(kept));
+}

@@ -11,4 +11,7 @@
  * for a second; nothing is locked. UNKNOWN: there are none here. Where aio_file_lock() said YES. Blocks. */
 enum answer qemu_lock_take(struct aio_file *file, bool writable, const char *advice, GError **error);
 
+/* What a writer holds becomes what a reader does; FD has the locks. */
+void qemu_lock_lower(int fd);
+
 #endif

@@ -215,7 +215,7 @@ static bool mark_allows(struct raw *raw, unsigned flags, GError **error)
 {
 	g_autofree char *mark = NULL;
 
-	if (!(flags & IMAGE_WRITABLE) || flags & IMAGE_LOCK_ONLY)
+	if (!(flags & IMAGE_WRITABLE) || flags & (IMAGE_LOCK_ONLY | IMAGE_SEALED))
 		return true;
 	return raw_read_mark(&raw->file, &mark, error) &&
 	       (!mark || image_children_refuse(raw->image.path, mark, error));

@@ -153,6 +153,7 @@ enum layer_state backlog_detach(struct layer *layer)
 	while (layer->backlog.work == BACKLOG_MOVING)
 		lock_wait(&backlogs->lock, &backlogs->changed);
 	state = layer->backlog.state;
+	layer->backlog.wanted = false;
 	if (backlog_is_attached_locked(&layer->backlog))
 		list_remove(&layer->backlog.link);
 	if (!layer_state_is_final(state))
@@ -212,20 +213,57 @@ void backlog_lend_image(struct layer *layer, bool lent)
 	layer->backlog.lent = lent;
 }
 
+struct layer *backlog_waits_for_locked(const struct backlog *backlog)
+{
+	struct layer *after = backlog->after;
+
+	assert_locked(backlog);
+	return after && backlog_is_attached_locked(&after->backlog) ? after : NULL;
+}
+
+static int error_of(const struct backlog *backlog)
+{
+	if (layer_state_is_final(backlog->state))
+		return -EIO;
+	return backlog->failures >= BACKLOG_FAILURES_TOLD ? backlog->error : 0;
+}
+
+/* Its own, or that of one below it, which goes first. */
+int backlog_get_error_locked(const struct backlog *backlog, const char **reason)
+{
+	const struct layer *after;
+	int error;
+
+	assert_locked(backlog);
+	while (!(error = error_of(backlog)) && (after = backlog_waits_for_locked(backlog)))
+		backlog = &after->backlog;
+	*reason = backlog->reason ? backlog->reason : "";
+	return error;
+}
+
 int backlog_get_error(struct layer *layer, char **reason)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
-	const struct backlog *backlog = &layer->backlog;
-	int error = 0;
+	const char *why;
+	int error;
 
 	LOCK_GUARD(&backlogs->lock);
-	if (layer_state_is_final(backlog->state))
-		error = -EIO;
-	else if (backlog->failures >= BACKLOG_FAILURES_TOLD)
-		error = backlog->error;
+	error = backlog_get_error_locked(&layer->backlog, &why);
 	if (error)
-		*reason = g_strdup(backlog->reason ? backlog->reason : "");
+		*reason = g_strdup(why);
 	return error;
+}
+
+struct layer *backlog_put_after(struct layer *layer, struct layer *after)
+{
+	struct backlogs *backlogs = backlogs_of(layer);
+	struct layer *before;
+
+	lock_take(&backlogs->lock);
+	before = layer->backlog.after;
+	layer->backlog.after = after ? layer_ref(after) : NULL;
+	lock_let_go(&backlogs->lock);
+	return before;
 }
 
 enum layer_state backlog_get_state(struct layer *layer)

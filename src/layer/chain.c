@@ -231,6 +231,37 @@ static struct chain_link *link_new(const char *path, const struct chain_file *fi
 	return NULL;
 }
 
+struct chain_link *chain_link_of_file(const char *path, int fd, enum image_format format,
+				      const struct chain_roots *roots, GError **error)
+{
+	struct chain_file file = {.real = (char *)path, .fd = fd, .in_pool = true};
+
+	if (fstat(fd, &file.st) < 0) {
+		error_set_errno(error, errno, "%s: cannot be looked at", path);
+		return NULL;
+	}
+	return link_new(path, &file, format, roots, NULL, error);
+}
+
+struct chain_link *chain_link_moved(const struct chain_link *link, const char *path, const struct image *image,
+				    const char *children)
+{
+	struct chain_link *moved = g_new0(struct chain_link, 1);
+
+	*moved = *link;
+	moved->references = 1;
+	moved->path = moved->real = g_strdup(path);
+	moved->roots = chain_roots_ref(link->roots);
+	moved->settled = moved->linked = false;
+	moved->untold = g_strdup(link->untold);
+	copy_info(&moved->info, &link->info);
+	moved->info.size_bytes = image->size_bytes;
+	moved->info.generation = image->generation;
+	g_free(moved->info.children);
+	moved->info.children = g_strdup(children);
+	return moved;
+}
+
 bool chain_link_is_same(const struct chain_link *link, const struct stat *st)
 {
 	return link->settled && !link->linked && !link->block_device && link->inode == st->st_ino &&
@@ -394,11 +425,10 @@ static struct chain_link *ask_for_parent(const struct chain_link *child, const c
 	return parent;
 }
 
-static struct chain_link *find_parent(struct chain_link *child, const struct chain_roots *roots,
-				      struct chain_cache *cache, GError **error)
+static struct chain_link *find_parent_from(struct chain_link *child, const char *directory,
+					   const struct chain_roots *roots, struct chain_cache *cache, GError **error)
 {
 	const char *stored = child->info.parent.path;
-	g_autofree char *directory = g_path_get_dirname(child->real);
 	g_autofree char *path =
 		g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(directory, stored, NULL);
 	g_autoptr(GError) why = NULL;
@@ -409,6 +439,37 @@ static struct chain_link *find_parent(struct chain_link *child, const struct cha
 	note_untold(child, path, why);
 	g_propagate_error(error, g_steal_pointer(&why));
 	return NULL;
+}
+
+bool chain_is_sealed_name(const char *path)
+{
+	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(directory);
+
+	return strcmp(name, SEALED_DIRECTORY) == 0;
+}
+
+char *chain_directory_of(const char *path)
+{
+	g_autofree char *directory = g_path_get_dirname(path);
+
+	return chain_is_sealed_name(path) ? g_path_get_dirname(directory) : g_steal_pointer(&directory);
+}
+
+/* A sealed image was a leaf in the directory above when its parent was named. */
+static struct chain_link *find_parent(struct chain_link *child, const struct chain_roots *roots,
+				      struct chain_cache *cache, GError **error)
+{
+	g_autofree char *directory = g_path_get_dirname(child->real), *base = chain_directory_of(child->real);
+	g_autoptr(GError) why = NULL;
+	struct chain_link *parent = find_parent_from(child, base, roots, cache, &why);
+
+	if (parent)
+		return parent;
+	if (strcmp(base, directory) != 0 && error_class_of(STORE_OPEN, error_to_errno(why)) == ERROR_ABSENT)
+		parent = find_parent_from(child, directory, roots, cache, NULL);
+	if (!parent)
+		g_propagate_error(error, g_steal_pointer(&why));
+	return parent;
 }
 
 static bool is_among(const GPtrArray *links, const struct chain_link *link)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/bytes.h"
 #include "core/error.h"
@@ -11,6 +12,7 @@
 #include "core/shell.h"
 #include "owner/newer.h"
 #include "owner/proof.h"
+#include "owner/succession.h"
 
 /* As the image was found: who asks its name again asks what somebody may have put
  * there since. A device is no file of a pool: its record has the disk's name. */
@@ -77,6 +79,89 @@ bool claim_look(struct layer *layer, bool (*look)(void *opaque, const struct own
 	return owner_look(place.pool, place.name, layer->owner, &want, look, layer, error);
 }
 
+static void remove_mark(const struct layer_succession *succession)
+{
+	if (succession->mark && unlink(succession->mark) < 0 && errno != ENOENT)
+		log_warning("%s: cannot be removed: %s", succession->mark, g_strerror(errno));
+}
+
+static const char *mode_of(const struct layer *layer)
+{
+	if (layer->share == SHARE_DIRTY)
+		return "writeback";
+	return layer->share == SHARE_MIRRORED ? "persistent" : "direct";
+}
+
+void claim_forget(struct layer *layer)
+{
+	if (!layer->succession)
+		return;
+	g_free(layer->succession->mark);
+	g_clear_pointer(&layer->succession, g_free);
+}
+
+void claim_settle(struct layer *layer)
+{
+	if (layer->succession)
+		remove_mark(layer->succession);
+	claim_forget(layer);
+}
+
+/* Of a leaf that was closed meanwhile, whose image knows its claim. */
+static void renew_claim(struct layer *layer)
+{
+	layer->claim.generation = MAX(layer->succession->before, layer->image->generation) + 1;
+	memcpy(layer->claim.nonce, layer->image->claim, OWNER_ID_BYTES);
+}
+
+enum answer claim_record(struct layer *layer, bool clean, GError **why)
+{
+	struct owner_want want = want_of(layer);
+	enum answer recorded = ANSWER_YES;
+	g_auto(owner_place) place = {0};
+
+	want.mode = mode_of(layer);
+	if (!layer->succession)
+		return ANSWER_YES;
+	if (layer->claim.generation == 0)
+		renew_claim(layer);
+	if (layer->owner && find_place(layer, layer->link, &place))
+		recorded = owner_succeed(place.pool, place.name, layer->owner, &want, layer->succession->before,
+					 &layer->claim, clean, why);
+	if (recorded != ANSWER_YES)
+		return recorded;
+	claim_settle(layer);
+	return ANSWER_YES;
+}
+
+bool claim_copy(const struct layer *layer, const char *path, GError **error)
+{
+	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(path);
+	struct owner_want want = want_of(layer);
+	struct owner_claim claim = layer->claim;
+	struct owner_record record = {0};
+	bool good = true;
+
+	want.mode = mode_of(layer);
+	if (!layer->owner || !owner_remove(directory, name, error))
+		return !layer->owner;
+	if (layer->succession)
+		return owner_succeed(directory, name, layer->owner, &want, 0, &claim, false, error) == ANSWER_YES;
+	if (claim_read(layer, &record))
+		good = owner_write(directory, name, &record, error);
+	owner_record_clear(&record);
+	return good;
+}
+
+static bool succeed(struct layer *layer, GError **error)
+{
+	enum answer recorded = claim_record(layer, false, error);
+
+	if (recorded == ANSWER_NO)
+		error_set(error, EBUSY, "%s: was taken over by another owner meanwhile", layer->link->path);
+	return recorded == ANSWER_YES;
+}
+
 bool claim_take(struct layer *layer, const char *mode,
 		bool (*prepare)(void *opaque, const struct owner_last *last, struct owner_claim *claim, GError **error),
 		GError **error)
@@ -92,6 +177,8 @@ bool claim_take(struct layer *layer, const char *mode,
 		return true;
 	if (!find_place(layer, layer->link, &place))
 		return error_set_errno(error, errno, "%s: cannot be found", layer->link->path);
+	if (!succeed(layer, error))
+		return false;
 	return owner_claim(place.pool, place.name, layer->owner, &want, &layer->claim, error);
 }
 
@@ -152,10 +239,12 @@ bool claim_identify(struct layer *layer)
 	return image_identify(image);
 }
 
-enum answer claim_check(const struct layer *layer, GError **why)
+enum answer claim_check(struct layer *layer, GError **why)
 {
 	g_auto(owner_place) place = {0};
 
+	if (layer->succession)
+		return claim_record(layer, false, why);
 	if (!layer->owner || !layer->claim.generation || !find_place(layer, layer->link, &place))
 		return ANSWER_YES;
 	return owner_check(place.pool, place.name, layer->owner, layer->claim.generation, why);
@@ -174,7 +263,9 @@ bool claim_release(struct layer *layer)
 	g_autoptr(GError) error = NULL;
 	g_auto(owner_place) place = {0};
 
-	if (layer->claim.generation && find_place(layer, layer->link, &place))
+	if (layer->succession)
+		released = claim_record(layer, true, &error);
+	else if (layer->claim.generation && find_place(layer, layer->link, &place))
 		released = owner_release(place.pool, place.name, layer->owner, layer->claim.generation, &error);
 	if (error)
 		log_warning("%s", error->message);

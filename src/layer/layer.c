@@ -7,6 +7,7 @@
  * waits for it:
  *
  *     OPENING -> OPEN            with the one who opened it as its first user
+ *     a leaf  -> OPEN            it is sealed, with its keeper as its first user
  *     OPENING -> gone            it could not be opened; who waits tries himself
  *     OPEN -> CLOSING -> gone    with the last user */
 #include "layer/layer.h"
@@ -16,6 +17,7 @@
 
 #include "core/error.h"
 #include "core/thread.h"
+#include "layer/claim.h"
 #include "layer/overflow.h"
 #include "layer/parent.h"
 #include "layer/pool_cache.h"
@@ -29,6 +31,7 @@ struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const s
 {
 	struct layer *layer = g_new0(struct layer, 1);
 
+	layer->references = 1;
 	layer->name = g_strdup(name);
 	layer->pool_cache = pool_cache;
 	layer->roots = chain_roots_ref(roots);
@@ -38,13 +41,20 @@ struct layer *layer_new(const char *name, struct pool_cache *pool_cache, const s
 	return layer;
 }
 
-void layer_free(struct layer *layer)
+void layer_unref(struct layer *layer)
 {
+	if (--layer->references > 0)
+		return;
 	(void)layer_close_image(layer);
 	cache_layer_close(layer->cached, 0);
 	overflow_free(layer);
 	g_free(layer->backlog.reason);
+	if (layer->backlog.after)
+		layer_unref(layer->backlog.after);
 	chain_link_unref(layer->link);
+	chain_link_unref(layer->former_link);
+	claim_forget(layer);
+	g_free(layer->child_path);
 	chain_roots_unref(layer->roots);
 	lock_destroy(&layer->lock);
 	g_free(layer->name);
@@ -76,6 +86,14 @@ int layer_close_image(struct layer *layer)
 	return result;
 }
 
+void layer_go_after(struct layer *layer, struct layer *sealed)
+{
+	struct layer *before = layer->pool_cache ? backlog_put_after(layer, sealed) : NULL;
+
+	if (before)
+		layer_unref(before);
+}
+
 bool layer_flush_image(struct layer *layer, GError **error)
 {
 	struct image_op flush = {0};
@@ -94,7 +112,7 @@ static struct layer *find_locked(const struct chain_link *link, const struct poo
 
 		if (layer->link->device == link->device && layer->link->inode == link->inode &&
 		    layer->link->base_offset == link->base_offset && layer->pool_cache == pool_cache &&
-		    layer->wants_share == cached)
+		    (layer->sealed || layer->wants_share == cached))
 			return layer;
 	}
 	return NULL;
@@ -107,17 +125,23 @@ static void set_use_locked(struct layer *layer, enum layer_use use)
 	condition_broadcast(&table_changed);
 }
 
-static struct layer *add_locked(const struct chain_link *link, struct pool_cache *pool_cache, bool cached)
+static void add_locked(struct layer *layer, enum layer_use use)
+{
+	lock_assert_mine(&table_lock);
+	layer->use = use;
+	if (!table)
+		table = g_ptr_array_new();
+	g_ptr_array_add(table, layer);
+}
+
+static struct layer *add_new_locked(const struct chain_link *link, struct pool_cache *pool_cache, bool cached)
 {
 	struct layer *layer = layer_new(link->path, pool_cache, link->roots);
 
 	lock_assert_mine(&table_lock);
 	layer_set_link(layer, link);
-	layer->use = USE_OPENING;
 	layer->wants_share = cached;
-	if (!table)
-		table = g_ptr_array_new();
-	g_ptr_array_add(table, layer);
+	add_locked(layer, USE_OPENING);
 	return layer;
 }
 
@@ -126,12 +150,14 @@ static void remove_relock(struct layer *layer)
 	lock_assert_mine(&table_lock);
 	set_use_locked(layer, USE_CLOSING);
 	lock_let_go(&table_lock);
-	share_close(layer, false); /* a CLEAN one keeps its stamp */
+	share_close(layer, false); /* a CLEAN one keeps its stamp, a DIRTY one all it has */
 	(void)layer_close_image(layer);
 	lock_take(&table_lock);
 	g_ptr_array_remove_fast(table, layer);
 	condition_broadcast(&table_changed);
-	layer_free(layer);
+	lock_let_go(&table_lock);
+	layer_unref(layer);
+	lock_take(&table_lock);
 }
 
 /* Nothing below a leaf is read while its newest changes are elsewhere. */
@@ -152,7 +178,7 @@ static bool has_all(struct layer *layer, GError **error)
 static struct layer *open_relock(const struct chain_link *link, struct pool_cache *pool_cache, bool cached,
 				 GError **error)
 {
-	struct layer *layer = add_locked(link, pool_cache, cached);
+	struct layer *layer = add_new_locked(link, pool_cache, cached);
 	bool good;
 
 	lock_assert_mine(&table_lock);
@@ -172,10 +198,11 @@ static struct layer *open_relock(const struct chain_link *link, struct pool_cach
 	return layer;
 }
 
-/* What was read of the image before and what is read now would be mixed. */
+/* What was read of the image before and what is read now would be mixed. A sealed one is written
+ * by us alone, and has the same content all the while. */
 static bool may_be_shared(const struct layer *layer, const struct chain_link *link, GError **error)
 {
-	return parent_is_unchanged(layer->link, link) ||
+	return layer->sealed || parent_is_unchanged(layer->link, link) ||
 	       error_set(error, ESTALE,
 			 "%s: was written while disks on it are open; close them first, they may have read both",
 			 link->path);
@@ -195,6 +222,20 @@ struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_c
 		return NULL;
 	layer->users++;
 	return layer;
+}
+
+struct layer *layer_use(struct layer *layer)
+{
+	LOCK_GUARD(&table_lock);
+	layer->users++;
+	return layer;
+}
+
+void layer_publish(struct layer *layer)
+{
+	LOCK_GUARD(&table_lock);
+	layer->users = 1;
+	add_locked(layer_ref(layer), USE_OPEN);
 }
 
 void layer_put(struct layer *layer)

@@ -3,7 +3,8 @@
  * A stack is a node: its top layer, and the stack below. Nodes are interned by both,
  * so disks on the same layers share the map. The map keeps, per region of 256 blocks,
  * either "all from layer k" or 256 layer numbers; a region is computed at its first
- * touch by asking the layers top down. Layers are read-only, so a region never changes.
+ * touch by asking the layers top down. Layers are read-only, so a region never changes: what
+ * is dirty of a sealed one only goes from the cache to its image.
  *
  * The intern table and the counts of users have one lock, each map its own; neither is
  * held while a layer is opened or closed. */
@@ -11,6 +12,7 @@
 
 #include "core/counters.h"
 #include "core/lock.h"
+#include "layer/read.h"
 
 #define REGION_BLOCKS 256
 /* Regions in a directory, which is allocated whole: 4 GiB of disk. */
@@ -132,6 +134,19 @@ struct stack *stack_get(const GPtrArray *links, guint first, struct pool_cache *
 	return stack;
 }
 
+struct stack *stack_on(struct layer *top, struct stack *below)
+{
+	return get(top, below);
+}
+
+struct stack *stack_use(struct stack *stack)
+{
+	LOCK_GUARD(&stacks_lock);
+	if (stack)
+		stack->users++;
+	return stack;
+}
+
 static bool is_last_use(struct stack *stack)
 {
 	bool last;
@@ -192,7 +207,7 @@ static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, u
 			block++;
 			continue;
 		}
-		extent = image_extent(stack->layers[layer]->image, first + block, end_of_layer - block);
+		extent = layer_extent(stack->layers[layer], first + block, end_of_layer - block);
 		for (uint64_t end = block + extent.blocks; block < end; block++) {
 			if (extent.state != EXTENT_ABSENT && open[block]) {
 				owners[block] = extent.state == EXTENT_DATA ? (uint8_t)layer : STACK_NO_LAYER;

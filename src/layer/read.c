@@ -115,6 +115,29 @@ struct cache_extent layer_read_cached(struct layer_io *io, struct layer *layer, 
 	return extent;
 }
 
+/* Between the look at the cache and that at the image a block can only go from the one to the
+ * other. */
+struct image_extent layer_extent(struct layer *layer, uint64_t block, uint64_t blocks)
+{
+	struct cache_extent cached;
+
+	if (!layer->sealed || !layer->cached)
+		return image_extent(layer->image, block, blocks);
+	cached = cache_lookup(layer->cached, block, blocks);
+	return cached.answer != CACHE_MISS ? layer_extent_of(cached) : image_extent(layer->image, block, cached.blocks);
+}
+
+struct image_extent layer_extent_blocking(struct layer *layer, uint64_t block, uint64_t blocks)
+{
+	struct cache_extent cached;
+
+	if (!layer->sealed || !layer->cached)
+		return image_extent_blocking(layer->image, block, blocks);
+	cached = cache_lookup_far(layer->cached, block, blocks);
+	return cached.answer != CACHE_MISS ? layer_extent_of(cached)
+					   : image_extent_blocking(layer->image, block, cached.blocks);
+}
+
 /* ---- A copy on its way ---------------------------------------------------- */
 
 static void fetched(struct image_io *image_io, int result)
@@ -195,6 +218,20 @@ struct image_extent layer_read_missed(struct layer_io *io, struct layer *layer, 
 	return fetch(io, layer, block, limit, buffer);
 }
 
+struct image_extent layer_read_newer(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
+				     uint8_t *buffer)
+{
+	struct cache_extent cached = layer_read_cached(io, layer, block, limit, buffer);
+	struct image_extent extent;
+
+	if (cached.answer != CACHE_MISS)
+		return layer_extent_of(cached);
+	extent = image_extent(layer->image, block, cached.blocks);
+	if (extent.state != EXTENT_DATA)
+		return extent;
+	return layer_read_missed(io, layer, block, extent.blocks, buffer);
+}
+
 struct image_extent layer_read(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
 			       uint8_t *buffer)
 {
@@ -203,6 +240,8 @@ struct image_extent layer_read(struct layer_io *io, struct layer *layer, uint64_
 
 	if (!layer->cached)
 		return layer_read_image(io, layer, block, limit, buffer);
+	if (layer->sealed)
+		return layer_read_newer(io, layer, block, limit, buffer);
 	extent = image_extent(layer->image, block, limit);
 	if (extent.state != EXTENT_DATA)
 		return extent;

@@ -331,6 +331,19 @@ bool share_open_dirty(struct layer *layer, const struct owner_last *last, struct
 	return cached || refuse_dirty(layer, result, error);
 }
 
+bool share_open_new(struct layer *layer, GError **error)
+{
+	struct cache_layer *cached = NULL;
+	struct cache_layer_key key;
+	int result = -EBUSY;
+
+	if (layer_key_of(layer->link, layer->image, &key))
+		cached = cache_layer_open_dirty(layer->pool_cache->cache, &key, &layer->claim.generation,
+						layer->claim.nonce, &result);
+	set_share(layer, SHARE_DIRTY, cached);
+	return cached || refuse_dirty(layer, result, error);
+}
+
 bool share_open_pinned(struct layer *layer, GError **error)
 {
 	set_share(layer, SHARE_PINNED, cache_layer_new_volatile(layer->pool_cache->cache, layer->name));

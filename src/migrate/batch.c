@@ -1,4 +1,4 @@
-/* One batch of a disk's changes, from the cache to its image.
+/* One batch of a layer's changes, from the cache to its image.
  *
  * A leaf that has failed is opened anew first. A full store gets smaller batches,
  * down to an epoch, then pieces of that; what is discarded later may be what makes
@@ -52,13 +52,14 @@ static struct image *exchange_lent(struct layer *layer, struct image *again)
 
 /* The new one takes the other's place behind the gate. Whoever has open_lock may
  * be waiting for this migration to pause: it is not waited for. */
-static int exchange_image(struct disk *disk, struct image *again)
+static int exchange_image(struct layer *layer, struct image *again)
 {
-	struct image *unused = exchange_lent(disk->leaf, again);
+	struct image *unused = exchange_lent(layer, again);
+	struct disk *disk = layer->disk;
 
 	if (unused == again && lock_try(&disk->open_lock)) {
-		if (state_try_close(disk)) {
-			unused = put_image(disk->leaf, again);
+		if (layer->disk == disk && state_try_close(disk)) {
+			unused = put_image(layer, again);
 			gate_open(&disk->gate);
 		}
 		lock_let_go(&disk->open_lock);
@@ -70,25 +71,24 @@ static int exchange_image(struct disk *disk, struct image *again)
 /* A leaf that failed refuses everything until it is opened anew. Until another
  * is there, ready to be written, it stays in its place. While an outage lasts
  * the new one says nothing of it. -EAGAIN: not now. */
-static int reopen_image(struct disk *disk)
+static int reopen_image(struct layer *layer)
 {
-	const struct layer *leaf = disk->leaf;
 	g_autoptr(GError) error = NULL;
-	struct image *again = chain_link_reopen(leaf->link, leaf->image, &error);
+	struct image *again = chain_link_reopen(layer->link, layer->image, &error);
 
 	if (!again)
 		return error_to_errno(error);
 	again->quiet = true;
-	return exchange_image(disk, again);
+	return exchange_image(layer, again);
 }
 
 /* False: it is noted why, or it is not the time. */
-static bool make_usable(struct disk *disk)
+static bool make_usable(struct layer *layer)
 {
-	int result = is_usable(disk->leaf->image) ? 0 : reopen_image(disk);
+	int result = is_usable(layer->image) ? 0 : reopen_image(layer);
 
 	if (result < 0 && result != -EAGAIN)
-		note_errno(disk->leaf, result, "cannot be opened again");
+		note_errno(layer, result, "cannot be opened again");
 	return result == 0;
 }
 
@@ -227,16 +227,16 @@ static bool apply(struct layer *layer, struct cache_batch *batch)
 	return true;
 }
 
-bool batch_migrate(struct disk *disk, bool cut)
+bool batch_migrate(struct layer *layer, bool cut)
 {
 	struct cache_batch_limits limits = {.cut = cut};
 	struct cache_batch *batch;
 
-	if (!make_usable(disk) || !owned_check(disk->leaf))
+	if (!make_usable(layer) || !owned_check(layer))
 		return false;
-	set_limits(disk->leaf, &limits);
-	batch = take_batch(disk->leaf, &limits);
-	return batch && apply(disk->leaf, batch);
+	set_limits(layer, &limits);
+	batch = take_batch(layer, &limits);
+	return batch && apply(layer, batch);
 }
 
 uint64_t batch_bytes_tuned(const struct look *look)

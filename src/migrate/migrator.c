@@ -55,7 +55,8 @@ struct migrator {
 };
 
 struct job {
-	struct disk *disk;
+	struct layer *layer;
+	struct disk *disk; /* whose leaf it was when the job was begun */
 	enum work work;
 	bool cut;
 	uint64_t begun_ns;
@@ -79,9 +80,9 @@ struct load {
 	uint64_t batch_bytes;
 };
 
-static dev_t store_of(const struct disk *disk)
+static dev_t store_of(const struct layer *layer)
 {
-	return disk->leaf->link->store;
+	return layer->link->store;
 }
 
 static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
@@ -90,11 +91,11 @@ static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 	{
 		const struct job *job = job_of(node);
 		uint64_t hangs_ns = job->begun_ns + HANGS_NS;
-		bool beside = store_of(job->disk) == load->store;
+		bool beside = store_of(job->layer) == load->store;
 
 		load->jobs++;
 		load->jobs_beside += beside;
-		load->batch_bytes += job->work == WORK_BATCH ? job->disk->leaf->backlog.batch_bytes : 0;
+		load->batch_bytes += job->work == WORK_BATCH ? job->layer->backlog.batch_bytes : 0;
 		if (hangs_ns <= now_ns)
 			continue;
 		load->answering++;
@@ -103,9 +104,9 @@ static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
 	}
 }
 
-static struct load get_load_locked(struct migrator *migrator, const struct look *look, const struct disk *disk)
+static struct load get_load_locked(struct migrator *migrator, const struct look *look, const struct layer *layer)
 {
-	struct load load = {.store = store_of(disk), .frees_ns = UINT64_MAX};
+	struct load load = {.store = store_of(layer), .frees_ns = UINT64_MAX};
 
 	lock_assert_mine(&migrator->backlogs->lock);
 	add_load(&load, &migrator->queued, look->now_ns);
@@ -132,15 +133,22 @@ static uint64_t bytes_of_next_batch(const struct load *load, const struct look *
 /* If there is a place for it. */
 static void begin_locked(struct migrator *migrator, struct look *look, struct disk *disk, enum work work, bool cut)
 {
-	struct load load = get_load_locked(migrator, look, disk);
-	struct backlog *backlog = &disk->leaf->backlog;
+	struct layer *layer = disk->leaf;
+	struct load load = get_load_locked(migrator, look, layer);
+	struct backlog *backlog = &layer->backlog;
 	struct job *job;
 
 	lock_assert_mine(&migrator->backlogs->lock);
 	if (!takes_job(&load, look))
 		return;
 	job = g_new(struct job, 1);
-	*job = (struct job){.disk = disk_ref(disk), .work = work, .cut = cut, .begun_ns = look->now_ns};
+	*job = (struct job){
+		.layer = layer_ref(layer),
+		.disk = disk_ref(disk),
+		.work = work,
+		.cut = cut,
+		.begun_ns = look->now_ns,
+	};
 	backlog->work = work == WORK_BATCH ? BACKLOG_MOVING : BACKLOG_CHANGING;
 	backlog->batch_bytes = work == WORK_BATCH ? bytes_of_next_batch(&load, look) : 0;
 	list_remove(&backlog->link);
@@ -150,27 +158,25 @@ static void begin_locked(struct migrator *migrator, struct look *look, struct di
 	condition_signal(&migrator->has_jobs);
 }
 
-/* The disk is free for the next one. */
+/* The layer is free for the next one. */
 static void release_locked(struct migrator *migrator, struct job *job)
 {
 	lock_assert_mine(&migrator->backlogs->lock);
-	job->disk->leaf->backlog.work = BACKLOG_IDLE;
-	job->disk->leaf->backlog.batch_bytes = 0;
+	job->layer->backlog.work = BACKLOG_IDLE;
+	job->layer->backlog.batch_bytes = 0;
 	job->work = WORK_NONE;
 	condition_broadcast(&migrator->backlogs->changed);
 }
 
 static void do_job(const struct job *job)
 {
-	struct layer *leaf = job->disk->leaf;
-
 	if (job->work != WORK_BATCH) {
 		state_work(job->disk, job->work);
 		return;
 	}
-	layer_check(leaf);
-	if (!batch_migrate(job->disk, job->cut))
-		note_pause(leaf, LOOK_AGAIN_NS);
+	layer_check(job->layer);
+	if (!batch_migrate(job->layer, job->cut))
+		note_pause(job->layer, LOOK_AGAIN_NS);
 }
 
 /* The last reference to a disk may go with JOB, which closes it: that is a part of it. */
@@ -180,6 +186,7 @@ static void end(struct migrator *migrator, struct job *job)
 	release_locked(migrator, job);
 	lock_let_go(&migrator->backlogs->lock);
 	disk_unref(job->disk);
+	layer_unref(job->layer);
 	lock_take(&migrator->backlogs->lock);
 	list_remove(&job->link);
 	lock_let_go(&migrator->backlogs->lock);
@@ -287,7 +294,7 @@ static void look_at_free(struct migrator *migrator, struct look *look, struct di
 static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 {
 	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
-	const struct disk *first = NULL;
+	const struct layer *first = NULL;
 
 	LOCK_GUARD(&migrator->backlogs->lock);
 	look->oldest = UINT64_MAX;
@@ -299,8 +306,8 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 		struct disk *disk = layer->disk;
 		struct cache_dirty dirty;
 
-		look->mixed |= first && store_of(first) != store_of(disk);
-		first = disk;
+		look->mixed |= first && store_of(first) != store_of(layer);
+		first = layer;
 		backlog_get_dirty_locked(layer, &dirty);
 		if (dirty.oldest_ns && !dirty.stuck)
 			look->oldest = MIN(look->oldest, dirty.distance);
@@ -324,7 +331,7 @@ static void note_hanging(struct migrator *migrator, struct look *look)
 		if (job->work != WORK_BATCH)
 			continue;
 		if (job->begun_ns + HANGS_NS <= look->now_ns)
-			cache_layer_set_stuck(job->disk->leaf->cached, true);
+			cache_layer_set_stuck(job->layer->cached, true);
 		else
 			look_again(look, job->begun_ns + HANGS_NS);
 	}

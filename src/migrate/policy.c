@@ -12,6 +12,9 @@
  * Only whole epochs go. All but `idle` and `full` may end one for that; the last
  * close of a disk has ended one too.
  *
+ * What is above a sealed layer goes when that one is clean: the chain of images is at every
+ * moment what the disk was at some barrier.
+ *
  * Changes of a disk's state come before its batches. One that failed, or whose
  * gate could not be closed, waits for its time to be tried again. */
 #include "policy.h"
@@ -56,8 +59,8 @@ static bool is_wanted(struct look *look, struct layer *layer, const struct cache
 	uint64_t idle_ns = last_io_ns + look->tunables.migrate_idle_ms * NS_PER_MS;
 
 	*cut = true;
-	if (layer->backlog.urged || !list_is_empty(&layer->backlog.waiters) || look->cache.state == CACHE_SUSPENDED ||
-	    look->now_ns >= old_ns)
+	if (layer->backlog.urged || layer->backlog.wanted || !list_is_empty(&layer->backlog.waiters) ||
+	    look->cache.state == CACHE_SUSPENDED || look->now_ns >= old_ns)
 		return true;
 	if (look->cache.short_of_room && dirty->distance == look->oldest)
 		return true;
@@ -73,9 +76,25 @@ static bool is_wanted(struct look *look, struct layer *layer, const struct cache
 	return false;
 }
 
+/* LAYER is to go, and AFTER goes first. Who waits for LAYER is told where that one fails. */
+static void want_first_locked(struct look *look, struct layer *layer, struct layer *after)
+{
+	const char *reason;
+	int error;
+
+	lock_assert_mine(&look->pool_cache->backlogs.lock);
+	if (!after->backlog.wanted)
+		look_again(look, look->now_ns);
+	after->backlog.wanted = true;
+	error = backlog_get_error_locked(&after->backlog, &reason);
+	if (error)
+		backlog_answer_drains_locked(&layer->backlog, error);
+}
+
 static bool wants_batch_locked(struct look *look, struct layer *layer, bool *cut)
 {
 	struct backlog *backlog = &layer->backlog;
+	struct layer *after = backlog_waits_for_locked(backlog);
 	struct cache_dirty dirty;
 
 	lock_assert_mine(&look->pool_cache->backlogs.lock);
@@ -90,7 +109,11 @@ static bool wants_batch_locked(struct look *look, struct layer *layer, bool *cut
 		look_again(look, backlog->retry_at_ns);
 		return false;
 	}
-	return is_wanted(look, layer, &dirty, cut);
+	if (!is_wanted(look, layer, &dirty, cut))
+		return false;
+	if (after)
+		want_first_locked(look, layer, after);
+	return !after;
 }
 
 /* ---- States ---------------------------------------------------------------- */
@@ -101,6 +124,8 @@ static enum work change_of_state_locked(const struct look *look, const struct di
 	enum layer_state state = disk->leaf->backlog.state;
 
 	lock_assert_mine(&look->pool_cache->backlogs.lock);
+	if (disk->keeper)
+		return WORK_NONE;
 	if (layer_state_is_final(state))
 		return WORK_END;
 	if (state == LAYER_AWAY && !suspended)

@@ -51,7 +51,7 @@ static bool parent_is_allowed(const char *directory, const char *parent, const c
 
 static char *path_from(const char *image, const char *parent, const char *layers, GError **error)
 {
-	g_autofree char *directory = g_path_get_dirname(image);
+	g_autofree char *directory = chain_directory_of(image);
 	char *from = realpath(directory, NULL), *to = from ? realpath(parent, NULL) : NULL;
 	char *relative = NULL;
 

@@ -39,7 +39,7 @@ enum image_format offline_format_of(const char *path, enum image_format format, 
 static struct chain_roots *roots_for(const char *path, const char *layers, char **real, GError **error)
 {
 	char *resolved = realpath(path, NULL);
-	g_autofree char *directory = resolved ? g_path_get_dirname(resolved) : NULL;
+	g_autofree char *directory = resolved ? chain_directory_of(resolved) : NULL;
 
 	*real = g_strdup(resolved);
 	free(resolved);

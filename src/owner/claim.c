@@ -32,6 +32,7 @@
 #include "core/log.h"
 #include "core/verdict.h"
 #include "owner/proof.h"
+#include "claim.h"
 #include "self.h"
 #include "verdict.h"
 
@@ -47,8 +48,8 @@ static void note_ended(struct owner_record *record, const struct owner_record *b
 		memcpy(record->ended, before->ended, OWNER_ID_BYTES);
 }
 
-static bool write_claim(const char *pool, const char *name, const struct owner_last *last,
-			const struct owner_want *want, const struct owner_claim *claim, GError **error)
+bool claim_write(const char *pool, const char *name, const struct owner_last *last, const struct owner_want *want,
+		 const struct owner_claim *claim, bool clean, GError **error)
 {
 	const struct owner_self *self = last->self;
 	struct owner_record record = {
@@ -64,6 +65,7 @@ static bool write_claim(const char *pool, const char *name, const struct owner_l
 		.born_ns = want->image.born_ns,
 		.unmarked = want->image.unmarked,
 		.mode = g_strdup(want->mode),
+		.clean = clean,
 	};
 	bool good;
 
@@ -102,7 +104,7 @@ static bool record_claim(const char *pool, const char *name, const struct owner_
 {
 	g_autoptr(GError) local = NULL;
 
-	if (write_claim(pool, name, last, want, claim, &local))
+	if (claim_write(pool, name, last, want, claim, false, &local))
 		return true;
 	claim->generation = 0;
 	if (may_go_unrecorded(last->record, want->mode, local)) {
@@ -238,7 +240,7 @@ bool owner_claim(const char *pool, const char *name, const struct owner_self *se
 
 /* ---- While it lasts, and its end -------------------------------------------- */
 
-static bool still_stands(const struct owner_record *record, const struct owner_self *self, uint64_t generation)
+bool claim_stands(const struct owner_record *record, const struct owner_self *self, uint64_t generation)
 {
 	return !record->clean && self_is_mount(record, self) && record->generation == generation;
 }
@@ -251,7 +253,7 @@ enum answer owner_check(const char *pool, const char *name, const struct owner_s
 
 	if (!owner_read(pool, name, &record, why))
 		return ANSWER_UNKNOWN;
-	answer = still_stands(&record, self, generation) ? ANSWER_YES : ANSWER_NO;
+	answer = claim_stands(&record, self, generation) ? ANSWER_YES : ANSWER_NO;
 	owner_record_clear(&record);
 	return answer;
 }
@@ -265,7 +267,7 @@ enum answer owner_release(const char *pool, const char *name, const struct owner
 	if (generation == 0)
 		return ANSWER_YES;
 	if (owner_read(pool, name, &record, error)) {
-		released = still_stands(&record, self, generation) ? ANSWER_YES : ANSWER_NO;
+		released = claim_stands(&record, self, generation) ? ANSWER_YES : ANSWER_NO;
 		record.clean = true;
 	}
 	if (released == ANSWER_NO)

@@ -28,6 +28,7 @@ struct pool_cache *pool_cache_new(const struct pool_cache_options *options, GErr
 
 	fetches_init(&pool_cache->fetches);
 	backlogs_init(&pool_cache->backlogs);
+	list_init(&pool_cache->keepers);
 	pool_cache->tunables = options->tunables;
 	pool_cache->pool = options->pool;
 	if (open_cache(pool_cache, options, error)) {

@@ -144,6 +144,13 @@ static bool has_lost_its_image(struct disk *disk)
 	return disk->leaf->image && image_stat(disk->leaf->image, &st) == 0 && st.st_nlink == 0;
 }
 
+static bool is_needed(struct disk *disk)
+{
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
+
+	return backlog_is_needed(leaf);
+}
+
 /* What is written to a file without a name is gone with it: it is not hurried there. */
 static void leave_those_without_image(struct drain_all *all)
 {
@@ -151,7 +158,7 @@ static void leave_those_without_image(struct drain_all *all)
 		struct disk *disk = all->disks->pdata[i];
 		g_autofree char *sentence = NULL;
 
-		if (disk_pool_shows(all->pool, disk) || !backlog_is_needed(disk->leaf) || !has_lost_its_image(disk))
+		if (disk_pool_shows(all->pool, disk) || !is_needed(disk) || !has_lost_its_image(disk))
 			continue;
 		sentence = g_strdup_printf("%s: was removed, or another file put in its place, while it was open",
 					   disk_image_path(disk));
@@ -161,10 +168,17 @@ static void leave_those_without_image(struct drain_all *all)
 }
 
 /* All at once; those that are opened or closed meanwhile too. */
-static void urge_each(const struct drain_all *all, int change)
+static GPtrArray *urge_each(const struct drain_all *all)
 {
-	for (guint i = 0; i < all->disks->len; i++)
-		backlog_urge(((struct disk *)all->disks->pdata[i])->leaf, change);
+	GPtrArray *leaves = g_ptr_array_new_with_free_func((GDestroyNotify)layer_unref);
+
+	for (guint i = 0; i < all->disks->len; i++) {
+		struct layer *leaf = disk_hold_leaf(all->disks->pdata[i]);
+
+		backlog_urge(leaf, 1);
+		g_ptr_array_add(leaves, leaf);
+	}
+	return leaves;
 }
 
 /* A copy of an image is refused until what is dirty of that one is in the pool. */
@@ -193,28 +207,31 @@ static void note_those_left(struct drain_all *all)
 {
 	for (guint i = 0; i < all->refused->len; i++) {
 		const struct refusal *refusal = all->refused->pdata[i];
+		g_autoptr(layer_held) leaf = disk_hold_leaf(refusal->disk);
 		uint64_t bytes = dirty_bytes_of(refusal->disk);
 
-		if (bytes > 0 || layer_state_is_final(backlog_get_state(refusal->disk->leaf)))
+		if (bytes > 0 || layer_state_is_final(backlog_get_state(leaf)))
 			note_left(all, bytes, refusal->error->message);
 	}
 }
 
 static void drain_each(struct drain_all *all)
 {
-	urge_each(all, 1);
+	g_autoptr(GPtrArray) leaves = urge_each(all);
+
 	for (guint i = 0; i < all->disks->len; i++) {
 		struct disk *disk = all->disks->pdata[i];
 		g_autoptr(GError) error = NULL;
 
 		if (!all->given_up && disk_drain(disk, go_on_with_all, all, &error) < 0) {
 			/* Renamed or removed meanwhile through the mount, which it was clean for. */
-			if (all->given_up || disk_pool_shows(all->pool, disk) || backlog_is_needed(disk->leaf))
+			if (all->given_up || disk_pool_shows(all->pool, disk) || is_needed(disk))
 				note_refused(all, disk, g_steal_pointer(&error));
-		} else if (all->given_up && backlog_is_needed(disk->leaf))
+		} else if (all->given_up && is_needed(disk))
 			note_left(all, dirty_bytes_of(disk), disk->name);
 	}
-	urge_each(all, -1);
+	for (guint i = 0; i < leaves->len; i++)
+		backlog_urge(leaves->pdata[i], -1);
 }
 
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,

@@ -43,7 +43,8 @@ static char *reason_of(struct disk *disk)
 
 static bool refuse(struct disk *disk, const struct chain_link *link, const char *size, GError **error)
 {
-	g_autofree char *command = claim_unlock_command(disk->leaf, link), *reason = reason_of(disk);
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
+	g_autofree char *command = claim_unlock_command(leaf, link), *reason = reason_of(disk);
 
 	return error_set(error, EBUSY,
 			 "%s: the cache has %s of changes of it that are not in the pool yet, and would be nobody's: "
@@ -54,6 +55,7 @@ static bool refuse(struct disk *disk, const struct chain_link *link, const char 
 bool pool_left_allows(struct disk_pool *pool, struct disk *disk, bool moved, GError **error)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	const struct chain_link *link = links->pdata[0];
 	struct cache_layer_found found;
 	struct cache_layer_key key;
@@ -62,7 +64,7 @@ bool pool_left_allows(struct disk_pool *pool, struct disk *disk, bool moved, GEr
 	if (!pool->pool_cache || !find_left(pool, disk, link, &key, &found) || (moved && layer_identity_is_own(link)))
 		return true;
 	size = config_format_size(found.dirty_blocks << BLOCK_SHIFT);
-	if (!claim_is_given_up(disk->leaf, link))
+	if (!claim_is_given_up(leaf, link))
 		return refuse(disk, link, size, error);
 	log_warning(
 		"%s: the %s of changes that the cache has of it were given up, and are set aside: leafctl cache dump "

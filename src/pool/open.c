@@ -6,7 +6,9 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "cache.h"
+#include "disk/keeper.h"
 #include "internal.h"
+#include "succession.h"
 #include "disk/tunables.h"
 #include "image/settings.h"
 #include "owner/mounts.h"
@@ -123,6 +125,8 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	if (pool->roots && open_cache(pool, options, error)) {
 		note_cache(pool, options);
 		init_owner(pool, options);
+		if (!options->read_only && !options->keep_cache)
+			pool_finish_successions(pool);
 		if (look_first(pool, error)) {
 			disk_pool_resume(pool);
 			return pool;
@@ -130,6 +134,15 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	}
 	disk_pool_close(pool);
 	return NULL;
+}
+
+/* With all others. */
+static void close_keepers(struct pool_cache *pool_cache)
+{
+	struct disk *keeper;
+
+	while (pool_cache && (keeper = keeper_take_first(pool_cache)))
+		disk_unref(keeper);
 }
 
 bool disk_pool_stop(struct disk_pool *pool)
@@ -143,6 +156,7 @@ bool disk_pool_stop(struct disk_pool *pool)
 	lock_let_go(&pool->lock);
 	g_hash_table_destroy(disks);
 	disk_await_disposals();
+	close_keepers(pool->pool_cache);
 	return !pool->pool_cache || pool_cache_stop(pool->pool_cache);
 }
 
@@ -168,6 +182,7 @@ void disk_pool_close(struct disk_pool *pool)
 	pool_await_look(pool);
 	g_hash_table_destroy(pool->disks);
 	disk_await_disposals();
+	close_keepers(pool->pool_cache);
 	pool_cache_free(pool->pool_cache);
 	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);

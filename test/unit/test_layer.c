@@ -84,7 +84,7 @@ static void free_dirty(struct layer *layer)
 {
 	(void)backlog_detach(layer);
 	share_close(layer, false);
-	layer_free(layer);
+	layer_unref(layer);
 }
 
 static void assert_broken(struct layer *layer, const char *number)
@@ -139,7 +139,7 @@ static void test_breaches_are_seen(void)
 	layer = layer_new("a.img", &rig.pool_cache, rig.roots);
 	g_assert_cmpstr(layer_find_breach(layer), ==, NULL);
 	ASSERT_BREAKS(layer, "3", layer->claim.generation, 1);
-	layer_free(layer);
+	layer_unref(layer);
 	rig_clear(&rig);
 }
 
@@ -243,7 +243,7 @@ static void test_what_cannot_be_opened_leaves_nothing(void)
 	g_assert_null(layer_get(rig.links->pdata[0], &rig.pool_cache, true, &error));
 	g_clear_error(&error);
 	layer = layer_new("a.img", &rig.pool_cache, rig.roots);
-	layer_free(layer);
+	layer_unref(layer);
 	rig_clear(&rig);
 }
 

@@ -591,6 +591,31 @@ void cache_layer_close(struct cache_layer *layer, uint64_t stamp)
 	close_locked(layer, stamp);
 }
 
+void cache_layer_seal(struct cache_layer *layer, uint64_t stamp)
+{
+	LOCK_GUARD(&layer->cache->lock);
+	if (is_dirty(layer))
+		return;
+	if (layer->epochs && layer->epochs->owes_migrated)
+		cache_dirty_pay_locked(layer->cache, LOG_BATCH);
+	g_clear_pointer(&layer->epochs, epochs_free);
+	layer->generation = 0;
+	layer->writable = false;
+	layer->stamp = stamp;
+	if (layer->declared)
+		layer->outdated = !log_declare_locked(layer->cache, LOG_ENTRY, layer);
+}
+
+void cache_layer_rename(struct cache_layer *layer, const char *name)
+{
+	LOCK_GUARD(&layer->cache->lock);
+	g_free(layer->former_name);
+	layer->former_name = layer->name;
+	layer->name = g_strdup(name);
+	if (layer->declared && layer->cache->state == CACHE_ACTIVE)
+		layer->outdated = !log_declare_locked(layer->cache, LOG_ENTRY, layer);
+}
+
 int cache_layer_settle(struct cache_layer *layer)
 {
 	struct cache *cache = layer->cache;

@@ -45,6 +45,7 @@ static void layer_free(struct cache_layer *layer)
 	intervals_free(layer->zeros);
 	epochs_free(layer->epochs);
 	g_free(layer->name);
+	g_free(layer->former_name);
 	g_free(layer);
 }
 

@@ -25,7 +25,8 @@ struct cache_layer {
 	/* Constant. */
 	struct cache *cache;
 	uint8_t identity[CACHE_ID_BYTES]; /* zeros: volatile */
-	char *name;
+	char *name;			  /* changes under the lock; */
+	char *former_name;		  /* who reads it without finds this: there as long as the layer, or NULL */
 	bool is_volatile;
 
 	uint32_t id; /* a new one each time that the layer is dropped and begins anew */

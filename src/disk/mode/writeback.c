@@ -20,16 +20,7 @@
 /* What the cache has is newer than the leaf, which may not even know of it. */
 static struct image_extent read_blocks(struct run *run, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
-	struct disk *disk = run->owner->disk;
-	struct cache_extent cached = layer_read_cached(&run->read, disk->leaf, block, limit, buffer);
-	struct image_extent extent;
-
-	if (cached.answer != CACHE_MISS)
-		return layer_extent_of(cached);
-	extent = image_extent(disk->leaf->image, block, cached.blocks);
-	if (extent.state != EXTENT_DATA)
-		return extent;
-	return layer_read_missed(&run->read, disk->leaf, block, extent.blocks, buffer);
+	return layer_read_newer(&run->read, run->owner->disk->leaf, block, limit, buffer);
 }
 
 /* What is newer in the cache, or else what the leaf has. */

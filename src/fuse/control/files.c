@@ -1,8 +1,4 @@
-/* The files of the control tree: what each says.
- *
- * Values come from image files and from whoever names files in the pool. So
- * that none can pretend to be a line of its own, control characters and
- * backslashes are octal escapes, as in /proc/mounts. */
+/* The files of the control tree: what each says. */
 #include "files.h"
 
 #include <errno.h>
@@ -14,39 +10,9 @@
 #include "core/log.h"
 #include "core/time.h"
 #include "fuse/refusal.h"
+#include "lines.h"
 
 #define KEY(symbol) control_key_name(CONTROL_KEY_##symbol)
-
-/* Escapes the bytes in ALSO too. */
-static void append_escaped(GString *text, const char *value, const char *also)
-{
-	for (; *value; value++) {
-		if (g_ascii_iscntrl(*value) || *value == '\\' || strchr(also, *value))
-			g_string_append_printf(text, "\\%03o", (unsigned char)*value);
-		else
-			g_string_append_c(text, *value);
-	}
-}
-
-static void append_text(GString *text, const char *key, const char *value)
-{
-	g_string_append_printf(text, "%s: ", key);
-	append_escaped(text, value, "");
-	g_string_append_c(text, '\n');
-}
-
-static void append_number(GString *text, const char *key, uint64_t number)
-{
-	g_string_append_printf(text, "%s: %" PRIu64 "\n", key, number);
-}
-
-static void append_time(GString *text, const char *key, const struct timespec *time)
-{
-	g_autoptr(GDateTime) date = g_date_time_new_from_unix_utc(time->tv_sec);
-	g_autofree char *value = date ? g_date_time_format_iso8601(date) : NULL;
-
-	append_text(text, key, value ? value : "");
-}
 
 int control_make_version(const struct control_subject *subject, GString *text)
 {
@@ -84,7 +50,7 @@ int control_make_config(const struct control_subject *subject, GString *text)
 	for (const struct config_key *key = mount_option_keys(); key->name; key++) {
 		g_autofree char *value = config_format(key, &effective);
 
-		append_text(text, key->name, value);
+		lines_text(text, key->name, value);
 	}
 	return 0;
 }
@@ -139,7 +105,7 @@ int control_make_last_error(const struct control_subject *subject, GString *text
 
 	if (!valid)
 		return 0;
-	append_escaped(text, valid, "");
+	lines_escape(text, valid, "");
 	g_string_append_c(text, '\n');
 	return 0;
 }
@@ -193,14 +159,14 @@ int control_make_disk_info(const struct control_subject *subject, GString *text)
 	if (!layers)
 		return result;
 	leaf = layers->pdata[0];
-	append_text(text, KEY(IMAGE), leaf->path);
-	append_text(text, KEY(FORMAT), leaf->format);
-	append_number(text, KEY(SIZE_BYTES), attributes.size_bytes);
-	append_number(text, KEY(ALLOCATED_BYTES), attributes.allocated_bytes);
-	append_text(text, KEY(WRITABLE), control_word_text(attributes.writable ? CONTROL_WORD_YES : CONTROL_WORD_NO));
-	append_number(text, KEY(OPENS), disk_open_count(subject->disk));
-	append_number(text, KEY(LAYERS), layers->len);
-	append_text(text, KEY(OWNER), owner);
+	lines_text(text, KEY(IMAGE), leaf->path);
+	lines_text(text, KEY(FORMAT), leaf->format);
+	lines_number(text, KEY(SIZE_BYTES), attributes.size_bytes);
+	lines_number(text, KEY(ALLOCATED_BYTES), attributes.allocated_bytes);
+	lines_text(text, KEY(WRITABLE), control_word_text(attributes.writable ? CONTROL_WORD_YES : CONTROL_WORD_NO));
+	lines_number(text, KEY(OPENS), disk_open_count(subject->disk));
+	lines_number(text, KEY(LAYERS), layers->len);
+	lines_text(text, KEY(OWNER), owner);
 	return 0;
 }
 
@@ -213,7 +179,7 @@ int control_make_disk_chain(const struct control_subject *subject, GString *text
 	for (unsigned i = 0; layers && i < layers->len; i++) {
 		const struct disk_layer *layer = layers->pdata[i];
 
-		append_escaped(text, layer->path, " ");
+		lines_escape(text, layer->path, " ");
 		g_string_append_printf(text, " %s %" PRIu64 "\n", layer->format, layer->size_bytes);
 	}
 	return result;
@@ -225,17 +191,17 @@ int control_make_disk_state(const struct control_subject *subject, GString *text
 	struct disk_status status;
 
 	disk_get_status(subject->disk, &status);
-	append_text(text, KEY(STATE), status.state);
+	lines_text(text, KEY(STATE), status.state);
 	if (status.reason[0])
-		append_text(text, KEY(REASON), status.reason);
+		lines_text(text, KEY(REASON), status.reason);
 	if (status.since.tv_sec)
-		append_time(text, KEY(SINCE), &status.since);
-	append_number(text, KEY(DIRTY_BYTES), status.dirty_bytes);
-	append_number(text, KEY(DIRTY_AGE_MS), status.dirty_ns / NS_PER_MS);
+		lines_time(text, KEY(SINCE), &status.since);
+	lines_number(text, KEY(DIRTY_BYTES), status.dirty_bytes);
+	lines_number(text, KEY(DIRTY_AGE_MS), status.dirty_ns / NS_PER_MS);
 	disk_recall_size(subject->disk, &size_bytes, &allocated_bytes);
-	append_number(text, KEY(STATE_SIZE_BYTES), size_bytes);
-	append_number(text, KEY(STATE_ALLOCATED_BYTES), allocated_bytes);
-	append_number(text, KEY(STATE_OPENS), disk_open_count(subject->disk));
+	lines_number(text, KEY(STATE_SIZE_BYTES), size_bytes);
+	lines_number(text, KEY(STATE_ALLOCATED_BYTES), allocated_bytes);
+	lines_number(text, KEY(STATE_OPENS), disk_open_count(subject->disk));
 	return 0;
 }
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "snapshots.h"
 #include "fuse/shown.h"
 #include "fuse/refusal.h"
 
@@ -41,6 +42,7 @@ static const struct handlers table[CONTROL_ENTRY_COUNT] = {
 	[CONTROL_DISK_LAST_ERROR] = {.make = control_make_last_error},
 	[CONTROL_DISK_MODE] = {.make = control_make_disk_mode, .write = control_write_disk_mode},
 	[CONTROL_DISK_SIZE] = {.make = control_make_disk_size, .write = control_write_disk_size},
+	[CONTROL_DISK_SNAPSHOTS] = {.make = control_make_disk_snapshots, .write = control_write_disk_snapshot},
 	[CONTROL_DISK_STATE] = {.make = control_make_disk_state},
 	[CONTROL_TUNABLE] = {.make = control_make_tunable, .write = control_write_tunable},
 	[CONTROL_CONFIG] = {.make = control_make_config},
@@ -49,6 +51,7 @@ static const struct handlers table[CONTROL_ENTRY_COUNT] = {
 	[CONTROL_LAST_ERROR] = {.make = control_make_last_error},
 	[CONTROL_METRICS] = {.make = control_make_metrics},
 	[CONTROL_PID] = {.make = control_make_pid},
+	[CONTROL_SNAPSHOTS] = {.make = control_make_snapshots, .write = control_write_snapshot},
 	[CONTROL_STATS] = {.make = control_make_stats},
 	[CONTROL_VERSION] = {.make = control_make_version},
 };

@@ -22,7 +22,7 @@ bool leaf_mark_allows(const struct leaf_header_ondisk *header, unsigned flags, s
 {
 	g_autofree char *mark = leaf_mark_of(header);
 
-	return !mark || !(flags & IMAGE_WRITABLE) || flags & IMAGE_LOCK_ONLY ||
+	return !mark || !(flags & IMAGE_WRITABLE) || flags & (IMAGE_LOCK_ONLY | IMAGE_SEALED) ||
 	       image_children_refuse(report->path, mark, report->error);
 }
 

@@ -64,7 +64,8 @@ static int leaf_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLA
 		result = write_journal_once(leaf);
 	if (result < 0)
 		return result;
-	header.generation = le64_of(image->generation + 1);
+	if (!image->sealed)
+		header.generation = le64_of(image->generation + 1);
 	set_claim(&header, claim);
 	result = leaf_header_write(&leaf->file, &header);
 	if (result < 0)
@@ -72,7 +73,7 @@ static int leaf_begin_writing(struct image *image, const uint8_t claim[IMAGE_CLA
 	lock_take(&leaf->lock);
 	leaf->header = header;
 	lock_let_go(&leaf->lock);
-	image->generation++;
+	image->generation = le64_get(header.generation);
 	memcpy(image->claim, claim, IMAGE_CLAIM_BYTES);
 	image->progress = le64_get(header.progress);
 	return 0;

@@ -1,0 +1,40 @@
+/* What running disks are made of is exchanged: the only door to that.
+ *
+ *     disk_change_begin    nobody opens, closes or changes the disks meanwhile; they are open
+ *         what is slow is prepared: files, images, shares
+ *     disk_change_close    their gates close, and all that was acknowledged is in the leaves as they
+ *                          are: of several disks at one instant
+ *         disk_change_leaf puts a new leaf on each
+ *     disk_change_open     their gates open
+ *         what is slow is finished
+ *     disk_change_end      keepers that have nothing to keep are closed
+ *
+ * A step that fails leaves the disks as they were, running. All of it blocks, on a thread that may
+ * wait; GO_ON (NULL: yes) is asked several times a second, and false gives up. */
+#ifndef LEAFDISK_DISK_CHANGE_H
+#define LEAFDISK_DISK_CHANGE_H
+
+#include <glib.h>
+
+#include "disk/object.h"
+#include "layer/layer.h"
+
+struct disk_change {
+	struct disk **disks;
+	struct disk **keepers; /* of the leaves that were sealed; NULL: none yet */
+	unsigned count;
+	bool (*go_on)(void *opaque);
+	void *opaque;
+};
+
+/* CHANGE has its disks, which the caller has opened for writing. False and ERROR. */
+bool disk_change_begin(struct disk_change *change, GError **error);
+/* False and ERROR: the gates are open. */
+bool disk_change_close(struct disk_change *change, GError **error);
+/* The leaf of disk INDEX is sealed, and its image is where LINKS, which are taken over, say of the second of
+ * them; LEAF, of seal_new_leaf(), goes on top. */
+void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links);
+void disk_change_open(struct disk_change *change);
+void disk_change_end(struct disk_change *change);
+
+#endif

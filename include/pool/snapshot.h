@@ -1,0 +1,29 @@
+/* Snapshots of running disks.
+ *
+ * A disk's leaf is sealed and gets the name snapshots/STEM@NAME in the pool; a new leaf on it takes its place. What
+ * is dirty of it goes to its image in the background, before anything of the new one. */
+#ifndef LEAFDISK_POOL_SNAPSHOT_H
+#define LEAFDISK_POOL_SNAPSHOT_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "pool/pool.h"
+
+/* The disks shown as NAMES (NULL-terminated) are sealed as TAG, all at one instant. GO_ON (NULL: yes) is asked while
+ * requests in work are waited for, and false gives up. False and ERROR: all run on as they were. Blocks. */
+bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const char *tag, bool (*go_on)(void *opaque),
+			void *opaque, GError **error);
+
+struct disk_snapshot {
+	char *tag;
+	char *path; /* of its image */
+	uint64_t size_bytes;
+	uint64_t allocated_bytes;
+	int64_t taken_s; /* since the epoch; 0: not known */
+	bool below;	 /* the disk stands on it */
+};
+/* Those of DISK, the newest first (array of struct disk_snapshot *, free function set). Blocks. */
+GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error);
+
+#endif

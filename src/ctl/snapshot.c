@@ -1,0 +1,109 @@
+/* leafctl snapshot and snapshots: disks of a running mount that are sealed as they are. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client.h"
+#include "core/config.h"
+#include "core/error.h"
+#include "report.h"
+#include "table.h"
+#include "verbs.h"
+
+/* ---- snapshot -------------------------------------------------------------------- */
+
+static struct mounted *find_disk(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = control_find_mount(path, error);
+
+	if (!mount || control_is_disk(mount))
+		return g_steal_pointer(&mount);
+	error_set(error, EINVAL, "%s is no disk; expected a file in a mount like web1.img", path);
+	return NULL;
+}
+
+/* PATH's disk, as a word of COMMAND; all are of *FIRST's mount. */
+static bool add_disk(GString *command, const char *path, struct mounted **first, GError **error)
+{
+	g_autoptr(mounted) mount = find_disk(path, error);
+	g_autofree char *word = NULL;
+
+	if (!mount)
+		return false;
+	if (*first && strcmp((*first)->top, mount->top) != 0)
+		return error_set(error, EINVAL,
+				 "%s is in another mount than %s: what is taken at one instant is of one", path,
+				 (*first)->name);
+	word = g_shell_quote(mount->name);
+	g_string_append_printf(command, " %s", word);
+	if (!*first)
+		*first = g_steal_pointer(&mount);
+	return true;
+}
+
+int ctl_snapshot(const struct ctl_arguments *arguments)
+{
+	const char *tag = arguments->names[arguments->name_count - 1];
+	g_autofree char *word = g_shell_quote(tag);
+	g_autoptr(GString) command = g_string_new("create ");
+	g_autoptr(mounted) mount = NULL;
+	g_autoptr(GError) error = NULL;
+
+	g_string_append(command, word);
+	for (int i = 0; i < arguments->name_count - 1; i++)
+		if (!add_disk(command, arguments->names[i], &mount, &error))
+			return ctl_fail_error(NULL, error);
+	g_string_append_c(command, '\n');
+	if (!control_command(mount, CONTROL_SNAPSHOTS, "", command->str, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+/* ---- snapshots -------------------------------------------------------------------- */
+
+#define WORDS 7
+
+static char *time_text(const char *seconds)
+{
+	g_autoptr(GDateTime) time = g_date_time_new_from_unix_local(g_ascii_strtoll(seconds, NULL, 10));
+
+	return time ? g_date_time_format(time, "%Y-%m-%d %H:%M") : g_strdup("-");
+}
+
+/* LINE: see fuse/control/snapshots.c. */
+static void add_row(struct table *table, const char *line)
+{
+	g_auto(GStrv) words = g_strsplit(line, " ", WORDS);
+	g_autofree char *disk = NULL, *tag = NULL, *size = NULL, *takes = NULL, *time = NULL;
+
+	if (g_strv_length(words) < WORDS)
+		return;
+	disk = g_strcompress(words[0]);
+	tag = g_strcompress(words[1]);
+	size = config_format_size(g_ascii_strtoull(words[2], NULL, 10));
+	takes = config_format_size(g_ascii_strtoull(words[3], NULL, 10));
+	time = time_text(words[4]);
+	table_add(table, (const char *const[]){disk, tag, size, takes, time, words[5]});
+}
+
+int ctl_snapshots(const struct ctl_arguments *arguments)
+{
+	static const char *const columns[] = {"<disk",	       "<snapshot",	 ">size", ">takes",
+					      "<last written", "<disk is on it", NULL};
+	g_autoptr(GError) error = NULL;
+	g_autoptr(mounted) mount = control_find_mount(arguments->names[0], &error);
+	g_autoptr(table) table = table_new(columns);
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+
+	if (mount)
+		text = control_read(mount, *mount->name ? CONTROL_DISK_SNAPSHOTS : CONTROL_SNAPSHOTS, mount->name,
+				    &error);
+	if (!text)
+		return ctl_fail_error(NULL, error);
+	lines = g_strsplit(text, "\n", -1);
+	for (char **line = lines; *line; line++)
+		add_row(table, *line);
+	table_print(table);
+	return CTL_DONE;
+}

@@ -1,0 +1,35 @@
+/* Lines of the control tree's files. */
+#include "lines.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void lines_escape(GString *text, const char *value, const char *also)
+{
+	for (; *value; value++) {
+		if (g_ascii_iscntrl(*value) || *value == '\\' || strchr(also, *value))
+			g_string_append_printf(text, "\\%03o", (unsigned char)*value);
+		else
+			g_string_append_c(text, *value);
+	}
+}
+
+void lines_text(GString *text, const char *key, const char *value)
+{
+	g_string_append_printf(text, "%s: ", key);
+	lines_escape(text, value, "");
+	g_string_append_c(text, '\n');
+}
+
+void lines_number(GString *text, const char *key, uint64_t number)
+{
+	g_string_append_printf(text, "%s: %" PRIu64 "\n", key, number);
+}
+
+void lines_time(GString *text, const char *key, const struct timespec *time)
+{
+	g_autoptr(GDateTime) date = g_date_time_new_from_unix_utc(time->tv_sec);
+	g_autofree char *value = date ? g_date_time_format_iso8601(date) : NULL;
+
+	lines_text(text, key, value ? value : "");
+}

@@ -1,0 +1,104 @@
+/* Snapshots in the control tree: a line for each, and commands that make them. */
+#include "snapshots.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "fuse/refusal.h"
+#include "lines.h"
+#include "pool/snapshot.h"
+
+/* ---- Which there are -------------------------------------------------------------- */
+
+/* Words apart by one blank: the disk, the snapshot, its size, what it takes of the pool, when it was taken in seconds
+ * since the epoch, and its image. */
+static void append_snapshot(GString *text, const struct disk *disk, const struct disk_snapshot *snapshot)
+{
+	lines_escape(text, disk_name(disk), " ");
+	g_string_append_c(text, ' ');
+	lines_escape(text, snapshot->tag, " ");
+	g_string_append_printf(text, " %" PRIu64 " %" PRIu64 " %" PRId64 " %s ", snapshot->size_bytes,
+			       snapshot->allocated_bytes, snapshot->taken_s, snapshot->below ? "yes" : "no");
+	lines_escape(text, snapshot->path, " ");
+	g_string_append_c(text, '\n');
+}
+
+static int append_snapshots(GString *text, struct disk_pool *pool, struct disk *disk)
+{
+	g_autoptr(GError) error = NULL;
+	g_autoptr(GPtrArray) snapshots = disk_pool_snapshots(pool, disk, &error);
+
+	if (!snapshots)
+		return refusal_log(error);
+	for (guint i = 0; i < snapshots->len; i++)
+		append_snapshot(text, disk, snapshots->pdata[i]);
+	return 0;
+}
+
+int control_make_disk_snapshots(const struct control_subject *subject, GString *text)
+{
+	return append_snapshots(text, subject->session->pool, subject->disk);
+}
+
+int control_make_snapshots(const struct control_subject *subject, GString *text)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(subject->session->pool);
+	int result = 0;
+
+	for (guint i = 0; i < disks->len && result == 0; i++)
+		result = append_snapshots(text, subject->session->pool, disks->pdata[i]);
+	return result;
+}
+
+/* ---- Commands --------------------------------------------------------------------- */
+
+static bool goes_on(void *opaque)
+{
+	const struct control_command *command = opaque;
+
+	return command->go_on(command->opaque, 0);
+}
+
+static int take(const struct control_subject *subject, const struct control_command *command, const char *tag,
+		const char *const *names, GError **error)
+{
+	if (!disk_pool_snapshot(subject->session->pool, names, tag, goes_on, (void *)command, error))
+		return error_to_errno(*error);
+	for (; *names; names++)
+		log_event("%s: snapshot %s", *names, tag);
+	return 0;
+}
+
+/* The words of COMMAND behind "create"; NULL and ERROR. */
+static char **words_of(const struct control_command *command, int min, int max, const char *expected, GError **error)
+{
+	g_auto(GStrv) words = NULL;
+	int count = 0;
+
+	if (g_shell_parse_argv(command->text, &count, &words, NULL) && strcmp(words[0], "create") == 0 && count > min &&
+	    count <= max)
+		return g_strdupv(words + 1);
+	error_set(error, EINVAL, "\"%s\" is no command for snapshots; expected: create %s, as a shell quotes them",
+		  command->text, expected);
+	return NULL;
+}
+
+int control_write_disk_snapshot(const struct control_subject *subject, const struct control_command *command,
+				GError **error)
+{
+	const char *const names[] = {disk_name(subject->disk), NULL};
+	g_auto(GStrv) words = words_of(command, 1, 2, "NAME", error);
+
+	return words ? take(subject, command, words[0], names, error) : -EINVAL;
+}
+
+int control_write_snapshot(const struct control_subject *subject, const struct control_command *command, GError **error)
+{
+	g_auto(GStrv) words = words_of(command, 2, INT_MAX, "NAME DISK...", error);
+
+	return words ? take(subject, command, words[0], (const char *const *)words + 1, error) : -EINVAL;
+}

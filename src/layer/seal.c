@@ -1,0 +1,104 @@
+/* A leaf that is sealed, and the leaf that is put on it. */
+#include "layer/seal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "layer/backlog_locked.h"
+#include "layer/claim.h"
+#include "layer/key.h"
+#include "layer/pool_cache.h"
+#include "layer/share.h"
+
+/* ---- The new leaf --------------------------------------------------------------- */
+
+static void make_nonce(uint8_t nonce[OWNER_ID_BYTES])
+{
+	while (getrandom(nonce, OWNER_ID_BYTES, 0) != OWNER_ID_BYTES)
+		;
+}
+
+/* Of the claim that follows the one at its name. */
+static bool begin_succession(struct layer *layer, const char *mark, GError **error)
+{
+	struct owner_record record = {0};
+	int result;
+
+	layer->succession = g_new0(struct layer_succession, 1);
+	layer->succession->mark = g_strdup(mark);
+	if (layer->owner && claim_read(layer, &record))
+		layer->succession->before = record.generation;
+	owner_record_clear(&record);
+	layer->claim.generation = MAX(layer->succession->before, layer->image->generation) + 1;
+	make_nonce(layer->claim.nonce);
+	result = image_begin_writing(layer->image, layer->claim.nonce);
+	return result == 0 ||
+	       error_set_errno(error, -result, "%s: cannot be made ready for writing", layer->link->path);
+}
+
+static bool open_share(struct layer *layer, enum layer_share share, GError **error)
+{
+	if (share == SHARE_DIRTY)
+		return share_open_new(layer, error);
+	if (share == SHARE_MIRRORED)
+		share_open(layer, true);
+	return true;
+}
+
+struct layer *seal_new_leaf(const struct layer *leaf, int fd, const struct chain_link *link, const char *mark,
+			    GError **error)
+{
+	struct layer *layer = layer_new(leaf->name, leaf->pool_cache, leaf->roots);
+
+	layer->owner = leaf->owner;
+	layer_set_link(layer, link);
+	layer->image = image_open_fd(fd, link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
+	if (layer->image && begin_succession(layer, mark, error) && open_share(layer, leaf->share, error))
+		return layer;
+	share_close(layer, false);
+	layer_unref(layer);
+	return NULL;
+}
+
+/* ---- The old one ---------------------------------------------------------------- */
+
+void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_t child[IMAGE_UUID_BYTES],
+		const char *path)
+{
+	layer->former_link = layer->link;
+	layer->link = chain_link_ref(link);
+	memcpy(layer->child, child, IMAGE_UUID_BYTES);
+	layer->child_path = g_strdup(path);
+	layer->image->sealed = true;
+	layer->sealed = true;
+	/* That of its other name is its own. */
+	claim_settle(layer);
+	layer_publish(layer);
+}
+
+void seal_opened(struct layer *layer, const struct chain_link *child)
+{
+	if (child) {
+		memcpy(layer->child, child->info.uuid, IMAGE_UUID_BYTES);
+		layer->child_path = g_strdup(child->real);
+	}
+	layer->sealed = true;
+	layer_publish(layer);
+}
+
+void seal_complete(struct layer *layer)
+{
+	int result = layer->child_path ? image_seal(layer->image, layer->child, layer->child_path)
+				       : image_seal(layer->image, NULL, NULL);
+	struct cache_layer_key key;
+
+	if (result < 0)
+		log_warning("%s: that it is a parent cannot be noted: %s", layer->link->path, g_strerror(-result));
+	if (!layer->cached)
+		return;
+	cache_layer_seal(layer->cached, layer_key_of(layer->link, layer->image, &key) ? key.stamp : 0);
+	layer->share = SHARE_CLEAN;
+}

@@ -1,0 +1,480 @@
+/* Snapshots of running disks.
+ *
+ * Whatever takes a store's time is done while the guests run: the new leaves are made, opened and marked as
+ * written, their shares and the other names of the images are there, before the gates close. Behind
+ * them is what the disks' barriers take, and a rename for each. */
+#include "pool/snapshot.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/log.h"
+#include "disk/change.h"
+#include "disk/keeper.h"
+#include "internal.h"
+#include "layer/claim.h"
+#include "layer/key.h"
+#include "layer/seal.h"
+#include "layer/share.h"
+#include "succession.h"
+
+/* One of the disks. */
+struct part {
+	struct disk *disk;
+	bool opened;
+	struct succession succession;
+	char *sealed_path; /* absolute */
+	char *path;	   /* of the new leaf */
+	struct layer *leaf;
+	GPtrArray *links;			      /* with it */
+	uint64_t size_bytes, generation, image_bytes; /* of the old one as the new one was made for it */
+};
+
+struct snapshot {
+	struct disk_pool *pool;
+	const char *tag;
+	struct part *parts;
+	unsigned count;
+	struct disk_change change;
+};
+
+/* ---- What may be sealed ------------------------------------------------------------- */
+
+static bool tag_is_allowed(const char *tag, GError **error)
+{
+	bool good = *tag && tag[0] != '.' && strlen(tag) <= NAME_MAX / 2;
+
+	for (const char *c = tag; *c; c++)
+		good &= *c != '/' && *c != '@' && !g_ascii_iscntrl(*c);
+	return good ||
+	       error_set(error, EINVAL,
+			 "\"%s\" cannot name a snapshot: a name has no /, @ or control character, does not begin "
+			 "with a dot, and has %d bytes at most",
+			 tag, NAME_MAX / 2);
+}
+
+static const char *name_in_pool(const char *path)
+{
+	return strrchr(path, '/') + 1;
+}
+
+static bool is_plain_file(const struct disk_pool *pool, const struct disk *disk)
+{
+	struct stat st;
+
+	return fstatat(pool_place(pool)->fd, name_in_pool(disk->leaf->link->path), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(st.st_mode);
+}
+
+static bool may_be_sealed(const struct disk_pool *pool, const struct disk *disk, GError **error)
+{
+	const char *name = disk->name;
+
+	if (pool->options.read_only)
+		return error_set(error, EROFS, "%s: the pool is mounted read-only", name);
+	if (disk->mode == DISK_MODE_EPHEMERAL)
+		return error_set(error, EOPNOTSUPP, "%s: an ephemeral disk has no snapshots in this version", name);
+	if (disk->spelled)
+		return error_set(error, EOPNOTSUPP,
+				 "%s: its layers are named by the configuration, which would not name "
+				 "a new one",
+				 name);
+	if (disk->leaf->link->block_device || !is_plain_file(pool, disk))
+		return error_set(error, EOPNOTSUPP, "%s: its image is no file of the pool, but a device or a link",
+				 name);
+	if (disk->links->len >= CHAIN_DEPTH_MAX)
+		return error_set(error, EMLINK,
+				 "%s: its chain already has %u layers, which is the most that there can be", name,
+				 disk->links->len);
+	if (disk->leaf->share == SHARE_DIRTY && !layer_identity_is_own(disk->leaf->link) &&
+	    disk->leaf->link->format != IMAGE_FORMAT_LEAF)
+		return error_set(
+			error, EOPNOTSUPP,
+			"%s: its store keeps no extended attributes, so the cache would not know its image again "
+			"under another name; mode direct or persistent has none to know",
+			name);
+	return true;
+}
+
+/* ---- Names -------------------------------------------------------------------------- */
+
+static void name_parts(const struct snapshot *snapshot, struct part *part)
+{
+	struct succession *succession = &part->succession;
+	const char *from = name_in_pool(part->disk->leaf->link->path);
+	const char *dot = strrchr(from, '.');
+	g_autofree char *stem = dot && dot > from ? g_strndup(from, (gsize)(dot - from)) : g_strdup(from);
+	bool leaf = part->disk->leaf->link->format == IMAGE_FORMAT_LEAF;
+
+	succession->from = g_strdup(from);
+	succession->sealed =
+		g_strdup_printf(SEALED_DIRECTORY "/%s@%s%s", stem, snapshot->tag, dot && dot > from ? dot : "");
+	succession->to = leaf ? g_strdup(from) : g_strconcat(stem, ".leaf", NULL);
+	succession->staged = g_strdup_printf(".%08x-new.leaf", g_random_int());
+	image_make_uuid(succession->uuid);
+	part->sealed_path = g_build_filename(disk_pool_path(snapshot->pool), succession->sealed, NULL);
+	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
+}
+
+static bool names_are_free(const struct disk_pool *pool, const struct part *part, GError **error)
+{
+	const struct succession *succession = &part->succession;
+	struct stat st;
+
+	if (strlen(strrchr(succession->sealed, '/') + 1) > NAME_MAX)
+		return error_set(error, ENAMETOOLONG, "%s: is longer than a name can be", part->sealed_path);
+	if (fstatat(pool_place(pool)->fd, succession->sealed, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return error_set(error, EEXIST, "%s: exists; name the snapshot otherwise, or delete that one",
+				 part->sealed_path);
+	if (strcmp(succession->from, succession->to) != 0 &&
+	    fstatat(pool_place(pool)->fd, succession->to, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return error_set(error, EEXIST, "%s: exists, and is the name that the new leaf of %s would have",
+				 part->path, part->disk->name);
+	return true;
+}
+
+/* ---- Ahead of the pause --------------------------------------------------------------- */
+
+static bool make_leaf(const struct disk_pool *pool, struct part *part, GError **error)
+{
+	const struct image *image = part->disk->leaf->image;
+	g_autofree char *staged = g_build_filename(disk_pool_path(pool), part->succession.staged, NULL);
+	struct image_parent parent = {
+		.format = image->format,
+		.path = part->succession.sealed,
+		.size_bytes = image->size_bytes,
+		.generation = image->generation,
+	};
+	struct image_create_options options = {
+		.size_bytes = part->disk->size_bytes,
+		.chunk_bytes = image->chunk_bytes,
+		.parent = &parent,
+		.uuid = part->succession.uuid,
+	};
+
+	memcpy(parent.uuid, image->uuid, IMAGE_UUID_BYTES);
+	part->size_bytes = options.size_bytes;
+	part->generation = image->generation;
+	part->image_bytes = image->size_bytes;
+	return image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error);
+}
+
+static char *mark_of(const struct part *part)
+{
+	GString *mark = g_string_new(NULL);
+
+	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++)
+		g_string_append_printf(mark, "%02x", part->succession.uuid[i]);
+	g_string_append_printf(mark, " %s\n", part->path);
+	return g_string_free(mark, FALSE);
+}
+
+static void link_chain(struct part *part, struct chain_link *link)
+{
+	g_autofree char *children = mark_of(part);
+	const GPtrArray *before = part->disk->links;
+
+	part->links = chain_links_new();
+	g_ptr_array_add(part->links, link);
+	g_ptr_array_add(part->links,
+			chain_link_moved(part->disk->leaf->link, part->sealed_path, part->disk->leaf->image, children));
+	for (guint i = 1; i < before->len; i++)
+		g_ptr_array_add(part->links, chain_link_ref(before->pdata[i]));
+}
+
+static bool open_leaf(const struct disk_pool *pool, struct part *part, GError **error)
+{
+	struct chain_link *link;
+	struct stat st;
+	int fd = place_find_at(pool_place(pool)->fd, part->succession.staged, &st);
+
+	if (fd < 0)
+		return error_set_errno(error, -fd, "%s: cannot be opened", part->path);
+	link = chain_link_of_file(part->path, fd, IMAGE_FORMAT_LEAF, pool->roots, error);
+	if (link) {
+		link_chain(part, link);
+		part->leaf = seal_new_leaf(part->disk->leaf, fd, link, part->succession.mark, error);
+	}
+	close(fd);
+	return part->leaf;
+}
+
+static int at_step(const char *step, const struct part *part)
+{
+	return fault_hit(step, part->succession.from);
+}
+
+static bool prepare(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	struct disk_pool *pool = snapshot->pool;
+
+	name_parts(snapshot, part);
+	part->succession.parts = snapshot->count;
+	part->succession.group = g_strdup(snapshot->parts[0].succession.staged);
+	if (!names_are_free(pool, part, error) || !succession_write_mark(pool, &part->succession, error) ||
+	    !make_leaf(pool, part, error) || !open_leaf(pool, part, error))
+		return false;
+	if (at_step("snapshot.opened", part) < 0)
+		return error_set(error, EIO, "%s: cannot be made", part->path);
+	if (!claim_copy(part->disk->leaf, part->sealed_path, error) || !succession_link(pool, &part->succession, error))
+		return false;
+	return fsync(pool_place(pool)->fd) == 0 ||
+	       error_set_errno(error, errno, "%s: cannot be flushed", disk_pool_path(pool));
+}
+
+static bool for_each(struct snapshot *snapshot,
+		     bool (*step)(struct snapshot *snapshot, struct part *part, GError **error), GError **error)
+{
+	for (unsigned i = 0; i < snapshot->count; i++)
+		if (!step(snapshot, &snapshot->parts[i], error))
+			return false;
+	return true;
+}
+
+/* ---- The pause ------------------------------------------------------------------------ */
+
+/* Nothing that the new leaf was made for has changed meanwhile. */
+static bool exchange(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	const struct image *image = part->disk->leaf->image;
+
+	if (part->disk->size_bytes != part->size_bytes || image->generation != part->generation ||
+	    image->size_bytes != part->image_bytes)
+		return error_set(error, EAGAIN, "%s: its size was changed meanwhile; try again", part->disk->name);
+	return succession_exchange(snapshot->pool, &part->succession, error);
+}
+
+static void take_back_exchanged(struct snapshot *snapshot)
+{
+	for (unsigned i = snapshot->count; i-- > 0;)
+		if (snapshot->parts[i].succession.exchanged)
+			succession_undo(snapshot->pool, &snapshot->parts[i].succession);
+}
+
+static bool seal_all(struct snapshot *snapshot, GError **error)
+{
+	bool good;
+
+	if (!disk_change_close(&snapshot->change, error))
+		return false;
+	good = for_each(snapshot, exchange, error);
+	if (!good)
+		take_back_exchanged(snapshot);
+	for (unsigned i = 0; i < snapshot->count && good; i++) {
+		struct part *part = &snapshot->parts[i];
+
+		disk_change_leaf(&snapshot->change, i, g_steal_pointer(&part->leaf), g_steal_pointer(&part->links));
+	}
+	disk_change_open(&snapshot->change);
+	return good;
+}
+
+/* ---- After it ------------------------------------------------------------------------- */
+
+/* What was sealed is durable, and known by its other name. */
+static void settle(struct snapshot *snapshot)
+{
+	if (succession_sync(snapshot->pool) < 0)
+		log_warning("%s: cannot be flushed", disk_pool_path(snapshot->pool));
+	for (unsigned i = 0; i < snapshot->count; i++) {
+		const struct disk *keeper = snapshot->change.keepers[i];
+
+		if (keeper->leaf->cached)
+			cache_layer_rename(keeper->leaf->cached, keeper->leaf->link->path);
+	}
+	if (snapshot->pool->pool_cache)
+		(void)cache_settle(snapshot->pool->pool_cache->cache);
+}
+
+static void look_at_names(struct snapshot *snapshot)
+{
+	g_autoptr(GPtrArray) names = g_ptr_array_new();
+	struct scan_result *result;
+
+	for (unsigned i = 0; i < snapshot->count; i++) {
+		struct succession *succession = &snapshot->parts[i].succession;
+
+		g_ptr_array_add(names, succession->from);
+		if (strcmp(succession->from, succession->to) != 0)
+			g_ptr_array_add(names, succession->to);
+	}
+	g_ptr_array_add(names, NULL);
+	result = pool_look_at_locked(snapshot->pool, (const char *const *)names->pdata);
+	if (result)
+		pool_show_locked(snapshot->pool, result);
+}
+
+static bool make(struct snapshot *snapshot, GError **error)
+{
+	bool good;
+
+	lock_take(&snapshot->pool->scanning);
+	good = for_each(snapshot, prepare, error) && seal_all(snapshot, error);
+	if (good) {
+		settle(snapshot);
+		look_at_names(snapshot);
+	}
+	lock_let_go(&snapshot->pool->scanning);
+	return good;
+}
+
+/* ---- All of it ------------------------------------------------------------------------ */
+
+static bool check(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	return may_be_sealed(snapshot->pool, part->disk, error);
+}
+
+static bool open_disks(struct snapshot *snapshot, const char *const *names, GError **error)
+{
+	for (unsigned i = 0; i < snapshot->count; i++) {
+		struct part *part = &snapshot->parts[i];
+
+		part->disk = disk_pool_lookup(snapshot->pool, names[i], error);
+		for (unsigned j = 0; j < i; j++)
+			if (part->disk == snapshot->parts[j].disk)
+				return error_set(error, EINVAL, "%s: is named twice", names[i]);
+		if (!part->disk || disk_open(part->disk, true, error) < 0)
+			return false;
+		part->opened = true;
+	}
+	return true;
+}
+
+static void clear(struct snapshot *snapshot, bool good)
+{
+	for (unsigned i = 0; i < snapshot->count; i++) {
+		struct part *part = &snapshot->parts[i];
+
+		if (part->leaf) {
+			share_close(part->leaf, false);
+			(void)layer_close_image(part->leaf);
+			layer_unref(part->leaf);
+		}
+		if (!good && part->succession.mark)
+			succession_undo(snapshot->pool, &part->succession);
+		if (part->links)
+			g_ptr_array_unref(part->links);
+		succession_clear(&part->succession);
+		g_free(part->sealed_path);
+		g_free(part->path);
+		if (part->opened)
+			(void)disk_close(part->disk);
+		disk_unref(part->disk);
+	}
+	g_free(snapshot->parts);
+	g_free(snapshot->change.disks);
+}
+
+bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const char *tag, bool (*go_on)(void *opaque),
+			void *opaque, GError **error)
+{
+	struct snapshot snapshot = {.pool = pool, .tag = tag, .count = g_strv_length((char **)names)};
+	bool good, begun;
+
+	snapshot.parts = g_new0(struct part, snapshot.count);
+	snapshot.change = (struct disk_change){.disks = g_new0(struct disk *, snapshot.count),
+					       .count = snapshot.count,
+					       .go_on = go_on,
+					       .opaque = opaque};
+	good = tag_is_allowed(tag, error) && open_disks(&snapshot, names, error);
+	for (unsigned i = 0; i < snapshot.count; i++)
+		snapshot.change.disks[i] = snapshot.parts[i].disk;
+	begun = good && disk_change_begin(&snapshot.change, error);
+	good = begun && for_each(&snapshot, check, error) && make(&snapshot, error);
+	if (begun)
+		disk_change_end(&snapshot.change);
+	clear(&snapshot, good);
+	return good;
+}
+
+/* ---- Which there are ------------------------------------------------------------------- */
+
+static void free_snapshot(void *data)
+{
+	struct disk_snapshot *snapshot = data;
+
+	g_free(snapshot->tag);
+	g_free(snapshot->path);
+	g_free(snapshot);
+}
+
+/* The disk's stem, with @ behind it. */
+static char *prefix_of(const struct disk *disk)
+{
+	g_autofree char *file = g_path_get_basename(disk->leaf->link->path);
+	const char *dot = strrchr(file, '.');
+
+	return dot && dot > file ? g_strdup_printf("%.*s@", (int)(dot - file), file) : g_strconcat(file, "@", NULL);
+}
+
+static bool is_below(const GPtrArray *links, const char *path)
+{
+	for (guint i = 1; i < links->len; i++)
+		if (strcmp(((const struct chain_link *)links->pdata[i])->path, path) == 0)
+			return true;
+	return false;
+}
+
+static struct disk_snapshot *look_at(const char *directory, const char *name, const char *prefix,
+				     const GPtrArray *links)
+{
+	struct disk_snapshot *found = g_new0(struct disk_snapshot, 1);
+	const char *tag = name + strlen(prefix), *dot = strrchr(tag, '.');
+	struct image_info info;
+	enum image_format format;
+	struct stat st;
+
+	found->tag = dot ? g_strndup(tag, (gsize)(dot - tag)) : g_strdup(tag);
+	found->path = g_build_filename(directory, name, NULL);
+	found->below = is_below(links, found->path);
+	if (stat(found->path, &st) == 0) {
+		found->allocated_bytes = (uint64_t)st.st_blocks * 512;
+		found->taken_s = st.st_mtim.tv_sec;
+	}
+	format = image_probe(found->path, NULL);
+	if (format != IMAGE_FORMAT_NONE && image_read_info(found->path, format, &info, NULL)) {
+		found->size_bytes = info.size_bytes;
+		image_info_clear(&info);
+	}
+	return found;
+}
+
+static gint compare_snapshots(gconstpointer a, gconstpointer b)
+{
+	const struct disk_snapshot *const *first = a, *const *second = b;
+
+	if ((*first)->taken_s != (*second)->taken_s)
+		return (*first)->taken_s < (*second)->taken_s ? 1 : -1;
+	return strcmp((*first)->tag, (*second)->tag);
+}
+
+GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error)
+{
+	g_autofree char *directory = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, NULL);
+	g_autofree char *prefix = prefix_of(disk);
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	GPtrArray *snapshots = g_ptr_array_new_with_free_func(free_snapshot);
+	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
+	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (fd < 0 && fd != -ENOENT) {
+		error_set_errno(error, -fd, "%s: cannot be listed", directory);
+		g_ptr_array_unref(snapshots);
+		return NULL;
+	}
+	while (list && (entry = readdir(list)))
+		if (g_str_has_prefix(entry->d_name, prefix))
+			g_ptr_array_add(snapshots, look_at(directory, entry->d_name, prefix, links));
+	if (list)
+		closedir(list);
+	g_ptr_array_sort(snapshots, compare_snapshots);
+	return snapshots;
+}

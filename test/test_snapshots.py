@@ -1,0 +1,349 @@
+"""Snapshots of running disks: what was sealed stays what it was, in each mode and whatever is dirty."""
+import contextlib
+import errno
+import os
+import shlex
+import threading
+
+import pytest
+
+from harness import (BLOCK, CRASH_STATUS, MIB, Gate, check_clean, converted, discard, expect_errno, faults, leafctl,
+                     make_image, make_raw, numbers, opened, read_file, scaled, state_of, write_all)
+from model import Model
+
+SIZE = 8 * MIB
+HELD = ["max_dirty_age=86400", "migrate_idle_ms=60000", "migrate_threshold=100"]
+MODES = ["direct", "persistent", "writeback"]
+
+
+def options_of(work, mode, *more):
+    cache = [] if mode == "direct" else [f"cache={work}/leaf.cache", "cache_size=32M"]
+    return [f"mode={mode}", *cache, *more]
+
+
+def command(path, text):
+    """Once: a buffer of Python's would write it again after a failure."""
+    with opened(path, os.O_WRONLY) as fd:
+        os.write(fd, text.encode())
+
+
+def take(live, tag, name="web1.img"):
+    command(live.control("disks", name, "snapshots"), f"create {shlex.quote(tag)}")
+
+
+def refusal(live, *names):
+    with open(live.control(*names, "last_error"), encoding="utf-8") as file:
+        return file.read()
+
+
+def expect_refusal(number, live, tag, *parts, name="web1.img"):
+    expect_errno(number, take, live, tag, name)
+    text = refusal(live, "disks", name)
+    for part in parts:
+        assert part in text, text
+
+
+def sealed(pool, tag, stem="web1", suffix=".leaf"):
+    return os.path.join(pool, "snapshots", f"{stem}@{tag}{suffix}")
+
+
+def marks(pool):
+    directory = os.path.join(pool, ".leafdisk", "changes")
+    return os.listdir(directory) if os.path.isdir(directory) else []
+
+
+def images(pool):
+    """The files that are images, or what was left of making one."""
+    found = [name for name in os.listdir(pool) if os.path.isfile(os.path.join(pool, name))]
+    directory = os.path.join(pool, "snapshots")
+    if os.path.isdir(directory):
+        found += [f"snapshots/{name}" for name in os.listdir(directory) if name != ".leafdisk"]
+    return sorted(found)
+
+
+class Guest:
+    """A disk with its model, and the models of its snapshots."""
+
+    def __init__(self, live, rng, content, name="web1.img"):
+        self.live, self.rng, self.name = live, rng, name
+        self.model = Model(content)
+        self.snapshots = {}
+
+    @property
+    def path(self):
+        return self.live.file(self.name)
+
+    def change(self, steps=20):
+        with opened(self.path) as fd:
+            for _ in range(steps):
+                offset = self.rng.randrange(len(self.model) // BLOCK - 64) * BLOCK
+                length = self.rng.randrange(1, 64) * BLOCK
+                if self.rng.random() < 0.2:
+                    discard(fd, offset, length)
+                    self.model.zero(offset, length)
+                else:
+                    data = self.rng.randbytes(length)
+                    write_all(fd, data, offset)
+                    self.model.write(offset, data)
+            os.fsync(fd)
+
+    def resize(self, size):
+        os.truncate(self.path, size)
+        self.model.resize(size)
+
+    def take(self, tag):
+        take(self.live, tag, self.name)
+        self.snapshots[tag] = bytes(self.model.content)
+
+    def verify(self):
+        assert read_file(self.path, len(self.model) + 1) == bytes(self.model.content), "the disk"
+
+    def verify_images(self, pool, work, suffix=".leaf"):
+        """All is in the pool."""
+        stem = self.name.removesuffix(".img")
+        for tag, content in self.snapshots.items():
+            image = sealed(pool, tag, stem, suffix if tag == next(iter(self.snapshots)) else ".leaf")
+            check_clean(image)
+            assert converted(image, work) == content, f"snapshot {tag}"
+        image = os.path.join(pool, f"{stem}.leaf")
+        check_clean(image)
+        assert converted(image, work) == bytes(self.model.content), "the image"
+
+
+def make_disk(pool, kind, rng):
+    """Its content, and the ending of its image."""
+    content = rng.randbytes(SIZE // 2) + bytes(SIZE // 2)
+    if kind == "raw":
+        make_raw(os.path.join(pool, "web1.raw"), content)
+        return content, ".raw"
+    if kind == "child":
+        make_image(os.path.join(pool, "web1.leaf"), parent=make_raw(os.path.join(pool, "base.raw"), content))
+        return content, ".leaf"
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    return bytes(SIZE), ".leaf"
+
+
+@pytest.mark.parametrize("kind", ["leaf", "child", "raw"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_sealed_stays_what_it_was(mount, pool, work, rng, mode, kind):
+    content, suffix = make_disk(pool, kind, rng)
+    with mount(*options_of(work, mode)) as live:
+        guest = Guest(live, rng, content)
+        for tag in ("one", "two", "three"):
+            guest.change()
+            guest.take(tag)
+            guest.verify()
+        guest.resize(SIZE + MIB)
+        guest.change()
+        guest.take("four")
+        guest.change()
+        guest.verify()
+    assert marks(pool) == []
+    guest.verify_images(pool, work, suffix)
+    with mount(*options_of(work, mode)) as live:
+        guest.live = live
+        guest.verify()
+        guest.change()
+        guest.take("five")
+    guest.verify_images(pool, work, suffix)
+
+
+@pytest.mark.parametrize("kind", ["leaf", "child", "raw"])
+def test_sealed_while_it_is_dirty(mount, pool, work, rng, kind):
+    """The daemon is killed: what is dirty of each layer is that layer's."""
+    content, suffix = make_disk(pool, kind, rng)
+    live = mount(*options_of(work, "writeback", *HELD))
+    guest = Guest(live, rng, content)
+    for tag in ("one", "two", "three"):
+        guest.change()
+        guest.take(tag)
+        guest.verify()
+    guest.change()
+    assert int(state_of(live)["dirty_bytes"]) > 0
+    live.kill9()
+    guest.live = mount(*options_of(work, "writeback", *HELD))
+    guest.verify()
+    guest.change()
+    guest.live.kill9()
+    with mount(*options_of(work, "writeback")) as live:
+        guest.live = live
+        guest.verify()
+        leafctl("drain", live.path)
+        guest.verify()
+    guest.verify_images(pool, work, suffix)
+    assert marks(pool) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_under_load(mount, pool, work, rng, mode):
+    """Each snapshot is what the guest's disk was at one moment: a counter that is written to two places in turn
+    differs by one at most."""
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    live = mount(*options_of(work, mode))
+    end = threading.Event()
+    failed = []
+
+    def count():
+        number = 0
+        with opened(live.file("web1.img"), os.O_RDWR | os.O_DSYNC) as fd:
+            while not end.is_set():
+                number += 1
+                for place in (0, SIZE // 2):
+                    try:
+                        write_all(fd, number.to_bytes(8, "little") * (BLOCK // 8), place)
+                    except OSError as error:
+                        failed.append(error)
+                        return
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    taken = scaled(20, 150)
+    for number in range(taken):
+        take(live, f"s{number}")
+    end.set()
+    thread.join()
+    assert not failed, failed
+    live.stop()
+    counts = []
+    for number in range(taken):
+        content = converted(sealed(pool, f"s{number}"), work)
+        first, second = (int.from_bytes(content[place:place + 8], "little") for place in (0, SIZE // 2))
+        assert second <= first <= second + 1, f"snapshot {number}: {first}, {second}"
+        counts.append(first)
+    assert counts == sorted(counts)
+    assert counts[-1] > 0, "nothing was written meanwhile"
+
+
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+def test_several_at_one_instant(mount, pool, work, mode):
+    """A guest that writes to one disk, and then to the other: no snapshot has the second without the first."""
+    for name in ("web1", "web2"):
+        make_image(os.path.join(pool, f"{name}.leaf"), SIZE)
+    live = mount(*options_of(work, mode))
+    end = threading.Event()
+
+    def count():
+        number = 0
+        with opened(live.file("web1.img"), os.O_RDWR | os.O_DSYNC) as one, \
+                opened(live.file("web2.img"), os.O_RDWR | os.O_DSYNC) as two:
+            while not end.is_set():
+                number += 1
+                for fd in (one, two):
+                    write_all(fd, number.to_bytes(8, "little") * (BLOCK // 8), 0)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    taken = scaled(20, 150)
+    for number in range(taken):
+        command(live.control("snapshots"), f"create s{number} web2.img web1.img")
+    end.set()
+    thread.join()
+    live.stop()
+    for number in range(taken):
+        first, second = (int.from_bytes(converted(sealed(pool, f"s{number}", stem), work)[:8], "little")
+                         for stem in ("web1", "web2"))
+        assert second <= first <= second + 1, f"snapshot {number}: {first}, {second}"
+
+
+def test_refusals(mount, pool, work, rng):
+    make_disk(pool, "leaf", rng)
+    os.symlink(make_image(os.path.join(work, "far.leaf"), SIZE), os.path.join(pool, "linked.leaf"))
+    with mount(*options_of(work, "writeback", f"layers={work}")) as live:
+        take(live, "there")
+        expect_refusal(errno.EEXIST, live, "there", "exists")
+        for bad in ("a/b", ".hidden", "a@b", "x" * 200):
+            expect_refusal(errno.EINVAL, live, bad, "cannot name a snapshot")
+        expect_errno(errno.EINVAL, command, live.control("snapshots"), "create alone")
+        expect_errno(errno.ENOENT, command, live.control("snapshots"), "create s no.img")
+        expect_errno(errno.EINVAL, command, live.control("snapshots"), "create s web1.img web1.img")
+        assert "named twice" in refusal(live)
+    assert images(pool) == ["linked.leaf", "snapshots/web1@there.leaf", "web1.leaf"]
+    with mount(*options_of(work, "writeback", "ro")) as live:
+        expect_errno(errno.EROFS, take, live, "new")
+    with mount(*options_of(work, "ephemeral")) as live:
+        expect_errno(errno.EOPNOTSUPP, take, live, "new")
+    assert marks(pool) == []
+
+
+POINTS = ["snapshot.mark", "snapshot.opened", "snapshot.link", "snapshot.exchange", "owner.read", "owner.write",
+          "owner.rename", "image.write", "image.sync", "image.open", "image.read", "place.open"]
+
+
+def settled(pool, tag):
+    """Before, or after; nothing in between, and nothing besides."""
+    assert marks(pool) == [], "a mark stays"
+    assert images(pool) in (["web1.leaf"], [f"snapshots/web1@{tag}.leaf", "web1.leaf"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_each_step(mount, pool, work, rng, mode, point):
+    for nth in numbers(4, 200):
+        for name in images(pool):
+            os.unlink(os.path.join(pool, name))
+        make_disk(pool, "leaf", rng)
+        gate = Gate(work)
+        live = mount(*options_of(work, mode, *(HELD if mode == "writeback" else [])),
+                     env=faults(f"{point}:crash@{nth}", gate=gate.path))
+        guest = Guest(live, rng, bytes(SIZE))
+        guest.change()
+        gate.open()
+        taken = True
+        try:
+            guest.take("one")
+        except OSError:
+            taken = False
+        with contextlib.suppress(FileNotFoundError):
+            gate.close()
+        crashed = live.has_ended() or not taken
+        if not crashed:
+            live.kill9()
+        else:
+            assert live.wait() == CRASH_STATUS, live.messages()
+            live.finalise()
+        with mount(*options_of(work, mode)) as live:
+            guest.live = live
+            guest.verify()
+            leafctl("drain", live.path)
+        settled(pool, "one")
+        if os.path.exists(sealed(pool, "one")):
+            guest.snapshots["one"] = bytes(guest.model.content)
+        guest.verify_images(pool, work)
+        if not crashed:
+            return
+    raise AssertionError("the point is met each time")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("point", POINTS)
+def test_what_fails_leaves_the_disk_as_it_was(mount, pool, work, rng, mode, point, error):
+    for nth in numbers(4, 200):
+        for name in images(pool):
+            os.unlink(os.path.join(pool, name))
+        make_disk(pool, "leaf", rng)
+        gate = Gate(work)
+        live = mount(*options_of(work, mode),
+                     env=faults(f"{point}:{error}@{nth}x1", gate=gate.path))
+        guest = Guest(live, rng, bytes(SIZE))
+        guest.change()
+        gate.open()
+        taken = True
+        try:
+            guest.take("one")
+        except OSError:
+            taken = False
+            assert refusal(live, "disks", "web1.img")
+        gate.close()
+        guest.verify()
+        guest.change()
+        guest.take("two")
+        guest.change()
+        guest.verify()
+        live.stop()
+        assert marks(pool) == []
+        assert os.path.exists(sealed(pool, "one")) == taken
+        guest.verify_images(pool, work)
+        if taken:
+            return
+    raise AssertionError("the point is met each time")
