@@ -291,6 +291,52 @@ def test_renamed_by_hand_and_mounted_elsewhere(held, mount, pool, cache, work, r
         assert not any(converted(path, work)[:len(content)])
 
 
+@pytest.mark.parametrize("how", ["renamed", "two names"])
+def test_renamed_by_hand_and_its_record_damaged(held, mount, pool, web1, work, cache, rng, how):
+    """The record with the former name may be the image's: nobody opens it until a command has settled that."""
+    content = crash_dirty(held, rng)
+    renamed = os.path.join(pool, "web2.leaf")
+    (os.rename if how == "renamed" else os.link)(web1, renamed)
+    write_text(pool, b"[owner]\nhost=")
+    before = file_bytes(renamed)
+    for options in ([], [f"cache={os.path.join(work, 'other.cache')}", "cache_size=16M", "mode=writeback"],
+                    [f"cache={cache}", "mode=writeback"]):
+        with mount(*options) as live:
+            said = refusal(live, "web2.img")
+            assert f"leafctl unlock --force {pool} web1.leaf" in said and "web2.leaf" in said, said
+    assert file_bytes(renamed) == before and orphans(cache) == 0
+    leafctl("unlock", "--force", pool, "web1.leaf")
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert read_file(live.file("web2.img"), len(content)) == content
+    assert_same(converted(renamed, work)[:len(content)], content, "the image alone")
+
+
+def test_the_damaged_record_of_another_disk(mount, pool, web1):
+    """It is that one's, whose file is there: who has lost his own record is not refused for it."""
+    make_image(os.path.join(pool, "other.leaf"), "1M")
+    with mount() as live:
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"1" * BLOCK, 0)
+    os.unlink(record_path(pool))
+    os.rename(web1, os.path.join(pool, "web2.leaf"))
+    write_text(pool, b"[owner]\nhost=", "other.leaf")
+    with mount() as live:
+        assert f"leafctl unlock --force {pool} other.leaf" in refusal(live, "other.img")
+        with opened(live.file("web2.img")) as fd:
+            write_all(fd, b"2" * BLOCK, 0)
+
+
+def test_records_that_cannot_all_be_listed(held, mount, pool, web1, cache, rng):
+    """What was not listed may be the record of an image that was renamed."""
+    content = crash_dirty(held, rng)
+    os.rename(web1, os.path.join(pool, "web2.leaf"))
+    with mount(env=faults("owner.list:EIO@1x1")) as live:
+        expect_errno(errno.EIO, os.open, live.file("web2.img"), os.O_RDWR)
+        assert cache in refusal(live, "web2.img")
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert read_file(live.file("web2.img"), len(content)) == content
+
+
 @pytest.mark.parametrize("kind", ["leaf", "raw"])
 def test_two_disks_change_names(held, mount, pool, work, cache, rng, kind):
     """By hand, both with changes in the cache."""

@@ -293,6 +293,12 @@ def test_damaged_records(mount, pool, work, web1, how):
         said = refusal(live)
         assert "is no owner record" in said and f"leafctl unlock --force {pool} web1.leaf" in said
         assert "is no owner record" in owner_line(live)
+        state = state_of(live)
+        assert state["state"] == "degraded" and "nobody can tell" in state["reason"], state
+        assert "web1.img: nobody can tell" in live.messages()
+        assert "--force" in refused("clone", web1, os.path.join(pool, "child.leaf"))
+        assert not os.path.exists(os.path.join(pool, "child.leaf"))
+        assert "nobody can tell" in leafctl("map", web1).stderr
         assert "--force" in refused("unlock", pool, "web1.img")
         if how in ("directory", "linked directory"):
             assert "directory" in refused("unlock", "--force", pool, "web1.img")
@@ -300,9 +306,22 @@ def test_damaged_records(mount, pool, work, web1, how):
         assert "could not be read" in leafctl("unlock", "--force", pool, "web1.img").stdout
         assert stat.S_ISREG(os.lstat(record_path(pool)).st_mode)
         use(live)
+        wait_until(lambda: state_of(live)["state"] == "active", "the state to be well")
     assert record_of(pool)["clean"] == "true"
     if how == "link":
         assert file_bytes(record_path(pool, "good")) == GOOD.encode()
+
+
+def test_a_record_that_cannot_be_read_for_once(mount, pool, web1):
+    """Nobody knows then what is newer than the image; the next opening knows."""
+    write_record(pool, clean="true")
+    with mount("ro", env=faults("owner.read/web1.leaf:EIO@1x1")) as live:
+        state = state_of(live)
+        assert state["state"] == "degraded" and "nobody can tell" in state["reason"], state
+        assert "shows old content" not in live.messages()
+        with opened(live.file("web1.img"), os.O_RDONLY) as fd:
+            assert read_all(fd, BLOCK, 0) == bytes(BLOCK)
+            assert state_of(live)["state"] == "active"
 
 
 def test_a_record_with_no_generation_left(mount, pool, web1):

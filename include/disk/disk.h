@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "core/answer.h"
 #include "core/bytes.h"
 #include "core/list.h"
 #include "core/loop.h"
@@ -170,9 +171,9 @@ struct disk_status {
 	uint64_t dirty_ns;    /* age of the oldest of these */
 };
 /* Whether the image lacks changes that another cache may have: who reads the disk gets old
- * content then, and its status says so. Each opening looks too. The sentence, or NULL. g_free.
- * Blocks. */
-char *disk_look_elsewhere(struct disk *disk);
+ * content then. Its status says so, and that nobody can tell. Each opening looks too. *SENTENCE,
+ * unless SENTENCE is NULL: what status says; NULL where it is NO. g_free. Blocks. */
+enum answer disk_look_elsewhere(struct disk *disk, char **sentence);
 
 /* Any thread; does not block for long. */
 void disk_get_status(struct disk *disk, struct disk_status *status);

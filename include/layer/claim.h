@@ -12,7 +12,7 @@ bool claim_allows(const struct layer *layer, GError **error);
 /* What LAYER's open image says of its last claim. */
 struct owner_image claim_image(const struct layer *layer);
 /* As owner_has_newer(), of the image of LINK, which is LAYER's or was. Any thread. */
-bool claim_has_newer(const struct layer *layer, const struct chain_link *link, GError **why);
+enum answer claim_has_newer(const struct layer *layer, const struct chain_link *link, GError **why);
 /* With the image open, and before it is begun under the claim's nonce; MODE is what the
  * record says. PREPARE: see struct owner_want, called with LAYER. */
 bool claim_take(struct layer *layer, const char *mode,

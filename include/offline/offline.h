@@ -90,7 +90,8 @@ bool offline_resize(const char *path, enum image_format format, const char *laye
 		    GError **error);
 
 /* The sentence to warn with when the image at PATH is owned in writeback mode,
- * so that newer content may be in the owner's cache; NULL otherwise. g_free. */
+ * so that newer content may be in the owner's cache, or nobody can tell; NULL otherwise.
+ * g_free. */
 char *offline_owner_warning(const char *path);
 
 /* Gives the image free that POOL shows as NAME, or whose file NAME is: writes an

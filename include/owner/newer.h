@@ -4,8 +4,8 @@
 
 #include "owner/owner.h"
 
-/* Whether the image lacks changes that another cache may have, or another copy of ours. True
- * and WHY: the sentence of owner_allows(). Blocks. */
-bool owner_has_newer(const char *pool, const char *name, const struct owner_self *self, GError **why);
+/* Whether the image lacks changes that another cache may have, or another copy of ours. YES
+ * and WHY: the sentence of owner_allows(); UNKNOWN and WHY: its record cannot be read. Blocks. */
+enum answer owner_has_newer(const char *pool, const char *name, const struct owner_self *self, GError **why);
 
 #endif

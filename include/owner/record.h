@@ -6,8 +6,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/answer.h"
-
 #define OWNER_ID_BYTES 16
 
 struct owner_record {
@@ -36,10 +34,9 @@ void owner_record_clear(struct owner_record *record);
  * with a sentence that says why; another errno when it cannot be read. RECORD
  * is then empty. */
 bool owner_read(const char *pool, const char *name, struct owner_record *record, GError **error);
-/* The record of another name with NONCE. NO: there is none; UNKNOWN and ERROR: that cannot
- * be told. *NAME: g_free. What is no record is passed over. */
-enum answer owner_find(const char *pool, const uint8_t nonce[OWNER_ID_BYTES], char **name, struct owner_record *record,
-		       GError **error);
+/* The names of all records. NULL and ERROR: they cannot be listed; ENOENT: the pool never had
+ * any. g_ptr_array_unref. */
+GPtrArray *owner_list(const char *pool, GError **error);
 /* Replaces the record atomically and durably, making the directories that are
  * missing. SINCE is set to now where it is NULL. */
 bool owner_write(const char *pool, const char *name, struct owner_record *record, GError **error);

@@ -229,11 +229,9 @@ static bool open_keepers(struct disk *disk, guint first, GError **error)
 
 static bool open_chain(struct disk *disk, bool write, GError **error)
 {
-	g_autofree char *elsewhere = NULL;
-
 	if (!resolve_again(disk, error))
 		return false;
-	elsewhere = disk_look_elsewhere(disk);
+	(void)disk_look_elsewhere(disk, NULL);
 	if (disk->mode != DISK_MODE_EPHEMERAL)
 		return open_shared(disk, write, error);
 	disk->route = &route_ephemeral;

@@ -29,23 +29,31 @@ bool disk_note_left(struct disk *disk, const char *reason)
 	return true;
 }
 
-char *disk_look_elsewhere(struct disk *disk)
+enum answer disk_look_elsewhere(struct disk *disk, char **sentence)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	g_autoptr(GError) why = NULL;
+	enum answer elsewhere = claim_has_newer(leaf, links->pdata[0], &why);
 
-	(void)claim_has_newer(leaf, links->pdata[0], &why);
 	LOCK_GUARD(&disk->lock);
 	g_free(disk->elsewhere);
-	disk->elsewhere = why ? g_strdup(why->message) : NULL;
-	return g_strdup(disk->elsewhere);
+	disk->elsewhere = NULL;
+	if (elsewhere == ANSWER_YES)
+		disk->elsewhere = g_strdup(why->message);
+	else if (elsewhere == ANSWER_UNKNOWN)
+		disk->elsewhere =
+			g_strdup_printf("nobody can tell whether a cache has newer changes of it: %s", why->message);
+	if (sentence)
+		*sentence = g_strdup(disk->elsewhere);
+	return elsewhere;
 }
 
+/* Once it is claimed for us nothing of it is elsewhere. */
 static void tell_elsewhere(struct disk *disk, struct disk_status *status)
 {
 	LOCK_GUARD(&disk->lock);
-	if (disk->elsewhere)
+	if (disk->elsewhere && disk->leaf->claim.generation == 0)
 		set_degraded(status, disk->elsewhere, (struct timespec){0});
 }
 

@@ -35,12 +35,13 @@ bool claim_allows(const struct layer *layer, GError **error)
 	       owner_allows(place.pool, place.name, layer->owner, true, error);
 }
 
-bool claim_has_newer(const struct layer *layer, const struct chain_link *link, GError **why)
+enum answer claim_has_newer(const struct layer *layer, const struct chain_link *link, GError **why)
 {
 	g_auto(owner_place) place = {0};
 
-	return layer->owner && find_place(layer, link, &place) &&
-	       owner_has_newer(place.pool, place.name, layer->owner, why);
+	return layer->owner && find_place(layer, link, &place)
+		       ? owner_has_newer(place.pool, place.name, layer->owner, why)
+		       : ANSWER_NO;
 }
 
 struct owner_image claim_image(const struct layer *layer)

@@ -41,19 +41,32 @@ void offline_owner_explain(const char *path, GError **error)
 		owner_explain_lock(&place, error);
 }
 
+/* NULL: it has none that says so. */
+static char *warning_of(const char *path, const struct owner_record *record)
+{
+	g_autofree char *holder = NULL;
+
+	if (record->clean || strcmp(record->mode, "writeback") != 0)
+		return NULL;
+	holder = owner_describe(record);
+	return g_strdup_printf("%s: newer content may be in the cache %s of %s, and is not seen here", path,
+			       record->cache_path, holder);
+}
+
 char *offline_owner_warning(const char *path)
 {
 	g_auto(owner_place) place = {0};
 	struct owner_record record = {0};
-	g_autofree char *holder = NULL;
+	g_autoptr(GError) error = NULL;
 	char *warning = NULL;
 
-	if (owner_place_init(&place, path) && owner_read(place.pool, place.name, &record, NULL) && !record.clean &&
-	    strcmp(record.mode, "writeback") == 0) {
-		holder = owner_describe(&record);
-		warning = g_strdup_printf("%s: newer content may be in the cache %s of %s, and is not seen here", path,
-					  record.cache_path, holder);
-	}
+	if (!owner_place_init(&place, path))
+		return NULL;
+	if (owner_read(place.pool, place.name, &record, &error))
+		warning = warning_of(path, &record);
+	else if (error_to_errno(error) != -ENOENT)
+		warning = g_strdup_printf("%s: nobody can tell whether a cache has newer content: %s", path,
+					  error->message);
 	owner_record_clear(&record);
 	return warning;
 }

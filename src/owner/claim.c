@@ -25,7 +25,6 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include "core/bytes.h"
 #include "core/error.h"
@@ -33,6 +32,7 @@
 #include "core/verdict.h"
 #include "owner/proof.h"
 #include "claim.h"
+#include "renamed.h"
 #include "self.h"
 #include "verdict.h"
 
@@ -140,45 +140,19 @@ static bool claim_after(const char *pool, const char *name, const struct owner_l
 	return false;
 }
 
-/* Of a file that is there it is that one's; we are a copy then. */
-static enum answer is_gone(const char *pool, const char *name, GError **error)
-{
-	g_autofree char *path = g_build_filename(pool, name, NULL);
-	struct stat st;
-
-	if (lstat(path, &st) == 0)
-		return ANSWER_NO;
-	if (errno == ENOENT)
-		return ANSWER_YES;
-	error_set_errno(error, errno, "%s: cannot be looked at", path);
-	return ANSWER_UNKNOWN;
-}
-
-/* Under whatever name: another image may have the former one by now. */
-static bool is_same_file(const struct owner_record *record, const struct owner_want *want)
-{
-	return record->inode && owner_is_file(record, &want->image);
-}
-
 /* An image without a record that says that it was claimed was renamed by hand, or has two
  * names, and its record has the other one. *BEFORE is that; NULL: there is none. */
-static bool follow_rename(const char *pool, const struct owner_self *self, const struct owner_want *want,
-			  struct owner_record *record, char **before, GError **error)
+static bool follow_rename(const char *pool, const char *name, const struct owner_self *self,
+			  const struct owner_want *want, struct owner_record *record, char **before, GError **error)
 {
 	bool claimed = want->image.has_nonce == ANSWER_YES && !buffer_is_zero(want->image.nonce, OWNER_ID_BYTES);
-	enum answer gone;
 
 	if (record->host || !claimed)
 		return true;
-	gone = owner_find(pool, want->image.nonce, before, record, error);
-	if (gone == ANSWER_YES && !is_same_file(record, want))
-		gone = is_gone(pool, *before, error);
-	switch (gone) {
+	switch (renamed_find(pool, name, &want->image, before, record, error)) {
 	case ANSWER_YES:
 		return verdict_allows(pool, *before, record, self, want->locked, error);
 	case ANSWER_NO:
-		owner_record_clear(record);
-		g_clear_pointer(before, g_free);
 		return true;
 	case ANSWER_UNKNOWN:
 		break;
@@ -206,7 +180,7 @@ static bool read_last(const char *pool, const char *name, const struct owner_sel
 		      struct owner_record *record, char **before, GError **error)
 {
 	return verdict_read(pool, name, self, want->locked, record, error) &&
-	       follow_rename(pool, self, want, record, before, error);
+	       follow_rename(pool, name, self, want, record, before, error);
 }
 
 bool owner_look(const char *pool, const char *name, const struct owner_self *self, const struct owner_want *want,

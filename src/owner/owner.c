@@ -176,19 +176,30 @@ bool owner_allows(const char *pool, const char *name, const struct owner_self *s
 	return good;
 }
 
-bool owner_has_newer(const char *pool, const char *name, const struct owner_self *self, GError **why)
+static bool is_elsewhere(enum owner_verdict verdict)
+{
+	return verdict == OWNER_IN_CACHE || verdict == OWNER_IN_COPY;
+}
+
+enum answer owner_has_newer(const char *pool, const char *name, const struct owner_self *self, GError **why)
 {
 	struct owner_record record;
-	bool newer = false;
+	g_autoptr(GError) inner = NULL;
+	bool newer;
 
-	if (owner_read(pool, name, &record, NULL)) {
-		enum owner_verdict verdict = owner_judge(&record, self, false);
-
-		newer = (verdict == OWNER_IN_CACHE || verdict == OWNER_IN_COPY) &&
-			!verdict_allows(pool, name, &record, self, false, why);
+	if (!owner_read(pool, name, &record, &inner)) {
+		if (error_to_errno(inner) == -ENOENT)
+			return ANSWER_NO;
+		if (error_to_errno(inner) == -EINVAL)
+			refuse_damaged(pool, name, inner, why);
+		else
+			g_propagate_error(why, g_steal_pointer(&inner));
+		return ANSWER_UNKNOWN;
 	}
+	newer = is_elsewhere(owner_judge(&record, self, false)) &&
+		!verdict_allows(pool, name, &record, self, false, why);
 	owner_record_clear(&record);
-	return newer;
+	return newer ? ANSWER_YES : ANSWER_NO;
 }
 
 /* ---- Locks ----------------------------------------------------------------- */

@@ -129,65 +129,37 @@ bool owner_read(const char *pool, const char *name, struct owner_record *record,
 			 why ? "no good value for " : "it has no group [owner]", why ? why : "");
 }
 
-/* Names in the directory; NULL: they cannot be listed. */
-static GPtrArray *list_names(const char *pool, GError **error)
+/* 0 or -errno, in the middle too: what was read until then is not all. */
+static int read_names(DIR *directory, GPtrArray *names)
 {
-	int owners = open_owners(pool, false);
-	DIR *directory = owners < 0 ? NULL : fdopendir(owners);
-	GPtrArray *names = directory ? g_ptr_array_new_with_free_func(g_free) : NULL;
+	int fault = fault_hit("owner.list", NULL);
 	struct dirent *entry;
 
-	if (!directory) {
-		set_read_error(pool, "", owners < 0 ? -owners : errno, error);
-		close_owners(owners);
-		return NULL;
-	}
-	while ((entry = readdir(directory)))
+	if (fault)
+		return fault;
+	while ((errno = 0, entry = readdir(directory)))
 		if (entry->d_name[0] != '.')
 			g_ptr_array_add(names, g_strdup(entry->d_name));
-	closedir(directory);
-	return names;
+	return -errno;
 }
 
-static bool has_nonce(const struct owner_record *record, const uint8_t nonce[OWNER_ID_BYTES])
+GPtrArray *owner_list(const char *pool, GError **error)
 {
-	return memcmp(record->nonce, nonce, OWNER_ID_BYTES) == 0;
-}
+	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+	int owners = open_owners(pool, false);
+	DIR *directory = owners < 0 ? NULL : fdopendir(owners);
+	int result = owners < 0 ? owners : -errno;
 
-static enum answer find_among(const char *pool, const GPtrArray *names, const uint8_t nonce[OWNER_ID_BYTES],
-			      char **name, struct owner_record *record, GError **error)
-{
-	for (guint i = 0; i < names->len; i++) {
-		g_autoptr(GError) inner = NULL;
-		bool read = owner_read(pool, names->pdata[i], record, &inner);
-
-		if (read && has_nonce(record, nonce)) {
-			*name = g_strdup(names->pdata[i]);
-			return ANSWER_YES;
-		}
-		owner_record_clear(record);
-		if (!read && error_to_errno(inner) != -EINVAL && error_to_errno(inner) != -ENOENT) {
-			g_propagate_error(error, g_steal_pointer(&inner));
-			return ANSWER_UNKNOWN;
-		}
+	if (directory) {
+		result = read_names(directory, names);
+		closedir(directory);
+	} else {
+		close_owners(owners);
 	}
-	return ANSWER_NO;
-}
-
-enum answer owner_find(const char *pool, const uint8_t nonce[OWNER_ID_BYTES], char **name, struct owner_record *record,
-		       GError **error)
-{
-	g_autoptr(GError) inner = NULL;
-	g_autoptr(GPtrArray) names = list_names(pool, &inner);
-
-	*record = (struct owner_record){0};
-	*name = NULL;
-	if (names)
-		return find_among(pool, names, nonce, name, record, error);
-	if (error_to_errno(inner) == -ENOENT)
-		return ANSWER_NO;
-	g_propagate_error(error, g_steal_pointer(&inner));
-	return ANSWER_UNKNOWN;
+	if (result == 0)
+		return g_steal_pointer(&names);
+	set_read_error(pool, "", -result, error);
+	return NULL;
 }
 
 static int write_temporary(int owners, const char *temporary, const char *name, const char *text, size_t length)

@@ -83,10 +83,12 @@ static void warn_of_changes_elsewhere(GPtrArray *disks)
 	uint64_t until_ns = loop_now_ns() + LOOK_NS;
 
 	for (guint i = 0; i < disks->len && loop_now_ns() < until_ns; i++) {
-		g_autofree char *why = disk_look_elsewhere(disks->pdata[i]);
+		g_autofree char *why = NULL;
+		enum answer elsewhere = disk_look_elsewhere(disks->pdata[i], &why);
 
 		if (why)
-			log_warning("%s: shows old content: %s", disk_name(disks->pdata[i]), why);
+			log_warning("%s: %s%s", disk_name(disks->pdata[i]),
+				    elsewhere == ANSWER_YES ? "shows old content: " : "", why);
 	}
 }
 
