@@ -763,6 +763,22 @@ def test_an_adoption_is_gone_on_with_at_once(orphan, mount, pool, web1, work, ca
     assert record_of(pool)["clean"] == "true"
 
 
+def test_an_adoption_goes_on_with_the_same_image(held, pool, web1, work, cache, rng):
+    """Not with another that was put in its place while the first try was interrupted."""
+    backup = file_bytes(web1)
+    content = crash_dirty(held, rng)
+    leafctl("unlock", "--force", pool, "web1.leaf")
+    crashed = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults("aio.write/web1.leaf:crash@1"))
+    assert crashed.returncode == CRASH_STATUS, crashed.stderr
+    with open(web1, "wb") as file:
+        file.write(backup)
+    refused = leafctl("cache", "adopt", cache, "web1.leaf", check=False)
+    assert refused.returncode == 1 and "is another than it was" in refused.stderr, refused.stderr
+    assert file_bytes(web1) == backup
+    leafctl("cache", "adopt", "--force", cache, "web1.leaf")
+    assert_same(converted(web1, work)[:len(content)], content, "the image alone")
+
+
 # ---- Who it is --------------------------------------------------------------------------
 
 @pytest.fixture

@@ -159,24 +159,14 @@ static char *find_image(const struct cache_info *info, const struct cache_layer_
 
 /* ---- Whether nothing was written since --------------------------------------- */
 
-/* An adoption that was interrupted is gone on with. */
-static bool was_begun(const struct adoption *adoption)
-{
-	struct owner_record record;
-	bool begun = owner_read(adoption->place.pool, adoption->place.name, &record, NULL) && !record.clean &&
-		     memcmp(record.nonce, adoption->layer->nonce, OWNER_ID_BYTES) == 0 &&
-		     memcmp(record.cache_id, adoption->info->uuid, OWNER_ID_BYTES) == 0;
-
-	owner_record_clear(&record);
-	return begun && adoption->layer->orphan;
-}
-
+/* Also when an adoption that was interrupted is gone on with: it gave the image the claim that it
+ * had. */
 static bool is_as_it_was(const struct adoption *adoption, const struct image *image, GError **error)
 {
 	const struct cache_layer_info *layer = adoption->layer;
 	bool claimed = image->has_claim == ANSWER_YES && !buffer_is_zero(layer->nonce, OWNER_ID_BYTES);
 
-	if (adoption->force || was_begun(adoption))
+	if (adoption->force)
 		return true;
 	if (!claimed)
 		return error_set(error, EBUSY,
