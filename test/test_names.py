@@ -174,6 +174,19 @@ def test_rename_that_leaves_what_is_there(mount, pool, work):
         unmount(pool)
 
 
+def test_rename_whose_former_name_stays(mount, pool):
+    """The store has given the new name and fails to remove the other: the disk has moved, and its record with it."""
+    make_image(os.path.join(pool, "a.leaf"), "1M")
+    with mount() as live, opened(live.file("a.img")) as fd:
+        write_all(fd, b"content", 0)
+    with mount("manage", env=faults("place.rename:EINVAL; place.unlink/a.leaf:EIO@1x1")) as live:
+        assert rename_new(live.file("a.img"), live.file("c.img")) == 0
+        assert "a.leaf: is called c.leaf now" in live.messages()
+        assert file_bytes(live.file("c.img"))[:7] == b"content"
+    assert os.path.samefile(os.path.join(pool, "a.leaf"), os.path.join(pool, "c.leaf"))
+    assert os.listdir(os.path.join(pool, ".leafdisk", "owners")) == ["c.leaf"]
+
+
 def rename_new(old, new):
     """0 or the errno."""
     libc = ctypes.CDLL(None, use_errno=True)

@@ -64,6 +64,15 @@ def test_one_that_fails(commands, made, verb):
     assert os.listdir(made) == []
 
 
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_one_whose_hidden_name_stays(commands, made, verb):
+    """It is made: the store has given its name, and does not take the other away."""
+    result = leafctl(*commands[verb], env=faults("place.rename:EINVAL; place.unlink:EIO"))
+    hidden, new = sorted(os.listdir(made))
+    assert hidden.startswith(".") and f"{hidden}: is called {new} now" in result.stderr
+    assert os.path.samefile(os.path.join(made, hidden), os.path.join(made, new))
+
+
 def test_a_dump_beside_another(commands, made):
     for expected in (["web1.leaf"], ["web1.leaf", "web1.leaf.1"]):
         leafctl(*commands["cache dump"])

@@ -48,8 +48,9 @@ int place_find_at(int directory, const char *name, struct stat *st);
  * (mode 0700). */
 int place_enter(int directory, const char *name, bool make);
 
-/* FROM becomes TO, which there is not yet, both names in DIRECTORY. 0 or -errno: -EEXIST
- * where there is one, whatever the store can do. Not durable. */
+/* FROM becomes TO, which there is not yet, both names in DIRECTORY. 0: it is called TO, and
+ * FROM is gone, or the log says that it may not be. -errno: it is not called TO; -EEXIST where
+ * there is one, whatever the store can do. Not durable. */
 int place_rename_new(int directory, const char *from, const char *to);
 
 /* The directory PATH, absolute and without links, readable. */

@@ -17,6 +17,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/log.h"
 
 /* Somebody renamed a directory on the way just then. */
 #define TRIES 8
@@ -87,21 +88,40 @@ static int open_to_read(int directory, const char *relative)
 	return fd == -EACCES ? open_beneath(directory, relative, O_PATH | O_DIRECTORY) : fd;
 }
 
-/* NFS and others know no rename that leaves what is there alone. Between a link and the
- * removal of the other name a crash leaves both, of one file. */
-int place_rename_new(int directory, const char *from, const char *to)
+static int rename_alone(int directory, const char *from, const char *to)
 {
 	int fault = fault_hit("place.rename", to);
 
 	if (fault)
 		return fault;
-	if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
-		return -errno;
+	return renameat2(directory, from, directory, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+}
+
+/* From here on the file is called TO, whatever becomes of the other name: an error may be the
+ * answer to a removal that was made. */
+static void leave_name(int directory, const char *from, const char *to)
+{
+	int result = fault_hit("place.unlink", from);
+
+	if (result == 0 && unlinkat(directory, from, 0) < 0)
+		result = -errno;
+	if (result < 0 && result != -ENOENT)
+		log_warning("%s: is called %s now; its former name cannot be removed and may be there still: %s", from,
+			    to, g_strerror(-result));
+}
+
+/* NFS and others know no rename that leaves what is there alone. Between a link and the
+ * removal of the other name a crash leaves both, of one file. */
+int place_rename_new(int directory, const char *from, const char *to)
+{
+	int result = rename_alone(directory, from, to);
+
+	if (result != -EINVAL && result != -ENOSYS)
+		return result;
 	if (linkat(directory, from, directory, to, 0) < 0)
 		return -errno;
-	return unlinkat(directory, from, 0) < 0 ? -errno : 0;
+	leave_name(directory, from, to);
+	return 0;
 }
 
 int place_open_absolute(const char *path)

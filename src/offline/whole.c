@@ -165,9 +165,10 @@ static bool give_name(struct whole *whole, const char *const *paths, GError **er
 		path = *paths;
 		result = place_rename_new(whole->directory, name_in(whole->hidden), name_in(path));
 	}
-	if (result == 0 && fsync(whole->directory) < 0)
-		result = -errno;
-	return result == 0 || error_set_errno(error, -result, "%s: cannot be created", path);
+	if (result < 0)
+		return error_set_errno(error, -result, "%s: cannot be created", path);
+	return fsync(whole->directory) == 0 ||
+	       error_set_errno(error, errno, "%s: is there, but its directory cannot be flushed", path);
 }
 
 bool whole_end(struct whole *whole, bool good, GError **error)

@@ -140,6 +140,41 @@ static void test_no_descriptors(void)
 	place_close(&place);
 }
 
+static ino_t inode_of(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+/* Where the store knows no rename that leaves what is there alone. */
+static void test_rename_by_link(void)
+{
+	struct place place;
+	ino_t inode;
+
+	put("pool/old", "old");
+	put("pool/there", "there");
+	inode = inode_of("pool/old");
+	g_assert_true(place_open(&place, "pool", NULL));
+	arm("place.rename:EINVAL");
+	g_assert_cmpint(place_rename_new(place.fd, "old", "there"), ==, -EEXIST);
+	g_assert_cmpint(place_rename_new(place.fd, "old", "new"), ==, 0);
+	g_assert_cmpint(inode_of("pool/old"), ==, 0);
+	g_assert_cmpint(inode_of("pool/new"), ==, inode);
+	/* Its new name is what counts, and what the caller has to go on with. */
+	arm("place.rename:EINVAL; place.unlink/new:EIO");
+	g_assert_cmpint(place_rename_new(place.fd, "new", "newer"), ==, 0);
+	g_assert_cmpint(inode_of("pool/newer"), ==, inode);
+	g_assert_cmpint(inode_of("pool/new"), ==, inode);
+	arm("place.rename:EIO");
+	g_assert_cmpint(place_rename_new(place.fd, "newer", "newest"), ==, -EIO);
+	arm("");
+	g_assert_cmpint(inode_of("pool/newest"), ==, 0);
+	g_assert_cmpint(g_unlink("pool/new") | g_unlink("pool/newer") | g_unlink("pool/there"), ==, 0);
+	place_close(&place);
+}
+
 static void *swap(void *stop)
 {
 	while (!*(_Atomic bool *)stop)
@@ -251,6 +286,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/place/relative", test_relative);
 	g_test_add_func("/place/renew", test_renew);
 	g_test_add_func("/place/no_descriptors", test_no_descriptors);
+	g_test_add_func("/place/rename_by_link", test_rename_by_link);
 	g_test_add_func("/place/swaps", test_swaps);
 	g_test_add_func("/place/image_by_descriptor", test_image_by_descriptor);
 	result = g_test_run();
