@@ -1,7 +1,9 @@
 """Caches on block devices, good and bad ones, and a large cache."""
 import functools
+import json
 import os
 import signal
+import time
 
 import pytest
 import xxhash
@@ -187,6 +189,26 @@ def write_large(path, pool, record):
         file.flush()
         os.fsync(file.fileno())
     return records * RECORD_BLOCKS
+
+
+def test_a_moved_zero_range_with_many_newer_blocks(work):
+    """They cost one walk of what the log has, and not one each: minutes."""
+    records, path = 1200, os.path.join(work, "holes.cache")
+    with open(path, "wb") as file:
+        cache = form.SparseCache(file, records // 2 + 4)
+        cache.append(form.layer_entry(1, b"x" * 16, 0, 1 << 50, "web1.raw", generation=1),
+                     form.zeros_entry(1, form.DIRTY, 1 << 40, RECORD_BLOCKS))
+        for number in range(records):
+            cache.durable = cache.sequence - 1
+            cache.append(*(form.zeros_entry(1, form.DIRTY, 2 * (number * RECORD_BLOCKS + i), 1)
+                           for i in range(RECORD_BLOCKS)))
+        cache.append(form.moved_zero_entry(1, 0, 1 << 38, 1), form.barrier_entry(1))
+    began = time.monotonic()
+    info = json.loads(leafctl("cache", "info", "--json", path).stdout)
+    took = time.monotonic() - began
+    (layer,) = info["layers"]
+    assert layer["dirty_blocks"] == (records + 1) * RECORD_BLOCKS and layer["zero_blocks"] >= 1, layer
+    assert took < 20, f"{took} s"
 
 
 @pytest.mark.alone

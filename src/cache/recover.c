@@ -151,28 +151,37 @@ static void forget(struct recovery *recovery, struct id_state *state, const stru
 	index_remove_range(recovery->index, entry->layer, entry->block, entry->blocks, ignore_removed, NULL);
 }
 
+/* False: BLOCK is newer than ORDER. */
+static bool remove_older(struct recovery *recovery, uint32_t layer, uint64_t block, uint64_t order)
+{
+	struct index_entry present;
+
+	index_get(recovery->index, index_find(recovery->index, layer, block), &present);
+	if (present.order >= order)
+		return false;
+	index_remove(recovery->index, layer, block);
+	return true;
+}
+
 /* Blocks that are newer stay. */
 static void apply_moved_zero(struct recovery *recovery, struct id_state *state, const struct cache_entry *entry,
 			     struct epoch_place place)
 {
-	uint64_t end = entry->block + entry->blocks, run;
+	g_autoptr(GArray) present = index_list(recovery->index, entry->layer, entry->block, entry->blocks);
+	uint64_t from = entry->block;
 
 	ranges_raise(state->orders, entry->block, entry->blocks, entry->order);
 	epochs_add_zero(state->epochs, place, entry->block, entry->blocks, loop_now_ns());
 	epochs_note_moved(state->epochs);
-	for (uint64_t block = entry->block; block < end; block += run) {
-		uint32_t slot = index_find(recovery->index, entry->layer, block);
-		struct index_entry present = {0};
+	for (guint i = 0; i < present->len; i++) {
+		uint64_t block = g_array_index(present, uint64_t, i);
 
-		run = slot == INDEX_NO_SLOT ? index_gap(recovery->index, entry->layer, block, end - block) : 1;
-		if (slot != INDEX_NO_SLOT) {
-			index_get(recovery->index, slot, &present);
-			if (present.order >= entry->order)
-				continue;
-			index_remove(recovery->index, entry->layer, block);
-		}
-		intervals_add(state->zeros, block, run);
+		if (remove_older(recovery, entry->layer, block, entry->order))
+			continue;
+		intervals_add(state->zeros, from, block - from);
+		from = block + 1;
 	}
+	intervals_add(state->zeros, from, entry->block + entry->blocks - from);
 }
 
 static void drop(struct recovery *recovery, struct id_state *state, uint32_t id)

@@ -76,6 +76,20 @@ static void assert_gap(const struct model *model, uint32_t layer, uint32_t block
 	g_assert_cmpuint(index_gap(model->index, layer, BASE(layer) + block, limit), ==, gap);
 }
 
+static void assert_list(const struct model *model, uint32_t layer, uint64_t first, uint64_t blocks)
+{
+	g_autoptr(GArray) list = index_list(model->index, layer, first, blocks);
+	guint at = 0;
+
+	for (uint32_t block = 0; block < BLOCKS; block++) {
+		if (!model->live[layer][block] || BASE(layer) + block - first >= blocks)
+			continue;
+		g_assert_cmpuint(at, <, list->len);
+		g_assert_cmpuint(g_array_index(list, uint64_t, at++), ==, BASE(layer) + block);
+	}
+	g_assert_cmpuint(at, ==, list->len);
+}
+
 static bool continues(const struct model *model, uint32_t slot, uint32_t run)
 {
 	const struct index_entry *first = &model->entries[slot], *next = &model->entries[slot + run];
@@ -96,6 +110,9 @@ static void assert_run(const struct model *model, uint32_t slot)
 static void assert_equal(const struct model *model)
 {
 	for (uint32_t layer = 1; layer <= LAYERS; layer++) {
+		uint32_t first = random_below(BLOCKS);
+
+		assert_list(model, layer, BASE(layer) + first, 1 + random_below(BLOCKS - first));
 		for (uint32_t block = 0; block < BLOCKS; block++) {
 			uint32_t live = model->live[layer][block];
 
@@ -305,6 +322,8 @@ static void test_long_ranges(void)
 		do_insert(model, i % SLOTS, 1, i % BLOCKS);
 		g_assert_cmpuint(index_gap(model->index, 2, 0, UINT64_C(1) << 50), ==, UINT64_C(1) << 50);
 		g_assert_cmpuint(index_gap(model->index, 1, 0, UINT64_C(1) << 50), ==, BASE(1) + i % BLOCKS);
+		assert_list(model, 1, 0, UINT64_C(1) << 50);
+		assert_list(model, 2, 0, UINT64_C(1) << 50);
 		do_remove_range(model, 1, 0, BLOCKS, UINT64_C(1) << 50);
 	}
 	model_free(model);

@@ -261,33 +261,24 @@ static uint64_t left_in_region(uint64_t block, uint64_t limit)
 	return MIN(limit, (UINT64_C(1) << REGION_SHIFT) - (block & ((1u << REGION_SHIFT) - 1)));
 }
 
-struct removal {
-	void (*removed)(void *opaque, uint32_t slot, const struct index_entry *entry);
+struct visit {
+	void (*each)(void *opaque, uint32_t slot); /* which may remove that one */
 	void *opaque;
 };
 
-static void remove_and_tell(struct index *index, uint32_t number, const struct removal *removal)
-{
-	struct index_entry entry;
-
-	index_get(index, number, &entry);
-	index_remove(index, entry.layer, entry.block);
-	removal->removed(removal->opaque, number, &entry);
-}
-
-static void remove_by_walk(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
-			   const struct removal *removal)
+static void visit_by_walk(const struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
+			  const struct visit *visit)
 {
 	for (uint64_t i = 0; i < index->used; i++) {
 		const struct slot *slot = &index->slots[i];
 
 		if (slot->layer == layer && is_live(slot) && block_of(slot) - block < blocks)
-			remove_and_tell(index, (uint32_t)i, removal);
+			visit->each(visit->opaque, (uint32_t)i);
 	}
 }
 
-static void remove_by_region(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
-			     const struct removal *removal)
+static void visit_by_region(const struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
+			    const struct visit *visit)
 {
 	for (uint64_t end = block + blocks, next; block < end; block = next) {
 		next = block + left_in_region(block, end - block);
@@ -295,20 +286,73 @@ static void remove_by_region(struct index *index, uint32_t layer, uint64_t block
 			uint32_t number = index_find(index, layer, block);
 
 			if (number != INDEX_NO_SLOT)
-				remove_and_tell(index, number, removal);
+				visit->each(visit->opaque, number);
 		}
 	}
+}
+
+static void visit_range(const struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
+			const struct visit *visit)
+{
+	if (blocks > index->used / WALK_SHARE)
+		visit_by_walk(index, layer, block, blocks, visit);
+	else
+		visit_by_region(index, layer, block, blocks, visit);
+}
+
+struct removal {
+	struct index *index;
+	void (*removed)(void *opaque, uint32_t slot, const struct index_entry *entry);
+	void *opaque;
+};
+
+static void remove_and_tell(void *opaque, uint32_t number)
+{
+	struct removal *removal = opaque;
+	struct index_entry entry;
+
+	index_get(removal->index, number, &entry);
+	index_remove(removal->index, entry.layer, entry.block);
+	removal->removed(removal->opaque, number, &entry);
 }
 
 void index_remove_range(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
 			void (*removed)(void *opaque, uint32_t slot, const struct index_entry *entry), void *opaque)
 {
-	struct removal removal = {removed, opaque};
+	struct removal removal = {index, removed, opaque};
+	struct visit visit = {remove_and_tell, &removal};
 
-	if (blocks > index->used / WALK_SHARE)
-		remove_by_walk(index, layer, block, blocks, &removal);
-	else
-		remove_by_region(index, layer, block, blocks, &removal);
+	visit_range(index, layer, block, blocks, &visit);
+}
+
+struct listing {
+	const struct index *index;
+	GArray *blocks;
+};
+
+static void list_block(void *opaque, uint32_t number)
+{
+	const struct listing *listing = opaque;
+	uint64_t block = block_of(&listing->index->slots[number]);
+
+	g_array_append_val(listing->blocks, block);
+}
+
+static int compare_blocks(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+GArray *index_list(const struct index *index, uint32_t layer, uint64_t block, uint64_t blocks)
+{
+	struct listing listing = {index, g_array_new(FALSE, FALSE, sizeof(uint64_t))};
+	struct visit visit = {list_block, &listing};
+
+	visit_range(index, layer, block, blocks, &visit);
+	g_array_sort(listing.blocks, compare_blocks);
+	return listing.blocks;
 }
 
 uint64_t index_run(const struct index *index, uint32_t number, uint32_t layer, uint64_t block, uint64_t limit)

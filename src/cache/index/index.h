@@ -62,6 +62,8 @@ uint32_t index_remove(struct index *index, uint32_t layer, uint64_t block);
  * the index. */
 void index_remove_range(struct index *index, uint32_t layer, uint64_t block, uint64_t blocks,
 			void (*removed)(void *opaque, uint32_t slot, const struct index_entry *entry), void *opaque);
+/* The blocks of the range with LIVE slots, sorted: uint64_t, g_array_unref. In time as that. */
+GArray *index_list(const struct index *index, uint32_t layer, uint64_t block, uint64_t blocks);
 /* How many blocks from BLOCK on, up to LIMIT, have consecutive LIVE slots from
  * SLOT on (the slot of BLOCK): one read serves them. Never crosses a segment. */
 uint64_t index_run(const struct index *index, uint32_t slot, uint32_t layer, uint64_t block, uint64_t limit);

@@ -67,22 +67,31 @@ bool log_declare_if_needed_locked(struct cache *cache, enum log_purpose purpose,
 	return layer->is_volatile || (layer->declared && !layer->outdated) || log_declare_locked(cache, purpose, layer);
 }
 
+static bool log_gap_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer, uint64_t first,
+			   uint64_t end)
+{
+	le64 word = le64_of(end - first);
+
+	cache_assert_locked(cache);
+	return first == end || append_locked(cache, purpose, layer, CACHE_ENTRY_ZERO, first, &word, 1);
+}
+
 /* Only where no LIVE block hides them: it would be removed at the next mount. */
 static bool log_zeros_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer,
 			     struct interval zeros)
 {
-	uint64_t end = zeros.first + zeros.count;
+	g_autoptr(GArray) hidden = index_list(cache->index, layer->id, zeros.first, zeros.count);
+	uint64_t first = zeros.first;
+	bool logged = true;
 
 	cache_assert_locked(cache);
-	for (uint64_t block = zeros.first; block < end;) {
-		uint64_t gap = index_gap(cache->index, layer->id, block, end - block);
-		le64 word = le64_of(gap);
+	for (guint i = 0; logged && i < hidden->len; i++) {
+		uint64_t block = g_array_index(hidden, uint64_t, i);
 
-		if (gap > 0 && !append_locked(cache, purpose, layer, CACHE_ENTRY_ZERO, block, &word, 1))
-			return false;
-		block += MAX(gap, 1);
+		logged = log_gap_locked(cache, purpose, layer, first, block);
+		first = block + 1;
 	}
-	return true;
+	return logged && log_gap_locked(cache, purpose, layer, first, zeros.first + zeros.count);
 }
 
 bool log_declare_orphan_locked(struct cache *cache, enum log_purpose purpose, struct cache_layer *layer)
