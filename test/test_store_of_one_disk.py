@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Loop, leafctl, make_image, make_raw, opened, program, read_file, run, state_of,
+from harness import (BLOCK, MIB, Aligned, Loop, faults, leafctl, make_image, make_raw, opened, program, read_file, run, state_of,
                      stats, thread_names, wait_until)
 from test_writeback_faults import HELD, end
 
@@ -110,8 +111,10 @@ def test_other_disks_go_on(pool, mount, work, other_store, mode):
     assert live.stop() == 0
 
 
-def test_a_mount_begins_meanwhile(pool, mount, work, other_store):
-    """The cache has changes of the disk whose store hangs."""
+@pytest.mark.parametrize("threads", [None, "thread.spawn/leafdisk-try:EAGAIN@1x1"], ids=["", "no thread"])
+def test_a_mount_begins_meanwhile(pool, mount, work, other_store, threads):
+    """The cache has changes of the disk whose store hangs. Where there is no thread to open it the mount does not
+    wait for it itself."""
     make_image(os.path.join(pool, "web1.leaf"), "8M")
     options = [f"cache={os.path.join(work, 'cache')}", "cache_size=16M", "mode=writeback", "migrate_idle_ms=1"]
     live = mount(*options, "nodrain", *HELD)
@@ -120,7 +123,7 @@ def test_a_mount_begins_meanwhile(pool, mount, work, other_store):
         os.fsync(fd)
     assert end(live) == 0
     other_store(True)
-    live = in_time("a mount", lambda: mount(*options))
+    live = in_time("a mount", lambda: mount(*options, env=faults(threads) if threads else {}))
     with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
         use_web1(live, fd, "writeback")
     other_store(False)
@@ -131,12 +134,12 @@ def test_a_mount_begins_meanwhile(pool, mount, work, other_store):
 
 
 @contextlib.contextmanager
-def many_disks(pool, mount, work, count):
+def many_disks(pool, mount, work, count, size=MIB):
     """Of another store: the server that it hangs with, which goes on in the end."""
     where = os.path.join(work, "other")
     os.mkdir(where)
     for number in range(count):
-        make_raw(os.path.join(where, f"bad{number}.raw"), bytes(MIB))
+        make_raw(os.path.join(where, f"bad{number}.raw"), bytes(size))
     server = mount(pool=where)
     with contextlib.ExitStack() as stack:
         for number in range(count):
@@ -173,6 +176,41 @@ def test_many_disks_of_the_other_store(pool, mount, work):
             os.pwrite(fd, b"2" * BLOCK, 0)
             os.fsync(fd)
         wait_until(lambda: thread_names(live.pid).count("leafdisk-move") >= threads, "them to hang")
+        with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+            use_web1(live, fd, "writeback")
+        os.kill(server.pid, signal.SIGCONT)
+        leafctl("drain", live.path)
+        for fd in bad:
+            os.close(fd)
+        assert live.stop() == 0
+
+
+def resident_bytes(live):
+    with open(f"/proc/{live.pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) * 1024
+
+
+@pytest.mark.slow
+def test_large_batches_of_the_other_store(pool, mount, work):
+    """What hangs on their way to it takes no more of memory than its share."""
+    count, epoch = 24, 16 * MIB
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    with many_disks(pool, mount, work, count, epoch) as server:
+        live = mount(f"cache={os.path.join(work, 'cache')}", "cache_size=768M", "mode=writeback", *HELD)
+        bad = open_many(live, count)
+        leafctl("drain", live.path)
+        before = resident_bytes(live)
+        for fd in bad:
+            for offset in range(0, epoch, MIB):
+                os.pwrite(fd, b"2" * MIB, offset)
+            os.fsync(fd)
+        os.kill(server.pid, signal.SIGSTOP)
+        leafctl("set", live.path, "migrate_idle_ms=1", "max_dirty_age=1")
+        largest, until = 0, time.monotonic() + 20
+        while time.monotonic() < until:
+            largest = max(largest, resident_bytes(live))
+            time.sleep(0.1)
+        assert 64 * MIB < largest - before < 200 * MIB, largest - before
         with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
             use_web1(live, fd, "writeback")
         os.kill(server.pid, signal.SIGCONT)

@@ -79,9 +79,12 @@ struct cache_batch_limits {
 	unsigned data_blocks; /* one epoch is taken however large it is */
 	unsigned extents;
 	bool cut; /* where no epoch is complete, one ends now */
+	/* Whether there is memory for so many data blocks, of which it is told before they are read; a
+	 * caller of lost() otherwise. NULL: there is. */
+	bool (*has_memory)(void *opaque, uint64_t data_blocks);
 };
-/* The oldest epochs of LAYER. *BATCH NULL and 0: none is complete. -EIO: a block
- * of it is damaged; LOST, unless NULL, is called for each; or it cannot be read now.
+/* The oldest epochs of LAYER. *BATCH NULL and 0: none is complete. -EAGAIN: there is no memory
+ * for it. -EIO: a block of it is damaged; LOST, unless NULL, is called for each; or it cannot be read now.
  * One batch of a layer at a time; blocks; not from a loop. */
 int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits *limits, struct cache_batch **batch,
 		     void (*lost)(void *opaque, uint64_t block), void *opaque);

@@ -48,7 +48,7 @@ struct backlog {
 	struct list waiters; /* struct drain */
 	unsigned urged;	     /* who wants all of it written back */
 
-	uint64_t batch_bytes; /* while MOVING: memory of the batch, or what it may be */
+	uint64_t batch_needs; /* memory that the last batch did not get; 0: none did not */
 	unsigned batch_max;   /* blocks; less than is tuned while the store is full */
 	bool in_pieces;	      /* the batch has discards that are to make room for the rest of it */
 	bool lent;	      /* see backlog_lend_image() */

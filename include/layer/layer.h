@@ -17,7 +17,7 @@
  *   5. DIRTY and RETRYING have a DIRTY share, CLEAN and AWAY have none such.
  *   6. RETRYING has failures, DIRTY has none.
  *   7. LOST and FAILED have a reason.
- *   8. A batch is under way only of what is DIRTY or RETRYING, and only it takes memory. */
+ *   8. A batch is under way only of what is DIRTY or RETRYING. */
 #ifndef LEAFDISK_LAYER_LAYER_H
 #define LEAFDISK_LAYER_LAYER_H
 

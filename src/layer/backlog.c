@@ -123,6 +123,7 @@ static void attach(struct layer *layer, enum layer_state state, const char *reas
 	backlog->failures = 0;
 	backlog->error = 0;
 	backlog->batch_max = UINT_MAX;
+	backlog->batch_needs = 0;
 	backlog->retry_at_ns = 0;
 	backlog->owned_at_ns = 0;
 	backlog_set_reason_locked(backlog, reason);

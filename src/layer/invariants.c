@@ -29,8 +29,8 @@ static const char *find_breach_of_state(const struct backlog *backlog)
 		return "6: it is RETRYING without a failure, or DIRTY with one";
 	if (layer_state_is_final(backlog->state) && !backlog->reason)
 		return "7: it has failed, and does not say why";
-	if ((backlog->work == BACKLOG_MOVING && !tried) || (backlog->work != BACKLOG_MOVING && backlog->batch_bytes))
-		return "8: a batch of what is not tried, or memory without a batch";
+	if (backlog->work == BACKLOG_MOVING && !tried)
+		return "8: a batch of what is not tried";
 	return NULL;
 }
 

@@ -94,26 +94,35 @@ static bool make_usable(struct layer *layer)
 
 /* ---- Out of the cache ------------------------------------------------------ */
 
-struct lost {
-	GString *blocks;
-	unsigned count;
+struct taking {
+	struct jobs *jobs;
+	struct job *job;
+	GString *lost; /* blocks */
+	unsigned lost_count;
 };
 
 static void add_lost(void *opaque, uint64_t block)
 {
-	struct lost *lost = opaque;
+	struct taking *taking = opaque;
 
-	if (lost->count++ < LOST_TOLD)
-		g_string_append_printf(lost->blocks, "%s%" G_GUINT64_FORMAT, lost->count > 1 ? ", " : "", block);
+	if (taking->lost_count++ < LOST_TOLD)
+		g_string_append_printf(taking->lost, "%s%" G_GUINT64_FORMAT, taking->lost_count > 1 ? ", " : "", block);
 }
 
-static void note_lost(struct layer *layer, const struct lost *lost)
+static bool has_memory(void *opaque, uint64_t data_blocks)
+{
+	struct taking *taking = opaque;
+
+	return jobs_take_memory(taking->jobs, taking->job, MAX(data_blocks, 1) << BLOCK_SHIFT);
+}
+
+static void note_lost(struct layer *layer, const struct taking *taking)
 {
 	g_autofree char *reason = g_strdup_printf(
 		"%s: failed: %u of its blocks that only the cache has are damaged there (4 KiB block%s %s%s); "
 		"leafctl cache dump saves the others",
-		layer->name, lost->count, lost->count == 1 ? "" : "s", lost->blocks->str,
-		lost->count > LOST_TOLD ? ", ..." : "");
+		layer->name, taking->lost_count, taking->lost_count == 1 ? "" : "s", taking->lost->str,
+		taking->lost_count > LOST_TOLD ? ", ..." : "");
 
 	note_end(layer, LAYER_FAILED, reason);
 }
@@ -127,28 +136,21 @@ static void note_unreadable(struct layer *layer, int result)
 	note_failure(layer, result, reason);
 }
 
-static void note_bytes(struct layer *layer, uint64_t bytes)
+/* NULL: nothing is complete, there is no memory, or it is noted why. */
+static struct cache_batch *take_batch(struct jobs *jobs, struct job *job, struct cache_batch_limits *limits)
 {
-	struct backlogs *backlogs = &layer->pool_cache->backlogs;
-
-	LOCK_GUARD(&backlogs->lock);
-	layer->backlog.batch_bytes = bytes;
-}
-
-/* NULL: nothing is complete, or it is noted why. */
-static struct cache_batch *take_batch(struct layer *layer, const struct cache_batch_limits *limits)
-{
-	struct lost lost = {.blocks = g_string_new(NULL)};
+	struct taking taking = {.jobs = jobs, .job = job, .lost = g_string_new(NULL)};
+	struct layer *layer = job->layer;
 	struct cache_batch *batch = NULL;
-	int result = cache_batch_take(layer->cached, limits, &batch, add_lost, &lost);
+	int result;
 
-	if (lost.count > 0)
-		note_lost(layer, &lost);
-	else if (result < 0)
+	limits->has_memory = has_memory;
+	result = cache_batch_take(layer->cached, limits, &batch, add_lost, &taking);
+	if (taking.lost_count > 0)
+		note_lost(layer, &taking);
+	else if (result < 0 && result != -EAGAIN)
 		note_unreadable(layer, result);
-	else if (batch)
-		note_bytes(layer, batch->data_blocks << BLOCK_SHIFT);
-	g_string_free(lost.blocks, TRUE);
+	g_string_free(taking.lost, TRUE);
 	return batch;
 }
 
@@ -183,13 +185,13 @@ static bool found_no_room(struct layer *layer)
 }
 
 /* Only who has made the disk busy looks at how large its batches are. */
-static void set_limits(struct layer *layer, struct cache_batch_limits *limits)
+static void set_limits(struct layer *layer, unsigned offer_blocks, struct cache_batch_limits *limits)
 {
 	struct cache_dirty dirty;
 	struct look look;
 
 	look_refresh(&look, layer->pool_cache);
-	limits->data_blocks = (unsigned)MIN(look.tunables.migrate_batch, layer->backlog.batch_bytes >> BLOCK_SHIFT);
+	limits->data_blocks = (unsigned)MIN(look.tunables.migrate_batch, offer_blocks);
 	limits->data_blocks = MIN(limits->data_blocks, layer->backlog.batch_max);
 	if (look.cache.short_of_room)
 		limits->data_blocks = MIN(limits->data_blocks, SHORT_BATCH);
@@ -198,8 +200,10 @@ static void set_limits(struct layer *layer, struct cache_batch_limits *limits)
 		limits->extents = UINT_MAX;
 	cache_layer_get_dirty(layer->cached, &dirty);
 	layer->backlog.in_pieces = found_no_room(layer) && dirty.zeros > 0;
-	if (layer->backlog.in_pieces)
-		limits->data_blocks = limits->extents = FULL_BATCH;
+	if (!layer->backlog.in_pieces)
+		return;
+	limits->data_blocks = MIN(FULL_BATCH, offer_blocks);
+	limits->extents = FULL_BATCH;
 }
 
 /* ---- To its image ---------------------------------------------------------- */
@@ -227,19 +231,15 @@ static bool apply(struct layer *layer, struct cache_batch *batch)
 	return true;
 }
 
-bool batch_migrate(struct layer *layer, bool cut)
+bool batch_migrate(struct jobs *jobs, struct job *job)
 {
-	struct cache_batch_limits limits = {.cut = cut};
+	struct cache_batch_limits limits = {.cut = job->cut};
+	struct layer *layer = job->layer;
 	struct cache_batch *batch;
 
 	if (!make_usable(layer) || !owned_check(layer))
 		return false;
-	set_limits(layer, &limits);
-	batch = take_batch(layer, &limits);
+	set_limits(layer, (unsigned)(jobs_offer_memory(jobs) >> BLOCK_SHIFT), &limits);
+	batch = take_batch(jobs, job, &limits);
 	return batch && apply(layer, batch);
-}
-
-uint64_t batch_bytes_tuned(const struct look *look)
-{
-	return (uint64_t)look->tunables.migrate_batch << BLOCK_SHIFT;
 }

@@ -6,14 +6,7 @@
  * wait for the store for as long as that takes. A disk has one job at a time, and
  * goes to the end of the list with each, so that every one has its turn.
  *
- * ANSWERING_MAX jobs are done at once, which is what a store takes without growing
- * slower; where images are on several stores, one less on each, so that what hangs
- * on one keeps no other waiting until it is known to hang. A job that is not done after
- * HANGS_NS is taken for one whose store hangs, and does not count: that store holds up no
- * other's disks. Those jobs are bounded as well, by the threads that they keep: the stores
- * share JOBS_MAX by the rule of core/shares.h, so however many disks of one hang, there are
- * threads for those of others. And each batch may take a quarter of the memory that the
- * others leave: however many of them hang, some is left for the next.
+ * How many there are at once, and what they take of memory: jobs.c.
  *
  * Hands are made as jobs come; the first with the migrator, so where the kernel gives
  * no other the jobs take their turn. They are not the waiters of core/workers.c: who
@@ -24,19 +17,12 @@
 #include "cache/cache.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "core/shares.h"
 #include "core/thread.h"
 #include "core/time.h"
 #include "note.h"
 #include "policy.h"
 #include "layer/backlog_locked.h"
 #include "state.h"
-
-#define ANSWERING_MAX 4
-#define HANGS_NS (2 * NS_PER_S)
-#define JOBS_MAX 128
-#define BATCHES_BYTES_MAX (256ull << 20)
-#define BATCH_BYTES_MIN (256ull << 10)
 
 /* All of it under the backlogs' lock. */
 struct migrator {
@@ -45,22 +31,12 @@ struct migrator {
 	pthread_t thread;
 	bool started;
 	bool stop;
-	struct list queued; /* struct job: nobody does it yet */
-	unsigned queued_count;
-	struct list jobs; /* the others */
+	struct jobs jobs;
+	unsigned queued; /* of those */
 	unsigned hands;
 	unsigned idle;		   /* hands without a job; from when they are made */
 	struct condition has_jobs; /* or an end */
 	struct condition left;	   /* a hand is gone */
-};
-
-struct job {
-	struct layer *layer;
-	struct disk *disk; /* whose leaf it was when the job was begun */
-	enum work work;
-	bool cut;
-	uint64_t begun_ns;
-	struct list link;
 };
 
 static struct job *job_of(struct list *node)
@@ -70,112 +46,41 @@ static struct job *job_of(struct list *node)
 
 /* ---- Jobs ------------------------------------------------------------------ */
 
-struct load {
-	dev_t store; /* of who wants to begin */
-	unsigned jobs;
-	unsigned jobs_beside; /* of those, on the same store */
-	unsigned answering;
-	unsigned answering_beside;
-	uint64_t frees_ns; /* when one of those is taken to hang, if it does */
-	uint64_t batch_bytes;
-};
-
-static dev_t store_of(const struct layer *layer)
-{
-	return layer->link->store;
-}
-
-static void add_load(struct load *load, struct list *jobs, uint64_t now_ns)
-{
-	list_foreach(node, jobs)
-	{
-		const struct job *job = job_of(node);
-		uint64_t hangs_ns = job->begun_ns + HANGS_NS;
-		bool beside = store_of(job->layer) == load->store;
-
-		load->jobs++;
-		load->jobs_beside += beside;
-		load->batch_bytes += job->work == WORK_BATCH ? job->layer->backlog.batch_bytes : 0;
-		if (hangs_ns <= now_ns)
-			continue;
-		load->answering++;
-		load->answering_beside += beside;
-		load->frees_ns = MIN(load->frees_ns, hangs_ns);
-	}
-}
-
-static struct load get_load_locked(struct migrator *migrator, const struct look *look, const struct layer *layer)
-{
-	struct load load = {.store = store_of(layer), .frees_ns = UINT64_MAX};
-
-	lock_assert_mine(&migrator->backlogs->lock);
-	add_load(&load, &migrator->queued, look->now_ns);
-	add_load(&load, &migrator->jobs, look->now_ns);
-	return load;
-}
-
-static bool takes_job(const struct load *load, struct look *look)
-{
-	bool has_place = load->answering < ANSWERING_MAX && load->answering_beside + look->mixed < ANSWERING_MAX;
-
-	if (!has_place)
-		look_again(look, load->frees_ns);
-	return has_place && shares_allow(load->jobs_beside, load->jobs, JOBS_MAX);
-}
-
-static uint64_t bytes_of_next_batch(const struct load *load, const struct look *look)
-{
-	uint64_t left = BATCHES_BYTES_MAX - MIN(load->batch_bytes, BATCHES_BYTES_MAX);
-
-	return MIN(batch_bytes_tuned(look), MAX(left / 4, BATCH_BYTES_MIN));
-}
-
 /* If there is a place for it. */
 static void begin_locked(struct migrator *migrator, struct look *look, struct disk *disk, enum work work, bool cut)
 {
 	struct layer *layer = disk->leaf;
-	struct load load = get_load_locked(migrator, look, layer);
 	struct backlog *backlog = &layer->backlog;
 	struct job *job;
 
 	lock_assert_mine(&migrator->backlogs->lock);
-	if (!takes_job(&load, look))
+	if (!jobs_allow_locked(&migrator->jobs, look, layer, work))
 		return;
 	job = g_new(struct job, 1);
 	*job = (struct job){
 		.layer = layer_ref(layer),
 		.disk = disk_ref(disk),
+		.store = layer->link->store,
 		.work = work,
 		.cut = cut,
 		.begun_ns = look->now_ns,
 	};
 	backlog->work = work == WORK_BATCH ? BACKLOG_MOVING : BACKLOG_CHANGING;
-	backlog->batch_bytes = work == WORK_BATCH ? bytes_of_next_batch(&load, look) : 0;
 	list_remove(&backlog->link);
 	list_append(&migrator->backlogs->layers, &backlog->link);
-	list_append(&migrator->queued, &job->link);
-	migrator->queued_count++;
+	list_append(&migrator->jobs.queued, &job->link);
+	migrator->queued++;
 	condition_signal(&migrator->has_jobs);
 }
 
-/* The layer is free for the next one. */
-static void release_locked(struct migrator *migrator, struct job *job)
-{
-	lock_assert_mine(&migrator->backlogs->lock);
-	job->layer->backlog.work = BACKLOG_IDLE;
-	job->layer->backlog.batch_bytes = 0;
-	job->work = WORK_NONE;
-	condition_broadcast(&migrator->backlogs->changed);
-}
-
-static void do_job(const struct job *job)
+static void do_job(struct migrator *migrator, struct job *job)
 {
 	if (job->work != WORK_BATCH) {
 		state_work(job->disk, job->work);
 		return;
 	}
 	layer_check(job->layer);
-	if (!batch_migrate(job->layer, job->cut))
+	if (!batch_migrate(&migrator->jobs, job))
 		note_pause(job->layer, LOOK_AGAIN_NS);
 }
 
@@ -183,7 +88,7 @@ static void do_job(const struct job *job)
 static void end(struct migrator *migrator, struct job *job)
 {
 	lock_take(&migrator->backlogs->lock);
-	release_locked(migrator, job);
+	jobs_release_locked(&migrator->jobs, job);
 	lock_let_go(&migrator->backlogs->lock);
 	disk_unref(job->disk);
 	layer_unref(job->layer);
@@ -198,13 +103,13 @@ static void end(struct migrator *migrator, struct job *job)
 
 static struct job *take_locked(struct migrator *migrator)
 {
-	struct list *node = migrator->stop ? NULL : list_pop(&migrator->queued);
+	struct list *node = migrator->stop ? NULL : list_pop(&migrator->jobs.queued);
 
 	lock_assert_mine(&migrator->backlogs->lock);
 	if (!node)
 		return NULL;
-	migrator->queued_count--;
-	list_append(&migrator->jobs, node);
+	migrator->queued--;
+	list_append(&migrator->jobs.begun, node);
 	return job_of(node);
 }
 
@@ -214,7 +119,7 @@ static struct job *await_job_relock(struct migrator *migrator)
 	struct job *job;
 
 	lock_assert_mine(&migrator->backlogs->lock);
-	while (!(job = take_locked(migrator)) && !migrator->stop && migrator->idle <= ANSWERING_MAX)
+	while (!(job = take_locked(migrator)) && !migrator->stop && migrator->idle <= JOBS_ANSWERING_MAX)
 		lock_wait(&migrator->backlogs->lock, &migrator->has_jobs);
 	migrator->idle--;
 	return job;
@@ -229,7 +134,7 @@ static void *hand_main(void *opaque)
 	lock_take(lock);
 	while ((job = await_job_relock(migrator))) {
 		lock_let_go(lock);
-		do_job(job);
+		do_job(migrator, job);
 		end(migrator, job);
 		lock_take(lock);
 		migrator->idle++;
@@ -261,7 +166,7 @@ static int add_hand(struct migrator *migrator)
 static bool needs_hand(struct migrator *migrator)
 {
 	LOCK_GUARD(&migrator->backlogs->lock);
-	return migrator->queued_count > migrator->idle;
+	return migrator->queued > migrator->idle;
 }
 
 /* ---- The thread ------------------------------------------------------------ */
@@ -306,7 +211,7 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 		struct disk *disk = layer->disk;
 		struct cache_dirty dirty;
 
-		look->mixed |= first && store_of(first) != store_of(layer);
+		look->mixed |= first && first->link->store != layer->link->store;
 		first = layer;
 		backlog_get_dirty_locked(layer, &dirty);
 		if (dirty.oldest_ns && !dirty.stuck)
@@ -320,28 +225,11 @@ static GPtrArray *list_disks(struct migrator *migrator, struct look *look)
 	return disks;
 }
 
-/* What is on its way to a store that hangs is stuck like what a store refuses. */
-static void note_hanging(struct migrator *migrator, struct look *look)
-{
-	LOCK_GUARD(&migrator->backlogs->lock);
-	list_foreach(node, &migrator->jobs)
-	{
-		const struct job *job = job_of(node);
-
-		if (job->work != WORK_BATCH)
-			continue;
-		if (job->begun_ns + HANGS_NS <= look->now_ns)
-			cache_layer_set_stuck(job->layer->cached, true);
-		else
-			look_again(look, job->begun_ns + HANGS_NS);
-	}
-}
-
 static void look_at_disks(struct migrator *migrator, struct look *look)
 {
 	g_autoptr(GPtrArray) disks = list_disks(migrator, look);
 
-	note_hanging(migrator, look);
+	jobs_note_hanging(&migrator->jobs, look);
 	for (guint i = 0; i < disks->len; i++)
 		if (is_free(migrator, disks->pdata[i]))
 			look_at_free(migrator, look, disks->pdata[i]);
@@ -388,8 +276,7 @@ struct migrator *migrator_new(struct pool_cache *pool_cache, GError **error)
 
 	migrator->pool_cache = pool_cache;
 	migrator->backlogs = &pool_cache->backlogs;
-	list_init(&migrator->queued);
-	list_init(&migrator->jobs);
+	jobs_init(&migrator->jobs, migrator->backlogs);
 	condition_init(&migrator->has_jobs);
 	condition_init(&migrator->left);
 	result = start(migrator);
@@ -423,7 +310,7 @@ void migrator_free(struct migrator *migrator)
 	if (!migrator)
 		return;
 	stop(migrator);
-	while ((node = list_first(&migrator->queued)))
+	while ((node = list_first(&migrator->jobs.queued)))
 		end(migrator, job_of(node));
 	disk_await_disposals();
 	condition_destroy(&migrator->left);

@@ -30,6 +30,12 @@ static void set_stuck_locked(struct layer *layer, bool stuck)
 		cache_layer_set_stuck(layer->cached, stuck);
 }
 
+void note_hangs_locked(struct layer *layer, bool hangs)
+{
+	lock_assert_mine(&layer->pool_cache->backlogs.lock);
+	set_stuck_locked(layer, hangs || layer->backlog.failures > 0 || layer_state_is_final(layer->backlog.state));
+}
+
 void note_failure(struct layer *layer, int error, const char *reason)
 {
 	struct backlogs *backlogs = &layer->pool_cache->backlogs;

@@ -295,13 +295,15 @@ static void build_extents(struct cache_batch *batch, const struct collection *co
 
 /* ---- Life of a batch ------------------------------------------------------- */
 
-static int fill(struct cache_batch *batch, struct collection *collection)
+static int fill(struct cache_batch *batch, struct collection *collection, const struct cache_batch_limits *limits)
 {
 	size_t bytes;
 	int result;
 
 	reduce(collection);
 	batch->data_blocks = collection->items->len;
+	if (limits->has_memory && !limits->has_memory(collection->source.opaque, batch->data_blocks))
+		return -EAGAIN;
 	bytes = MAX(batch->data_blocks, 1) << BLOCK_SHIFT;
 	batch->data = memory_map(bytes);
 	if (!batch->data)
@@ -351,7 +353,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 	lock_let_go(&layer->cache->lock);
 	if (!*batch)
 		return 0;
-	result = fill(*batch, &collection);
+	result = fill(*batch, &collection, limits);
 	release_segments(&collection);
 	intervals_free(collection.zeros);
 	if (result < 0)
