@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from harness import (BLOCK, KIB, assert_same, check_clean, converted, expect_errno, faults, leafctl, make_image,
-                     make_raw, read_file, state_of, write_all)
+from harness import (BLOCK, KIB, MountError, assert_same, check_clean, converted, expect_errno, faults, leafctl, make_image,
+                     make_raw, read_file, state_of, wait_until, write_all)
 from test_claims import crash_dirty
 from test_owner import record_of
 from test_restored import locked
@@ -55,6 +55,15 @@ def test_removing_it_is_refused(left, image, mount, cache, work):
         assert_same(converted(image, work)[:LENGTH], left, "the image alone")
         os.unlink(live.file("web1.img"))
     assert not os.path.exists(image) and orphans(cache) == []
+
+
+def test_without_a_thread_to_try_again(left, image, mount, cache, work):
+    """No mount that would leave it there for good; where there is no thread for each try, one makes them all."""
+    with pytest.raises(MountError, match="cannot start the thread that has written back"):
+        mount_without(image, mount, cache, env=faults("thread.spawn/leafdisk-resume:EAGAIN"))
+    with mount_without(image, mount, cache, env=faults("thread.spawn/leafdisk-try:EAGAIN")) as live:
+        wait_until(lambda: state_of(live)["dirty_bytes"] == "0", "it to be written back")
+    assert_same(converted(image, work)[:LENGTH], left, "the image alone")
 
 
 def test_renamed_it_takes_them_along(left, image, mount, cache, pool, work):

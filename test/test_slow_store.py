@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 
 from harness import (ALLOCATE_ZERO_RANGE, BLOCK, BUILD, KIB, MIB, TREE, Aligned, Gate, Mount, MountError,
                      control_values, converted, discard, expect_errno, fallocate, leafctl, make_image, make_raw, opened,
-                     program, read_file, run, state_of, stats, wait_until, write_all, zero_range)
+                     program, read_file, run, state_of, stats, unmount, wait_until, write_all, zero_range)
 
 SLOW_MS = 5
 PATIENCE_OF_A_LOOK = 2  # seconds for an image that hangs
@@ -336,6 +337,8 @@ def test_what_is_dirty_beside_a_closed_disk_that_hangs(pool, work, mount, store)
             assert f'"dirty_bytes": {BLOCK}\n' in read_control(live, "stats")
             assert "dirty_bytes: 0\n" in read_control(live, "disks", "web1.img", "state")
             assert "web1.img" in told_by(program("leafctl"), "status", live.path)
+            leafctl("drain", live.path, timeout=60)
+            assert state_of(live, "web2.img")["dirty_bytes"] == "0"
         finally:
             store.gate.close()
 
@@ -687,6 +690,29 @@ def test_many_disks_whose_large_batches_hang(pool, work, store, dirty_disks):
     assert all(drain.has_ended_well() for drain in drains)
     live.stop()
     assert_in_pool(pool, work, *hung, "web1")
+
+
+def test_a_drain_beside_an_image_that_is_gone_and_hangs(pool, work, store, dirty_disks):
+    """Nobody can tell for now that its file has no name any more: the others are written back, and who waits can
+    give up."""
+    live = dirty_disks("hung", "web1", SLOW_CALLS="stat")
+    os.unlink(os.path.join(pool, "hung.leaf"))
+    assert live.names() == ["web1.img"]
+    store.gate.open()
+    with subprocess.Popen([program("leafctl"), "drain", live.path], stderr=subprocess.PIPE, text=True) as drain:
+        try:
+            wait_until(lambda: dirty_of(live, "web1") == 0, "web1 to be written back")
+            assert drain.poll() is None
+            drain.send_signal(signal.SIGINT)
+            assert drain.wait(60) == 1
+        finally:
+            store.gate.close()
+    refused = leafctl("drain", live.path, check=False)
+    assert refused.returncode == 1 and "hung.leaf: was removed" in refused.stderr, refused.stderr
+    unmount(live.path)
+    assert live.wait() == 1
+    live.finalise()
+    assert_in_pool(pool, work, "web1")
 
 
 def test_an_end_while_a_batch_hangs(pool, work, mount, store, dirty_disks):

@@ -71,7 +71,7 @@ struct disk {
 	char *left;		    /* under `lock`: why what the cache has of it stays there; or NULL */
 	struct timespec left_since;
 	char *elsewhere;	  /* under `lock`: why its image lacks changes that another cache has; or NULL */
-	_Atomic bool resuming;	  /* somebody tries to open it for that */
+	bool tried;		  /* under the pool's lock: see pool_try() */
 	struct disk_status *told; /* under `lock`: what was last found out; NULL: nobody has asked */
 	_Atomic unsigned lookers; /* at the image's attributes, now */
 	struct lane *lanes;	  /* by a context's index; NULL: it was never open */
@@ -89,9 +89,15 @@ int disk_close_chain(struct disk *disk);
  * more. An error is logged. Blocks. */
 void disk_close_unused(struct disk *disk);
 
+/* As disk_drain(), of what is dirty of a disk that is open: that of one which is closed is not
+ * looked at. */
+int disk_drain_open(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error);
+
 /* What an earlier mount left of it in the cache stays there, for REASON; NULL: no more.
  * True: that is another reason than before. */
 bool disk_note_left(struct disk *disk, const char *reason);
+/* That reason, or NULL. g_free. */
+char *disk_get_left(struct disk *disk);
 
 /* LINKS is taken over. LOCAL may be NULL. */
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,

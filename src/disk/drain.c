@@ -60,8 +60,8 @@ static int wait_until_clean(struct disk *disk, struct layer *leaf, uint64_t unti
 	return 0;
 }
 
-static int drain_open(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
-		      void *opaque, GError **error)
+static int drain_until(struct disk *disk, uint64_t until_ns, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+		       void *opaque, GError **error)
 {
 	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 	int result;
@@ -79,6 +79,11 @@ int disk_open_dirty(struct disk *disk, GError **error)
 	return disk_open(disk, !disk->writable, error);
 }
 
+int disk_drain_open(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
+{
+	return drain_until(disk, loop_now_ns(), go_on, opaque, error);
+}
+
 int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error)
 {
 	int result = 0;
@@ -91,7 +96,7 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 		if (result == 0)
 			(void)disk_close(disk);
 	}
-	return result < 0 ? result : drain_open(disk, loop_now_ns(), go_on, opaque, error);
+	return result < 0 ? result : disk_drain_open(disk, go_on, opaque, error);
 }
 
 /* ---- Modes ------------------------------------------------------------------ */
@@ -148,7 +153,7 @@ static bool drain_closed(struct change *change, GError **error)
 	if (!disk->pool_cache)
 		return true;
 	backlog_lend_image(disk->leaf, true);
-	result = drain_open(disk, EVERYTHING, change->go_on, change->opaque, error);
+	result = drain_until(disk, EVERYTHING, change->go_on, change->opaque, error);
 	backlog_lend_image(disk->leaf, false);
 	return result == 0;
 }

@@ -29,6 +29,12 @@ bool disk_note_left(struct disk *disk, const char *reason)
 	return true;
 }
 
+char *disk_get_left(struct disk *disk)
+{
+	LOCK_GUARD(&disk->lock);
+	return g_strdup(disk->left);
+}
+
 enum answer disk_look_elsewhere(struct disk *disk, char **sentence)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);

@@ -65,11 +65,22 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 }
 
 /* resume.c: what an earlier mount left in the cache begins to be written back, as soon
- * as it can be. Blocks, for CHAIN_PATIENCE_NS at most after the last store that answered. */
-void disk_pool_resume(struct disk_pool *pool);
+ * as it can be. Blocks, for CHAIN_PATIENCE_NS at most after the last store that answered. False and
+ * ERROR: there is some, and no thread to be had that tries again what cannot be opened now. */
+bool disk_pool_resume(struct disk_pool *pool, GError **error);
+/* Begins WORK, which may wait for DISK's store, on a thread of its own: one for a disk at a time, and
+ * so many at once that a store which hangs keeps others none. Where the kernel gives no thread
+ * it is done by the caller if HERE. False: not begun, as the store hangs, another of DISK is
+ * under way, there is no thread, or nothing is begun any more. Blocks as disk_pool_resume() does. */
+bool pool_try(struct disk_pool *pool, struct disk *disk, bool here, void (*work)(struct disk *disk, void *opaque),
+	      void *opaque);
+/* The same, to open DISK so that it gets what an earlier mount left of it. Why it does not: disk_get_left(). */
+bool pool_try_left(struct disk_pool *pool, struct disk *disk, bool here);
+/* Waits for the end of what is tried of DISK, until UNTIL_NS at most. True: nothing is. */
+bool pool_await_try(struct disk_pool *pool, const struct disk *disk, uint64_t until_ns);
 /* Waits until nothing is tried any more. */
 void pool_stop_resuming(struct disk_pool *pool);
-/* Of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
+/* dirty.c: of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
 struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
 /* Why what is DIRTY of no disk of POOL stays in the cache, and what is to be done. g_free. */
 char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);

@@ -127,10 +127,8 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 		init_owner(pool, options);
 		if (!options->read_only && !options->keep_cache)
 			pool_finish_successions(pool);
-		if (look_first(pool, error)) {
-			disk_pool_resume(pool);
+		if (look_first(pool, error) && disk_pool_resume(pool, error))
 			return pool;
-		}
 	}
 	disk_pool_close(pool);
 	return NULL;

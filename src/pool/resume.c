@@ -5,7 +5,8 @@
  * pool) is tried again, more and more seldom, by a thread that lasts as long as there is
  * one. Each try has a thread of its own, of which the stores share TRIES_MAX by the rule of
  * core/shares.h: a store that hangs keeps its images alone. The mount waits for its first
- * tries, but for none that hangs. Why an image cannot be opened is in its disk's state, and
+ * tries, but for none that hangs; where there is no thread for one, that thread makes it, one
+ * after the other. Why an image cannot be opened is in its disk's state, and
  * once in the log. */
 #include "cache/layer.h"
 #include "core/error.h"
@@ -14,6 +15,7 @@
 #include "core/thread.h"
 #include "core/time.h"
 #include "internal.h"
+#include "layer/share.h"
 
 #define RETRY_FIRST_NS NS_PER_S
 #define RETRY_LONGEST_NS (30 * NS_PER_S)
@@ -25,55 +27,70 @@ struct
 try {
 	struct disk_pool *pool;
 	struct disk *disk;
-	uint64_t bytes; /* of its changes */
+	void (*work)(struct disk * disk, void *opaque);
+	void *opaque;
 	dev_t store;
 	uint64_t begun_ns;
 	struct list link;
 };
 
-static struct try *try_new(struct disk_pool *pool, struct disk *disk, uint64_t bytes)
+static struct try *try_new(struct disk_pool *pool, struct disk *disk, void (*work)(struct disk *disk, void *opaque),
+			   void *opaque)
 {
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	struct try *try = g_new(struct try, 1);
 
-	*try = (struct try){.pool = pool, .disk = disk_ref(disk), .bytes = bytes};
+	*try = (struct try){
+		.pool = pool,
+		.disk = disk_ref(disk),
+		.work = work,
+		.opaque = opaque,
+		.store = ((const struct chain_link *)links->pdata[0])->store,
+	};
 	list_init(&try->link);
 	return try;
 }
 
-static void try_free(struct try *try)
-{
-	disk_unref(try->disk);
-	g_free(try);
-}
-
 /* The chain stays open while something is dirty. */
-static void try_open(const struct try *try)
+static void open_left(struct disk *disk, void *opaque)
 {
-	g_autofree char *size = config_format_size(try->bytes);
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autofree char *size =
+		config_format_size(share_left_as_found(links->pdata[0], disk->pool_cache) << BLOCK_SHIFT);
 	g_autoptr(GError) error = NULL;
 
-	if (disk_open_dirty(try->disk, &error) == 0) {
-		(void)disk_close(try->disk);
-		(void)disk_note_left(try->disk, NULL);
-	} else if (disk_note_left(try->disk, error->message)) {
+	(void)opaque;
+	if (disk_open_dirty(disk, &error) == 0) {
+		(void)disk_close(disk);
+		(void)disk_note_left(disk, NULL);
+	} else if (disk_note_left(disk, error->message)) {
 		log_warning("the cache has %s of changes that stay there for now: %s; it is tried again", size,
 			    error->message);
 	}
 }
 
-static void *try_main(void *opaque)
+/* Its disk is free for another. */
+static void end_try(struct try *try)
 {
-	struct try *try = opaque;
 	struct disk_pool *pool = try->pool;
 
-	try_open(try);
-	try->disk->resuming = false;
+	lock_take(&pool->lock);
+	try->disk->tried = false;
+	lock_let_go(&pool->lock);
 	disk_unref(try->disk);
 	lock_take(&pool->lock);
 	list_remove(&try->link);
 	condition_broadcast(&pool->resume.changed);
 	lock_let_go(&pool->lock);
 	g_free(try);
+}
+
+static void *try_main(void *opaque)
+{
+	struct try *try = opaque;
+
+	try->work(try->disk, try->opaque);
+	end_try(try);
 	return NULL;
 }
 
@@ -104,34 +121,58 @@ static bool await_try_relock(struct disk_pool *pool)
 	return lock_wait_until(&pool->lock, &pool->resume.changed, until_ns) && !pool->resume.stop;
 }
 
-/* False: its store hangs. */
+/* False: its store hangs, or another of its disk is under way. */
 static bool begin_try(struct try *try)
 {
-	g_autoptr(GPtrArray) links = disk_get_links(try->disk);
 	struct disk_pool *pool = try->pool;
 	bool begins;
 
-	try->store = ((const struct chain_link *)links->pdata[0])->store;
 	LOCK_GUARD(&pool->lock);
+	if (try->disk->tried)
+		return false;
 	while (!(begins = has_share_locked(pool, try->store)) && await_try_relock(pool))
 		;
-	begins &= !pool->resume.stop;
+	begins &= !pool->resume.stop && !try->disk->tried;
 	if (!begins)
 		return false;
 	try->begun_ns = loop_now_ns();
+	try->disk->tried = true;
 	list_prepend(&pool->resume.tries, &try->link);
 	return true;
 }
 
-static void try_apart(struct try *try)
+bool pool_try(struct disk_pool *pool, struct disk *disk, bool here, void (*work)(struct disk *disk, void *opaque),
+	      void *opaque)
 {
-	if (try->disk->resuming || !begin_try(try)) {
-		try_free(try);
-		return;
-	}
-	try->disk->resuming = true;
-	if (thread_spawn(NULL, "leafdisk-resume", THREAD_WAITER, try_main, try) < 0)
+	struct try *try = try_new(pool, disk, work, opaque);
+	bool begun = begin_try(try);
+
+	if (begun && thread_spawn(NULL, "leafdisk-try", THREAD_WAITER, try_main, try) == 0)
+		return true;
+	if (begun && here) {
 		try_main(try);
+		return true;
+	}
+	if (begun) {
+		end_try(try);
+		return false;
+	}
+	disk_unref(try->disk);
+	g_free(try);
+	return false;
+}
+
+bool pool_try_left(struct disk_pool *pool, struct disk *disk, bool here)
+{
+	return pool_try(pool, disk, here, open_left, NULL);
+}
+
+bool pool_await_try(struct disk_pool *pool, const struct disk *disk, uint64_t until_ns)
+{
+	LOCK_GUARD(&pool->lock);
+	while (disk->tried && lock_wait_until(&pool->lock, &pool->resume.changed, until_ns))
+		;
+	return !disk->tried;
 }
 
 /* ---- All of them ------------------------------------------------------------- */
@@ -139,7 +180,7 @@ static void try_apart(struct try *try)
 struct pass {
 	struct disk_pool *pool;
 	GPtrArray *disks;
-	void (*each)(struct try *try); /* which frees it */
+	bool here; /* where there is no thread for one */
 	void (*nameless)(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 	unsigned left; /* that are not open */
 };
@@ -151,16 +192,16 @@ static void look_at(void *opaque, const struct cache_layer_dirty *dirty)
 
 	pass->left++;
 	if (disk)
-		pass->each(try_new(pass->pool, disk, dirty->dirty_blocks << BLOCK_SHIFT));
+		(void)pool_try_left(pass->pool, disk, pass->here);
 	else if (pass->nameless)
 		pass->nameless(pass->pool, dirty);
 }
 
-static bool look_at_all(struct disk_pool *pool, void (*each)(struct try *try),
+static bool look_at_all(struct disk_pool *pool, bool here,
 			void (*nameless)(const struct disk_pool *pool, const struct cache_layer_dirty *dirty))
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
-	struct pass pass = {.pool = pool, .disks = disks, .each = each, .nameless = nameless};
+	struct pass pass = {.pool = pool, .disks = disks, .here = here, .nameless = nameless};
 
 	cache_layer_foreach_dirty(pool->pool_cache->cache, false, look_at, &pass);
 	return pass.left > 0;
@@ -185,7 +226,7 @@ static void *retry_main(void *opaque)
 	while (left && pause_relock(pool, loop_now_ns() + pause_ns)) {
 		lock_let_go(&pool->lock);
 		disk_pool_look(pool);
-		left = look_at_all(pool, try_apart, NULL);
+		left = look_at_all(pool, true, NULL);
 		pause_ns = MIN(pause_ns * 2, RETRY_LONGEST_NS);
 		lock_take(&pool->lock);
 	}
@@ -231,21 +272,32 @@ static bool is_left(struct disk_pool *pool)
 	return left;
 }
 
-void disk_pool_resume(struct disk_pool *pool)
+/* Before anything is tried: there is nothing to be waited for where it fails. */
+static bool start_retrying(struct disk_pool *pool, GError **error)
+{
+	int result;
+
+	pool->resume.running = true;
+	result = thread_spawn(NULL, "leafdisk-resume", THREAD_WAITER, retry_main, pool);
+	if (result == 0)
+		return true;
+	pool->resume.running = false;
+	return error_set_errno(error, -result, "cannot start the thread that has written back what the cache has");
+}
+
+bool disk_pool_resume(struct disk_pool *pool, GError **error)
 {
 	if (!pool->pool_cache)
-		return;
-	(void)look_at_all(pool, try_apart, warn_of_nameless);
+		return true;
+	if (is_left(pool) && !start_retrying(pool, error))
+		return false;
+	(void)look_at_all(pool, false, warn_of_nameless);
 	lock_take(&pool->lock);
 	while (await_try_relock(pool))
 		;
 	lock_let_go(&pool->lock);
 	cache_layer_foreach_dirty(pool->pool_cache->cache, true, warn_of_orphan, NULL);
-	if (!is_left(pool))
-		return;
-	pool->resume.running = true;
-	if (thread_spawn(NULL, "leafdisk-resume", THREAD_WAITER, retry_main, pool) < 0)
-		pool->resume.running = false;
+	return true;
 }
 
 void pool_stop_resuming(struct disk_pool *pool)
