@@ -633,6 +633,21 @@ def saved(cache):
     return b"".join(file_bytes(os.path.join(target, name)) for name in os.listdir(target))
 
 
+def test_a_backup_that_is_written_into_the_image(held, mount, pool, cache, rng):
+    """In place nothing tells that; given up before, the cache's changes are not written over it."""
+    path = disk_of(pool, "raw")
+    crash_dirty(held, rng)
+    backup = rng.randbytes(BLOCKS * BLOCK)
+    leafctl("unlock", "--force", pool, "web1.raw")
+    with open(path, "r+b") as file:
+        file.write(backup)
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        assert_same(read_file(live.file("web1.img"), len(backup)), backup, "the disk")
+        leafctl("drain", live.path)
+    assert_same(file_bytes(path), backup, "the image")
+    assert orphans(cache) == 1
+
+
 # ---- Orphans ------------------------------------------------------------------------
 
 def orphan_of(cache):

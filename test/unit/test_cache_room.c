@@ -137,35 +137,56 @@ static void test_many_dense_segments(void)
 	run(segments, segments / 10 * 7, 4096);
 }
 
-/* As many as have all that may be dirty, in large pieces; then their images take nothing, and
- * another is written as ever. */
-static void test_all_but_one_are_stuck(void)
+#define PIECE_BLOCKS 16
+
+/* LAYERS have all that they may, in large pieces; then their images take nothing. */
+static void fill_and_stick(struct cache_layer **layers, unsigned count)
 {
-	g_autofree char *path = new_path();
-	struct cache_layer *layers[8];
-	struct room room;
-	uint8_t *data = aligned_alloc(BLOCK_SIZE, 16 * BLOCK_SIZE);
+	uint8_t *data = aligned_alloc(BLOCK_SIZE, PIECE_BLOCKS * BLOCK_SIZE);
 	unsigned refused = 0;
 
-	memset(data, 1, 16 * BLOCK_SIZE);
-	room_init(&room, path, 256);
-	for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++)
-		layers[i] = open_dirty(room.cache, 10 + i, 0, 1);
-	for (uint64_t block = 0; refused < 100 * G_N_ELEMENTS(layers); block += 16)
-		for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++) {
-			bool taken = cache_put(layers[i], block, 16, data, true) > 0;
+	memset(data, 1, PIECE_BLOCKS * BLOCK_SIZE);
+	for (uint64_t block = 0; refused < 100 * count; block += PIECE_BLOCKS)
+		for (unsigned i = 0; i < count; i++) {
+			bool taken = cache_put(layers[i], block, PIECE_BLOCKS, data, true) > 0;
 
 			refused = taken ? 0 : refused + 1;
 			if (!taken)
 				g_usleep(1000);
 		}
-	for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++)
+	for (unsigned i = 0; i < count; i++)
 		cache_layer_set_stuck(layers[i], true);
+	free(data);
+}
+
+/* As many as have all that may be dirty, and then, one after the other, LATER that come when all of
+ * these are stuck and have some of what is kept back. Another is written as ever. */
+static void run_stuck(unsigned later)
+{
+	g_autofree char *path = new_path();
+	g_autofree struct cache_layer **layers = g_new0(struct cache_layer *, 8 + later);
+	struct room room;
+
+	room_init(&room, path, 256);
+	for (unsigned i = 0; i < 8 + later; i++)
+		layers[i] = open_dirty(room.cache, 10 + i, 0, 1);
+	fill_and_stick(layers, 8);
+	for (unsigned i = 0; i < later; i++)
+		fill_and_stick(&layers[8 + i], 1);
 	go_round(&room, 256);
-	for (unsigned i = 0; i < G_N_ELEMENTS(layers); i++)
+	for (unsigned i = 0; i < 8 + later; i++)
 		cache_layer_close(layers[i], 0);
 	room_clear(&room);
-	free(data);
+}
+
+static void test_all_but_one_are_stuck(void)
+{
+	run_stuck(0);
+}
+
+static void test_what_is_kept_back_is_stuck(void)
+{
+	run_stuck(12);
 }
 
 int main(int argc, char **argv)
@@ -178,6 +199,7 @@ int main(int argc, char **argv)
 	g_test_add_func("/cache-room/batches", test_batches_of_another);
 	g_test_add_func("/cache-room/dense", test_many_dense_segments);
 	g_test_add_func("/cache-room/all-but-one", test_all_but_one_are_stuck);
+	g_test_add_func("/cache-room/kept-back", test_what_is_kept_back_is_stuck);
 	result = g_test_run();
 	remove_directory();
 	return result;
