@@ -264,6 +264,21 @@ def process_ended(pid, timeout):
         os.close(descriptor)
 
 
+def thread_states(pid):
+    """A letter each, of proc(5)."""
+    states = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/stat", encoding="utf-8") as file:
+            states.append(file.read().rpartition(") ")[2][0])
+    return states
+
+
+def halt(pid):
+    """SIGSTOP. A thread goes on until it has a processor, and learns of it: until then it may answer."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: set(thread_states(pid)) == {"T"}, lambda: f"{pid} to stand still, not {thread_states(pid)}")
+
+
 def users_of(directory):
     """A line for each thing below DIRECTORY that a process has open or works in."""
     lines = []

@@ -11,7 +11,7 @@ import xxhash
 import cache_format as form
 
 from harness import (BLOCK, GIB, KIB, MIB, SANITIZED, Aligned, Loop, MountError, Stopwatch, assert_same, file_bytes,
-                     leafctl, make_image, make_raw, opened, read_all, read_file, run, state_of, stats, wait_until,
+                     halt, leafctl, make_image, make_raw, opened, read_all, read_file, run, state_of, stats, wait_until,
                      write_all)
 
 # The issue's; a sanitizer's daemon on a busy machine is given more.
@@ -138,7 +138,7 @@ def test_device_that_does_not_answer(mount, pool, work, rng):
                     expected[offset:offset + BLOCK] = data
 
                 write()
-                os.kill(slow.pid, signal.SIGSTOP)
+                halt(slow.pid)
                 try:
                     wait_until(lambda: write() or is_in_state(live, "degraded"), "the silence to be noticed",
                                interval=0.02)

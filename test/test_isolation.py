@@ -14,8 +14,8 @@ import time
 import pytest
 
 from harness import (BLOCK, KIB, MIB, PATIENCE, Aligned, Loop, assert_same, control_values, converted, expect_errno,
-                     faults, file_bytes, leafctl, make_image, make_raw, opened, read_file, state_of, stats, wait_until,
-                     write_all, zero_range)
+                     faults, file_bytes, halt, leafctl, make_image, make_raw, opened, read_file, state_of, stats,
+                     wait_until, write_all, zero_range)
 from test_writeback_faults import HELD, STORE, dirty_of, end, failing, left_open, lines_with, wait_clean
 
 BLOCKS = 8 * MIB // BLOCK
@@ -170,7 +170,7 @@ def test_a_hanging_image(mount, pool, work, cache, rng):
             write_all(fd, content[:BLOCK], 0)
             os.fsync(fd)
             wait_clean(live, "big.img")
-            os.kill(slow.pid, signal.SIGSTOP)
+            halt(slow.pid)
             for offset in range(0, len(content), 64 * KIB):
                 write_all(fd, content[offset:offset + 64 * KIB], offset)
                 os.fsync(fd)

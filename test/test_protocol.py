@@ -11,7 +11,8 @@ import subprocess
 import pytest
 
 from harness import (ALLOCATE_KEEP_SIZE, ALLOCATE_PUNCH_HOLE, ALLOCATE_ZERO_RANGE, BLOCK, MIB, PATIENCE, TREE, Aligned,
-                     Gate, discard, fallocate, faults, file_bytes, make_image, make_raw, opened, run, stats, wait_until)
+                     Gate, discard, fallocate, faults, file_bytes, halt, make_image, make_raw, opened, run, stats,
+                     wait_until)
 
 AT_FDCWD = -100
 AT_STATX_FORCE_SYNC = 0x2000
@@ -370,7 +371,7 @@ def test_lookups_are_sent_side_by_side(mount, work, two_disks):
     device = os.stat(live.path).st_dev
     with fuse_connections(work) as connections:
         waiting = os.path.join(connections, str(device), "waiting")
-        os.kill(live.pid, signal.SIGSTOP)
+        halt(live.pid)
         try:
             askers = [subprocess.Popen(["stat", live.file(f"none{index}.img")], stdout=subprocess.DEVNULL,
                                        stderr=subprocess.DEVNULL) for index in range(4)]

@@ -11,7 +11,7 @@ import pytest
 
 import cleanup
 from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, control_values, converted, discard,
-                     faults, leafctl, make_image, make_raw, opened, process_ended, read_all, run, state_of, stats,
+                     faults, halt, leafctl, make_image, make_raw, opened, process_ended, read_all, run, state_of, stats,
                      wait_until, write_all)
 from test_writeback_faults import HELD, in_background, left_open, lines_with
 
@@ -195,7 +195,7 @@ def test_silent_cache_is_noticed(mount, pool, work, silent, rng, what):
         # Nothing is under way any more, and what was read is in the file only.
         wait_until(lambda: reads_file(live, direct, memory), "the cache's buffers to be let go", 30, 0.2)
         memory.write(direct, b"2" * BLOCK, 0)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         done = []
 
         def meet(_stop):
@@ -361,7 +361,7 @@ def test_end_of_a_mount_with_a_silent_cache(mount, pool, work, silent):
     with left_open(live.file("web1.img")) as fd:
         write_all(fd, b"1" * BLOCK, 0)
         os.fsync(fd)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         write_all(fd, b"2" * BLOCK, BLOCK)
         os.kill(live.pid, signal.SIGTERM)
         wait_until(lambda: lines_with(live, "ending the mount"), "the end to begin")
@@ -392,7 +392,7 @@ def test_a_hung_store_is_told_once(mount, work):
             file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = raw:{loop.device}\n")
         with mount(f"conf={conf}") as live, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
             Aligned(BLOCK).write(fd, b"1" * BLOCK, 0)
-            os.kill(slow.pid, signal.SIGSTOP)
+            halt(slow.pid)
             try:
                 with contextlib.ExitStack() as stack:
                     for block in range(8):

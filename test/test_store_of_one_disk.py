@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Loop, faults, leafctl, make_image, make_raw, opened, program, read_file, run, state_of,
-                     stats, thread_names, wait_until)
+from harness import (BLOCK, MIB, Aligned, Loop, faults, halt, leafctl, make_image, make_raw, opened, program, read_file,
+                     run, state_of, stats, thread_names, wait_until)
 from test_writeback_faults import HELD, end
 
 LIMIT = 20  # seconds, for what does not wait
@@ -39,7 +39,10 @@ def hangs_by_stopping(work, _stack, mount):
     server = mount(pool=where)
 
     def hang(on):
-        os.kill(server.pid, signal.SIGSTOP if on else signal.SIGCONT)
+        if on:
+            halt(server.pid)
+        else:
+            os.kill(server.pid, signal.SIGCONT)
     return server.file("web2.img"), hang
 
 
@@ -171,7 +174,7 @@ def test_many_disks_of_the_other_store(pool, mount, work):
                      "mode=writeback")
         bad = open_many(live, count)
         leafctl("drain", live.path)
-        os.kill(server.pid, signal.SIGSTOP)
+        halt(server.pid)
         for fd in bad:
             os.pwrite(fd, b"2" * BLOCK, 0)
             os.fsync(fd)
@@ -204,7 +207,7 @@ def test_large_batches_of_the_other_store(pool, mount, work):
             for offset in range(0, epoch, MIB):
                 os.pwrite(fd, b"2" * MIB, offset)
             os.fsync(fd)
-        os.kill(server.pid, signal.SIGSTOP)
+        halt(server.pid)
         leafctl("set", live.path, "migrate_idle_ms=1", "max_dirty_age=1")
         largest, until = 0, time.monotonic() + 20
         while time.monotonic() < until:
@@ -228,7 +231,7 @@ def test_more_disks_of_the_other_store_than_calls(pool, mount, work):
         live = mount("mode=direct")
         bad = open_many(live, count)
         assert len(live.names()) == count + 1
-        os.kill(server.pid, signal.SIGSTOP)
+        halt(server.pid)
         hanging = [threading.Thread(target=os.pwrite, args=[fd, b"2" * BLOCK, 0], daemon=True) for fd in bad]
         before = stats(live)["write_requests"]
         for thread in hanging:

@@ -8,7 +8,7 @@ import pytest
 
 import cleanup
 import harness
-from harness import PATIENCE, TREE, Deadline, Loop, loop_attachment, make_raw, process_ended, run, wait_until
+from harness import PATIENCE, TREE, Deadline, Loop, halt, loop_attachment, make_raw, process_ended, run, wait_until
 
 
 def test_demo_runs_twice_and_leaves_nothing(work):
@@ -137,7 +137,7 @@ def test_a_hanging_test_fails(mount, pool):
     """A daemon that stops answering: the deadline frees the test."""
     make_raw(os.path.join(pool, "base.raw"), bytes(4096))
     live = mount()
-    os.kill(live.pid, signal.SIGSTOP)
+    halt(live.pid)
     with pytest.raises(TimeoutError):
         with Deadline(2):
             with pytest.raises(OSError):

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from harness import (BLOCK, MIB, Mount, check_clean, converted, leafctl, make_image, make_raw, opened,
-                     program, read_all, run, state_of, wait_until, write_all)
+from harness import (BLOCK, MIB, Mount, check_clean, converted, halt, leafctl, make_image, make_raw, opened, program,
+                     read_all, run, state_of, wait_until, write_all)
 from test_writeback_faults import left_open
 
 SIZE = MIB
@@ -53,7 +53,7 @@ class Host:
         return run(*self.become(), program("leafctl"), *words, **settings)
 
     def cut_off(self):
-        os.kill(self.view.pid, signal.SIGSTOP)
+        halt(self.view.pid)
 
     def come_back(self):
         os.kill(self.view.pid, signal.SIGCONT)

@@ -11,9 +11,9 @@ import pytest
 
 import cache_format
 
-from harness import (BLOCK, CRASH_STATUS, MIB, PATIENCE, SANITIZED, Aligned, MountError, assert_same, check_clean, converted,
-                     copy_file, faults, file_bytes, leafctl, make_image, make_of_pieces, make_raw, numbers, opened,
-                     pieces_of, process_ended, run, scaled, size_of, stats, wait_until)
+from harness import (BLOCK, CRASH_STATUS, MIB, PATIENCE, SANITIZED, Aligned, MountError, assert_same, check_clean,
+                     converted, copy_file, faults, file_bytes, halt, leafctl, make_image, make_of_pieces, make_raw,
+                     numbers, opened, pieces_of, process_ended, run, scaled, size_of, stats, wait_until)
 from model import Disk, build_chain, patchwork
 from rounds import Guest, difference, rounds_of
 from stamps import Ledger, await_random_moment, load, read_disk, stamp
@@ -174,21 +174,12 @@ class Alone:
         return converted(self.copy, self.work)
 
 
-def threads_are_stopped(pid):
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{thread}/stat", encoding="ascii", errors="replace") as file:
-            if file.read().rpartition(")")[2].split()[0] != "T":
-                return False
-    return True
-
-
 def look(live, guest, alone, what):
     """The daemon stands still: what its storage has now is what a kill at this
     moment would leave. What is under way there may still arrive, or not."""
     floor, _ = guest.moment()
-    os.kill(live.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: threads_are_stopped(live.pid), "the daemon to stand still")
+        halt(live.pid)
         moment = (floor, guest.moment()[1])
         alone.take()
     finally:

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, MountError, assert_same, check_clean,
-                     control_values, converted, discard, expect_errno, faults, file_bytes, leafctl, make_image,
-                     make_raw, opened, program, read_all, read_file, run, scaled, shrink, state_of, stats,
-                     thread_names, wait_until, write_all, zero_range)
+from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, assert_same, check_clean, control_values,
+                     converted, discard, expect_errno, faults, file_bytes, halt, leafctl, make_image, make_raw, opened,
+                     program, read_all, read_file, run, scaled, shrink, state_of, stats, thread_names, wait_until,
+                     write_all, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
 from test_owner import record_of, refusal, wait_released, write_record, write_text
@@ -655,7 +655,7 @@ def test_interrupted_commands(held, hanging, rng, command):
         words = [live.file("big.img") if word == "FILE" else live.path if word == "MOUNT" else word
                  for word in command.split()]
         write_random(fd, expected, rng, 8)
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         child = subprocess.Popen([program("leafctl"), *words], stderr=subprocess.PIPE, text=True)
         write_random(fd, expected, rng, 2)
         wait_until(lambda: "leafdisk-cmd" in thread_names(live.pid), "the command to be under way")
@@ -681,7 +681,7 @@ def test_a_mode_of_a_disk_without_dirty_blocks_waits_for_a_request(mount, cache,
     live = mount(conf, f"cache={cache}", f"mode={mode}", "cache_size=16M")
     with left_open(live.file("big.img")) as fd:
         before = stats(live)["read_requests"]
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         reader = threading.Thread(target=os.pread, args=(fd, BLOCK, 7 * MIB), daemon=True)
         reader.start()
         wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work")
@@ -706,7 +706,7 @@ def test_a_mode_that_waits_for_a_request(held, mount, hanging, rng, how):
     live = held(conf)
     with left_open(live.file("big.img")) as fd:
         before = stats(live)["read_requests"]
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         reader = threading.Thread(target=os.pread, args=(fd, BLOCK, 7 * MIB), daemon=True)
         reader.start()
         wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work")
@@ -909,7 +909,7 @@ def test_taken_over_while_its_store_hangs(held, mount, hanging, pool, rng):
             write_all(each, b"n" * BLOCK, 0)
             os.fsync(each)
         before = stats(live)["read_requests"]
-        os.kill(pid, signal.SIGSTOP)
+        halt(pid)
         reader = threading.Thread(target=lambda: answered.append(os.pread(fd, BLOCK, 7 * MIB)), daemon=True)
         reader.start()
         wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work")
