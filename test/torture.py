@@ -6,6 +6,7 @@ its deadline fails the test, and is named, with all stacks there are."""
 import contextlib
 import mmap
 import os
+import re
 import struct
 import subprocess
 import time
@@ -25,6 +26,8 @@ SLOW_MS = 20
 # The kernel lets one process at a time change a directory, and a slow store takes a second for each
 # name: with more of them all processes would soon stand there, and none would read or write.
 SLOW_MAKERS = 4
+# A line of the load's; leafctl writes to its log too.
+COUNTS = re.compile(r"(\w+) (\d+) (\d+) (\d+)")
 # One system call on an erring store in so many fails, besides the fault points.
 ODDS = 97
 
@@ -129,8 +132,8 @@ class Load:
         self.watch()
         note_report(self.log, self.messages())
         assert self.process.returncode == 0, self.failure()
-        rows = (line.split() for line in self.messages().splitlines())
-        return {row[0]: tuple(int(word) for word in row[1:]) for row in rows if len(row) == 4}
+        rows = (COUNTS.fullmatch(line) for line in self.messages().splitlines())
+        return {row[1]: tuple(int(count) for count in row.groups()[1:]) for row in rows if row}
 
     def kill_daemon(self):
         """A crash of the daemon under load, and nothing of the mount is left."""
