@@ -1,4 +1,5 @@
 """Persistent and ephemeral mode: the local leaf in front of the shared one."""
+import contextlib
 import errno
 import functools
 import os
@@ -351,6 +352,33 @@ def test_ephemeral_leaves_nothing_after_a_kill(ephemeral, pool, rng):
         assert read_file(live.file("web1.img"), 64 * MIB) == bytes(64 * MIB)
     assert pool_images(pool) == before
     assert sorted(os.listdir(pool)) == sorted(before)
+
+
+@pytest.mark.parametrize("fault", ["image.write", "image.sync", "aio.write/.leaf", "aio.datasync/.leaf"])
+def test_ephemeral_overflow_on_a_store_that_fails_for_a_while(ephemeral, pool, gate, rng, fault):
+    """Nothing of the overflow layer is read again: what it was not told durably fails nobody afterwards."""
+    make_image(os.path.join(pool, "web1.leaf"), 64 * MIB)
+    pieces = [rng.randbytes(MIB) for _ in range(64)]
+    with ephemeral(env=faults(f"{fault}:EIO", gate=gate.path)) as live:
+        with opened(live.file("web1.img")) as fd:
+            for number in range(48):
+                write_all(fd, pieces[number], number * MIB)
+            os.fsync(fd)
+            gate.open()
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 80 * MIB)
+            with contextlib.suppress(OSError):
+                discard(fd, 40 * MIB, 4 * MIB)
+            with contextlib.suppress(OSError):
+                os.pwrite(fd, pieces[0], 44 * MIB)
+                os.fsync(fd)
+            gate.close()
+        with opened(live.file("web1.img")) as fd:
+            for number in range(64):
+                write_all(fd, pieces[number], number * MIB)
+            os.fsync(fd)
+            os.ftruncate(fd, 96 * MIB)
+        assert_same(read_file(live.file("web1.img"), 97 * MIB), b"".join(pieces) + bytes(32 * MIB), "afterwards")
 
 
 def test_ephemeral_on_a_read_only_directory(mount, pool, work, rng):

@@ -71,6 +71,7 @@ enum image_flags {
 	/* With WRITABLE: it became a parent while the cache had changes of it, and gets those. Its
 	 * children find it as it was made: its generation stays. */
 	IMAGE_SEALED = 1 << 5,
+	IMAGE_SCRATCH = 1 << 6, /* with WRITABLE: nobody opens it again, and a flush promises nothing */
 };
 
 struct image_ops;
@@ -85,6 +86,7 @@ struct image {
 	uint64_t born_ns; /* when its file was made, realtime: inodes are used again; 0: not known */
 	bool marked;	  /* its file bears an identity or a claim */
 	bool writable;
+	bool scratch;
 	bool locked; /* against others, of other hosts too; false where that is not known */
 	uint8_t uuid[IMAGE_UUID_BYTES];
 	/* By which it is known under any name: the UUID, or that of a raw image's file;

@@ -95,7 +95,7 @@ static struct image *make_in(int directory, const struct layer *layer, uint64_t 
 	struct image *image = NULL;
 
 	if (image_create_in(directory, path, IMAGE_FORMAT_LEAF, &options, error)) {
-		image = open_image(directory, path, IMAGE_WRITABLE, error);
+		image = open_image(directory, path, IMAGE_WRITABLE | IMAGE_SCRATCH, error);
 		(void)unlinkat(directory, strrchr(path, '/') + 1, 0);
 	}
 	return image;
@@ -195,7 +195,6 @@ void overflow_make(struct layer *layer, struct overflow_wait *wait)
 	loop_offload_step(wait->loop, &wait->work);
 }
 
-/* Nobody will read it again: nothing of it needs to be durable. */
 void overflow_free(struct layer *layer)
 {
 	struct image *image = layer->overflow;

@@ -16,7 +16,10 @@
  * nothing is lost, and the disk is as before: what was taken down is dirty again.
  * A batch in the record has not happened, and the next commit, a checkpoint,
  * makes that sure. Any other failure leaves it open what is on disk, and the
- * image is FAILED. */
+ * image is FAILED.
+ *
+ * Of a scratch image memory alone counts: its commits write and flush nothing, so
+ * none can leave it FAILED. */
 #include "commit.h"
 
 #include <errno.h>
@@ -293,17 +296,27 @@ static bool prepare_checkpoint(struct leaf_commit *commit)
 	return commit->checkpoint;
 }
 
+static int write_checkpoint(struct leaf_commit *commit)
+{
+	struct leaf *leaf = commit->leaf;
+	int result;
+
+	if (leaf->image.scratch)
+		return 0;
+	result = commit->data_flush ? image_file_sync(&leaf->file) : 0;
+	if (result == 0)
+		return leaf_checkpoint_write(leaf, commit->checkpoint, &commit->header_touched);
+	commit->header_touched = true; /* nothing is certain any more */
+	return result;
+}
+
 static void checkpoint_work(struct loop_work *work)
 {
 	struct leaf_commit *commit = container_of(work, struct leaf_commit, work);
 
 	if (!prepare_checkpoint(commit))
 		return;
-	commit->result = commit->data_flush ? image_file_sync(&commit->leaf->file) : 0;
-	if (commit->result < 0)
-		commit->header_touched = true; /* nothing is certain any more */
-	else
-		commit->result = leaf_checkpoint_write(commit->leaf, commit->checkpoint, &commit->header_touched);
+	commit->result = write_checkpoint(commit);
 	if (commit->result == 0 && commit->resize)
 		leaf_resize_settle(commit->leaf, commit->resize);
 }
@@ -368,6 +381,8 @@ static void commit_run(struct leaf *leaf)
 
 	if (commit->whole) {
 		begin_checkpoint(commit);
+	} else if (leaf->image.scratch) {
+		leaf_commit_finish(commit, 0);
 	} else if (commit->data_flush) {
 		submit(commit, AIO_DATASYNC, data_flushed);
 	} else {

@@ -332,6 +332,7 @@ struct leaf *leaf_load(int fd, const char *path, unsigned flags, struct leaf_rep
 		.format = IMAGE_FORMAT_LEAF,
 		.path = g_strdup(path),
 		.writable = flags & IMAGE_WRITABLE,
+		.scratch = flags & IMAGE_SCRATCH,
 	};
 	if (!image_file_open(&leaf->file, fd, path, flags, report->error))
 		goto fail;
