@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Gate, check_clean, converted, discard, expect_errno, faults, leafctl,
+from harness import (BLOCK, CRASH_STATUS, MIB, Gate, check_clean, converted, discard, expect_errno, faults, file_bytes, leafctl,
                      make_image, make_raw, numbers, opened, read_file, scaled, state_of, write_all)
 from model import Model
 
@@ -172,6 +172,27 @@ def test_sealed_while_it_is_dirty(mount, pool, work, rng, kind):
         guest.verify()
     guest.verify_images(pool, work, suffix)
     assert marks(pool) == []
+
+
+def test_left_by_an_earlier_mount(mount, pool, work, rng):
+    """What is dirty of a sealed layer goes to its image although nobody opens a disk on it."""
+    make_disk(pool, "child", rng)
+    live = mount(*options_of(work, "writeback", *HELD))
+    guest = Guest(live, rng, read_file(live.file("web1.img"), SIZE))
+    for tag in ("one", "two"):
+        guest.change()
+        guest.take(tag)
+    lines = file_bytes(live.control("disks", "web1.img", "snapshots")).decode().splitlines()
+    assert [line.split()[1] for line in lines] == ["two", "one"]
+    assert all(int(line.split()[4]) > 0 for line in lines), lines
+    live.kill9()
+    live = mount(*options_of(work, "writeback"))
+    leafctl("drain", live.path)
+    lines = file_bytes(live.control("snapshots")).decode().splitlines()
+    assert [int(line.split()[4]) for line in lines] == [0, 0]
+    assert "not among the disks" not in live.messages()
+    live.stop()
+    guest.verify_images(pool, work)
 
 
 @pytest.mark.parametrize("mode", MODES)

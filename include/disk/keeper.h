@@ -15,8 +15,9 @@
 
 #include "disk/object.h"
 
-/* A keeper for the first of LINKS, which are taken over; not open. DISK is one on it, or any of its pool. */
-struct disk *keeper_new(const struct disk *disk, GPtrArray *links);
+/* A keeper for the first of LINKS, which are taken over, in a pool that is not read-only; not open. */
+struct disk *keeper_new(GPtrArray *links, enum disk_mode mode, struct pool_cache *pool_cache,
+			const struct owner_self *owner);
 /* On the list. False: one of its image is there already, and open; one that is being opened or closed was waited
  * for. */
 bool keeper_enter(struct disk *keeper);

@@ -92,6 +92,9 @@ void disk_close_unused(struct disk *disk);
 /* As disk_drain(), of what is dirty of a disk that is open: that of one which is closed is not
  * looked at. */
 int disk_drain_open(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque, GError **error);
+/* KEEPER, which is new, brings what is dirty of its layer to the image, unless another does already. False and ERROR.
+ * Blocks. */
+bool disk_keep(struct disk *keeper, GError **error);
 
 /* What an earlier mount left of it in the cache stays there, for REASON; NULL: no more.
  * True: that is another reason than before. */

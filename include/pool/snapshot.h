@@ -20,8 +20,9 @@ struct disk_snapshot {
 	char *path; /* of its image */
 	uint64_t size_bytes;
 	uint64_t allocated_bytes;
-	int64_t taken_s; /* since the epoch; 0: not known */
-	bool below;	 /* the disk stands on it */
+	uint64_t dirty_bytes; /* of it that only the cache has */
+	int64_t taken_s;      /* since the epoch; 0: not known */
+	bool below;	      /* the disk stands on it */
 };
 /* Those of DISK, the newest first (array of struct disk_snapshot *, free function set). Blocks. */
 GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error);

@@ -61,7 +61,7 @@ int ctl_snapshot(const struct ctl_arguments *arguments)
 
 /* ---- snapshots -------------------------------------------------------------------- */
 
-#define WORDS 7
+#define WORDS 8
 
 static char *time_text(const char *seconds)
 {
@@ -74,7 +74,7 @@ static char *time_text(const char *seconds)
 static void add_row(struct table *table, const char *line)
 {
 	g_auto(GStrv) words = g_strsplit(line, " ", WORDS);
-	g_autofree char *disk = NULL, *tag = NULL, *size = NULL, *takes = NULL, *time = NULL;
+	g_autofree char *disk = NULL, *tag = NULL, *size = NULL, *takes = NULL, *dirty = NULL, *time = NULL;
 
 	if (g_strv_length(words) < WORDS)
 		return;
@@ -82,14 +82,15 @@ static void add_row(struct table *table, const char *line)
 	tag = g_strcompress(words[1]);
 	size = config_format_size(g_ascii_strtoull(words[2], NULL, 10));
 	takes = config_format_size(g_ascii_strtoull(words[3], NULL, 10));
-	time = time_text(words[4]);
-	table_add(table, (const char *const[]){disk, tag, size, takes, time, words[5]});
+	dirty = config_format_size(g_ascii_strtoull(words[4], NULL, 10));
+	time = time_text(words[5]);
+	table_add(table, (const char *const[]){disk, tag, size, takes, dirty, time, words[6]});
 }
 
 int ctl_snapshots(const struct ctl_arguments *arguments)
 {
-	static const char *const columns[] = {"<disk",	       "<snapshot",	 ">size", ">takes",
-					      "<last written", "<disk is on it", NULL};
+	static const char *const columns[] = {"<disk",	"<snapshot",	 ">size",	   ">takes",
+					      ">dirty", "<last written", "<disk is on it", NULL};
 	g_autoptr(GError) error = NULL;
 	g_autoptr(mounted) mount = control_find_mount(arguments->names[0], &error);
 	g_autoptr(table) table = table_new(columns);

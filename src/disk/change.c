@@ -216,7 +216,7 @@ static void attach(struct layer *leaf, struct layer *sealed)
 void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links)
 {
 	struct disk *disk = change->disks[index];
-	struct disk *keeper = keeper_new(disk, links_of_keeper(links));
+	struct disk *keeper = keeper_new(links_of_keeper(links), disk->mode, disk->pool_cache, disk->leaf->owner);
 	struct layer *sealed = disk->leaf;
 	struct stack *below = stack_use(disk->stack);
 

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/thread.h"
 #include "image/children.h"
+#include "disk/keeper.h"
 #include "disk/object.h"
 #include "disk/route.h"
 
@@ -74,6 +75,23 @@ static int drain_until(struct disk *disk, uint64_t until_ns, bool (*go_on)(void 
 	return result;
 }
 
+/* What it stands on, and the cache still has something of. */
+static int drain_sealed(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
+			GError **error)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	int result = 0;
+
+	for (guint i = links->len; i-- > 1 && result == 0;) {
+		struct disk *keeper = keeper_find(disk->pool_cache, links->pdata[i]);
+
+		if (keeper)
+			result = drain_until(keeper, EVERYTHING, go_on, opaque, error);
+		disk_unref(keeper);
+	}
+	return result;
+}
+
 int disk_open_dirty(struct disk *disk, GError **error)
 {
 	return disk_open(disk, !disk->writable, error);
@@ -96,6 +114,8 @@ int disk_drain(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirty_byt
 		if (result == 0)
 			(void)disk_close(disk);
 	}
+	if (result == 0)
+		result = drain_sealed(disk, go_on, opaque, error);
 	return result < 0 ? result : disk_drain_open(disk, go_on, opaque, error);
 }
 

@@ -14,13 +14,15 @@ static char *name_of(const struct chain_link *link)
 	return dot ? g_strndup(file, (gsize)(dot - file)) : g_strdup(file);
 }
 
-struct disk *keeper_new(const struct disk *disk, GPtrArray *links)
+struct disk *keeper_new(GPtrArray *links, enum disk_mode mode, struct pool_cache *pool_cache,
+			const struct owner_self *owner)
 {
-	g_autofree char *name = name_of(links->pdata[0]);
-	struct disk *keeper = disk_new(name, disk->writable, 0, links, disk->roots, NULL, disk->mode, disk->pool_cache);
+	const struct chain_link *link = links->pdata[0];
+	g_autofree char *name = name_of(link);
+	struct disk *keeper = disk_new(name, true, 0, links, link->roots, NULL, mode, pool_cache);
 
 	keeper->keeper = true;
-	keeper->leaf->owner = disk->leaf->owner;
+	keeper->leaf->owner = owner;
 	return keeper;
 }
 

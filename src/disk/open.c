@@ -194,10 +194,22 @@ static GPtrArray *links_from(const GPtrArray *links, guint first)
 	return rest;
 }
 
-static bool keep(struct disk *disk, guint i, GError **error)
+static bool keep(struct disk *keeper, const struct chain_link *child, GError **error)
 {
-	struct disk *keeper = keeper_new(disk, links_from(disk->links, i));
-	bool good = !keeper_enter(keeper) || open_keeper(keeper, i ? disk->links->pdata[i - 1] : NULL, error);
+	return !keeper_enter(keeper) || open_keeper(keeper, child, error);
+}
+
+bool disk_keep(struct disk *keeper, GError **error)
+{
+	thread_assert_may_wait();
+	return keep(keeper, NULL, error);
+}
+
+static bool keep_below(struct disk *disk, guint i, GError **error)
+{
+	struct disk *keeper =
+		keeper_new(links_from(disk->links, i), DISK_MODE_WRITEBACK, disk->pool_cache, disk->leaf->owner);
+	bool good = keep(keeper, i ? disk->links->pdata[i - 1] : NULL, error);
 
 	disk_unref(keeper);
 	return good;
@@ -219,7 +231,7 @@ static bool open_keepers(struct disk *disk, guint first, GError **error)
 		if (!is_whole(disk, link, error))
 			return false;
 		if (disk->writable && chain_is_sealed_name(link->path) &&
-		    share_left_of_link(link, disk->pool_cache) > 0 && !keep(disk, i, error))
+		    share_left_of_link(link, disk->pool_cache) > 0 && !keep_below(disk, i, error))
 			return false;
 	}
 	return true;

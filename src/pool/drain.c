@@ -316,10 +316,17 @@ static void drain_each(struct drain_all *all)
 		g_clear_pointer(&all->parts[i].finding, g_atomic_rc_box_release);
 }
 
+static GPtrArray *dirty_disks(struct disk_pool *pool)
+{
+	if (pool->pool_cache)
+		pool_keep_sealed(pool);
+	return disk_pool_dirty(pool);
+}
+
 bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
 		     GError **error)
 {
-	g_autoptr(GPtrArray) disks = disk_pool_dirty(pool);
+	g_autoptr(GPtrArray) disks = dirty_disks(pool);
 	struct pool_cache *pool_cache = pool->pool_cache;
 	g_autoptr(GString) left = g_string_new(NULL);
 	g_autofree char *size = NULL;

@@ -51,6 +51,16 @@ static struct try *try_new(struct disk_pool *pool, struct disk *disk, void (*wor
 	return try;
 }
 
+static bool open_dirty(struct disk *disk, GError **error)
+{
+	if (disk->keeper)
+		return disk_keep(disk, error);
+	if (disk_open_dirty(disk, error) < 0)
+		return false;
+	(void)disk_close(disk);
+	return true;
+}
+
 /* The chain stays open while something is dirty. */
 static void open_left(struct disk *disk, void *opaque)
 {
@@ -60,8 +70,7 @@ static void open_left(struct disk *disk, void *opaque)
 	g_autoptr(GError) error = NULL;
 
 	(void)opaque;
-	if (disk_open_dirty(disk, &error) == 0) {
-		(void)disk_close(disk);
+	if (open_dirty(disk, &error)) {
 		(void)disk_note_left(disk, NULL);
 	} else if (disk_note_left(disk, error->message)) {
 		log_warning("the cache has %s of changes that stay there for now: %s; it is tried again", size,
@@ -188,13 +197,16 @@ struct pass {
 static void look_at(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	struct pass *pass = opaque;
-	struct disk *disk = pool_find_dirty(pass->disks, dirty);
+	struct disk *disk = pool_find_dirty(pass->disks, dirty), *keeper = NULL;
 
 	pass->left++;
+	if (!disk)
+		disk = keeper = pool_find_sealed(pass->pool, dirty);
 	if (disk)
 		(void)pool_try_left(pass->pool, disk, pass->here);
 	else if (pass->nameless)
 		pass->nameless(pass->pool, dirty);
+	disk_unref(keeper);
 }
 
 static bool look_at_all(struct disk_pool *pool, bool here,

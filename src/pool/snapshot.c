@@ -422,8 +422,20 @@ static bool is_below(const GPtrArray *links, const char *path)
 	return false;
 }
 
-static struct disk_snapshot *look_at(const char *directory, const char *name, const char *prefix,
-				     const GPtrArray *links)
+static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device)
+{
+	struct chain_link link = {.inode = inode, .device = device};
+	struct disk *keeper = keeper_find(pool->pool_cache, &link);
+	struct disk_status status = {0};
+
+	if (keeper)
+		disk_get_status(keeper, &status);
+	disk_unref(keeper);
+	return status.dirty_bytes;
+}
+
+static struct disk_snapshot *look_at(struct disk_pool *pool, const char *directory, const char *name,
+				     const char *prefix, const GPtrArray *links)
 {
 	struct disk_snapshot *found = g_new0(struct disk_snapshot, 1);
 	const char *tag = name + strlen(prefix), *dot = strrchr(tag, '.');
@@ -436,6 +448,7 @@ static struct disk_snapshot *look_at(const char *directory, const char *name, co
 	found->below = is_below(links, found->path);
 	if (stat(found->path, &st) == 0) {
 		found->allocated_bytes = (uint64_t)st.st_blocks * 512;
+		found->dirty_bytes = dirty_bytes_of(pool, st.st_ino, st.st_dev);
 		found->taken_s = st.st_mtim.tv_sec;
 	}
 	format = image_probe(found->path, NULL);
@@ -472,7 +485,7 @@ GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError
 	}
 	while (list && (entry = readdir(list)))
 		if (g_str_has_prefix(entry->d_name, prefix))
-			g_ptr_array_add(snapshots, look_at(directory, entry->d_name, prefix, links));
+			g_ptr_array_add(snapshots, look_at(pool, directory, entry->d_name, prefix, links));
 	if (list)
 		closedir(list);
 	g_ptr_array_sort(snapshots, compare_snapshots);

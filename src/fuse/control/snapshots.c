@@ -14,15 +14,16 @@
 
 /* ---- Which there are -------------------------------------------------------------- */
 
-/* Words apart by one blank: the disk, the snapshot, its size, what it takes of the pool, when it was taken in seconds
- * since the epoch, and its image. */
+/* Words apart by one blank: the disk, the snapshot, its size, what it takes of the pool, what of it only the cache has,
+ * when its image was written last in seconds since the epoch, whether the disk stands on it, and its image. */
 static void append_snapshot(GString *text, const struct disk *disk, const struct disk_snapshot *snapshot)
 {
 	lines_escape(text, disk_name(disk), " ");
 	g_string_append_c(text, ' ');
 	lines_escape(text, snapshot->tag, " ");
-	g_string_append_printf(text, " %" PRIu64 " %" PRIu64 " %" PRId64 " %s ", snapshot->size_bytes,
-			       snapshot->allocated_bytes, snapshot->taken_s, snapshot->below ? "yes" : "no");
+	g_string_append_printf(text, " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRId64 " %s ", snapshot->size_bytes,
+			       snapshot->allocated_bytes, snapshot->dirty_bytes, snapshot->taken_s,
+			       snapshot->below ? "yes" : "no");
 	lines_escape(text, snapshot->path, " ");
 	g_string_append_c(text, '\n');
 }
