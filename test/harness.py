@@ -14,10 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import cleanup
+from stacks import keepers, stacks
 
 TREE = os.path.realpath(os.path.join(os.path.dirname(__file__), ".."))
+OWN_MOUNTS = os.path.join(TREE, "test", "own_mounts.sh")
 BUILD = os.path.realpath(os.environ.get("LEAFDISK_BUILD", os.path.join(TREE, "build", "check")))
 TORTURE = os.environ.get("LEAFDISK_TORTURE") == "1"
 SANITIZED = os.path.basename(BUILD) in ("asan", "tsan", "ubsan")
@@ -103,6 +106,11 @@ def unmount(path, patience=30):
             return
         assert "busy" in result.stderr and time.monotonic() < end, f"{result.stderr}used by:\n{users_of(path)}"
         time.sleep(0.1)
+
+
+def apart(directory):
+    """Before a command: in a mount namespace of its own."""
+    return ["unshare", "--mount", "--propagation", "private", OWN_MOUNTS, directory]
 
 
 def check_clean(*images):
@@ -428,12 +436,14 @@ class Mount:
 
     def wait(self, timeout=PATIENCE):
         """Waits for the daemon to end; its exit status where it is a child."""
-        if self.foreground:
-            self.status = self.child.wait(timeout)
-        else:
-            assert process_ended(self.pid, timeout), f"the daemon of {self.path} did not end within {timeout} s"
-            self.status = None
+        assert process_ended(self.pid, timeout), self.goes_on(timeout)
+        self.status = self.child.wait() if self.foreground else None
         return self.status
+
+    def goes_on(self, timeout):
+        """A sentence, and what shows why."""
+        return (f"the daemon of {self.path} did not end within {timeout} s\n{keepers(self.path)}\n{stacks(self.pid)}\n"
+                f"{self.messages()}")
 
     def stop(self, timeout=PATIENCE):
         """An orderly unmount: the daemon ends with 0 and reports nothing bad."""
@@ -464,7 +474,9 @@ class Mount:
         while any(point == self.path for point, _, _ in cleanup.mounts_below(self.path)):
             if not cleanup.quietly("fusermount3", "-uz", self.path):
                 cleanup.quietly("umount", "-l", self.path)
-        if self.pid and not process_ended(self.pid, 60 if self.status is None else 0):
+        patience = 60 if self.status is None else 0
+        if self.pid and not process_ended(self.pid, patience):
+            warnings.warn(self.goes_on(patience))
             self.kill()
         if self.child:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -16,8 +16,8 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, MIB, PATIENCE, Loop, assert_same, converted, leafctl, make_image, opened, program, run, scaled, unmount,
-                     wait_until, write_all)
+from harness import (BLOCK, MIB, PATIENCE, Loop, apart, assert_same, converted, leafctl, make_image, opened, program,
+                     run, scaled, unmount, wait_until, write_all)
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
 SLOW = [*HELD, "migrate_batch=1"]
@@ -292,7 +292,7 @@ HIDDEN = 'umount "$0" && mount -t tmpfs none "$0" && cd "$0" && ' + ELSEWHERE
 
 @contextlib.contextmanager
 def in_a_namespace(script, live):
-    with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "bash", "-c", script, live.path],
+    with subprocess.Popen([*apart(os.path.dirname(live.path)), "bash", "-c", script, live.path],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "ready\n"
         yield child

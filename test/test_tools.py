@@ -8,7 +8,8 @@ import pytest
 
 import cleanup
 import harness
-from harness import PATIENCE, TREE, Deadline, Loop, halt, loop_attachment, make_raw, process_ended, run, wait_until
+from harness import (MIB, PATIENCE, TREE, Deadline, Loop, apart, halt, loop_attachment, make_raw, process_ended, run,
+                     wait_until)
 
 
 def test_demo_runs_twice_and_leaves_nothing(work):
@@ -144,6 +145,24 @@ def test_a_hanging_test_fails(mount, pool):
                 os.stat(live.file("unknown.img"))
             signal.pause()
     assert process_ended(live.pid, 10)
+
+
+def test_what_runs_apart_keeps_no_mount_of_others(mount, pool, work):
+    """Nor a file system on a loop device that is in one."""
+    make_raw(os.path.join(pool, "base.raw"), bytes(16 * MIB))
+    own = os.path.join(work, "own")
+    os.mkdir(own)
+    live = mount()
+    run("mke2fs", "-q", "-t", "ext4", live.file("base.img"))
+    loop = Loop(live.file("base.img"))
+    loop.mount(os.path.join(work, "point"))
+    command = [*apart(own), "sh", "-c", "echo ready; read -r line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        loop.detach()
+        live.stop(timeout=60)
+        assert child.poll() is None
+        child.stdin.close()
 
 
 def test_wait_until_gives_up():

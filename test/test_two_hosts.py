@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import (BLOCK, MIB, Mount, check_clean, converted, halt, leafctl, make_image, make_raw, opened, program,
+from harness import (BLOCK, MIB, OWN_MOUNTS, Mount, check_clean, converted, halt, leafctl, make_image, make_raw, opened, program,
                      read_all, run, state_of, wait_until, write_all)
 from test_writeback_faults import left_open
 
@@ -16,8 +16,9 @@ BECOME = """
 mount --make-private / && mount --make-rprivate /proc &&
 mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id &&
 mount --bind "$1/machine-id" /etc/machine-id && hostname "$2" || exit 1
-shift 2
-exec "$@"
+work=$1 own_mounts=$3
+shift 3
+exec "$own_mounts" "$(dirname "$work")" "$@"
 """
 
 
@@ -40,7 +41,7 @@ class Host:
             wait_until(lambda: os.path.ismount(self.pool), "the view of the pool")
 
     def become(self):
-        return ["unshare", "-u", "-m", "--propagation", "unchanged", "sh", "-c", BECOME, "sh", self.work, self.name]
+        return ["unshare", "-u", "-m", "--propagation", "unchanged", "sh", "-c", BECOME, "sh", self.work, self.name, OWN_MOUNTS]
 
     def mount(self, mode, *options):
         words = [f"mode={mode}", *options]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import cleanup
-from harness import MOUNT_VARIABLE, TREE, program, run, wait_until
+from harness import MOUNT_VARIABLE, TREE, apart, program, run, wait_until
 
 # What needs a booted system, a guest, or all of the build.
 NOT_TYPED = ("make", "qemu-system-x86_64", "systemctl", "virsh")
@@ -73,8 +73,7 @@ def type_in(root, prepare, blocks):
         os.mkdir(os.path.join(root, name))
     script = f"set -e\n{prepare}exec chroot $1 /bin/bash -c \"$2\"\n"
     env = {MOUNT_VARIABLE: root, "PATH": PATH}
-    result = run("unshare", "--mount", "--propagation", "private", "bash", "-c", script, "bash", root,
-                 SHELL + typed(blocks), env=env, check=False)
+    result = run(*apart(root), "bash", "-c", script, "bash", root, SHELL + typed(blocks), env=env, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     # A mount that was not taken down is seen by its daemon alone now.
     for pid in cleanup.processes_with(MOUNT_VARIABLE, root):

@@ -10,8 +10,9 @@ import threading
 import pytest
 
 import harness
-from harness import (BLOCK, KIB, MIB, Aligned, Mount, discard, faults, leafctl, make_image, opened, run,
-                     wait_until, write_all)
+from harness import (BLOCK, KIB, MIB, Aligned, Mount, discard, faults, leafctl, make_image, opened, wait_until,
+                     write_all)
+from stacks import stacks
 
 # Nothing takes as long on a machine that is merely busy.
 STANDSTILL_SECONDS = 60
@@ -19,10 +20,6 @@ CLIENTS = 24
 
 REFUSED = faults("aio.setup:EAGAIN")
 contexts = pytest.mark.parametrize("env", [{}, REFUSED], ids=["aio", "no-aio"])
-
-
-def show_stacks(live):
-    print(run("gdb", "-p", live.pid, "-batch", "-ex", "thread apply all bt", check=False, timeout=120).stdout)
 
 
 class Clients:
@@ -55,7 +52,7 @@ class Clients:
         try:
             wait_until(condition, what, timeout=STANDSTILL_SECONDS)
         except AssertionError:
-            show_stacks(self.live)
+            print(stacks(self.live.pid))
             self.live.kill()
             raise
 

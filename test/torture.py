@@ -3,7 +3,6 @@
 The processes are torture/load.c; what they are doing, and since when, is in a
 file that they share with the watchdog here. An operation that takes longer than
 its deadline fails the test, and is named, with all stacks there are."""
-import contextlib
 import mmap
 import os
 import re
@@ -12,6 +11,7 @@ import subprocess
 import time
 
 from harness import SANITIZED, TREE, faults, leafctl, make_image, note_report, program, run
+from stacks import kernel_stacks, stacks, text_of
 from store import FLAGS
 
 SOURCES = os.path.join(TREE, "test", "torture")
@@ -38,31 +38,6 @@ def built(work):
     run("cc", *FLAGS, "-o", target, *(os.path.join(SOURCES, name) for name in sorted(os.listdir(SOURCES))
                                       if name.endswith(".c")))
     return target
-
-
-def text_of(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError as error:
-        return str(error)
-
-
-def kernel_stacks(pid):
-    """Where the threads of a process are, as far as /proc tells."""
-    lines = []
-    with contextlib.suppress(OSError):
-        for task in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
-            facts = {name: text_of(f"/proc/{pid}/task/{task}/{name}") for name in ("comm", "wchan", "syscall", "stack")}
-            lines.append(f"{pid}/{task} {facts['comm']}: wchan {facts['wchan']}, syscall {facts['syscall']}\n"
-                         f"{facts['stack']}")
-    return "\n".join(lines)
-
-
-def stacks(pid):
-    gdb = run("gdb", "-p", str(pid), "-batch", "-ex", "set pagination off", "-ex", "thread apply all bt", check=False,
-              timeout=300)
-    return f"{kernel_stacks(pid)}\n{gdb.stdout}"
 
 
 class Slots:
