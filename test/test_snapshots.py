@@ -266,6 +266,90 @@ def test_several_at_one_instant(mount, pool, work, mode):
         assert second <= first <= second + 1, f"snapshot {number}: {first}, {second}"
 
 
+def fork(live, *names, name="web1.img"):
+    command(live.control("disks", name, "snapshots"), "fork " + " ".join(names))
+
+
+@pytest.mark.parametrize("kind", ["leaf", "child", "raw"])
+@pytest.mark.parametrize("mode", MODES)
+def test_forks(mount, pool, work, rng, mode, kind):
+    """Each goes on for itself from what the disk was, at once, whatever is dirty."""
+    content, _suffix = make_disk(pool, kind, rng)
+    with mount(*options_of(work, mode, *(HELD if mode == "writeback" else []))) as live:
+        guests = [Guest(live, rng, content)]
+        for number in range(3):
+            guests[0].change()
+            name = f"fork{number}.img"
+            fork(live, name)
+            guests.append(Guest(live, rng, bytes(guests[0].model.content), name))
+            for guest in guests:
+                guest.change(5)
+                guest.verify()
+        fork(live, "a.img", "b.img", name="fork1.img")
+        for name in ("a.img", "b.img"):
+            guests.append(Guest(live, rng, bytes(guests[2].model.content), name))
+        for guest in guests:
+            guest.verify()
+        leafctl("fork", live.file("fork2.img"), "c", live.file("d.img"))
+        for name in ("c.img", "d.img"):
+            guests.append(Guest(live, rng, bytes(guests[3].model.content), name))
+        for guest in guests:
+            guest.change(5)
+            guest.verify()
+    assert marks(pool) == []
+    with mount(*options_of(work, mode)) as live:
+        for guest in guests:
+            guest.live = live
+            guest.verify()
+    for guest in guests:
+        guest.verify_images(pool, work)
+
+
+def test_a_fork_of_what_does_not_change_makes_no_chain_longer(mount, pool, work, rng):
+    content, _suffix = make_disk(pool, "child", rng)
+    count = scaled(30, 300)
+    with mount(*options_of(work, "writeback")) as live:
+        guest = Guest(live, rng, content)
+        for number in range(count):
+            fork(live, f"n{number}.img")
+        assert len(live.names()) == count + 2
+        assert "snapshots" not in os.listdir(pool)
+        guest.change()
+        fork(live, "late.img")
+        fork(live, "later.img", name="late.img")
+        assert read_file(live.file("later.img"), SIZE) == bytes(guest.model.content)
+        assert read_file(live.file("n7.img"), SIZE) == content
+        chain = file_bytes(live.control("disks", "later.img", "chain")).decode().splitlines()
+        assert [line.split()[0].rsplit("/", 1)[1] for line in chain] == ["later.leaf", "web1@fork1.leaf", "base.raw"]
+    refused = leafctl("resize", os.path.join(pool, "base.raw"), "16M", check=False)
+    assert refused.returncode == 1 and "n7.leaf" in refused.stderr, "the parent does not know of its children"
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_fork_that_is_interrupted(mount, pool, work, rng, crash, nth):
+    make_disk(pool, "leaf", rng)
+    gate = Gate(work)
+    live = mount(*options_of(work, "writeback", *HELD), env=faults(f"snapshot.fork:{'crash' if crash else 'EIO'}@{nth}x1",
+                                                                     gate=gate.path))
+    guest = Guest(live, rng, bytes(SIZE))
+    guest.change()
+    gate.open()
+    expect_errno(errno.ENOTCONN if crash else errno.EIO, fork, live, "a.img", "b.img", "c.img")
+    if crash:
+        assert live.wait() == CRASH_STATUS
+        live.finalise()
+        guest.live = live = mount(*options_of(work, "writeback"))
+    guest.verify()
+    made = [name for name in ("a.img", "b.img", "c.img") if name in live.names()]
+    assert len(made) == (3 if crash else 2)
+    for name in made:
+        assert read_file(live.file(name), SIZE) == bytes(guest.model.content)
+    live.stop()
+    assert marks(pool) == []
+    assert not [name for name in os.listdir(pool) if name.startswith(".") and name != ".leafdisk"]
+
+
 def test_refusals(mount, pool, work, rng):
     make_disk(pool, "leaf", rng)
     os.symlink(make_image(os.path.join(work, "far.leaf"), SIZE), os.path.join(pool, "linked.leaf"))

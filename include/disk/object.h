@@ -108,6 +108,8 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 
 /* The chain as the headers say now; NULL with ERROR. Blocks. */
 GPtrArray *disk_resolve(struct disk *disk, GError **error);
+/* All that an open disk shows comes from below its leaf. Whoever holds open_lock; blocks. */
+bool disk_leaf_is_empty(struct disk *disk);
 /* The leaf as it is now, with a reference: for who has neither its lock nor a request in work. */
 struct layer *disk_hold_leaf(struct disk *disk);
 /* The chain as it is now, with a reference; whoever opens the disk meanwhile

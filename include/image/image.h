@@ -135,10 +135,11 @@ struct image_io {
  * first write, once it has returned 0 without effect; not while another thread
  * calls it. Blocks. 0 or -errno. */
 int image_begin_writing(struct image *image, const uint8_t *claim);
-/* Nothing of IMAGE, which is begun and flushed, is written any more: it remembers its child CHILD
- * at PATH (NULL: not known), durably, and others may open it for reading. Reads may be under way. Blocks. 0 or
+/* Nothing of IMAGE, which is begun and flushed, is written any more: it remembers its
+ * CHILDREN, durably, and others may open it for reading. Reads may be under way. Blocks. 0 or
  * -errno: that it is a parent could not be noted; all else holds. */
-int image_seal(struct image *image, const uint8_t child[IMAGE_UUID_BYTES], const char *path);
+struct image_child;
+int image_seal(struct image *image, const struct image_child *children, unsigned count);
 /* A new one (RFC 9562, version 4). */
 void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES]);
 /* Before that: the image gets a new identity, which is durable when it was begun. False:

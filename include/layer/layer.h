@@ -67,8 +67,8 @@ struct layer {
 
 	/* It takes no writes any more but what is dirty already. Constant once others can find it. */
 	bool sealed;
-	uint8_t child[IMAGE_UUID_BYTES]; /* of one that is sealed, the first */
-	char *child_path;		 /* NULL: not known */
+	GArray *children; /* struct image_child, of one that is sealed: those that its image is yet to remember; under
+			   * the lock; NULL: it remembers them, or none is known */
 
 	/* Changed by who opens and closes it: under open_lock of a leaf, and while no
 	 * request is in work. */

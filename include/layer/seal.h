@@ -25,6 +25,9 @@ void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_
 		const char *path);
 /* The same of LAYER that was opened for what is dirty of it; CHILD (NULL: not known) is a disk's layer on it. */
 void seal_opened(struct layer *layer, const struct chain_link *child);
+/* LAYER, sealed, has another child, CHILD at PATH, which its image will remember. False: it is complete, and its image
+ * is to be told (image/children.h). Any thread. */
+bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], const char *path);
 /* LAYER, sealed, is all on its image, durably, and its claim is released: nobody writes it any more, and
  * others may read it. Requests may be in work. */
 void seal_complete(struct layer *layer);

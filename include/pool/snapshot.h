@@ -15,6 +15,11 @@
 bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const char *tag, bool (*go_on)(void *opaque),
 			void *opaque, GError **error);
 
+/* New disks, shown as FORKS (NULL-terminated, "web2.img"), on what the disk NAME is now, which is sealed for that under
+ * a name that is free. Otherwise as a snapshot. Blocks. */
+bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const *forks, bool (*go_on)(void *opaque),
+		    void *opaque, GError **error);
+
 struct disk_snapshot {
 	char *tag;
 	char *path; /* of its image */

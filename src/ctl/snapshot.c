@@ -1,4 +1,4 @@
-/* leafctl snapshot and snapshots: disks of a running mount that are sealed as they are. */
+/* leafctl snapshot, snapshots and fork: disks of a running mount that are sealed as they are. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,6 +55,45 @@ int ctl_snapshot(const struct ctl_arguments *arguments)
 			return ctl_fail_error(NULL, error);
 	g_string_append_c(command, '\n');
 	if (!control_command(mount, CONTROL_SNAPSHOTS, "", command->str, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+/* ---- fork ------------------------------------------------------------------------- */
+
+/* The name that a disk has, or is to have, in MOUNT: PATH may be that, with or without its ending, or a file there. */
+static char *disk_name_of(const struct mounted *mount, const char *path, GError **error)
+{
+	g_autofree char *base = g_path_get_basename(path), *directory = g_path_get_dirname(path);
+	g_autoptr(mounted) other = strchr(path, '/') ? control_find_mount(directory, error) : NULL;
+
+	if (strchr(path, '/') && !other)
+		return NULL;
+	if (other && strcmp(other->top, mount->top) != 0) {
+		error_set(error, EINVAL, "%s is in another mount; a fork is in that of the disk", path);
+		return NULL;
+	}
+	return g_str_has_suffix(base, ".img") ? g_steal_pointer(&base) : g_strconcat(base, ".img", NULL);
+}
+
+int ctl_fork(const struct ctl_arguments *arguments)
+{
+	g_autoptr(GError) error = NULL;
+	g_autoptr(mounted) mount = find_disk(arguments->names[0], &error);
+	g_autoptr(GString) command = g_string_new("fork");
+
+	if (!mount)
+		return ctl_fail_error(NULL, error);
+	for (int i = 1; i < arguments->name_count; i++) {
+		g_autofree char *name = disk_name_of(mount, arguments->names[i], &error);
+		g_autofree char *word = name ? g_shell_quote(name) : NULL;
+
+		if (!name)
+			return ctl_fail_error(NULL, error);
+		g_string_append_printf(command, " %s", word);
+	}
+	g_string_append_c(command, '\n');
+	if (!control_command(mount, CONTROL_DISK_SNAPSHOTS, mount->name, command->str, &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;
 }

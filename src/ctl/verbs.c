@@ -258,6 +258,10 @@ const struct ctl_verb ctl_verbs[] = {
 	{"snapshots", "FILE|MOUNT", "list the snapshots of a disk, or of all",
 	 "With the newest first: their size, what they take of the pool, and whether the disk stands on them.",
 	 help_options, 1, 1, ctl_snapshots},
+	{"fork", "FILE NEW...", "make new disks on what a running disk is now",
+	 "What a disk of a mount is now is sealed, and the disk and the new ones go on from there, each on a layer of\n"
+	 "its own. NEW is a name like web2, or the file in the mount that it will be.",
+	 help_options, 2, INT_MAX, ctl_fork},
 	{"set", "MOUNT [KEY=VALUE...]", "show or change the tunables of a mount",
 	 "Lists what can be changed while the mount runs, or changes it until the unmount. See leafdisk(8).",
 	 help_options, 1, INT_MAX, ctl_set},

@@ -30,6 +30,7 @@ int ctl_umount(const struct ctl_arguments *arguments);
 int ctl_drain(const struct ctl_arguments *arguments);
 int ctl_mode(const struct ctl_arguments *arguments);
 int ctl_snapshot(const struct ctl_arguments *arguments);
+int ctl_fork(const struct ctl_arguments *arguments);
 int ctl_snapshots(const struct ctl_arguments *arguments);
 int ctl_set(const struct ctl_arguments *arguments);
 

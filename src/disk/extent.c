@@ -175,6 +175,16 @@ static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, u
 	return (struct image_extent){EXTENT_ABSENT, limit};
 }
 
+bool disk_leaf_is_empty(struct disk *disk)
+{
+	uint64_t end = blocks_of(disk->size_bytes);
+	struct image_extent extent = {.state = EXTENT_ABSENT};
+
+	for (uint64_t block = 0; block < end && extent.state == EXTENT_ABSENT; block += extent.blocks)
+		extent = disk->route->extent(disk, block, end - block);
+	return extent.state == EXTENT_ABSENT;
+}
+
 /* 1; 0 past the end of the disk; or a negative errno. */
 static int get_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent)
 {

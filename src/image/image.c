@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "driver.h"
+#include "image/children.h"
 #include "file.h"
 #include "mark.h"
 
@@ -50,7 +51,7 @@ bool image_identify(struct image *image)
 	return image->ops->set_identity(image, uuid);
 }
 
-static int note_child(struct image *image, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
+static int note_children(struct image *image, const struct image_child *children, unsigned count)
 {
 	struct image_file *file = image->ops->file(image);
 	g_autofree char *before = NULL, *mark = NULL;
@@ -58,15 +59,21 @@ static int note_child(struct image *image, const uint8_t child[IMAGE_UUID_BYTES]
 
 	if (!image->ops->read_mark(file, &before, &error))
 		return error_to_errno(error);
-	mark = mark_with(before, child, path);
+	mark = g_strdup(before);
+	for (unsigned i = 0; i < count; i++) {
+		char *more = mark_with(mark, children[i].uuid, children[i].path);
+
+		g_free(mark);
+		mark = more;
+	}
 	if (g_strcmp0(mark, before) == 0 || image->ops->write_mark(file, mark, &error))
 		return 0;
 	return error_to_errno(error);
 }
 
-int image_seal(struct image *image, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
+int image_seal(struct image *image, const struct image_child *children, unsigned count)
 {
-	int result = path ? note_child(image, child, path) : 0;
+	int result = note_children(image, children, count);
 
 	image->writable = image->begun = false;
 	image_file_lower_lock(image->ops->file(image));

@@ -54,7 +54,8 @@ void layer_unref(struct layer *layer)
 	chain_link_unref(layer->link);
 	chain_link_unref(layer->former_link);
 	claim_forget(layer);
-	g_free(layer->child_path);
+	if (layer->children)
+		g_array_unref(layer->children);
 	chain_roots_unref(layer->roots);
 	lock_destroy(&layer->lock);
 	g_free(layer->name);

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "image/children.h"
 #include "layer/backlog_locked.h"
 #include "layer/claim.h"
 #include "layer/key.h"
@@ -65,13 +66,38 @@ struct layer *seal_new_leaf(const struct layer *leaf, int fd, const struct chain
 
 /* ---- The old one ---------------------------------------------------------------- */
 
+static void clear_child(void *data)
+{
+	g_free(((struct image_child *)data)->path);
+}
+
+/* Until it is complete. */
+static void await_children(struct layer *layer)
+{
+	layer->children = g_array_new(FALSE, FALSE, sizeof(struct image_child));
+	g_array_set_clear_func(layer->children, clear_child);
+}
+
+bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
+{
+	struct image_child entry = {.path = (char *)path};
+
+	LOCK_GUARD(&layer->lock);
+	if (!layer->children)
+		return false;
+	memcpy(entry.uuid, child, IMAGE_UUID_BYTES);
+	entry.path = g_strdup(path);
+	g_array_append_val(layer->children, entry);
+	return true;
+}
+
 void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_t child[IMAGE_UUID_BYTES],
 		const char *path)
 {
 	layer->former_link = layer->link;
 	layer->link = chain_link_ref(link);
-	memcpy(layer->child, child, IMAGE_UUID_BYTES);
-	layer->child_path = g_strdup(path);
+	await_children(layer);
+	(void)seal_add_child(layer, child, path);
 	layer->image->sealed = true;
 	layer->sealed = true;
 	/* That of its other name is its own. */
@@ -81,18 +107,27 @@ void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_
 
 void seal_opened(struct layer *layer, const struct chain_link *child)
 {
-	if (child) {
-		memcpy(layer->child, child->info.uuid, IMAGE_UUID_BYTES);
-		layer->child_path = g_strdup(child->real);
-	}
+	await_children(layer);
+	if (child)
+		(void)seal_add_child(layer, child->info.uuid, child->real);
 	layer->sealed = true;
 	layer_publish(layer);
 }
 
+static GArray *take_children(struct layer *layer)
+{
+	GArray *children;
+
+	LOCK_GUARD(&layer->lock);
+	children = layer->children;
+	layer->children = NULL;
+	return children;
+}
+
 void seal_complete(struct layer *layer)
 {
-	int result = layer->child_path ? image_seal(layer->image, layer->child, layer->child_path)
-				       : image_seal(layer->image, NULL, NULL);
+	g_autoptr(GArray) children = take_children(layer);
+	int result = image_seal(layer->image, (const void *)children->data, children->len);
 	struct cache_layer_key key;
 
 	if (result < 0)

@@ -17,7 +17,7 @@
 #include "internal.h"
 
 /* "x.img" -> "x"; ERROR when the name cannot be a disk's. */
-static char *stem_of(const char *name, GError **error)
+char *pool_stem_of(const char *name, GError **error)
 {
 	if (g_str_has_suffix(name, ".img") && strlen(name) > 4 && name[0] != '.' && !strchr(name, '/'))
 		return g_strndup(name, strlen(name) - 4);
@@ -47,7 +47,7 @@ static bool name_is_free_locked(struct disk_pool *pool, const char *name, GError
 
 /* ---- Creating ----------------------------------------------------------------- */
 
-static bool name_is_free(struct disk_pool *pool, const char *name, GError **error)
+bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error)
 {
 	LOCK_GUARD(&pool->lock);
 	return name_is_free_locked(pool, name, error);
@@ -78,7 +78,7 @@ static struct disk *create_locked(struct disk_pool *pool, const char *name, cons
 	struct image_create_options options = {0};
 
 	lock_assert_mine(&pool->scanning);
-	if (!name_is_free(pool, name, error) ||
+	if (!pool_name_is_free(pool, name, error) ||
 	    !image_create_in(pool_place(pool)->fd, path, IMAGE_FORMAT_LEAF, &options, error))
 		return NULL;
 	return show_created(pool, name, path, error);
@@ -86,7 +86,7 @@ static struct disk *create_locked(struct disk_pool *pool, const char *name, cons
 
 struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError **error)
 {
-	g_autofree char *stem = stem_of(name, error);
+	g_autofree char *stem = pool_stem_of(name, error);
 	struct disk *disk;
 
 	if (!stem)
@@ -277,7 +277,7 @@ struct disk_pool_change {
 static bool plan_locked(struct disk_pool *pool, const char *name, const char *new_name, bool replace,
 			struct disk_pool_change *change, GError **error)
 {
-	g_autofree char *stem = new_name ? stem_of(new_name, error) : NULL;
+	g_autofree char *stem = new_name ? pool_stem_of(new_name, error) : NULL;
 
 	lock_assert_mine(&pool->lock);
 	*change = (struct disk_pool_change){.pool = pool};

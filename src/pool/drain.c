@@ -13,6 +13,7 @@
 #include "core/time.h"
 #include "image/image.h"
 #include "internal.h"
+#include "sealed.h"
 #include "layer/layer.h"
 #include "migrate/migrator.h"
 

@@ -82,10 +82,10 @@ bool pool_await_try(struct disk_pool *pool, const struct disk *disk, uint64_t un
 void pool_stop_resuming(struct disk_pool *pool);
 /* dirty.c: of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
 struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
-/* sealed.c: a new keeper of the sealed layer that DIRTY is of; NULL: the pool has none. Blocks. */
-struct disk *pool_find_sealed(struct disk_pool *pool, const struct cache_layer_dirty *dirty);
-/* Those of which nobody has what an earlier mount left in the cache have a keeper. Blocks. */
-void pool_keep_sealed(struct disk_pool *pool);
+/* change.c. "x.img" -> "x"; NULL and ERROR when NAME cannot be a disk's. g_free. */
+char *pool_stem_of(const char *name, GError **error);
+/* No disk, and no image that is not shown now, has NAME. */
+bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error);
 /* Why what is DIRTY of no disk of POOL stays in the cache, and what is to be done. g_free. */
 char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 

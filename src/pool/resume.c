@@ -15,6 +15,7 @@
 #include "core/thread.h"
 #include "core/time.h"
 #include "internal.h"
+#include "sealed.h"
 #include "layer/share.h"
 
 #define RETRY_FIRST_NS NS_PER_S

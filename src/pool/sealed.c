@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "disk/keeper.h"
 #include "internal.h"
+#include "sealed.h"
 #include "layer/key.h"
 
 static bool has_identity(const struct chain_link *link, const uint8_t identity[CACHE_ID_BYTES])

@@ -5,7 +5,6 @@
  * them is what the disks' barriers take, and a rename for each. */
 #include "pool/snapshot.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,8 +14,10 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/verdict.h"
 #include "disk/change.h"
 #include "disk/keeper.h"
+#include "image/children.h"
 #include "internal.h"
 #include "layer/claim.h"
 #include "layer/key.h"
@@ -38,10 +39,12 @@ struct part {
 
 struct snapshot {
 	struct disk_pool *pool;
-	const char *tag;
+	const char *tag;	  /* NULL: the first that is free of those for forks */
+	const char *const *forks; /* shown names of new disks on the first part; NULL: none */
 	struct part *parts;
 	unsigned count;
 	struct disk_change change;
+	bool sealed; /* there is no way back */
 };
 
 /* ---- What may be sealed ------------------------------------------------------------- */
@@ -122,6 +125,23 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
 }
 
+/* For a snapshot that a fork needs. */
+static char *free_tag(const struct snapshot *snapshot)
+{
+	const char *from = name_in_pool(snapshot->parts[0].disk->leaf->link->path);
+	const char *dot = strrchr(from, '.');
+	int stem = (int)(dot && dot > from ? (size_t)(dot - from) : strlen(from));
+	struct stat st;
+
+	for (unsigned number = 1;; number++) {
+		g_autofree char *tag = g_strdup_printf("fork%u", number);
+		g_autofree char *name = g_strdup_printf(SEALED_DIRECTORY "/%.*s@%s%s", stem, from, tag, from + stem);
+
+		if (fstatat(pool_place(snapshot->pool)->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return g_steal_pointer(&tag);
+	}
+}
+
 static bool names_are_free(const struct disk_pool *pool, const struct part *part, GError **error)
 {
 	const struct succession *succession = &part->succession;
@@ -141,8 +161,29 @@ static bool names_are_free(const struct disk_pool *pool, const struct part *part
 
 /* ---- Ahead of the pause --------------------------------------------------------------- */
 
-static bool make_leaf(const struct disk_pool *pool, struct part *part, GError **error)
+/* Of the same size as the disk; not shown yet. */
+static bool make_forks(struct snapshot *snapshot, struct part *part, const struct image_parent *parent, GError **error)
 {
+	struct image_create_options options = {
+		.size_bytes = part->disk->size_bytes,
+		.chunk_bytes = part->disk->leaf->image->chunk_bytes,
+		.parent = parent,
+	};
+
+	for (guint i = 0; part->succession.forks && i < part->succession.forks->len; i++) {
+		const struct succession_fork *fork = part->succession.forks->pdata[i];
+		g_autofree char *staged = g_build_filename(disk_pool_path(snapshot->pool), fork->staged, NULL);
+
+		options.uuid = fork->uuid;
+		if (!image_create_in(pool_place(snapshot->pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error))
+			return false;
+	}
+	return true;
+}
+
+static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	const struct disk_pool *pool = snapshot->pool;
 	const struct image *image = part->disk->leaf->image;
 	g_autofree char *staged = g_build_filename(disk_pool_path(pool), part->succession.staged, NULL);
 	struct image_parent parent = {
@@ -162,7 +203,8 @@ static bool make_leaf(const struct disk_pool *pool, struct part *part, GError **
 	part->size_bytes = options.size_bytes;
 	part->generation = image->generation;
 	part->image_bytes = image->size_bytes;
-	return image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error);
+	return image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error) &&
+	       make_forks(snapshot, part, &parent, error);
 }
 
 static char *mark_of(const struct part *part)
@@ -210,15 +252,26 @@ static int at_step(const char *step, const struct part *part)
 	return fault_hit(step, part->succession.from);
 }
 
+static bool add_forks(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	for (const char *const *name = snapshot->forks; name && *name; name++)
+		if (!pool_name_is_free(snapshot->pool, *name, error) ||
+		    !succession_add_fork(&part->succession, *name, error))
+			return false;
+	return true;
+}
+
 static bool prepare(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	struct disk_pool *pool = snapshot->pool;
 
 	name_parts(snapshot, part);
+	if (!add_forks(snapshot, part, error))
+		return false;
 	part->succession.parts = snapshot->count;
 	part->succession.group = g_strdup(snapshot->parts[0].succession.staged);
 	if (!names_are_free(pool, part, error) || !succession_write_mark(pool, &part->succession, error) ||
-	    !make_leaf(pool, part, error) || !open_leaf(pool, part, error))
+	    !make_leaf(snapshot, part, error) || !open_leaf(pool, part, error))
 		return false;
 	if (at_step("snapshot.opened", part) < 0)
 		return error_set(error, EIO, "%s: cannot be made", part->path);
@@ -257,6 +310,16 @@ static void take_back_exchanged(struct snapshot *snapshot)
 			succession_undo(snapshot->pool, &snapshot->parts[i].succession);
 }
 
+static void note_forks(struct snapshot *snapshot, const struct part *part, struct layer *sealed)
+{
+	for (guint i = 0; part->succession.forks && i < part->succession.forks->len; i++) {
+		const struct succession_fork *fork = part->succession.forks->pdata[i];
+		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
+
+		(void)seal_add_child(sealed, fork->uuid, path);
+	}
+}
+
 static bool seal_all(struct snapshot *snapshot, GError **error)
 {
 	bool good;
@@ -270,8 +333,10 @@ static bool seal_all(struct snapshot *snapshot, GError **error)
 		struct part *part = &snapshot->parts[i];
 
 		disk_change_leaf(&snapshot->change, i, g_steal_pointer(&part->leaf), g_steal_pointer(&part->links));
+		note_forks(snapshot, part, snapshot->change.keepers[i]->leaf);
 	}
 	disk_change_open(&snapshot->change);
+	snapshot->sealed = good;
 	return good;
 }
 
@@ -300,9 +365,12 @@ static void look_at_names(struct snapshot *snapshot)
 	for (unsigned i = 0; i < snapshot->count; i++) {
 		struct succession *succession = &snapshot->parts[i].succession;
 
-		g_ptr_array_add(names, succession->from);
-		if (strcmp(succession->from, succession->to) != 0)
+		if (succession->from)
+			g_ptr_array_add(names, succession->from);
+		if (g_strcmp0(succession->from, succession->to) != 0)
 			g_ptr_array_add(names, succession->to);
+		for (guint j = 0; succession->forks && j < succession->forks->len; j++)
+			g_ptr_array_add(names, ((struct succession_fork *)succession->forks->pdata[j])->to);
 	}
 	g_ptr_array_add(names, NULL);
 	result = pool_look_at_locked(snapshot->pool, (const char *const *)names->pdata);
@@ -310,18 +378,104 @@ static void look_at_names(struct snapshot *snapshot)
 		pool_show_locked(snapshot->pool, result);
 }
 
-static bool make(struct snapshot *snapshot, GError **error)
+/* Names for forks: the disk goes on whatever becomes of them. */
+static bool show_forks(struct snapshot *snapshot, GError **error)
+{
+	bool good = true;
+
+	for (unsigned i = 0; i < snapshot->count; i++)
+		good = succession_show_forks(snapshot->pool, &snapshot->parts[i].succession, good ? error : NULL) &&
+		       good;
+	return good;
+}
+
+static bool seal(struct snapshot *snapshot, GError **error)
 {
 	bool good;
 
-	lock_take(&snapshot->pool->scanning);
-	good = for_each(snapshot, prepare, error) && seal_all(snapshot, error);
-	if (good) {
-		settle(snapshot);
-		look_at_names(snapshot);
-	}
-	lock_let_go(&snapshot->pool->scanning);
+	if (!for_each(snapshot, prepare, error) || !seal_all(snapshot, error))
+		return false;
+	good = show_forks(snapshot, error);
+	settle(snapshot);
+	look_at_names(snapshot);
 	return good;
+}
+
+/* ---- On what does not change -------------------------------------------------------- */
+
+/* A golden image on a store that is not written has children all the same. */
+static bool may_be_unmarked(const GError *error)
+{
+	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
+
+	return class == ERROR_READ_ONLY || class == ERROR_UNSUPPORTED;
+}
+
+static bool mark_parent(const struct part *part, const struct chain_link *parent, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	struct image_children *children = image_children_open(parent->real, parent->format, &inner);
+
+	for (guint i = 0; children && i < part->succession.forks->len; i++) {
+		const struct succession_fork *fork = part->succession.forks->pdata[i];
+
+		if (!image_children_add(children, fork->uuid, fork->to, &inner))
+			break;
+	}
+	image_children_close(children);
+	if (!inner || may_be_unmarked(inner))
+		return true;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return false;
+}
+
+/* The image below the disk's leaf, which has nothing, remembers its new children. */
+static bool note_siblings(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	struct layer *top = stack_layer(part->disk->stack, 0);
+	bool noted = top->sealed;
+
+	for (guint i = 0; noted && i < part->succession.forks->len; i++) {
+		const struct succession_fork *fork = part->succession.forks->pdata[i];
+		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
+
+		noted = seal_add_child(top, fork->uuid, path);
+	}
+	return noted || mark_parent(part, top->link, error);
+}
+
+/* What the disk shows now it shows for ever from there. */
+static bool fork_beside(struct snapshot *snapshot, GError **error)
+{
+	struct part *part = &snapshot->parts[0];
+	bool good = add_forks(snapshot, part, error) &&
+		    make_forks(snapshot, part, &part->disk->leaf->image->parent, error) &&
+		    note_siblings(snapshot, part, error) && show_forks(snapshot, error);
+
+	if (part->succession.forks)
+		succession_remove_forks(snapshot->pool, &part->succession);
+	if (good && fsync(pool_place(snapshot->pool)->fd) < 0)
+		good = error_set_errno(error, errno, "%s: cannot be flushed", disk_pool_path(snapshot->pool));
+	look_at_names(snapshot);
+	return good;
+}
+
+static bool is_unchanged(struct disk *disk)
+{
+	return disk->stack && disk->leaf->image->parent.format != IMAGE_FORMAT_NONE &&
+	       disk->size_bytes == stack_size_bytes(disk->stack) && disk_leaf_is_empty(disk);
+}
+
+static bool make(struct snapshot *snapshot, GError **error)
+{
+	g_autofree char *tag = NULL;
+
+	LOCK_GUARD(&snapshot->pool->scanning);
+	if (snapshot->forks && is_unchanged(snapshot->parts[0].disk))
+		return fork_beside(snapshot, error);
+	if (!snapshot->tag)
+		snapshot->tag = tag = free_tag(snapshot);
+	return seal(snapshot, error);
 }
 
 /* ---- All of it ------------------------------------------------------------------------ */
@@ -347,7 +501,7 @@ static bool open_disks(struct snapshot *snapshot, const char *const *names, GErr
 	return true;
 }
 
-static void clear(struct snapshot *snapshot, bool good)
+static void clear(struct snapshot *snapshot)
 {
 	for (unsigned i = 0; i < snapshot->count; i++) {
 		struct part *part = &snapshot->parts[i];
@@ -357,7 +511,7 @@ static void clear(struct snapshot *snapshot, bool good)
 			(void)layer_close_image(part->leaf);
 			layer_unref(part->leaf);
 		}
-		if (!good && part->succession.mark)
+		if (!snapshot->sealed && part->succession.mark)
 			succession_undo(snapshot->pool, &part->succession);
 		if (part->links)
 			g_ptr_array_unref(part->links);
@@ -372,122 +526,41 @@ static void clear(struct snapshot *snapshot, bool good)
 	g_free(snapshot->change.disks);
 }
 
-bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const char *tag, bool (*go_on)(void *opaque),
-			void *opaque, GError **error)
+static bool run(struct snapshot *snapshot, const char *const *names, bool (*go_on)(void *opaque), void *opaque,
+		GError **error)
 {
-	struct snapshot snapshot = {.pool = pool, .tag = tag, .count = g_strv_length((char **)names)};
 	bool good, begun;
 
-	snapshot.parts = g_new0(struct part, snapshot.count);
-	snapshot.change = (struct disk_change){.disks = g_new0(struct disk *, snapshot.count),
-					       .count = snapshot.count,
-					       .go_on = go_on,
-					       .opaque = opaque};
-	good = tag_is_allowed(tag, error) && open_disks(&snapshot, names, error);
-	for (unsigned i = 0; i < snapshot.count; i++)
-		snapshot.change.disks[i] = snapshot.parts[i].disk;
-	begun = good && disk_change_begin(&snapshot.change, error);
-	good = begun && for_each(&snapshot, check, error) && make(&snapshot, error);
+	snapshot->count = g_strv_length((char **)names);
+	snapshot->parts = g_new0(struct part, snapshot->count);
+	snapshot->change = (struct disk_change){.disks = g_new0(struct disk *, snapshot->count),
+						.count = snapshot->count,
+						.go_on = go_on,
+						.opaque = opaque};
+	good = open_disks(snapshot, names, error);
+	for (unsigned i = 0; i < snapshot->count; i++)
+		snapshot->change.disks[i] = snapshot->parts[i].disk;
+	begun = good && disk_change_begin(&snapshot->change, error);
+	good = begun && for_each(snapshot, check, error) && make(snapshot, error);
 	if (begun)
-		disk_change_end(&snapshot.change);
-	clear(&snapshot, good);
+		disk_change_end(&snapshot->change);
+	clear(snapshot);
 	return good;
 }
 
-/* ---- Which there are ------------------------------------------------------------------- */
-
-static void free_snapshot(void *data)
+bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const char *tag, bool (*go_on)(void *opaque),
+			void *opaque, GError **error)
 {
-	struct disk_snapshot *snapshot = data;
+	struct snapshot snapshot = {.pool = pool, .tag = tag};
 
-	g_free(snapshot->tag);
-	g_free(snapshot->path);
-	g_free(snapshot);
+	return tag_is_allowed(tag, error) && run(&snapshot, names, go_on, opaque, error);
 }
 
-/* The disk's stem, with @ behind it. */
-static char *prefix_of(const struct disk *disk)
+bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const *forks, bool (*go_on)(void *opaque),
+		    void *opaque, GError **error)
 {
-	g_autofree char *file = g_path_get_basename(disk->leaf->link->path);
-	const char *dot = strrchr(file, '.');
+	struct snapshot snapshot = {.pool = pool, .forks = forks};
+	const char *const names[] = {name, NULL};
 
-	return dot && dot > file ? g_strdup_printf("%.*s@", (int)(dot - file), file) : g_strconcat(file, "@", NULL);
-}
-
-static bool is_below(const GPtrArray *links, const char *path)
-{
-	for (guint i = 1; i < links->len; i++)
-		if (strcmp(((const struct chain_link *)links->pdata[i])->path, path) == 0)
-			return true;
-	return false;
-}
-
-static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device)
-{
-	struct chain_link link = {.inode = inode, .device = device};
-	struct disk *keeper = keeper_find(pool->pool_cache, &link);
-	struct disk_status status = {0};
-
-	if (keeper)
-		disk_get_status(keeper, &status);
-	disk_unref(keeper);
-	return status.dirty_bytes;
-}
-
-static struct disk_snapshot *look_at(struct disk_pool *pool, const char *directory, const char *name,
-				     const char *prefix, const GPtrArray *links)
-{
-	struct disk_snapshot *found = g_new0(struct disk_snapshot, 1);
-	const char *tag = name + strlen(prefix), *dot = strrchr(tag, '.');
-	struct image_info info;
-	enum image_format format;
-	struct stat st;
-
-	found->tag = dot ? g_strndup(tag, (gsize)(dot - tag)) : g_strdup(tag);
-	found->path = g_build_filename(directory, name, NULL);
-	found->below = is_below(links, found->path);
-	if (stat(found->path, &st) == 0) {
-		found->allocated_bytes = (uint64_t)st.st_blocks * 512;
-		found->dirty_bytes = dirty_bytes_of(pool, st.st_ino, st.st_dev);
-		found->taken_s = st.st_mtim.tv_sec;
-	}
-	format = image_probe(found->path, NULL);
-	if (format != IMAGE_FORMAT_NONE && image_read_info(found->path, format, &info, NULL)) {
-		found->size_bytes = info.size_bytes;
-		image_info_clear(&info);
-	}
-	return found;
-}
-
-static gint compare_snapshots(gconstpointer a, gconstpointer b)
-{
-	const struct disk_snapshot *const *first = a, *const *second = b;
-
-	if ((*first)->taken_s != (*second)->taken_s)
-		return (*first)->taken_s < (*second)->taken_s ? 1 : -1;
-	return strcmp((*first)->tag, (*second)->tag);
-}
-
-GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error)
-{
-	g_autofree char *directory = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, NULL);
-	g_autofree char *prefix = prefix_of(disk);
-	g_autoptr(GPtrArray) links = disk_get_links(disk);
-	GPtrArray *snapshots = g_ptr_array_new_with_free_func(free_snapshot);
-	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
-	DIR *list = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (fd < 0 && fd != -ENOENT) {
-		error_set_errno(error, -fd, "%s: cannot be listed", directory);
-		g_ptr_array_unref(snapshots);
-		return NULL;
-	}
-	while (list && (entry = readdir(list)))
-		if (g_str_has_prefix(entry->d_name, prefix))
-			g_ptr_array_add(snapshots, look_at(pool, directory, entry->d_name, prefix, links));
-	if (list)
-		closedir(list);
-	g_ptr_array_sort(snapshots, compare_snapshots);
-	return snapshots;
+	return run(&snapshot, names, go_on, opaque, error);
 }

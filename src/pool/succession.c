@@ -17,6 +17,7 @@
 #include "owner/succession.h"
 
 #define GROUP "change"
+#define FORKS "forks" /* a hidden name, and that which it is to become */
 #define MARK_BYTES_MAX 16384
 
 static const char *const keys[] = {"from", "sealed", "to", "staged", "group"};
@@ -35,6 +36,41 @@ void succession_clear(struct succession *succession)
 	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
 		g_clear_pointer(field_of(succession, key), g_free);
 	g_clear_pointer(&succession->mark, g_free);
+	g_clear_pointer(&succession->forks, g_ptr_array_unref);
+}
+
+/* ---- Forks ------------------------------------------------------------------------ */
+
+static void free_fork(void *data)
+{
+	struct succession_fork *fork = data;
+
+	g_free(fork->to);
+	g_free(fork->staged);
+	g_free(fork);
+}
+
+/* TO and STAGED are taken over. */
+static void add_fork(struct succession *succession, char *to, char *staged)
+{
+	struct succession_fork *fork = g_new0(struct succession_fork, 1);
+
+	fork->to = to;
+	fork->staged = staged;
+	image_make_uuid(fork->uuid);
+	if (!succession->forks)
+		succession->forks = g_ptr_array_new_with_free_func(free_fork);
+	g_ptr_array_add(succession->forks, fork);
+}
+
+bool succession_add_fork(struct succession *succession, const char *name, GError **error)
+{
+	g_autofree char *stem = pool_stem_of(name, error);
+
+	if (!stem)
+		return false;
+	add_fork(succession, g_strconcat(stem, ".leaf", NULL), g_strdup_printf(".%08x-fork.leaf", g_random_int()));
+	return true;
 }
 
 /* ---- Directories ------------------------------------------------------------------ */
@@ -114,6 +150,11 @@ static char *text_of(struct succession *succession)
 		g_snprintf(uuid + 2 * i, 3, "%02x", succession->uuid[i]);
 	g_key_file_set_string(file, GROUP, "uuid", uuid);
 	g_key_file_set_integer(file, GROUP, "parts", (int)succession->parts);
+	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
+		const struct succession_fork *fork = succession->forks->pdata[i];
+
+		g_key_file_set_string(file, FORKS, fork->staged, fork->to);
+	}
 	return g_key_file_to_data(file, NULL, NULL);
 }
 
@@ -142,6 +183,20 @@ static bool is_name(const char *text, bool sealed)
 	       (!sealed || name != text);
 }
 
+static bool parse_forks(GKeyFile *file, struct succession *succession)
+{
+	g_auto(GStrv) staged = g_key_file_get_keys(file, FORKS, NULL, NULL);
+	bool good = true;
+
+	for (char **name = staged; name && *name && good; name++) {
+		char *to = g_key_file_get_string(file, FORKS, *name, NULL);
+
+		good = is_name(to, false) && is_name(*name, false) && **name == '.';
+		add_fork(succession, to, g_strdup(*name));
+	}
+	return good;
+}
+
 /* Anybody who can write to the pool may have written it. */
 static bool parse(const char *text, struct succession *succession)
 {
@@ -157,7 +212,7 @@ static bool parse(const char *text, struct succession *succession)
 	succession->parts = (unsigned)g_key_file_get_integer(file, GROUP, "parts", NULL);
 	return succession->group && is_name(succession->from, false) && is_name(succession->to, false) &&
 	       is_name(succession->staged, false) && succession->staged[0] == '.' &&
-	       is_name(succession->sealed, true) && parse_uuid(uuid, succession->uuid);
+	       is_name(succession->sealed, true) && parse_uuid(uuid, succession->uuid) && parse_forks(file, succession);
 }
 
 bool succession_write_mark(struct disk_pool *pool, struct succession *succession, GError **error)
@@ -252,6 +307,33 @@ bool succession_exchange(struct disk_pool *pool, struct succession *succession, 
 	       error_set_errno(error, -result, "%s/%s: cannot be put in place", disk_pool_path(pool), succession->to);
 }
 
+bool succession_show_forks(struct disk_pool *pool, struct succession *succession, GError **error)
+{
+	int fd = pool_fd(pool);
+	bool good = true;
+
+	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
+		const struct succession_fork *fork = succession->forks->pdata[i];
+		int result = fault_hit("snapshot.fork", fork->to);
+
+		if (result == 0)
+			result = place_rename_new(fd, fork->staged, fork->to);
+		if (result == 0)
+			continue;
+		(void)unlinkat(fd, fork->staged, 0);
+		if (good)
+			error_set_errno(error, -result, "%s/%s: cannot be made", disk_pool_path(pool), fork->to);
+		good = false;
+	}
+	return good;
+}
+
+void succession_remove_forks(struct disk_pool *pool, const struct succession *succession)
+{
+	for (guint i = 0; succession->forks && i < succession->forks->len; i++)
+		(void)unlinkat(pool_fd(pool), ((struct succession_fork *)succession->forks->pdata[i])->staged, 0);
+}
+
 /* FROM is there again, and its other name as well where it was linked. */
 static void exchange_back(struct disk_pool *pool, struct succession *succession)
 {
@@ -287,6 +369,7 @@ void succession_undo(struct disk_pool *pool, struct succession *succession)
 	if (succession->exchanged)
 		exchange_back(pool, succession);
 	(void)unlinkat(pool_fd(pool), succession->staged, 0);
+	succession_remove_forks(pool, succession);
 	remove_sealed(pool, succession);
 	(void)succession_sync(pool);
 	remove_mark(succession);
@@ -399,6 +482,18 @@ static void remove_from(struct disk_pool *pool, const struct succession *success
 		(void)unlinkat(pool_fd(pool), succession->from, 0);
 }
 
+/* Those that a crash has left without their names; others have them. */
+static void show_left_forks(struct disk_pool *pool, struct succession *succession)
+{
+	for (guint i = succession->forks ? succession->forks->len : 0; i-- > 0;) {
+		const struct succession_fork *fork = succession->forks->pdata[i];
+
+		if (faccessat(pool_fd(pool), fork->staged, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+			g_ptr_array_remove_index(succession->forks, i);
+	}
+	(void)succession_show_forks(pool, succession, NULL);
+}
+
 static void finish(struct disk_pool *pool, struct succession *succession)
 {
 	g_autoptr(GError) error = NULL;
@@ -406,6 +501,7 @@ static void finish(struct disk_pool *pool, struct succession *succession)
 
 	if ((done || finish_names(pool, succession, &error)) && hand_over(pool, succession, &error)) {
 		remove_from(pool, succession);
+		show_left_forks(pool, succession);
 		(void)succession_sync(pool);
 		if (!done)
 			log_warning("%s: a snapshot that was interrupted was finished: %s", succession->to,

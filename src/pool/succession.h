@@ -17,6 +17,13 @@
 
 #include "internal.h"
 
+/* A new disk on what is sealed. */
+struct succession_fork {
+	char *to;     /* the name of its image in the pool; */
+	char *staged; /* and that it has until it is shown */
+	uint8_t uuid[IMAGE_UUID_BYTES];
+};
+
 struct succession {
 	/* Relative to the pool. */
 	char *from;   /* the image that is sealed; */
@@ -26,11 +33,15 @@ struct succession {
 	char *group;
 	unsigned parts;			/* of the group */
 	uint8_t uuid[IMAGE_UUID_BYTES]; /* of the new leaf */
+	GPtrArray *forks;		/* struct succession_fork; NULL: none */
 	char *mark;			/* absolute; NULL: none is written */
 	bool linked;
 	bool exchanged;
 };
 void succession_clear(struct succession *succession);
+
+/* A new disk shown as NAME. */
+bool succession_add_fork(struct succession *succession, const char *name, GError **error);
 
 /* All of it blocks. */
 bool succession_write_mark(struct disk_pool *pool, struct succession *succession, GError **error);
@@ -38,6 +49,10 @@ bool succession_write_mark(struct disk_pool *pool, struct succession *succession
 bool succession_link(struct disk_pool *pool, struct succession *succession, GError **error);
 /* Not durable. */
 bool succession_exchange(struct disk_pool *pool, struct succession *succession, GError **error);
+/* After the exchange: forks have their names. False and ERROR: one has not, and is gone. */
+bool succession_show_forks(struct disk_pool *pool, struct succession *succession, GError **error);
+/* Those that have no name yet are gone. */
+void succession_remove_forks(struct disk_pool *pool, const struct succession *succession);
 /* As it was before: all that was made is gone. */
 void succession_undo(struct disk_pool *pool, struct succession *succession);
 /* What was exchanged is durable. 0 or -errno. */

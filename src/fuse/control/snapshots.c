@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -74,32 +73,55 @@ static int take(const struct control_subject *subject, const struct control_comm
 	return 0;
 }
 
-/* The words of COMMAND behind "create"; NULL and ERROR. */
-static char **words_of(const struct control_command *command, int min, int max, const char *expected, GError **error)
+static int fork_disk(const struct control_subject *subject, const struct control_command *command,
+		     const char *const *names, GError **error)
 {
-	g_auto(GStrv) words = NULL;
-	int count = 0;
+	const char *from = disk_name(subject->disk);
 
-	if (g_shell_parse_argv(command->text, &count, &words, NULL) && strcmp(words[0], "create") == 0 && count > min &&
-	    count <= max)
-		return g_strdupv(words + 1);
-	error_set(error, EINVAL, "\"%s\" is no command for snapshots; expected: create %s, as a shell quotes them",
+	if (!disk_pool_fork(subject->session->pool, from, names, goes_on, (void *)command, error))
+		return error_to_errno(*error);
+	for (; *names; names++)
+		log_event("%s: a fork of %s", *names, from);
+	return 0;
+}
+
+static int refuse(const struct control_command *command, const char *expected, GError **error)
+{
+	error_set(error, EINVAL, "\"%s\" is no command for snapshots; expected: %s, as a shell quotes them",
 		  command->text, expected);
-	return NULL;
+	return -EINVAL;
+}
+
+/* NULL: no words. */
+static char **words_of(const struct control_command *command, int *count)
+{
+	char **words = NULL;
+
+	*count = 0;
+	(void)g_shell_parse_argv(command->text, count, &words, NULL);
+	return words;
 }
 
 int control_write_disk_snapshot(const struct control_subject *subject, const struct control_command *command,
 				GError **error)
 {
 	const char *const names[] = {disk_name(subject->disk), NULL};
-	g_auto(GStrv) words = words_of(command, 1, 2, "NAME", error);
+	int count;
+	g_auto(GStrv) words = words_of(command, &count);
 
-	return words ? take(subject, command, words[0], names, error) : -EINVAL;
+	if (count == 2 && strcmp(words[0], "create") == 0)
+		return take(subject, command, words[1], names, error);
+	if (count >= 2 && strcmp(words[0], "fork") == 0)
+		return fork_disk(subject, command, (const char *const *)words + 1, error);
+	return refuse(command, "create NAME, or fork DISK...", error);
 }
 
 int control_write_snapshot(const struct control_subject *subject, const struct control_command *command, GError **error)
 {
-	g_auto(GStrv) words = words_of(command, 2, INT_MAX, "NAME DISK...", error);
+	int count;
+	g_auto(GStrv) words = words_of(command, &count);
 
-	return words ? take(subject, command, words[0], (const char *const *)words + 1, error) : -EINVAL;
+	if (count >= 3 && strcmp(words[0], "create") == 0)
+		return take(subject, command, words[1], (const char *const *)words + 2, error);
+	return refuse(command, "create NAME DISK...", error);
 }
