@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Gate, check_clean, converted, discard, expect_errno, faults, file_bytes, leafctl,
+from harness import (BLOCK, CRASH_STATUS, MIB, Aligned, Gate, check_clean, converted, discard, expect_errno, faults, file_bytes, leafctl,
                      make_image, make_raw, numbers, opened, read_file, scaled, state_of, write_all)
 from model import Model
 
@@ -264,6 +264,43 @@ def test_several_at_one_instant(mount, pool, work, mode):
         first, second = (int.from_bytes(converted(sealed(pool, f"s{number}", stem), work)[:8], "little")
                          for stem in ("web1", "web2"))
         assert second <= first <= second + 1, f"snapshot {number}: {first}, {second}"
+
+
+@pytest.mark.parametrize("point", ["aio.datasync", "aio.write", "image.sync", "image.write"])
+def test_the_image_of_a_sealed_layer_fails(mount, pool, work, rng, point):
+    """It is opened anew and gets what is dirty, while guests read through it."""
+    make_disk(pool, "leaf", rng)
+    gate = Gate(work)
+    live = mount(*options_of(work, "writeback", *HELD), env=faults(f"{point}/.leaf:EIO@1x3", gate=gate.path))
+    guest = Guest(live, rng, bytes(SIZE))
+    guest.change(60)
+    guest.take("one")
+    fork(live, "other.img")
+    guest.change(10)
+    end, wrong = threading.Event(), []
+
+    def read(name, content):
+        with opened(live.file(name), os.O_RDONLY | os.O_DIRECT) as fd:
+            memory = Aligned(SIZE)
+            while not end.is_set():
+                if bytes(memory.read(fd, SIZE, 0)) != content:
+                    wrong.append(name)
+
+    readers = [threading.Thread(target=read, args=arguments) for arguments in
+               (("other.img", guest.snapshots["one"]), ("web1.img", bytes(guest.model.content)))]
+    for reader in readers:
+        reader.start()
+    gate.open()
+    leafctl("drain", live.path, check=False)
+    gate.close()
+    leafctl("drain", live.path)
+    end.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert point == "image.sync" or "takes its changes again" in live.messages(), "nothing failed"
+    live.stop()
+    guest.verify_images(pool, work)
 
 
 def fork(live, *names, name="web1.img"):

@@ -70,6 +70,10 @@ struct layer {
 	GArray *children; /* struct image_child, of one that is sealed: those that its image is yet to remember; under
 			   * the lock; NULL: it remembers them, or none is known */
 
+	/* Of one that is sealed, under the backlogs' lock: see disk/standing.h. */
+	GPtrArray *standing; /* struct disk; NULL: none ever was */
+	bool exchanging;
+
 	/* Changed by who opens and closes it: under open_lock of a leaf, and while no
 	 * request is in work. */
 	struct image *image; /* NULL: not open, or a log layer */

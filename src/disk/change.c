@@ -10,6 +10,7 @@
 #include "core/time.h"
 #include "disk/keeper.h"
 #include "disk/route.h"
+#include "disk/standing.h"
 #include "layer/claim.h"
 #include "layer/layer.h"
 #include "layer/map.h"
@@ -220,9 +221,12 @@ void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *
 	struct layer *sealed = disk->leaf;
 	struct stack *below = stack_use(disk->stack);
 
+	standing_end(disk);
 	seal_layer(sealed, links->pdata[1], leaf->image->uuid, ((struct chain_link *)links->pdata[0])->real);
 	take_leaf(keeper, disk);
 	put_on(disk, leaf, stack_on(layer_use(sealed), below), links);
+	standing_begin(keeper);
+	standing_begin(disk);
 	attach(leaf, sealed);
 	if (keeper->pool_cache)
 		keeper_enter(keeper);

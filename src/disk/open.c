@@ -21,6 +21,7 @@
 #include "layer/seal.h"
 #include "layer/share.h"
 #include "disk/route.h"
+#include "disk/standing.h"
 #include "core/workers.h"
 
 static bool resolve_again(struct disk *disk, GError **error)
@@ -56,13 +57,16 @@ static bool open_stack(struct disk *disk, guint first, GError **error)
 	if (!open_keepers(disk, first, error))
 		return false;
 	disk->stack = stack_get(disk->links, first, disk->pool_cache, disk_uses_cache(disk), error);
-	if (disk->stack)
-		go_after_sealed(disk);
-	return disk->stack;
+	if (!disk->stack)
+		return false;
+	go_after_sealed(disk);
+	standing_begin(disk);
+	return true;
 }
 
 static void close_stack(struct disk *disk)
 {
+	standing_end(disk);
 	stack_put(disk->stack);
 	disk->stack = NULL;
 }

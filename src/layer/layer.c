@@ -54,6 +54,8 @@ void layer_unref(struct layer *layer)
 	chain_link_unref(layer->link);
 	chain_link_unref(layer->former_link);
 	claim_forget(layer);
+	if (layer->standing)
+		g_ptr_array_unref(layer->standing);
 	if (layer->children)
 		g_array_unref(layer->children);
 	chain_roots_unref(layer->roots);

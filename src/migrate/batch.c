@@ -15,6 +15,7 @@
 #include "migrate/apply.h"
 #include "core/counters.h"
 #include "core/error.h"
+#include "disk/standing.h"
 #include "note.h"
 #include "owned.h"
 #include "state.h"
@@ -24,6 +25,8 @@
 /* Blocks of a batch whose discards are to make room. */
 #define FULL_BATCH 16384
 #define LOST_TOLD 16
+/* How long the gate of a disk on a sealed layer may take to close. */
+#define STANDING_PATIENCE_US (500 * 1000)
 
 /* ---- A leaf that has failed ------------------------------------------------ */
 
@@ -50,6 +53,30 @@ static struct image *exchange_lent(struct layer *layer, struct image *again)
 	return layer->backlog.lent ? put_image(layer, again) : again;
 }
 
+/* Those who stand on LAYER read it too. */
+static struct image *exchange_sealed(struct layer *layer, struct image *again)
+{
+	GPtrArray *disks = standing_close(layer, STANDING_PATIENCE_US);
+	struct image *unused = disks ? put_image(layer, again) : again;
+
+	if (disks)
+		standing_open(layer, disks);
+	return unused;
+}
+
+static struct image *exchange_leaf(struct layer *layer, struct image *again)
+{
+	struct disk *disk = layer->disk;
+	struct image *unused = again;
+
+	if (!state_try_close(disk))
+		return again;
+	if (layer->disk == disk)
+		unused = put_image(layer, again);
+	gate_open(&disk->gate);
+	return unused;
+}
+
 /* The new one takes the other's place behind the gate. Whoever has open_lock may
  * be waiting for this migration to pause: it is not waited for. */
 static int exchange_image(struct layer *layer, struct image *again)
@@ -58,10 +85,8 @@ static int exchange_image(struct layer *layer, struct image *again)
 	struct disk *disk = layer->disk;
 
 	if (unused == again && lock_try(&disk->open_lock)) {
-		if (layer->disk == disk && state_try_close(disk)) {
-			unused = put_image(layer, again);
-			gate_open(&disk->gate);
-		}
+		if (layer->disk == disk)
+			unused = layer->sealed ? exchange_sealed(layer, again) : exchange_leaf(layer, again);
 		lock_let_go(&disk->open_lock);
 	}
 	(void)image_close(unused);
