@@ -14,10 +14,9 @@ void standing_begin(struct disk *disk);
 /* Before it has none any more, or another. */
 void standing_end(struct disk *disk);
 
-/* The gates of all disks on LAYER, if they close within PATIENCE_US each; none comes until they are opened. NULL: they
- * do not, and are open. */
-GPtrArray *standing_close(struct layer *layer, int64_t patience_us);
-/* DISKS is taken over. */
+/* The gates of all disks on LAYER, if they close within PATIENCE_US each; none comes until they are opened. DISKS,
+ * which is empty, has them then, with a reference each, in either case. False: they do not, and are open. */
+bool standing_close(struct layer *layer, int64_t patience_us, GPtrArray *disks);
 void standing_open(struct layer *layer, GPtrArray *disks);
 
 #endif

@@ -40,16 +40,13 @@ void standing_end(struct disk *disk)
 	}
 }
 
-static GPtrArray *take(struct layer *layer)
+static void take(struct layer *layer, GPtrArray *disks)
 {
-	GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
-
 	LOCK_GUARD(&layer->pool_cache->backlogs.lock);
 	layer->exchanging = true;
 	for (guint i = 0; layer->standing && i < layer->standing->len; i++)
 		if (disk_ref_if_alive(layer->standing->pdata[i]))
 			g_ptr_array_add(disks, layer->standing->pdata[i]);
-	return disks;
 }
 
 static void let_others(struct layer *layer)
@@ -67,24 +64,21 @@ static void open_gates(GPtrArray *disks, guint count)
 		gate_open(&((struct disk *)disks->pdata[count])->gate);
 }
 
-GPtrArray *standing_close(struct layer *layer, int64_t patience_us)
+bool standing_close(struct layer *layer, int64_t patience_us, GPtrArray *disks)
 {
-	GPtrArray *disks = take(layer);
-
+	take(layer, disks);
 	for (guint i = 0; i < disks->len; i++) {
 		if (gate_try_close(&((struct disk *)disks->pdata[i])->gate, patience_us))
 			continue;
 		open_gates(disks, i);
 		let_others(layer);
-		g_ptr_array_unref(disks);
-		return NULL;
+		return false;
 	}
-	return disks;
+	return true;
 }
 
 void standing_open(struct layer *layer, GPtrArray *disks)
 {
 	open_gates(disks, disks->len);
 	let_others(layer);
-	g_ptr_array_unref(disks);
 }

@@ -56,11 +56,13 @@ static struct image *exchange_lent(struct layer *layer, struct image *again)
 /* Those who stand on LAYER read it too. */
 static struct image *exchange_sealed(struct layer *layer, struct image *again)
 {
-	GPtrArray *disks = standing_close(layer, STANDING_PATIENCE_US);
-	struct image *unused = disks ? put_image(layer, again) : again;
+	g_autoptr(GPtrArray) disks = g_ptr_array_new_with_free_func((GDestroyNotify)disk_unref);
+	struct image *unused;
 
-	if (disks)
-		standing_open(layer, disks);
+	if (!standing_close(layer, STANDING_PATIENCE_US, disks))
+		return again;
+	unused = put_image(layer, again);
+	standing_open(layer, disks);
 	return unused;
 }
 
