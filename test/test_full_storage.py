@@ -1,10 +1,12 @@
 """A pool on a file system that is full: errors that say so, nothing lost."""
 import errno
 import os
+import re
 
 import pytest
 
-from harness import MIB, Loop, check_clean, make_image, opened, read_all, run, write_all
+from harness import (MIB, Loop, check_clean, faults, file_bytes, make_image, opened, read_all, run, state_of, wait_until,
+                     write_all)
 
 
 @pytest.fixture
@@ -83,3 +85,70 @@ def test_create_without_room(mount, small, rng):
         assert "new.img" not in live.names()
         assert not os.path.exists(os.path.join(small, "new.leaf"))
     check_clean(image)
+
+
+# ---- What is said of it ----------------------------------------------------------
+
+
+def fill_up(pool, percent):
+    """So much of the file system is used then, and the next time something less."""
+    fs = os.statvfs(pool)
+    usable = fs.f_blocks - fs.f_bfree + fs.f_bavail
+    more = usable * percent // 100 - (fs.f_blocks - fs.f_bfree)
+    path = os.path.join(pool, "..", "filler")
+    with open(path, "wb") as file:
+        file.write(os.urandom(more * fs.f_frsize))
+        os.fsync(file.fileno())
+    return path
+
+
+def metric(live, name):
+    found = re.search(rf'^leafdisk_{name}{{mount="{re.escape(live.path)}"}} (\d+)$',
+                      file_bytes(live.control("metrics")).decode(), re.M)
+    return int(found.group(1)) if found else None
+
+
+def test_a_pool_that_is_nearly_full_is_said(mount, small):
+    """Once, and when it has room again; in the log, the events and the metrics."""
+    make_image(os.path.join(small, "web1.leaf"), 64 * MIB)
+    filler = fill_up(small, 95)
+    with mount(pool=small) as live:
+        said = re.compile(rf"warning: the pool {re.escape(small)} is (\d+) % full, ([\d.]+) [KM]iB are free; leafdisk\(7\)")
+        wait_until(lambda: said.search(live.messages()), "the warning")
+        assert 94 <= int(said.search(live.messages()).group(1)) <= 97
+        assert said.search(file_bytes(live.control("events")).decode())
+        fs = os.statvfs(small)
+        assert metric(live, "pool_free_bytes") == fs.f_bavail * fs.f_frsize
+        assert metric(live, "pool_size_bytes") == (fs.f_blocks - fs.f_bfree + fs.f_bavail) * fs.f_frsize
+        os.unlink(filler)
+        wait_until(lambda: metric(live, "pool_free_bytes") > fs.f_bavail * fs.f_frsize, "the next look", interval=0.1)
+        wait_until(lambda: f"the pool {small} has room again" in live.messages(), "the other message")
+        assert len(said.findall(live.messages())) == 1
+    with mount(pool=small) as live:
+        wait_until(lambda: metric(live, "pool_free_bytes"), "a look")
+        assert " % full" not in live.messages()
+
+
+def test_a_disk_without_room_says_so(mount, small, rng):
+    """In its state, until a write finds room; the pool is looked at."""
+    make_image(os.path.join(small, "web1.leaf"), 64 * MIB)
+    make_image(os.path.join(small, "web2.leaf"), 64 * MIB)
+    with mount(pool=small) as live, opened(live.file("web1.img")) as fd, opened(live.file("web2.img")):
+        assert state_of(live)["state"] == "active"
+        assert write_until_full(fd, rng, [])[0] == errno.ENOSPC
+        state = state_of(live)
+        assert state["state"] == "failing" and "since" in state
+        assert f"No space left on device; make room in {small}" in state["reason"]
+        assert state_of(live, "web2.img")["state"] == "active"
+        wait_until(lambda: f"the pool {small} is " in live.messages(), "the warning")
+        os.unlink(os.path.join(small, "..", "ballast"))
+        write_all(fd, rng.randbytes(MIB), 63 * MIB)
+        assert state_of(live)["state"] == "active"
+
+
+def test_a_pool_whose_room_nobody_can_tell(mount, pool):
+    make_image(os.path.join(pool, "web1.leaf"), MIB)
+    with mount("debug=disk", env=faults("pool.statvfs:EIO")) as live:
+        wait_until(lambda: "how full it is cannot be told" in live.messages(), "a look")
+        assert metric(live, "pool_free_bytes") is None
+        assert " % full" not in live.messages()

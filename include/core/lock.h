@@ -43,6 +43,7 @@
 	X(HEADERS, SHORT)                                                                                              \
 	X(DISPOSALS, SHORT)                                                                                            \
 	X(TUNABLES, SHORT)                                                                                             \
+	X(ROOM, SHORT)                                                                                                 \
 	X(MESSAGE, SHORT)                                                                                              \
 	X(COMMAND, SHORT)                                                                                              \
 	X(IDLE, SHORT)                                                                                                 \

@@ -175,6 +175,10 @@ struct disk_status {
  * unless SENTENCE is NULL: what status says; NULL where it is NO. g_free. Blocks. */
 enum answer disk_look_elsewhere(struct disk *disk, char **sentence);
 
+/* A change of the disk found no room in the pool: its status says so until one has. Any thread; does not block. */
+void disk_note_full(struct disk *disk);
+void disk_note_room(struct disk *disk);
+
 /* Any thread; does not block for long. */
 void disk_get_status(struct disk *disk, struct disk_status *status);
 

@@ -70,11 +70,12 @@ struct disk {
 	bool resizing;		    /* under `lock`: the size, or the room of the image, is being changed */
 	char *left;		    /* under `lock`: why what the cache has of it stays there; or NULL */
 	struct timespec left_since;
-	char *elsewhere;	  /* under `lock`: why its image lacks changes that another cache has; or NULL */
-	bool tried;		  /* under the pool's lock: see pool_try() */
-	struct disk_status *told; /* under `lock`: what was last found out; NULL: nobody has asked */
-	_Atomic unsigned lookers; /* at the image's attributes, now */
-	struct lane *lanes;	  /* by a context's index; NULL: it was never open */
+	char *elsewhere;	   /* under `lock`: why its image lacks changes that another cache has; or NULL */
+	_Atomic time_t full_since; /* its last change found no room in the pool; 0: it did */
+	bool tried;		   /* under the pool's lock: see pool_try() */
+	struct disk_status *told;  /* under `lock`: what was last found out; NULL: nobody has asked */
+	_Atomic unsigned lookers;  /* at the image's attributes, now */
+	struct lane *lanes;	   /* by a context's index; NULL: it was never open */
 	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;

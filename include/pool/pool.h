@@ -82,6 +82,13 @@ bool disk_pool_is_looked_at(struct disk_pool *pool);
 /* Of its file system. Blocks. */
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st);
 
+/* From now on the log says when the pool's file system is nearly full. Once, after any fork. */
+void disk_pool_watch_room(struct disk_pool *pool);
+/* A disk has found no room, or somebody asks: it is looked at soon. Any thread; does not block. */
+void disk_pool_look_at_room(struct disk_pool *pool);
+/* As it was found last; false: never. Any thread; does not block. */
+bool disk_pool_recall_room(struct disk_pool *pool, uint64_t *size_bytes, uint64_t *free_bytes);
+
 /* disk_drain() of every disk; DIRTY_BYTES are those of all. True when nothing
  * is dirty. False and ERROR: a sentence with how much of which disks stays in
  * the cache, and why. Blocks. */

@@ -1,5 +1,7 @@
 /* How a disk is: its mode, its state and why. */
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "cache/cache.h"
 #include "cache/layer.h"
@@ -109,6 +111,31 @@ static void tell_images(struct disk *disk, struct disk_status *status)
 
 	for (unsigned layer = 0; !told && layer < stack_depth(disk->stack); layer++)
 		told = tell_trouble(stack_layer(disk->stack, layer)->image, status);
+}
+
+void disk_note_full(struct disk *disk)
+{
+	if (!disk->full_since)
+		disk->full_since = time(NULL);
+}
+
+/* For each change that succeeds: it writes to what all loops read only where it has to. */
+void disk_note_room(struct disk *disk)
+{
+	if (disk->full_since)
+		disk->full_since = 0;
+}
+
+static void tell_full(struct disk *disk, struct disk_status *status)
+{
+	time_t since = disk->full_since;
+
+	if (!since)
+		return;
+	status->state = "failing";
+	status->since = (struct timespec){.tv_sec = since};
+	g_snprintf(status->reason, sizeof(status->reason), "a write failed: %s; make room in %s", g_strerror(ENOSPC),
+		   chain_roots_pool(disk->roots)->path);
 }
 
 /* False: what is dirty of it is not the migrator's. */
@@ -224,6 +251,8 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 	}
 	if (!told)
 		tell_share(disk, status);
+	if (disk->open && is_active(status))
+		tell_full(disk, status);
 	if (disk->open && is_active(status))
 		tell_images(disk, status);
 	if (is_active(status))

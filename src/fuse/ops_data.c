@@ -141,7 +141,10 @@ static void change_done(struct request *request, int64_t result, void (*reply)(s
 	if (result < 0) {
 		note_failure(request, "write", result);
 		request_reply(request, (int)result);
-	} else if (request->durable)
+		return;
+	}
+	disk_note_room(request->handle->disk);
+	if (request->durable)
 		submit_flush(request, change_flushed);
 	else
 		reply(request);

@@ -37,10 +37,12 @@ void refusal_note_failure(struct session *session, struct node *node, const char
 	const char *pool = disk_pool_path(session->pool);
 	g_autofree char *sentence = NULL;
 
-	if (class == ERROR_NO_ROOM)
+	if (class == ERROR_NO_ROOM) {
+		disk_note_full(disk);
+		disk_pool_look_at_room(session->pool);
 		sentence = g_strdup_printf("%s: a %s failed: %s; make room in %s", disk_name(disk), what,
 					   g_strerror(-result), pool);
-	else if (class == ERROR_OUTAGE)
+	} else if (class == ERROR_OUTAGE)
 		sentence = g_strdup_printf("%s: a %s failed: %s; look after what %s is stored on", disk_name(disk),
 					   what, g_strerror(-result), pool);
 	if (sentence) {

@@ -145,6 +145,7 @@ static bool open_pool(struct session *session, GError **error)
 	if (result != 0)
 		return error_set_errno(error, -result, "pool %s cannot be used", options->pool_path);
 	disk_pool_warn(session->pool, &pool_options);
+	disk_pool_watch_room(session->pool);
 	session->owner = st.st_uid;
 	session->group = st.st_gid;
 	return true;

@@ -13,6 +13,7 @@
 #include "disk/object.h"
 #include "names.h"
 #include "owner/owner.h"
+#include "room.h"
 #include "scan.h"
 
 struct disk_pool {
@@ -23,6 +24,7 @@ struct disk_pool {
 	struct pool_cache *pool_cache; /* NULL: there is no cache */
 	struct tunables *tunables;
 	struct owner_self owner;
+	struct room *room; /* NULL: nobody watches it */
 
 	struct lock scanning;
 	struct scan_known *known;

@@ -148,6 +148,7 @@ bool disk_pool_stop(struct disk_pool *pool)
 	GHashTable *disks;
 
 	pool_stop_resuming(pool);
+	room_stop(g_steal_pointer(&pool->room));
 	lock_take(&pool->lock);
 	disks = pool->disks;
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
@@ -177,6 +178,7 @@ void disk_pool_close(struct disk_pool *pool)
 	if (!pool)
 		return;
 	pool_stop_resuming(pool);
+	room_stop(g_steal_pointer(&pool->room));
 	pool_await_look(pool);
 	g_hash_table_destroy(pool->disks);
 	disk_await_disposals();

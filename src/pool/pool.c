@@ -356,6 +356,21 @@ bool disk_pool_is_looked_at(struct disk_pool *pool)
 	return pool->lookers > 0;
 }
 
+void disk_pool_watch_room(struct disk_pool *pool)
+{
+	pool->room = room_watch(disk_pool_path(pool));
+}
+
+void disk_pool_look_at_room(struct disk_pool *pool)
+{
+	room_look_soon(pool->room);
+}
+
+bool disk_pool_recall_room(struct disk_pool *pool, uint64_t *size_bytes, uint64_t *free_bytes)
+{
+	return room_recall(pool->room, size_bytes, free_bytes);
+}
+
 int disk_pool_statvfs(struct disk_pool *pool, struct statvfs *st)
 {
 	return fstatvfs(pool_place(pool)->fd, st) < 0 ? -errno : 0;

@@ -110,6 +110,20 @@ static void append_disks(GString *text, const struct session *session)
 	}
 }
 
+/* As they were found last: the store is not waited for. */
+static void append_room(GString *text, const struct session *session)
+{
+	uint64_t size_bytes, free_bytes;
+
+	disk_pool_look_at_room(session->pool);
+	if (!disk_pool_recall_room(session->pool, &size_bytes, &free_bytes))
+		return;
+	append_head(text, "pool_size_bytes", "gauge", "Size of the pool's file system, without what is kept for root.");
+	append_sample(text, session, "pool_size_bytes", NULL, NULL, size_bytes);
+	append_head(text, "pool_free_bytes", "gauge", "What of it is free.");
+	append_sample(text, session, "pool_free_bytes", NULL, NULL, free_bytes);
+}
+
 int control_make_metrics(const struct control_subject *subject, GString *text)
 {
 	struct session *session = subject->session;
@@ -119,6 +133,7 @@ int control_make_metrics(const struct control_subject *subject, GString *text)
 	append_counters(text, session);
 	append_head(text, "dirty_bytes", "gauge", "Bytes in the cache that are still to be written back.");
 	append_sample(text, session, "dirty_bytes", NULL, NULL, control_dirty_bytes(session));
+	append_room(text, session);
 	append_disks(text, session);
 	return 0;
 }
