@@ -38,7 +38,7 @@ PYTEST_FLAGS ?=
 # A test waits, for storage and deadlines, two thirds of its time. PYTEST_FLAGS=-n0: one process.
 WORKERS ?= $(shell echo $$((3 * $$(nproc))))
 
-PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash blkid
+PACKAGES := fuse3 glib-2.0 json-glib-1.0 libxxhash blkid libseccomp
 Q := $(if $(V),,@)
 say = $(if $(V),:,printf '  %-5s %s\n')
 

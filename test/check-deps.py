@@ -37,6 +37,7 @@ LIBRARIES = {
     re.compile(r"libaio\.h$"): {"aio"},
     re.compile(r"json-glib/"): {"ctl", "disk", "fuse"},
     re.compile(r"blkid/"): {"aio"},
+    re.compile(r"seccomp\.h$"): {"fuse"},
     re.compile(r"xxhash\.h$"): {"image", "cache", "layer", "pool"},
 }
 

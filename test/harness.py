@@ -80,8 +80,9 @@ def run(*command, timeout=PATIENCE, check=True, env=None, **options):
     return result
 
 
-# How a report of a sanitizer begins, of a program that may be killed or refuse to run all the same.
-REPORT = re.compile(r"ERROR: (?:Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: ")
+# How a report of a sanitizer begins, or of the filter of system calls, of a program that may be killed or refuse to
+# run all the same.
+REPORT = re.compile(r"ERROR: (?:Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: |the system call \w+ ")
 # Those that the present test has met.
 reports = []
 
@@ -301,6 +302,12 @@ def users_of(directory):
     return "\n".join(lines)
 
 
+def name_of(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+        return file.read().strip()
+    return None
+
+
 def thread_names(pid):
     """Of the threads of a process."""
     names = []
@@ -416,7 +423,8 @@ class Mount:
         return self
 
     def find_daemon(self):
-        pids = cleanup.processes_with(MOUNT_VARIABLE, self.path)
+        """Beside it may be the process that starts its programs."""
+        pids = [pid for pid in cleanup.processes_with(MOUNT_VARIABLE, self.path) if name_of(pid) != "leafdisk-start"]
         assert len(pids) <= 1, f"{len(pids)} daemons serve {self.path}"
         return pids[0] if pids else None
 

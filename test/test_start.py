@@ -227,23 +227,3 @@ def test_a_refused_open_and_a_full_pool_are_in_last_error(mount, work):
 def last_error(live):
     with open(live.control("disks", "web1.img", "last_error"), encoding="utf-8") as file:
         return file.read()
-
-
-# ---- Privileges ------------------------------------------------------------------
-
-
-def status_of(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-
-
-def test_what_no_mount_needs_is_given_up(mount, web1):
-    """DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_ADMIN and SYS_RESOURCE stay; in each thread."""
-    needed = sum(1 << number for number in (1, 2, 3, 21, 24))
-    for options, starts_programs in (([], False), (["grow_command=/bin/true"], True)):
-        with mount(*options) as live:
-            for thread in os.listdir(f"/proc/{live.pid}/task"):
-                status = status_of(f"{live.pid}/task/{thread}")
-                for kind in ("CapPrm", "CapEff", "CapInh"):
-                    assert int(status[kind], 16) & ~needed == 0, (thread, kind)
-                assert status["NoNewPrivs"] == ("0" if starts_programs else "1")

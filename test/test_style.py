@@ -19,7 +19,8 @@ def c_files(*tops, suffixes=(".c", ".h")):
 
 
 def compile_flags():
-    packages = run("pkg-config", "--cflags", "fuse3", "glib-2.0", "json-glib-1.0", "libxxhash", "blkid").stdout.split()
+    packages = run("pkg-config", "--cflags", "fuse3", "glib-2.0", "json-glib-1.0", "libxxhash", "blkid",
+                   "libseccomp").stdout.split()
     return ["-std=gnu11", "-D_GNU_SOURCE", "-Iinclude", "-Isrc", "-Wall", "-Wextra", "-Werror", *packages]
 
 

@@ -45,7 +45,6 @@
 	X(TUNABLES, SHORT)                                                                                             \
 	X(ROOM, SHORT)                                                                                                 \
 	X(MESSAGE, SHORT)                                                                                              \
-	X(COMMAND, SHORT)                                                                                              \
 	X(IDLE, SHORT)                                                                                                 \
 	X(WORKERS, SHORT)                                                                                              \
 	X(RELAYS, SHORT)                                                                                               \

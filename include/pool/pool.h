@@ -20,17 +20,16 @@
 struct disk_pool;
 
 struct disk_pool_options {
-	const char *path;	  /* the pool's directory */
-	const char *layers;	  /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
-	const char *disks;	  /* GLOB on the shown names; NULL: all */
-	bool read_only;		  /* every disk is read-only */
-	bool quiet;		  /* broken images are not logged: see disk_pool_broken() */
-	const char *grow_command; /* words as a shell splits them; run when a block device is full; NULL: none */
-	GKeyFile *config;	  /* [disk NAME] groups; NULL: none; borrowed until close */
-	enum disk_mode mode;	  /* of disks whose group names none */
-	const char *cache;	  /* file or device; NULL: an unlinked file, where a disk is ephemeral */
-	uint64_t cache_size;	  /* bytes; 0: as it is, or the default */
-	bool keep_cache;	  /* its file is not written: what is dirty in it stays so there */
+	const char *path;    /* the pool's directory */
+	const char *layers;  /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
+	const char *disks;   /* GLOB on the shown names; NULL: all */
+	bool read_only;	     /* every disk is read-only */
+	bool quiet;	     /* broken images are not logged: see disk_pool_broken() */
+	GKeyFile *config;    /* [disk NAME] groups; NULL: none; borrowed until close */
+	enum disk_mode mode; /* of disks whose group names none */
+	const char *cache;   /* file or device; NULL: an unlinked file, where a disk is ephemeral */
+	uint64_t cache_size; /* bytes; 0: as it is, or the default */
+	bool keep_cache;     /* its file is not written: what is dirty in it stays so there */
 	struct disk_tunables tunables;
 };
 

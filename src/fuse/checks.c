@@ -9,6 +9,7 @@
 #include "checks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -93,9 +94,7 @@ static bool check_mountpoint(struct mount_options *options, GError **error)
 {
 	g_autofree char *path = resolve_parent(options->mountpoint);
 
-	int fd;
-
-	if (mountpoint_is_descriptor(options->mountpoint, &fd))
+	if (options->mounted_fd >= 0)
 		return true;
 	if (path && !mountpoint_settle(path, error))
 		return false;
@@ -132,13 +131,47 @@ static bool check_apart(const struct mount_options *options, GError **error)
 
 static bool check_content(const struct mount_options *options, GError **error)
 {
+	return options->mounted_fd >= 0 || mountpoint_look_into(options->mountpoint, error);
+}
+
+/* Before the pool's path is resolved: nobody would answer if that led through the mount. */
+static bool refuse_pool_inside(const struct mount_options *options, GError **error)
+{
+	g_autofree char *pool = g_canonicalize_filename(options->pool_path, NULL);
+
+	return !is_inside(pool, options->mountpoint) ||
+	       error_set(error, EINVAL, "mountpoint %s would hide the pool %s inside it; choose another directory",
+			 options->mountpoint, pool);
+}
+
+/* mount(8) has mounted with the options that it was given, and these alone are the kernel's. */
+static bool check_descriptor(struct mount_options *options, GError **error)
+{
+	g_autofree char *path = NULL;
 	int fd;
 
-	return mountpoint_is_descriptor(options->mountpoint, &fd) || mountpoint_look_into(options->mountpoint, error);
+	if (!mountpoint_is_descriptor(options->mountpoint, &fd))
+		return true;
+	if (fcntl(fd, F_GETFD) < 0)
+		return error_set_errno(error, errno, "mountpoint %s is no descriptor of /dev/fuse",
+				       options->mountpoint);
+	if (options->allow_other &&
+	    !strstr(options->library_options ? options->library_options : "", "default_permissions"))
+		return error_set(error, EINVAL,
+				 "option \"allow_other\" needs \"default_permissions\" beside it in a mount with "
+				 "drop_privileges: nobody would hold others to the modes");
+	options->mounted_fd = fd;
+	path = mountpoint_of_descriptor(fd);
+	if (!path)
+		return true;
+	g_free(options->mountpoint);
+	options->mountpoint = g_steal_pointer(&path);
+	return refuse_pool_inside(options, error);
 }
 
 bool checks_run(struct mount_options *options, GError **error)
 {
-	return check_pool(options, error) && check_layers(options, error) && check_cache(options, error) &&
-	       check_mountpoint(options, error) && check_apart(options, error) && check_content(options, error);
+	return check_descriptor(options, error) && check_pool(options, error) && check_layers(options, error) &&
+	       check_cache(options, error) && check_mountpoint(options, error) && check_apart(options, error) &&
+	       check_content(options, error);
 }

@@ -31,6 +31,7 @@
 #include "core/time.h"
 #include "daemon.h"
 #include "session.h"
+#include "syscalls.h"
 
 #define PATIENCE_NS (10 * NS_PER_S)
 #define CACHE_PATIENCE_NS (5 * NS_PER_S)
@@ -59,6 +60,7 @@ static void wake(struct end *end)
 void end_serve(struct end *end)
 {
 	atomic_store(&end->serving, true);
+	wake(end);
 	if (atomic_load(&end->begun))
 		end->actions->stop(end->session);
 }
@@ -174,6 +176,7 @@ static void wait_for_event(struct end *end)
 	struct pollfd fds[] = {
 		{.fd = end->wake_fd, .events = POLLIN},
 		{.fd = end->session->signal_fd, .events = POLLIN},
+		{.fd = syscalls_fd(), .events = POLLIN},
 	};
 	const char *name = NULL;
 	uint64_t count;
@@ -181,6 +184,8 @@ static void wait_for_event(struct end *end)
 	(void)poll(fds, G_N_ELEMENTS(fds), timeout_ms(deadline_of(end), loop_now_ns()));
 	if (fds[0].revents && read(end->wake_fd, &count, sizeof(count)) < 0)
 		log_debug(LOG_FUSE, "nothing woke the watch");
+	if (fds[2].revents)
+		syscalls_log_refused();
 	if (fds[1].revents)
 		name = daemon_next_signal(fds[1].fd);
 	if (name)

@@ -178,3 +178,20 @@ bool mountpoint_is_descriptor(const char *path, int *fd)
 
 	return sscanf(path, "/dev/fd/%d%n", fd, &end) == 1 && path[end] == '\0' && *fd > 2;
 }
+
+/* The kernel tells the connection of a descriptor since version 6.15. */
+char *mountpoint_of_descriptor(int fd)
+{
+	static const char key[] = "\nfuse_connection:";
+	g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", fd);
+	g_autofree char *text = NULL;
+	const char *found;
+	char *point = NULL;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return NULL;
+	found = strstr(text, key);
+	if (found)
+		(void)mounts_look(0, (unsigned)strtoul(found + strlen(key), NULL, 10), &point);
+	return point;
+}

@@ -20,5 +20,7 @@ int mountpoint_claim(const char *path, GError **error);
 
 /* mount(8) has mounted already, and passed the descriptor on: "/dev/fd/N". *FD is N. */
 bool mountpoint_is_descriptor(const char *path, int *fd);
+/* Where the file system of that descriptor is mounted; NULL: that cannot be told. g_free. */
+char *mountpoint_of_descriptor(int fd);
 
 #endif

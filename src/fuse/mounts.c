@@ -53,6 +53,29 @@ bool mounts_find(const char *path, struct mount_entry *entry)
 	return found;
 }
 
+enum answer mounts_look(unsigned major, unsigned minor, char **point)
+{
+	g_autofree char *table = NULL, *device = g_strdup_printf("%u:%u", major, minor), *found = NULL;
+	g_auto(GStrv) lines = NULL;
+
+	if (!g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+		return ANSWER_UNKNOWN;
+	lines = g_strsplit(table, "\n", -1);
+	for (char **line = lines; *line; line++) {
+		g_auto(GStrv) fields = g_strsplit(*line, " ", FIELDS_FIXED);
+
+		if (g_strv_length(fields) < FIELDS_FIXED || strcmp(fields[FIELD_DEVICE], device) != 0)
+			continue;
+		g_free(found);
+		found = g_strcompress(fields[FIELD_MOUNTPOINT]);
+	}
+	if (!found)
+		return ANSWER_NO;
+	if (point)
+		*point = g_steal_pointer(&found);
+	return ANSWER_YES;
+}
+
 void mount_entry_clear(struct mount_entry *entry)
 {
 	g_clear_pointer(&entry->type, g_free);

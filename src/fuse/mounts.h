@@ -5,6 +5,8 @@
 
 #include <stdbool.h>
 
+#include "core/answer.h"
+
 struct mount_entry {
 	unsigned major;
 	unsigned minor;
@@ -15,6 +17,9 @@ struct mount_entry {
 /* The topmost mount on PATH (absolute, no links in it). False when there is
  * none; ENTRY is to be cleared in any case. */
 bool mounts_find(const char *path, struct mount_entry *entry);
+/* Whether the file system with the device number MAJOR:MINOR is mounted in this namespace; where, the last
+ * time, is put into *POINT (NULL: it does not matter; g_free). */
+enum answer mounts_look(unsigned major, unsigned minor, char **point);
 void mount_entry_clear(struct mount_entry *entry);
 
 #endif

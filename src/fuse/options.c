@@ -28,6 +28,7 @@
 static void set_defaults(struct mount_options *options)
 {
 	*options = (struct mount_options){
+		.mounted_fd = -1,
 		.uid = OPTION_UNSET,
 		.gid = OPTION_UNSET,
 		.umask = OPTION_UNSET,

@@ -18,6 +18,7 @@ struct mount_options {
 	/* The command line. */
 	char *pool_path;  /* absolute after checks_run() */
 	char *mountpoint; /* absolute after checks_run() */
+	int mounted_fd;	  /* mount(8) has mounted already, and passed this descriptor on; -1: no */
 	bool foreground;
 	bool trial;	/* mount -f: what can be refused is, and nothing is mounted */
 	bool debug_all; /* in `debug` after options_parse() */

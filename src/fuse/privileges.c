@@ -26,7 +26,7 @@ static const struct need needs[] = {
 	{CAP_DAC_OVERRIDE, "a pool, a cache and images of other users"},
 	{CAP_DAC_READ_SEARCH, "layers in directories of other users"},
 	{CAP_FOWNER, "times and attributes of other users' images"},
-	{CAP_SYS_RESOURCE, "the mark of an I/O flusher, which a grow_command has not; room that is kept for root"},
+	{CAP_SYS_RESOURCE, "room that is kept for root"},
 };
 
 static bool keep_needed(struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3])
@@ -46,8 +46,8 @@ static bool keep_needed(struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32
 	return syscall(SYS_capset, &header, data) == 0;
 }
 
-/* A user's mount is taken down by fusermount3, which is root by exec. */
-void privileges_give_up(bool starts_programs)
+/* A user's mount begins with fusermount3, which is root by exec: no_new_privs comes behind that (syscalls.c). */
+void privileges_give_up(void)
 {
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
 
@@ -56,6 +56,6 @@ void privileges_give_up(bool starts_programs)
 	for (unsigned i = 0; i < G_N_ELEMENTS(needs); i++)
 		if (data[CAP_TO_INDEX(needs[i].capability)].effective & CAP_TO_MASK(needs[i].capability))
 			log_debug(LOG_FUSE, "capability %u is kept for %s", needs[i].capability, needs[i].of);
-	if (!starts_programs && geteuid() == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+	if (geteuid() == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		log_warning("programs could still gain privileges: %s", g_strerror(errno));
 }

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,7 +31,11 @@
 #include "ops.h"
 #include "predecessor.h"
 #include "fuse/control/ops.h"
+#include "core/starter.h"
 #include "core/workers.h"
+
+/* For fusermount3, which waits for nobody. */
+#define UNMOUNT_SECONDS 30
 
 void session_stop(struct session *session)
 {
@@ -87,12 +92,13 @@ static char *library_list(const struct session *session)
 static bool mount_claimed(struct session *session, GError **error)
 {
 	const char *mountpoint = session->options->mountpoint;
-	bool claims = !mountpoint_is_descriptor(mountpoint, &(int){-1});
-	int claim = claims ? mountpoint_claim(mountpoint, error) : -1;
+	int given = session->options->mounted_fd;
+	g_autofree char *descriptor = given >= 0 ? g_strdup_printf("/dev/fd/%d", given) : NULL;
+	int claim = given >= 0 ? -1 : mountpoint_claim(mountpoint, error);
 
-	if (claims && claim < 0)
+	if (given < 0 && claim < 0)
 		return false;
-	session->mounted = fuse_session_mount(session->fuse, mountpoint) == 0;
+	session->mounted = fuse_session_mount(session->fuse, descriptor ? descriptor : mountpoint) == 0;
 	if (claim >= 0)
 		close(claim);
 	return session->mounted ||
@@ -127,7 +133,6 @@ static bool open_pool(struct session *session, GError **error)
 		.layers = options->layers,
 		.disks = options->disks,
 		.read_only = options->read_only,
-		.grow_command = options->grow_command,
 		.config = options->config,
 		.mode = options_mode(options),
 		.cache = options->cache,
@@ -214,6 +219,48 @@ static void start_threads(struct session *session)
 	}
 }
 
+/* FD goes on as one that nobody reads from: for poll(2) as /dev/fuse is when its connection has ended. */
+static void make_dead(int fd)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) != 0)
+		return;
+	close(ends[0]);
+	dup3(ends[1], fd, O_CLOEXEC);
+	close(ends[1]);
+}
+
+/* By who may: not this process, where it was a user's helper or mount(8) that mounted. */
+static void take_down_by_other(const struct session *session)
+{
+	const char *mountpoint = session->options->mountpoint;
+	g_autoptr(GError) error = NULL;
+
+	if (session->options->mounted_fd >= 0)
+		log_warning("%s stays mounted, with nothing behind it, as the daemon has not the privileges to change "
+			    "that (drop_privileges): umount %s",
+			    mountpoint, mountpoint);
+	else if (!starter_run(STARTER_UNMOUNT, mountpoint, UNMOUNT_SECONDS, &error))
+		log_warning("%s cannot be unmounted: %s", mountpoint, error->message);
+}
+
+/* The connection ends before the mount is taken down: what is still to be written to it would keep that up. */
+static void unmount(const struct session *session)
+{
+	int fd = fuse_session_fd(session->fuse);
+	struct pollfd connection = {.fd = fd};
+	bool over = poll(&connection, 1, 0) == 1 && connection.revents & POLLERR;
+	bool others = starter_has(STARTER_UNMOUNT) || session->options->mounted_fd >= 0;
+
+	if (!over && others) {
+		make_dead(fd);
+		take_down_by_other(session);
+	}
+	/* Does nothing when the connection has ended already. */
+	fuse_session_unmount(session->fuse);
+}
+
 /* The channels' first: the connection lives as long as one of its descriptors, and
  * whoever waits on the mount is let go when it ends. */
 static void end_connection(struct session *session)
@@ -222,9 +269,8 @@ static void end_connection(struct session *session)
 	for (unsigned i = 0; session->channels && i < session->options->threads; i++)
 		channel_free(session->channels[i]);
 	g_clear_pointer(&session->channels, g_free);
-	/* Does nothing when the connection has ended already. */
 	if (session->mounted)
-		fuse_session_unmount(session->fuse);
+		unmount(session);
 	session->mounted = false;
 }
 
@@ -238,7 +284,7 @@ void session_cut_off(struct session *session)
 		if (session->channels[i] && session->channels[i]->fd >= 0)
 			dup3(nothing, session->channels[i]->fd, O_CLOEXEC);
 	if (session->mounted)
-		fuse_session_unmount(session->fuse);
+		unmount(session);
 	session->mounted = false;
 }
 

@@ -10,21 +10,7 @@
 #include "internal.h"
 #include "succession.h"
 #include "disk/tunables.h"
-#include "image/settings.h"
 #include "owner/mounts.h"
-
-static bool set_grow_command(const char *text, GError **error)
-{
-	g_auto(GStrv) argv = NULL;
-	g_autoptr(GError) inner = NULL;
-
-	if (!text)
-		return true;
-	if (!g_shell_parse_argv(text, NULL, &argv, &inner))
-		return error_set(error, EINVAL, "grow_command \"%s\": %s", text, inner->message);
-	image_set_grow_command((const char *const *)argv);
-	return true;
-}
 
 /* Bit 1 << MODE for each mode that a disk may have. */
 static unsigned modes_used(const struct disk_pool_options *options)
@@ -120,8 +106,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 		.config = options->config,
 		.mode = options->mode,
 	};
-	if (set_grow_command(options->grow_command, error))
-		pool->roots = chain_roots_new(options->path, options->layers, error);
+	pool->roots = chain_roots_new(options->path, options->layers, error);
 	if (pool->roots && open_cache(pool, options, error)) {
 		note_cache(pool, options);
 		init_owner(pool, options);

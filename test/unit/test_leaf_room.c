@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "core/starter.h"
 #include "leaf_fixture.h"
 
 #define PER_CHUNK (CHUNK / BLOCK_SIZE)
@@ -17,8 +18,9 @@ static char *in_directory(const char *name)
 static void use_command(const char *script)
 {
 	const char *argv[] = {"/bin/sh", "-c", script, NULL};
+	const char *const *programs[STARTER_PROGRAMS] = {[STARTER_GROW] = argv};
 
-	image_set_grow_command(argv);
+	g_assert_true(starter_begin(programs, false, NULL));
 }
 
 /* The image on a device, as far as its slots are concerned: it ends where it
@@ -61,7 +63,7 @@ static void test_command_outlasts_image(void)
 	g_assert_cmpint(image_close(image), ==, 0);
 	g_assert_true(g_file_set_contents(gate, "", 0, NULL));
 	g_assert_true(exists_in_time(ended));
-	image_set_grow_command(NULL);
+	starter_end();
 	assert_sound(path);
 	free(data);
 }
@@ -75,7 +77,7 @@ static void test_command_in_vain(void)
 	use_command("exit 1");
 	g_assert_cmpint(zero_chunk_part(image), ==, -ENOSPC);
 	g_assert_cmpint(zero_chunk_part(image), ==, -ENOSPC);
-	image_set_grow_command(NULL);
+	starter_end();
 	g_assert_cmpint(image_close(image), ==, 0);
 	assert_sound(path);
 }
@@ -133,7 +135,7 @@ static void test_command_without_end(void)
 	use_command(script);
 	g_assert_cmpint(zero_chunk_part(image), ==, -ENOSPC);
 	fault_arm("", NULL);
-	image_set_grow_command(NULL);
+	starter_end();
 	g_assert_true(ends_in_time(pid_file));
 	g_assert_cmpint(image_close(image), ==, 0);
 }
