@@ -5,6 +5,7 @@ Dirty data is many small epochs here, one for each fsync, that are held back by
 the tunables and, where it is to take a while, written back one by one to a store
 that takes its time."""
 import contextlib
+import glob
 import json
 import os
 import pty
@@ -16,8 +17,9 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, MIB, PATIENCE, Loop, apart, assert_same, converted, leafctl, make_image, opened, program,
-                     run, scaled, unmount, wait_until, write_all)
+import cleanup
+from harness import (BLOCK, MIB, MOUNT_VARIABLE, PATIENCE, Loop, MountError, apart, assert_same, converted,
+                     file_bytes, leafctl, make_image, opened, process_ended, program, run, scaled, unmount, wait_until, write_all)
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
 SLOW = [*HELD, "migrate_batch=1"]
@@ -315,18 +317,80 @@ def test_umount_of_what_is_also_mounted_elsewhere(writeback, web1, work):
     live.finalise()
 
 
-def test_the_next_mount_waits_for_the_end_of_the_last(writeback, web1, rng):
+def give_up_once_said(live, work, words):
+    """By a thread, as whoever waits for LIVE says so in a log of WORK."""
+    def wait_and_signal():
+        wait_until(lambda: any(words in file_bytes(path) for path in glob.glob(os.path.join(work, "daemon*.log"))), words)
+        os.kill(live.pid, signal.SIGTERM)
+    threading.Thread(target=wait_and_signal).start()
+
+
+def test_the_next_mount_waits_for_the_end_of_the_last(writeback, web1, work, rng):
     """It says for whom, and begins when that one has ended, be it that it gave up."""
     live = writeback(*SLOW)
     make_dirty(live, rng)
     unmount(live.path)
-    signals = threading.Timer(2, os.kill, (live.pid, signal.SIGTERM))
-    signals.start()
+    give_up_once_said(live, work, b"still writes back")
     following = writeback(*HELD)
-    assert f"(pid {live.pid}) still writes back" in following.messages()
+    said = re.search(rf"\(pid {live.pid}\) still writes back ([\d.]+ [KM]iB) of changes; this one begins when",
+                     following.messages())
+    assert said, following.messages()
+    assert "in use by another program" not in following.messages()
     assert live.wait() == 1
     live.finalise()
     following.stop()
+
+
+def test_the_next_mount_says_how_far_the_last_is(writeback, pool, work, rng):
+    """On the terminal of a mount that goes into the background, too."""
+    live = writeback(*SLOW)
+    make_dirty(live, rng)
+    options = ",".join([*live.options[:3], *HELD])
+    unmount(live.path)
+    point = os.path.join(work, "terminal")
+    os.mkdir(point)
+    shown = rf"the mount before \(pid {live.pid}\): [0-9.]+ [KM]iB left to write back, [0-9.]+ [KM]?i?B/s(?:, [0-9]+ (?:s|min|h) to go)?"
+    status, said = on_terminal([program("leafdisk"), pool, point, "-o", options], b" to go",
+                               lambda _: os.kill(live.pid, signal.SIGTERM), env={MOUNT_VARIABLE: point})
+    assert status == 0 and re.search(rb"\r\x1b\[K" + shown.encode() + rb"\r\x1b\[K", said), said
+    assert live.wait() == 1
+    live.finalise()
+    unmount(point)
+    wait_until(lambda: not cleanup.processes_with(MOUNT_VARIABLE, point), "the daemon's end")
+
+
+def test_the_next_mount_finds_one_that_mount_made(writeback, pool, work, rng):
+    """mount(8) runs mount.leafdisk, which is leafdisk by another name."""
+    helper = os.path.join(work, "mount.leafdisk")
+    os.symlink(program("leafdisk"), helper)
+    live = writeback(*HELD)
+    options = ",".join([*live.options[:3], *SLOW])
+    live.stop()
+    point = os.path.join(work, "helped")
+    os.mkdir(point)
+    run(helper, pool, point, "-o", options, env={MOUNT_VARIABLE: point})
+    with opened(os.path.join(point, "web1.img")) as fd:
+        for block in range(512):
+            write_all(fd, rng.randbytes(BLOCK), block * 8 * BLOCK)
+            os.fsync(fd)
+    pid = int(text_in(point, "pid"))
+    busy = writeback_refused(writeback)
+    assert f"the leafdisk with pid {pid} has the cache" in busy
+    unmount(point)
+    following = writeback(*HELD)
+    assert process_ended(pid, 0)
+    following.stop()
+
+
+def writeback_refused(writeback):
+    with pytest.raises(MountError) as caught:
+        writeback(*HELD)
+    return caught.value.messages
+
+
+def text_in(point, *names):
+    with open(os.path.join(point, ".leafdisk", *names), encoding="utf-8") as file:
+        return file.read()
 
 
 def test_nodrain(writeback, web1, work, rng):
@@ -344,12 +408,13 @@ def test_nodrain(writeback, web1, work, rng):
 # ---- On a terminal -----------------------------------------------------------
 
 
-def on_terminal(command, words, action):
+def on_terminal(command, words, action, env=None):
     """Runs COMMAND; ACTION, once the terminal shows one of WORDS. Its exit
     status and all that was shown."""
     leader, follower = pty.openpty()
     said = b""
-    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True) as child:
+    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+                          env={**os.environ, **env} if env else None) as child:
         os.close(follower)
         with contextlib.suppress(OSError):
             while data := os.read(leader, 4096):

@@ -5,57 +5,39 @@
  * the next mount goes on with it. */
 #include "drain.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 #include "fuse/control/files.h"
 #include "core/config.h"
 #include "core/log.h"
-#include "core/progress.h"
-#include "core/time.h"
 #include "end.h"
+#include "line.h"
 #include "notify.h"
-
-#define TERMINAL_INTERVAL_NS (NS_PER_S / 5)
-#define LOG_INTERVAL_NS (5 * NS_PER_S)
+#include "rest.h"
 
 struct drain {
-	struct end *end;
+	struct session *session;
 	uint64_t left_bytes; /* when last asked */
-	bool on_terminal;
-	bool shown; /* a line stands on the terminal */
-	struct progress progress;
+	struct line line;
 };
 
 static void show(struct drain *drain, uint64_t left_bytes)
 {
-	g_autofree char *line = progress_line(&drain->progress, left_bytes);
+	g_autofree char *text = line_show(&drain->line, left_bytes);
 
-	if (!line)
-		return;
-	if (drain->on_terminal)
-		fprintf(stderr, "\r\033[K%s", line);
-	else
-		log_info("%s", line);
-	notify_status(line);
-	drain->shown = drain->on_terminal;
-}
-
-static void clear_line(struct drain *drain)
-{
-	if (drain->shown)
-		fputs("\r\033[K", stderr);
-	drain->shown = false;
+	if (text)
+		notify_status(text);
 }
 
 static bool go_on(void *opaque, uint64_t left_bytes)
 {
 	struct drain *drain = opaque;
-	bool given_up = end_is_given_up(drain->end);
+	bool given_up = end_is_given_up(drain->session->end);
 
 	if (left_bytes < drain->left_bytes)
-		end_note_progress(drain->end);
+		end_note_progress(drain->session->end);
 	drain->left_bytes = left_bytes;
+	rest_tell_left(drain->session->rest_fd, (int64_t)left_bytes);
 	if (!given_up)
 		show(drain, left_bytes);
 	return !given_up;
@@ -78,10 +60,7 @@ bool drain_at_end(struct session *session)
 {
 	g_autoptr(GError) error = NULL;
 	uint64_t dirty_bytes;
-	struct drain drain = {
-		.end = session->end,
-		.on_terminal = session->options->foreground && isatty(STDERR_FILENO),
-	};
+	struct drain drain = {.session = session};
 	bool done;
 
 	if (!control_has_cache(session))
@@ -89,9 +68,9 @@ bool drain_at_end(struct session *session)
 	dirty_bytes = control_dirty_bytes(session);
 	if (dirty_bytes > 0)
 		notify_status("What is only in the cache is written back to the pool");
-	progress_init(&drain.progress, drain.on_terminal ? TERMINAL_INTERVAL_NS : LOG_INTERVAL_NS);
+	line_begin(&drain.line, "", session->options->foreground && isatty(STDERR_FILENO));
 	done = disk_pool_drain(session->pool, go_on, &drain, &error);
-	clear_line(&drain);
+	line_end(&drain.line);
 	if (!done)
 		log_error("%s", error->message);
 	else if (dirty_bytes > 0)

@@ -30,6 +30,8 @@
 #include "core/thread.h"
 #include "core/time.h"
 #include "daemon.h"
+#include "mounts.h"
+#include "rest.h"
 #include "session.h"
 #include "syscalls.h"
 
@@ -57,8 +59,19 @@ static void wake(struct end *end)
 		log_warning("the end of the mount is not watched");
 }
 
+/* Whose mount it is, while it serves. */
+static void tell_successor(const struct session *session)
+{
+	struct mount_entry mount;
+
+	if (mounts_find(session->options->mountpoint, &mount))
+		rest_tell(session->rest_fd, &(struct rest){.major = mount.major, .minor = mount.minor});
+	mount_entry_clear(&mount);
+}
+
 void end_serve(struct end *end)
 {
+	tell_successor(end->session);
 	atomic_store(&end->serving, true);
 	wake(end);
 	if (atomic_load(&end->begun))

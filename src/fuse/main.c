@@ -2,6 +2,7 @@
  * mount.fuse3, for -t fuse.leafdisk and for lines of fstab. */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,6 +74,8 @@ static int serve(const struct mount_options *options)
 	bool ok = false;
 
 	umask(0077);
+	if (options->foreground)
+		notify_begin();
 	if (signals >= 0 && begin_starter(options, &error)) {
 		daemon_protect();
 		privileges_give_up();
@@ -147,6 +150,8 @@ int main(int argc, char **argv)
 	int status;
 
 	process_begin();
+	/* Also as mount.leafdisk: a successor looks for it by that (predecessor.c). */
+	prctl(PR_SET_NAME, "leafdisk");
 	log_set_program("leafdisk");
 	result = options_parse(&options, argc, argv, &error);
 	status = act(result, &options, error);

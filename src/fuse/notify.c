@@ -17,7 +17,7 @@
 static struct sockaddr_un manager = {.sun_family = AF_UNIX};
 static socklen_t manager_length; /* 0: there is none */
 
-static void find_manager(void)
+void notify_begin(void)
 {
 	const char *name = g_getenv("NOTIFY_SOCKET");
 	size_t length = name ? strlen(name) : 0;
@@ -43,9 +43,15 @@ static void tell(const char *lines)
 		close(fd);
 }
 
+void notify_waits(const char *line)
+{
+	g_autofree char *text = g_strconcat("STATUS=", line, "\nEXTEND_TIMEOUT_USEC=60000000", NULL);
+
+	tell(text);
+}
+
 void notify_ready(void)
 {
-	find_manager();
 	tell("READY=1");
 }
 

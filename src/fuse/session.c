@@ -30,6 +30,7 @@
 #include "notify.h"
 #include "ops.h"
 #include "predecessor.h"
+#include "rest.h"
 #include "fuse/control/ops.h"
 #include "core/starter.h"
 #include "core/workers.h"
@@ -42,6 +43,7 @@ void session_stop(struct session *session)
 	if (atomic_exchange(&session->stopping, true))
 		return;
 	end_begin(session->end);
+	rest_tell_left(session->rest_fd, REST_UNCOUNTED);
 	disk_pool_end(session->pool);
 	for (unsigned i = 0; i < session->options->threads; i++)
 		channel_stop(session->channels[i]);
@@ -144,8 +146,10 @@ static bool open_pool(struct session *session, GError **error)
 
 	predecessor_await(options->cache, session->end);
 	session->pool = disk_pool_open(&pool_options, error);
-	if (!session->pool)
+	if (!session->pool) {
+		predecessor_name_holder(options->cache, error);
 		return false;
+	}
 	result = disk_pool_stat(session->pool, &st);
 	if (result != 0)
 		return error_set_errno(error, -result, "pool %s cannot be used", options->pool_path);
@@ -200,6 +204,7 @@ struct session *session_new(const struct mount_options *options, int signal_fd, 
 	lock_init(&session->message_lock, LOCK_RANK_MESSAGE);
 	lock_init(&session->connection_lock, LOCK_RANK_CONNECTION);
 	session->signal_fd = signal_fd;
+	session->rest_fd = rest_new();
 	fuse_set_log_func(log_libfuse);
 	if (start(session, error))
 		return session;
@@ -338,5 +343,7 @@ void session_free(struct session *session)
 	lock_destroy(&session->message_lock);
 	lock_destroy(&session->connection_lock);
 	g_free(session->last_refusal);
+	if (session->rest_fd >= 0)
+		close(session->rest_fd);
 	g_free(session);
 }

@@ -45,6 +45,7 @@ struct session {
 	bool over;		   /* it has served */
 	int signal_fd;
 	struct end *end; /* watches it; NULL: not yet, or no more */
+	int rest_fd;	 /* what is left to write back once it has ended, for its successor (rest.h) */
 	atomic_bool stopping;
 	atomic_bool close_failed; /* a disk that the end closed; the exit status says so */
 	atomic_bool tuned;	  /* read-ahead has been set */
