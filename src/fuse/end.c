@@ -12,12 +12,17 @@
  * A thread that the kernel does not let go keeps the process, and the images that
  * it has open, until the store answers; but neither the mount nor the cache.
  *
+ * A mount that is taken down ends when nobody has it any more: that is never, while another
+ * mount namespace keeps it. So the watch looks for it in the kernel's table, a moment after
+ * that has changed, and says where it may live on.
+ *
  * The watch is a thread of its own, which takes the signals: a loop may be in a
  * call that has no answer. It touches no store before it leaves, and then only the
  * cache. */
 #include "end.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -37,6 +42,9 @@
 
 #define PATIENCE_NS (10 * NS_PER_S)
 #define CACHE_PATIENCE_NS (5 * NS_PER_S)
+/* From a change of the table of mounts to a look at it: an end has begun by then, and many
+ * changes cost one look. */
+#define LOOK_NS NS_PER_S
 
 struct end {
 	struct session *session;
@@ -49,6 +57,11 @@ struct end {
 	atomic_bool over;
 	_Atomic uint64_t progress_ns;
 	bool told; /* that it waits; the watch's */
+
+	/* Since it serves, the watch's. */
+	struct mount_entry mount;
+	int mounts_fd; /* of the table; -1: it is not looked for */
+	uint64_t look_ns;
 };
 
 static void wake(struct end *end)
@@ -59,19 +72,14 @@ static void wake(struct end *end)
 		log_warning("the end of the mount is not watched");
 }
 
-/* Whose mount it is, while it serves. */
-static void tell_successor(const struct session *session)
-{
-	struct mount_entry mount;
-
-	if (mounts_find(session->options->mountpoint, &mount))
-		rest_tell(session->rest_fd, &(struct rest){.major = mount.major, .minor = mount.minor});
-	mount_entry_clear(&mount);
-}
-
 void end_serve(struct end *end)
 {
-	tell_successor(end->session);
+	if (mounts_find(end->session->options->mountpoint, &end->mount)) {
+		const struct rest rest = {.major = end->mount.major, .minor = end->mount.minor};
+
+		rest_tell(end->session->rest_fd, &rest);
+		end->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	}
 	atomic_store(&end->serving, true);
 	wake(end);
 	if (atomic_load(&end->begun))
@@ -125,6 +133,33 @@ static void __attribute__((noreturn)) leave(struct end *end)
 	_exit(1);
 }
 
+/* ---- Elsewhere ------------------------------------------------------------- */
+
+static void stop_looking(struct end *end)
+{
+	if (end->mounts_fd >= 0)
+		close(end->mounts_fd);
+	end->mounts_fd = -1;
+	end->look_ns = 0;
+}
+
+/* It is taken down, and has not ended for that. */
+static void look_for_mount(struct end *end)
+{
+	const char *mountpoint = end->session->options->mountpoint;
+
+	end->look_ns = 0;
+	if (mounts_look(end->mount.major, end->mount.minor, NULL) != ANSWER_NO) {
+		log_debug(LOG_FUSE, "%s is looked for: it may be mounted still", mountpoint);
+		return;
+	}
+	log_warning("%s is unmounted here, and lives on: another mount namespace has it, or a file of it is open; its "
+		    "disks are served until that is over; grep -slw %u:%u /proc/[0-9]*/mountinfo tells who has it, and "
+		    "kill -TERM %d ends it",
+		    mountpoint, end->mount.major, end->mount.minor, getpid());
+	stop_looking(end);
+}
+
 /* ---- The watch ------------------------------------------------------------- */
 
 /* Nobody has said that it is to leave without the store's answer. */
@@ -136,7 +171,9 @@ static bool is_patient(const struct end *end)
 /* When to tell, or to leave. UINT64_MAX: there is all the time in the world. */
 static uint64_t deadline_of(struct end *end)
 {
-	if (!atomic_load(&end->begun) || (is_patient(end) && end->told))
+	if (!atomic_load(&end->begun))
+		return end->look_ns ? end->look_ns : UINT64_MAX;
+	if (is_patient(end) && end->told)
 		return UINT64_MAX;
 	return atomic_load(&end->progress_ns) + PATIENCE_NS;
 }
@@ -190,6 +227,7 @@ static void wait_for_event(struct end *end)
 		{.fd = end->wake_fd, .events = POLLIN},
 		{.fd = end->session->signal_fd, .events = POLLIN},
 		{.fd = syscalls_fd(), .events = POLLIN},
+		{.fd = atomic_load(&end->serving) && !end->look_ns ? end->mounts_fd : -1, .events = POLLPRI},
 	};
 	const char *name = NULL;
 	uint64_t count;
@@ -197,6 +235,8 @@ static void wait_for_event(struct end *end)
 	(void)poll(fds, G_N_ELEMENTS(fds), timeout_ms(deadline_of(end), loop_now_ns()));
 	if (fds[0].revents && read(end->wake_fd, &count, sizeof(count)) < 0)
 		log_debug(LOG_FUSE, "nothing woke the watch");
+	if (fds[3].revents)
+		end->look_ns = loop_now_ns() + LOOK_NS;
 	if (fds[2].revents)
 		syscalls_log_refused();
 	if (fds[1].revents)
@@ -213,7 +253,9 @@ static void *watch_main(void *opaque)
 		wait_for_event(end);
 		if (atomic_load(&end->over) || loop_now_ns() < deadline_of(end))
 			continue;
-		if (is_patient(end))
+		if (!atomic_load(&end->begun))
+			look_for_mount(end);
+		else if (is_patient(end))
 			tell(end);
 		else
 			leave(end);
@@ -228,6 +270,7 @@ struct end *end_new(struct session *session, const struct end_actions *actions, 
 
 	end->session = session;
 	end->actions = actions;
+	end->mounts_fd = -1;
 	end->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	result = end->wake_fd < 0 ? -EMFILE : thread_spawn(&end->thread, "leafdisk-end", THREAD_OTHER, watch_main, end);
 	if (result == 0)
@@ -247,5 +290,7 @@ void end_free(struct end *end)
 	wake(end);
 	pthread_join(end->thread, NULL);
 	close(end->wake_fd);
+	stop_looking(end);
+	mount_entry_clear(&end->mount);
 	g_free(end);
 }
