@@ -72,3 +72,18 @@ def test_one_that_is_named_like_a_raw_disk(pool, raw, mount):
     assert typed(lines[path]).endswith("cloud.raw")
     with mount() as live:
         assert os.path.getsize(live.file("cloud.img")) == os.path.getsize(path)
+
+
+@pytest.mark.parametrize("qemu_format", QEMU)
+def test_a_mount_says_what_to_type(pool, raw, content, mount, qemu_format):
+    """Of an image that is named like a raw disk, in whatever format: in the log and the events."""
+    path = converted(raw, os.path.join(pool, "named.img"), qemu_format)
+    with mount() as live:
+        lines = [line for line in live.messages().splitlines() if path in line]
+        assert len(lines) == 1, lines
+        assert f"warning: {path}: is taken for a raw disk, as its name says, and looks like {QEMU[qemu_format]}" in lines[0]
+        with open(live.control("events"), encoding="utf-8") as file:
+            assert lines[0].split("leafdisk: ")[1] in file.read()
+        run("sh", "-ec", typed(lines[0]))
+        with open(os.path.join(pool, "named.raw"), "rb") as file:
+            assert file.read(MIB) == content
