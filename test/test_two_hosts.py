@@ -1,14 +1,15 @@
 """Two hosts and one pool: their names, boots and machine ids differ, and each has its own
 view of the pool, on a store with locks that both see, and on one where each sees its own."""
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 
 import pytest
 
-from harness import (BLOCK, MIB, OWN_MOUNTS, Mount, check_clean, converted, halt, leafctl, make_image, make_raw, opened, program,
-                     read_all, run, state_of, wait_until, write_all)
+from harness import (BLOCK, MIB, OWN_MOUNTS, Mount, check_clean, converted, halt, leafctl, make_image, make_raw,
+                     opened, program, read_all, read_file, run, state_of, wait_until, write_all)
 from test_writeback_faults import left_open
 
 SIZE = MIB
@@ -178,3 +179,33 @@ def test_a_fence(hosts, image, pool, work):
     first.finalise()
     assert blocks_of(converted(image, work), 2) == [bytes(1), b"b"]
     check_clean(image)
+
+
+def test_what_is_sealed_is_refused_until_it_is_complete(image, hosts, pool, rng):
+    """A disk stands on a layer of which the first host's cache has changes: nobody else shows it without them."""
+    first, second = hosts
+    content = rng.randbytes(SIZE)
+    one = first.mount("writeback")
+    with opened(one.file("web1.img")) as fd:
+        write_all(fd, content, 0)
+        os.fsync(fd)
+    first.leafctl("snapshot", one.file("web1.img"), "monday")
+    first.leafctl("fork", one.file("web1.img"), "web2")
+    two = second.mount("direct")
+    for name in ("web1.img", "web2.img"):
+        with pytest.raises(OSError) as refused:
+            os.close(os.open(two.file(name), os.O_RDONLY))
+        assert refused.value.errno == errno.EBUSY, name
+    assert "web1@monday" in two.messages() and "alpha" in two.messages()
+    assert read_file(one.file("web2.img"), SIZE) == content
+    first.leafctl("drain", one.path)
+    assert read_file(two.file("web2.img"), SIZE) == content
+    one.stop()
+    for name in ("web1.img", "web2.img"):
+        assert read_file(two.file(name), SIZE) == content
+    with opened(two.file("web1.img")) as fd:
+        write_all(fd, b"x" * BLOCK, 0)
+        os.fsync(fd)
+    two.stop()
+    sealed = image.replace("web1.", "snapshots/web1@monday.")
+    check_clean(os.path.join(pool, "web1.leaf"), os.path.join(pool, "web2.leaf"), sealed)

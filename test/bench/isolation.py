@@ -1,7 +1,8 @@
 """Isolation: how a disk fares whose image is well, while others of its mount are in trouble.
 
-The others are raw files of a second daemon, so their store can be stopped or ended. Each has dirty blocks in the cache
-where the mode has such, and goes on to write as fast as it can; it stops when it has its share.
+The others are raw files of a second daemon, so their store can be stopped or ended. Each writes as fast as it can from before
+the trouble, and goes on until it has its share; in ephemeral mode, where no store of theirs is ever in trouble, it writes
+all of itself once, and keeps what it has of the cache.
 """
 import contextlib
 import os
@@ -21,6 +22,7 @@ OTHER_BYTES = 64 * MIB
 FULL_BYTES = 24 * MIB
 WRITERS_SECONDS = 3600
 SETTLE_SECONDS = 5
+BEGIN_SECONDS = 120
 PRELOAD_BLOCKS = 16
 KINDS = {"fail": "fail", "hang": "hang", "full": "have a full store", "absent": "are gone, dirty"}
 MANY = 50
@@ -65,6 +67,8 @@ class Trouble:
         self.store = None
         self.others = [os.path.join(self.pool, f"other{number}.raw") for number in range(job.others)]
         self.cache = os.path.join(directory, "cache")
+        self.ephemeral = "ephemeral" in system.name
+        self.made_ns = 0
 
     # ---- Their store -------------------------------------------------------
 
@@ -78,6 +82,7 @@ class Trouble:
         shown = self.serve_store(place)
         for number, path in enumerate(self.others):
             self.put_into_pool(os.path.join(shown, f"other{number}.img"), path)
+        self.made_ns = time.time_ns()
         if self.job.kind == "absent":
             self.leave_dirty()
 
@@ -110,7 +115,7 @@ class Trouble:
 
     def leave_dirty(self):
         """A mount ends whose changes of the others stay in the cache; then they are gone."""
-        with self.shown(*HELD) as live:
+        with self.shown(*(HELD if self.system.cached else ())) as live:
             for path in self.others:
                 run("dd", "status=none", "if=/dev/urandom", f"of={self.disk(live, path)}", f"bs={BLOCK}",
                     f"count={PRELOAD_BLOCKS}", "oflag=direct", "conv=notrunc")
@@ -140,7 +145,8 @@ class Trouble:
     def begin(self, live):
         if not self.job.others or self.job.kind == "absent":
             return
-        self.write(live)
+        writers = self.write(live)
+        self.wait_for_writers(live, writers)
         pid = self.store.daemons[0].pid
         if self.job.kind == "fail":
             os.kill(pid, signal.SIGKILL)
@@ -152,12 +158,25 @@ class Trouble:
     def write(self, live):
         """Until the mount ends: what waits for a store cannot be ended before."""
         paths = [self.disk(live, path) for path in self.others]
-        command = ["fio", "--name=global", "--rw=randwrite", "--bs=64k", "--thread", "--time_based", "--continue_on_error=all",
-                   f"--runtime={WRITERS_SECONDS}", f"--size={OTHER_BYTES}", *fio.DIRECT, "--iodepth=4", *fio.each(paths)]
+        ends = () if self.ephemeral else ("--time_based", f"--runtime={WRITERS_SECONDS}")
+        command = ["fio", "--name=global", "--rw=randwrite", "--bs=64k", "--thread", "--continue_on_error=all", *ends,
+                   f"--size={OTHER_BYTES}", *fio.DIRECT, "--iodepth=4", *fio.each(paths)]
         writers = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, start_new_session=True)
         self.stack.callback(writers.wait, 60)
         self.stack.callback(writers.kill)
+        return writers
+
+    def wait_for_writers(self, live, writers):
+        """Each other has been written; what its store does then it does to one in use."""
+        if self.ephemeral:
+            writers.wait(WRITERS_SECONDS)
+            return
+        begun = time.monotonic()
+        while any(os.stat(self.disk(live, path)).st_mtime_ns <= self.made_ns for path in self.others):
+            if writers.poll() is not None or time.monotonic() > begun + BEGIN_SECONDS:
+                raise Broken("the others are not written")
+            time.sleep(0.1)
 
 
 def isolation_jobs():
