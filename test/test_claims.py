@@ -778,11 +778,14 @@ def test_an_adoption_is_gone_on_with_at_once(orphan, mount, pool, web1, work, ca
     assert record_of(pool)["clean"] == "true"
 
 
-def test_an_adoption_goes_on_with_the_same_image(held, pool, web1, work, cache, rng):
+def test_an_adoption_goes_on_with_the_same_image(held, mount, pool, web1, work, cache, rng):
     """Not with another that was put in its place while the first try was interrupted."""
     backup = file_bytes(web1)
     content = crash_dirty(held, rng)
     leafctl("unlock", "--force", pool, "web1.leaf")
+    with mount(f"cache={cache}", "mode=writeback") as live:
+        read_file(live.file("web1.img"), BLOCK)
+    assert orphans(cache) == 1
     crashed = leafctl("cache", "adopt", cache, "web1.leaf", check=False, env=faults("aio.write/web1.leaf:crash@1"))
     assert crashed.returncode == CRASH_STATUS, crashed.stderr
     with open(web1, "wb") as file:
