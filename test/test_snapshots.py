@@ -146,6 +146,10 @@ def test_what_was_sealed_stays_what_it_was(mount, pool, work, rng, mode, kind):
         guest.change()
         guest.take("five")
     guest.verify_images(pool, work, suffix)
+    assert f"{7 if kind == 'child' else 6} images, no damage" in leafctl("check", pool).stdout
+    with opened(sealed(pool, "two")) as fd:
+        write_all(fd, bytes(2 * BLOCK), 0)
+    assert "web1@two.leaf" in leafctl("check", pool, check=False).stderr
 
 
 @pytest.mark.parametrize("kind", ["leaf", "child", "raw"])
