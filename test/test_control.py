@@ -200,6 +200,26 @@ def test_metrics_are_the_counters(mount, web1):
         assert metrics[f"leafdisk_{name}_total"][1] == {place: counters[name]} and counters[name] > 0
 
 
+def used_bytes(live, name):
+    metrics = parsed_metrics(text_of(live, "metrics"))
+    _, used = metrics["leafdisk_disk_used_bytes"]
+    told = int(values_of(live, "disks", name, "state")["allocated_bytes"])
+    assert used[f'mount="{live.path}",disk="{name}"'] == told
+    return told
+
+
+def test_the_space_that_a_disk_uses_is_told_as_it_is(mount, web1):
+    """Nobody has looked at the file since; open, and after that."""
+    with mount() as live:
+        with opened(live.file("web1.img")) as fd:
+            for number in (1, 2):
+                write_all(fd, os.urandom(MIB), (number - 1) * MIB)
+                os.fsync(fd)
+                assert used_bytes(live, "web1.img") == os.stat(web1).st_blocks * 512 >= number * MIB
+            write_all(fd, b"x", 0)
+        assert used_bytes(live, "web1.img") == os.stat(web1).st_blocks * 512
+
+
 def change(before, after):
     return {name: after[name] - before[name] for name in after if after[name] != before[name]}
 

@@ -149,6 +149,9 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes);
 /* Of an open disk, from memory: as they were when somebody looked last, with the
  * size as it is. False: nobody ever could. Any thread; does not block. */
 bool disk_recall_attributes(struct disk *disk, struct disk_attributes *attributes);
+/* Has somebody look, unless somebody does already, and waits for that, a moment at most: of a disk that was opened in
+ * this mount, as others are what they were. */
+void disk_look_for_a_while(struct disk *disk);
 /* Its size, and the space that its leaf takes, as they were known last. Any thread; does not block. */
 void disk_recall_size(struct disk *disk, uint64_t *size_bytes, uint64_t *allocated_bytes);
 /* Somebody is looking at this moment. Any thread. */

@@ -75,13 +75,16 @@ struct disk {
 	bool tried;		   /* under the pool's lock: see pool_try() */
 	struct disk_status *told;  /* under `lock`: what was last found out; NULL: nobody has asked */
 	_Atomic unsigned lookers;  /* at the image's attributes, now */
+	struct loop_work look;	   /* at these in the background, and */
+	struct condition looked;   /* its end */
+	bool looking;		   /* under `lock`: it goes on */
 	struct lane *lanes;	   /* by a context's index; NULL: it was never open */
 	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;
 };
 
-/* Blocks until no disk is being freed in the background. */
+/* Blocks until no disk is being freed, and nothing goes on with one, in the background. */
 void disk_await_disposals(void);
 
 /* open_lock is held, nothing is open any more. 0 or -errno of committing. */

@@ -37,6 +37,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	gate_init(&disk->gate, &disk->lock, pool_cache ? &pool_cache->ending : NULL, disk_io_restart, send_back);
 	lock_init(&disk->open_lock, LOCK_RANK_OPEN);
 	lock_init(&disk->lock, LOCK_RANK_DISK);
+	condition_init(&disk->looked);
 	range_lock_init(&disk->ranges);
 	return disk;
 }

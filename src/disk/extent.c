@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "apart.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/thread.h"
@@ -11,6 +12,9 @@
 #include "disk/route.h"
 #include "layer/parent.h"
 #include "layer/read.h"
+
+/* For one that answers. */
+#define LOOK_PATIENCE_NS (20 * NS_PER_MS)
 
 static void take_own_time(const struct disk *disk, struct timespec *modified)
 {
@@ -101,6 +105,44 @@ int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 	result = look_at_image(disk, known, attributes);
 	disk->lookers--;
 	return result < 0 && known && disk_recall_attributes(disk, attributes) ? 0 : result;
+}
+
+static void look_apart(struct loop_work *work)
+{
+	struct disk *disk = container_of(work, struct disk, look);
+	struct disk_attributes attributes;
+
+	(void)disk_get_attributes(disk, &attributes);
+	lock_take(&disk->lock);
+	disk->looking = false;
+	condition_broadcast(&disk->looked);
+	lock_let_go(&disk->lock);
+	disk_end_apart(disk);
+}
+
+static bool begin_look(struct disk *disk)
+{
+	bool begin;
+
+	LOCK_GUARD(&disk->lock);
+	begin = disk->was_opened && !disk->looking;
+	disk->looking |= begin;
+	return begin;
+}
+
+void disk_look_for_a_while(struct disk *disk)
+{
+	uint64_t until_ns = loop_now_ns() + LOOK_PATIENCE_NS;
+
+	thread_assert_may_wait();
+	if (!begin_look(disk))
+		return;
+	disk->look.work = look_apart;
+	disk_begin_apart(disk);
+	loop_offload_step_apart(&disk->look);
+	LOCK_GUARD(&disk->lock);
+	while (disk->looking && lock_wait_until(&disk->lock, &disk->looked, until_ns))
+		;
 }
 
 static void told_free(void *data)

@@ -7,6 +7,7 @@
  * looks at a disk does not wait for them. */
 #include <errno.h>
 
+#include "apart.h"
 #include "cache/layer.h"
 #include "core/error.h"
 #include "core/lock.h"
@@ -371,6 +372,7 @@ static void disk_free(struct disk *disk)
 	chain_roots_unref(disk->roots);
 	lock_destroy(&disk->open_lock);
 	lock_destroy(&disk->lock);
+	condition_destroy(&disk->looked);
 	gate_clear(&disk->gate);
 	g_free(disk->told);
 	g_free(disk->left);
@@ -382,19 +384,30 @@ static void disk_free(struct disk *disk)
 	g_free(disk);
 }
 
-/* Disks that are being freed in the background. */
+/* Disks that are being freed in the background, and what goes on with one there. */
 static struct {
 	struct lock lock;
 	struct condition none;
 	unsigned count;
 } disposals = {.lock = LOCK_INIT(LOCK_RANK_DISPOSALS), .none = CONDITION_INIT};
 
-static void dispose(struct loop_work *work)
+static void begin_apart(void)
 {
-	disk_free(container_of(work, struct disk, disposal));
+	LOCK_GUARD(&disposals.lock);
+	disposals.count++;
+}
+
+static void end_apart(void)
+{
 	LOCK_GUARD(&disposals.lock);
 	if (--disposals.count == 0)
 		condition_broadcast(&disposals.none);
+}
+
+static void dispose(struct loop_work *work)
+{
+	disk_free(container_of(work, struct disk, disposal));
+	end_apart();
 }
 
 /* Freeing closes what is still open, with flushes: not on a loop. */
@@ -406,11 +419,21 @@ void disk_unref(struct disk *disk)
 		disk_free(disk);
 		return;
 	}
-	lock_take(&disposals.lock);
-	disposals.count++;
-	lock_let_go(&disposals.lock);
+	begin_apart();
 	disk->disposal.work = dispose;
 	loop_offload_wait_apart(&disk->disposal);
+}
+
+void disk_begin_apart(struct disk *disk)
+{
+	begin_apart();
+	disk_ref(disk);
+}
+
+void disk_end_apart(struct disk *disk)
+{
+	disk_unref(disk);
+	end_apart();
 }
 
 void disk_await_disposals(void)

@@ -190,6 +190,7 @@ int control_make_disk_state(const struct control_subject *subject, GString *text
 	uint64_t size_bytes, allocated_bytes;
 	struct disk_status status;
 
+	disk_look_for_a_while(subject->disk);
 	disk_get_status(subject->disk, &status);
 	lines_text(text, KEY(STATE), status.state);
 	if (status.reason[0])

@@ -102,6 +102,8 @@ static void append_disks(GString *text, const struct session *session)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(session->pool);
 
+	for (guint d = 0; d < disks->len; d++)
+		disk_look_for_a_while(disks->pdata[d]);
 	for (unsigned i = 0; i < G_N_ELEMENTS(disk_gauges); i++) {
 		append_head(text, disk_gauges[i].name, "gauge", disk_gauges[i].help);
 		for (guint d = 0; d < disks->len; d++)
