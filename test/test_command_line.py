@@ -22,6 +22,8 @@ MEANT = [
     (("create", "x.raw", "10 G"), '"10 G" is not a size above 0 (like 10G)'),
     (("resize", "x.raw", "+1e9"), '"+1e9" is not a size above 0 (like 10G, +1G or -1G)'),
     (("create", "-c", "99999999T", "x.leaf", "1G"), 'option --chunk: "99999999T" is too large for a size'),
+    (("ls", "pool"), 'there is no verb "ls"; did you mean "list"?'),
+    (("mount", "pool", "mnt"), 'there is no verb "mount"; a pool is mounted by: leafdisk POOL MOUNTPOINT'),
     (("list", "-x", "x"), 'option "-x" is not known here ('),
 ]
 
@@ -42,6 +44,7 @@ def test_leafctl_knows_what_was_meant(words, answer):
     (("-o", "uid=nobody-here"), 1, '"nobody-here" is not the name of a user of this host, or a number'),
     (("--cache=/ssd/x",), USAGE, '"--cache=/ssd/x" is a mount option: write -o cache=/ssd/x'),
     (("--mode", "direct"), USAGE, '"--mode" is a mount option: write -o mode=VALUE'),
+    (("mode=direct",), USAGE, ': a pool and a mountpoint are needed, and nothing else; mount options are written -o'),
     (("--ro",), USAGE, '"--ro" is a mount option: write -o ro'),
 ])
 def test_leafdisk_knows_what_was_meant(pool, work, words, status, answer):
@@ -55,6 +58,30 @@ def test_a_key_of_the_configuration(pool, work):
         file.write("[pool]\nthread = 2\n")
     result = run(program("leafdisk"), pool, work, "-o", f"conf={path}", check=False)
     assert result.returncode == 1 and 'unknown option "thread"; did you mean "threads"?' in result.stderr
+
+
+def test_a_pool_for_its_mount(mount, pool):
+    with mount() as live:
+        for verb in ("status", "drain", "umount", "set"):
+            result = leafctl(verb, pool, check=False)
+            assert result.returncode == 1 and f"{pool} is a pool; its mount is {live.path}\n" in result.stderr
+    assert "is neither a leafdisk mount" in leafctl("status", pool, check=False).stderr
+
+
+def test_a_resize_that_is_refused_says_why(mount, pool):
+    """Of a disk that another mount has open."""
+    make_image(os.path.join(pool, "web1.leaf"), MIB)
+    with mount() as live:
+        with mount() as other, opened(other.file("web1.img")):
+            result = leafctl("resize", live.file("web1.img"), "+1M", check=False)
+            assert result.returncode == 1 and f"(pid {other.pid}" in result.stderr
+        leafctl("resize", live.file("web1.img"), "+1M")
+        assert os.path.getsize(live.file("web1.img")) == 2 * MIB
+
+
+def test_a_cache_of_no_possible_size(pool, work):
+    result = leafctl("cache", "create", "--pool", pool, "--size", "1M", os.path.join(work, "x"), check=False)
+    assert result.returncode == 1 and "a cache of 1 MiB is not possible, only of 8 MiB to 16 TiB" in result.stderr
 
 
 def test_help(pool):

@@ -697,10 +697,13 @@ def passable(path):
 
 def test_status_tells_other_users_why(mount, work, web1):
     tool = shutil.copy(program("leafctl"), os.path.join(work, "leafctl"))
+    nobody = ["setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups"]
     with mount("allow_other", "umask=0") as live, passable(work):
+        size = os.path.getsize(live.file("web1.img"))
+        run(*nobody, tool, "resize", live.file("web1.img"), "+1M")
+        assert os.path.getsize(live.file("web1.img")) == size + MIB
         for path in (live.path, live.file("web1.img")):
-            result = run("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups",
-                         tool, "status", path, check=False)
+            result = run(*nobody, tool, "status", path, check=False)
             assert result.returncode == 1 and result.stdout == ""
             assert "only the user who mounted it" in result.stderr and result.stderr.count("\n") == 1
 
@@ -842,7 +845,7 @@ def test_status_of_a_file(mount, pool, web1):
 
 def test_status_refuses_what_is_no_mount(mount, pool, work, web1):
     with mount() as live:
-        for path, word in ((pool, "neither"), (web1, "neither"), (os.path.join(work, "nowhere"), "No such file"),
+        for path, word in ((pool, "its mount is"), (web1, "neither"), (os.path.join(work, "nowhere"), "No such file"),
                            (live.file("nowhere.img"), "No such file"), (live.control(), "no disk"),
                            (live.control("stats"), "no disk")):
             result = leafctl("status", path, check=False)

@@ -241,6 +241,7 @@ def test_rename_over_a_free_disk(mount, pool):
         assert live.names() == ["b.img", "c.img"]
         assert_same(file_bytes(live.file("b.img")), b"a" * MIB, "b.img")
         expect_errno(errno.EEXIST, os.rename, live.file("b.img"), live.file("c.img"))
+        expect_errno(errno.EPERM, os.rename, live.file("b.img"), live.file("d"))
         os.unlink(live.file("c.img"))
         os.rename(live.file("b.img"), live.file("c.img"))
         assert_same(file_bytes(live.file("c.img")), b"a" * MIB, "c.img")

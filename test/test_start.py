@@ -116,7 +116,9 @@ def test_newer_content_in_another_cache_is_said(mount, web1, cache):
         write_all(fd, b"newest", 0)
         os.fsync(fd)
     live.kill9()
+    assert f"{web1}: newer content may be in the cache {cache}" in leafctl("list", os.path.dirname(web1)).stderr
     with mount() as live:
+        assert leafctl("list", live.path).stderr == ""
         assert "web1.img: shows old content" in live.messages() and cache in live.messages()
         state = state_of(live)
         assert state["state"] == "degraded" and "newest changes" in state["reason"]

@@ -52,6 +52,16 @@ static bool check_disk(const struct mounted *mount, const char *path, GError **e
 	return error_set_errno(error, errno, "%s is no disk of the mount", path);
 }
 
+static void refuse_path(const char *path, GError **error)
+{
+	g_autofree char *point = mounted_point_of_pool(path);
+
+	if (point)
+		error_set(error, EINVAL, "%s is a pool; its mount is %s", path, point);
+	else
+		error_set(error, EINVAL, "%s is neither a leafdisk mount nor a file in one", path);
+}
+
 struct mounted *control_find_mount(const char *path, GError **error)
 {
 	g_autoptr(mounted) mount = mounted_find(path);
@@ -64,7 +74,7 @@ struct mounted *control_find_mount(const char *path, GError **error)
 	else if (!mount && access(path, F_OK) != 0)
 		error_set_errno(error, errno, "%s cannot be looked at", path);
 	else if (!mount)
-		error_set(error, EINVAL, "%s is neither a leafdisk mount nor a file in one", path);
+		refuse_path(path, error);
 	else if (check_tree(mount, path, error) && check_disk(mount, path, error))
 		return g_steal_pointer(&mount);
 	return NULL;

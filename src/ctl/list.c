@@ -145,7 +145,14 @@ static void print_left(const char *pool)
 			 pool, (const char *)left->pdata[i]);
 }
 
-static int print_pool(struct disk_pool *pool, const struct ctl_arguments *arguments)
+static void warn_owners(const GPtrArray *disks)
+{
+	for (unsigned i = 0; i < disks->len; i++)
+		ctl_warn_owner(disk_image_path(disks->pdata[i]));
+}
+
+/* The mount that has what is newer is asked with leafctl status. */
+static int print_pool(struct disk_pool *pool, bool mounted, const struct ctl_arguments *arguments)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	g_autofree char *broken = disk_pool_broken(pool), *foreign = disk_pool_foreign(pool);
@@ -163,6 +170,8 @@ static int print_pool(struct disk_pool *pool, const struct ctl_arguments *argume
 	}
 	print_lines("broken", broken);
 	print_lines("warning", foreign);
+	if (!mounted)
+		warn_owners(disks);
 	print_left(disk_pool_path(pool));
 	return status;
 }
@@ -181,7 +190,7 @@ int ctl_list(const struct ctl_arguments *arguments)
 
 	if (!pool)
 		return ctl_fail_error(NULL, error);
-	status = print_pool(pool, arguments);
+	status = print_pool(pool, mount != NULL, arguments);
 	disk_pool_close(pool);
 	return status;
 }

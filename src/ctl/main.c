@@ -87,11 +87,33 @@ static void print_help(FILE *file)
 
 /* ---- Words that are no verb ------------------------------------------------------ */
 
+/* What other tools have a verb for. */
+static const struct {
+	const char *word;
+	const char *answer;
+} elsewhere[] = {
+	{"ls", "; did you mean \"list\"?"},
+	{"mount", "; a pool is mounted by: leafdisk POOL MOUNTPOINT"},
+	{"rm", "; rm(1) removes an image in the pool, or a disk in a mount with the option manage"},
+};
+
+static const char *answer_elsewhere(const char *word)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(elsewhere); i++)
+		if (strcmp(elsewhere[i].word, word) == 0)
+			return elsewhere[i].answer;
+	return NULL;
+}
+
 static int refuse_verb(const char *word, const char *next)
 {
 	g_autofree char *two = next ? g_strdup_printf("%s %s", word, next) : g_strdup(word), *text = NULL;
 	struct nearest nearest;
 
+	if (answer_elsewhere(two)) {
+		ctl_fail("there is no verb \"%s\"%s", two, answer_elsewhere(two));
+		return CTL_USAGE;
+	}
 	nearest_begin(&nearest, two);
 	for (const struct ctl_verb *verb = ctl_verbs; verb->name; verb++)
 		nearest_offer(&nearest, verb->name);

@@ -118,6 +118,24 @@ static struct mounted *find_mount(const char *table, const char *path, dev_t dev
 	return found;
 }
 
+char *mounted_point_of_pool(const char *path)
+{
+	g_autofree char *table = NULL;
+	g_auto(GStrv) lines = NULL;
+	char *pool = realpath(path, NULL), *point = NULL;
+
+	if (pool && g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+		lines = g_strsplit(table, "\n", -1);
+	for (char **text = lines; text && *text && !point; text++) {
+		g_auto(mount_line) line = {0};
+
+		if (parse_line(*text, &line) && strcmp(line.source, pool) == 0)
+			point = g_steal_pointer(&line.point);
+	}
+	free(pool);
+	return point;
+}
+
 char *mounted_place(const char *table, dev_t device)
 {
 	g_auto(GStrv) lines = g_strsplit(table, "\n", -1);

@@ -17,6 +17,8 @@ typedef struct mounted {
 struct mounted *mounted_find(const char *path);
 void mounted_free(struct mounted *mount);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(mounted, mounted_free)
+/* Where the pool at PATH is mounted; NULL: nowhere, or PATH is none. Blocks; g_free. */
+char *mounted_point_of_pool(const char *path);
 /* Where a process has the leafdisk mount DEVICE, whose TABLE of mounts is the text of its
  * mountinfo (proc(5)). NULL: nowhere; g_free. */
 char *mounted_place(const char *table, dev_t device);

@@ -58,8 +58,8 @@ static bool add_size(uint64_t present, char sign, uint64_t number, uint64_t *byt
 	return true;
 }
 
-/* The kernel learns of the new size, and drops its pages behind it. */
-static bool shrink_file(const struct mounted *mount, const char *path, uint64_t bytes, GError **error)
+/* The daemon says why where it refuses. The kernel learns of the new size, and drops its pages behind it. */
+static bool resize_closed_file(const struct mounted *mount, const char *path, uint64_t bytes, GError **error)
 {
 	g_autofree char *text = g_strdup_printf("%" PRIu64, bytes);
 	struct statx stx;
@@ -68,6 +68,14 @@ static bool shrink_file(const struct mounted *mount, const char *path, uint64_t 
 		return false;
 	(void)statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_SIZE, &stx);
 	return true;
+}
+
+/* Who may not ask the daemon does not know. */
+static bool is_known_closed(const struct mounted *mount)
+{
+	g_auto(control_status) status = {0};
+
+	return control_read_status(mount, mount->name, &status, NULL) && status.opens == 0;
 }
 
 static bool resize_file(const struct mounted *mount, const struct ctl_arguments *arguments, uint64_t present,
@@ -79,8 +87,8 @@ static bool resize_file(const struct mounted *mount, const struct ctl_arguments 
 		return error_set(error, EINVAL,
 				 "%s has %" PRIu64 " bytes; making it smaller loses data and needs --shrink", path,
 				 present);
-	if (bytes < present)
-		return shrink_file(mount, path, bytes, error);
+	if (bytes < present || is_known_closed(mount))
+		return resize_closed_file(mount, path, bytes, error);
 	return truncate(path, (off_t)bytes) == 0 || error_set_errno(error, errno, "cannot resize %s", path);
 }
 

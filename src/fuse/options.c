@@ -94,9 +94,15 @@ static enum options_result apply_all(struct mount_options *options, const char *
 
 static enum options_result take_operands(struct mount_options *options, int count, char **operands, GError **error)
 {
-	if (count < 1 || count > 2) {
-		error_set(error, EINVAL, "a pool and a mountpoint are needed, and nothing else; got %d operands",
-			  count);
+	if (count < 1) {
+		error_set(error, EINVAL, "a pool and a mountpoint are needed");
+		return OPTIONS_USAGE;
+	}
+	if (count > 2) {
+		error_set(error, EINVAL,
+			  "\"%s\": a pool and a mountpoint are needed, and nothing else; mount options are written -o "
+			  "KEY=VALUE,KEY=VALUE, without blanks",
+			  operands[2]);
 		return OPTIONS_USAGE;
 	}
 	options->pool_path = g_strdup(operands[0]);

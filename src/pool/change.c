@@ -16,12 +16,13 @@
 #include "image/children.h"
 #include "internal.h"
 
-/* "x.img" -> "x"; ERROR when the name cannot be a disk's. */
+/* "x.img" -> "x"; ERROR when the name cannot be a disk's. EPERM, as of EINVAL mv(1) makes a story
+ * of directories. */
 char *pool_stem_of(const char *name, GError **error)
 {
 	if (g_str_has_suffix(name, ".img") && strlen(name) > 4 && name[0] != '.' && !strchr(name, '/'))
 		return g_strndup(name, strlen(name) - 4);
-	error_set(error, EINVAL, "%s: a disk's name ends in .img and does not begin with a dot", name);
+	error_set(error, EPERM, "%s: a disk's name ends in .img and does not begin with a dot", name);
 	return NULL;
 }
 

@@ -5,6 +5,7 @@
 
 #include "aio/file.h"
 #include "cache/offline.h"
+#include "core/config.h"
 #include "core/error.h"
 #include "cache/format/content.h"
 #include "cache/format/format.h"
@@ -74,6 +75,14 @@ static bool allow_overwrite(const struct creation *creation, bool force, GError 
 				  creation->path, super.pool_path);
 }
 
+static bool refuse_size(const char *path, uint64_t bytes, GError **error)
+{
+	g_autofree char *size = config_format_size(bytes), *least = config_format_size(CACHE_BYTES_MIN),
+			*most = config_format_size(cache_segment_offset(CACHE_SEGMENTS_MAX));
+
+	return error_set(error, EINVAL, "%s: a cache of %s is not possible, only of %s to %s", path, size, least, most);
+}
+
 static bool choose_size(struct creation *creation, GError **error)
 {
 	uint64_t bytes = creation->options->size_bytes;
@@ -81,11 +90,7 @@ static bool choose_size(struct creation *creation, GError **error)
 	if (!bytes)
 		bytes = creation->present_bytes ? creation->present_bytes : CACHE_BYTES_DEFAULT;
 	if (bytes < CACHE_BYTES_MIN || bytes > cache_segment_offset(CACHE_SEGMENTS_MAX))
-		return error_set(error, EINVAL,
-				 "%s: a cache of %" G_GUINT64_FORMAT " bytes is not possible, only of "
-				 "%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT,
-				 creation->path, bytes, (uint64_t)CACHE_BYTES_MIN,
-				 cache_segment_offset(CACHE_SEGMENTS_MAX));
+		return refuse_size(creation->path, bytes, error);
 	if (creation->storage.block_device && bytes > creation->present_bytes)
 		return error_set(error, ENOSPC,
 				 "%s: has %" G_GUINT64_FORMAT " bytes, too few for a cache of "
