@@ -287,6 +287,18 @@ def test_umount(writeback, web1, work, rng):
     assert_same(converted(web1, work)[:MIB], content, "the image")
 
 
+def test_umount_says_what_frees_a_loop_device(writeback, web1, work):
+    """While it is mounted losetup does not, and says nothing."""
+    live = writeback(*HELD)
+    with Loop(live.file("web1.img")) as loop:
+        run("mkfs.ext4", "-q", loop.device)
+        guest = loop.mount(os.path.join(work, "a guest"))
+        said = leafctl("umount", live.path, check=False)
+        assert said.returncode == 1 and f"{loop.device} (umount {guest}, losetup -d {loop.device}) uses" in said.stderr
+    leafctl("umount", live.path)
+    live.finalise()
+
+
 ELSEWHERE = "echo ready; read -r line"
 # The path is another thing's there.
 HIDDEN = 'umount "$0" && mount -t tmpfs none "$0" && cd "$0" && ' + ELSEWHERE

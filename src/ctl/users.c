@@ -97,7 +97,36 @@ static bool is_below(const char *path, const char *top)
 	return strncmp(path, top, length) == 0 && (path[length] == '/' || path[length] == '\0');
 }
 
-/* Their paths are those of the first mount that the kernel knows; to open a device tells no more. */
+/* DEVICE, or a partition of it. */
+static bool is_of_device(const char *source, const char *device)
+{
+	size_t length = strlen(device);
+
+	return strncmp(source, device, length) == 0 &&
+	       (source[length] == '\0' || (source[length] == 'p' && g_ascii_isdigit(source[length + 1])));
+}
+
+/* What frees DEVICE: "umount /mnt/web1, losetup -d /dev/loop3". One that is mounted losetup frees later,
+ * and says nothing. */
+static char *freeing_text(const char *device)
+{
+	g_autofree char *table = NULL;
+	g_auto(GStrv) lines = NULL;
+	GString *text = g_string_new(NULL);
+
+	if (g_file_get_contents("/proc/self/mounts", &table, NULL, NULL))
+		lines = g_strsplit(table, "\n", -1);
+	for (char **line = lines; line && *line; line++) {
+		g_auto(GStrv) fields = g_strsplit(*line, " ", 3);
+		g_autofree char *point = fields[0] && fields[1] ? g_strcompress(fields[1]) : NULL;
+
+		if (point && is_of_device(fields[0], device))
+			g_string_append_printf(text, "umount %s, ", point);
+	}
+	g_string_append_printf(text, "losetup -d %s", device);
+	return g_string_free(text, FALSE);
+}
+
 static void note_loops(GString *users, const char *top)
 {
 	g_autoptr(GDir) devices = g_dir_open("/sys/block", 0, NULL);
@@ -105,11 +134,13 @@ static void note_loops(GString *users, const char *top)
 
 	while (devices && (name = g_dir_read_name(devices))) {
 		g_autofree char *file = g_build_filename("/sys/block", name, "loop", "backing_file", NULL);
-		g_autofree char *backing = NULL, *part = NULL;
+		g_autofree char *device = g_build_filename("/dev", name, NULL);
+		g_autofree char *backing = NULL, *freeing = NULL, *part = NULL;
 
 		if (!g_file_get_contents(file, &backing, NULL, NULL) || !is_below(g_strchomp(backing), top))
 			continue;
-		part = g_strdup_printf("/dev/%s (losetup -d /dev/%s) uses %s", name, name, backing);
+		freeing = freeing_text(device);
+		part = g_strdup_printf("%s (%s) uses %s", device, freeing, backing);
 		add_part(users, part);
 	}
 }
