@@ -60,6 +60,19 @@ def test_a_key_of_the_configuration(pool, work):
     assert result.returncode == 1 and 'unknown option "thread"; did you mean "threads"?' in result.stderr
 
 
+def test_a_comment_behind_a_value(mount, pool, work):
+    path = os.path.join(work, "conf")
+    cache = os.path.join(work, "leaf.cache")
+    for text, said in ((" # fast", "a comment has a line of its own"), ("\t#fast", "a comment has a line of its own"),
+                       ("\\s#fast", "")):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"[pool]\ncache = {cache}{text}\ncache_size = 8M\n")
+        result = run(program("leafdisk"), pool, work, "-o", f"conf={path}", check=False)
+        assert result.returncode == 1 and said in result.stderr and os.listdir(work).count("leaf.cache") == 0
+    with mount(f"conf={path}"):
+        assert os.path.exists(f"{cache} #fast")
+
+
 def test_a_pool_for_its_mount(mount, pool):
     with mount() as live:
         for verb in ("status", "drain", "umount", "set"):

@@ -28,6 +28,25 @@ def test_unit_is_right(work, name, instance):
         run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", unit)
 
 
+CHOSEN = """
+our %nrconf = (override_rc => {});
+my $file = shift;
+defined(do $file) or die $@ || $!;
+for my $unit (@ARGV) {
+	print map { "$nrconf{override_rc}{$_}\\n" } grep { $unit =~ /$_/ } keys %{$nrconf{override_rc}};
+}
+"""
+
+
+def test_a_library_that_is_replaced_restarts_no_mount():
+    """What needrestart reads, in the way that it does."""
+    path = os.path.join(TREE, "etc", "needrestart.conf")
+    with open(os.path.join(TREE, "debian", "rules"), encoding="utf-8") as file:
+        assert "etc/needrestart.conf debian/leafdisk/etc/needrestart/conf.d/" in file.read()
+    assert run("perl", "-we", CHOSEN, path, "leafdisk@srv-pool.service").stdout == "0\n"
+    assert run("perl", "-we", CHOSEN, path, "leafdisk.service", "other-leafdisk@srv-pool.service").stdout == ""
+
+
 def told(manager):
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -90,6 +109,7 @@ def test_completion_of_leafctl(completed, work):
     assert set(completed("leafctl", "")) >= set(re.findall(r"^    ([a-z-]+) ", help_text, re.M))
     assert set(completed("leafctl", "cache", "")) >= {"create", "info", "drain"}
     assert completed("leafctl", "cache", "du") == ["dump"]
+    assert completed("leafctl", "help", "umo") == ["umount"]
     assert "-b" in completed("leafctl", "create", "-")
     assert completed("leafctl", "create", "--pa") == ["--parent=", "--parent-format="]
     assert completed("leafctl", "create", "--parent-format", "=", "l") == ["leaf"]

@@ -35,6 +35,10 @@ _leafctl() {
 	local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]} words=1
 
 	COMPREPLY=()
+	if [[ $verb == help && $COMP_CWORD -eq 2 ]]; then
+		_leafdisk_words "$(_leafctl_verb_words "")" "$word"
+		return
+	fi
 	if [[ $COMP_CWORD -gt 1 && -n $(_leafctl_verb_words "$verb") ]]; then
 		verb+=" ${COMP_WORDS[2]}" words=2
 	fi

@@ -417,12 +417,26 @@ bool config_is_given(const struct config_key *key, const char *options)
 	return given;
 }
 
+/* Other files have comments behind values, and a path that ends in one would be taken for a path. */
+static bool has_comment(GKeyFile *file, const char *group, const char *name)
+{
+	g_autofree char *typed = g_key_file_get_value(file, group, name, NULL);
+
+	return typed && (strstr(typed, " #") || strstr(typed, "\t#"));
+}
+
 static bool set_from_group(const struct config_key *keys, void *values, GKeyFile *file, const char *group,
 			   const char *name, GError **error)
 {
 	g_autoptr(GError) inner = NULL;
 	g_autofree char *value = g_key_file_get_string(file, group, name, &inner);
 
+	if (has_comment(file, group, name))
+		return error_set(
+			error, EINVAL,
+			"[%s] option \"%s\": a comment has a line of its own; where \" #\" belongs to the value it "
+			"is written \"\\s#\"",
+			group, name);
 	if (!value)
 		return error_set(error, EINVAL, "[%s] option \"%s\": %s", group, name, inner->message);
 	if (config_set(keys, values, name, value, error))

@@ -19,11 +19,11 @@ static const char *const passed_names[] = {
 };
 
 static const char *const dropped_names[] = {
-	"rw",	    "defaults",	  "auto",	"noauto",     "nofail",	    "user",	   "user=",
-	"nouser",   "users",	  "owner",	"group",      "_netdev",    "x-",	   "X-",
-	"comment=", "helper=",	  "uhelper=",	"relatime",   "norelatime", "strictatime", "nostrictatime",
-	"diratime", "nodiratime", "lazytime",	"nolazytime", "mand",	    "nomand",	   "silent",
-	"loud",	    "iversion",	  "noiversion", NULL,
+	"rw",	    "defaults",	  "auto",	"noauto",      "nofail",     "user",	    "user=",
+	"nouser",   "users",	  "owner",	"group",       "_netdev",    "x-",	    "X-",
+	"comment=", "helper=",	  "uhelper=",	"relatime",    "norelatime", "strictatime", "nostrictatime",
+	"diratime", "nodiratime", "lazytime",	"nolazytime",  "mand",	     "nomand",	    "silent",
+	"loud",	    "iversion",	  "noiversion", "nosymfollow", "symfollow",  NULL,
 };
 
 static bool matches(const char *option, const char *name)
