@@ -189,6 +189,8 @@ def test_metrics_are_the_counters(mount, web1):
         place = f'mount="{live.path}"'
     assert metrics.pop("leafdisk_dirty_bytes") == ("gauge", {place: 0}) and counters.pop("dirty_bytes") == 0
     assert metrics.pop("leafdisk_build_info")[1].keys() == {f'{place},version="0.1.0"'}
+    # These are there once somebody has looked at the pool.
+    assert {metrics.pop(f"leafdisk_pool_{name}", ("gauge",))[0] for name in ("size_bytes", "free_bytes")} == {"gauge"}
     gauges = {name: metrics.pop(f"leafdisk_disk_{name}") for name in ("size_bytes", "used_bytes", "dirty_bytes", "opens")}
     assert {kind for kind, _ in gauges.values()} == {"gauge"}
     assert {name: values[f'{place},disk="web1.img"'] for name, (_, values) in gauges.items()} == {
