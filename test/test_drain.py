@@ -12,6 +12,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 
@@ -253,11 +254,22 @@ def test_nobody_waits_at_a_mount_that_drains(writeback, rng):
     assert live.wait() == 1
 
 
+def has_noticed_its_end(live):
+    """As it tells its successor."""
+    for fd in os.listdir(f"/proc/{live.pid}/fd"):
+        path = f"/proc/{live.pid}/fd/{fd}"
+        with contextlib.suppress(OSError):
+            if os.readlink(path) == "/memfd:leafdisk-rest (deleted)":
+                return file_bytes(path).startswith(b"ended ")
+    return False
+
+
 def test_the_end_is_given_up(writeback, web1, work, rng):
     """What stays behind is there for the next mount."""
     live = writeback(*SLOW)
     content = make_dirty(live, rng)
     unmount(live.path)
+    wait_until(lambda: has_noticed_its_end(live), "the end")
     os.kill(live.pid, signal.SIGINT)
     assert live.wait() == 1
     said = live.messages()
@@ -351,6 +363,32 @@ def test_the_next_mount_waits_for_the_end_of_the_last(writeback, web1, work, rng
     assert live.wait() == 1
     live.finalise()
     following.stop()
+
+
+def test_the_service_manager_gives_a_mount_that_waits_more_time(writeback, pool, work, rng):
+    """And shows how far the one before is."""
+    live = writeback(*SLOW)
+    make_dirty(live, rng)
+    unmount(live.path)
+    name = "leafdisk-test-" + os.path.basename(work)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + name)
+        manager.settimeout(PATIENCE)
+        point = os.path.join(work, "notified")
+        os.mkdir(point)
+        with subprocess.Popen([program("leafdisk"), pool, point, "-f", "-o", ",".join([*live.options[:3], *HELD])],
+                              env={**os.environ, "NOTIFY_SOCKET": "@" + name},
+                              stderr=subprocess.DEVNULL) as following:
+            said = manager.recv(4096).decode()
+            assert re.fullmatch(rf"STATUS=the mount before \(pid {live.pid}\): [0-9.]+ [KM]iB left to write back, .*\n"
+                                "EXTEND_TIMEOUT_USEC=60000000", said), said
+            os.kill(live.pid, signal.SIGTERM)
+            while (said := manager.recv(4096)) != b"READY=1":
+                assert said.startswith(b"STATUS=the mount before")
+            unmount(point)
+            assert following.wait(PATIENCE) == 0
+    assert live.wait() == 1
+    live.finalise()
 
 
 def test_the_next_mount_says_how_far_the_last_is(writeback, pool, work, rng):

@@ -64,7 +64,7 @@ static const struct purpose purposes[] = {
 	 "umount2"},
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	{"a sanitizer's reports",
-	 "mmap mprotect prctl ptrace process_vm_readv personality mincore msync"},
+	 "mmap mprotect prctl ptrace getdents process_vm_readv personality mincore msync"},
 #endif
 };
 /* clang-format on */
