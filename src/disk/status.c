@@ -162,10 +162,13 @@ static bool tell_backlog(struct disk *disk, struct disk_status *status)
 	return true;
 }
 
+/* The layer of a keeper that is closed is that of the disks on it, which may be closing it. */
 static void tell_share(struct disk *disk, struct disk_status *status)
 {
 	struct cache_layer_status layer;
 
+	if (disk->keeper && !disk->open)
+		return;
 	if (disk->leaf->cached) {
 		cache_layer_get_status(disk->leaf->cached, &layer);
 		status->since = layer.since;
