@@ -1,7 +1,8 @@
-/* Reference counts of glib's, made known to ThreadSanitizer: glib is not compiled
+/* Reference counts and texts of glib's, made known to ThreadSanitizer: glib is not compiled
  * with it. In the tsan variant these take the place of glib's own. */
 #include <dlfcn.h>
 #include <glib.h>
+#include <pthread.h>
 #include <sanitizer/tsan_interface.h>
 
 /* What others did before they gave theirs up comes before the last one's free. */
@@ -22,3 +23,18 @@
 
 UNREF(g_ptr_array_unref, GPtrArray)
 UNREF(g_bytes_unref, GBytes)
+
+/* The first who asks for a text makes it, for all. */
+const char *g_strerror(int number)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static const char *(*real)(int);
+	const char *text;
+
+	pthread_mutex_lock(&lock);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "g_strerror");
+	text = real(number);
+	pthread_mutex_unlock(&lock);
+	return text;
+}
