@@ -1,12 +1,13 @@
 """New disks that other programs make in a mount: they grow as they are written, until their first close."""
+import contextlib
 import errno
 import os
 import tarfile
 
 import pytest
 
-from harness import (MIB, assert_same, check_clean, control_values, expect_errno, file_bytes, leafctl, opened, read_file,
-                     run, write_all)
+from harness import (CRASH_STATUS, MIB, assert_same, check_clean, control_values, expect_errno, faults, file_bytes,
+                     leafctl, numbers, opened, read_file, run, write_all)
 from test_full_storage import small  # noqa: F401 pylint: disable=unused-import
 
 SIZE = 5 * MIB + 12345  # the last block and the last write are short
@@ -40,6 +41,27 @@ PROGRAMS = {
     "rsync": lambda source, target: run("rsync", "-aS", "--inplace", source, target),
     "qemu-img": lambda source, target: run("qemu-img", "convert", "-f", "raw", "-O", "raw", source, target),
 }
+
+
+@pytest.mark.parametrize("point", ["image.write", "image.sync", "place.rename"])
+def test_a_new_disk_is_whole_or_not_there(mount, pool, gate, point):
+    """Wherever the daemon dies while it makes one."""
+    made = False
+    for number in numbers(10):
+        live = mount("manage", env=faults(f"{point}:crash@{number}", gate=gate.path))
+        gate.open()
+        with contextlib.suppress(OSError):
+            os.close(os.open(live.file("new.img"), os.O_RDWR | os.O_CREAT))
+            made = True
+        gate.close()
+        live.kill9()
+        assert number > 1 or live.status == CRASH_STATUS
+        leafctl("check", pool)
+        with mount() as live:
+            assert live.names() == (["new.img"] if os.path.exists(os.path.join(pool, "new.leaf")) else [])
+        if made:
+            return
+    pytest.fail("it was never made")
 
 
 @pytest.mark.parametrize("mode", ["direct", "persistent", "writeback", "ephemeral"])

@@ -73,15 +73,37 @@ static struct disk *show_created(struct disk_pool *pool, const char *name, const
 	return NULL;
 }
 
+/* A crash, or a store that takes neither the image nor its removal, leaves a file that no pool
+ * shows: the image has its name once it is whole. */
+static int make_image(struct disk_pool *pool, const char *path)
+{
+	g_autofree char *name = names_staged();
+	g_autofree char *staged = g_build_filename(disk_pool_path(pool), name, NULL);
+	struct image_create_options options = {0};
+	int directory = pool_place(pool)->fd, result;
+	g_autoptr(GError) error = NULL;
+
+	if (!image_create_in(directory, staged, IMAGE_FORMAT_LEAF, &options, &error))
+		return error_to_errno(error);
+	result = place_rename_new(directory, name, name_in_pool(path));
+	if (result < 0)
+		(void)unlinkat(directory, name, 0);
+	return result;
+}
+
 static struct disk *create_locked(struct disk_pool *pool, const char *name, const char *stem, GError **error)
 {
 	g_autofree char *path = g_strconcat(disk_pool_path(pool), "/", stem, ".leaf", NULL);
-	struct image_create_options options = {0};
+	int result;
 
 	lock_assert_mine(&pool->scanning);
-	if (!pool_name_is_free(pool, name, error) ||
-	    !image_create_in(pool_place(pool)->fd, path, IMAGE_FORMAT_LEAF, &options, error))
+	if (!pool_name_is_free(pool, name, error))
 		return NULL;
+	result = make_image(pool, path);
+	if (result < 0) {
+		error_set_errno(error, -result, "%s: cannot be created", path);
+		return NULL;
+	}
 	return show_created(pool, name, path, error);
 }
 

@@ -21,4 +21,10 @@ void names_give(struct names *names, GPtrArray *found, GHashTable *files, GStrin
  * opened now. */
 bool names_is_given(const struct names *names, const char *shown);
 
+/* Of a file that gets another name once it is whole; no pool shows it. */
+static inline char *names_staged(void)
+{
+	return g_strdup_printf(".%08x-new.leaf", g_random_int());
+}
+
 #endif

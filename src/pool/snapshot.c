@@ -119,7 +119,7 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 	succession->sealed =
 		g_strdup_printf(SEALED_DIRECTORY "/%s@%s%s", stem, snapshot->tag, dot && dot > from ? dot : "");
 	succession->to = leaf ? g_strdup(from) : g_strconcat(stem, ".leaf", NULL);
-	succession->staged = g_strdup_printf(".%08x-new.leaf", g_random_int());
+	succession->staged = names_staged();
 	image_make_uuid(succession->uuid);
 	part->sealed_path = g_build_filename(disk_pool_path(snapshot->pool), succession->sealed, NULL);
 	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
