@@ -162,3 +162,15 @@ def test_tree(pool):
     lines = leafctl("list", "--tree", pool).stdout.splitlines()[1:]
     assert [re.split("  +", line.replace("\u2502  ", "|"))[0].rstrip() for line in lines] == [
         "base.leaf", "\u251c\u2500 a.leaf", "|\u2514\u2500 a1.leaf", "\u2514\u2500 b.leaf", "lone.leaf"]
+
+
+def test_a_broken_image_is_named(pool):
+    """Also where what is wrong is further down."""
+    base = make_image(os.path.join(pool, "base.leaf"), "1M")
+    middle = make_image(os.path.join(pool, "middle.leaf"), parent=base)
+    for name in ("a.leaf", "b.leaf"):
+        make_image(os.path.join(pool, name), parent=middle)
+    os.rename(base, os.path.join(pool, ".away"))
+    said = leafctl("list", pool).stderr.splitlines()
+    trouble = f"{middle}: its parent {base}: cannot be found: No such file or directory"
+    assert sorted(said) == [f"leafctl: broken: {line}" for line in (trouble, f"a.leaf: {trouble}", f"b.leaf: {trouble}")]

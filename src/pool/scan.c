@@ -152,16 +152,27 @@ static void take_known(struct scan *scan, const struct known *known)
 		note_ancestors(scan, known->links);
 	if (known->untold)
 		g_hash_table_add(scan->untold, g_strdup(known->untold));
-	if (known->trouble)
-		g_string_append_printf(scan->result.broken, "%s\n", known->trouble);
 	if (known->foreign)
 		g_string_append_printf(scan->result.foreign, "%s\n", known->foreign);
+}
+
+/* What is wrong further down does not say of which image it is. */
+static void take_trouble(struct scan *scan, const char *name, const char *trouble)
+{
+	g_autofree char *itself = g_strdup_printf("/%s: ", name);
+
+	if (strstr(trouble, itself))
+		g_string_append_printf(scan->result.broken, "%s\n", trouble);
+	else
+		g_string_append_printf(scan->result.broken, "%s: %s\n", name, trouble);
 }
 
 /* KNOWN is taken over. */
 static void take_file(struct scan *scan, const char *name, struct known *known)
 {
 	take_known(scan, known);
+	if (known->trouble)
+		take_trouble(scan, name, known->trouble);
 	if (known->shown)
 		add_found(scan, name, NULL, known, NULL);
 	g_hash_table_replace(scan->files, g_strdup(name), known);
@@ -199,6 +210,8 @@ static void keep_links(struct known *known, const struct known *before, const GE
 static void take_stack(struct scan *scan, const char *group, const char *layers, struct known *known)
 {
 	take_known(scan, known);
+	if (known->trouble)
+		g_string_append_printf(scan->result.broken, "%s\n", known->trouble);
 	if (known->shown) {
 		g_hash_table_add(scan->leaves, identity(known->links->pdata[0]));
 		add_found(scan, NULL, group + strlen(DISK_GROUP), known, layers);
