@@ -39,6 +39,7 @@ class Figure:
 FIGURES = {
     "iops": Figure("iops", "operations per second", "more"),
     "mib_s": Figure("MiB/s", "throughput, MiB/s", "more"),
+    "kept": Figure("times", "rate kept while others are in trouble, times that alone", "more"),
     "stall": Figure("ms", "longest time without a completed write, ms", "less"),
     "seconds": Figure("s", "seconds", "less"),
     "cpu": Figure("s/GiB", "CPU seconds of the daemon per GiB", "less"),

@@ -82,7 +82,7 @@ def isolation_targets():
     for job in isolation.JOBS:
         for subject in (SUBJECT, *CACHED, WRITEBACK):
             if job.others:
-                yield Target(job.name, "iops", 0.9, subject, other_job=isolation.ALONE, subject=subject)
+                yield Target(job.name, "kept", 0.9, absolute=True, subject=subject)
             yield Target(job.name, "stall", PAUSE_MS, at_most=True, absolute=True, subject=subject)
 
 
