@@ -19,8 +19,9 @@ from harness import (BLOCK, CONTROL, KIB, MIB, Aligned, discard, expect_errno, f
 
 TOP_FILES = ["config", "drain", "events", "last_error", "metrics", "pid", "snapshots", "stats", "version"]
 TOP = sorted([*TOP_FILES, "disks", "tunables"])
-DISK_FILES = ["chain", "drain", "info", "last_error", "mode", "size", "snapshots", "state"]
-WRITABLE = ["drain", "mode", "size", "snapshots"]  # and everything in tunables
+DISK_FILES = ["chain", "drain", "info", "last_error", "latency", "mode", "requests", "size", "snapshots", "state", "stats"]
+SETTINGS = ["drain", "mode", "size", "snapshots"]  # what is read is good as a command; and everything in tunables
+WRITABLE = [*SETTINGS, "events", "stats"]
 COMMAND_BYTES_MAX = 4096
 ALL_WELL = {"state": "active", "dirty_bytes": "0", "dirty_age_ms": "0"}
 KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens"}
@@ -161,7 +162,8 @@ LABELS = r'\w+="(?:[^"\\\n]|\\[\\"n])*"'
 
 
 def parsed_metrics(text):
-    """name -> (type, {labels: value}); every line must be what the format allows, all of a name together."""
+    """name -> (type, {labels: value}); every line must be what the format allows, all of a name together. The samples
+    of a histogram have what is behind its name before their labels."""
     kinds, values, name = {}, {}, None
     assert text.endswith("\n")
     lines = iter(text.splitlines())
@@ -169,12 +171,15 @@ def parsed_metrics(text):
         if match := re.fullmatch(r"# HELP ([a-zA-Z_:][a-zA-Z0-9_:]*) (.+)", line):
             name = match.group(1)
             assert name not in kinds
-            kinds[name] = re.fullmatch(rf"# TYPE {name} (counter|gauge)", next(lines)).group(1)
+            kinds[name] = re.fullmatch(rf"# TYPE {name} (counter|gauge|histogram)", next(lines)).group(1)
             values[name] = {}
         else:
-            labels, value = re.fullmatch(rf"{name}{{({LABELS}(?:,{LABELS})*)}} (\d+)", line).groups()
+            suffix, labels, value = re.fullmatch(
+                rf"{name}(_bucket|_sum|_count|){{({LABELS}(?:,{LABELS})*)}} (\d+(?:\.\d+)?)", line).groups()
+            assert bool(suffix) == (kinds[name] == "histogram")
+            labels = f"{suffix}{{{labels}}}" if suffix else labels
             assert labels not in values[name]
-            values[name][labels] = int(value)
+            values[name][labels] = float(value) if "." in value else int(value)
     return {name: (kinds[name], values[name]) for name in kinds}
 
 
@@ -196,6 +201,7 @@ def test_metrics_are_the_counters(mount, web1):
     assert {name: values[f'{place},disk="web1.img"'] for name, (_, values) in gauges.items()} == {
         "size_bytes": 2 * MIB, "used_bytes": allocated, "dirty_bytes": 0, "opens": 1}
     assert set(gauges["opens"][1]) == {f'{place},disk="{name}"' for name in ("base.img", "web1.img")}
+    metrics = {name: found for name, found in metrics.items() if not name.startswith("leafdisk_disk_")}
     assert set(metrics) == {f"leafdisk_{name}_total" for name in counters}
     assert {kind for kind, _ in metrics.values()} == {"counter"}
     for name in ("write_bytes", "write_requests", "flush_requests"):
@@ -453,7 +459,7 @@ def try_open(path, flags):
 
 def test_nothing_can_be_written(mount, web1):
     with mount() as live:
-        for path in (live.control("stats"), live.control("last_error"), live.control("disks", "web1.img", "state")):
+        for path in (live.control("metrics"), live.control("last_error"), live.control("disks", "web1.img", "state")):
             for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_RDONLY | os.O_TRUNC,
                           os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_APPEND):
                 expect_errno(errno.EACCES, try_open, path, flags)
@@ -476,7 +482,7 @@ def writable_files(live):
     yield live.control("drain")
     for name in os.listdir(live.control("tunables")):
         yield live.control("tunables", name)
-    for name in WRITABLE:
+    for name in SETTINGS:
         yield live.control("disks", "web1.img", name)
 
 
@@ -606,12 +612,12 @@ def test_events(mount, pool, web1):
         lines = text_of(live, "events").splitlines()
         assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z \S", line) for line in lines)
         messages = [line.split(" ", 1)[1] for line in lines]
-        assert messages[:2] == [f"{pool} mounted on {live.path}", "max_dirty_age is 7 now"]
+        assert messages[:2] == [f"info - {pool} mounted on {live.path}", "info - max_dirty_age is 7 now"]
         for number in range(1, 301):
             command(live.control("tunables", "max_dirty_age"), str(number).encode())
         lines = text_of(live, "events").splitlines()
         assert len(lines) == 256
-        assert [line.split(" ", 1)[1] for line in lines] == [f"max_dirty_age is {number} now"
+        assert [line.split(" ", 1)[1] for line in lines] == [f"info - max_dirty_age is {number} now"
                                                              for number in range(45, 301)]
         assert sorted(lines, key=lambda line: line.split(" ")[0]) == lines
 

@@ -213,7 +213,8 @@ def test_states_of_a_disk_are_documented():
 
 
 def test_keys_of_the_control_tree_are_told(mount, pool):
-    """A mount tells the keys that are listed; state tells the reason and since when, if there is one."""
+    """A mount tells the keys that are listed; state tells the reason and since when, if there is one, and no request
+    is told of a disk that has none."""
     make_image(os.path.join(pool, "web1.leaf"), "1M")
     told = {}
     with mount() as live:
@@ -222,7 +223,7 @@ def test_keys_of_the_control_tree_are_told(mount, pool):
             with open(live.control(*path.split("/")), encoding="utf-8") as file:
                 told[entry] = {line.split(": ")[0] for line in file}
     for entry, keys in listed_of("KEY").items():
-        assert keys - told[entry] <= {"reason", "since"}
+        assert keys - told[entry] <= {"reason", "since", "request"}
         assert told[entry] <= keys
 
 
@@ -231,6 +232,14 @@ def test_counters_are_documented(mount, pool):
         counters = set(json.load(file))
     assert "read_bytes" in counters
     assert listed_words(section(page_text("leafdisk.8"), "Ss", "Counters")) == counters
+
+
+def test_counters_of_a_disk_are_documented(mount, pool):
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    with mount() as live, open(live.control("disks", "web1.img", "stats"), encoding="ascii") as file:
+        counters = set(json.load(file))
+    assert "read_misses" in counters
+    assert listed_words(section(page_text("leafdisk.8"), "Ss", "Counters of a disk")) == counters
 
 
 def write_conf(work, text):

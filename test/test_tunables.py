@@ -189,9 +189,9 @@ def test_mode(mount, work, web1):
             write_all(fd, mode.encode(), 5000)
             os.fsync(fd)
             assert os.pread(fd, len(mode), 5000) == mode.encode()
-        assert [line.split(" ", 1)[1] for line in text_of(live, "events").splitlines() if "web1.img: mode" in line] == [
-            "web1.img: mode writeback now, was persistent", "web1.img: mode direct now, was writeback",
-            "web1.img: mode persistent now, was direct"]
+        assert [line.split(" ", 1)[1] for line in text_of(live, "events").splitlines() if "web1.img mode" in line] == [
+            "info web1.img mode writeback now, was persistent", "info web1.img mode direct now, was writeback",
+            "info web1.img mode persistent now, was direct"]
 
 
 @pytest.mark.parametrize("mode", ["direct", "persistent", "ephemeral", "writeback"])

@@ -49,6 +49,7 @@ struct cache_io {
 	struct cache *cache;
 	struct aio_request aio;
 	struct cache_watch watch;
+	bool buffered; /* a HIT from memory */
 	uint32_t slot;
 	int result;
 	struct loop_task task;
@@ -68,6 +69,18 @@ struct cache_extent cache_read(struct cache_io *io);
  * -EIO: suspended, or the layer is degraded. What is not NEWER does not replace anything in a
  * layer that was opened for dirty blocks: -EAGAIN where there is something. */
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer);
+
+/* Where the cache had blocks that a put supersedes: how many, and the first and the last of those
+ * that were put. */
+enum cache_place { CACHE_NOWHERE, CACHE_IN_LOG, CACHE_IN_BUFFER };
+struct cache_found {
+	uint32_t blocks[CACHE_IN_BUFFER + 1]; /* by enum cache_place */
+	enum cache_place first;
+	enum cache_place last;
+};
+/* As cache_put(), and sets *FOUND, unless it fails. */
+int64_t cache_put_over(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer,
+		       struct cache_found *found);
 /* Zeros from now on, pinned or dirty; not of a layer that is mirrored. -ENOSPC:
  * too many separate ranges. -EAGAIN, -EIO: as cache_put(). Nothing is changed
  * then. */

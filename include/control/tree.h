@@ -24,10 +24,13 @@
 	ENTRY(DISK_DRAIN, DISK, "drain")                                                                               \
 	ENTRY(DISK_INFO, DISK, "info")                                                                                 \
 	ENTRY(DISK_LAST_ERROR, DISK, "last_error")                                                                     \
+	ENTRY(DISK_LATENCY, DISK, "latency")                                                                           \
 	ENTRY(DISK_MODE, DISK, "mode")                                                                                 \
+	ENTRY(DISK_REQUESTS, DISK, "requests")                                                                         \
 	ENTRY(DISK_SIZE, DISK, "size")                                                                                 \
 	ENTRY(DISK_SNAPSHOTS, DISK, "snapshots")                                                                       \
 	ENTRY(DISK_STATE, DISK, "state")                                                                               \
+	ENTRY(DISK_STATS, DISK, "stats")                                                                               \
 	ENTRY(TUNABLES, TOP, "tunables")                                                                               \
 	ENTRY(TUNABLE, TUNABLES, NULL)                                                                                 \
 	ENTRY(CONFIG, TOP, "config")                                                                                   \
@@ -57,12 +60,38 @@
 	KEY(DIRTY_AGE_MS, DISK_STATE, "dirty_age_ms")                                                                  \
 	KEY(STATE_SIZE_BYTES, DISK_STATE, "size_bytes")                                                                \
 	KEY(STATE_ALLOCATED_BYTES, DISK_STATE, "allocated_bytes")                                                      \
-	KEY(STATE_OPENS, DISK_STATE, "opens")
+	KEY(STATE_OPENS, DISK_STATE, "opens")                                                                          \
+	KEY(LATENCY_SINCE, DISK_LATENCY, "since")                                                                      \
+	KEY(READ, DISK_LATENCY, "read")                                                                                \
+	KEY(READ_BUCKETS, DISK_LATENCY, "read_buckets")                                                                \
+	KEY(WRITE, DISK_LATENCY, "write")                                                                              \
+	KEY(WRITE_BUCKETS, DISK_LATENCY, "write_buckets")                                                              \
+	KEY(FLUSH, DISK_LATENCY, "flush")                                                                              \
+	KEY(FLUSH_BUCKETS, DISK_LATENCY, "flush_buckets")                                                              \
+	KEY(DISCARD, DISK_LATENCY, "discard")                                                                          \
+	KEY(DISCARD_BUCKETS, DISK_LATENCY, "discard_buckets")                                                          \
+	KEY(IN_WORK, DISK_REQUESTS, "in_work")                                                                         \
+	KEY(WAITING, DISK_REQUESTS, "waiting")                                                                         \
+	KEY(BYTES, DISK_REQUESTS, "bytes")                                                                             \
+	KEY(OLDEST_MS, DISK_REQUESTS, "oldest_ms")                                                                     \
+	KEY(REQUEST, DISK_REQUESTS, "request")
 
 /* WORD(symbol, entry, text): values that are words of ours. */
 #define CONTROL_WORDS(WORD)                                                                                            \
 	WORD(YES, DISK_INFO, "yes")                                                                                    \
-	WORD(NO, DISK_INFO, "no")
+	WORD(NO, DISK_INFO, "no")                                                                                      \
+	WORD(NOTHING, DISK_REQUESTS, "nothing")                                                                        \
+	WORD(TURN, DISK_REQUESTS, "turn")                                                                              \
+	WORD(GATE, DISK_REQUESTS, "gate")                                                                              \
+	WORD(RANGE, DISK_REQUESTS, "range")                                                                            \
+	WORD(STORE, DISK_REQUESTS, "store")                                                                            \
+	WORD(FETCH, DISK_REQUESTS, "fetch")                                                                            \
+	WORD(TRANSFER, DISK_REQUESTS, "transfer")                                                                      \
+	WORD(ROOM, DISK_REQUESTS, "room")                                                                              \
+	WORD(MIGRATION, DISK_REQUESTS, "migration")                                                                    \
+	WORD(WAIT, EVENTS, "wait")                                                                                     \
+	WORD(RESET, STATS, "reset")                                                                                    \
+	WORD(RESET_DISK, DISK_STATS, "reset")
 
 enum control_entry {
 #define CONTROL_ENUM(symbol, directory, name) CONTROL_##symbol,

@@ -7,6 +7,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* X(identifier, unit, help): where the cache had the blocks that guests read and write: each is in one of
+ * these classes, in this order. Of what is written the cache may have had what it supersedes. */
+#define HIT_CLASS_LIST(X)                                                                                              \
+	X(read_misses, "blocks", "blocks read whole that the cache did not have")                                      \
+	X(read_hits, "blocks", "blocks read whole that the cache had in its log")                                      \
+	X(read_buffer_hits, "blocks", "blocks read whole that the cache had in its buffer")                            \
+	X(read_part_misses, "blocks", "blocks read in part that the cache did not have")                               \
+	X(read_part_hits, "blocks", "blocks read in part that the cache had in its log")                               \
+	X(read_part_buffer_hits, "blocks", "blocks read in part that the cache had in its buffer")                     \
+	X(write_misses, "blocks", "blocks written whole that the cache did not have")                                  \
+	X(write_hits, "blocks", "blocks written whole that the cache had in its log")                                  \
+	X(write_buffer_hits, "blocks", "blocks written whole that the cache had in its buffer")                        \
+	X(write_part_misses, "blocks", "blocks written in part that the cache did not have")                           \
+	X(write_part_hits, "blocks", "blocks written in part that the cache had in its log")                           \
+	X(write_part_buffer_hits, "blocks", "blocks written in part that the cache had in its buffer")
+
 /* X(identifier, unit, help) */
 #define COUNTER_LIST(X)                                                                                                \
 	X(read_requests, "requests", "read requests from the front end")                                               \
@@ -15,6 +31,7 @@
 	X(write_bytes, "bytes", "bytes taken from write requests")                                                     \
 	X(flush_requests, "requests", "flushes asked for by the front end")                                            \
 	X(discard_requests, "requests", "discard and zero requests from the front end")                                \
+	HIT_CLASS_LIST(X)                                                                                              \
 	X(unaligned_writes, "requests", "writes that needed a read-modify-write")                                      \
 	X(range_waits, "requests", "requests that waited for an overlapping one")                                      \
 	X(errors, "requests", "requests answered with an error")                                                       \
@@ -70,6 +87,8 @@ extern const struct counter_info counter_table[];
 extern struct counters counters;
 
 uint64_t counter_value(const struct counter_info *info);
+/* All count from 0 again. */
+void counters_reset(void);
 
 #define counter_add(name, n) atomic_fetch_add_explicit(&counters.name, (n), memory_order_relaxed)
 

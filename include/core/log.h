@@ -1,13 +1,15 @@
 /* Messages: error, warning, info, and debug per module, switched at run time.
  *
- * Lines go to standard error until log_use_syslog(), then to syslog too.
- * Any thread. */
+ * Lines go to standard error until log_use_syslog(), then to syslog too. Errors, warnings and
+ * what log_event() is called for are events (core/events.h). Any thread. */
 #ifndef LEAFDISK_CORE_LOG_H
 #define LEAFDISK_CORE_LOG_H
 
 #include <glib.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+
+#include "core/events.h"
 
 /* MODULE(symbol, name): whose debug messages can be had. Each of them has messages of
  * both levels, and a test sees them. */
@@ -60,13 +62,15 @@ void log_warning_limited(const char *object, const char *kind, const char *forma
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* An info line that belongs among the events: a state that has changed. */
 void log_event(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same about DISK, as each of the above. */
+void log_disk(enum event_severity severity, const char *disk, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Among the events alone. */
+void log_event_only(enum event_severity severity, const char *disk, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+void log_disk_limited(const char *disk, const char *kind, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 void log_debug_always(enum log_module module, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Events kept: errors, warnings, and what log_event() was called for. */
-#define LOG_EVENTS 256
-/* The last of them, oldest first, a line each: time in UTC, then the message as
- * it was logged, without the program's name. g_free. */
-char *log_events(void);
 
 #define log_debug_at(level, module, ...)                                                                               \
 	do {                                                                                                           \

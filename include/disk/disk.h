@@ -6,6 +6,7 @@
 #define LEAFDISK_DISK_DISK_H
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -63,6 +64,20 @@ enum disk_op {
 	DISK_GROW,
 };
 
+/* What a request waits for. */
+enum disk_wait {
+	DISK_WAIT_NONE,	     /* it is being worked on */
+	DISK_WAIT_TURN,	     /* as many of the disk are in work as may be */
+	DISK_WAIT_GATE,	     /* the disk is being changed */
+	DISK_WAIT_RANGE,     /* another one on the same blocks */
+	DISK_WAIT_STORE,     /* what an image or the cache's file answers */
+	DISK_WAIT_FETCH,     /* another one that fetches the same block */
+	DISK_WAIT_TRANSFER,  /* all transfers are in use */
+	DISK_WAIT_ROOM,	     /* the cache, or the image, has no room now */
+	DISK_WAIT_MIGRATION, /* what is dirty has to be written back */
+	DISK_WAITS
+};
+
 struct disk_io {
 	/* The submitter's, unchanged until DONE. The disk must be open. */
 	struct disk_context *context;
@@ -100,6 +115,16 @@ struct disk_io {
 	bool full;     /* it had enough of them */
 	bool submitting;
 	bool bypass; /* part of a long sequential run: what it reads is not copied */
+	/* Who asks for the disk's requests reads these. */
+	struct list all; /* on disk->requests, under its lock */
+	uint64_t submitted_ns;
+	_Atomic(const char *) phase_name; /* NULL: it has not begun */
+	_Atomic(enum disk_wait) wait;
+	/* Blocks read or written, whole and in part, by enum cache_place; see count.h. */
+	uint32_t found_whole[3];
+	uint32_t found_part[3];
+	bool first_in_part;
+	bool last_in_part;
 	struct loop_task task;
 };
 

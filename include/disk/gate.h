@@ -45,8 +45,8 @@ void gate_clear(struct gate *gate);
 
 /* ---- Requests. They do not block ----------------------------------------- */
 
-/* NODE's may begin. False: it is parked, and begins when the gate opens. */
-bool gate_enter(struct gate *gate, struct list *node);
+/* The lock is held. NODE's may begin. False: it is parked, and begins when the gate opens. */
+bool gate_enter_locked(struct gate *gate, struct list *node);
 /* The lock is held: a request is no longer in work. */
 void gate_leave_locked(struct gate *gate);
 /* NODE's, which holds nothing any more, goes back before the gate. Nobody waits behind

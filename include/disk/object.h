@@ -22,6 +22,7 @@
 #include "layer/read.h"
 
 struct route;
+struct disk_count;
 
 struct disk {
 	/* Constant. */
@@ -79,6 +80,10 @@ struct disk {
 	struct condition looked;   /* its end */
 	bool looking;		   /* under `lock`: it goes on */
 	struct lane *lanes;	   /* by a context's index; NULL: it was never open */
+	const char *watched_state; /* that was told last; NULL: none so far. The watch's alone (pool/watch.h) */
+	uint64_t well_since_ns;	   /* the watch's: when it was not well last */
+	_Atomic(struct disk_count *) count; /* as the lanes */
+	struct list requests;		    /* disk_io by `all`, in order of arrival; under `lock` */
 	struct gate gate;
 	struct range_lock ranges;
 	struct streams streams;

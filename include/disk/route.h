@@ -9,9 +9,28 @@ struct run;
 
 /* STEP_WAIT: something is pending, the request is stepped again after it. */
 enum step { STEP_WAIT, STEP_NEXT };
-typedef enum step (*phase)(struct disk_io *io);
+struct phase {
+	const char *name; /* of the function, without what all begin with */
+	enum step (*run)(struct disk_io *io);
+};
 
-#define PHASES(...) ((const phase[]){__VA_ARGS__, NULL})
+/* Of up to six functions that are named phase_NAME. */
+#define PHASE(function)                                                                                                \
+	{                                                                                                              \
+		&#function[sizeof("phase_") - 1], function                                                             \
+	}
+#define PHASES_1(a) PHASE(a)
+#define PHASES_2(a, ...) PHASE(a), PHASES_1(__VA_ARGS__)
+#define PHASES_3(a, ...) PHASE(a), PHASES_2(__VA_ARGS__)
+#define PHASES_4(a, ...) PHASE(a), PHASES_3(__VA_ARGS__)
+#define PHASES_5(a, ...) PHASE(a), PHASES_4(__VA_ARGS__)
+#define PHASES_6(a, ...) PHASE(a), PHASES_5(__VA_ARGS__)
+#define PHASES_OF(a, b, c, d, e, f, list, ...) list
+#define PHASES(...)                                                                                                    \
+	((const struct phase[]){                                                                                       \
+		PHASES_OF(__VA_ARGS__, PHASES_6, PHASES_5, PHASES_4, PHASES_3, PHASES_2, PHASES_1, none)(__VA_ARGS__), \
+		{0}})
+#define PHASES_NONE ((const struct phase[]){{0}})
 #define DISK_OPS (DISK_GROW + 1)
 
 /* What a mode does with requests, in the file of mode/ of its name. */
@@ -28,8 +47,8 @@ struct route {
 	bool (*takes_writes)(const struct disk *disk);
 	/* What a smaller size cuts off inside the last block stands there still. */
 	bool keeps_what_is_cut;
-	/* By enum disk_op; each ends with NULL. */
-	const phase *phases[DISK_OPS];
+	/* By enum disk_op; each ends with one that has no function. */
+	const struct phase *phases[DISK_OPS];
 };
 
 extern const struct route route_direct;	    /* to the leaf in the pool */

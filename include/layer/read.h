@@ -11,12 +11,17 @@
 #include "layer/fetch.h"
 #include "layer/layer.h"
 
+enum layer_source { LAYER_FROM_IMAGE, LAYER_FROM_LOG, LAYER_FROM_BUFFER };
+
 struct layer_io {
 	/* The caller's, of the loop on which DONE is called with 0 or -errno. */
 	struct aio_queue *queue;
 	struct loop *loop;
 	bool bypass; /* what is read from the image is not kept in the cache */
 	void (*done)(struct layer_io *io, int result);
+
+	/* Where what is read, or was found to be zeros, comes from: an image unless it is set. */
+	enum layer_source source;
 
 	struct layer *layer;
 	union {

@@ -16,3 +16,10 @@ uint64_t counter_value(const struct counter_info *info)
 
 	return atomic_load_explicit(value, memory_order_relaxed);
 }
+
+void counters_reset(void)
+{
+	for (const struct counter_info *info = counter_table; info->name; info++)
+		atomic_store_explicit((_Atomic uint64_t *)(void *)((char *)&counters + info->offset), 0,
+				      memory_order_relaxed);
+}

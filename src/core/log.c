@@ -4,9 +4,7 @@
  * several threads do not mix. What a message quotes (a file name, a remote
  * server's words) may hold newlines or terminal escapes: everything that is
  * not plain printable text is shown as a backslash sequence. errno survives
- * every call.
- *
- * Events are kept in a ring, as the lines that were logged; a long one is cut. */
+ * every call. */
 #include "core/log.h"
 
 #include <errno.h>
@@ -33,17 +31,6 @@ _Atomic unsigned char log_debug_levels[LOG_MODULES];
 
 static _Atomic(const char *) program = "leafdisk";
 static atomic_bool to_syslog;
-
-/* Longer than every sentence of ours, with a path in it. */
-#define EVENT_BYTES_MAX 8192
-
-static struct lock events_lock = LOCK_INIT(LOCK_RANK_EVENTS);
-struct event {
-	char *line; /* NULL: none yet */
-	int priority;
-};
-static struct event events[LOG_EVENTS];
-static uint64_t events_seen; /* the next one's place is this modulo LOG_EVENTS */
 
 static bool is_plain(gunichar c)
 {
@@ -96,50 +83,43 @@ static void write_line(const GString *line)
 	while (written < 0 && errno == EINTR);
 }
 
-static void keep_event(int priority, const char *message)
-{
-	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
-	g_autofree char *time = g_date_time_format_iso8601(now);
-	char *event = g_strdup_printf("%s %.*s\n", time, EVENT_BYTES_MAX, message);
-	struct event *place;
+/* SUBJECT NULL: it is no event. */
+struct subject {
+	enum event_severity severity;
+	const char *disk; /* NULL: none */
+};
 
-	LOCK_GUARD(&events_lock);
-	place = &events[events_seen++ % LOG_EVENTS];
-	g_free(place->line);
-	*place = (struct event){event, priority};
-}
-
-char *log_events(void)
-{
-	GString *text = g_string_new(NULL);
-
-	lock_take(&events_lock);
-	for (uint64_t i = events_seen > LOG_EVENTS ? events_seen - LOG_EVENTS : 0; i < events_seen; i++)
-		g_string_append(text, events[i % LOG_EVENTS].line);
-	lock_let_go(&events_lock);
-	return g_string_free(text, FALSE);
-}
+static const int priorities[] = {[EVENT_INFO] = LOG_INFO, [EVENT_WARNING] = LOG_WARNING, [EVENT_ERROR] = LOG_ERR};
+static const char *const labels[] = {[EVENT_INFO] = "", [EVENT_WARNING] = "warning: ", [EVENT_ERROR] = "error: "};
 
 /* LABEL stands between the program's name and the message. */
-static void log_line(int priority, bool is_event, const char *label, const char *format, va_list args)
+static void log_line(int priority, const struct subject *subject, const char *label, const char *format, va_list args)
 {
 	int saved = errno;
 	g_autofree char *text = g_strdup_vprintf(format, args);
 	GString *line = g_string_new(atomic_load_explicit(&program, memory_order_relaxed));
-	size_t start;
+	size_t start, message;
 
 	g_string_append(line, ": ");
 	start = line->len;
 	g_string_append(line, label);
+	message = line->len;
 	append_escaped(line, text);
-	if (is_event)
-		keep_event(priority, line->str + start);
+	if (subject)
+		events_add(subject->severity, subject->disk, line->str + message);
 	if (atomic_load_explicit(&to_syslog, memory_order_relaxed))
 		syslog(priority, "%s", line->str + start);
 	g_string_append_c(line, '\n');
 	write_line(line);
 	g_string_free(line, TRUE);
 	errno = saved;
+}
+
+static void log_subject(enum event_severity severity, const char *disk, const char *format, va_list args)
+{
+	struct subject subject = {severity, disk};
+
+	log_line(priorities[severity], &subject, labels[severity], format, args);
 }
 
 /* ---- What repeats ------------------------------------------------------------ */
@@ -203,22 +183,40 @@ static bool may_say(const char *key, unsigned *suppressed)
 	return may;
 }
 
-void log_warning_limited(const char *object, const char *kind, const char *format, ...)
+/* DISK NULL: it is about none. What is not said may have changed something all the same. */
+static void warn_limited(const char *disk, const char *object, const char *kind, const char *format, va_list args)
 {
 	g_autofree char *key = g_strconcat(kind, " ", object, NULL);
 	g_autofree char *text = NULL;
 	unsigned suppressed;
+
+	if (!may_say(key, &suppressed)) {
+		events_stir();
+		return;
+	}
+	text = g_strdup_vprintf(format, args);
+	if (suppressed)
+		log_disk(EVENT_WARNING, disk, "%s (and %u more like it before)", text, suppressed);
+	else
+		log_disk(EVENT_WARNING, disk, "%s", text);
+}
+
+void log_warning_limited(const char *object, const char *kind, const char *format, ...)
+{
 	va_list args;
 
-	if (!may_say(key, &suppressed))
-		return;
 	va_start(args, format);
-	text = g_strdup_vprintf(format, args);
+	warn_limited(NULL, object, kind, format, args);
 	va_end(args);
-	if (suppressed)
-		log_warning("%s (and %u more like it before)", text, suppressed);
-	else
-		log_warning("%s", text);
+}
+
+void log_disk_limited(const char *disk, const char *kind, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	warn_limited(disk, disk, kind, format, args);
+	va_end(args);
 }
 
 /* ---- The program, modules, levels ---------------------------------------------- */
@@ -228,16 +226,15 @@ void log_set_program(const char *name)
 	atomic_store(&program, name);
 }
 
-/* An event's line begins with its time, which syslog has its own of. */
+static void tell_syslog(const struct event *event)
+{
+	syslog(priorities[event->severity], "%s%s", labels[event->severity], event->message);
+}
+
 void log_use_syslog(void)
 {
 	openlog(atomic_load(&program), LOG_PID, LOG_DAEMON);
-	LOCK_GUARD(&events_lock);
-	for (uint64_t i = 0; i < MIN(events_seen, LOG_EVENTS); i++) {
-		const char *message = strchr(events[i].line, ' ') + 1;
-
-		syslog(events[i].priority, "%.*s", (int)strlen(message) - 1, message);
-	}
+	events_each(tell_syslog);
 	atomic_store(&to_syslog, true);
 }
 
@@ -286,7 +283,7 @@ void log_error(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_ERR, true, "error: ", format, args);
+	log_subject(EVENT_ERROR, NULL, format, args);
 	va_end(args);
 }
 
@@ -295,7 +292,7 @@ void log_warning(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_WARNING, true, "warning: ", format, args);
+	log_subject(EVENT_WARNING, NULL, format, args);
 	va_end(args);
 }
 
@@ -304,7 +301,7 @@ void log_info(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_INFO, false, "", format, args);
+	log_line(LOG_INFO, NULL, "", format, args);
 	va_end(args);
 }
 
@@ -313,8 +310,30 @@ void log_event(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_line(LOG_INFO, true, "", format, args);
+	log_subject(EVENT_INFO, NULL, format, args);
 	va_end(args);
+}
+
+void log_disk(enum event_severity severity, const char *disk, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_subject(severity, disk, format, args);
+	va_end(args);
+}
+
+void log_event_only(enum event_severity severity, const char *disk, const char *format, ...)
+{
+	g_autofree char *text = NULL;
+	g_autoptr(GString) line = g_string_new(NULL);
+	va_list args;
+
+	va_start(args, format);
+	text = g_strdup_vprintf(format, args);
+	va_end(args);
+	append_escaped(line, text);
+	events_add(severity, disk, line->str);
 }
 
 void log_debug_always(enum log_module module, const char *format, ...)
@@ -324,6 +343,6 @@ void log_debug_always(enum log_module module, const char *format, ...)
 
 	g_snprintf(label, sizeof(label), "debug: %s: ", module_names[module]);
 	va_start(args, format);
-	log_line(LOG_DEBUG, false, label, format, args);
+	log_line(LOG_DEBUG, NULL, label, format, args);
 	va_end(args);
 }

@@ -39,6 +39,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	lock_init(&disk->lock, LOCK_RANK_DISK);
 	condition_init(&disk->looked);
 	range_lock_init(&disk->ranges);
+	list_init(&disk->requests);
 	return disk;
 }
 

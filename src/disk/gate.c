@@ -22,12 +22,11 @@ void gate_clear(struct gate *gate)
 
 /* ---- Requests ----------------------------------------------------------------- */
 
-bool gate_enter(struct gate *gate, struct list *node)
+bool gate_enter_locked(struct gate *gate, struct list *node)
 {
-	bool open;
+	bool open = gate->closings == 0;
 
-	LOCK_GUARD(gate->lock);
-	open = gate->closings == 0;
+	lock_assert_mine(gate->lock);
 	if (open)
 		gate->active++;
 	else

@@ -9,6 +9,7 @@
 
 #include "apart.h"
 #include "cache/layer.h"
+#include "count.h"
 #include "core/error.h"
 #include "core/lock.h"
 #include "core/log.h"
@@ -259,6 +260,8 @@ static bool open_chain_once(struct disk *disk, bool write, GError **error)
 {
 	if (!disk->lanes)
 		disk->lanes = lanes_new();
+	if (!disk->count)
+		disk->count = count_new();
 	if (!disk->open)
 		disk->open = open_chain(disk, write, error);
 	return disk->open;
@@ -307,7 +310,7 @@ void disk_close_unused(struct disk *disk)
 	int result = unused ? disk_close_chain(disk) : 0;
 
 	if (result < 0)
-		log_error("%s: cannot be closed: %s", disk->name, g_strerror(-result));
+		log_disk(EVENT_ERROR, disk->name, "%s: cannot be closed: %s", disk->name, g_strerror(-result));
 	if (disk->keeper && !disk->open && keeper_take_off(disk))
 		disk_unref(disk);
 }
@@ -378,6 +381,7 @@ static void disk_free(struct disk *disk)
 	g_free(disk->left);
 	g_free(disk->elsewhere);
 	g_free(disk->lanes);
+	g_free(disk->count);
 	g_free(disk->spelled);
 	g_free(disk->path);
 	g_free(disk->name);

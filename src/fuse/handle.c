@@ -38,7 +38,7 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 
 	if (result != 0) {
 		if (error) {
-			refusal_log(error);
+			refusal_log_disk(disk, error);
 			refusal_keep(session, node, error->message);
 		}
 		disk_unref(disk);
@@ -49,6 +49,7 @@ int handle_open(struct session *session, struct node *node, bool write, struct h
 	(*handle)->disk = disk;
 	(*handle)->write = write;
 	count_open(session, *handle, keep_cache);
+	events_stir();
 	log_debug(LOG_FUSE, "%s: opened for %s", disk_name(disk), write ? "writing" : "reading");
 	return 0;
 }
@@ -108,7 +109,8 @@ int handle_close(struct session *session, struct handle *handle)
 	if (result != 0 && atomic_load(&session->stopping))
 		atomic_store(&session->close_failed, true);
 	if (result != 0)
-		log_error("%s: closing failed: %s", disk_name(handle->disk), g_strerror(-result));
+		log_disk(EVENT_ERROR, disk_name(handle->disk), "%s: closing failed: %s", disk_name(handle->disk),
+			 g_strerror(-result));
 	else
 		log_debug(LOG_FUSE, "%s: closed", disk_name(handle->disk));
 	end_note_progress(session->end);

@@ -73,7 +73,7 @@ void op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct 
 	struct request *request;
 
 	if (control_owns(ino)) {
-		control_op_read(fuse, size, offset, file);
+		control_op_read(fuse, ino, size, offset, file);
 		return;
 	}
 	if (size > CHANNEL_PAYLOAD_BYTES || offset < 0) {
@@ -192,7 +192,7 @@ void op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, of
 	struct request *request;
 
 	if (control_owns(ino)) {
-		control_op_write(fuse, ino, data, size);
+		control_op_write(fuse, ino, data, size, file);
 		return;
 	}
 	if (size > CHANNEL_PAYLOAD_BYTES || offset < 0) {

@@ -11,6 +11,12 @@ int refusal_log(const GError *error)
 	return error_to_errno(error);
 }
 
+int refusal_log_disk(const struct disk *disk, const GError *error)
+{
+	log_disk_limited(disk_name(disk), error->message, "%s", error->message);
+	return error_to_errno(error);
+}
+
 void refusal_keep(struct session *session, struct node *node, const char *sentence)
 {
 	if (node) {
@@ -46,7 +52,7 @@ void refusal_note_failure(struct session *session, struct node *node, const char
 		sentence = g_strdup_printf("%s: a %s failed: %s; look after what %s is stored on", disk_name(disk),
 					   what, g_strerror(-result), pool);
 	if (sentence) {
-		log_warning_limited(disk_name(disk), what, "%s", sentence);
+		log_disk_limited(disk_name(disk), what, "%s", sentence);
 		refusal_keep(session, node, sentence);
 	}
 	disk_unref(disk);

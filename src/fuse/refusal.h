@@ -9,6 +9,8 @@
 /* Logs a refused request's sentence, once while it repeats, and returns its
  * negative errno. Any thread. */
 int refusal_log(const GError *error);
+/* The same of one about DISK. */
+int refusal_log_disk(const struct disk *disk, const GError *error);
 
 /* A transfer of NODE's disk, WHAT, has failed with RESULT, a negative errno, for want of room or
  * by its store: logged once a minute, and kept as below. Any thread. */

@@ -58,6 +58,7 @@ struct request {
 	};
 	struct directory *directory;
 	struct control_file *control;
+	uint64_t control_next; /* what it has been read up to */
 	char name[NAME_MAX + 1];
 	char new_name[NAME_MAX + 1];
 };

@@ -54,7 +54,11 @@ static int run(struct channel *channel, struct disk *disk, enum disk_op op, uint
 
 int resize_open(struct channel *channel, struct disk *disk, uint64_t bytes)
 {
-	return run(channel, disk, DISK_RESIZE, bytes);
+	int result = run(channel, disk, DISK_RESIZE, bytes);
+
+	if (result == 0)
+		log_disk(EVENT_INFO, disk_name(disk), "%s: has %" PRIu64 " bytes now", disk_name(disk), bytes);
+	return result;
 }
 
 void resize_fit(struct channel *channel, struct disk *disk)
@@ -62,8 +66,8 @@ void resize_fit(struct channel *channel, struct disk *disk)
 	int result = run(channel, disk, DISK_GROW, 0);
 
 	if (result < 0)
-		log_error("%s: may be longer now than what was written to it: %s", disk_name(disk),
-			  g_strerror(-result));
+		log_disk(EVENT_ERROR, disk_name(disk), "%s: may be longer now than what was written to it: %s",
+			 disk_name(disk), g_strerror(-result));
 }
 
 static int run_alone(struct channel *channel, struct disk *disk, uint64_t bytes, GError **error)

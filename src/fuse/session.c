@@ -34,6 +34,7 @@
 #include "fuse/control/ops.h"
 #include "core/starter.h"
 #include "core/workers.h"
+#include "pool/watch.h"
 
 /* For fusermount3, which waits for nobody. */
 #define UNMOUNT_SECONDS 30
@@ -303,12 +304,14 @@ static bool write_back(struct session *session)
 
 bool session_run(struct session *session, void (*ready)(void))
 {
+	struct disk_pool_watch *watch;
 	bool written_back;
 
 	start_threads(session);
 	end_serve(session->end);
 	ready();
 	log_event("%s mounted on %s", disk_pool_path(session->pool), session->options->mountpoint);
+	watch = disk_pool_watch_begin(session->pool);
 	channel_run(session->channels[0]);
 	notify_stopping();
 	for (unsigned i = 1; i < session->options->threads; i++)
@@ -319,6 +322,7 @@ bool session_run(struct session *session, void (*ready)(void))
 	end_connection(session);
 	written_back = write_back(session);
 	g_clear_pointer(&session->nodes, node_table_free);
+	disk_pool_watch_end(watch);
 	written_back &= disk_pool_stop(session->pool);
 	session->over = true;
 	return written_back && !atomic_load(&session->close_failed);

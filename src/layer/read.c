@@ -94,6 +94,14 @@ static void cached_done(struct cache_io *cached, int result)
 	io->done(io, result == -EAGAIN ? -EIO : result);
 }
 
+/* Zeros that the cache has are in memory. */
+static enum layer_source source_of(const struct layer_io *io, enum cache_answer answer)
+{
+	if (answer == CACHE_MISS)
+		return LAYER_FROM_IMAGE;
+	return answer == CACHE_ZERO || io->cached.buffered ? LAYER_FROM_BUFFER : LAYER_FROM_LOG;
+}
+
 struct cache_extent layer_read_cached(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
 				      uint8_t *buffer)
 {
@@ -112,6 +120,7 @@ struct cache_extent layer_read_cached(struct layer_io *io, struct layer *layer, 
 	};
 	extent = cache_read(&io->cached);
 	io->blocks = extent.blocks;
+	io->source = source_of(io, extent.answer);
 	return extent;
 }
 

@@ -56,7 +56,8 @@ void note_failure(struct layer *layer, int error, const char *reason)
 	set_stuck_locked(layer, true);
 	lock_let_go(&backlogs->lock);
 	if (first)
-		log_warning("%s; its changes stay in the cache, and it is tried again", reason);
+		log_disk(EVENT_WARNING, layer->name, "%s; its changes stay in the cache, and it is tried again",
+			 reason);
 	else
 		log_debug(LOG_DISK, "%s: another try to write its changes back failed: %s", layer->name, reason);
 }
@@ -93,7 +94,8 @@ void note_success(struct layer *layer)
 	lock_let_go(&backlogs->lock);
 	layer->image->quiet = false;
 	if (failures)
-		log_warning("%s: takes its changes again, after %u tries", layer->link->path, failures);
+		log_disk(EVENT_WARNING, layer->name, "%s: takes its changes again, after %u tries", layer->link->path,
+			 failures);
 }
 
 void note_pause(struct layer *layer, uint64_t after_ns)
@@ -119,5 +121,5 @@ void note_end(struct layer *layer, enum layer_state state, const char *reason)
 	backlog_answer_drains_locked(&layer->backlog, -EIO);
 	set_stuck_locked(layer, true);
 	lock_let_go(&backlogs->lock);
-	log_error("%s", reason);
+	log_disk(EVENT_ERROR, layer->name, "%s", reason);
 }

@@ -45,7 +45,8 @@ static void leave_cache(struct look *look, struct disk *disk, GError **error)
 		return;
 	set_away(disk->leaf, true, look->cache.reason);
 	if (route_flee_cache(disk, look->cache.reason, error))
-		log_warning("%s: goes on without the cache; all its changes are in the pool", disk->name);
+		log_disk(EVENT_WARNING, disk->name, "%s: goes on without the cache; all its changes are in the pool",
+			 disk->name);
 	else
 		set_away(disk->leaf, false, "");
 }
@@ -53,7 +54,7 @@ static void leave_cache(struct look *look, struct disk *disk, GError **error)
 static void enter_cache(struct disk *disk, GError **error)
 {
 	if (route_enter_writeback(disk, error))
-		log_warning("%s: uses the cache again", disk->name);
+		log_disk(EVENT_WARNING, disk->name, "%s: uses the cache again", disk->name);
 }
 
 static void work_behind_gate(struct look *look, struct disk *disk, enum work work)

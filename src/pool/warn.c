@@ -87,8 +87,8 @@ static void warn_of_changes_elsewhere(GPtrArray *disks)
 		enum answer elsewhere = disk_look_elsewhere(disks->pdata[i], &why);
 
 		if (why)
-			log_warning("%s: %s%s", disk_name(disks->pdata[i]),
-				    elsewhere == ANSWER_YES ? "shows old content: " : "", why);
+			log_disk(EVENT_WARNING, disk_name(disks->pdata[i]), "%s: %s%s", disk_name(disks->pdata[i]),
+				 elsewhere == ANSWER_YES ? "shows old content: " : "", why);
 	}
 }
 

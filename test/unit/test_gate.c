@@ -73,7 +73,8 @@ static struct request new_request(struct rig *rig, char name)
 static bool enter(struct request *request)
 {
 	list_init(&request->node);
-	return gate_enter(&request->rig->gate, &request->node);
+	LOCK_GUARD(&request->rig->lock);
+	return gate_enter_locked(&request->rig->gate, &request->node);
 }
 
 static void leave(struct rig *rig)

@@ -161,70 +161,6 @@ static void test_threads(void)
 		g_assert_cmpmem(text + i * strlen(line), strlen(line), line, strlen(line));
 }
 
-static char **event_lines(void)
-{
-	g_autofree char *text = log_events();
-
-	return g_strsplit(text, "\n", -1);
-}
-
-static void assert_event(const char *line, const char *message)
-{
-	g_autoptr(GTimeZone) utc = g_time_zone_new_utc();
-	const char *blank = strchr(line, ' ');
-	g_autofree char *time = g_strndup(line, (gsize)(blank - line));
-	g_autoptr(GDateTime) date = g_date_time_new_from_iso8601(time, NULL);
-
-	g_assert_nonnull(date);
-	g_assert_cmpint(g_date_time_get_utc_offset(date), ==, 0);
-	g_assert_cmpstr(blank + 1, ==, message);
-}
-
-static void test_events(void)
-{
-	g_auto(GStrv) lines = NULL;
-	g_autofree char *logged = NULL;
-	unsigned count;
-
-	capture();
-	log_error("bad\nnews");
-	log_info("not an event");
-	log_event("a state");
-	log_debug_always(LOG_AIO, "nor is this");
-	log_warning("take care");
-	logged = captured();
-	g_assert_nonnull(strstr(logged, "prog: a state\n"));
-	lines = event_lines();
-	count = g_strv_length(lines);
-	g_assert_cmpuint(count, >=, 4); /* with the empty one behind the last line end */
-	assert_event(lines[count - 4], "error: bad\\nnews");
-	assert_event(lines[count - 3], "a state");
-	assert_event(lines[count - 2], "warning: take care");
-	g_assert_cmpstr(lines[count - 1], ==, "");
-}
-
-/* The last ones stay, and none is longer than a ring can bear. */
-static void test_events_are_limited(void)
-{
-	g_autofree char *huge = g_strnfill(20000, 'x');
-	g_autofree char *logged = NULL;
-	g_auto(GStrv) lines = NULL;
-
-	capture();
-	for (int i = 0; i < 3 * LOG_EVENTS; i++)
-		log_event("%d", i);
-	log_event("%s", huge);
-	logged = captured();
-	lines = event_lines();
-	g_assert_cmpuint(g_strv_length(lines), ==, LOG_EVENTS + 1);
-	for (int i = 0; i < LOG_EVENTS - 1; i++) {
-		g_autofree char *number = g_strdup_printf("%d", 2 * LOG_EVENTS + 1 + i);
-
-		assert_event(lines[i], number);
-	}
-	g_assert_cmpuint(strlen(lines[LOG_EVENTS - 1]), <, 10000);
-}
-
 static void test_counters(void)
 {
 	size_t count = 0;
@@ -239,6 +175,9 @@ static void test_counters(void)
 		count++;
 	}
 	g_assert_cmpuint(count * sizeof(uint64_t), ==, sizeof(struct counters));
+	counters_reset();
+	for (const struct counter_info *info = counter_table; info->name; info++)
+		g_assert_cmpuint(counter_value(info), ==, 0);
 }
 
 int main(int argc, char **argv)
@@ -252,8 +191,6 @@ int main(int argc, char **argv)
 	g_test_add_func("/log/debug-switch-levels", test_debug_levels);
 	g_test_add_func("/log/debug-switch-refused", test_debug_refused);
 	g_test_add_func("/log/threads", test_threads);
-	g_test_add_func("/log/events", test_events);
-	g_test_add_func("/log/events-are-limited", test_events_are_limited);
 	g_test_add_func("/counters/table", test_counters);
 	return g_test_run();
 }

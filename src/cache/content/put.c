@@ -90,12 +90,32 @@ static uint64_t pinnable_locked(struct cache_layer *layer, uint64_t block, uint6
 	return i;
 }
 
-static void mark_busy_locked(struct cache *cache, const struct log_grant *grant)
+static enum cache_place place_of_locked(const struct cache *cache, uint32_t slot)
+{
+	const struct cache_buffer *buffer;
+
+	cache_assert_locked(cache);
+	if (slot == INDEX_NO_SLOT)
+		return CACHE_NOWHERE;
+	buffer = cache->segments[segment_of(slot)].buffer;
+	return buffer && block_in_segment(slot) >= buffer->first ? CACHE_IN_BUFFER : CACHE_IN_LOG;
+}
+
+static void note_found(struct cache_found *found, enum cache_place place, bool first)
+{
+	found->blocks[place]++;
+	found->last = place;
+	if (first)
+		found->first = place;
+}
+
+static void mark_busy_locked(struct cache *cache, const struct log_grant *grant, struct cache_found *found)
 {
 	cache_assert_locked(cache);
 	for (unsigned i = 0; i < grant->blocks; i++) {
 		uint32_t slot = index_find(cache->index, grant->layer, grant->block + i);
 
+		note_found(found, place_of_locked(cache, slot), i == 0);
 		if (slot != INDEX_NO_SLOT)
 			index_set_flags(cache->index, slot, INDEX_BUSY, 0);
 	}
@@ -108,6 +128,7 @@ struct put {
 	enum { PUT_CLEAN, PUT_PINNED, PUT_DIRTY } kind;
 	bool overwrites;  /* the same slots again */
 	uint64_t charged; /* to pinned_pending */
+	struct cache_found found;
 };
 
 /* Only a layer that is written back itself waits until others are. */
@@ -199,7 +220,7 @@ static int reserve_locked(struct cache_layer *layer, uint64_t block, uint64_t bl
 		return result;
 	if (put->kind == PUT_DIRTY)
 		layer->dirty_puts++;
-	mark_busy_locked(cache, &put->grant);
+	mark_busy_locked(cache, &put->grant, &put->found);
 	return 0;
 }
 
@@ -240,7 +261,8 @@ static bool publish_locked(struct cache_layer *layer, const struct put *put)
 	return wanted;
 }
 
-static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t blocks, const uint8_t *data, bool newer)
+static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t blocks, const uint8_t *data, bool newer,
+		       struct cache_found *found)
 {
 	struct cache *cache = layer->cache;
 	struct put put = {.kind = PUT_CLEAN};
@@ -262,23 +284,45 @@ static int64_t put_run(struct cache_layer *layer, uint64_t block, uint64_t block
 		return result;
 	counter_add(cache_put_blocks, put.grant.blocks);
 	counter_add(cache_overwritten_blocks, put.overwrites ? put.grant.blocks : 0);
+	*found = put.found;
 	return put.grant.blocks;
+}
+
+/* MORE is of the blocks behind those of FOUND. */
+static void join_found(struct cache_found *found, const struct cache_found *more, bool first)
+{
+	for (unsigned i = 0; i < G_N_ELEMENTS(found->blocks); i++)
+		found->blocks[i] += more->blocks[i];
+	found->last = more->last;
+	if (first)
+		found->first = more->first;
+}
+
+int64_t cache_put_over(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer,
+		       struct cache_found *found)
+{
+	const uint8_t *from = data;
+	struct cache_found run;
+	uint64_t done = 0;
+
+	log_debug_data(LOG_CACHE, "%s: put of %" PRIu64 " blocks at %" PRIu64, layer->name, blocks, block);
+	*found = (struct cache_found){0};
+	while (done < blocks) {
+		int64_t count = put_run(layer, block + done, blocks - done, from + (done << BLOCK_SHIFT), newer, &run);
+
+		if (count < 0)
+			return done ? (int64_t)done : count;
+		join_found(found, &run, done == 0);
+		done += (uint64_t)count;
+	}
+	return (int64_t)done;
 }
 
 int64_t cache_put(struct cache_layer *layer, uint64_t block, uint64_t blocks, const void *data, bool newer)
 {
-	const uint8_t *from = data;
-	uint64_t done = 0;
+	struct cache_found found;
 
-	log_debug_data(LOG_CACHE, "%s: put of %" PRIu64 " blocks at %" PRIu64, layer->name, blocks, block);
-	while (done < blocks) {
-		int64_t count = put_run(layer, block + done, blocks - done, from + (done << BLOCK_SHIFT), newer);
-
-		if (count < 0)
-			return done ? (int64_t)done : count;
-		done += (uint64_t)count;
-	}
-	return (int64_t)done;
+	return cache_put_over(layer, block, blocks, data, newer, &found);
 }
 
 /* ---- Zero and forget ----------------------------------------------------- */

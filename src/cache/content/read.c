@@ -380,6 +380,7 @@ struct cache_extent cache_read(struct cache_io *io)
 		buffer = hold_locked(cache, io->slot);
 	if (blocks > 0 && !buffer)
 		watch_begin_locked(cache, &io->watch);
+	io->buffered = buffer;
 	lock_let_go(&cache->lock);
 	if (extent.answer == CACHE_HIT) {
 		extent.blocks = MAX(blocks, 1);

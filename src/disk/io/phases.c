@@ -39,6 +39,7 @@ enum step phase_lock(struct disk_io *io)
 
 	if (io->stage++)
 		return STEP_NEXT; /* granted after a wait */
+	io_note_wait(io, DISK_WAIT_RANGE);
 	range_init(&io->range, granted);
 	io->range.first = io->first_block;
 	io->range.blocks = io->blocks;

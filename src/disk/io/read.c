@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "disk/count.h"
 #include "step.h"
 
 static void read_done(struct layer_io *read, int result)
@@ -60,11 +61,16 @@ uint64_t io_read_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint
 	run->read.queue = io->context->queue;
 	run->read.loop = io->context->loop;
 	run->read.bypass = io->bypass;
+	run->read.source = LAYER_FROM_IMAGE;
 	run->read.done = read_done;
 	run->cut_bytes = 0;
 	extent = io->disk->route->read(run, block, limit, buffer);
 	if (extent.state == EXTENT_ABSENT)
 		extent = read_below(run, io->disk->stack, block, extent.blocks, buffer);
+	if (extent.state == EXTENT_DATA || run->read.source != LAYER_FROM_IMAGE)
+		count_read(io, block, extent.blocks, run->read.source);
+	if (extent.state == EXTENT_DATA && extent.blocks == 0)
+		io_note_wait(io, DISK_WAIT_FETCH);
 	if (extent.state == EXTENT_DATA) {
 		io->pending++;
 	} else {

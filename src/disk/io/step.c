@@ -12,6 +12,7 @@
 #include "core/counters.h"
 #include "core/fault.h"
 #include "core/time.h"
+#include "disk/count.h"
 
 static void io_finish(struct disk_io *io);
 
@@ -49,6 +50,7 @@ void io_wait_for_room(struct run *run, struct image *image)
 
 	run->op = (struct image_op){.queue = io->context->queue, .done = io_op_done};
 	io->pending++;
+	io_note_wait(io, DISK_WAIT_ROOM);
 	image_wait_room(image, &run->op);
 }
 
@@ -67,21 +69,36 @@ enum step io_wait_for_cache(struct disk_io *io, bool dirty)
 	run->room.task.run = room_found;
 	run->room.layer = dirty ? io->disk->leaf->cached : NULL;
 	io->pending++;
+	io_note_wait(io, dirty ? DISK_WAIT_MIGRATION : DISK_WAIT_ROOM);
 	cache_wait(io->disk->pool_cache->cache, &run->room);
 	return STEP_WAIT;
 }
 
-static const phase *phases_of(const struct disk_io *io)
+/* NULL: there is none left. */
+static const struct phase *phase_of(const struct disk_io *io)
 {
-	return io->disk->route->phases[io->op];
+	const struct phase *phases = io->disk->route->phases[io->op];
+
+	return io->phase != PHASE_NONE && phases[io->phase].run ? &phases[io->phase] : NULL;
+}
+
+/* For the answer to what was submitted, unless the phase has said for what. */
+static void note_waiting(struct disk_io *io)
+{
+	if (atomic_load_explicit(&io->wait, memory_order_relaxed) == DISK_WAIT_NONE)
+		io_note_wait(io, io->starved ? DISK_WAIT_TRANSFER : DISK_WAIT_STORE);
 }
 
 void disk_io_step(struct disk_io *io)
 {
 	io->starved = io->full = false;
-	for (phase p; io->phase != PHASE_NONE && (p = phases_of(io)[io->phase]); io->phase++) {
-		if (p(io) == STEP_WAIT)
+	for (const struct phase *phase; (phase = phase_of(io)); io->phase++) {
+		io_note_phase(io, phase->name);
+		io_note_wait(io, DISK_WAIT_NONE);
+		if (phase->run(io) == STEP_WAIT) {
+			note_waiting(io);
 			return;
+		}
 		io->stage = 0;
 	}
 	io_finish(io);
@@ -98,11 +115,13 @@ static void release(struct disk_io *io, bool park)
 	LOCK_GUARD(&disk->lock);
 	if (range_is_taken(&io->range))
 		range_unlock(&disk->ranges, &io->range);
-	if (!park)
-		gate_leave_locked(&disk->gate);
+	if (park)
+		return;
+	gate_leave_locked(&disk->gate);
+	list_remove(&io->all);
 }
 
-static void count_finished(const struct disk_io *io, int64_t result)
+static void count_in_all(const struct disk_io *io, int64_t result)
 {
 	if (result < 0)
 		counter_add(errors, 1);
@@ -140,6 +159,7 @@ static void finish_task(struct loop_task *task)
 	struct disk_io *io = container_of(task, struct disk_io, task);
 	int64_t result = result_of(io);
 
+	count_in_all(io, result);
 	count_finished(io, result);
 	note_change(io);
 	io->done(io, result);
@@ -148,6 +168,8 @@ static void finish_task(struct loop_task *task)
 enum step io_park(struct disk_io *io)
 {
 	release(io, true);
+	io_note_phase(io, NULL);
+	io_note_wait(io, DISK_WAIT_GATE);
 	gate_park(&io->disk->gate, &io->link);
 	return STEP_WAIT;
 }

@@ -8,6 +8,16 @@
 /* A request that is answered without any phase. */
 #define PHASE_NONE UINT8_MAX
 
+/* For who asks what the disk does. On IO's loop. */
+static inline void io_note_phase(struct disk_io *io, const char *name)
+{
+	atomic_store_explicit(&io->phase_name, name, memory_order_relaxed);
+}
+static inline void io_note_wait(struct disk_io *io, enum disk_wait wait)
+{
+	atomic_store_explicit(&io->wait, wait, memory_order_relaxed);
+}
+
 /* IO is in work: goes on with it where it stopped. */
 void disk_io_step(struct disk_io *io);
 

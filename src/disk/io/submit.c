@@ -24,6 +24,8 @@
 #include "core/counters.h"
 #include "step.h"
 #include "core/log.h"
+#include "disk/count.h"
+#include "disk/requests.h"
 
 /* Cuts the request at the end of the disk. False: nothing is left of it, and
  * io->result is what to answer. */
@@ -62,14 +64,12 @@ static void count_submitted(const struct disk_io *io)
 		counter_add(discard_requests, 1);
 }
 
-static bool is_long_run(const struct disk_io *io)
+static bool is_long_run_locked(const struct disk_io *io)
 {
 	struct disk *disk = io->disk;
-	uint64_t bytes;
 
-	LOCK_GUARD(&disk->lock);
-	bytes = streams_note(&disk->streams, io->offset, io->length);
-	return bytes > disk->pool_cache->read_run_bypass;
+	lock_assert_mine(&disk->lock);
+	return streams_note(&disk->streams, io->offset, io->length) > disk->pool_cache->read_run_bypass;
 }
 
 /* IO is in work. */
@@ -90,6 +90,7 @@ static void start(struct disk_io *io)
 		io->phase = PHASE_NONE;
 	}
 	io->next_block = io->first_block;
+	count_begin(io);
 	if (io->phase == 0 && io->op != DISK_READ && io->op != DISK_FLUSH && !io->disk->route->takes_writes(io->disk)) {
 		io->result = -EROFS;
 		io->phase = PHASE_NONE;
@@ -112,34 +113,49 @@ void disk_io_restart(struct list *node)
 	loop_post(io->context->loop, &io->task);
 }
 
-static const char *op_name(enum disk_op op)
+/* False: the gate is closed, and IO begins when it opens. */
+static bool enter_locked(struct disk_io *io)
 {
-	static const char *const names[] = {
-		[DISK_READ] = "read",	[DISK_WRITE] = "write",	  [DISK_DISCARD] = "discard", [DISK_ZERO] = "zero",
-		[DISK_FLUSH] = "flush", [DISK_RESIZE] = "resize", [DISK_GROW] = "grow",
-	};
+	struct disk *disk = io->disk;
 
-	return names[op];
-}
-
-static void enter(struct disk_io *io)
-{
-	if (gate_enter(&io->disk->gate, &io->link))
-		start(io);
+	lock_assert_mine(&disk->lock);
+	io_note_wait(io, DISK_WAIT_GATE);
+	return gate_enter_locked(&disk->gate, &io->link);
 }
 
 static void enter_task(struct loop_task *task)
 {
-	enter(container_of(task, struct disk_io, task));
+	struct disk_io *io = container_of(task, struct disk_io, task);
+	bool entered;
+
+	lock_take(&io->disk->lock);
+	entered = enter_locked(io);
+	lock_let_go(&io->disk->lock);
+	if (entered)
+		start(io);
+}
+
+/* False: it is not IO's turn yet. */
+static bool admit(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+
+	LOCK_GUARD(&disk->lock);
+	list_append(&disk->requests, &io->all);
+	io->bypass = io->op == DISK_READ && disk_uses_cache(disk) && is_long_run_locked(io);
+	return lane_enter(io, enter_task) && enter_locked(io);
 }
 
 void disk_submit(struct disk_io *io)
 {
-	log_debug_data(LOG_DISK, "%s: %s of %" PRIu64 " bytes at %" PRIu64, io->disk->name, op_name(io->op), io->length,
-		       io->offset);
+	log_debug_data(LOG_DISK, "%s: %s of %" PRIu64 " bytes at %" PRIu64, io->disk->name, disk_op_name(io->op),
+		       io->length, io->offset);
 	list_init(&io->link);
-	io->bypass = io->op == DISK_READ && disk_uses_cache(io->disk) && is_long_run(io);
+	list_init(&io->all);
+	io->submitted_ns = loop_now_ns();
+	io_note_phase(io, NULL);
+	io_note_wait(io, DISK_WAIT_TURN);
 	count_submitted(io);
-	if (lane_enter(io, enter_task))
-		enter(io);
+	if (admit(io))
+		start(io);
 }

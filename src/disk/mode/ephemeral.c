@@ -3,6 +3,7 @@
  *   2. A block in the cache is newer than the same block in the overflow layer. */
 #include <errno.h>
 
+#include "disk/count.h"
 #include "disk/io/phases.h"
 #include "disk/io/step.h"
 
@@ -99,12 +100,15 @@ static int64_t write_overflow(struct run *run, struct image *overflow, uint64_t 
 static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct image *overflow = io->disk->leaf->overflow;
+	struct cache_found found;
 	struct run *run;
 	int64_t n;
 
-	n = cache_put(io->disk->leaf->cached, block, limit, buffer, true);
-	if (n > 0)
+	n = cache_put_over(io->disk->leaf->cached, block, limit, buffer, true, &found);
+	if (n > 0) {
+		count_put(io, block, (uint64_t)n, &found);
 		return (uint64_t)n;
+	}
 	if (n == -EAGAIN) {
 		(void)io_wait_for_cache(io, false);
 		return 0;
@@ -234,7 +238,7 @@ const struct route route_ephemeral = {
 				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
 			[DISK_ZERO] =
 				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_zero_local),
-			[DISK_FLUSH] = PHASES(NULL),
+			[DISK_FLUSH] = PHASES_NONE,
 			[DISK_RESIZE] =
 				PHASES(phase_lock, phase_zero_edges_read, phase_zero_edges_write, phase_resize_local),
 			[DISK_GROW] = PHASES(phase_lock, phase_grow_local),

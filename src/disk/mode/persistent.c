@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "direct.h"
+#include "disk/count.h"
 #include "disk/io/phases.h"
 
 enum step phase_forget(struct disk_io *io)
@@ -40,13 +41,15 @@ static enum step phase_mirror(struct disk_io *io)
 		io->stage = 1;
 	}
 	while (io->next_block < end) {
-		int64_t n = cache_put(io->disk->leaf->cached, io->next_block, end - io->next_block,
-				      data + ((io->next_block - io->first_block) << BLOCK_SHIFT), false);
+		struct cache_found found;
+		int64_t n = cache_put_over(io->disk->leaf->cached, io->next_block, end - io->next_block,
+					   data + ((io->next_block - io->first_block) << BLOCK_SHIFT), false, &found);
 
 		if (n == -EAGAIN)
 			return io_wait_for_cache(io, false);
 		if (n < 0)
 			return phase_forget(io);
+		count_put(io, io->next_block, (uint64_t)n, &found);
 		io->next_block += (uint64_t)n;
 	}
 	return STEP_NEXT;

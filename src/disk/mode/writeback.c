@@ -12,6 +12,7 @@
 #include <errno.h>
 
 #include "direct.h"
+#include "disk/count.h"
 #include "disk/io/phases.h"
 #include "persistent.h"
 
@@ -83,11 +84,13 @@ static enum step wait_for_room(struct disk_io *io, bool dirty)
 static uint64_t write_blocks(struct disk_io *io, uint64_t block, uint64_t limit, uint8_t *buffer)
 {
 	struct disk *disk = io->disk;
+	struct cache_found found;
 	int64_t n;
 
-	n = cache_put(disk->leaf->cached, block, limit, buffer, true);
+	n = cache_put_over(disk->leaf->cached, block, limit, buffer, true, &found);
 	pool_cache_note_io(disk->pool_cache);
 	if (n > 0) {
+		count_put(io, block, (uint64_t)n, &found);
 		fetch_cancel(&disk->pool_cache->fetches, disk->leaf->cached, block, (uint64_t)n);
 		return (uint64_t)n;
 	}
@@ -197,6 +200,7 @@ static enum step begin_drain(struct disk_io *io)
 	run->drain = (struct drain){.loop = io->context->loop, .task.run = drained};
 	io->stage = DRAIN_UNDER_WAY;
 	io->pending++;
+	io_note_wait(io, DISK_WAIT_MIGRATION);
 	if (gate_wait_on(&io->disk->gate, enqueue_drain, wake_drains, run))
 		return STEP_WAIT;
 	io->pending--;

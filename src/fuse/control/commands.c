@@ -5,12 +5,15 @@
 #include "commands.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
+#include "control/tree.h"
 #include "core/config.h"
+#include "core/counters.h"
 #include "core/error.h"
+#include "core/events.h"
 #include "core/log.h"
+#include "disk/stats.h"
 #include "fuse/resize.h"
 
 int control_write_drain(const struct control_subject *subject, const struct control_command *command, GError **error)
@@ -57,7 +60,8 @@ int control_write_disk_mode(const struct control_subject *subject, const struct 
 	disk_get_status(subject->disk, &status);
 	result = disk_set_mode(subject->disk, mode, command->go_on, command->opaque, error);
 	if (result == 0 && g_strcmp0(status.mode, command->text) != 0)
-		log_event("%s: mode %s now, was %s", disk_name(subject->disk), command->text, status.mode);
+		log_disk(EVENT_INFO, disk_name(subject->disk), "%s: mode %s now, was %s", disk_name(subject->disk),
+			 command->text, status.mode);
 	return result;
 }
 
@@ -65,17 +69,71 @@ int control_write_disk_size(const struct control_subject *subject, const struct 
 			    GError **error)
 {
 	uint64_t bytes = 0;
-	int result;
 
 	if (!config_parse_size(command->text, &bytes) || bytes > INT64_MAX) {
 		error_set(error, EINVAL, "\"%s\" is no size of a disk; expected bytes, or a number like 10G",
 			  command->text);
 		return -EINVAL;
 	}
-	result = resize_closed(command->channel, subject->disk, bytes, error);
-	if (result == 0)
-		log_event("%s: has %" PRIu64 " bytes now", disk_name(subject->disk), bytes);
-	return result;
+	return resize_closed(command->channel, subject->disk, bytes, error);
+}
+
+/* How often who waits is asked whether to go on. */
+#define ASK_NS (200 * NS_PER_MS)
+
+/* Until there is an event that the open file has not been read for. */
+int control_write_events(const struct control_subject *subject, const struct control_command *command, GError **error)
+{
+	const char *wait = control_word_text(CONTROL_WORD_WAIT);
+
+	(void)subject;
+	if (strcmp(command->text, wait) != 0) {
+		error_set(error, EINVAL, "\"%s\" is nothing that can be done with events; expected: %s", command->text,
+			  wait);
+		return -EINVAL;
+	}
+	for (;;) {
+		uint64_t stirs = events_stirs();
+
+		if (events_next() != command->next)
+			return 0;
+		if (!events_wait(stirs, loop_now_ns() + ASK_NS) && !command->go_on(command->opaque, 0))
+			break;
+	}
+	error_set(error, EINTR, "given up: there is no new event yet");
+	return -EINTR;
+}
+
+static bool is_reset(const char *text, const char *whose, GError **error)
+{
+	const char *reset = control_word_text(CONTROL_WORD_RESET);
+
+	return strcmp(text, reset) == 0 ||
+	       error_set(error, EINVAL, "\"%s\" is nothing that can be done with the stats of %s; expected: %s", text,
+			 whose, reset);
+}
+
+/* Those of the mount and of all its disks. */
+int control_write_stats(const struct control_subject *subject, const struct control_command *command, GError **error)
+{
+	g_autoptr(GPtrArray) disks = NULL;
+
+	if (!is_reset(command->text, "the mount", error))
+		return -EINVAL;
+	disks = disk_pool_shown(subject->session->pool);
+	counters_reset();
+	for (guint i = 0; i < disks->len; i++)
+		disk_reset_stats(disks->pdata[i]);
+	return 0;
+}
+
+int control_write_disk_stats(const struct control_subject *subject, const struct control_command *command,
+			     GError **error)
+{
+	if (!is_reset(command->text, disk_name(subject->disk), error))
+		return -EINVAL;
+	disk_reset_stats(subject->disk);
+	return 0;
 }
 
 /* Takes one line's end off. NULL and ERROR: it is no command. g_free. */
@@ -98,7 +156,12 @@ int control_run_command(const struct control_subject *subject, control_write_fn 
 {
 	g_autofree char *text = command_text(input->data, input->size, error);
 	struct control_command command = {
-		.text = text, .channel = input->channel, .go_on = input->go_on, .opaque = input->opaque};
+		.text = text,
+		.next = input->next,
+		.channel = input->channel,
+		.go_on = input->go_on,
+		.opaque = input->opaque,
+	};
 	int result = text ? write(subject, &command, error) : error_to_errno(*error);
 
 	if (result != 0 && !*error)

@@ -7,6 +7,7 @@
 
 struct control_command {
 	const char *text; /* what was written, without the line's end */
+	uint64_t next;	  /* see struct control_input */
 	struct channel *channel;
 	/* For work that takes long; false: give up. See disk_drain(). */
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
@@ -25,8 +26,11 @@ int control_run_command(const struct control_subject *subject, control_write_fn 
 
 control_write_fn control_write_drain;
 control_write_fn control_write_tunable;
+control_write_fn control_write_events;
+control_write_fn control_write_stats;
 control_write_fn control_write_disk_drain;
 control_write_fn control_write_disk_mode;
 control_write_fn control_write_disk_size;
+control_write_fn control_write_disk_stats;
 
 #endif

@@ -7,7 +7,6 @@
 
 #include "control/tree.h"
 #include "core/counters.h"
-#include "core/log.h"
 #include "core/time.h"
 #include "fuse/refusal.h"
 #include "lines.h"
@@ -74,15 +73,6 @@ int control_make_stats(const struct control_subject *subject, GString *text)
 	for (const struct counter_info *info = counter_table; info->name; info++)
 		g_string_append_printf(text, "  \"%s\": %" PRIu64 ",\n", info->name, counter_value(info));
 	g_string_append_printf(text, "  \"dirty_bytes\": %" PRIu64 "\n}\n", control_dirty_bytes(subject->session));
-	return 0;
-}
-
-int control_make_events(const struct control_subject *subject, GString *text)
-{
-	g_autofree char *events = log_events();
-
-	(void)subject;
-	g_string_append(text, events);
 	return 0;
 }
 

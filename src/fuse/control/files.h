@@ -21,12 +21,14 @@ struct control_subject {
  * logged where there is more to say. May block; on a background thread. */
 typedef int control_make_fn(const struct control_subject *subject, GString *text);
 
+/* Of a file that is read on: from *NEXT on, which is moved. */
+typedef void control_read_on_fn(uint64_t *next, GString *text);
+
 control_make_fn control_make_version;
 control_make_fn control_make_pid;
 control_make_fn control_make_config;
 control_make_fn control_make_stats;
 control_make_fn control_make_metrics;
-control_make_fn control_make_events;
 control_make_fn control_make_dirty;
 control_make_fn control_make_last_error;
 control_make_fn control_make_tunable;
@@ -36,6 +38,11 @@ control_make_fn control_make_disk_chain;
 control_make_fn control_make_disk_state;
 control_make_fn control_make_disk_mode;
 control_make_fn control_make_disk_size;
+
+/* measures.c */
+control_make_fn control_make_disk_stats;
+control_make_fn control_make_disk_latency;
+control_make_fn control_make_disk_requests;
 
 bool control_has_cache(struct session *session);
 /* Dirty bytes of all disks. May block. */

@@ -2,7 +2,9 @@
  *
  * An open makes the file's whole content, on a background thread as names and
  * headers are looked at for it; reads are served from that, so that they fit
- * together at any offset. Nothing is held of a disk meanwhile. The size shown
+ * together at any offset. A file that is read on has no content then: a read behind
+ * the end of what there is gets what has come since, in its place. Nothing is held
+ * of a disk meanwhile. The size shown
  * says nothing, as in procfs, so the kernel must not cut reads there: direct I/O.
  *
  * A write is one command, whatever its offset. It is done on a thread of its
@@ -24,7 +26,10 @@
 /* What fuse_file_info.fh points to. */
 struct control_file {
 	struct list link; /* on session->control_files */
+	/* Changed, under handles_lock, of a file that is read on. */
 	GBytes *text;
+	uint64_t begin; /* offset of the text */
+	uint64_t next;
 };
 
 static void file_free(struct session *session, struct control_file *file)
@@ -123,7 +128,7 @@ static void open_run(struct request *request)
 {
 	GString *text = g_string_new(NULL);
 
-	if ((request->file.flags & O_ACCMODE) != O_WRONLY)
+	if ((request->file.flags & O_ACCMODE) != O_WRONLY && !control_is_read_on(request->ino))
 		request->error = control_make(request->session, request->ino, text);
 	if (request->error == 0)
 		request->control = file_new(request->session, text);
@@ -164,14 +169,42 @@ static struct control_file *file_of(const struct fuse_file_info *file)
 	return (struct control_file *)(uintptr_t)file->fh;
 }
 
+/* A write has moved the offset too, so what is new begins wherever it is read. */
+static void read_on(struct control_file *file, uint64_t ino, uint64_t offset)
+{
+	GString *text = g_string_new(NULL);
+
+	control_read_on(ino, &file->next, text);
+	if (text->len == 0) {
+		g_string_free(text, TRUE);
+		return;
+	}
+	file->begin = offset;
+	g_bytes_unref(file->text);
+	file->text = g_string_free_to_bytes(text);
+}
+
+/* What FILE has at OFFSET, and *FROM there in it. */
+static GBytes *text_at(struct session *session, struct control_file *file, uint64_t ino, uint64_t offset, size_t *from)
+{
+	size_t length;
+
+	LOCK_GUARD(&session->handles_lock);
+	if (control_is_read_on(ino) && offset >= file->begin + g_bytes_get_size(file->text))
+		read_on(file, ino, offset);
+	length = g_bytes_get_size(file->text);
+	*from = offset < file->begin ? length : (size_t)MIN(offset - file->begin, length);
+	return g_bytes_ref(file->text);
+}
+
 /* As soon as the kernel has the answer, and before the reply's call returns,
  * another loop may get the release. */
-void control_op_read(fuse_req_t fuse, size_t size, off_t offset, struct fuse_file_info *file)
+void control_op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file)
 {
-	g_autoptr(GBytes) text = file_of(file) ? g_bytes_ref(file_of(file)->text) : NULL;
-	size_t length = 0;
+	size_t from = 0, length = 0;
+	g_autoptr(GBytes) text =
+		file_of(file) ? text_at(session_of(fuse), file_of(file), ino, (uint64_t)MAX(offset, 0), &from) : NULL;
 	const char *data = text ? g_bytes_get_data(text, &length) : NULL;
-	size_t from = MIN((size_t)MAX(offset, 0), length);
 
 	fuse_reply_buf(fuse, data + from, MIN(size, length - from));
 }
@@ -194,6 +227,7 @@ static void write_run(struct request *request)
 	struct control_input input = {
 		.data = request->io.buffer,
 		.size = request->io.length,
+		.next = request->control_next,
 		.channel = request->channel,
 		.go_on = go_on,
 		.opaque = request,
@@ -214,11 +248,18 @@ static void write_finish(struct request *request)
 	request_free(request);
 }
 
-void control_op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size)
+static uint64_t next_of(struct session *session, const struct fuse_file_info *file)
+{
+	LOCK_GUARD(&session->handles_lock);
+	return file_of(file) ? file_of(file)->next : 0;
+}
+
+void control_op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, const struct fuse_file_info *file)
 {
 	struct request *request = request_new(fuse);
 
 	request->ino = ino;
+	request->control_next = next_of(request->session, file);
 	request->io.buffer = request_keep_payload(request, data, size);
 	request->io.length = size;
 	if (!request->io.buffer) {

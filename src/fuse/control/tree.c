@@ -19,6 +19,7 @@
 
 #include "commands.h"
 #include "snapshots.h"
+#include "core/events.h"
 #include "fuse/shown.h"
 #include "fuse/refusal.h"
 
@@ -28,7 +29,8 @@
 #define WRITABLE_MODE (S_IFREG | 0600)
 
 struct handlers {
-	control_make_fn *make;			   /* NULL: a directory */
+	control_make_fn *make; /* this, or the next; NULL both: a directory */
+	control_read_on_fn *read_on;
 	control_write_fn *write;		   /* NULL: it cannot be written */
 	bool (*is_there)(struct session *session); /* NULL: always */
 };
@@ -40,19 +42,22 @@ static const struct handlers table[CONTROL_ENTRY_COUNT] = {
 	[CONTROL_DISK_DRAIN] = {.make = control_make_dirty, .write = control_write_disk_drain},
 	[CONTROL_DISK_INFO] = {.make = control_make_disk_info},
 	[CONTROL_DISK_LAST_ERROR] = {.make = control_make_last_error},
+	[CONTROL_DISK_LATENCY] = {.make = control_make_disk_latency},
 	[CONTROL_DISK_MODE] = {.make = control_make_disk_mode, .write = control_write_disk_mode},
+	[CONTROL_DISK_REQUESTS] = {.make = control_make_disk_requests},
 	[CONTROL_DISK_SIZE] = {.make = control_make_disk_size, .write = control_write_disk_size},
 	[CONTROL_DISK_SNAPSHOTS] = {.make = control_make_disk_snapshots, .write = control_write_disk_snapshot},
 	[CONTROL_DISK_STATE] = {.make = control_make_disk_state},
+	[CONTROL_DISK_STATS] = {.make = control_make_disk_stats, .write = control_write_disk_stats},
 	[CONTROL_TUNABLE] = {.make = control_make_tunable, .write = control_write_tunable},
 	[CONTROL_CONFIG] = {.make = control_make_config},
 	[CONTROL_DRAIN] = {.make = control_make_dirty, .write = control_write_drain},
-	[CONTROL_EVENTS] = {.make = control_make_events},
+	[CONTROL_EVENTS] = {.read_on = events_read, .write = control_write_events},
 	[CONTROL_LAST_ERROR] = {.make = control_make_last_error},
 	[CONTROL_METRICS] = {.make = control_make_metrics},
 	[CONTROL_PID] = {.make = control_make_pid},
 	[CONTROL_SNAPSHOTS] = {.make = control_make_snapshots, .write = control_write_snapshot},
-	[CONTROL_STATS] = {.make = control_make_stats},
+	[CONTROL_STATS] = {.make = control_make_stats, .write = control_write_stats},
 	[CONTROL_VERSION] = {.make = control_make_version},
 };
 _Static_assert(CONTROL_ENTRY_COUNT <= 1 << ROW_BITS, "an entry's number has its place in an inode number");
@@ -141,9 +146,14 @@ static int check(struct session *session, uint64_t ino)
 	return result;
 }
 
+static bool is_directory(unsigned row)
+{
+	return !table[row].make && !table[row].read_on;
+}
+
 bool control_is_directory(uint64_t ino)
 {
-	return row_of(ino) < CONTROL_ENTRY_COUNT && !table[row_of(ino)].make;
+	return row_of(ino) < CONTROL_ENTRY_COUNT && is_directory(row_of(ino));
 }
 
 bool control_is_writable(uint64_t ino)
@@ -255,8 +265,18 @@ int control_list(struct session *session, uint64_t ino, struct directory **direc
 	for (unsigned row = 0; row < CONTROL_ENTRY_COUNT; row++)
 		if (is_in(session, row, row_of(ino)))
 			directory_add(*directory, control_entry_name(row), ino_of(object_of(ino), row),
-				      table[row].make ? S_IFREG : S_IFDIR);
+				      is_directory(row) ? S_IFDIR : S_IFREG);
 	return 0;
+}
+
+bool control_is_read_on(uint64_t ino)
+{
+	return row_of(ino) < CONTROL_ENTRY_COUNT && table[row_of(ino)].read_on;
+}
+
+void control_read_on(uint64_t ino, uint64_t *next, GString *text)
+{
+	table[row_of(ino)].read_on(next, text);
 }
 
 int control_make(struct session *session, uint64_t ino, GString *text)

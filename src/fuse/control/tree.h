@@ -32,6 +32,11 @@ int control_find(struct session *session, uint64_t parent, const char *name, uin
 int control_get_attributes(struct session *session, uint64_t ino, struct stat *st);
 /* What is in directory INO. 0 or a negative errno. Blocks. */
 int control_list(struct session *session, uint64_t ino, struct directory **directory);
+/* File INO is read on: what it says grows, and who has read all of it reads what is new. */
+bool control_is_read_on(uint64_t ino);
+/* Appends what file INO says from *NEXT on, 0 at first, and moves *NEXT behind that. Any thread; does not
+ * block. */
+void control_read_on(uint64_t ino, uint64_t *next, GString *text);
 /* Appends what file INO says now. 0, or a negative errno that has been logged
  * where there is more to say. Blocks. */
 int control_make(struct session *session, uint64_t ino, GString *text);
@@ -39,6 +44,7 @@ int control_make(struct session *session, uint64_t ino, GString *text);
 struct control_input {
 	const char *data; /* what was written, whatever it is */
 	size_t size;
+	uint64_t next;		 /* what the open file has of one that is read on */
 	struct channel *channel; /* of the request */
 	/* Asked several times a second by what takes long; false: give up. */
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
