@@ -4,13 +4,14 @@ import errno
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Loop, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened,
-                     run, wait_until, write_all)
+from harness import (BLOCK, MIB, Aligned, Loop, expect_errno, faults, file_bytes, halt, leafctl, make_image, make_raw,
+                     opened, program, run, wait_until, write_all)
 from test_control import as_nobody, command, errno_of
 
 LINE = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z (info|warning|error) (\S+) (.+)")
@@ -110,7 +111,7 @@ def test_a_store_that_hangs(mount, work):
             file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = raw:{loop.device}\n")
         with mount(f"conf={conf}") as live, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
             Aligned(BLOCK).write(fd, b"1" * BLOCK, 0)
-            os.kill(slow.pid, signal.SIGSTOP)
+            halt(slow.pid)
             thread = threading.Thread(target=lambda: Aligned(BLOCK).write(fd, b"2" * BLOCK, BLOCK))
             thread.start()
             try:
@@ -239,3 +240,68 @@ def test_other_users_are_refused(mount, web1):
                     for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)]
         assert look() == [0] * 3
         assert as_nobody(look) == [errno.EACCES] * 3
+
+
+# ---- leafctl events --------------------------------------------------------------------
+
+
+def test_leafctl_events(mount, cache, pool, web1):
+    make_image(os.path.join(pool, "a b.leaf"), "1M")
+    with mount(f"cache={cache}", "cache_size=16M", "mode=direct") as live:
+        leafctl("mode", live.file("web1.img"), "writeback")
+        leafctl("mode", live.file("a b.img"), "writeback")
+        assert parsed(leafctl("events", live.path).stdout) == events_of(live)
+        assert parsed(leafctl("events", live.file("web1.img")).stdout) == events_of(live, "web1.img") != []
+        assert parsed(leafctl("events", live.file("a b.img")).stdout) == events_of(live, "a\\040b.img") != []
+        refused = leafctl("events", live.control("stats"), check=False)
+        assert refused.returncode == 1 and "is no disk" in refused.stderr
+    assert leafctl("events", pool, check=False).returncode == 1
+
+
+@contextlib.contextmanager
+def following(*arguments):
+    """leafctl events --follow, and a function that gives the lines so far."""
+    with subprocess.Popen([program("leafctl"), "events", "--follow", *arguments], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as child:
+        lines = []
+
+        def read():
+            for line in child.stdout:
+                lines.append(line)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield child, lambda: parsed("".join(lines))
+        finally:
+            child.kill()
+            reader.join()
+
+
+@pytest.mark.parametrize("options", [(), ("ro",)], ids=["waits", "ro"])
+def test_leafctl_follows(mount, work, pool, web1, options):
+    """It shows what happens when it happens; a mount that takes no commands is looked at."""
+    with mount(*options) as live, following(live.path) as (child, lines):
+        wait_until(lambda: len(lines()) == 1, "the first event")
+        if options:
+            make_raw(os.path.join(pool, "broken.leaf"), b"no image")
+            assert os.listdir(live.path)
+            wait_until(lambda: "broken.leaf" in lines()[-1][2], "the next one")
+        else:
+            for number in (7, 8):
+                set_age(live, number)
+                wait_until(lambda: lines()[-1] == age_event(number), "the next one")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 0
+
+
+def test_leafctl_follows_one_disk_to_the_end(mount, cache, web1):
+    live = mount(f"cache={cache}", "cache_size=16M", "mode=direct")
+    with following(live.file("web1.img")) as (child, lines):
+        set_age(live, 7)
+        leafctl("mode", live.file("web1.img"), "persistent")
+        wait_until(lambda: lines() == [("info", "web1.img", "mode persistent now, was direct")], "the event")
+        os.kill(live.pid, signal.SIGTERM)
+        assert child.wait(60) in (0, 1)
+    live.wait()
+    live.finalise()

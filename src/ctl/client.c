@@ -80,6 +80,16 @@ struct mounted *control_find_mount(const char *path, GError **error)
 	return NULL;
 }
 
+struct mounted *control_find_whole(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = control_find_mount(path, error);
+
+	if (!mount || !*mount->name)
+		return g_steal_pointer(&mount);
+	error_set(error, EINVAL, "%s is in a mount; expected the mount itself, %s", path, mount->top);
+	return NULL;
+}
+
 static int read_all(int fd, GString *text)
 {
 	char buffer[4096];

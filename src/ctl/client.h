@@ -28,6 +28,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)
 /* The mount that PATH is, or lies in. NULL and ERROR when there is none, or
  * when the caller may not ask it. */
 struct mounted *control_find_mount(const char *path, GError **error);
+/* The same; PATH is the mount itself. */
+struct mounted *control_find_whole(const char *path, GError **error);
 
 /* The path of ENTRY of MOUNT's control tree; OBJECT names the disk or the tunable that
  * it is about, if it is about one. g_free. */

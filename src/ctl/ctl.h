@@ -26,6 +26,10 @@ struct ctl_arguments {
 	bool tree;
 	bool watch;
 	bool summary;
+	bool batch;
+	bool follow;
+	uint64_t count;	   /* 0: not given */
+	uint64_t interval; /* seconds; 0: not given */
 	const char *pool;
 	const char *layer;
 	const char *directory;
@@ -40,7 +44,7 @@ struct ctl_arguments {
 	int name_count;
 };
 
-enum ctl_option_type { CTL_OPTION_FLAG, CTL_OPTION_TEXT, CTL_OPTION_SIZE, CTL_OPTION_FORMAT };
+enum ctl_option_type { CTL_OPTION_FLAG, CTL_OPTION_TEXT, CTL_OPTION_SIZE, CTL_OPTION_FORMAT, CTL_OPTION_NUMBER };
 
 struct ctl_option {
 	char letter; /* 0: none */

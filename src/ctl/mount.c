@@ -19,16 +19,6 @@ static struct mounted *find_disk(const char *path, GError **error)
 	return NULL;
 }
 
-static struct mounted *find_whole(const char *path, GError **error)
-{
-	g_autoptr(mounted) mount = control_find_mount(path, error);
-
-	if (!mount || !*mount->name)
-		return g_steal_pointer(&mount);
-	error_set(error, EINVAL, "%s is in a mount; expected the mount itself, %s", path, mount->top);
-	return NULL;
-}
-
 /* ---- drain --------------------------------------------------------------- */
 
 int ctl_drain(const struct ctl_arguments *arguments)
@@ -126,7 +116,7 @@ int ctl_set(const struct ctl_arguments *arguments)
 	for (int i = 1; i < arguments->name_count; i++)
 		if (!strchr(arguments->names[i], '='))
 			return ctl_usage_error(arguments->verb, "\"%s\" is not KEY=VALUE", arguments->names[i]);
-	mount = find_whole(arguments->names[0], &error);
+	mount = control_find_whole(arguments->names[0], &error);
 	names = mount ? control_tunables(mount, &error) : NULL;
 	if (!names)
 		return ctl_fail_error(NULL, error);

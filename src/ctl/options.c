@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/nearest.h"
+#include "core/number.h"
 #include "ctl.h"
 #include "report.h"
 
@@ -45,6 +46,16 @@ static bool set_size(const struct ctl_option *option, uint64_t *bytes, const cha
 	       error_set(error, EINVAL, "option --%s: \"%s\" %s (like 64K or 1M)", option->name, value, fault);
 }
 
+#define NUMBER_MAX 1000000
+
+static bool set_number(const struct ctl_option *option, uint64_t *number, const char *value, GError **error)
+{
+	if (number_parse(value, 10, number) == NUMBER_GOOD && *number > 0 && *number <= NUMBER_MAX)
+		return true;
+	return error_set(error, EINVAL, "option --%s: \"%s\" is not a number from 1 to %d", option->name, value,
+			 NUMBER_MAX);
+}
+
 static bool set_format(const struct ctl_option *option, enum image_format *format, const char *value, GError **error)
 {
 	*format = image_format_from_name(value);
@@ -67,6 +78,8 @@ static bool set_option(const struct ctl_option *option, struct ctl_arguments *ar
 		return true;
 	case CTL_OPTION_SIZE:
 		return set_size(option, field, value, error);
+	case CTL_OPTION_NUMBER:
+		return set_number(option, field, value, error);
 	case CTL_OPTION_FORMAT:
 		return set_format(option, field, value, error);
 	}

@@ -127,6 +127,21 @@ static const struct ctl_option status_options[] = {
 	OPTION_END,
 };
 
+static const struct ctl_option top_options[] = {
+	{'b', "batch", CTL_OPTION_FLAG, FIELD(batch), NULL, "one table below the other, also on a terminal"},
+	{'n', "count", CTL_OPTION_NUMBER, FIELD(count), "NUMBER", "end after so many tables"},
+	{'d', "interval", CTL_OPTION_NUMBER, FIELD(interval), "NUMBER",
+	 "seconds from one table to the next; 2 by default"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
+static const struct ctl_option events_options[] = {
+	{'f', "follow", CTL_OPTION_FLAG, FIELD(follow), NULL, "go on with what happens, until it is interrupted"},
+	OPTION_HELP,
+	OPTION_END,
+};
+
 static const struct ctl_option unlock_options[] = {
 	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "whoever owns it, and whatever is lost"},
 	OPTION_HELP,
@@ -239,6 +254,13 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Asks the daemon of a mount: its version, its disks and their state, and what it has counted; or, of a\n"
 	 "file in the mount, what the disk is and its state. For the owner of the mount, and root.",
 	 status_options, 1, 1, ctl_status},
+	{"top", "[--batch] [--count NUMBER] [--interval NUMBER] MOUNT", "show what the disks of a mount do",
+	 "Shows, again and again, requests and megabytes a second of each disk in use, how long its requests took,\n"
+	 "what the cache had of what was read, what is dirty, and its state; the busiest disk first.",
+	 top_options, 1, 1, ctl_top},
+	{"events", "[--follow] MOUNT|FILE", "show what has happened in a mount",
+	 "Prints the last events of a mount, or of a disk in it: time, severity, disk and what happened.",
+	 events_options, 1, 1, ctl_events},
 	{"drain", "MOUNT|FILE", "write what is dirty back to the pool",
 	 "Waits until nothing of the mount, or of a disk in it, is only in the cache.\n"
 	 "When it is interrupted what is left stays in the cache, and it can be run again.",

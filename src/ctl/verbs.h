@@ -26,6 +26,8 @@ int ctl_cache_purge(const struct ctl_arguments *arguments);
 int ctl_unlock(const struct ctl_arguments *arguments);
 int ctl_cache_drain(const struct ctl_arguments *arguments);
 int ctl_status(const struct ctl_arguments *arguments);
+int ctl_top(const struct ctl_arguments *arguments);
+int ctl_events(const struct ctl_arguments *arguments);
 int ctl_umount(const struct ctl_arguments *arguments);
 int ctl_drain(const struct ctl_arguments *arguments);
 int ctl_mode(const struct ctl_arguments *arguments);
