@@ -461,10 +461,10 @@ def test_killed_at_each_step(mount, pool, work, rng, mode, point):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("error", scaled(["EIO"], ["EIO", "ENOSPC", "EACCES"]))
 @pytest.mark.parametrize("point", POINTS)
 def test_what_fails_leaves_the_disk_as_it_was(mount, pool, work, rng, mode, point, error):
-    for nth in numbers(4, 200):
+    for nth in numbers(2, 200):
         for name in images(pool):
             os.unlink(os.path.join(pool, name))
         make_disk(pool, "leaf", rng)
