@@ -1,6 +1,7 @@
 """The Debian package in a system of its own, made for the test: for make torture, as it takes minutes."""
 import contextlib
 import glob
+import json
 import os
 import re
 import shutil
@@ -80,10 +81,16 @@ END
 systemctl start leafdisk@srv-pool.service
 {WRITE}
 systemctl status --no-pager leafdisk@srv-pool.service
+journalctl --no-pager -u leafdisk@srv-pool.service | grep mounted
+[ -z "$(journalctl --no-pager -u leafdisk@srv-pool.service | grep capabilities)" ]
 systemctl stop leafdisk@srv-pool.service
-leafctl cache info /ssd/pool.cache | grep ' 0 dirty'
+leafctl cache info --json /ssd/pool.cache | grep '"dirty_blocks" : 0'
 systemctl start leafdisk@srv-pool.service
 {WRITE}
+kill -9 "$(cat /mnt/pool/.leafdisk/pid)"
+timeout 60 bash -c 'until [ -f /mnt/pool/web1.img ]; do sleep 0.1; done'
+systemctl is-active leafdisk@srv-pool.service
+grep -x 'dirty_bytes: 8388608' /mnt/pool/.leafdisk/disks/web1.img/state
 echo done
 """
 FSTAB = f"""
@@ -157,7 +164,8 @@ def boot(root, work, session):
     with open(said_path, encoding="utf-8") as file:
         said = file.read()
     assert said.endswith("done\n"), said
-    assert " 0 dirty" in in_system(root, "leafctl", "cache", "info", "/ssd/pool.cache").stdout
+    cache = json.loads(in_system(root, "leafctl", "cache", "info", "--json", "/ssd/pool.cache").stdout)
+    assert [layer["dirty_blocks"] for layer in cache["layers"]] == [0]
 
 
 @pytest.mark.skipif(not TORTURE, reason="builds a package and a system: make torture")

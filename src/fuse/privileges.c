@@ -29,21 +29,24 @@ static const struct need needs[] = {
 	{CAP_SYS_RESOURCE, "room that is kept for root"},
 };
 
+/* Where nothing is to be given up the kernel is not asked: leafdisk@.service has no capset(2). */
 static bool keep_needed(struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3])
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	uint32_t kept[_LINUX_CAPABILITY_U32S_3] = {0};
+	uint32_t given_up = 0;
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(needs); i++)
 		kept[CAP_TO_INDEX(needs[i].capability)] |= CAP_TO_MASK(needs[i].capability);
 	if (syscall(SYS_capget, &header, data) != 0)
 		return false;
 	for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+		given_up |= (data[i].effective | data[i].permitted | data[i].inheritable) & ~kept[i];
 		data[i].effective &= kept[i];
 		data[i].permitted &= kept[i];
 		data[i].inheritable &= kept[i];
 	}
-	return syscall(SYS_capset, &header, data) == 0;
+	return given_up == 0 || syscall(SYS_capset, &header, data) == 0;
 }
 
 /* A user's mount begins with fusermount3, which is root by exec: no_new_privs comes behind that (syscalls.c). */
