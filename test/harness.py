@@ -627,6 +627,27 @@ class Loop:
             self.finalise()
 
 
+@contextlib.contextmanager
+def file_system(work, name, size, *options):
+    """A directory that is an ext4 of its own, which is full soon and can be frozen; OPTIONS are mke2fs's."""
+    path = os.path.join(work, f"{name}.ext4")
+    run("truncate", "-s", size, path)
+    run("mke2fs", "-q", "-t", "ext4", "-m", "0", *options, path)
+    with Loop(path) as loop:
+        yield loop.mount(os.path.join(work, name))
+
+
+NO_JOURNAL = ["-O", "^has_journal"]
+
+
+def write_conf(work, text):
+    """A configuration file: its path."""
+    path = os.path.join(work, "leafdisk.conf")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
 def faults(*rules, gate=None):
     """The environment that arms fault points; see include/core/fault.h."""
     env = {"LEAFDISK_FAULTS": ";".join(rules)}

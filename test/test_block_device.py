@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Loop, MountError, check_clean, expect_errno, faults, file_bytes, leafctl,
-                     make_raw, opened, read_all, run, wait_until, write_all)
+from harness import (BLOCK, CRASH_STATUS, MIB, Loop, MountError, check_clean, expect_errno, faults, file_bytes,
+                     leafctl, make_raw, opened, read_all, run, wait_until, write_all, write_conf)
 
 DEVICE_BYTES = 12 * MIB
 
@@ -23,14 +23,9 @@ def device(work):
     loop.detach()
 
 
-def write_conf(work, layers, grow_command=None):
-    path = os.path.join(work, "leafdisk.conf")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(f"[pool]\nlayers = /dev:{work}\n")
-        if grow_command:
-            file.write(f"grow_command = {grow_command}\n")
-        file.write(f"[disk big.img]\nlayers = {layers}\n")
-    return f"conf={path}"
+def conf_of(work, layers, grow_command=None):
+    grow = f"grow_command = {grow_command}\n" if grow_command else ""
+    return "conf=" + write_conf(work, f"[pool]\nlayers = /dev:{work}\n{grow}[disk big.img]\nlayers = {layers}\n")
 
 
 def grow_script(work, loop, bytes_each):
@@ -60,7 +55,7 @@ def fill(fd, count, rng):
 def test_full_device(mount, work, device, rng):
     """ENOSPC at the end of the device; what was written stays."""
     leafctl("create", "--force", device.device, "100M")
-    with mount(write_conf(work, device.device)) as live:
+    with mount(conf_of(work, device.device)) as live:
         with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
             written = fill(fd, 20, rng)
             assert 5 <= len(written) < 12
@@ -68,7 +63,7 @@ def test_full_device(mount, work, device, rng):
                 assert read_all(fd, MIB, number * MIB) == data
             os.fsync(fd)
     check_clean(device.device)
-    with mount(write_conf(work, device.device)) as live:
+    with mount(conf_of(work, device.device)) as live:
         with opened(live.file("big.img"), os.O_RDONLY) as fd:
             assert read_all(fd, len(written) * MIB, 0) == b"".join(written)
 
@@ -79,14 +74,14 @@ def test_sparse_device(mount, work, rng):
     run("truncate", "-s", "2T", path)
     with Loop(path) as device:
         leafctl("create", "--force", device.device, "4T")
-        live = mount(write_conf(work, device.device))
+        live = mount(conf_of(work, device.device))
         fd = os.open(live.file("big.img"), os.O_RDWR | os.O_SYNC)
         written = rng.randbytes(3 * MIB)
         write_all(fd, written, 1 << 41)
         live.kill9()
         expect_errno(errno.ENOTCONN, os.close, fd)
         check_clean(device.device)
-        with mount(write_conf(work, device.device)) as live, opened(live.file("big.img")) as fd:
+        with mount(conf_of(work, device.device)) as live, opened(live.file("big.img")) as fd:
             assert read_all(fd, 3 * MIB, 1 << 41) == written
 
 
@@ -94,7 +89,7 @@ def test_grow_command(mount, work, device, rng):
     """The device grows when it is full, off the data path, as often as needed."""
     leafctl("create", "--force", device.device, "100M")
     script = grow_script(work, device, 4 * MIB)
-    with mount(write_conf(work, device.device, f"{script} 'one word'")) as live:
+    with mount(conf_of(work, device.device, f"{script} 'one word'")) as live:
         with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
             written = fill(fd, 30, rng)
             assert len(written) == 30
@@ -107,7 +102,7 @@ def test_grow_command(mount, work, device, rng):
 def test_grow_command_fails(mount, work, device, rng):
     """A command that does not help ends in ENOSPC, said once."""
     leafctl("create", "--force", device.device, "100M")
-    with mount(write_conf(work, device.device, "/bin/false")) as live:
+    with mount(conf_of(work, device.device, "/bin/false")) as live:
         with opened(live.file("big.img"), os.O_RDWR | os.O_SYNC) as fd:
             assert 5 <= len(fill(fd, 20, rng)) < 12
         wait_until(lambda: "grow_command failed" in live.messages(), "the failure to be logged")
@@ -157,7 +152,7 @@ def test_raw_device_as_base(mount, pool, work, device, rng):
         file.write(content)
     leafctl("create", os.path.join(pool, "w.leaf"), str(DEVICE_BYTES - MIB))
     assert stat.S_ISBLK(os.stat(device.device).st_mode)
-    with mount(write_conf(work, f"raw:{device.device}@1M; w.leaf")) as live:
+    with mount(conf_of(work, f"raw:{device.device}@1M; w.leaf")) as live:
         assert live.names() == ["big.img"]
         with opened(live.file("big.img")) as fd:
             assert read_all(fd, DEVICE_BYTES - MIB, 0) == content[MIB:]
@@ -168,7 +163,7 @@ def test_raw_device_as_base(mount, pool, work, device, rng):
 
 def test_device_needs_a_format(mount, work, device):
     """A device whose bytes could be anything is not guessed to be raw."""
-    with mount(write_conf(work, device.device)) as live:
+    with mount(conf_of(work, device.device)) as live:
         assert live.names() == []
         assert f"raw:{device.device}" in live.messages()
 
@@ -225,10 +220,10 @@ def test_one_device_is_no_leaf_of_two_mounts(mount, work, device):
     """Nor of a tool that writes; a mount that was killed holds nothing."""
     leafctl("create", "--force", device.device, "8M")
     node = other_node(work, device.device)
-    live = mount(write_conf(work, device.device))
+    live = mount(conf_of(work, device.device))
     fd = os.open(live.file("big.img"), os.O_RDWR)
     write_all(fd, b"a" * BLOCK, 0)
-    with mount(write_conf(work, node)) as second:
+    with mount(conf_of(work, node)) as second:
         expect_errno(errno.EBUSY, os.open, second.file("big.img"), os.O_RDWR)
     refused = leafctl("check", "--repair", node, check=False)
     assert refused.returncode == 1 and "in use by another program" in refused.stderr, refused
@@ -236,5 +231,5 @@ def test_one_device_is_no_leaf_of_two_mounts(mount, work, device):
     live.kill9()
     with pytest.raises(OSError, match="not connected"):
         os.close(fd)
-    with mount(write_conf(work, node)) as live:
+    with mount(conf_of(work, node)) as live:
         assert file_bytes(live.file("big.img"))[:BLOCK] == b"a" * BLOCK

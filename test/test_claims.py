@@ -9,8 +9,9 @@ import subprocess
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, KIB, MIB, PATIENCE, TREE, Loop, assert_same, check_clean, converted, expect_errno, faults, file_bytes,
-                     leafctl, make_image, make_raw, opened, read_all, read_file, run, state_of, wait_until, write_all)
+from harness import (BLOCK, CRASH_STATUS, KIB, MIB, PATIENCE, TREE, assert_same, check_clean, converted, expect_errno,
+                     faults, file_bytes, file_system, leafctl, make_image, make_raw, opened, read_all, read_file, run,
+                     state_of, wait_until, write_all, write_conf)
 from test_owner import directory_of, record_of, record_path, refusal, write_text
 from test_writeback_faults import (BLOCKS, HELD, end, held, left_open,  # noqa: F401 pylint: disable=unused-import
                                    lines_with, wait_state, web1, writeback)
@@ -220,9 +221,7 @@ def test_a_layer_whose_changes_are_in_the_cache(held, mount, web1, pool, work, c
     """A disk on it is refused until they are in the pool."""
     content = crash_dirty(held, rng)
     make_image(os.path.join(pool, "top.leaf"), BLOCKS * BLOCK)
-    conf = os.path.join(work, "conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write("[disk top.img]\nlayers = web1.leaf; top.leaf\n")
+    conf = write_conf(work, "[disk top.img]\nlayers = web1.leaf; top.leaf\n")
     live = mount(f"cache={cache}", "mode=writeback", f"conf={conf}")
     assert "leafctl cache drain" in refusal(live, "top.img", os.O_RDONLY)
     assert end(live) == 1
@@ -493,17 +492,12 @@ def test_a_raw_image_without_room_for_a_claim(held, mount, pool, cache, rng):
 @pytest.fixture
 def crowded(work):
     """A pool with a raw image that has no room for an attribute more."""
-    path = os.path.join(work, "crowded.ext4")
-    run("truncate", "-s", "48M", path)
-    run("mke2fs", "-q", "-m", "0", "-t", "ext4", path)
-    loop = Loop(path)
-    pool = loop.mount(os.path.join(work, "crowded"))
-    image = disk_of(pool, "raw")
-    for size in (3072, 256, 32, 1):
-        fill(image, size)
-    expect_errno(errno.ENOSPC, os.setxattr, image, "user.leafdisk.uuid", b"0" * 32)
-    yield pool
-    loop.detach()
+    with file_system(work, "crowded", "48M") as pool:
+        image = disk_of(pool, "raw")
+        for size in (3072, 256, 32, 1):
+            fill(image, size)
+        expect_errno(errno.ENOSPC, os.setxattr, image, "user.leafdisk.uuid", b"0" * 32)
+        yield pool
 
 
 def fill(path, size):

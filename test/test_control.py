@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from harness import (BLOCK, CONTROL, KIB, MIB, Aligned, discard, expect_errno, file_bytes, leafctl, make_image,
-                     make_raw, opened, program, read_all, run, scaled, wait_until, write_all)
+                     make_raw, opened, program, read_all, run, scaled, wait_until, write_all, write_conf)
 
 TOP_FILES = ["config", "drain", "events", "last_error", "metrics", "pid", "snapshots", "stats", "version"]
 TOP = sorted([*TOP_FILES, "disks", "tunables"])
@@ -150,9 +150,7 @@ def test_config_has_every_option(mount, pool, web1):
 
 
 def test_config_shows_what_the_file_says(mount, work, web1):
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write("[pool]\nio_timeout = 7\nqueue_depth = 9\n")
+    conf = write_conf(work, "[pool]\nio_timeout = 7\nqueue_depth = 9\n")
     with mount(f"conf={conf}", "queue_depth=10") as live:
         config = values_of(live, "config")
     assert (config["conf"], config["io_timeout"], config["queue_depth"]) == (conf, "7", "10")
@@ -356,9 +354,7 @@ def test_chain_of_a_stack_spelled_out(mount, pool, work, rng):
     os.mkdir(os.path.join(pool, "parts"))
     raw = make_raw(os.path.join(pool, "parts", "base.raw"), rng.randbytes(64 * KIB + MIB))
     leaf = make_image(os.path.join(pool, "parts", "w.leaf"), MIB)
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write("[disk stack.img]\nlayers = parts/base.raw@65536; parts/w.leaf\n")
+    conf = write_conf(work, "[disk stack.img]\nlayers = parts/base.raw@65536; parts/w.leaf\n")
     with mount(f"conf={conf}") as live:
         assert text_of(live, "disks", "stack.img", "chain").splitlines() == [f"{leaf} leaf {MIB}", f"{raw} raw {MIB}"]
 

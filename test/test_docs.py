@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from harness import TREE, make_image, program, run, unmount
+from harness import TREE, make_image, program, run, unmount, write_conf
 
 PAGES = ("leafdisk.7", "leafdisk.8", "leafctl.1", "leafdisk.conf.5", "leafdisk-layer.5", "leafdisk-cache.5")
 SAMPLE = os.path.join(TREE, "etc", "leafdisk.conf")
@@ -240,13 +240,6 @@ def test_counters_of_a_disk_are_documented(mount, pool):
         counters = set(json.load(file))
     assert "read_misses" in counters
     assert listed_words(section(page_text("leafdisk.8"), "Ss", "Counters of a disk")) == counters
-
-
-def write_conf(work, text):
-    path = os.path.join(work, "leafdisk.conf")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path
 
 
 def test_disk_keys_are_documented(work, pool):

@@ -5,23 +5,19 @@ import re
 
 import pytest
 
-from harness import (MIB, Loop, check_clean, faults, file_bytes, make_image, opened, read_all, run, state_of, wait_until,
-                     write_all)
+from harness import (MIB, NO_JOURNAL, check_clean, faults, file_bytes, file_system, make_image, opened, read_all,
+                     state_of, wait_until, write_all)
 
 
 @pytest.fixture
 def small(work):
     """A file system of 24 MiB with a pool, and 4 MiB that can be freed."""
-    path = os.path.join(work, "small.ext4")
-    run("truncate", "-s", "24M", path)
-    run("mke2fs", "-q", "-m", "0", "-t", "ext4", "-O", "^has_journal", path)
-    loop = Loop(path)
-    pool = os.path.join(loop.mount(os.path.join(work, "small")), "pool")
-    os.mkdir(pool)
-    with open(os.path.join(work, "small", "ballast"), "wb") as file:
-        file.write(os.urandom(4 * MIB))
-    yield pool
-    loop.detach()
+    with file_system(work, "small", "24M", *NO_JOURNAL) as place:
+        with open(os.path.join(place, "ballast"), "wb") as file:
+            file.write(os.urandom(4 * MIB))
+        pool = os.path.join(place, "pool")
+        os.mkdir(pool)
+        yield pool
 
 
 def write_until_full(fd, rng, durable):

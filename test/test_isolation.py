@@ -15,7 +15,7 @@ import pytest
 
 from harness import (BLOCK, KIB, MIB, PATIENCE, Aligned, Loop, assert_same, control_values, converted, expect_errno,
                      faults, file_bytes, halt, leafctl, make_image, make_raw, opened, read_file, state_of, stats,
-                     wait_until, write_all, zero_range)
+                     wait_until, write_all, write_conf, zero_range)
 from test_writeback_faults import HELD, STORE, dirty_of, end, failing, left_open, lines_with, wait_clean
 
 BLOCKS = 8 * MIB // BLOCK
@@ -126,9 +126,7 @@ def test_dirty_blocks_that_stay(mount, writeback, pair, work, cache, gate, rng, 
     """Three laps of the log and more go past them."""
     trouble = Trouble(work, cache, pair[0], gate)
     trouble.content = leave_dirty(mount, cache, pair[0], gate, rng)
-    conf = os.path.join(work, "conf")
-    with open(conf, "w", encoding="utf-8") as file:
-        file.write(f"[disk web2.img]\nmode = {mode}\n")
+    conf = write_conf(work, f"[disk web2.img]\nmode = {mode}\n")
     trouble.begin(how)
     live = writeback(f"conf={conf}", "nodrain", *trouble.options, env=trouble.env)
     load(live, "web2.img")
@@ -158,12 +156,10 @@ def test_a_hanging_image(mount, pool, work, cache, rng):
     make_raw(os.path.join(where, "device.raw"), bytes(16 * MIB))
     make_image(os.path.join(pool, "web2.leaf"), BLOCKS * BLOCK, chunk="256K")
     slow = mount(pool=where)
-    conf = os.path.join(work, "leafdisk.conf")
     content = rng.randbytes(4 * MIB)
     with Loop(slow.file("device.img")) as loop, contextlib.ExitStack() as stack:
         leafctl("create", "--force", loop.device, 8 * MIB)
-        with open(conf, "w", encoding="utf-8") as file:
-            file.write(f"[pool]\nlayers = /dev\n[disk big.img]\nlayers = {loop.device}\n")
+        conf = write_conf(work, f"[pool]\nlayers = /dev\n[disk big.img]\nlayers = {loop.device}\n")
         live = mount(f"cache={cache}", "mode=writeback", "cache_size=16M", "migrate_idle_ms=1", f"conf={conf}")
         stack.callback(os.kill, slow.pid, signal.SIGCONT)
         with left_open(live.file("big.img")) as fd:

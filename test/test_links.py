@@ -13,7 +13,7 @@ import uuid
 import pytest
 
 from harness import (BLOCK, KIB, MIB, Aligned, Gate, Loop, assert_same, expect_errno, faults, file_bytes, leafctl,
-                     make_image, make_raw, opened, read_all, read_file, run, scaled, wait_until, write_all)
+                     make_image, make_raw, opened, read_all, read_file, run, scaled, wait_until, write_all, write_conf)
 
 NOBODY = pwd.getpwnam("nobody")
 OPENS = scaled(30, 5000)
@@ -157,12 +157,11 @@ def test_a_link_to_a_parent_that_is_turned(mount, pool, work, named_by):
     path = {name: os.path.join(pool, f"{name}.raw") for name in ("base", "one", "two")}
     make_raw(path["base"], OWN)
     leaf = make_image(os.path.join(pool, "child.leaf"), parent=path["base"])
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        if named_by == "configuration":
-            os.unlink(leaf)
-            make_image(leaf, SIZE)
-            file.write("[disk child.img]\nlayers = base.raw; child.leaf\n")
+    conf = write_conf(work, "")
+    if named_by == "configuration":
+        os.unlink(leaf)
+        make_image(leaf, SIZE)
+        write_conf(work, "[disk child.img]\nlayers = base.raw; child.leaf\n")
     os.rename(path["base"], path["one"])
     os.symlink("one.raw", path["base"])
     make_raw(path["two"], b"2" * SIZE)
@@ -213,10 +212,8 @@ def test_a_link_that_the_configuration_names(mount, pool, work):
     os.mkdir(layers)
     far = make_image(os.path.join(layers, "far.leaf"), SIZE)
     os.symlink(far, os.path.join(pool, "link.leaf"))
-    conf = os.path.join(work, "leafdisk.conf")
     for spelled, rights in ((far, 0o600), ("link.leaf", 0o400), (os.path.join(pool, "link.leaf"), 0o400)):
-        with open(conf, "w", encoding="ascii") as file:
-            file.write(f"[disk vm.img]\nlayers = {spelled}\n")
+        conf = write_conf(work, f"[disk vm.img]\nlayers = {spelled}\n")
         with mount(f"conf={conf}", f"layers={layers}") as live:
             assert stat.S_IMODE(os.stat(live.file("vm.img")).st_mode) == rights, spelled
 

@@ -6,9 +6,10 @@ import os
 
 import pytest
 
-from harness import (BLOCK, KIB, MIB, SANITIZED, Aligned, Loop, MountError, assert_same, check_clean, control_values,
-                     converted, discard, expect_errno, faults, file_bytes, leafctl, make_image, make_raw, opened,
-                     read_all, read_file, run, scaled, state_of, stats, wait_until, write_all)
+from harness import (BLOCK, KIB, MIB, NO_JOURNAL, SANITIZED, Aligned, Loop, MountError, assert_same, check_clean,
+                     control_values, converted, discard, expect_errno, faults, file_bytes, file_system, leafctl,
+                     make_image, make_raw, opened, read_all, read_file, run, scaled, state_of, stats, wait_until,
+                     write_all)
 from model import Disk, Model, build_chain, in_threads
 from stamps import Ledger, await_random_moment, load, read_disk
 
@@ -236,13 +237,9 @@ def test_degraded_is_remembered(persistent, pool, work, rng):
 
 
 def test_cache_on_a_full_file_system(persistent, mount, pool, work, rng):
-    small = os.path.join(work, "small.ext4")
-    run("truncate", "-s", "12M", small)
-    run("mke2fs", "-q", "-m", "0", "-t", "ext4", "-O", "^has_journal", small)
     make_image(os.path.join(pool, "web1.leaf"), 32 * MIB)
     expected = bytearray()
-    with Loop(small) as loop:
-        where = loop.mount(os.path.join(work, "small"))
+    with file_system(work, "small", "12M", *NO_JOURNAL) as where:
         options = [f"cache={where}/leaf.cache", "cache_size=64M"]
         with mount(*options) as live, opened(live.file("web1.img")) as fd:
             for number in range(32):

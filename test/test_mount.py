@@ -11,8 +11,8 @@ import pytest
 import cleanup
 import leaf_format
 from harness import (KIB, MIB, MOUNT_VARIABLE, MountError, assert_same, check_clean, control_values, expect_errno,
-                     file_bytes, leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled, unmount,
-                     wait_until, write_all)
+                     file_bytes, leafctl, make_image, make_raw, opened, process_ended, program, read_all, run, scaled,
+                     unmount, wait_until, write_all, write_conf)
 from model import in_threads
 
 
@@ -395,13 +395,6 @@ def test_two_writers_are_refused(mount, pool, work, web1):
 
 
 # ---- The configuration file --------------------------------------------------
-
-
-def write_conf(work, text):
-    path = os.path.join(work, "leafdisk.conf")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-    return path
 
 
 def test_configuration_file(mount, work, pool, web1):

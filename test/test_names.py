@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from harness import (KIB, MIB, Gate, assert_same, expect_errno, faults, file_bytes, leafctl, make_image, make_raw,
-                     opened, read_all, read_file, run, unmount, wait_until, write_all)
+                     opened, read_all, read_file, run, unmount, wait_until, write_all, write_conf)
 
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1
@@ -105,9 +105,7 @@ def test_a_configured_name_is_nobody_elses(mount, pool, work):
     make_image(os.path.join(pool, "vm.leaf"), "1M")
     os.mkdir(os.path.join(pool, "parts"))
     make_image(os.path.join(pool, "parts", "w.leaf"), "2M")
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write("[disk vm.img]\nlayers = parts/w.leaf\n")
+    conf = write_conf(work, "[disk vm.img]\nlayers = parts/w.leaf\n")
     with mount(f"conf={conf}") as live:
         assert sizes(live) == {"vm.img": 2 * MIB, "vm.leaf.img": MIB}
 
@@ -130,9 +128,7 @@ def test_names_that_are_too_long(mount, pool):
 
 def test_a_long_name_in_the_configuration(mount, pool, work):
     make_image(os.path.join(pool, "w.leaf"), "1M")
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write(f"[disk {'n' * 252}.img]\nlayers = w.leaf\n")
+    conf = write_conf(work, f"[disk {'n' * 252}.img]\nlayers = w.leaf\n")
     result = leafctl("list", pool)
     assert result.returncode == 0
     with pytest.raises(Exception, match="255 bytes"):
@@ -224,9 +220,7 @@ def test_rename_over_one_that_cannot_be_opened(mount, pool):
 def test_rename_over_the_leaf_of_a_configured_stack(mount, pool, work):
     for name in ("a.leaf", "w.leaf"):
         make_image(os.path.join(pool, name), "1M")
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write("[disk vm.img]\nlayers = w.leaf\n")
+    conf = write_conf(work, "[disk vm.img]\nlayers = w.leaf\n")
     with mount("manage", f"conf={conf}") as live, opened(live.file("vm.img")):
         assert_not_moved(live, pool, "w.img")
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, expect_errno, faults, file_bytes, leafctl,
-                     make_image, make_raw, opened, read_all, run, state_of, unmount, wait_until, write_all)
+                     make_image, make_raw, opened, read_all, run, state_of, unmount, wait_until, write_all, write_conf)
 
 NO_ID = "0" * 32
 OTHER_ID = "0123456789abcdef" * 2
@@ -617,10 +617,8 @@ def test_an_image_that_a_link_leads_to(mount, pool):
 def test_a_block_device(mount, pool, work):
     """Its own directory is no pool: the record is in the pool, by the disk's name."""
     make_raw(os.path.join(work, "backing"), bytes(2 * MIB))
-    conf = os.path.join(work, "leafdisk.conf")
     with Loop(os.path.join(work, "backing")) as loop:
-        with open(conf, "w", encoding="ascii") as file:
-            file.write(f"[disk blk.img]\nlayers = raw:{loop.device}\n")
+        conf = write_conf(work, f"[disk blk.img]\nlayers = raw:{loop.device}\n")
         with mount(f"conf={conf}", "layers=/dev") as live:
             use(live, "blk.img")
         assert record_of(pool, "blk.img@device")["clean"] == "true"

@@ -11,7 +11,8 @@ import pytest
 import leaf_format
 
 from harness import (BLOCK, BUILD, MIB, SANITIZED, Loop, assert_same, check_clean, converted, copy_file, faults,
-                     file_bytes, leafctl, make_image, make_of_pieces, make_raw, pieces_of, run, scaled, size_of, stats)
+                     file_bytes, leafctl, make_image, make_of_pieces, make_raw, pieces_of, run, scaled, size_of, stats,
+                     write_conf)
 from rounds import Guest, rounds_of
 from stamps import SECTOR, Ledger, Writer, read_disk
 
@@ -274,11 +275,9 @@ def test_cache_has_nothing_that_the_leaf_has_not(mount, pool, work, rng):
     writes. The leaf is on a device, where nothing but its generation tells the
     cache whether it was changed. What is read is what the leaf alone has."""
     device, cache, trace = (os.path.join(work, name) for name in ("web1.bin", "leaf.cache", "trace.bin"))
-    conf = os.path.join(work, "leafdisk.conf")
     run("truncate", "-s", 3 * BLOCKS * BLOCK, device)
     with Loop(device) as loop:
-        with open(conf, "w", encoding="utf-8") as file:
-            file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = {loop.device}\n")
+        conf = write_conf(work, f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = {loop.device}\n")
         leafctl("create", "--force", "-c", "64K", loop.device, BLOCKS * BLOCK)
         leafctl("cache", "create", "--pool", pool, "--size", "8M", cache)
         os.sync()

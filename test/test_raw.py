@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from harness import (BLOCK, MIB, Gate, Loop, assert_same, discard, expect_errno, faults, file_bytes, make_raw,
-                     opened, read_all, run, stats, write_all, zero_range)
+from harness import (BLOCK, MIB, Gate, assert_same, discard, expect_errno, faults, file_bytes, file_system, make_raw,
+                     opened, read_all, stats, write_all, zero_range)
 
 
 def allocated(path):
@@ -64,15 +64,9 @@ def test_every_mode_without_times(mount, pool, work, rng, mode):
 
 @pytest.fixture
 def small(work):
-    """A file system of 48 MiB with a pool."""
-    path = os.path.join(work, "small.ext4")
-    run("truncate", "-s", "48M", path)
-    run("mke2fs", "-q", "-m", "0", "-t", "ext4", path)
-    loop = Loop(path)
-    pool = os.path.join(loop.mount(os.path.join(work, "small")), "pool")
-    os.mkdir(pool)
-    yield pool
-    loop.detach()
+    """A pool of 48 MiB."""
+    with file_system(work, "small", "48M") as pool:
+        yield pool
 
 
 def make_thin(path, size):

@@ -11,7 +11,7 @@ import pytest
 
 import cleanup
 from harness import (MIB, MOUNT_VARIABLE, MountError, leafctl, make_image, opened, program, run, state_of, unmount,
-                     wait_until, write_all)
+                     wait_until, write_all, write_conf)
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400"]
 
@@ -30,13 +30,6 @@ def refused(mount, *options, **settings):
     with pytest.raises(MountError) as caught:
         mount(*options, **settings)
     return caught.value.messages
-
-
-def write_conf(work, text):
-    path = os.path.join(work, "leafdisk.conf")
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-    return path
 
 
 # ---- Warnings ------------------------------------------------------------------

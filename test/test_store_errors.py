@@ -10,9 +10,9 @@ import threading
 import pytest
 
 import cleanup
-from harness import (BLOCK, KIB, MIB, Aligned, Loop, assert_same, check_clean, control_values, converted, discard,
-                     faults, halt, leafctl, make_image, make_raw, opened, process_ended, read_all, run, state_of, stats,
-                     wait_until, write_all)
+from harness import (BLOCK, KIB, MIB, NO_JOURNAL, Aligned, Loop, assert_same, check_clean, control_values, converted,
+                     discard, faults, file_system, halt, leafctl, make_image, make_raw, opened, process_ended,
+                     read_all, run, state_of, stats, wait_until, write_all, write_conf)
 from test_writeback_faults import HELD, in_background, left_open, lines_with
 
 BLOCKS = 8 * MIB // BLOCK
@@ -36,11 +36,9 @@ def device(work):
     """A leaf on a device, as a disk that is spelled out: its options and the loop."""
     path = os.path.join(work, "device.raw")
     make_raw(path, bytes(16 * MIB))
-    conf = os.path.join(work, "leafdisk.conf")
     with Loop(path) as loop:
         leafctl("create", "--force", loop.device, BLOCKS * BLOCK)
-        with open(conf, "w", encoding="utf-8") as file:
-            file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = {loop.device}\n")
+        conf = write_conf(work, f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = {loop.device}\n")
         yield f"conf={conf}", loop
 
 
@@ -105,12 +103,9 @@ def fill_up(directory, left):
 
 @pytest.fixture
 def small(work):
-    """A pool on a file system of its own, which is full soon."""
-    path = os.path.join(work, "small.ext4")
-    run("truncate", "-s", "40M", path)
-    run("mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", path)
-    with Loop(path) as loop:
-        yield loop.mount(os.path.join(work, "small"))
+    """A pool that is full soon."""
+    with file_system(work, "small", "40M", *NO_JOURNAL) as pool:
+        yield pool
 
 
 @pytest.mark.parametrize("name,left", [("web1.leaf", 512 * KIB), ("web1.raw", 0)])
@@ -224,8 +219,6 @@ def test_silent_cache_is_noticed(mount, pool, work, silent, rng, what):
 @pytest.fixture
 def frozen(work):
     """A pool on a file system that can be frozen: writes to it hang, where no signal reaches them."""
-    path = make_raw(os.path.join(work, "frozen.ext4"), bytes(48 * MIB))
-    run("mke2fs", "-q", "-t", "ext4", path)
     thawed = [True]
 
     def freeze(frozen):
@@ -233,8 +226,7 @@ def frozen(work):
             run("fsfreeze", "-f" if frozen else "-u", where)
             thawed[0] = not frozen
 
-    with Loop(path) as loop:
-        where = loop.mount(os.path.join(work, "frozen"))
+    with file_system(work, "frozen", "48M") as where:
         yield where, freeze
         freeze(False)
 
@@ -386,10 +378,8 @@ def test_a_hung_store_is_told_once(mount, work):
     os.mkdir(where)
     make_raw(os.path.join(where, "device.raw"), bytes(16 * MIB))
     slow = mount(pool=where)
-    conf = os.path.join(work, "leafdisk.conf")
     with Loop(slow.file("device.img")) as loop:
-        with open(conf, "w", encoding="utf-8") as file:
-            file.write(f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = raw:{loop.device}\n")
+        conf = write_conf(work, f"[pool]\nlayers = /dev\n[disk web1.img]\nlayers = raw:{loop.device}\n")
         with mount(f"conf={conf}") as live, opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
             Aligned(BLOCK).write(fd, b"1" * BLOCK, 0)
             halt(slow.pid)

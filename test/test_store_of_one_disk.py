@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, Loop, faults, halt, leafctl, make_image, make_raw, opened, program, read_file,
-                     run, state_of, stats, thread_names, wait_until)
+from harness import (BLOCK, MIB, Aligned, faults, file_system, halt, leafctl, make_image, make_raw, opened, program,
+                     read_file, run, state_of, stats, thread_names, wait_until)
 from test_writeback_faults import HELD, end
 
 LIMIT = 20  # seconds, for what does not wait
@@ -20,10 +20,7 @@ LIMIT = 20  # seconds, for what does not wait
 
 def hangs_by_freezing(work, stack, _mount):
     """Writes hang where no signal reaches them, reads do not."""
-    path = make_raw(os.path.join(work, "other.ext4"), bytes(48 * MIB))
-    run("mke2fs", "-q", "-t", "ext4", path)
-    loop = stack.enter_context(Loop(path))
-    where = loop.mount(os.path.join(work, "other"))
+    where = stack.enter_context(file_system(work, "other", "48M"))
     make_raw(os.path.join(where, "web2.raw"), b"2" * 8 * MIB)
 
     def hang(on):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from harness import (BLOCK, KIB, MIB, MountError, control_values, leafctl, make_image, make_raw, opened, program, run,
-                     write_all)
+                     write_all, write_conf)
 
 # key: default, good values, bad values.
 TUNABLES = {
@@ -82,9 +82,7 @@ def test_sizes_take_suffixes(mount, web1, cache):
 
 
 def test_in_the_configuration_file(mount, work, web1, cache):
-    conf = os.path.join(work, "leafdisk.conf")
-    with open(conf, "w", encoding="ascii") as file:
-        file.write("[pool]\nmax_dirty_age = 7\nmigrate_batch = 9\ndrain = no\n")
+    conf = write_conf(work, "[pool]\nmax_dirty_age = 7\nmigrate_batch = 9\ndrain = no\n")
     with mount(f"conf={conf}", "migrate_batch=10", f"cache={cache}", "cache_size=16M") as live:
         assert tunables_of(live) == {**DEFAULTS, "max_dirty_age": "7", "migrate_batch": "10"}
         assert config_of(live)["drain"] == "no"

@@ -14,7 +14,7 @@ import pytest
 from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, assert_same, check_clean, control_values,
                      converted, discard, expect_errno, faults, file_bytes, halt, leafctl, make_image, make_raw, opened,
                      program, read_all, read_file, run, scaled, shrink, state_of, stats, thread_names, wait_until,
-                     write_all, zero_range)
+                     write_all, write_conf, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
 from test_owner import record_of, refusal, wait_released, write_record, write_text
@@ -637,11 +637,9 @@ def hanging(mount, work):
     os.mkdir(where)
     make_raw(os.path.join(where, "device.raw"), bytes(16 * MIB))
     slow = mount(pool=where)
-    conf = os.path.join(work, "leafdisk.conf")
     with Loop(slow.file("device.img")) as loop:
         leafctl("create", "--force", loop.device, 8 * MIB)
-        with open(conf, "w", encoding="utf-8") as file:
-            file.write(f"[pool]\nlayers = /dev\n[disk big.img]\nlayers = {loop.device}\n")
+        conf = write_conf(work, f"[pool]\nlayers = /dev\n[disk big.img]\nlayers = {loop.device}\n")
         yield f"conf={conf}", slow.pid
         os.kill(slow.pid, signal.SIGCONT)
 
