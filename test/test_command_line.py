@@ -148,7 +148,8 @@ def test_tables_are_as_wide_as_they_need_be(mount, pool, cache):
             watched = run("timeout", "-s", "INT", "0.5", program("leafctl"), "status", "--watch", live.path, check=False)
     assert re.search(rf"^cache: +{re.escape(cache)}, 16 MiB, \d+ % used, 1 MiB dirty", said, re.M), said
     (z,) = [line for line in said.splitlines() if line.startswith("z.img")]
-    assert re.split("  +", z)[1] == "1 MiB" and re.split("  +", z)[5:7] == ["1", "1 MiB"], z
+    cells = re.split("  +", z)
+    assert cells[1] == "1 MiB" and cells[5:7] == ["1", "here"] and cells[7].startswith("1 MiB, "), z
     assert max(width(line) for line in said.splitlines() if "/" not in line) <= 80
     assert "z.img" in watched.stdout
 

@@ -24,7 +24,7 @@ SETTINGS = ["drain", "mode", "size", "snapshots"]  # what is read is good as a c
 WRITABLE = [*SETTINGS, "events", "stats"]
 COMMAND_BYTES_MAX = 4096
 ALL_WELL = {"state": "active", "dirty_bytes": "0", "dirty_age_ms": "0"}
-KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens"}
+KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens", "owner"}
 READERS = 8
 NOBODY = pwd.getpwnam("nobody")
 
@@ -830,7 +830,8 @@ def test_status_of_a_mount(mount, pool, web1):
         assert status["version"] == text_of(live, "version").splitlines()[0]
         used = {disk["name"]: disk.pop("allocated_bytes") for disk in status["disks"]}
         assert status["disks"] == [{"name": name, "mode": "direct", "state": "active", "reason": None, "since": None,
-                                    "dirty_bytes": 0, "dirty_age_ms": 0, "size_bytes": 2 * MIB, "opens": 0}
+                                    "dirty_bytes": 0, "dirty_age_ms": 0, "size_bytes": 2 * MIB, "opens": 0,
+                                    "owner": "none"}
                                    for name in ("base.img", "web1.img")]
         assert used["base.img"] >= 2 * MIB and used["web1.img"] > 0
         assert set(status["counters"]) == set(counters_of(live))

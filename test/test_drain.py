@@ -91,7 +91,7 @@ def test_drain(writeback, web1, work, rng, what):
     assert dirty >= MIB and dirty == int(text_of(live, "disks", "web1.img", "drain"))
     status = json.loads(leafctl("status", "--json", live.file("web1.img")).stdout)
     assert status["dirty_bytes"] == dirty and status["dirty_age_ms"] > 0
-    assert re.search(r"^web1\.img .* writeback +active +[0-9]+ +[0-9.]+ MiB +[0-9]+\.[0-9] s",
+    assert re.search(r"^web1\.img .* writeback +active +[0-9]+ +here +[0-9.]+ MiB, [0-9]+\.[0-9] s",
                      leafctl("status", live.path).stdout, re.M)
     assert json.loads(text_of(live, "stats"))["dirty_bytes"] == dirty
     assert f'leafdisk_dirty_bytes{{mount="{live.path}"}} {dirty}\n' in text_of(live, "metrics")

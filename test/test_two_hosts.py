@@ -3,6 +3,7 @@ view of the pool, on a store with locks that both see, and on one where each see
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 
@@ -103,6 +104,12 @@ def shows(live, count):
         return blocks_of(read_all(fd, SIZE, 0), count)
 
 
+def shown_owner(live):
+    """What the table of leafctl status has of web1.img."""
+    (row,) = [line for line in leafctl("status", live.path).stdout.splitlines() if line.startswith("web1.img ")]
+    return re.split("  +", row)[6]
+
+
 MODES = pytest.mark.parametrize("mode", ["direct", "persistent", "writeback"])
 
 
@@ -117,8 +124,29 @@ def test_both_alive(hosts, image, work, mode):
             with pytest.raises(OSError):
                 write_block(second, 1, b"b")
             assert "alpha" in second.messages()
+            assert (shown_owner(first), shown_owner(second)) == ("here", "alpha")
     assert blocks_of(converted(image, work), 2) == [b"a", bytes(1)]
     check_clean(image)
+
+
+@MODES
+def test_whose_an_image_is_is_shown(hosts, image, mode):
+    """As long as it is anybody's, to whoever has looked."""
+    alpha, beta = hosts
+    with alpha.mount(mode) as first, beta.mount(mode) as second:
+        assert (shown_owner(first), shown_owner(second)) == ("none", "none")
+        write_block(first, 0, b"a")
+        leafctl("drain", first.path)
+        wait_until(lambda: shown_owner(first) == "none", "the first's claim to end")
+        write_block(second, 1, b"b")
+        leafctl("drain", second.path)
+        with opened(second.file("web1.img")):
+            assert shown_owner(second) == "here"
+            with pytest.raises(OSError):
+                write_block(first, 1, b"a")
+            assert shown_owner(first) == "beta"
+        wait_until(lambda: shown_owner(second) == "none", "the second's claim to end")
+        assert shows(first, 2) == [b"a", b"b"] and shown_owner(first) == "none"
 
 
 @MODES

@@ -61,6 +61,7 @@
 	KEY(STATE_SIZE_BYTES, DISK_STATE, "size_bytes")                                                                \
 	KEY(STATE_ALLOCATED_BYTES, DISK_STATE, "allocated_bytes")                                                      \
 	KEY(STATE_OPENS, DISK_STATE, "opens")                                                                          \
+	KEY(STATE_OWNER, DISK_STATE, "owner")                                                                          \
 	KEY(LATENCY_SINCE, DISK_LATENCY, "since")                                                                      \
 	KEY(READ, DISK_LATENCY, "read")                                                                                \
 	KEY(READ_BUCKETS, DISK_LATENCY, "read_buckets")                                                                \

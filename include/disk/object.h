@@ -72,6 +72,7 @@ struct disk {
 	char *left;		    /* under `lock`: why what the cache has of it stays there; or NULL */
 	struct timespec left_since;
 	char *elsewhere;	   /* under `lock`: why its image lacks changes that another cache has; or NULL */
+	char *owner;		   /* under `lock`: whose its image was found to be, in one word; or NULL */
 	_Atomic time_t full_since; /* its last change found no room in the pool; 0: it did */
 	bool tried;		   /* under the pool's lock: see pool_try() */
 	struct disk_status *told;  /* under `lock`: what was last found out; NULL: nobody has asked */

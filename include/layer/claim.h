@@ -51,5 +51,9 @@ void claim_explain_lock(const struct layer *layer, GError **error);
 /* Who may write the image of LINK, which is LAYER's or was: "this mount", "host ...",
  * "none", or why that cannot be told. g_free. Any thread. */
 char *claim_describe(const struct layer *layer, const struct chain_link *link);
+/* The same in one word: CLAIM_HERE, the host's name, CLAIM_NOBODY or "unknown". */
+#define CLAIM_HERE "here"
+#define CLAIM_NOBODY "none"
+char *claim_owner_word(const struct layer *layer, const struct chain_link *link);
 
 #endif

@@ -14,6 +14,7 @@ void control_status_clear(struct control_status *status)
 	g_clear_pointer(&status->state, g_free);
 	g_clear_pointer(&status->reason, g_free);
 	g_clear_pointer(&status->since, g_free);
+	g_clear_pointer(&status->owner, g_free);
 }
 
 static bool check_tree(const struct mounted *mount, const char *path, GError **error)
@@ -197,6 +198,7 @@ bool control_read_status(const struct mounted *mount, const char *disk, struct c
 	status->size_bytes = number_value(state, CONTROL_KEY_STATE_SIZE_BYTES);
 	status->allocated_bytes = number_value(state, CONTROL_KEY_STATE_ALLOCATED_BYTES);
 	status->opens = number_value(state, CONTROL_KEY_STATE_OPENS);
+	status->owner = control_value(state, CONTROL_KEY_STATE_OWNER);
 	return true;
 }
 

@@ -21,6 +21,7 @@ typedef struct control_status {
 	uint64_t size_bytes;
 	uint64_t allocated_bytes;
 	uint64_t opens;
+	char *owner;
 } control_status;
 void control_status_clear(struct control_status *status);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(control_status, control_status_clear)

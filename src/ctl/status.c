@@ -53,8 +53,8 @@ static char *age_text(uint64_t ms)
 	return g_strdup_printf("%" PRIu64 " h", seconds / 3600);
 }
 
-static const char *const disk_columns[] = {"<name",  ">size",  ">used", "<mode", "<state",
-					   ">opens", ">dirty", ">age",	NULL};
+static const char *const disk_columns[] = {"<name",  ">size",  ">used",	 "<mode", "<state",
+					   ">opens", "<owner", ">dirty", NULL};
 
 /* On a line of its own. */
 static void note_reason(struct table *table, const struct control_status *status)
@@ -67,14 +67,21 @@ static void note_reason(struct table *table, const struct control_status *status
 		table_note(table, text);
 }
 
+/* With the age of the oldest of it; NULL: nothing is. */
+static char *dirty_text(const struct control_status *status)
+{
+	g_autofree char *dirty = config_format_size(status->dirty_bytes), *age = age_text(status->dirty_age_ms);
+
+	return status->dirty_bytes ? g_strdup_printf("%s, %s", dirty, age) : NULL;
+}
+
 static void add_disk(struct table *table, const char *name, const struct control_status *status)
 {
 	g_autofree char *size = config_format_size(status->size_bytes),
 			*used = config_format_size(status->allocated_bytes);
-	g_autofree char *dirty = status->dirty_bytes ? config_format_size(status->dirty_bytes) : NULL;
-	g_autofree char *age = status->dirty_bytes ? age_text(status->dirty_age_ms) : NULL;
 	g_autofree char *opens = g_strdup_printf("%" PRIu64, status->opens);
-	const char *cells[] = {name, size, used, status->mode, status->state, opens, dirty, age};
+	g_autofree char *dirty = dirty_text(status);
+	const char *cells[] = {name, size, used, status->mode, status->state, opens, status->owner, dirty};
 
 	table_add(table, cells);
 	note_reason(table, status);
@@ -115,6 +122,7 @@ static int show_disks(const struct mounted *mount, const GPtrArray *names, struc
 		ctl_json_add_size(builder, "size_bytes", disk.size_bytes);
 		ctl_json_add_size(builder, "allocated_bytes", disk.allocated_bytes);
 		ctl_json_add_size(builder, "opens", disk.opens);
+		ctl_json_add_text(builder, control_key_name(CONTROL_KEY_STATE_OWNER), disk.owner);
 		json_builder_end_object(builder);
 	}
 	return status;

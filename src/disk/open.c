@@ -380,6 +380,7 @@ static void disk_free(struct disk *disk)
 	g_free(disk->told);
 	g_free(disk->left);
 	g_free(disk->elsewhere);
+	g_free(disk->owner);
 	g_free(disk->lanes);
 	g_free(disk->count);
 	g_free(disk->spelled);

@@ -41,10 +41,13 @@ enum answer disk_look_elsewhere(struct disk *disk, char **sentence)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
+	g_autofree char *owner = claim_owner_word(leaf, links->pdata[0]);
 	g_autoptr(GError) why = NULL;
 	enum answer elsewhere = claim_has_newer(leaf, links->pdata[0], &why);
 
 	LOCK_GUARD(&disk->lock);
+	g_free(disk->owner);
+	disk->owner = g_steal_pointer(&owner);
 	g_free(disk->elsewhere);
 	disk->elsewhere = NULL;
 	if (elsewhere == ANSWER_YES)
@@ -279,4 +282,26 @@ char *disk_get_owner(struct disk *disk)
 	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
 
 	return claim_describe(leaf, links->pdata[0]);
+}
+
+/* Memory knows more of a claim of this mount than what was found. open_lock is held. */
+static void note_claim(struct disk *disk)
+{
+	bool claimed = disk->leaf->claim.generation > 0;
+
+	LOCK_GUARD(&disk->lock);
+	if (claimed == (g_strcmp0(disk->owner, CLAIM_HERE) == 0))
+		return;
+	g_free(disk->owner);
+	disk->owner = g_strdup(claimed ? CLAIM_HERE : CLAIM_NOBODY);
+}
+
+char *disk_recall_owner(struct disk *disk)
+{
+	if (lock_try(&disk->open_lock)) {
+		note_claim(disk);
+		lock_let_go(&disk->open_lock);
+	}
+	LOCK_GUARD(&disk->lock);
+	return g_strdup(disk->owner);
 }

@@ -306,25 +306,60 @@ void claim_explain_lock(const struct layer *layer, GError **error)
 		owner_explain_lock(&place, error);
 }
 
-/* "this mount" is so from the record: another may have taken the image over. */
-char *claim_describe(const struct layer *layer, const struct chain_link *link)
+enum holder { NOBODY, US, ANOTHER, UNKNOWN };
+
+/* US is so from the record: another may have taken the image over. RECORD is to be cleared. */
+static enum holder holder_of(const struct layer *layer, const struct chain_link *link, struct owner_record *record,
+			     GError **error)
 {
 	g_auto(owner_place) place = {0};
-	g_autoptr(GError) error = NULL;
-	struct owner_record record = {0};
-	char *text;
+	g_autoptr(GError) inner = NULL;
 
+	*record = (struct owner_record){0};
 	if (!find_place(layer, link, &place))
-		return g_strdup("none");
-	if (!owner_read(place.pool, place.name, &record, &error))
-		return g_strdup(error_to_errno(error) == -ENOENT ? "none" : error->message);
-	if (record.clean)
+		return NOBODY;
+	if (!owner_read(place.pool, place.name, record, &inner)) {
+		if (error_to_errno(inner) == -ENOENT)
+			return NOBODY;
+		g_propagate_error(error, g_steal_pointer(&inner));
+		return UNKNOWN;
+	}
+	if (record->clean)
+		return NOBODY;
+	return layer->owner && memcmp(record->mount_id, layer->owner->mount_id, OWNER_ID_BYTES) == 0 ? US : ANOTHER;
+}
+
+char *claim_describe(const struct layer *layer, const struct chain_link *link)
+{
+	g_autoptr(GError) error = NULL;
+	struct owner_record record;
+	char *text = NULL;
+
+	switch (holder_of(layer, link, &record, &error)) {
+	case NOBODY:
 		text = g_strdup("none");
-	else if (layer->owner && memcmp(record.mount_id, layer->owner->mount_id, OWNER_ID_BYTES) == 0)
+		break;
+	case US:
 		text = g_strdup("this mount");
-	else
+		break;
+	case ANOTHER:
 		text = g_strdup_printf("host %s pid %" G_GINT64_FORMAT " since %s", record.host, record.pid,
 				       record.since);
+		break;
+	case UNKNOWN:
+		text = g_strdup(error->message);
+	}
 	owner_record_clear(&record);
 	return text;
+}
+
+char *claim_owner_word(const struct layer *layer, const struct chain_link *link)
+{
+	struct owner_record record;
+	enum holder holder = holder_of(layer, link, &record, NULL);
+	const char *const words[] = {CLAIM_NOBODY, CLAIM_HERE, record.host, "unknown"};
+	char *word = g_strdup(words[holder]);
+
+	owner_record_clear(&record);
+	return word;
 }

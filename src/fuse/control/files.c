@@ -177,6 +177,7 @@ int control_make_disk_chain(const struct control_subject *subject, GString *text
 
 int control_make_disk_state(const struct control_subject *subject, GString *text)
 {
+	g_autofree char *owner = disk_recall_owner(subject->disk);
 	uint64_t size_bytes, allocated_bytes;
 	struct disk_status status;
 
@@ -193,6 +194,8 @@ int control_make_disk_state(const struct control_subject *subject, GString *text
 	lines_number(text, KEY(STATE_SIZE_BYTES), size_bytes);
 	lines_number(text, KEY(STATE_ALLOCATED_BYTES), allocated_bytes);
 	lines_number(text, KEY(STATE_OPENS), disk_open_count(subject->disk));
+	if (owner)
+		lines_text(text, KEY(STATE_OWNER), owner);
 	return 0;
 }
 
