@@ -260,6 +260,10 @@ def test_what_another_program_has_open_stays(mount, pool):
     make_image(os.path.join(pool, "b.leaf"), "1M")
     with mount("manage") as live:
         assert live.names() == ["a.img", "b.img"]
+        with opened(live.file("a.img")):
+            expect_errno(errno.EBUSY, os.unlink, live.file("a.img"))
+            expect_errno(errno.EBUSY, os.rename, live.file("a.img"), live.file("c.img"))
+            assert "a.img: not removed: is open" in live.messages() and "a.img: not renamed: is open" in live.messages()
         with locked(image):
             expect_errno(errno.EBUSY, os.unlink, live.file("a.img"))
             expect_errno(errno.EBUSY, os.rename, live.file("a.img"), live.file("c.img"))

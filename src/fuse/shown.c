@@ -6,6 +6,7 @@
 #include "shown.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "core/error.h"
 #include "pool/change.h"
@@ -72,6 +73,19 @@ bool shown_may_change(const struct session *session, const char *name, const cha
 			 done, options->pool_path);
 }
 
+/* "web1.img: is open" says of what was refused that it is "not removed" as well. */
+static int refuse_change(const char *name, const char *done, const GError *refusal)
+{
+	g_autofree char *head = g_strconcat(name, ": ", NULL);
+	const char *reason = refusal->message;
+	g_autoptr(GError) error = NULL;
+
+	if (g_str_has_prefix(reason, head))
+		reason += strlen(head);
+	error_set(&error, -error_to_errno(refusal), "%s: not %s: %s", name, done, reason);
+	return refusal_log(error);
+}
+
 /* The result of a CHANGE that is shown now. */
 static int end(struct disk_pool_change *change)
 {
@@ -83,12 +97,13 @@ static int end(struct disk_pool_change *change)
 int shown_remove(struct session *session, const char *name)
 {
 	g_autoptr(GError) error = NULL;
-	struct disk_pool_change *change = NULL;
+	struct disk_pool_change *change;
 
-	if (shown_may_change(session, name, "removed", &error))
-		change = disk_pool_remove(session->pool, name, &error);
-	if (!change)
+	if (!shown_may_change(session, name, "removed", &error))
 		return refusal_log(error);
+	change = disk_pool_remove(session->pool, name, &error);
+	if (!change)
+		return refuse_change(name, "removed", error);
 	lock_take(&session->names_lock);
 	disk_unref(disk_pool_change_show(change));
 	node_mark_gone(session->nodes, disk_pool_change_disk(change));
@@ -113,12 +128,13 @@ static void show_renamed(struct session *session, struct disk_pool_change *chang
 int shown_rename(struct session *session, const char *name, const char *new_name, bool replace)
 {
 	g_autoptr(GError) error = NULL;
-	struct disk_pool_change *change = NULL;
+	struct disk_pool_change *change;
 
-	if (shown_may_change(session, name, "renamed", &error))
-		change = disk_pool_rename(session->pool, name, new_name, replace, &error);
-	if (!change)
+	if (!shown_may_change(session, name, "renamed", &error))
 		return refusal_log(error);
+	change = disk_pool_rename(session->pool, name, new_name, replace, &error);
+	if (!change)
+		return refuse_change(name, "renamed", error);
 	lock_take(&session->names_lock);
 	show_renamed(session, change);
 	lock_let_go(&session->names_lock);
