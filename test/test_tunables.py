@@ -210,7 +210,9 @@ def test_mode_refuses(mount, pool, web1):
         refused(["mode", disk, "fast"], 1,
                 '"fast" is no mode; expected one of: direct, persistent, ephemeral, writeback')
         refused(["mode", disk, ""], 1, '"" is no mode')
-        refused(["mode", disk, "persistent"], 1, "cache")
+        refused(["mode", disk, "persistent"], 1, "needs a cache: mount the pool with -o cache=FILE")
+        refused(["mode", disk, "ephemeral"], 1, "needs a cache: mount the pool with -o mode=ephemeral, which makes one for "
+                "itself, or with -o cache=FILE")
         refused(["mode", live.path], 1, "is no disk")
         refused(["mode", live.control("stats"), "direct"], 1, "is no disk")
         refused(["mode", web1], 1, "neither")

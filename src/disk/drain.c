@@ -132,6 +132,15 @@ static bool may_be_written(struct disk *disk, GError **error)
 	return leaf && (!disk->parent || error_set(error, EROFS, "%s: another image depends on it", disk->name));
 }
 
+/* A mount that begins as an ephemeral one makes a cache for itself; one that is there has no place for it any more. */
+static bool refuse_without_cache(struct disk *disk, enum disk_mode mode, GError **error)
+{
+	return error_set(error, EINVAL,
+			 "%s: mode %s needs a cache: mount the pool with %s-o cache=FILE, on fast local storage",
+			 disk->name, disk_mode_name(mode),
+			 mode == DISK_MODE_EPHEMERAL ? "-o mode=ephemeral, which makes one for itself, or with " : "");
+}
+
 static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 {
 	if (!disk->writable)
@@ -139,9 +148,7 @@ static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 	if (mode != DISK_MODE_EPHEMERAL && disk->mode == DISK_MODE_EPHEMERAL && !may_be_written(disk, error))
 		return false;
 	if (mode != DISK_MODE_DIRECT && !disk->pool_cache)
-		return error_set(error, EINVAL,
-				 "%s: mode %s needs a cache: mount the pool with -o cache=FILE, on fast local storage",
-				 disk->name, disk_mode_name(mode));
+		return refuse_without_cache(disk, mode, error);
 	if (mode != disk->mode && (mode == DISK_MODE_EPHEMERAL || disk->mode == DISK_MODE_EPHEMERAL) &&
 	    (disk->open || disk->leaf->cached))
 		return error_set(error, EBUSY,
