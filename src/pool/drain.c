@@ -293,18 +293,27 @@ static void note_lost(struct drain_all *all, const struct part *part)
 	note_left(all, dirty_bytes_of(part->disk), sentence);
 }
 
-static void drain_or_note(struct drain_all *all, struct part *part)
+/* The pool has all of a disk that was renamed or removed meanwhile through the mount. */
+static void drain_or_refuse(struct drain_all *all, struct part *part)
 {
 	g_autoptr(GError) error = NULL;
 
+	if (drain_part(all, part, &error) == 0)
+		return;
+	if (all->given_up)
+		note_given_up(all, part);
+	else if (disk_pool_shows(all->pool, part->disk) || is_needed(part->disk))
+		note_refused(all, part->disk, g_steal_pointer(&error));
+}
+
+static void drain_or_note(struct drain_all *all, struct part *part)
+{
 	if (all->given_up || !await_part(all, part))
 		note_given_up(all, part);
 	else if (is_lost(part))
 		note_lost(all, part);
-	/* Renamed or removed meanwhile through the mount, which it was clean for. */
-	else if (drain_part(all, part, &error) < 0 &&
-		 (all->given_up || disk_pool_shows(all->pool, part->disk) || is_needed(part->disk)))
-		note_refused(all, part->disk, g_steal_pointer(&error));
+	else
+		drain_or_refuse(all, part);
 }
 
 static void drain_each(struct drain_all *all)
