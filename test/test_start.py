@@ -185,6 +185,9 @@ def test_a_mountpoint_whose_daemon_is_gone_is_taken_over(mount, pool, web1):
     dead = mount()
     dead.kill()
     dead.wait()
+    for path in (dead.path, dead.file("web1.img")):
+        said = leafctl("status", path, check=False).stderr
+        assert "the daemon that served it is gone: take the mount down (fusermount3 -u), and mount it again" in said
     result = run(program("leafdisk"), pool, dead.path, env={MOUNT_VARIABLE: dead.path})
     assert f"the mount of {pool} there has lost its daemon" in result.stderr
     assert os.path.getsize(dead.file("web1.img")) == 4 * MIB

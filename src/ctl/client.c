@@ -17,6 +17,14 @@ void control_status_clear(struct control_status *status)
 	g_clear_pointer(&status->owner, g_free);
 }
 
+static bool refuse_dead(const char *path, GError **error)
+{
+	return error_set(
+		error, ENOTCONN,
+		"%s: the daemon that served it is gone: take the mount down (fusermount3 -u), and mount it again",
+		path);
+}
+
 static bool check_tree(const struct mounted *mount, const char *path, GError **error)
 {
 	g_autofree char *tree = mount->top ? g_build_filename(mount->top, CONTROL_NAME, NULL) : NULL;
@@ -29,7 +37,7 @@ static bool check_tree(const struct mounted *mount, const char *path, GError **e
 	if (errno == EACCES)
 		return error_set(error, EACCES,
 				 "%s: the mount answers only the user who mounted it, and root; be one of them", path);
-	return error_set_errno(error, errno, "%s cannot be read", tree);
+	return errno == ENOTCONN ? refuse_dead(path, error) : error_set_errno(error, errno, "%s cannot be read", tree);
 }
 
 char *control_path(const struct mounted *mount, enum control_entry entry, const char *object)
@@ -68,10 +76,7 @@ struct mounted *control_find_mount(const char *path, GError **error)
 	g_autoptr(mounted) mount = mounted_find(path);
 
 	if (!mount && access(path, F_OK) != 0 && errno == ENOTCONN)
-		error_set(error, ENOTCONN,
-			  "%s: the daemon that served it is gone: take the mount down (fusermount3 -u), and mount it "
-			  "again",
-			  path);
+		refuse_dead(path, error);
 	else if (!mount && access(path, F_OK) != 0)
 		error_set_errno(error, errno, "%s cannot be looked at", path);
 	else if (!mount)
