@@ -24,13 +24,25 @@ static struct offline_create_options options_of(const struct ctl_arguments *argu
 	};
 }
 
+/* Of an image that can be looked at. */
+static bool has_no_children(const char *path, const struct offline_create_options *options)
+{
+	g_autoptr(GPtrArray) layers = offline_info(path, options->parent_format, options->layers, NULL);
+
+	return layers && layers->len > 0 && !((struct offline_layer *)layers->pdata[0])->children;
+}
+
+/* Who uses the parent as a disk finds it read-only: that is said where it begins. */
 static bool create_image(const char *path, const struct offline_create_options *options, GError **error)
 {
 	g_autofree char *note = NULL;
+	bool first = options->parent && has_no_children(options->parent, options);
 	bool good = mounted_allow_new(path, error) && offline_create(path, options, &note, error);
 
 	if (good && note)
 		ctl_fail("warning: %s", note);
+	else if (good && first)
+		ctl_fail("note: %s is read-only from now on, as %s stands on it", options->parent, path);
 	return good;
 }
 
