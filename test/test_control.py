@@ -715,6 +715,16 @@ def test_status_tells_other_users_why(mount, work, web1):
             assert "only the user who mounted it" in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_list_as_another_user(mount, work, pool, web1):
+    """An image that one may not read is not broken."""
+    tool = shutil.copy(program("leafctl"), os.path.join(work, "leafctl"))
+    with mount("allow_other", "umask=0") as live, passable(pool):
+        result = run("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups",
+                     tool, "list", live.path)
+    assert re.search(r"not shown: \S+/web1\.leaf: .*: Permission denied", result.stderr), result
+    assert "broken" not in result.stderr
+
+
 # ---- Disks that come and go --------------------------------------------------
 
 

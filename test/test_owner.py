@@ -588,8 +588,11 @@ def test_verbs_that_read_warn(pool, work, web1):
         result = leafctl(*words)
         assert result.stdout == before.stdout and before.stderr == ""
         assert "warning" in result.stderr and "/ssd/other.cache" in result.stderr
+    for words in (["list", pool], ["list", "--json", pool]):
+        assert f"warning: {web1}: newer content may be in the cache /ssd/other.cache" in leafctl(*words).stderr
     in_a_cache(pool, clean="true")
-    assert leafctl("info", web1).stderr == ""
+    for words in (["info", web1], ["list", pool]):
+        assert leafctl(*words).stderr == ""
 
 
 def test_a_tool_says_who_has_the_image(mount, pool, web1):

@@ -168,7 +168,7 @@ static int print_pool(struct disk_pool *pool, bool mounted, const struct ctl_arg
 		status = print_rows(disks, arguments->layers, table, NULL);
 		table_print(table);
 	}
-	print_lines("broken", broken);
+	print_lines("not shown", broken);
 	print_lines("warning", foreign);
 	if (!mounted)
 		warn_owners(disks);
