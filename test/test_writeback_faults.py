@@ -575,10 +575,24 @@ def test_left_in_the_cache_and_mounted_otherwise(held, mount, pool, web1, work, 
     with mount() as live:
         said = refusal(live)
         assert cache in said and f"-o cache={cache},mode=writeback" in said, said
-        assert f"leafctl unlock --force {pool} web1.leaf" in said
+        assert f"leafctl unlock --force {pool} web1.leaf" in said and f"leafctl cache drain {cache}" in said
     assert converted(web1, work) == image
     leafctl("cache", "drain", cache)
     assert_same(converted(web1, work), expected, "the image alone")
+
+
+def test_a_tool_on_an_image_whose_changes_a_mount_has(held, web1, rng):
+    """Its mount gets them, where it is; nobody is told to give them up."""
+    live = held()
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, rng.randbytes(MIB), 0)
+    for words in (["resize", web1, "64M"], ["clone", web1, web1 + ".leaf"]):
+        said = leafctl(*words, check=False).stderr
+        assert "which is mounted: leafctl drain" in said and f"pid {live.pid}" in said and "--force" not in said, said
+    leafctl("drain", live.path)
+    wait_until(lambda: state_of(live)["owner"] == "none", "the claim to end")
+    leafctl("resize", web1, "64M")
+    assert end(live) == 0
 
 
 def interrupted(command, line, image, gate):

@@ -81,15 +81,29 @@ char *owner_describe(const struct owner_record *record)
 			       record->mode, record->since);
 }
 
+/* Where that mount is, the changes are got by what is told to it, and nothing is to be given up. */
+static bool refuse_in_mount(const char *pool, const char *name, const struct owner_record *record, GError **error)
+{
+	g_autofree char *holder = owner_describe(record);
+
+	return error_set(error, EBUSY,
+			 "%s/%s: its newest changes may be only in the cache %s of %s, which is mounted: leafctl drain "
+			 "brings them into the pool, and the mount is done with the image when nothing has the disk "
+			 "open",
+			 pool, name, record->cache_path, holder);
+}
+
 static bool refuse_in_cache(const char *pool, const char *name, const struct owner_record *record, GError **error)
 {
 	g_autofree char *pool_word = shell_quote(pool), *name_word = shell_quote(name);
 	g_autofree char *cache = shell_quote(record->cache_path), *holder = owner_describe(record);
 
-	return error_set(error, EBUSY,
-			 "%s/%s: its newest changes may be only in the cache %s of %s; mount the pool with that cache "
-			 "(-o cache=%s,mode=writeback), or give these changes up: leafctl unlock --force %s %s",
-			 pool, name, record->cache_path, holder, cache, pool_word, name_word);
+	return error_set(
+		error, EBUSY,
+		"%s/%s: its newest changes may be only in the cache %s of %s; mount the pool with that cache "
+		"(-o cache=%s,mode=writeback), or have it bring them into the pool: leafctl cache drain %s; or "
+		"give these changes up: leafctl unlock --force %s %s",
+		pool, name, record->cache_path, holder, cache, cache, pool_word, name_word);
 }
 
 static bool refuse_foreign(const char *pool, const char *name, const struct owner_record *record, GError **error)
@@ -137,6 +151,8 @@ bool verdict_allows(const char *pool, const char *name, const struct owner_recor
 {
 	switch (owner_judge(record, self, locked)) {
 	case OWNER_IN_CACHE:
+		if (self_is_machine(record, self) && self_runs(record, self) == ANSWER_YES)
+			return refuse_in_mount(pool, name, record, error);
 		return refuse_in_cache(pool, name, record, error);
 	case OWNER_IN_COPY:
 		return refuse_in_copy(pool, name, record, error);
