@@ -578,9 +578,9 @@ def loop_attachment(device):
 class Loop:
     """A loop device on a file, with direct I/O."""
 
-    def __init__(self, path):
+    def __init__(self, path, *options):
         self.path = path
-        self.device = run("losetup", "--direct-io=on", "--show", "-f", path).stdout.strip()
+        self.device = run("losetup", "--direct-io=on", *options, "--show", "-f", path).stdout.strip()
         self.attachment = loop_attachment(self.device)
         _live_loops.append(self)
         self.mounted = None

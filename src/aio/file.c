@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "aio/mount_point.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -209,31 +210,21 @@ static enum answer lock(struct aio_file *file, bool exclusive)
 	return answer == ANSWER_YES ? aio_fd_lock(file->buffered_fd, exclusive) : answer;
 }
 
-/* The mount point of the file system on a device: the source's numbers are the third word of a line of
- * mountinfo, the mount point is the fifth. */
-static char *mount_point_of(const struct aio_file *file)
+/* Of the file system on a block device. */
+static char *point_of(const struct aio_file *file)
 {
-	g_autofree char *table = NULL, *numbers = NULL;
-	g_auto(GStrv) lines = NULL;
+	g_autofree char *numbers = NULL;
 	struct stat st;
 
-	if (fstat(file->buffered_fd, &st) < 0 || !S_ISBLK(st.st_mode) ||
-	    !g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+	if (fstat(file->buffered_fd, &st) < 0 || !S_ISBLK(st.st_mode))
 		return NULL;
 	numbers = g_strdup_printf("%u:%u", major(st.st_rdev), minor(st.st_rdev));
-	lines = g_strsplit(table, "\n", -1);
-	for (char **line = lines; *line; line++) {
-		g_auto(GStrv) words = g_strsplit(*line, " ", 6);
-
-		if (g_strv_length(words) == 6 && strcmp(words[2], numbers) == 0)
-			return g_strcompress(words[4]);
-	}
-	return NULL;
+	return mount_point_of(numbers);
 }
 
 static bool refuse_in_use(const struct aio_file *file, const char *advice, GError **error)
 {
-	g_autofree char *point = mount_point_of(file);
+	g_autofree char *point = point_of(file);
 
 	if (point)
 		return error_set(error, EBUSY, "%s: has a file system that is mounted on %s", file->name, point);

@@ -14,6 +14,7 @@
 #include <glib.h>
 #include <linux/fs.h>
 #include <linux/fuse.h>
+#include <linux/loop.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -82,6 +83,7 @@ struct restricted {
 static const struct restricted restricted[] = {
 	{"ioctl", 1, ALL_32, BLKGETSIZE64},	  /* a device's size */
 	{"ioctl", 1, ALL_32, FUSE_DEV_IOC_CLONE}, /* another loop */
+	{"ioctl", 1, ALL_32, LOOP_GET_STATUS64},  /* whose file a loop device has */
 	{"ioctl", 1, ALL_32, TCGETS},		  /* progress on a terminal */
 	{"kill", 1, ALL_32, 0},			  /* an owner's process: is it there */
 	{"mmap", 2, PROT_EXEC, 0},		  /* memory */

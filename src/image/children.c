@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "driver.h"
 #include "file.h"
+#include "loop_device.h"
 #include "mark.h"
 #include "qemu_lock.h"
 
@@ -26,7 +27,8 @@ static bool lock_parent(struct image_file *file, GError **error)
 		"first";
 
 	if (aio_file_lock(&file->aio, false, advice, error) == ANSWER_NO ||
-	    qemu_lock_take(&file->aio, false, advice, error) == ANSWER_NO)
+	    qemu_lock_take(&file->aio, false, advice, error) == ANSWER_NO ||
+	    !loop_device_allows(&file->aio, false, error))
 		return false;
 	return aio_fd_lock_apart(file->aio.buffered_fd) != ANSWER_NO ||
 	       error_set(error, EBUSY, "%s: another process is making a child of it; try again", file->path);

@@ -7,7 +7,7 @@
  * as the queue does; here the thread waits.
  *
  * The lock is exclusive for a writable image, shared for one that is read; QEMU's own go
- * with it (qemu_lock.c). */
+ * with it (qemu_lock.c), and loop devices, which take none, are looked for (loop_device.c). */
 #include "file.h"
 
 #include <errno.h>
@@ -27,6 +27,7 @@
 #include "core/trace.h"
 #include "image/image.h"
 #include "image/settings.h"
+#include "loop_device.h"
 #include "qemu_lock.h"
 
 #define DEFAULT_IO_TIMEOUT_NS (120 * NS_PER_S)
@@ -54,7 +55,7 @@ static bool lock_file(struct image_file *file, bool writable, GError **error)
 	file->reaches = file->locked && aio_fd_lock_reaches(file->aio.buffered_fd) == ANSWER_YES;
 	if (file->locked)
 		answer = qemu_lock_take(&file->aio, writable, advice, error);
-	return answer != ANSWER_NO;
+	return answer != ANSWER_NO && loop_device_allows(&file->aio, writable, error);
 }
 
 bool image_file_open(struct image_file *file, int fd, const char *path, unsigned flags, GError **error)
