@@ -117,6 +117,8 @@ def clean(directory):
     directory = os.path.realpath(directory)
     report = []
     pids = processes_of_run(directory)
+    # Of a file in a mount that only they see nobody knows the path when they have ended.
+    loops = loops_below(directory)
     # One may wait for another, in a system call that only its end interrupts: all
     # are told before any is waited for.
     for pid in pids:
@@ -129,7 +131,7 @@ def clean(directory):
         if source.startswith("/dev/"):
             report.append(f"mount {point}")
             unmount(point, kind)
-    for device in loops_below(directory):
+    for device in sorted({*loops, *loops_below(directory)}):
         report.append(f"loop device {device}")
         quietly("losetup", "-d", device)
     for point, _, kind in mounts_below(directory):

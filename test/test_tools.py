@@ -89,6 +89,32 @@ def test_cleanup_ends_what_belongs_to_the_run(work, stranger):
     assert cleanup.clean(other) == []
 
 
+# A disk in a mount that nobody else sees, and that is gone with whoever did.
+HIDDEN = """
+"$leafdisk" "$pool" "$point"
+losetup --show -f "$point/base.img" >"$said.new" && mv "$said.new" "$said"
+exec sleep 1000
+"""
+
+
+def test_cleanup_finds_loop_devices_in_hidden_mounts(work, pool):
+    other, said = os.path.join(work, "other-run"), os.path.join(work, "said")
+    point = os.path.join(other, "mnt")
+    os.makedirs(point)
+    make_raw(os.path.join(pool, "base.raw"), bytes(1 << 20))
+    env = {**os.environ, cleanup.RUN_VARIABLE: other, "leafdisk": harness.program("leafdisk"), "pool": pool, "point": point,
+           "said": said}
+    process = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-ec", HIDDEN], env=env)
+    wait_until(lambda: os.path.exists(said) or process.poll() is not None, "the loop device")
+    device = text_of(said).strip()
+    attachment = loop_attachment(device)
+    assert attachment and cleanup.mounts_below(other) == []
+    assert f"loop device {device}" in cleanup.clean(other)
+    wait_until(lambda: loop_attachment(device) != attachment, "the loop device to go")
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    assert cleanup.clean(other) == []
+
+
 # What a run is told by whose it is; its daemons inherit it.
 OWNER = "LEAFDISK_TEST_OWNER"
 LONG_TESTS = "test_killed_at_random_moments or test_clone_is_a_disk"
