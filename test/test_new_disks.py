@@ -90,6 +90,19 @@ def leaf_size(image):
                 if line.lstrip().startswith("size:"))
 
 
+def test_rsync_by_a_hidden_name(mount, source):
+    """It is refused, a disk that was there stays as it was, and the log says what to type; that is typed."""
+    with mount("manage") as live:
+        path = live.file("new.img")
+        for there in (False, True):
+            result = run("rsync", "-a", source, path, check=False)
+            assert result.returncode and "Operation not permitted" in result.stderr, result
+            assert ".new.img." in live.messages() and "rsync needs --inplace" in live.messages()
+            assert live.names() == (["new.img"] if there else [])
+            run("rsync", "-a", "--inplace", source, path)
+            assert_same(read_file(path, SIZE), file_bytes(source), "new.img")
+
+
 def test_a_disk_that_two_make(mount, pool):
     """Neither cuts off what the other wrote."""
     with mount("manage") as live:
