@@ -140,7 +140,7 @@ def test_tables_are_as_wide_as_they_need_be(mount, pool, cache):
         name, parent = line.split()[0], line.split()[-1]
         assert width(line) == last + width(parent) and width(line) <= 80, line
         assert parent == {"base.img": "-", "z.img": "\u65e5\u672c.leaf"}.get(name, "base.leaf")
-    with mount(f"cache={cache}", "cache_size=16M", "mode=writeback") as live:
+    with mount(f"cache={cache}", "cache_size=16M", "mode=writeback", "max_dirty_age=86400", "migrate_idle_ms=60000") as live:
         with opened(live.file("z.img")) as fd:
             write_all(fd, b"x" * MIB, 0)
             os.fsync(fd)
