@@ -52,7 +52,7 @@ static void try_all(void)
 	say("bind", bind(0, NULL, 0));
 	say("ioctl", ioctl(0, TIOCSTI, ""));
 	say("prctl", prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
-	say("setuid", setuid(getuid()));
+	say("setuid", syscall(SYS_setuid, getuid()));
 	say("bpf", syscall(SYS_bpf, BPF_MAP_CREATE, NULL, 0));
 	say("process_vm_writev", syscall(SYS_process_vm_writev, getppid(), NULL, 0, NULL, 0, 0));
 	say("open_by_handle_at", syscall(SYS_open_by_handle_at, AT_FDCWD, NULL, 0));
@@ -80,5 +80,6 @@ __attribute__((constructor)) static void begin(void)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	if (!result || pthread_create(&thread, NULL, wait_and_try, NULL) != 0)
 		abort();
+	pthread_detach(thread);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
