@@ -38,6 +38,7 @@ def test_leafctl_knows_what_was_meant(words, answer):
     (("-o", "cahce=/ssd/x"), 1, 'unknown mount option "cahce=/ssd/x"; did you mean "cache"?'),
     (("-o", "alow_other"), 1, 'unknown mount option "alow_other"; did you mean "allow_other"?'),
     (("-o", "rootcontxt=x"), 1, 'did you mean "rootcontext="?'),
+    (("-o", 'rootcontxt="x:c1,c2",ro'), 1, 'unknown mount option "rootcontxt="x:c1\\,c2""; did you mean "rootcontext="?'),
     (("-o", "quick"), 1, 'unknown mount option "quick"; leafdisk --help lists'),
     (("-o", "cache_size=99999999T"), 1, '"99999999T" is too large, expected is a size of 8 MiB or more'),
     (("-o", "io_timeout=2d"), 1, '"2d" is too large, expected is a time from 1s to 1d (like 30s or 5m'),

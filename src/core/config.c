@@ -330,13 +330,29 @@ bool config_set(const struct config_key *keys, void *values, const char *key, co
 	return set_known(found, values, "no", error);
 }
 
+static bool is_escape(const char *p)
+{
+	return p[0] == '\\' && (p[1] == ',' || p[1] == '\\');
+}
+
+/* What follows the value at P; NULL: it is not in quotes, as mount(8) hands on one that has commas. */
+static const char *behind_quotes(const char *p)
+{
+	const char *end = *p == '"' ? strchr(p + 1, '"') : NULL;
+
+	return end && (end[1] == ',' || end[1] == '\0') ? end + 1 : NULL;
+}
+
 /* The length of TEXT's first option, its escapes included. */
 static size_t option_length(const char *text)
 {
 	const char *p = text;
 
-	while (*p && *p != ',')
-		p += p[0] == '\\' && (p[1] == ',' || p[1] == '\\') ? 2 : 1;
+	while (*p && *p != ',') {
+		const char *behind = *p == '=' ? behind_quotes(p + 1) : NULL;
+
+		p = behind ? behind : p + (is_escape(p) ? 2 : 1);
+	}
 	return (size_t)(p - text);
 }
 
@@ -345,19 +361,29 @@ static void unescape(char *text)
 	char *to = text;
 
 	for (const char *from = text; *from; from++) {
-		if (from[0] == '\\' && (from[1] == ',' || from[1] == '\\'))
+		if (is_escape(from))
 			from++;
 		*to++ = *from;
 	}
 	*to = '\0';
 }
 
-/* Keeps the escapes, for the next reader of the list. */
+/* The escapes stay, for the next reader of the list, who knows no quotes: their commas are escaped too. */
 static void append_rest(char **rest, const char *option)
 {
-	g_autofree char *old = *rest;
+	GString *text = g_string_new(*rest);
 
-	*rest = old && *old ? g_strdup_printf("%s,%s", old, option) : g_strdup(option);
+	if (text->len > 0)
+		g_string_append_c(text, ',');
+	for (const char *p = option; *p; p++) {
+		bool escape = is_escape(p);
+
+		if (escape || *p == ',')
+			g_string_append_c(text, '\\');
+		g_string_append_c(text, escape ? *++p : *p);
+	}
+	g_free(*rest);
+	*rest = g_string_free(text, FALSE);
 }
 
 static bool set_option(const struct config_key *keys, void *values, const char *option, char **rest, GError **error)

@@ -161,6 +161,13 @@ static void test_rest(void)
 	g_assert_cmpuint(v.any, ==, 2);
 	g_assert_true(config_set_options(keys, &v, "ro", &rest, &error));
 	g_assert_cmpstr(rest, ==, "allow_other,fsname=a\\,b,nofoo,ro");
+	g_clear_pointer(&rest, g_free);
+	g_assert_true(config_set_options(keys, &v, "context=\"a:c1,c2\",any=3,x=\"a,y=b\",z", &rest, &error));
+	g_assert_cmpstr(rest, ==, "context=\"a:c1\\,c2\",x=\"a\\,y=b\",z");
+	g_clear_pointer(&rest, g_free);
+	g_assert_true(config_set_options(keys, &v, "x=\"a,y=b", &rest, &error));
+	g_assert_cmpstr(rest, ==, "x=\"a,y=b");
+	g_clear_pointer(&rest, g_free);
 	g_assert_false(config_set_options(keys, &v, "any=x", &rest, &error));
 	g_assert_error(error, LEAFDISK_ERROR, EINVAL);
 }
