@@ -203,6 +203,21 @@ def test_fio_verifies(mount, image, work, engine, direct):
     check_clean(image)
 
 
+FUSE_POLL = 40
+
+
+def test_io_uring_asks_nothing_before_each_request(mount, image, work):
+    """It would poll a file whose file system takes that."""
+    with mount("debug=fuse=2") as live:
+        result = run("fio", "--name=uring", f"--filename={live.file('web1.img')}", "--rw=randwrite", "--bs=4k", "--size=1m",
+                     "--ioengine=io_uring", "--direct=1", "--iodepth=8", cwd=work, check=False)
+        if "Operation not permitted" in result.stderr or "Function not implemented" in result.stderr:
+            pytest.skip(f"io_uring is not to be had: {result.stderr}")
+        assert result.returncode == 0, result.stderr
+        wait_until(lambda: stats(live)["write_requests"] >= 256, "all writes")
+        assert live.messages().count(f"opcode {FUSE_POLL},") <= 1
+
+
 @pytest.mark.parametrize("ending", ["leaf", "raw"])
 def test_a_conversion_that_is_killed(pool, image, work, ending):
     """Its destination is whole, or not there; the same command does it then."""

@@ -116,6 +116,9 @@ def test_completion_of_leafctl(completed, work):
     assert completed("leafctl", "convert", "-O", "") == ["raw", "leaf"]
     assert completed("leafctl", "mode", "x.img", "w") == ["writeback"]
     assert completed("leafctl", "create", "-c", "") == []
+    assert "fusermount3" in completed("leafctl", "pause", "x.img", "fuserm")
+    assert completed("leafctl", "pause", "x.img", "--h") == ["--help"]
+    assert completed("leafctl", "pause", "x.img", "ls", work[:-1]) == [work]
     assert completed("leafctl", "info", work[:-1]) == [work]
 
 

@@ -54,7 +54,11 @@ _leafctl() {
 	SIZE | NAME | NUMBER) ;;
 	DIR* | POOL) _leafdisk_files -d "$word" ;;
 	*)
-		if [[ $word == -* ]]; then
+		if [[ $verb == pause && $COMP_CWORD -eq 3 && $word != -* ]]; then
+			_leafdisk_files -c "$word"
+		elif [[ $verb == pause && $COMP_CWORD -gt 3 ]]; then
+			_leafdisk_files -f "$word"
+		elif [[ $word == -* ]]; then
 			_leafdisk_words "$(sed -E 's/=[^ ]+/=/g; s/(^| )(-.)=/\1\2/g' <<<"${_leafctl_options[$verb]-}")" "$word"
 		elif [[ $verb == mode && $COMP_CWORD -eq 3 ]]; then
 			_leafdisk_words "$(_leafdisk_choices mode)" "$word"

@@ -26,6 +26,7 @@
 	ENTRY(DISK_LAST_ERROR, DISK, "last_error")                                                                     \
 	ENTRY(DISK_LATENCY, DISK, "latency")                                                                           \
 	ENTRY(DISK_MODE, DISK, "mode")                                                                                 \
+	ENTRY(DISK_PAUSE, DISK, "pause")                                                                               \
 	ENTRY(DISK_REQUESTS, DISK, "requests")                                                                         \
 	ENTRY(DISK_SIZE, DISK, "size")                                                                                 \
 	ENTRY(DISK_SNAPSHOTS, DISK, "snapshots")                                                                       \
@@ -81,6 +82,10 @@
 #define CONTROL_WORDS(WORD)                                                                                            \
 	WORD(YES, DISK_INFO, "yes")                                                                                    \
 	WORD(NO, DISK_INFO, "no")                                                                                      \
+	WORD(PAUSE, DISK_PAUSE, "pause")                                                                               \
+	WORD(RESUME, DISK_PAUSE, "resume")                                                                             \
+	WORD(HELD, DISK_PAUSE, "held")                                                                                 \
+	WORD(CLOSING, DISK_PAUSE, "closing")                                                                           \
 	WORD(NOTHING, DISK_REQUESTS, "nothing")                                                                        \
 	WORD(TURN, DISK_REQUESTS, "turn")                                                                              \
 	WORD(GATE, DISK_REQUESTS, "gate")                                                                              \

@@ -13,6 +13,9 @@
  *   - a write past the limit for the size of files fails with EFBIG, as the
  *     signal would end the program */
 void process_begin(void);
+/* In a child, before it runs a program of the caller's: the limit and the signal are what they
+ * were. */
+void process_restore(void);
 
 /* Whether there are descriptors and memory to open another disk, and enough is
  * left for the work for those that are open: records of who owns them are read and

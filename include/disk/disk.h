@@ -195,7 +195,7 @@ bool disk_grow_in_room(struct disk *disk, uint64_t bytes);
 
 struct disk_status {
 	const char *mode;
-	const char *state;		/* "active", "waiting", "failing", "degraded", "draining" or "failed" */
+	const char *state; /* "active", "paused", "waiting", "failing", "degraded", "draining" or "failed" */
 	char reason[DISK_REASON_BYTES]; /* not active: a sentence, with what to type at its end */
 	struct timespec since;		/* of the last change of state; realtime; zeros: none so far */
 	uint64_t dirty_bytes; /* acknowledged and not yet on the shared leaf; a zero range counts as a block */

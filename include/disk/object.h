@@ -86,6 +86,7 @@ struct disk {
 	_Atomic(struct disk_count *) count; /* as the lanes */
 	struct list requests;		    /* disk_io by `all`, in order of arrival; under `lock` */
 	struct gate gate;
+	struct list pauses; /* struct disk_pause, under `lock`; pause.c's */
 	struct range_lock ranges;
 	struct streams streams;
 };

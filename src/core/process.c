@@ -21,14 +21,18 @@ static void open_standard_files(void)
 			(void)open("/", O_PATH);
 }
 
-static void raise_limit(int resource)
+/* Of open files, as the caller gave it; 0: not known. */
+static rlim_t files_before;
+
+static void raise_files_limit(void)
 {
 	struct rlimit limit;
 
-	if (getrlimit(resource, &limit) < 0)
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return;
+	files_before = limit.rlim_cur;
 	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(resource, &limit);
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* glibc maps 128 MiB for the heap of each thread, to have 64 of them aligned. */
@@ -44,8 +48,19 @@ void process_begin(void)
 {
 	save_address_space();
 	open_standard_files();
-	raise_limit(RLIMIT_NOFILE);
+	raise_files_limit();
 	signal(SIGXFSZ, SIG_IGN);
+}
+
+void process_restore(void)
+{
+	struct rlimit limit;
+
+	signal(SIGXFSZ, SIG_DFL);
+	if (!files_before || getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = files_before;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* The kernel tells the number as the directory's size since version 6.2. */

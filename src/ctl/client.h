@@ -47,6 +47,8 @@ GPtrArray *control_disks(const struct mounted *mount, GError **error);
 GPtrArray *control_tunables(const struct mounted *mount, GError **error);
 /* MOUNT is about one disk. */
 bool control_is_disk(const struct mounted *mount);
+/* As control_find_mount(), of a disk: of PATH that is none NULL and ERROR. */
+struct mounted *control_find_disk(const char *path, GError **error);
 
 /* Writes COMMAND, which is not empty, to ENTRY of MOUNT's control tree. Work
  * that takes long shows the dirty bytes that are left on a terminal, and is given
@@ -54,6 +56,10 @@ bool control_is_disk(const struct mounted *mount);
  * ERROR: the daemon's sentence. */
 bool control_command(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
 		     GError **error);
+/* The same, and the file stays open, for what the command did lasts as long as that. Its
+ * descriptor, to be read too, which no program that is run inherits; -1 and ERROR. */
+int control_command_kept(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
+			 GError **error);
 bool control_read_status(const struct mounted *mount, const char *disk, struct control_status *status, GError **error);
 /* The counters, by name. NULL and ERROR. */
 JsonObject *control_counters(const struct mounted *mount, GError **error);

@@ -76,6 +76,12 @@ static uint64_t dirty_bytes(const struct mounted *mount)
 	return text ? g_ascii_strtoull(text, NULL, 10) : 0;
 }
 
+/* A pause waits for requests, and writes nothing back. */
+static bool writes_back(const struct writer *writer)
+{
+	return writer->entry != CONTROL_DISK_PAUSE;
+}
+
 /* Until the writer has ended. Returns the signal that gave up; 0: none. */
 static int wait_for_writer(const struct mounted *mount, const struct writer *writer, const sigset_t *waited)
 {
@@ -89,7 +95,7 @@ static int wait_for_writer(const struct mounted *mount, const struct writer *wri
 			stopped_by = found;
 		if (stopped_by)
 			pthread_kill(writer->thread, SIGNAL_STOP);
-		else if (found < 0 && progress.on_terminal)
+		else if (found < 0 && progress.on_terminal && writes_back(writer))
 			drain_progress_show(&progress, dirty_bytes(mount));
 	}
 	drain_progress_end(&progress);
@@ -132,18 +138,37 @@ static bool run_writer(const struct mounted *mount, struct writer *writer, GErro
 	return writer->errnum == 0 || failed(mount, writer, stopped_by, error);
 }
 
-bool control_command(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
-		     GError **error)
+/* Returns the open file, or -1 with ERROR. */
+static int run_command(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
+		       int flags, GError **error)
 {
 	g_autofree char *path = control_path(mount, entry, object);
 	struct writer writer = {
 		.entry = entry, .object = object, .path = path, .command = command, .waiter = pthread_self()};
-	bool done;
 
-	writer.fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (writer.fd < 0)
-		return error_set_errno(error, errno, "%s cannot be written", path);
-	done = run_writer(mount, &writer, error);
+	writer.fd = open(path, flags | O_CLOEXEC);
+	if (writer.fd < 0) {
+		error_set_errno(error, errno, "%s cannot be written", path);
+		return -1;
+	}
+	if (run_writer(mount, &writer, error))
+		return writer.fd;
 	close(writer.fd);
-	return done;
+	return -1;
+}
+
+int control_command_kept(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
+			 GError **error)
+{
+	return run_command(mount, entry, object, command, O_RDWR, error);
+}
+
+bool control_command(const struct mounted *mount, enum control_entry entry, const char *object, const char *command,
+		     GError **error)
+{
+	int fd = run_command(mount, entry, object, command, O_WRONLY, error);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
 }

@@ -5,6 +5,7 @@
 #define LEAFDISK_CTL_CTL_H
 
 #include <glib.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,9 @@ struct ctl_option {
 	const char *help;	/* one line */
 };
 
+/* As names_max: what follows the second name is the command line of another program, options too. */
+#define CTL_COMMAND_LINE (INT_MAX - 1)
+
 struct ctl_verb {
 	const char *name;		  /* one word, or two */
 	const char *usage;		  /* what follows the verb */
@@ -63,7 +67,8 @@ struct ctl_verb {
 	const struct ctl_option *options; /* end with a NULL name */
 	int names_min;
 	int names_max;
-	int (*run)(const struct ctl_arguments *arguments); /* an enum ctl_exit */
+	/* An enum ctl_exit, or the status of a command that it ran. */
+	int (*run)(const struct ctl_arguments *arguments);
 };
 
 /* Fills ARGUMENTS for VERB from ARGV, argv[0] being the verb's last word. The names are

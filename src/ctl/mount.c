@@ -9,16 +9,6 @@
 #include "report.h"
 #include "verbs.h"
 
-static struct mounted *find_disk(const char *path, GError **error)
-{
-	g_autoptr(mounted) mount = control_find_mount(path, error);
-
-	if (!mount || control_is_disk(mount))
-		return g_steal_pointer(&mount);
-	error_set(error, EINVAL, "%s is no disk; expected a file in a mount like web1.img", path);
-	return NULL;
-}
-
 /* ---- drain --------------------------------------------------------------- */
 
 int ctl_drain(const struct ctl_arguments *arguments)
@@ -52,7 +42,7 @@ static int print_mode(const struct mounted *mount)
 int ctl_mode(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	g_autoptr(mounted) mount = find_disk(arguments->names[0], &error);
+	g_autoptr(mounted) mount = control_find_disk(arguments->names[0], &error);
 	g_autofree char *line = NULL;
 
 	if (!mount)

@@ -135,7 +135,7 @@ bool ctl_parse(const struct ctl_verb *verb, int argc, char **argv, struct ctl_ar
 	*arguments = (struct ctl_arguments){.verb = verb, .names = g_new0(const char *, (gsize)argc + 1)};
 	fill_tables(verb->options, &tables);
 	opterr = 0;
-	for (;;) {
+	while (verb->names_max != CTL_COMMAND_LINE || arguments->name_count < 2) {
 		if (is_number(argv[optind])) {
 			arguments->names[arguments->name_count++] = argv[optind++];
 			continue;

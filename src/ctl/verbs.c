@@ -265,6 +265,13 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Waits until nothing of the mount, or of a disk in it, is only in the cache.\n"
 	 "When it is interrupted what is left stays in the cache, and it can be run again.",
 	 help_options, 1, 1, ctl_drain},
+	{"pause", "FILE [COMMAND [ARG]...]", "hold back the requests of a disk in a mount",
+	 "Requests that are in work finish, and those that come wait: while COMMAND runs, whose exit status is this\n"
+	 "one's, or until it is interrupted, or leafctl resume FILE. COMMAND must not use the disk: it would wait too.",
+	 help_options, 1, CTL_COMMAND_LINE, ctl_pause},
+	{"resume", "FILE", "let a disk that is paused go on",
+	 "Ends every pause of the disk, whoever holds it: requests that wait are served.", help_options, 1, 1,
+	 ctl_resume},
 	{"umount", "MOUNT", "take a mount down when the pool has everything",
 	 "Says who uses the mount, if anybody does. Otherwise writes back what is dirty, which can be interrupted,\n"
 	 "unmounts, and waits for the daemon's end: then the cache and the images are free.",

@@ -30,6 +30,8 @@ int ctl_top(const struct ctl_arguments *arguments);
 int ctl_events(const struct ctl_arguments *arguments);
 int ctl_umount(const struct ctl_arguments *arguments);
 int ctl_drain(const struct ctl_arguments *arguments);
+int ctl_pause(const struct ctl_arguments *arguments);
+int ctl_resume(const struct ctl_arguments *arguments);
 int ctl_mode(const struct ctl_arguments *arguments);
 int ctl_snapshot(const struct ctl_arguments *arguments);
 int ctl_fork(const struct ctl_arguments *arguments);

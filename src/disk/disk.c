@@ -40,6 +40,7 @@ struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *l
 	condition_init(&disk->looked);
 	range_lock_init(&disk->ranges);
 	list_init(&disk->requests);
+	list_init(&disk->pauses);
 	return disk;
 }
 

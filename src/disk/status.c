@@ -8,6 +8,7 @@
 #include "core/config.h"
 #include "core/time.h"
 #include "disk/object.h"
+#include "disk/pause.h"
 #include "layer/claim.h"
 #include "layer/key.h"
 #include "layer/share.h"
@@ -245,12 +246,10 @@ static void recall(struct disk *disk, struct disk_status *status)
 	g_strlcpy(status->reason, disk->told->reason, sizeof(status->reason));
 }
 
-void disk_get_status(struct disk *disk, struct disk_status *status)
+static void tell_all(struct disk *disk, struct disk_status *status)
 {
-	bool told;
+	bool told = tell_cache(disk, status);
 
-	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
-	told = tell_cache(disk, status);
 	if (!lock_try(&disk->open_lock)) {
 		recall(disk, status);
 		return;
@@ -267,6 +266,53 @@ void disk_get_status(struct disk *disk, struct disk_status *status)
 		tell_set_aside(disk, status);
 	lock_let_go(&disk->open_lock);
 	remember(disk, status);
+}
+
+/* ---- Paused --------------------------------------------------------------------- */
+
+/* What there is to say besides. g_free. */
+static char *besides(const struct disk_status *status)
+{
+	if (!is_active(status))
+		return g_strdup_printf("; besides it is %s%s%s", status->state, status->reason[0] ? ": " : "",
+				       status->reason);
+	return g_strconcat(status->reason[0] ? "; " : "", status->reason, NULL);
+}
+
+static void set_paused(struct disk_status *status, const struct disk_holder *first, unsigned held)
+{
+	g_autofree char *more = besides(status), *who = disk_holder_text(first);
+	g_autofree char *others = held > 1 ? g_strdup_printf(" and %u more", held - 1) : g_strdup("");
+
+	status->state = "paused";
+	status->since = first->since;
+	g_snprintf(status->reason, sizeof(status->reason),
+		   "its requests wait, as %s%s hold%s them back; leafctl resume ends that%s", who, others,
+		   held > 1 ? "" : "s", more);
+}
+
+/* Whatever it is otherwise: that is why its users wait. */
+static void tell_paused(struct disk *disk, struct disk_status *status)
+{
+	g_autoptr(GArray) holders = disk_get_holders(disk);
+	const struct disk_holder *first = NULL;
+	unsigned held = 0;
+
+	for (guint i = holders->len; i-- > 0;) {
+		const struct disk_holder *holder = &g_array_index(holders, struct disk_holder, i);
+
+		first = holder->held ? holder : first;
+		held += holder->held;
+	}
+	if (first)
+		set_paused(status, first, held);
+}
+
+void disk_get_status(struct disk *disk, struct disk_status *status)
+{
+	*status = (struct disk_status){.mode = disk_mode_name(disk->mode), .state = "active"};
+	tell_all(disk, status);
+	tell_paused(disk, status);
 }
 
 uint64_t disk_left_in_cache(struct disk *disk)

@@ -9,6 +9,7 @@
 
 #include "attributes.h"
 #include "core/error.h"
+#include "disk/pause.h"
 #include "fuse/control/ops.h"
 #include "request.h"
 #include "refusal.h"
@@ -160,6 +161,20 @@ static int refuse_shrink(struct request *request, off_t from)
 	return refusal_log(error);
 }
 
+/* 0, or the errno of the refusal: nobody could interrupt it while it waits. */
+static int check_not_paused(struct request *request)
+{
+	g_autoptr(GError) error = NULL;
+	struct disk *disk = node_disk(request->session->nodes, request->node);
+	bool paused = disk_is_paused(disk, &error);
+
+	disk_unref(disk);
+	if (!paused)
+		return 0;
+	refusal_keep(request->session, request->node, error->message);
+	return refusal_log(error);
+}
+
 /* The caller's handle, or one of the request's own. */
 static int open_for_resize(struct request *request)
 {
@@ -173,8 +188,10 @@ static int open_for_resize(struct request *request)
 
 static int resize(struct request *request, off_t from)
 {
-	int result = request->position < from ? refuse_shrink(request, from) : open_for_resize(request), closed = 0;
+	int result = request->position < from ? refuse_shrink(request, from) : check_not_paused(request), closed = 0;
 
+	if (result == 0)
+		result = open_for_resize(request);
 	if (result < 0)
 		return result;
 	result = resize_open(request->channel, request->handle->disk, (uint64_t)request->position);

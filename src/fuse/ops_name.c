@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "disk/pause.h"
 #include "entry.h"
 #include "fuse/control/ops.h"
 #include "request.h"
@@ -76,12 +77,13 @@ void op_forget_multi(fuse_req_t fuse, size_t count, struct fuse_forget_data *for
 	fuse_reply_none(fuse);
 }
 
-/* Closes that the caller has seen end count, also where this overtakes them. */
+/* Closes that the caller has seen end count, also where this overtakes them. A disk that is
+ * paused is not removed, and its closes may wait for the end of that. */
 static void await_closes(struct request *request, const char *name)
 {
 	struct disk *disk = disk_pool_lookup(request->session->pool, name, NULL);
 
-	if (disk)
+	if (disk && !disk_is_paused(disk, NULL))
 		handle_await_closes(request->session, disk, request->last_close);
 	disk_unref(disk);
 }

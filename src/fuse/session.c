@@ -31,7 +31,7 @@
 #include "ops.h"
 #include "predecessor.h"
 #include "rest.h"
-#include "fuse/control/ops.h"
+#include "fuse/control/open_file.h"
 #include "core/starter.h"
 #include "core/workers.h"
 #include "pool/watch.h"
@@ -46,6 +46,7 @@ void session_stop(struct session *session)
 	end_begin(session->end);
 	rest_tell_left(session->rest_fd, REST_UNCOUNTED);
 	disk_pool_end(session->pool);
+	control_files_resume(session);
 	for (unsigned i = 0; i < session->options->threads; i++)
 		channel_stop(session->channels[i]);
 }

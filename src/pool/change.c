@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/verdict.h"
+#include "disk/pause.h"
 #include "image/children.h"
 #include "internal.h"
 
@@ -145,7 +146,7 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, EBUSY, "%s: another image depends on it", name);
 	else if (!disk->writable)
 		error_set(error, EBUSY, "%s: is a link to an image outside the pool", name);
-	else
+	else if (!disk_is_paused(disk, error))
 		return disk;
 	return NULL;
 }

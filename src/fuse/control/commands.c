@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/events.h"
 #include "core/log.h"
+#include "disk/pause.h"
 #include "disk/stats.h"
 #include "fuse/resize.h"
 
@@ -75,6 +76,8 @@ int control_write_disk_size(const struct control_subject *subject, const struct 
 			  command->text);
 		return -EINVAL;
 	}
+	if (disk_is_paused(subject->disk, error))
+		return error_to_errno(*error);
 	return resize_closed(command->channel, subject->disk, bytes, error);
 }
 
@@ -151,6 +154,13 @@ static char *command_text(const char *data, size_t size, GError **error)
 	return text;
 }
 
+bool control_goes_on(void *command)
+{
+	const struct control_command *running = command;
+
+	return running->go_on(running->opaque, 0);
+}
+
 int control_run_command(const struct control_subject *subject, control_write_fn *write,
 			const struct control_input *input, GError **error)
 {
@@ -159,8 +169,10 @@ int control_run_command(const struct control_subject *subject, control_write_fn 
 		.text = text,
 		.next = input->next,
 		.channel = input->channel,
+		.thread = input->thread,
 		.go_on = input->go_on,
 		.opaque = input->opaque,
+		.pause = input->pause,
 	};
 	int result = text ? write(subject, &command, error) : error_to_errno(*error);
 

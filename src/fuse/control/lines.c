@@ -26,10 +26,17 @@ void lines_number(GString *text, const char *key, uint64_t number)
 	g_string_append_printf(text, "%s: %" PRIu64 "\n", key, number);
 }
 
-void lines_time(GString *text, const char *key, const struct timespec *time)
+char *lines_time_text(const struct timespec *time)
 {
 	g_autoptr(GDateTime) date = g_date_time_new_from_unix_utc(time->tv_sec);
-	g_autofree char *value = date ? g_date_time_format_iso8601(date) : NULL;
+	char *text = date ? g_date_time_format_iso8601(date) : NULL;
 
-	lines_text(text, key, value ? value : "");
+	return text ? text : g_strdup("");
+}
+
+void lines_time(GString *text, const char *key, const struct timespec *time)
+{
+	g_autofree char *value = lines_time_text(time);
+
+	lines_text(text, key, value);
 }

@@ -15,6 +15,8 @@ void lines_escape(GString *text, const char *value, const char *also);
 /* "KEY: VALUE". */
 void lines_text(GString *text, const char *key, const char *value);
 void lines_number(GString *text, const char *key, uint64_t number);
+/* A time alone, in UTC. g_free. */
+char *lines_time_text(const struct timespec *time);
 void lines_time(GString *text, const char *key, const struct timespec *time);
 
 #endif

@@ -4,7 +4,8 @@
  * headers are looked at for it; reads are served from that, so that they fit
  * together at any offset. A file that is read on has no content then: a read behind
  * the end of what there is gets what has come since, in its place. Nothing is held
- * of a disk meanwhile. The size shown
+ * of a disk meanwhile, but by the pause that a file was made to hold (open_file.c).
+ * The size shown
  * says nothing, as in procfs, so the kernel must not cut reads there: direct I/O.
  *
  * A write is one command, whatever its offset. It is done on a thread of its
@@ -22,43 +23,7 @@
 #include <unistd.h>
 
 #include "fuse/request.h"
-
-/* What fuse_file_info.fh points to. */
-struct control_file {
-	struct list link; /* on session->control_files */
-	/* Changed, under handles_lock, of a file that is read on. */
-	GBytes *text;
-	uint64_t begin; /* offset of the text */
-	uint64_t next;
-};
-
-static void file_free(struct session *session, struct control_file *file)
-{
-	lock_take(&session->handles_lock);
-	list_remove(&file->link);
-	lock_let_go(&session->handles_lock);
-	g_bytes_unref(file->text);
-	g_free(file);
-}
-
-/* TEXT is taken over. */
-static struct control_file *file_new(struct session *session, GString *text)
-{
-	struct control_file *file = g_new0(struct control_file, 1);
-
-	file->text = g_string_free_to_bytes(text);
-	LOCK_GUARD(&session->handles_lock);
-	list_append(&session->control_files, &file->link);
-	return file;
-}
-
-void control_close_all(struct session *session)
-{
-	struct list *link;
-
-	while ((link = list_first(&session->control_files)))
-		file_free(session, container_of(link, struct control_file, link));
-}
+#include "open_file.h"
 
 static void lookup_run(struct request *request)
 {
@@ -131,7 +96,7 @@ static void open_run(struct request *request)
 	if ((request->file.flags & O_ACCMODE) != O_WRONLY && !control_is_read_on(request->ino))
 		request->error = control_make(request->session, request->ino, text);
 	if (request->error == 0)
-		request->control = file_new(request->session, text);
+		request->control = control_file_new(request->session, text);
 	else
 		g_string_free(text, TRUE);
 }
@@ -144,7 +109,7 @@ static void open_finish(struct request *request)
 		return;
 	}
 	if (reply_open_direct(request->fuse, request->control) != 0)
-		file_free(request->session, request->control);
+		control_file_free(request->session, request->control);
 	request_free(request);
 }
 
@@ -164,55 +129,28 @@ void control_op_open(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *fil
 	request_offload(request, open_run, open_finish);
 }
 
-static struct control_file *file_of(const struct fuse_file_info *file)
-{
-	return (struct control_file *)(uintptr_t)file->fh;
-}
-
-/* A write has moved the offset too, so what is new begins wherever it is read. */
-static void read_on(struct control_file *file, uint64_t ino, uint64_t offset)
-{
-	GString *text = g_string_new(NULL);
-
-	control_read_on(ino, &file->next, text);
-	if (text->len == 0) {
-		g_string_free(text, TRUE);
-		return;
-	}
-	file->begin = offset;
-	g_bytes_unref(file->text);
-	file->text = g_string_free_to_bytes(text);
-}
-
-/* What FILE has at OFFSET, and *FROM there in it. */
-static GBytes *text_at(struct session *session, struct control_file *file, uint64_t ino, uint64_t offset, size_t *from)
-{
-	size_t length;
-
-	LOCK_GUARD(&session->handles_lock);
-	if (control_is_read_on(ino) && offset >= file->begin + g_bytes_get_size(file->text))
-		read_on(file, ino, offset);
-	length = g_bytes_get_size(file->text);
-	*from = offset < file->begin ? length : (size_t)MIN(offset - file->begin, length);
-	return g_bytes_ref(file->text);
-}
-
 /* As soon as the kernel has the answer, and before the reply's call returns,
  * another loop may get the release. */
 void control_op_read(fuse_req_t fuse, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *file)
 {
+	struct control_file *open = control_file_of(file);
 	size_t from = 0, length = 0;
-	g_autoptr(GBytes) text =
-		file_of(file) ? text_at(session_of(fuse), file_of(file), ino, (uint64_t)MAX(offset, 0), &from) : NULL;
-	const char *data = text ? g_bytes_get_data(text, &length) : NULL;
+	g_autoptr(GBytes) text = open ? control_file_text(session_of(fuse), open, ino, (uint64_t)MAX(offset, 0), &from)
+				      : g_bytes_new(NULL, 0);
+	const char *data;
 
+	if (!text) {
+		reply_now(fuse, -ENODEV);
+		return;
+	}
+	data = g_bytes_get_data(text, &length);
 	fuse_reply_buf(fuse, data + from, MIN(size, length - from));
 }
 
 void control_op_release(fuse_req_t fuse, struct fuse_file_info *file)
 {
-	if (file_of(file))
-		file_free(session_of(fuse), file_of(file));
+	if (control_file_of(file))
+		control_file_free(session_of(fuse), control_file_of(file));
 	reply_now(fuse, 0);
 }
 
@@ -224,16 +162,21 @@ static bool go_on(void *opaque, uint64_t dirty_bytes)
 
 static void write_run(struct request *request)
 {
+	struct disk_pause *pause = NULL;
 	struct control_input input = {
 		.data = request->io.buffer,
 		.size = request->io.length,
 		.next = request->control_next,
 		.channel = request->channel,
+		.thread = fuse_req_ctx(request->fuse)->pid,
 		.go_on = go_on,
 		.opaque = request,
+		.pause = &pause,
 	};
 
 	request->error = control_write(request->session, request->ino, &input);
+	if (pause)
+		request->error = control_file_keep(request->session, request->control, pause);
 	if (request->error != 0 && request->given_up)
 		request->error = REPLY_INTERRUPTED;
 }
@@ -248,18 +191,13 @@ static void write_finish(struct request *request)
 	request_free(request);
 }
 
-static uint64_t next_of(struct session *session, const struct fuse_file_info *file)
-{
-	LOCK_GUARD(&session->handles_lock);
-	return file_of(file) ? file_of(file)->next : 0;
-}
-
 void control_op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t size, const struct fuse_file_info *file)
 {
 	struct request *request = request_new(fuse);
 
 	request->ino = ino;
-	request->control_next = next_of(request->session, file);
+	request->control = control_file_of(file);
+	request->control_next = control_file_next(request->session, request->control);
 	request->io.buffer = request_keep_payload(request, data, size);
 	request->io.length = size;
 	if (!request->io.buffer) {

@@ -14,7 +14,4 @@ void control_op_write(fuse_req_t fuse, fuse_ino_t ino, const char *data, size_t 
 		      const struct fuse_file_info *file);
 void control_op_release(fuse_req_t fuse, struct fuse_file_info *file);
 
-/* Frees what is open, at the end, when no loop runs any more. */
-void control_close_all(struct session *session);
-
 #endif

@@ -56,17 +56,10 @@ int control_make_snapshots(const struct control_subject *subject, GString *text)
 
 /* ---- Commands --------------------------------------------------------------------- */
 
-static bool goes_on(void *opaque)
-{
-	const struct control_command *command = opaque;
-
-	return command->go_on(command->opaque, 0);
-}
-
 static int take(const struct control_subject *subject, const struct control_command *command, const char *tag,
 		const char *const *names, GError **error)
 {
-	if (!disk_pool_snapshot(subject->session->pool, names, tag, goes_on, (void *)command, error))
+	if (!disk_pool_snapshot(subject->session->pool, names, tag, control_goes_on, (void *)command, error))
 		return error_to_errno(*error);
 	for (; *names; names++)
 		log_event("%s: snapshot %s", *names, tag);
@@ -78,7 +71,7 @@ static int fork_disk(const struct control_subject *subject, const struct control
 {
 	const char *from = disk_name(subject->disk);
 
-	if (!disk_pool_fork(subject->session->pool, from, names, goes_on, (void *)command, error))
+	if (!disk_pool_fork(subject->session->pool, from, names, control_goes_on, (void *)command, error))
 		return error_to_errno(*error);
 	for (; *names; names++)
 		log_event("%s: a fork of %s", *names, from);

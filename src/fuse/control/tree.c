@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "pause.h"
 #include "snapshots.h"
 #include "core/events.h"
 #include "fuse/shown.h"
@@ -44,6 +45,7 @@ static const struct handlers table[CONTROL_ENTRY_COUNT] = {
 	[CONTROL_DISK_LAST_ERROR] = {.make = control_make_last_error},
 	[CONTROL_DISK_LATENCY] = {.make = control_make_disk_latency},
 	[CONTROL_DISK_MODE] = {.make = control_make_disk_mode, .write = control_write_disk_mode},
+	[CONTROL_DISK_PAUSE] = {.make = control_make_disk_pause, .write = control_write_disk_pause},
 	[CONTROL_DISK_REQUESTS] = {.make = control_make_disk_requests},
 	[CONTROL_DISK_SIZE] = {.make = control_make_disk_size, .write = control_write_disk_size},
 	[CONTROL_DISK_SNAPSHOTS] = {.make = control_make_disk_snapshots, .write = control_write_disk_snapshot},

@@ -11,6 +11,7 @@
 #include "fuse/session.h"
 
 struct channel;
+struct disk_pause;
 
 /* Inode numbers from here on are the tree's; nodes begin at 2 and count up. */
 #define CONTROL_INO (UINT64_C(1) << 48)
@@ -46,9 +47,11 @@ struct control_input {
 	size_t size;
 	uint64_t next;		 /* what the open file has of one that is read on */
 	struct channel *channel; /* of the request */
+	pid_t thread;		 /* that wrote it; 0: it is not seen from here */
 	/* Asked several times a second by what takes long; false: give up. */
 	bool (*go_on)(void *opaque, uint64_t dirty_bytes);
 	void *opaque;
+	struct disk_pause **pause; /* gets one that the file is to hold */
 };
 /* Does what was written to file INO, which is writable. 0 or a negative errno;
  * `last_error` has the sentence. Blocks, and may block for long. */
