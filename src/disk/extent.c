@@ -97,7 +97,7 @@ static int look_at_image(struct disk *disk, bool known, struct disk_attributes *
 
 int disk_get_attributes(struct disk *disk, struct disk_attributes *attributes)
 {
-	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->leaf->cached);
+	bool known = disk->open || (disk->mode == DISK_MODE_EPHEMERAL && disk->stays);
 	int result;
 
 	thread_assert_may_block();

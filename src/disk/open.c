@@ -100,6 +100,7 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 	if (!disk->given)
 		disk->size_bytes = stack_size_bytes(disk->stack);
 	disk->made_on = stamp;
+	disk->stays = true;
 	return true;
 }
 

@@ -158,7 +158,7 @@ static struct disk *find_movable_locked(struct disk_pool *pool, const char *name
 	struct disk *disk = find_free_locked(pool, name, error);
 
 	lock_assert_mine(&pool->lock);
-	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk->leaf->cached)
+	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk->stays)
 		return disk;
 	error_set(error, EBUSY, "%s: has changes that only this mount has, and would lose them", name);
 	return NULL;
