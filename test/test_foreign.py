@@ -83,7 +83,7 @@ def test_a_mount_says_what_to_type(pool, raw, content, mount, qemu_format):
         assert len(lines) == 1, lines
         assert f"warning: {path}: is taken for a raw disk, as its name says, and looks like {QEMU[qemu_format]}" in lines[0]
         with open(live.control("events"), encoding="utf-8") as file:
-            assert lines[0].split("leafdisk: ")[1] in file.read()
+            assert lines[0].split("warning: ")[1] in file.read()
         run("sh", "-ec", typed(lines[0]))
         with open(os.path.join(pool, "named.raw"), "rb") as file:
             assert file.read(MIB) == content

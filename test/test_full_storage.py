@@ -109,7 +109,7 @@ def test_a_pool_that_is_nearly_full_is_said(mount, small):
     make_image(os.path.join(small, "web1.leaf"), 64 * MIB)
     filler = fill_up(small, 95)
     with mount(pool=small) as live:
-        said = re.compile(rf"warning: the pool {re.escape(small)} is (\d+) % full, ([\d.]+) [KM]iB are free; leafdisk\(7\)")
+        said = re.compile(rf"warning(?:: | - )the pool {re.escape(small)} is (\d+) % full, ([\d.]+) [KM]iB are free; leafdisk\(7\)")
         wait_until(lambda: said.search(live.messages()), "the warning")
         assert 94 <= int(said.search(live.messages()).group(1)) <= 97
         assert said.search(file_bytes(live.control("events")).decode())
