@@ -14,6 +14,9 @@ bool parent_is_the_same(const struct chain_link *child, const struct chain_link 
 uint64_t parent_stamp_of(const GPtrArray *links, guint first);
 /* Whether the same file has not been written between the two looks at it. */
 bool parent_is_unchanged(const struct chain_link *then, const struct chain_link *now);
+/* The same of a parent of others, which NOW is told of: nothing but its mark differs. False where neither a
+ * generation nor a stamp could tell. */
+bool parent_is_only_marked(const struct chain_link *then, const struct image_info *now);
 /* Each link below the leaf of LINKS that has no mark and lies in the pool gets one: children that
  * were made without it are known from then on. Blocks. */
 void parent_mark_chain(const GPtrArray *links);

@@ -74,10 +74,28 @@ uint64_t parent_stamp_of(const GPtrArray *links, guint first)
 	return stamp;
 }
 
+static bool has_same_content(const struct image_info *then, const struct image_info *now)
+{
+	return then->size_bytes == now->size_bytes && then->generation == now->generation &&
+	       then->stamp == now->stamp && memcmp(then->uuid, now->uuid, IMAGE_UUID_BYTES) == 0;
+}
+
 bool parent_is_unchanged(const struct chain_link *then, const struct chain_link *now)
 {
-	return then->info.size_bytes == now->info.size_bytes && then->info.generation == now->info.generation &&
-	       then->info.stamp == now->info.stamp && memcmp(then->info.uuid, now->info.uuid, IMAGE_UUID_BYTES) == 0;
+	return has_same_content(&then->info, &now->info);
+}
+
+static bool has_same_parent(const struct image_parent *then, const struct image_parent *now)
+{
+	return then->format == now->format && g_strcmp0(then->path, now->path) == 0 &&
+	       then->size_bytes == now->size_bytes && then->generation == now->generation &&
+	       then->stamp == now->stamp && memcmp(then->uuid, now->uuid, IMAGE_UUID_BYTES) == 0;
+}
+
+bool parent_is_only_marked(const struct chain_link *then, const struct image_info *now)
+{
+	return (now->generation || now->stamp) && has_same_content(&then->info, now) &&
+	       has_same_parent(&then->info.parent, &now->parent);
 }
 
 static void mark(const struct chain_link *parent, const struct chain_link *child)

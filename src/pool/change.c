@@ -16,6 +16,7 @@
 #include "disk/pause.h"
 #include "image/children.h"
 #include "internal.h"
+#include "refresh.h"
 
 /* "x.img" -> "x"; ERROR when the name cannot be a disk's. EPERM, as of EINVAL mv(1) makes a story
  * of directories. */

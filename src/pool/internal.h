@@ -16,6 +16,12 @@
 #include "room.h"
 #include "scan.h"
 
+/* When the directory was looked at. */
+struct look_time {
+	struct timespec mtime; /* the directory's then */
+	bool again;	       /* that time was not settled, or the look failed */
+};
+
 struct disk_pool {
 	/* Constant while it is open. */
 	struct scan_options options;
@@ -28,12 +34,13 @@ struct disk_pool {
 
 	struct lock scanning;
 	struct scan_known *known;
-	struct timespec scanned; /* the directory's mtime when it was looked at */
-	bool fresh;		 /* that time was not settled then, or the look failed */
-	GError *trouble;	 /* of the last look; NULL: it succeeded */
-	char *broken_then;	 /* what has been logged of it */
+	struct look_time looked[SCAN_EXTENTS]; /* last, at so much at least */
+	uint64_t new_looks;		       /* looks at what is new, so far */
+	uint64_t unchecked;		       /* the last of them, for recheck.c; 0: all was looked at since */
+	GError *trouble;		       /* of the last look; NULL: it succeeded */
+	char *broken_then;		       /* what has been logged of it */
 	char *notes;
-	_Atomic uint64_t looks; /* that have begun; written under `scanning` */
+	_Atomic uint64_t looks[SCAN_EXTENTS]; /* that have begun; written under `scanning` */
 
 	struct lock lock;
 	GHashTable *disks; /* disk->name -> struct disk */
@@ -55,6 +62,15 @@ struct disk_pool {
 		struct list tries; /* under way, the last one first */
 		struct condition changed;
 	} resume;
+
+	/* recheck.c, under `lock`. */
+	struct {
+		bool wanted;
+		bool running; /* a thread */
+		bool stop;
+		uint64_t pause_ns; /* before the next one */
+		struct condition changed;
+	} recheck;
 
 	struct stat seen; /* of the directory */
 	bool has_seen;
@@ -98,15 +114,5 @@ bool pool_left_allows(struct disk_pool *pool, struct disk *disk, bool moved, GEr
 
 /* Waits until no thread looks. */
 void pool_await_look(struct disk_pool *pool);
-
-/* `scanning` is held for these. */
-
-/* The whole directory, whatever its time says. */
-bool pool_look_locked(struct disk_pool *pool, GError **error);
-/* What is to be shown once the files CHANGED (NULL-terminated) are as they are now;
- * NULL: that cannot be told, and the next look finds it. */
-struct scan_result *pool_look_at_locked(struct disk_pool *pool, const char *const *changed);
-/* Shows RESULT, and frees it. */
-void pool_show_locked(struct disk_pool *pool, struct scan_result *result);
 
 #endif

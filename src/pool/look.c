@@ -18,35 +18,54 @@
 #include "core/thread.h"
 #include "core/verdict.h"
 #include "image/foreign.h"
+#include "layer/parent.h"
 
 /* That ask at once where something hangs. */
 #define ASKERS_MAX 32
 
 /* ---- What is known ------------------------------------------------------------ */
 
-void known_free(void *data)
+struct known *known_new(void)
+{
+	struct known *known = g_new0(struct known, 1);
+
+	known->references = 1;
+	return known;
+}
+
+struct known *known_ref(const struct known *known)
+{
+	struct known *same = (struct known *)known;
+
+	same->references++;
+	return same;
+}
+
+void known_unref(void *data)
 {
 	struct known *known = data;
 
-	if (!known)
+	if (!known || --known->references)
 		return;
 	g_clear_pointer(&known->links, g_ptr_array_unref);
+	g_free(known->files);
 	g_free(known->trouble);
 	g_free(known->untold);
 	g_free(known->foreign);
 	g_free(known);
 }
 
-struct known *known_copy(const struct known *old)
+void known_list_files(struct known *known)
 {
-	struct known *known = g_new0(struct known, 1);
+	known->file_count = known->links ? known->links->len : 0;
+	known->files = g_new(struct known_file, known->file_count);
+	for (guint i = 0; i < known->file_count; i++) {
+		const struct chain_link *link = known->links->pdata[i];
 
-	known->links = old->links ? g_ptr_array_ref(old->links) : NULL;
-	known->shown = old->shown;
-	known->trouble = g_strdup(old->trouble);
-	known->untold = g_strdup(old->untold);
-	known->foreign = g_strdup(old->foreign);
-	return known;
+		known->files[i] = (struct known_file){link->device, link->inode};
+		known->marked |= i == 0 && link->info.children;
+		known->outside |= i == 0 && link->outside;
+	}
 }
 
 struct look_item *look_item_new(const char *name, const char *layers, const struct known *before)
@@ -55,7 +74,7 @@ struct look_item *look_item_new(const char *name, const char *layers, const stru
 
 	item->name = g_strdup(name);
 	item->layers = g_strdup(layers);
-	item->before = before;
+	item->before = before ? known_ref(before) : NULL;
 	return item;
 }
 
@@ -65,7 +84,8 @@ void look_item_free(void *data)
 
 	g_free(item->name);
 	g_free(item->layers);
-	known_free(item->known);
+	known_unref(item->before);
+	known_unref(item->known);
 	g_clear_error(&item->error);
 	g_free(item);
 }
@@ -76,15 +96,22 @@ struct look {
 	_Atomic unsigned references;
 	const struct chain_roots *roots;
 	struct chain_cache *cache;
-	GPtrArray *items; /* struct look_item: copies, but for `before`, which they own */
+	GPtrArray *items; /* struct look_item: copies */
 
 	struct lock lock;
 	struct condition ended; /* an asker has */
 	GHashTable *stats;	/* path -> struct stat */
+	GHashTable *headers;	/* path -> struct header: of parents whose files have changed */
 	GQueue *todo;		/* of ITEMS: to be asked about */
 	struct list askers;	/* those that were not left behind */
 	unsigned asker_count;
 	bool hangs; /* one was */
+};
+
+struct header {
+	bool good;
+	struct stat st;
+	struct image_info info;
 };
 
 /* A thread. */
@@ -96,16 +123,23 @@ struct asker {
 	struct list link;
 };
 
+static void header_free(void *data)
+{
+	struct header *header = data;
+
+	image_info_clear(&header->info);
+	g_free(header);
+}
+
 static void look_unref(struct look *look)
 {
 	if (--look->references)
 		return;
-	for (guint i = 0; i < look->items->len; i++)
-		known_free((void *)((struct look_item *)look->items->pdata[i])->before);
 	g_ptr_array_unref(look->items);
 	chain_roots_unref((struct chain_roots *)look->roots);
 	chain_cache_unref(look->cache);
 	g_hash_table_destroy(look->stats);
+	g_hash_table_destroy(look->headers);
 	g_queue_free(look->todo);
 	lock_destroy(&look->lock);
 	condition_destroy(&look->ended);
@@ -121,15 +155,15 @@ static struct look *look_new(const GPtrArray *items, const struct chain_roots *r
 	look->cache = chain_cache_ref(cache);
 	look->items = g_ptr_array_new_with_free_func(look_item_free);
 	look->stats = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	look->headers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, header_free);
 	lock_init(&look->lock, LOCK_RANK_LOOK);
 	condition_init(&look->ended);
 	look->todo = g_queue_new();
 	list_init(&look->askers);
 	for (guint i = 0; i < items->len; i++) {
 		const struct look_item *item = items->pdata[i];
-		struct known *before = item->before ? known_copy(item->before) : NULL;
 
-		g_ptr_array_add(look->items, look_item_new(item->name, item->layers, before));
+		g_ptr_array_add(look->items, look_item_new(item->name, item->layers, item->before));
 		g_queue_push_tail(look->todo, look->items->pdata[i]);
 	}
 	return look;
@@ -159,6 +193,48 @@ static struct stat stat_of(struct look *look, const char *path)
 	return st;
 }
 
+static struct header *read_header(struct look *look, const struct chain_link *link)
+{
+	struct header *header = g_new0(struct header, 1);
+
+	if (!chain_cache_ask(look->cache, link->path, NULL))
+		return header;
+	header->good = chain_link_read_info(link, &header->info, &header->st, NULL);
+	chain_cache_answered(look->cache, link->path);
+	return header;
+}
+
+static bool is_only_marked_locked(struct look *look, const struct chain_link *link)
+{
+	const struct header *header = g_hash_table_lookup(look->headers, link->path);
+
+	lock_assert_mine(&look->lock);
+	return header && header->good && header->st.st_ino == link->inode && header->st.st_dev == link->device &&
+	       parent_is_only_marked(link, &header->info);
+}
+
+/* A parent of many, whose mark changes with each child that it gets: it is read again once. */
+static bool is_only_marked(struct look *look, const struct chain_link *link)
+{
+	struct header *header = NULL;
+	bool read;
+
+	lock_take(&look->lock);
+	read = g_hash_table_contains(look->headers, link->path);
+	lock_let_go(&look->lock);
+	if (!read)
+		header = read_header(look, link);
+	LOCK_GUARD(&look->lock);
+	if (header)
+		g_hash_table_replace(look->headers, g_strdup(link->path), header);
+	return is_only_marked_locked(look, link);
+}
+
+static bool is_same_parent(struct look *look, const struct chain_link *link)
+{
+	return link->settled && !link->linked && !link->block_device && is_only_marked(look, link);
+}
+
 static bool is_unchanged(struct look *look, const struct known *known)
 {
 	if (!known || !known->shown || known->trouble)
@@ -167,7 +243,7 @@ static bool is_unchanged(struct look *look, const struct known *known)
 		const struct chain_link *link = known->links->pdata[i];
 		struct stat st = stat_of(look, link->path);
 
-		if (!chain_link_is_same(link, &st))
+		if (!chain_link_is_same(link, &st) && (i == 0 || !is_same_parent(look, link)))
 			return false;
 	}
 	return true;
@@ -206,6 +282,14 @@ static void look_at_image(struct look *look, const char *path, const struct chai
 	known->shown = chain_resolve_file(path, file, format, look->roots, look->cache, known->links, error);
 }
 
+/* Before the file is read. */
+static void note_number(struct known *known, const char *path, const struct chain_file *file)
+{
+	known->device = file->st.st_dev;
+	if (strcmp(path, file->real) == 0 && chain_time_is_settled(&file->st.st_ctim))
+		known->inode = file->st.st_ino;
+}
+
 /* A link that leads nowhere, and what is no regular file, is passed over. */
 static void look_at_file(struct look *look, const char *path, struct look_item *answer)
 {
@@ -213,6 +297,7 @@ static void look_at_file(struct look *look, const char *path, struct look_item *
 	struct chain_file file;
 
 	if (chain_file_find(&file, "", path, look->roots, &error)) {
+		note_number(answer->known, path, &file);
 		if (S_ISREG(file.st.st_mode))
 			look_at_image(look, path, &file, answer->known, &answer->error);
 		chain_file_clear(&file);
@@ -228,10 +313,10 @@ static void look_at_item(struct look *look, const struct look_item *item, struct
 	g_autofree char *path = g_build_filename(chain_roots_pool(look->roots)->path, item->name, NULL);
 
 	if (is_unchanged(look, item->before)) {
-		answer->known = known_copy(item->before);
+		answer->known = known_ref(item->before);
 		return;
 	}
-	answer->known = g_new0(struct known, 1);
+	answer->known = known_new();
 	if (item->layers) {
 		answer->known->links = chain_links_new();
 		answer->known->shown = chain_resolve_spelled(item->layers, look->roots, look->cache,
@@ -353,7 +438,7 @@ static void leave_behind_locked(struct look *look, struct asker *asker)
 		g_queue_push_head(look->todo, item);
 		return;
 	}
-	item->known = g_new0(struct known, 1);
+	item->known = known_new();
 	error_set(&item->error, ETIMEDOUT, "%s: its store does not answer", item->name);
 }
 
@@ -382,17 +467,29 @@ static void ask_about_all_relock(struct look *look)
 	}
 }
 
+/* Borrowed from ITEMS. */
+static GPtrArray *without_answer(const GPtrArray *items)
+{
+	GPtrArray *some = g_ptr_array_new();
+
+	for (guint i = 0; i < items->len; i++)
+		if (!((const struct look_item *)items->pdata[i])->known)
+			g_ptr_array_add(some, items->pdata[i]);
+	return some;
+}
+
 void look_at(const GPtrArray *items, const struct chain_roots *roots, struct chain_cache *cache)
 {
+	g_autoptr(GPtrArray) asked = without_answer(items);
 	struct look *look;
 
-	if (items->len == 0)
+	if (asked->len == 0)
 		return;
-	look = look_new(items, roots, cache);
+	look = look_new(asked, roots, cache);
 	lock_take(&look->lock);
 	ask_about_all_relock(look);
-	for (guint i = 0; i < items->len; i++) {
-		struct look_item *to = items->pdata[i], *from = look->items->pdata[i];
+	for (guint i = 0; i < asked->len; i++) {
+		struct look_item *to = asked->pdata[i], *from = look->items->pdata[i];
 
 		to->known = g_steal_pointer(&from->known);
 		to->error = g_steal_pointer(&from->error);

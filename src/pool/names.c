@@ -23,6 +23,7 @@
 
 struct names {
 	GHashTable *given; /* file name -> shown name */
+	GHashTable *shown; /* a set of those */
 };
 
 struct newcomer {
@@ -37,6 +38,7 @@ struct names *names_new(void)
 	struct names *names = g_new0(struct names, 1);
 
 	names->given = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	names->shown = g_hash_table_new(g_str_hash, g_str_equal);
 	return names;
 }
 
@@ -44,19 +46,14 @@ void names_free(struct names *names)
 {
 	if (!names)
 		return;
+	g_hash_table_destroy(names->shown);
 	g_hash_table_destroy(names->given);
 	g_free(names);
 }
 
-static gboolean has_value(gpointer file, gpointer shown, gpointer wanted)
-{
-	(void)file;
-	return strcmp(shown, wanted) == 0;
-}
-
 bool names_is_given(const struct names *names, const char *shown)
 {
-	return g_hash_table_find(names->given, has_value, (gpointer)shown);
+	return g_hash_table_contains(names->shown, shown);
 }
 
 static void newcomer_free(void *data)
@@ -84,31 +81,38 @@ static struct newcomer *newcomer_of(struct scan_found *found)
 static void forget_absent(struct names *names, GHashTable *files)
 {
 	GHashTableIter iter;
-	gpointer file;
+	gpointer file, shown;
 
 	g_hash_table_iter_init(&iter, names->given);
-	while (g_hash_table_iter_next(&iter, &file, NULL))
-		if (!g_hash_table_contains(files, file))
+	while (g_hash_table_iter_next(&iter, &file, &shown))
+		if (!g_hash_table_contains(files, file)) {
+			g_hash_table_remove(names->shown, shown);
 			g_hash_table_iter_remove(&iter);
+		}
 }
 
 /* What no newcomer can have. */
-static GHashTable *taken_names(const struct names *names, const GPtrArray *found)
+struct taken {
+	const struct names *names; /* those given */
+	GHashTable *configured;
+};
+
+static bool is_taken(const struct taken *taken, const char *name)
 {
-	GHashTable *taken = g_hash_table_new(g_str_hash, g_str_equal);
-	GHashTableIter iter;
-	gpointer shown;
+	return g_hash_table_contains(taken->names->shown, name) || g_hash_table_contains(taken->configured, name);
+}
+
+static GHashTable *configured_names(const GPtrArray *found)
+{
+	GHashTable *configured = g_hash_table_new(g_str_hash, g_str_equal);
 
 	for (guint i = 0; i < found->len; i++) {
 		const struct scan_found *disk = found->pdata[i];
 
 		if (disk->spelled)
-			g_hash_table_add(taken, disk->name);
+			g_hash_table_add(configured, (char *)disk->name);
 	}
-	g_hash_table_iter_init(&iter, names->given);
-	while (g_hash_table_iter_next(&iter, NULL, &shown))
-		g_hash_table_add(taken, shown);
-	return taken;
+	return configured;
 }
 
 /* Short names of newcomers that have no whole one yet, with how many have each. */
@@ -125,7 +129,7 @@ static GHashTable *count_short(const GPtrArray *newcomers)
 	return counts;
 }
 
-static void choose(const GPtrArray *newcomers, GHashTable *taken)
+static void choose(const GPtrArray *newcomers, const struct taken *taken)
 {
 	g_autoptr(GHashTable) counts = count_short(newcomers);
 	g_autoptr(GHashTable) whole = g_hash_table_new(g_str_hash, g_str_equal);
@@ -137,9 +141,8 @@ static void choose(const GPtrArray *newcomers, GHashTable *taken)
 			struct newcomer *newcomer = newcomers->pdata[i];
 			const char *name = newcomer->short_name;
 
-			if (newcomer->whole ||
-			    (GPOINTER_TO_UINT(g_hash_table_lookup(counts, name)) == 1 &&
-			     !g_hash_table_contains(taken, name) && !g_hash_table_contains(whole, name)))
+			if (newcomer->whole || (GPOINTER_TO_UINT(g_hash_table_lookup(counts, name)) == 1 &&
+						!is_taken(taken, name) && !g_hash_table_contains(whole, name)))
 				continue;
 			newcomer->whole = more = true;
 			g_hash_table_add(whole, newcomer->whole_name);
@@ -148,7 +151,7 @@ static void choose(const GPtrArray *newcomers, GHashTable *taken)
 }
 
 /* Why it cannot have its name; NULL: it can. g_free. */
-static char *refusal_of(const struct newcomer *newcomer, GHashTable *taken)
+static char *refusal_of(const struct newcomer *newcomer, const struct taken *taken)
 {
 	const char *name = newcomer->whole ? newcomer->whole_name : newcomer->short_name;
 
@@ -157,28 +160,38 @@ static char *refusal_of(const struct newcomer *newcomer, GHashTable *taken)
 			"%s: would be shown under a name of %zu bytes, and a name has at most %d; rename "
 			"the file",
 			newcomer->found->file, strlen(name), NAME_MAX);
-	if (g_hash_table_contains(taken, name))
+	if (is_taken(taken, name))
 		return g_strdup_printf("%s: other images have the names %s and %s; rename the file",
 				       newcomer->found->file, newcomer->short_name, newcomer->whole_name);
 	return NULL;
 }
 
-static void settle(struct names *names, const struct newcomer *newcomer, GHashTable *taken, GString *broken,
+static void settle(struct names *names, const struct newcomer *newcomer, const struct taken *taken, GString *broken,
 		   GString *notes)
 {
 	struct scan_found *found = newcomer->found;
 	g_autofree char *refusal = refusal_of(newcomer, taken);
+	char *name;
 
 	if (refusal) {
 		g_strdelimit(refusal, "\n", ' ');
 		g_string_append_printf(broken, "%s\n", refusal);
 		return;
 	}
-	found->name = g_strdup(newcomer->whole ? newcomer->whole_name : newcomer->short_name);
-	g_hash_table_insert(names->given, g_strdup(found->file), g_strdup(found->name));
+	name = g_strdup(newcomer->whole ? newcomer->whole_name : newcomer->short_name);
+	found->name = name;
+	g_hash_table_insert(names->given, g_strdup(found->file), name);
+	g_hash_table_add(names->shown, name);
 	if (newcomer->whole)
 		g_string_append_printf(notes, "%s: another image has the name %s too, shown as %s\n", found->file,
-				       newcomer->short_name, found->name);
+				       newcomer->short_name, name);
+}
+
+static gint compare_newcomers(gconstpointer a, gconstpointer b)
+{
+	const struct newcomer *const *first = a, *const *second = b;
+
+	return strcmp((*first)->found->file, (*second)->found->file);
 }
 
 static GPtrArray *find_newcomers(const struct names *names, const GPtrArray *found)
@@ -189,25 +202,33 @@ static GPtrArray *find_newcomers(const struct names *names, const GPtrArray *fou
 		struct scan_found *disk = found->pdata[i];
 
 		if (!disk->name)
-			disk->name = g_strdup(g_hash_table_lookup(names->given, disk->file));
+			disk->name = g_hash_table_lookup(names->given, disk->file);
 		if (!disk->name)
 			g_ptr_array_add(newcomers, newcomer_of(disk));
 	}
+	g_ptr_array_sort(newcomers, compare_newcomers);
 	return newcomers;
+}
+
+static void drop_nameless(GPtrArray *found)
+{
+	for (guint i = found->len; i-- > 0;)
+		if (!((const struct scan_found *)found->pdata[i])->name)
+			g_ptr_array_remove_index_fast(found, i);
 }
 
 void names_give(struct names *names, GPtrArray *found, GHashTable *files, GString *broken, GString *notes)
 {
 	g_autoptr(GPtrArray) newcomers = NULL;
-	g_autoptr(GHashTable) taken = NULL;
+	g_autoptr(GHashTable) configured = configured_names(found);
+	struct taken taken = {names, configured};
 
-	forget_absent(names, files);
+	if (files)
+		forget_absent(names, files);
 	newcomers = find_newcomers(names, found);
-	taken = taken_names(names, found);
-	choose(newcomers, taken);
+	choose(newcomers, &taken);
 	for (guint i = 0; i < newcomers->len; i++)
-		settle(names, newcomers->pdata[i], taken, broken, notes);
-	for (guint i = found->len; i-- > 0;)
-		if (!((const struct scan_found *)found->pdata[i])->name)
-			g_ptr_array_remove_index(found, i);
+		settle(names, newcomers->pdata[i], &taken, broken, notes);
+	if (newcomers->len > 0)
+		drop_nameless(found);
 }

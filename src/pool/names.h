@@ -11,10 +11,10 @@
 struct names *names_new(void);
 void names_free(struct names *names);
 
-/* Gives each of FOUND (struct scan_found; by file name sorted) its shown name,
- * and removes those that cannot have one, with a line in BROKEN; the keys of
- * FILES are all names of the directory. An unexpected name adds a line to NOTES
- * when it is given. */
+/* Gives each of FOUND (struct scan_found) its shown name, which is kept here until the file leaves
+ * the directory, and removes those that cannot have one, with a line in BROKEN. Where names have
+ * left the directory the keys of FILES are all that it has; NULL: none has. An unexpected name adds a
+ * line to NOTES when it is given. */
 void names_give(struct names *names, GPtrArray *found, GHashTable *files, GString *broken, GString *notes);
 
 /* Whether SHOWN is an image's name, also where that image is hidden or cannot be

@@ -8,6 +8,8 @@
 #include "cache.h"
 #include "disk/keeper.h"
 #include "internal.h"
+#include "recheck.h"
+#include "refresh.h"
 #include "succession.h"
 #include "disk/tunables.h"
 #include "owner/mounts.h"
@@ -83,7 +85,7 @@ static void init_owner(struct disk_pool *pool, const struct disk_pool_options *o
 static bool look_first(struct disk_pool *pool, GError **error)
 {
 	LOCK_GUARD(&pool->scanning);
-	return pool_look_locked(pool, error);
+	return pool_look_locked(pool, SCAN_ALL, error);
 }
 
 struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError **error)
@@ -94,6 +96,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	lock_init(&pool->lock, LOCK_RANK_POOL);
 	condition_init(&pool->told);
 	condition_init(&pool->resume.changed);
+	condition_init(&pool->recheck.changed);
 	list_init(&pool->resume.tries);
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
@@ -134,6 +137,7 @@ bool disk_pool_stop(struct disk_pool *pool)
 
 	pool_stop_resuming(pool);
 	room_stop(g_steal_pointer(&pool->room));
+	pool_stop_rechecking(pool);
 	lock_take(&pool->lock);
 	disks = pool->disks;
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
@@ -165,6 +169,7 @@ void disk_pool_close(struct disk_pool *pool)
 	pool_stop_resuming(pool);
 	room_stop(g_steal_pointer(&pool->room));
 	pool_await_look(pool);
+	pool_stop_rechecking(pool);
 	g_hash_table_destroy(pool->disks);
 	disk_await_disposals();
 	close_keepers(pool->pool_cache);
@@ -179,6 +184,7 @@ void disk_pool_close(struct disk_pool *pool)
 	lock_destroy(&pool->lock);
 	condition_destroy(&pool->told);
 	condition_destroy(&pool->resume.changed);
+	condition_destroy(&pool->recheck.changed);
 	g_clear_error(&pool->trouble);
 	g_free(pool->broken);
 	g_free(pool->foreign);

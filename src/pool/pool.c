@@ -1,12 +1,8 @@
 /* A pool's directory, and the disks that it makes.
  *
- * What is kept: the disks by shown name, and what was read of the directory so far
- * (struct scan_known). A look at the directory builds the set of disks anew and
- * keeps those objects that are still the same file under the same name; the others
- * live on while somebody holds them. A look is due when the directory's time stamp
- * has moved, or is too fresh to tell, or an image that could not be told can be: for
- * that these alone are looked at. Whoever waits for one that begins after he
- * asked needs none of his own. */
+ * Who asks for a name that is not known has a look at what is new in the directory (SCAN_NEW),
+ * who lists the pool, or wants to write a disk that is read-only, one at all of it (SCAN_ALL).
+ * Whoever waits for one that begins after he asked needs none of his own. */
 #include "pool/pool.h"
 
 #include <errno.h>
@@ -19,142 +15,24 @@
 #include "core/thread.h"
 #include "cache.h"
 #include "internal.h"
+#include "recheck.h"
+#include "refresh.h"
 #include "disk/tunables.h"
 
 /* ---- Looking ------------------------------------------------------------------ */
 
-static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
-{
-	struct disk *disk = g_hash_table_lookup(pool->disks, found->name);
-	g_autoptr(GPtrArray) links = NULL;
-	const struct chain_link *old, *new = found->links->pdata[0];
-
-	if (!disk || disk->writable != found->writable || disk->configured_mode != found->mode ||
-	    g_strcmp0(disk->spelled, found->spelled) != 0)
-		return NULL;
-	links = disk_get_links(disk);
-	old = links->pdata[0];
-	return old->device == new->device && old->inode == new->inode ? disk : NULL;
-}
-
-static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_found *found)
-{
-	struct disk *disk = find_same(pool, found);
-
-	if (disk) {
-		disk_ref(disk);
-	} else {
-		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
-				pool->roots, found->spelled, found->mode, pool->pool_cache);
-		disk->leaf->owner = &pool->owner;
-	}
-	disk->parent = found->parent;
-	/* The key is the disk's own, so it goes with the disk. */
-	g_hash_table_replace(disks, disk->name, disk);
-}
-
-/* Each line once; *KNOWN is what the last scan said. */
-static void log_new_lines(struct disk_pool *pool, const char *text, const char *suffix, char **known)
-{
-	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-
-	for (char **line = lines; *line && !pool->quiet; line++)
-		if (**line && (!*known || !strstr(*known, *line)))
-			log_warning("%s%s", *line, suffix);
-	g_free(*known);
-	*known = g_strdup(text);
-}
-
-static bool stamp(struct disk_pool *pool, struct timespec *mtime, GError **error)
-{
-	struct stat st;
-
-	chain_roots_renew(pool->roots);
-	if (fstat(pool_place(pool)->fd, &st) < 0)
-		return error_set_errno(error, errno, "%s: cannot be looked at", pool_place(pool)->path);
-	*mtime = st.st_mtim;
-	return true;
-}
-
-/* What was shown before. */
-static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
-{
-	GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref), *old;
-
-	LOCK_GUARD(&pool->lock);
-	scan_settle(result, pool->names);
-	for (guint i = 0; i < result->found->len; i++)
-		take_found(pool, disks, result->found->pdata[i]);
-	old = pool->disks;
-	pool->disks = disks;
-	g_free(pool->broken);
-	pool->broken = g_strdup(result->broken->str);
-	g_free(pool->foreign);
-	pool->foreign = g_strdup(result->foreign->str);
-	return old;
-}
-
-void pool_show_locked(struct disk_pool *pool, struct scan_result *result)
-{
-	lock_assert_mine(&pool->scanning);
-	g_hash_table_destroy(exchange(pool, result));
-	log_new_lines(pool, result->broken->str, " (not shown)", &pool->broken_then);
-	log_new_lines(pool, result->notes->str, "", &pool->notes);
-	scan_result_free(result);
-}
-
-bool pool_look_locked(struct disk_pool *pool, GError **error)
-{
-	struct scan_result *result = NULL;
-
-	lock_assert_mine(&pool->scanning);
-	pool->looks++;
-	if (stamp(pool, &pool->scanned, error)) {
-		pool->fresh = !chain_time_is_settled(&pool->scanned);
-		result = scan_look(&pool->options, pool->roots, pool->known, NULL, error);
-	}
-	if (result)
-		pool_show_locked(pool, result);
-	else
-		pool->fresh = true;
-	return result;
-}
-
-struct scan_result *pool_look_at_locked(struct disk_pool *pool, const char *const *changed)
-{
-	g_autoptr(GError) error = NULL;
-	struct scan_result *result = scan_look(&pool->options, pool->roots, pool->known, changed, &error);
-
-	lock_assert_mine(&pool->scanning);
-	pool->fresh |= !result;
-	if (!result)
-		log_warning("%s", error->message);
-	return result;
-}
-
-static bool is_due_locked(struct disk_pool *pool, GError **error)
-{
-	struct timespec mtime;
-
-	lock_assert_mine(&pool->scanning);
-	if (!stamp(pool, &mtime, error))
-		return false;
-	return pool->fresh || mtime.tv_sec != pool->scanned.tv_sec || mtime.tv_nsec != pool->scanned.tv_nsec ||
-	       scan_may_differ(pool->known, pool->roots);
-}
-
 /* False with ERROR: what is there now cannot be told. */
-static bool look_if_due(struct disk_pool *pool, GError **error)
+static bool look_if_due(struct disk_pool *pool, enum scan_extent extent, GError **error)
 {
-	uint64_t asked = pool->looks;
+	uint64_t asked = pool->looks[extent];
 	bool good;
 
 	LOCK_GUARD(&pool->scanning);
-	if (pool->looks <= asked) {
-		pool->looks++;
+	if (pool->looks[extent] <= asked) {
 		g_clear_error(&pool->trouble);
-		if (is_due_locked(pool, &pool->trouble))
-			(void)pool_look_locked(pool, &pool->trouble);
+		if (pool_look_is_due_locked(pool, extent, &pool->trouble))
+			(void)pool_look_locked(pool, extent, &pool->trouble);
+		pool_recheck_locked(pool);
 	}
 	good = !pool->trouble;
 	if (!good)
@@ -200,7 +78,7 @@ struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name, GError *
 {
 	struct disk *disk = find_if_there(pool, name);
 
-	if (disk || !look_if_due(pool, error))
+	if (disk || !look_if_due(pool, SCAN_NEW, error))
 		return disk;
 	disk = find_if_there(pool, name);
 	if (!disk)
@@ -241,7 +119,7 @@ void disk_pool_look(struct disk_pool *pool)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (!look_if_due(pool, &error))
+	if (!look_if_due(pool, SCAN_ALL, &error))
 		log_warning_limited(disk_pool_path(pool), "look", "%s", error->message);
 }
 

@@ -23,6 +23,7 @@
 #include "layer/key.h"
 #include "layer/seal.h"
 #include "layer/share.h"
+#include "refresh.h"
 #include "succession.h"
 
 /* One of the disks. */

@@ -26,6 +26,8 @@ SUSTAINED = 4   # times the small cache, once it is full
 BURST = 2
 LAYERS = 16  # of a long chain
 DISKS = 2000  # of a large pool
+FEW_DISKS = 10
+NEW_DISKS = 20  # in a sample
 PARTS = 8   # of the size: over a slow store it would take long to make all of it warm
 
 
@@ -293,6 +295,31 @@ class MountJob(Job):
 
 
 @dataclass(frozen=True)
+class NewDiskJob(Job):
+    """From the start of `leafctl clone` until the first byte of the new disk has been read at the mount."""
+
+    def measure(self, rig, system):
+        images, directory = rig.stages.images(system, self.stage)
+        with system.serve(self.stage, rig.storage, images, directory) as served:
+            served.check_live()
+            return {"seconds": statistics.median(self.make(rig, system, served, images, number)
+                                                 for number in range(NEW_DISKS))}
+
+    def make(self, rig, system, served, images, number):
+        name = f"new{number}"
+        image = os.path.join(os.path.dirname(images[0]), name + system.suffix)
+        begin = time.monotonic()
+        system.clone(rig.storage.base(self.stage), [image])
+        with open(os.path.join(os.path.dirname(served.disks[0]), f"{name}.img"), "rb", buffering=0) as file:
+            count = len(file.read(1))
+        seconds = time.monotonic() - begin
+        os.unlink(image)
+        if count != 1:
+            raise Broken(f"{name} has not one byte")
+        return seconds
+
+
+@dataclass(frozen=True)
 class MemoryJob(Job):
     """What a disk adds to the daemon: to the memory with one disk when it is shown,
     and to that when it is opened and read from."""
@@ -431,6 +458,9 @@ def whole_system_jobs():
     for disks in (1, 100, DISKS):
         yield MountJob(f"mount-{disks}", f"mount, number of disks: {disks}", Stage(disks=disks, unused=True),
                        daemon=True, long=disks > 100)
+    for disks in (FEW_DISKS, DISKS):
+        yield NewDiskJob(f"new-disk-{disks}", f"clone to first byte, disks beside it: {disks}",
+                         Stage(disks=disks, unused=True), daemon=True, ours=True, long=disks > FEW_DISKS)
     yield MemoryJob("memory", f"memory for each of {DISKS} disks", Stage(disks=DISKS, unused=True), daemon=True,
                     with_cache=True, long=True)
     yield IdleJob("idle", "disk open, no I/O", CLONE, daemon=True, with_cache=True)

@@ -62,7 +62,7 @@ class System:
         if job.over_store and not self.over_store:
             return "the jobs about a slow store are for the store itself and leafdisk"
         if job.ours and not self.ours:
-            return "isolation is measured against itself, alone"
+            return "it is measured against itself, in other circumstances"
         if job.only_cache and not self.cached:
             return "it has no cache"
         if not job.peers and not self.peer:

@@ -6,13 +6,14 @@ leafdisk's modes to another system, in the same job or another.
 from dataclasses import dataclass
 
 import isolation
-from jobs import JOBS, FioJob
+from jobs import DISKS, FEW_DISKS, JOBS, FioJob
 from systems import RAW, STORAGE_DAEMON
 
 SUBJECT = "leafdisk direct"
 WRITEBACK = "leafdisk writeback"
 STALL_MS = 1000
 PAUSE_MS = 100
+NEW_DISK_TIMES = 1.3    # in a large pool, of what it takes in a small one
 CACHED = ("leafdisk persistent", "leafdisk ephemeral")
 
 
@@ -104,6 +105,7 @@ TARGETS = (
     *both("sequential-read", 1.7, 0.8, "mib_s"),
     *both("sequential-write", 1.7, 0.8, "mib_s"),
     Target("reread", "mib_s", 0.95, RAW),
+    Target(f"new-disk-{DISKS}", "seconds", NEW_DISK_TIMES, SUBJECT, other_job=f"new-disk-{FEW_DISKS}", at_most=True),
     Target("idle", "wakeups", 0, at_most=True, absolute=True),
     *warm_targets(),
     *writeback_targets(),

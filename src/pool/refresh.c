@@ -1,0 +1,153 @@
+/* The disks of a pool, made anew by a look at its directory.
+ *
+ * What is kept: the disks by shown name, and what was read of the directory so far
+ * (struct scan_known). A look at the directory builds the set of disks anew and
+ * keeps those objects that are still the same file under the same name; the others
+ * live on while somebody holds them. A look is due when the directory's time stamp
+ * has moved since one at as much, or was too fresh to tell, or an image that could not
+ * be told can be: for that these alone are looked at. */
+#include "refresh.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/log.h"
+
+static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
+{
+	struct disk *disk = g_hash_table_lookup(pool->disks, found->name);
+	g_autoptr(GPtrArray) links = NULL;
+	const struct chain_link *old, *new = found->links->pdata[0];
+
+	if (!disk || disk->writable != found->writable || disk->configured_mode != found->mode ||
+	    g_strcmp0(disk->spelled, found->spelled) != 0)
+		return NULL;
+	links = disk_get_links(disk);
+	old = links->pdata[0];
+	return old->device == new->device && old->inode == new->inode ? disk : NULL;
+}
+
+static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_found *found)
+{
+	struct disk *disk = find_same(pool, found);
+
+	if (disk) {
+		disk_ref(disk);
+	} else {
+		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
+				pool->roots, found->spelled, found->mode, pool->pool_cache);
+		disk->leaf->owner = &pool->owner;
+	}
+	disk->parent = found->parent;
+	/* The key is the disk's own, so it goes with the disk. */
+	g_hash_table_replace(disks, disk->name, disk);
+}
+
+/* Each line once; *KNOWN is what the last scan said. */
+static void log_new_lines(struct disk_pool *pool, const char *text, const char *suffix, char **known)
+{
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+	for (char **line = lines; *line && !pool->quiet; line++)
+		if (**line && (!*known || !strstr(*known, *line)))
+			log_warning("%s%s", *line, suffix);
+	g_free(*known);
+	*known = g_strdup(text);
+}
+
+static bool stamp(struct disk_pool *pool, struct timespec *mtime, GError **error)
+{
+	struct stat st;
+
+	chain_roots_renew(pool->roots);
+	if (fstat(pool_place(pool)->fd, &st) < 0)
+		return error_set_errno(error, errno, "%s: cannot be looked at", pool_place(pool)->path);
+	*mtime = st.st_mtim;
+	return true;
+}
+
+/* What was shown before. */
+static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
+{
+	GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref), *old;
+
+	LOCK_GUARD(&pool->lock);
+	scan_settle(result, pool->names);
+	for (guint i = 0; i < result->found->len; i++)
+		take_found(pool, disks, result->found->pdata[i]);
+	old = pool->disks;
+	pool->disks = disks;
+	g_free(pool->broken);
+	pool->broken = g_strdup(result->broken->str);
+	g_free(pool->foreign);
+	pool->foreign = g_strdup(result->foreign->str);
+	return old;
+}
+
+void pool_show_locked(struct disk_pool *pool, struct scan_result *result)
+{
+	lock_assert_mine(&pool->scanning);
+	g_hash_table_destroy(exchange(pool, result));
+	log_new_lines(pool, result->broken->str, " (not shown)", &pool->broken_then);
+	log_new_lines(pool, result->notes->str, "", &pool->notes);
+	scan_result_free(result);
+}
+
+static void count_look(struct disk_pool *pool, enum scan_extent extent)
+{
+	for (unsigned i = 0; i <= extent; i++)
+		pool->looks[i]++;
+}
+
+static void note_looked(struct disk_pool *pool, enum scan_extent extent, const struct look_time *time)
+{
+	for (unsigned i = 0; i <= extent; i++)
+		pool->looked[i] = *time;
+	pool->unchecked = extent == SCAN_NEW ? ++pool->new_looks : 0;
+}
+
+bool pool_look_locked(struct disk_pool *pool, enum scan_extent extent, GError **error)
+{
+	struct scan_result *result = NULL;
+	struct look_time time = {.again = true};
+
+	lock_assert_mine(&pool->scanning);
+	count_look(pool, extent);
+	if (stamp(pool, &time.mtime, error)) {
+		time.again = !chain_time_is_settled(&time.mtime);
+		result = scan_look(&pool->options, pool->roots, pool->known, extent, error);
+	}
+	time.again |= !result;
+	note_looked(pool, extent, &time);
+	if (result)
+		pool_show_locked(pool, result);
+	return result;
+}
+
+struct scan_result *pool_look_at_locked(struct disk_pool *pool, const char *const *changed)
+{
+	g_autoptr(GError) error = NULL;
+	struct scan_result *result = scan_look_at(&pool->options, pool->roots, pool->known, changed, &error);
+
+	lock_assert_mine(&pool->scanning);
+	if (result)
+		return result;
+	log_warning("%s", error->message);
+	for (unsigned i = 0; i < SCAN_EXTENTS; i++)
+		pool->looked[i].again = true;
+	return NULL;
+}
+
+bool pool_look_is_due_locked(struct disk_pool *pool, enum scan_extent extent, GError **error)
+{
+	const struct look_time *last = &pool->looked[extent];
+	struct timespec mtime;
+
+	lock_assert_mine(&pool->scanning);
+	count_look(pool, extent);
+	if (!stamp(pool, &mtime, error))
+		return false;
+	return last->again || mtime.tv_sec != last->mtime.tv_sec || mtime.tv_nsec != last->mtime.tv_nsec ||
+	       scan_may_differ(pool->known, pool->roots);
+}
