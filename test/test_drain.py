@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -488,6 +489,45 @@ def test_drain_on_a_terminal(writeback, rng):
                                lambda child: child.send_signal(signal.SIGINT))
     assert status == 1 and re.search(PROGRESS + rb"leafctl: stopped by signal 2", said), said
     live.stop()
+
+
+def test_umount_is_given_up(writeback, web1, work, rng):
+    """By ^C at the terminal that shows how far it has come: the mount is as it was."""
+    live = writeback(*SLOW)
+    content = make_dirty(live, rng)
+    status, said = on_terminal([program("leafctl"), "umount", live.path], b"left to write back",
+                               lambda child: os.killpg(child.pid, signal.SIGINT))
+    assert status == 1 and re.search(PROGRESS + rb"leafctl: stopped by signal 2", said), said
+    assert live.is_live() and not live.has_ended() and dirty_bytes(live) > 0
+    with opened(live.file("web1.img")) as fd:
+        assert_same(os.pread(fd, DISK_BYTES, 0), content, "the disk")
+        write_all(fd, b"after" * 100, 0)
+    leafctl("set", live.path, "migrate_batch=16384")
+    leafctl("umount", live.path)
+    assert live.has_ended() and live.status == 0
+    live.finalise()
+    assert_same(in_the_pool(web1, work), b"after" * 100 + content[500:], "the image")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_umount_that_is_given_up_at_any_time(writeback, number):
+    """The mount is there, with all that it was, or it is not, and has ended in order."""
+    for delay_ms in range(0, 40, 4):
+        live = writeback(*HELD)
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"x" * BLOCK, 0)
+            os.fsync(fd)
+        with subprocess.Popen([program("leafctl"), "umount", live.path], stderr=subprocess.PIPE, text=True) as child:
+            time.sleep(delay_ms / 1000)
+            child.send_signal(number)
+            said = child.communicate(timeout=PATIENCE)[1]
+        if live.is_live():
+            assert child.returncode == -number or "stays mounted" in said or "run again" in said, said
+            live.stop()
+        else:
+            assert child.returncode == 0 or "is unmounted, and its daemon" in said, said
+            assert live.wait() == 0
+            live.finalise()
 
 
 def test_the_end_on_a_terminal(writeback, pool, work, rng):

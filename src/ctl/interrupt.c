@@ -30,3 +30,20 @@ void interrupt_fill_set(sigset_t *set)
 	for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
 		sigaddset(set, signals[i]);
 }
+
+void interrupt_hold(void)
+{
+	sigset_t set;
+
+	interrupt_fill_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+int interrupt_take(void)
+{
+	const struct timespec now = {0};
+	sigset_t set;
+
+	interrupt_fill_set(&set);
+	return MAX(sigtimedwait(&set, NULL, &now), 0);
+}

@@ -1,12 +1,12 @@
 /* leafctl umount: a mount is taken down, and the pool has everything.
  *
  * Who uses the mount is told first: nothing is worse than to wait for a write-back and be
- * refused then. What is written back before the unmount can be seen and given up; what is
- * written meanwhile the daemon writes back at its end, which is waited for. Where the mount is
- * also in another mount namespace that end does not come, and who has it there is told. */
+ * refused then. What is written back before the unmount can be seen, and given up by a signal:
+ * up to the unmount that leaves the mount as it was. After it the daemon's end is waited for.
+ * Where the mount is also in another mount namespace that end does not come, and who has it
+ * there is told. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/pidfd.h>
 #include <unistd.h>
@@ -35,6 +35,15 @@ static bool drain(const struct mounted *mount, GError **error)
 
 	return dirty &&
 	       (g_ascii_strtoull(dirty, NULL, 10) == 0 || control_command(mount, CONTROL_DRAIN, NULL, "1\n", error));
+}
+
+/* It has been drained. */
+static bool is_still_wanted(const struct mounted *mount, GError **error)
+{
+	int signal_number = interrupt_take();
+
+	return signal_number == 0 ||
+	       error_set(error, EINTR, "stopped by signal %d: %s stays mounted", signal_number, mount->top);
 }
 
 static bool take_down(const struct mounted *mount, GError **error)
@@ -82,15 +91,11 @@ static bool tell_places(const struct mounted *mount)
 static bool await_end(const struct mounted *mount, int daemon, pid_t pid, GError **error)
 {
 	struct pollfd ended = {.fd = daemon, .events = POLLIN};
-	const struct timespec now = {0};
 	bool told = false;
-	sigset_t stop;
 
-	interrupt_fill_set(&stop);
-	pthread_sigmask(SIG_BLOCK, &stop, NULL);
 	for (unsigned waits = 0; poll(&ended, 1, WAIT_MS) != 1; waits++) {
 		told = told || (waits % WAITS_TO_LOOK == WAITS_TO_LOOK - 1 && tell_places(mount));
-		if (sigtimedwait(&stop, NULL, &now) > 0)
+		if (interrupt_take())
 			return error_set(error, EINTR, "%s is unmounted, and its daemon (pid %d) %s", mount->top, pid,
 					 told ? "goes on" : "still writes back what was written last");
 	}
@@ -105,7 +110,9 @@ static bool end_mount(const struct mounted *mount, GError **error)
 
 	if (daemon < 0)
 		return false;
-	good = drain(mount, error) && take_down(mount, error) && await_end(mount, daemon, pid, error);
+	interrupt_hold();
+	good = drain(mount, error) && is_still_wanted(mount, error) && take_down(mount, error) &&
+	       await_end(mount, daemon, pid, error);
 	close(daemon);
 	return good;
 }

@@ -273,8 +273,9 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Ends every pause of the disk, whoever holds it: requests that wait are served.", help_options, 1, 1,
 	 ctl_resume},
 	{"umount", "MOUNT", "take a mount down when the pool has everything",
-	 "Says who uses the mount, if anybody does. Otherwise writes back what is dirty, which can be interrupted,\n"
-	 "unmounts, and waits for the daemon's end: then the cache and the images are free.",
+	 "Says who uses the mount, if anybody does. Otherwise writes back what is dirty, unmounts, and waits for\n"
+	 "the daemon's end: then the cache and the images are free. Interrupted before the unmount, it leaves the\n"
+	 "mount as it was.",
 	 help_options, 1, 1, ctl_umount},
 	{"mode", "FILE [MODE]", "show or change where a disk's writes go",
 	 "Prints the mode of a disk in a mount, or changes it until the unmount. See leafdisk(8).", help_options, 1, 2,

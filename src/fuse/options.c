@@ -228,7 +228,7 @@ char *options_help(void)
 				     "\n"
 				     "Shows the disk images in the directory POOL as raw disks in MOUNTPOINT, or\n"
 				     "where [pool POOL] of the configuration file says.\n"
-				     "Unmount with: fusermount3 -u MOUNTPOINT\n"
+				     "Unmount with: leafctl umount MOUNTPOINT\n"
 				     "\n"
 				     "    -f         stay in the foreground, messages to standard error\n"
 				     "    -d         the same, with the debug messages of all modules\n"
