@@ -62,7 +62,7 @@ struct disk {
 	bool given;	     /* an ephemeral one: changes, or it may have been; */
 	uint64_t made_on;    /* and the stamp of the chain that they are of */
 	_Atomic uint64_t size_bytes;
-	_Atomic bool stays; /* an ephemeral one, when it is closed too */
+	_Atomic bool stays; /* an ephemeral one was opened: leaf and size are there until the unmount */
 
 	/* The data path. The lock is never held across I/O. */
 	struct lock lock;
