@@ -212,9 +212,10 @@ class Torture:
     # ---- What is left --------------------------------------------------------
 
     def images(self):
+        """Not what has a hidden name: a store that failed may have left that of an image that was not made."""
         for directory in (self.pool, self.below("")):
             yield from (os.path.join(directory, name) for name in os.listdir(directory)
-                        if name.endswith((".leaf", ".raw")))
+                        if name.endswith((".leaf", ".raw")) and not name.startswith("."))
 
     def check(self):
         """The images and the cache are whole."""

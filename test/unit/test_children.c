@@ -184,7 +184,8 @@ static void test_a_mark_that_cannot_be_read(void)
 /* A store without attributes: the record beside the image is replaced whole, or not at all. */
 static void test_a_record(void)
 {
-	g_autofree char *path = new_image(IMAGE_FORMAT_RAW), *mark = NULL, *name = g_path_get_basename(path);
+	g_autofree char *path = new_image(IMAGE_FORMAT_RAW), *left = NULL, *mark = NULL,
+			*name = g_path_get_basename(path);
 	g_autofree char *own = g_build_filename(directory, ".leafdisk", NULL);
 	g_autofree char *records = g_build_filename(own, "children", NULL);
 	g_autofree char *record = g_build_filename(records, name, NULL);
@@ -200,7 +201,8 @@ static void test_a_record(void)
 	g_assert_true(fault_arm("image.children:EOPNOTSUPP;image.record:EIO", NULL));
 	g_assert_false(add(path, IMAGE_FORMAT_RAW, second, NULL));
 	g_assert_true(fault_arm("image.children:EOPNOTSUPP", NULL));
-	g_assert_cmpstr(mark_of(path, IMAGE_FORMAT_RAW), ==, mark);
+	left = mark_of(path, IMAGE_FORMAT_RAW);
+	g_assert_cmpstr(left, ==, mark);
 	children = image_children_open(path, IMAGE_FORMAT_RAW, NULL);
 	g_assert_true(image_children_remove(children, NULL, NULL));
 	image_children_close(children);
