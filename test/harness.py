@@ -581,6 +581,9 @@ class Loop:
     def __init__(self, path, *options):
         self.path = path
         self.device = run("losetup", "--direct-io=on", *options, "--show", "-f", path).stdout.strip()
+        if not options:
+            # A program that was killed may have left the device read-only, which outlasts its file.
+            run("blockdev", "--setrw", self.device)
         self.attachment = loop_attachment(self.device)
         _live_loops.append(self)
         self.mounted = None

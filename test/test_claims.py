@@ -51,7 +51,7 @@ def test_an_error_of_a_record(mount, held, pool, web1, work, cache, rng, error, 
     content = crash_dirty(held, rng)
     files = {name: file_bytes(name) for name in (web1, cache, record_path(pool))}
     said = ""
-    for number in range(1, 5):
+    for number in range(1, 7):
         for name, data in files.items():
             with open(name, "wb") as file:
                 file.write(data)

@@ -175,4 +175,4 @@ def test_a_broken_image_is_named(pool):
     os.rename(base, os.path.join(pool, ".away"))
     said = leafctl("list", pool).stderr.splitlines()
     trouble = f"{middle}: its parent {base}: cannot be found: No such file or directory"
-    assert sorted(said) == [f"leafctl: broken: {line}" for line in (trouble, f"a.leaf: {trouble}", f"b.leaf: {trouble}")]
+    assert sorted(said) == [f"leafctl: not shown: {line}" for line in (trouble, f"a.leaf: {trouble}", f"b.leaf: {trouble}")]

@@ -315,7 +315,7 @@ def test_damaged_records(mount, pool, work, web1, how):
 def test_a_record_that_cannot_be_read_for_once(mount, pool, web1):
     """Nobody knows then what is newer than the image; the next opening knows."""
     write_record(pool, clean="true")
-    with mount("ro", env=faults("owner.read/web1.leaf:EIO@1x1")) as live:
+    with mount("ro", env=faults("owner.read/web1.leaf:EIO@1x2")) as live:
         state = state_of(live)
         assert state["state"] == "degraded" and "nobody can tell" in state["reason"], state
         assert "shows old content" not in live.messages()

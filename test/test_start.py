@@ -212,8 +212,10 @@ def test_a_refused_open_and_a_full_pool_are_in_last_error(mount, work):
                 for number in range(16):
                     os.pwrite(fd, os.urandom(MIB), number * MIB)
                     os.fsync(fd)
-            for said in (live.messages(), events_of(live), last_error(live)):
-                assert f"web1.img: a write failed: No space left on device; make room in {small}" in said
+            failed = f"a write failed: No space left on device; make room in {small}"
+            for said in (live.messages(), last_error(live)):
+                assert f"web1.img: {failed}" in said
+            assert f" web1.img {failed}" in events_of(live), events_of(live)
             with mount(pool=small) as second:
                 with pytest.raises(OSError):
                     os.open(second.file("web1.img"), os.O_RDWR)

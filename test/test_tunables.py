@@ -168,7 +168,7 @@ def test_set_refuses(mount, pool, web1):
         refused(["set", live.path, "=1"], 1, '"" cannot be set')
         refused(["set", live.path, "max_dirty_age"], 2, '"max_dirty_age" is not KEY=VALUE')
         refused(["set", live.file("web1.img"), "max_dirty_age=5"], 1, f"expected the mount itself, {live.path}")
-        refused(["set", pool, "max_dirty_age=5"], 1, "neither a leafdisk mount nor")
+        refused(["set", pool, "max_dirty_age=5"], 1, f"is a pool; its mount is {live.path}")
         assert tunables_of(live) == DEFAULTS
         refused(["set", live.path, "max_dirty_age=5", "migrate_batch=0", "migrate_idle_ms=7"], 1, "migrate_batch")
         assert tunables_of(live) == {**DEFAULTS, "max_dirty_age": "5"}
@@ -227,7 +227,7 @@ def test_drain_refuses(mount, pool, web1):
         for path in (live.path, live.file("web1.img")):
             assert (leafctl("drain", path).stdout, leafctl("drain", path).stderr) == ("", "")
         refused(["drain", live.control("stats")], 1, "is no disk")
-        refused(["drain", pool], 1, "neither")
+        refused(["drain", pool], 1, f"is a pool; its mount is {live.path}")
         refused(["drain", live.file("nowhere.img")], 1, "No such file")
         refused(["drain", live.path, live.path], 2, "expected: leafctl drain")
     refused(["drain"], 2, "expected: leafctl drain")

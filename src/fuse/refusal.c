@@ -11,8 +11,16 @@ int refusal_log(const GError *error)
 	return error_to_errno(error);
 }
 
+/* What the process has none of it has for no disk. */
+static bool is_of_all(const GError *error)
+{
+	return error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_DESCRIPTORS;
+}
+
 int refusal_log_disk(const struct disk *disk, const GError *error)
 {
+	if (is_of_all(error))
+		return refusal_log(error);
 	log_disk_limited(disk_name(disk), error->message, "%s", error->message);
 	return error_to_errno(error);
 }

@@ -37,7 +37,7 @@ static bool begin(struct disk_pool *pool, struct check *check)
 	if (pool_look_is_due_locked(pool, SCAN_NEW, &error))
 		(void)pool_look_locked(pool, SCAN_NEW, &error);
 	if (error) {
-		log_warning_limited(disk_pool_path(pool), "look", "%s", error->message);
+		log_warning_limited(pool_place(pool)->path, "look", "%s", error->message);
 		return false;
 	}
 	check->time = pool->looked[SCAN_NEW];
@@ -64,7 +64,7 @@ static void end(struct disk_pool *pool, const struct check *check)
 	if (scan_end_check(&pool->options, pool->roots, pool->known, check->items, &result, &error))
 		note_checked_locked(pool, check);
 	else
-		log_warning_limited(disk_pool_path(pool), "look", "%s", error->message);
+		log_warning_limited(pool_place(pool)->path, "look", "%s", error->message);
 	if (result)
 		pool_show_locked(pool, result);
 }
