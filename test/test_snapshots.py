@@ -412,7 +412,8 @@ def test_refusals(mount, pool, work, rng):
 
 
 POINTS = ["snapshot.mark", "snapshot.opened", "snapshot.link", "snapshot.exchange", "owner.read", "owner.write",
-          "owner.rename", "image.write", "image.sync", "image.open", "image.read", "place.open"]
+          "owner.rename", "image.write", "image.sync", "image.open", "image.read", "place.open", "place.look", "place.rename",
+          "place.unlink"]
 
 
 def settled(pool, tag):
@@ -460,36 +461,69 @@ def test_killed_at_each_step(mount, pool, work, rng, mode, point):
     raise AssertionError("the point is met each time")
 
 
+def start_and_fail(mount, pool, work, rng, mode, kind, rule):
+    """Whether the snapshot "one" was taken nevertheless, what the mount said, and who uses it."""
+    for name in images(pool):
+        os.unlink(os.path.join(pool, name))
+    content, _ = make_disk(pool, kind, rng)
+    gate = Gate(work)
+    live = mount(*options_of(work, mode), env=faults(rule, gate=gate.path))
+    guest = Guest(live, rng, content)
+    guest.change()
+    gate.open()
+    taken = True
+    try:
+        guest.take("one")
+    except OSError:
+        taken = False
+        assert refusal(live, "disks", "web1.img")
+    gate.close()
+    return guest, taken
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("error", scaled(["EIO"], ["EIO", "ENOSPC", "EACCES"]))
 @pytest.mark.parametrize("point", POINTS)
 def test_what_fails_leaves_the_disk_as_it_was(mount, pool, work, rng, mode, point, error):
     for nth in numbers(2, 200):
-        for name in images(pool):
-            os.unlink(os.path.join(pool, name))
-        make_disk(pool, "leaf", rng)
-        gate = Gate(work)
-        live = mount(*options_of(work, mode),
-                     env=faults(f"{point}:{error}@{nth}x1", gate=gate.path))
-        guest = Guest(live, rng, bytes(SIZE))
-        guest.change()
-        gate.open()
-        taken = True
-        try:
-            guest.take("one")
-        except OSError:
-            taken = False
-            assert refusal(live, "disks", "web1.img")
-        gate.close()
+        guest, taken = start_and_fail(mount, pool, work, rng, mode, "leaf", f"{point}:{error}@{nth}x1")
         guest.verify()
         guest.change()
         guest.take("two")
         guest.change()
         guest.verify()
-        live.stop()
+        guest.live.stop()
         assert marks(pool) == []
         assert os.path.exists(sealed(pool, "one")) == taken
         guest.verify_images(pool, work)
+        if taken:
+            return
+    raise AssertionError("the point is met each time")
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+@pytest.mark.parametrize("point", ["snapshot.exchange", "place.rename", "place.unlink", "place.look", "owner.write"])
+def test_what_can_be_taken_back_later_only(mount, pool, work, rng, point, kind, crash):
+    """The store fails on: the disk goes on, and the next snapshot or mount takes back what there is."""
+    mode, ending = rng.choice(MODES), ".raw" if kind == "raw" else ".leaf"
+    for nth in numbers(4, 200):
+        guest, taken = start_and_fail(mount, pool, work, rng, mode, kind, f"{point}:EIO@{nth}x1000000")
+        guest.verify()
+        guest.change()
+        if crash:
+            guest.live.kill9()
+            guest.live = mount(*options_of(work, mode))
+            guest.verify()
+        guest.take("two")
+        guest.change()
+        guest.verify()
+        guest.live.stop()
+        assert marks(pool) == []
+        assert not [name for name in os.listdir(pool) if name.startswith(".") and name != ".leafdisk"]
+        made = os.path.exists(sealed(pool, "one", suffix=ending))
+        assert made == taken or crash
+        guest.verify_images(pool, work, ending if made == taken else ".leaf")
         if taken:
             return
     raise AssertionError("the point is met each time")

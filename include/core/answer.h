@@ -5,10 +5,20 @@
 #ifndef LEAFDISK_CORE_ANSWER_H
 #define LEAFDISK_CORE_ANSWER_H
 
+#include <errno.h>
+
 enum answer {
 	ANSWER_NO,
 	ANSWER_YES,
 	ANSWER_UNKNOWN, /* the store did not tell: nothing is lost, given away or overwritten for it */
 };
+
+/* Of a look that returned 0, -ENOENT or another -errno. */
+static inline enum answer answer_of_look(int result)
+{
+	if (result == 0)
+		return ANSWER_YES;
+	return result == -ENOENT ? ANSWER_NO : ANSWER_UNKNOWN;
+}
 
 #endif

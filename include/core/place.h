@@ -44,6 +44,11 @@ int place_open_directory(const struct place *place, const char *relative);
 int place_find(const struct place *place, const char *relative, struct stat *st);
 /* A name, no path, in a directory that is open. */
 int place_find_at(int directory, const char *name, struct stat *st);
+/* Whether DIRECTORY has NAME, no path: 0, and *ST is of it, of a link itself; -ENOENT: it has not; any other error
+ * tells neither. */
+int place_look_at(int directory, const char *name, struct stat *st);
+/* DIRECTORY has no NAME, no path, any more; also where it had none. 0 or -errno. Not durable. */
+int place_remove(int directory, const char *name);
 /* The directory NAME, no path, readable; MAKE: made, durably, where there is none
  * (mode 0700). */
 int place_enter(int directory, const char *name, bool make);

@@ -28,16 +28,21 @@ bool claim_identify(struct layer *layer);
 /* The claim of a leaf that was put on another is in the owner record, CLEAN or not, from now on; see seal.h. That
  * of any other is there already. NO: the record is of neither. UNKNOWN and WHY: not now. */
 enum answer claim_record(struct layer *layer, bool clean, GError **why);
+/* The file that says that there is a succession; NULL: none. */
+void claim_remove_mark(const char *mark);
 /* It is recorded, here or elsewhere: the mark of the succession goes. */
 void claim_settle(struct layer *layer);
 /* The object is freed: the mark stays. */
 void claim_forget(struct layer *layer);
+/* The record at the name of LAYER's image, which is new, goes: it is of one that had the name before. False and ERROR:
+ * it cannot, or that one's owner may still want it. */
+bool claim_forget_former(const struct layer *layer, GError **error);
 /* What is recorded of LAYER's claim is for PATH, another name that its image is to have, too. */
 bool claim_copy(const struct layer *layer, const char *path, GError **error);
 /* As owner_check(), of LAYER's claim, which is recorded first. */
 enum answer claim_check(struct layer *layer, GError **why);
-/* What its owner record says now; owner_record_clear(). False: nothing. */
-bool claim_read(const struct layer *layer, struct owner_record *record);
+/* What its owner record says now; owner_record_clear(). As owner_find(). */
+enum answer claim_read(const struct layer *layer, struct owner_record *record, GError **error);
 /* When all is on the image, before its lock is let go. False: another has taken the image
  * over, and may have written it. */
 bool claim_release(struct layer *layer);

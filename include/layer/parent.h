@@ -18,7 +18,8 @@ bool parent_is_unchanged(const struct chain_link *then, const struct chain_link 
  * generation nor a stamp could tell. */
 bool parent_is_only_marked(const struct chain_link *then, const struct image_info *now);
 /* Each link below the leaf of LINKS that has no mark and lies in the pool gets one: children that
- * were made without it are known from then on. Blocks. */
-void parent_mark_chain(const GPtrArray *links);
+ * were made without it are known from then on. TOLD (NULL: none) says that the one with that index knows
+ * its child already. Blocks. */
+void parent_mark_chain(const GPtrArray *links, bool (*told)(void *opaque, guint index), void *opaque);
 
 #endif

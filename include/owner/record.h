@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/answer.h"
+
 #define OWNER_ID_BYTES 16
 
 struct owner_record {
@@ -34,6 +36,8 @@ void owner_record_clear(struct owner_record *record);
  * with a sentence that says why; another errno when it cannot be read. RECORD
  * is then empty. */
 bool owner_read(const char *pool, const char *name, struct owner_record *record, GError **error);
+/* The same, NO when there is none. UNKNOWN and ERROR: what is there is no record, or cannot be read. */
+enum answer owner_find(const char *pool, const char *name, struct owner_record *record, GError **error);
 /* The names of all records. NULL and ERROR: they cannot be listed; ENOENT: the pool never had
  * any. g_ptr_array_unref. */
 GPtrArray *owner_list(const char *pool, GError **error);

@@ -5,7 +5,7 @@
 #include "owner/owner.h"
 
 /* The image at NAME was replaced by one that SELF has begun under *CLAIM: its record, which is
- * SELF's of generation BEFORE (0: there was none), becomes the new one's, CLEAN or not. YES also where it is already.
+ * SELF's of generation BEFORE (0: there is none), becomes the new one's, CLEAN or not. YES also where it is already.
  * NO: it is another's. UNKNOWN and ERROR: it cannot be read or written. */
 enum answer owner_succeed(const char *pool, const char *name, const struct owner_self *self,
 			  const struct owner_want *want, uint64_t before, struct owner_claim *claim, bool clean,

@@ -101,11 +101,9 @@ static int rename_alone(int directory, const char *from, const char *to)
  * answer to a removal that was made. */
 static void leave_name(int directory, const char *from, const char *to)
 {
-	int result = fault_hit("place.unlink", from);
+	int result = place_remove(directory, from);
 
-	if (result == 0 && unlinkat(directory, from, 0) < 0)
-		result = -errno;
-	if (result < 0 && result != -ENOENT)
+	if (result < 0)
 		log_warning("%s: is called %s now; its former name cannot be removed and may be there still: %s", from,
 			    to, g_strerror(-result));
 }
@@ -221,6 +219,24 @@ int place_find_at(int directory, const char *name, struct stat *st)
 		fd = fd < 0 ? -errno : fd;
 	}
 	return take_file(fd, st);
+}
+
+int place_look_at(int directory, const char *name, struct stat *st)
+{
+	int fault = fault_hit("place.look", name);
+
+	if (fault)
+		return fault;
+	return fstatat(directory, name, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+int place_remove(int directory, const char *name)
+{
+	int fault = fault_hit("place.unlink", name);
+
+	if (fault)
+		return fault;
+	return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 static int make_directory(int directory, const char *name)

@@ -278,6 +278,17 @@ int disk_close_chain(struct disk *disk)
 	return result;
 }
 
+/* A sealed layer that is not complete has its image locked, and tells it of its children when it is. */
+static bool is_told(void *opaque, guint index)
+{
+	struct disk *disk = opaque;
+	bool below = disk->stack && index <= stack_depth(disk->stack);
+	struct layer *layer = below ? stack_layer(disk->stack, index - 1) : NULL;
+	const struct chain_link *child = disk->links->pdata[index - 1];
+
+	return layer && layer->sealed && seal_add_child(layer, child->info.uuid, child->real);
+}
+
 /* Behind the gate: others may have it open for reading. */
 static bool begin_writing(struct disk *disk, GError **error)
 {
@@ -285,7 +296,7 @@ static bool begin_writing(struct disk *disk, GError **error)
 
 	disk->given = disk->route == &route_ephemeral;
 	if (disk->leaf->image && !disk->leaf->image->begun)
-		parent_mark_chain(disk->links);
+		parent_mark_chain(disk->links, is_told, disk);
 	gate_close(&disk->gate);
 	if (route_identify(disk))
 		(void)resolve_again(disk, NULL);

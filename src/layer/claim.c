@@ -80,10 +80,10 @@ bool claim_look(struct layer *layer, bool (*look)(void *opaque, const struct own
 	return owner_look(place.pool, place.name, layer->owner, &want, look, layer, error);
 }
 
-static void remove_mark(const struct layer_succession *succession)
+void claim_remove_mark(const char *mark)
 {
-	if (succession->mark && unlink(succession->mark) < 0 && errno != ENOENT)
-		log_warning("%s: cannot be removed: %s", succession->mark, g_strerror(errno));
+	if (mark && unlink(mark) < 0 && errno != ENOENT)
+		log_warning("%s: cannot be removed: %s", mark, g_strerror(errno));
 }
 
 static const char *mode_of(const struct layer *layer)
@@ -104,7 +104,7 @@ void claim_forget(struct layer *layer)
 void claim_settle(struct layer *layer)
 {
 	if (layer->succession)
-		remove_mark(layer->succession);
+		claim_remove_mark(layer->succession->mark);
 	claim_forget(layer);
 }
 
@@ -135,20 +135,32 @@ enum answer claim_record(struct layer *layer, bool clean, GError **why)
 	return ANSWER_YES;
 }
 
+bool claim_forget_former(const struct layer *layer, GError **error)
+{
+	g_auto(owner_place) place = {0};
+
+	return !find_place(layer, layer->link, &place) ||
+	       (owner_allows(place.pool, place.name, layer->owner, true, error) &&
+		owner_remove(place.pool, place.name, error));
+}
+
 bool claim_copy(const struct layer *layer, const char *path, GError **error)
 {
 	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(path);
 	struct owner_want want = want_of(layer);
 	struct owner_claim claim = layer->claim;
 	struct owner_record record = {0};
-	bool good = true;
+	enum answer there;
+	bool good;
 
 	want.mode = mode_of(layer);
-	if (!layer->owner || !owner_remove(directory, name, error))
-		return !layer->owner;
-	if (layer->succession)
-		return owner_succeed(directory, name, layer->owner, &want, 0, &claim, false, error) == ANSWER_YES;
-	if (claim_read(layer, &record))
+	if (!layer->owner)
+		return true;
+	there = layer->succession ? ANSWER_NO : claim_read(layer, &record, error);
+	good = there != ANSWER_UNKNOWN && owner_remove(directory, name, error);
+	if (good && layer->succession)
+		good = owner_succeed(directory, name, layer->owner, &want, 0, &claim, false, error) == ANSWER_YES;
+	else if (good && there == ANSWER_YES)
 		good = owner_write(directory, name, &record, error);
 	owner_record_clear(&record);
 	return good;
@@ -251,11 +263,12 @@ enum answer claim_check(struct layer *layer, GError **why)
 	return owner_check(place.pool, place.name, layer->owner, layer->claim.generation, why);
 }
 
-bool claim_read(const struct layer *layer, struct owner_record *record)
+enum answer claim_read(const struct layer *layer, struct owner_record *record, GError **error)
 {
 	g_auto(owner_place) place = {0};
 
-	return find_place(layer, layer->link, &place) && owner_read(place.pool, place.name, record, NULL);
+	*record = (struct owner_record){0};
+	return find_place(layer, layer->link, &place) ? owner_find(place.pool, place.name, record, error) : ANSWER_NO;
 }
 
 bool claim_release(struct layer *layer)
@@ -313,18 +326,14 @@ static enum holder holder_of(const struct layer *layer, const struct chain_link 
 			     GError **error)
 {
 	g_auto(owner_place) place = {0};
-	g_autoptr(GError) inner = NULL;
+	enum answer there = ANSWER_NO;
 
 	*record = (struct owner_record){0};
-	if (!find_place(layer, link, &place))
-		return NOBODY;
-	if (!owner_read(place.pool, place.name, record, &inner)) {
-		if (error_to_errno(inner) == -ENOENT)
-			return NOBODY;
-		g_propagate_error(error, g_steal_pointer(&inner));
+	if (find_place(layer, link, &place))
+		there = owner_find(place.pool, place.name, record, error);
+	if (there == ANSWER_UNKNOWN)
 		return UNKNOWN;
-	}
-	if (record->clean)
+	if (there == ANSWER_NO || record->clean)
 		return NOBODY;
 	return layer->owner && memcmp(record->mount_id, layer->owner->mount_id, OWNER_ID_BYTES) == 0 ? US : ANOTHER;
 }

@@ -111,13 +111,14 @@ static void mark(const struct chain_link *parent, const struct chain_link *child
 	image_children_close(children);
 }
 
-void parent_mark_chain(const GPtrArray *links)
+void parent_mark_chain(const GPtrArray *links, bool (*told)(void *opaque, guint index), void *opaque)
 {
 	for (guint i = 1; i < links->len; i++) {
 		const struct chain_link *parent = links->pdata[i], *child = links->pdata[i - 1];
 		bool named = child->info.parent.format != IMAGE_FORMAT_NONE;
 
-		if (named && !parent->info.children && !parent->outside && !parent->block_device)
+		if (named && !parent->info.children && !parent->outside && !parent->block_device &&
+		    (!told || !told(opaque, i)))
 			mark(parent, child);
 	}
 }

@@ -22,17 +22,29 @@ static void make_nonce(uint8_t nonce[OWNER_ID_BYTES])
 		;
 }
 
-/* Of the claim that follows the one at its name. */
-static bool begin_succession(struct layer *layer, const char *mark, GError **error)
+/* The record at LAYER's name is LEAF's, or of an image that had the name once. */
+static bool read_before(struct layer *layer, const struct layer *leaf, GError **error)
 {
 	struct owner_record record = {0};
+	enum answer there;
+
+	if (strcmp(layer->link->real, leaf->link->real) != 0)
+		return claim_forget_former(layer, error);
+	there = claim_read(layer, &record, error);
+	layer->succession->before = record.generation;
+	owner_record_clear(&record);
+	return there != ANSWER_UNKNOWN;
+}
+
+/* Of the claim that follows the one at its name. */
+static bool begin_succession(struct layer *layer, const struct layer *leaf, const char *mark, GError **error)
+{
 	int result;
 
 	layer->succession = g_new0(struct layer_succession, 1);
 	layer->succession->mark = g_strdup(mark);
-	if (layer->owner && claim_read(layer, &record))
-		layer->succession->before = record.generation;
-	owner_record_clear(&record);
+	if (layer->owner && !read_before(layer, leaf, error))
+		return false;
 	layer->claim.generation = MAX(layer->succession->before, layer->image->generation) + 1;
 	make_nonce(layer->claim.nonce);
 	result = image_begin_writing(layer->image, layer->claim.nonce);
@@ -57,7 +69,7 @@ struct layer *seal_new_leaf(const struct layer *leaf, int fd, const struct chain
 	layer->owner = leaf->owner;
 	layer_set_link(layer, link);
 	layer->image = image_open_fd(fd, link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
-	if (layer->image && begin_succession(layer, mark, error) && open_share(layer, leaf->share, error))
+	if (layer->image && begin_succession(layer, leaf, mark, error) && open_share(layer, leaf->share, error))
 		return layer;
 	share_close(layer, false);
 	layer_unref(layer);
@@ -78,6 +90,14 @@ static void await_children(struct layer *layer)
 	g_array_set_clear_func(layer->children, clear_child);
 }
 
+static bool has_child(const struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES])
+{
+	for (guint i = 0; i < layer->children->len; i++)
+		if (memcmp(g_array_index(layer->children, struct image_child, i).uuid, child, IMAGE_UUID_BYTES) == 0)
+			return true;
+	return false;
+}
+
 bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
 {
 	struct image_child entry = {.path = (char *)path};
@@ -85,6 +105,8 @@ bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], 
 	LOCK_GUARD(&layer->lock);
 	if (!layer->children)
 		return false;
+	if (has_child(layer, child))
+		return true;
 	memcpy(entry.uuid, child, IMAGE_UUID_BYTES);
 	entry.path = g_strdup(path);
 	g_array_append_val(layer->children, entry);

@@ -218,11 +218,16 @@ bool share_allows(struct layer *layer, const struct owner_last *last, GError **e
 bool share_is_there(const struct layer *layer, GError **error)
 {
 	struct owner_record record = {0};
+	enum answer there;
 	bool good;
 
-	if (!layer->pool_cache || !layer->owner || share_left(layer) > 0 || !claim_read(layer, &record))
+	if (!layer->pool_cache || !layer->owner || share_left(layer) > 0)
 		return true;
-	good = has_lost(layer, &record) ? refuse_loss(layer, NOTHING_LEFT, error) : fits_record(layer, &record, error);
+	there = claim_read(layer, &record, error);
+	good = there == ANSWER_NO;
+	if (there == ANSWER_YES)
+		good = has_lost(layer, &record) ? refuse_loss(layer, NOTHING_LEFT, error)
+						: fits_record(layer, &record, error);
 	owner_record_clear(&record);
 	return good;
 }

@@ -132,7 +132,7 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 	}
 	links = offline_links(path, format, layers, &chain);
 	if (links && repair)
-		parent_mark_chain(links);
+		parent_mark_chain(links, NULL, NULL);
 	g_clear_pointer(&links, g_ptr_array_unref);
 	if (chain) {
 		result->damages++;

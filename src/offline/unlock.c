@@ -62,11 +62,16 @@ char *offline_owner_warning(const char *path)
 
 	if (!owner_place_init(&place, path))
 		return NULL;
-	if (owner_read(place.pool, place.name, &record, &error))
+	switch (owner_find(place.pool, place.name, &record, &error)) {
+	case ANSWER_YES:
 		warning = warning_of(path, &record);
-	else if (error_to_errno(error) != -ENOENT)
+		break;
+	case ANSWER_NO:
+		break;
+	case ANSWER_UNKNOWN:
 		warning = g_strdup_printf("%s: nobody can tell whether a cache has newer content: %s", path,
 					  error->message);
+	}
 	owner_record_clear(&record);
 	return warning;
 }
@@ -89,9 +94,8 @@ static char *image_shown_as(const char *pool, const char *name)
 
 static bool has_record(const char *pool, const char *name)
 {
-	g_autoptr(GError) error = NULL;
 	struct owner_record record;
-	bool there = owner_read(pool, name, &record, &error) || error_to_errno(error) != -ENOENT;
+	bool there = owner_find(pool, name, &record, NULL) != ANSWER_NO;
 
 	owner_record_clear(&record);
 	return there;

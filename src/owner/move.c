@@ -35,13 +35,10 @@ static void find_places(struct owner_move *move, const char *old, const char *fi
 /* False: nobody can tell whether there is one. */
 static bool find_record(const owner_place *place, struct owner_record *record, bool *found, GError **error)
 {
-	g_autoptr(GError) inner = NULL;
+	enum answer answer = owner_find(place->pool, place->name, record, error);
 
-	*found = owner_read(place->pool, place->name, record, &inner);
-	if (*found || error_to_errno(inner) == -ENOENT)
-		return true;
-	g_propagate_error(error, g_steal_pointer(&inner));
-	return false;
+	*found = answer == ANSWER_YES;
+	return answer != ANSWER_UNKNOWN;
 }
 
 static bool copy_record(struct owner_move *move, GError **error)

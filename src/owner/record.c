@@ -129,6 +129,18 @@ bool owner_read(const char *pool, const char *name, struct owner_record *record,
 			 why ? "no good value for " : "it has no group [owner]", why ? why : "");
 }
 
+enum answer owner_find(const char *pool, const char *name, struct owner_record *record, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+
+	if (owner_read(pool, name, record, &inner))
+		return ANSWER_YES;
+	if (error_to_errno(inner) == -ENOENT)
+		return ANSWER_NO;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return ANSWER_UNKNOWN;
+}
+
 /* 0 or -errno, in the middle too: what was read until then is not all. */
 static int read_names(DIR *directory, GPtrArray *names)
 {

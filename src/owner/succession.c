@@ -16,7 +16,7 @@
 static enum answer may_succeed(const struct owner_record *record, const struct owner_self *self, uint64_t before,
 			       const struct owner_claim *claim)
 {
-	bool stands = before == 0 || claim_stands(record, self, before);
+	bool stands = claim_stands(record, self, before);
 	bool done = self_is_mount(record, self) && memcmp(record->nonce, claim->nonce, OWNER_ID_BYTES) == 0;
 
 	return stands || done ? ANSWER_YES : ANSWER_NO;
@@ -26,19 +26,19 @@ enum answer owner_succeed(const char *pool, const char *name, const struct owner
 			  const struct owner_want *want, uint64_t before, struct owner_claim *claim, bool clean,
 			  GError **error)
 {
-	g_autoptr(GError) inner = NULL;
 	struct owner_record record = {0};
 	struct owner_last last = {.self = self, .image = &want->image};
-	enum answer answer = ANSWER_YES;
+	enum answer answer = owner_find(pool, name, &record, error);
 
-	if (owner_read(pool, name, &record, &inner)) {
+	if (answer == ANSWER_YES) {
 		last.record = &record;
 		answer = may_succeed(&record, self, before, claim);
-	} else if (error_to_errno(inner) != -ENOENT || before) {
+	} else if (answer == ANSWER_NO && before) {
+		error_set(error, ENOENT, "%s/.leafdisk/owners/%s: is gone", pool, name);
 		answer = ANSWER_UNKNOWN;
+	} else if (answer == ANSWER_NO) {
+		answer = ANSWER_YES;
 	}
-	if (answer == ANSWER_UNKNOWN)
-		g_propagate_error(error, g_steal_pointer(&inner));
 	if (answer == ANSWER_YES && !claim_write(pool, name, &last, want, claim, clean, error))
 		answer = ANSWER_UNKNOWN;
 	owner_record_clear(&record);
@@ -62,17 +62,12 @@ static bool rewrite(const char *pool, const char *name, const struct owner_self 
 bool owner_hand_over(const char *pool, const char *name, const struct owner_self *self,
 		     const uint8_t nonce[OWNER_ID_BYTES], GError **error)
 {
-	g_autoptr(GError) inner = NULL;
 	struct owner_record record = {0};
-	bool good;
+	enum answer there = owner_find(pool, name, &record, error);
+	bool good = there == ANSWER_NO;
 
-	if (owner_read(pool, name, &record, &inner)) {
+	if (there == ANSWER_YES)
 		good = rewrite(pool, name, self, &record, nonce, error);
-	} else {
-		good = error_to_errno(inner) == -ENOENT;
-		if (!good)
-			g_propagate_error(error, g_steal_pointer(&inner));
-	}
 	owner_record_clear(&record);
 	return good;
 }

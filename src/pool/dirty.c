@@ -65,12 +65,39 @@ struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *d
 	return found;
 }
 
+/* Why the image called FILE is not shown, as the last look found; NULL: for no such reason. */
+static char *trouble_of(struct disk_pool *pool, const char *file)
+{
+	g_autofree char *own = g_strconcat(file, ": ", NULL), *of_path = g_strconcat("/", own, NULL);
+	g_auto(GStrv) lines = NULL;
+
+	lock_take(&pool->lock);
+	lines = g_strsplit(pool->broken ? pool->broken : "", "\n", -1);
+	lock_let_go(&pool->lock);
+	for (char **line = lines; *line; line++)
+		if (g_str_has_prefix(*line, own) || strstr(*line, of_path))
+			return g_strdup(*line);
+	return NULL;
+}
+
+/* What can be told of it. */
+static char *untold_text(struct disk_pool *pool, const struct cache_layer_dirty *dirty)
+{
+	const char *slash = strrchr(dirty->name, '/');
+	g_autofree char *trouble = slash ? trouble_of(pool, slash + 1) : NULL;
+
+	return trouble ? g_strdup_printf("%s: is not shown now: %s", dirty->name, trouble) : NULL;
+}
+
 /* With the commands that settle it: no mount ever does. */
-char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty)
+char *pool_nameless_text(struct disk_pool *pool, const struct cache_layer_dirty *dirty)
 {
 	const char *path = pool->owner.cache_path;
 	g_autofree char *cache = shell_quote(path ? path : "CACHE"), *name = shell_quote(dirty->name);
+	char *text = untold_text(pool, dirty);
 
+	if (text)
+		return text;
 	return g_strdup_printf("%s: is not among the disks of this mount; put its image in place again, or, with the "
 			       "cache in no mount, save them (leafctl cache dump --layer %s -d DIR %s) and forget "
 			       "them (leafctl cache purge --force %s %s)",

@@ -33,6 +33,8 @@ struct disk_pool {
 	struct room *room; /* NULL: nobody watches it */
 
 	struct lock scanning;
+	GPtrArray *left;   /* groups (GPtrArray of struct succession) of before the mount that are not settled */
+	GPtrArray *failed; /* struct succession of this mount that are to be undone */
 	struct scan_known *known;
 	struct look_time looked[SCAN_EXTENTS]; /* last, at so much at least */
 	uint64_t new_looks;		       /* looks at what is new, so far */
@@ -100,12 +102,16 @@ bool pool_await_try(struct disk_pool *pool, const struct disk *disk, uint64_t un
 void pool_stop_resuming(struct disk_pool *pool);
 /* dirty.c: of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
 struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
+/* snapshots.c. "x.leaf" -> "x", the name of an image without its ending. g_free. */
+char *pool_stem_of_file(const char *file);
+/* The name that the image FILE has when it is sealed as TAG. g_free. */
+char *pool_sealed_name(const char *file, const char *tag);
 /* change.c. "x.img" -> "x"; NULL and ERROR when NAME cannot be a disk's. g_free. */
 char *pool_stem_of(const char *name, GError **error);
 /* No disk, and no image that is not shown now, has NAME. */
 bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error);
 /* Why what is DIRTY of no disk of POOL stays in the cache, and what is to be done. g_free. */
-char *pool_nameless_text(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);
+char *pool_nameless_text(struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 
 /* left.c: whether what the cache has of DISK, which is closed and whose image the caller has
  * locked, is no reason against its image being moved or removed. False and EBUSY: a sentence

@@ -10,7 +10,8 @@
 #include "internal.h"
 #include "recheck.h"
 #include "refresh.h"
-#include "succession.h"
+#include "succession_left.h"
+#include "succession_mark.h"
 #include "disk/tunables.h"
 #include "owner/mounts.h"
 
@@ -101,6 +102,8 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	pool->disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref);
 	pool->names = names_new();
 	pool->known = scan_known_new();
+	pool->left = g_ptr_array_new_with_free_func((GDestroyNotify)g_ptr_array_unref);
+	pool->failed = g_ptr_array_new_with_free_func(succession_free);
 	pool->quiet = options->quiet;
 	pool->tunables = tunables_new(&options->tunables);
 	pool->options = (struct scan_options){
@@ -108,14 +111,14 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 		.read_only = options->read_only,
 		.config = options->config,
 		.mode = options->mode,
+		.withheld = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free),
 	};
 	pool->roots = chain_roots_new(options->path, options->layers, error);
 	if (pool->roots && open_cache(pool, options, error)) {
 		note_cache(pool, options);
 		init_owner(pool, options);
-		if (!options->read_only && !options->keep_cache)
-			pool_finish_successions(pool);
-		if (look_first(pool, error) && disk_pool_resume(pool, error))
+		if ((options->read_only || options->keep_cache || pool_read_left(pool, error)) &&
+		    look_first(pool, error) && disk_pool_resume(pool, error))
 			return pool;
 	}
 	disk_pool_close(pool);
@@ -177,6 +180,9 @@ void disk_pool_close(struct disk_pool *pool)
 	tunables_free(pool->tunables);
 	owner_self_clear(&pool->owner);
 	scan_known_free(pool->known);
+	g_ptr_array_unref(pool->left);
+	g_ptr_array_unref(pool->failed);
+	g_hash_table_unref(pool->options.withheld);
 	names_free(pool->names);
 	chain_roots_unref(pool->roots);
 	g_free(pool->options.glob);

@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "succession_left.h"
 
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
 {
@@ -114,6 +115,7 @@ bool pool_look_locked(struct disk_pool *pool, enum scan_extent extent, GError **
 
 	lock_assert_mine(&pool->scanning);
 	count_look(pool, extent);
+	pool_settle_left_locked(pool);
 	if (stamp(pool, &time.mtime, error)) {
 		time.again = !chain_time_is_settled(&time.mtime);
 		result = scan_look(&pool->options, pool->roots, pool->known, extent, error);
@@ -148,6 +150,6 @@ bool pool_look_is_due_locked(struct disk_pool *pool, enum scan_extent extent, GE
 	count_look(pool, extent);
 	if (!stamp(pool, &mtime, error))
 		return false;
-	return last->again || mtime.tv_sec != last->mtime.tv_sec || mtime.tv_nsec != last->mtime.tv_nsec ||
-	       scan_may_differ(pool->known, pool->roots);
+	return last->again || pool->left->len > 0 || mtime.tv_sec != last->mtime.tv_sec ||
+	       mtime.tv_nsec != last->mtime.tv_nsec || scan_may_differ(pool->known, pool->roots);
 }

@@ -191,7 +191,7 @@ struct pass {
 	struct disk_pool *pool;
 	GPtrArray *disks;
 	bool here; /* where there is no thread for one */
-	void (*nameless)(const struct disk_pool *pool, const struct cache_layer_dirty *dirty);
+	void (*nameless)(struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 	unsigned left; /* that are not open */
 };
 
@@ -211,7 +211,7 @@ static void look_at(void *opaque, const struct cache_layer_dirty *dirty)
 }
 
 static bool look_at_all(struct disk_pool *pool, bool here,
-			void (*nameless)(const struct disk_pool *pool, const struct cache_layer_dirty *dirty))
+			void (*nameless)(struct disk_pool *pool, const struct cache_layer_dirty *dirty))
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	struct pass pass = {.pool = pool, .disks = disks, .here = here, .nameless = nameless};
@@ -251,7 +251,7 @@ static void *retry_main(void *opaque)
 
 /* ---- The beginning and the end of a mount ------------------------------------- */
 
-static void warn_of_nameless(const struct disk_pool *pool, const struct cache_layer_dirty *dirty)
+static void warn_of_nameless(struct disk_pool *pool, const struct cache_layer_dirty *dirty)
 {
 	g_autofree char *size = config_format_size(dirty->dirty_blocks << BLOCK_SHIFT);
 	g_autofree char *text = pool_nameless_text(pool, dirty);

@@ -289,15 +289,19 @@ static void add_files(struct scan *scan)
 {
 	GHashTableIter iter;
 	gpointer name, value;
+	const char *withheld;
 
 	g_hash_table_iter_init(&iter, scan->known->files);
 	while (g_hash_table_iter_next(&iter, &name, &value)) {
 		const struct known *known = value;
 
 		take_known(scan, known);
-		if (known->trouble)
+		withheld = g_hash_table_lookup(scan->options->withheld, name);
+		if (withheld)
+			g_ptr_array_add(scan->broken, g_strdup_printf("%s: %s", (const char *)name, withheld));
+		else if (known->trouble)
 			take_trouble(scan, name, known->trouble);
-		if (known->shown)
+		if (known->shown && !withheld)
 			add_found(scan, name, NULL, known, NULL);
 	}
 }

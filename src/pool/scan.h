@@ -9,6 +9,7 @@ struct scan_options {
 	bool read_only;
 	GKeyFile *config; /* [disk NAME]; NULL: none */
 	enum disk_mode mode;
+	GHashTable *withheld; /* name of a file -> why it is not shown now, whatever it is; may change between looks */
 };
 
 /* Its strings are others'. */

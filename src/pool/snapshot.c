@@ -68,12 +68,21 @@ static const char *name_in_pool(const char *path)
 	return strrchr(path, '/') + 1;
 }
 
-static bool is_plain_file(const struct disk_pool *pool, const struct disk *disk)
+/* What has the name is the disk's image, a file, and not what somebody has put there meanwhile. */
+static bool has_its_name(const struct disk_pool *pool, const struct disk *disk, GError **error)
 {
+	const struct chain_link *link = disk->leaf->link;
 	struct stat st;
+	int result = place_look_at(pool_place(pool)->fd, name_in_pool(link->path), &st);
 
-	return fstatat(pool_place(pool)->fd, name_in_pool(disk->leaf->link->path), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	       S_ISREG(st.st_mode);
+	if (result < 0)
+		return error_set_errno(error, -result, "%s: %s cannot be looked at", disk->name, link->path);
+	if (link->block_device || !S_ISREG(st.st_mode))
+		return error_set(error, EOPNOTSUPP, "%s: its image is no file of the pool, but a device or a link",
+				 disk->name);
+	return (st.st_ino == link->inode && st.st_dev == link->device) ||
+	       error_set(error, ESTALE, "%s: %s is another file than the image that it has open", disk->name,
+			 link->path);
 }
 
 static bool may_be_sealed(const struct disk_pool *pool, const struct disk *disk, GError **error)
@@ -89,9 +98,8 @@ static bool may_be_sealed(const struct disk_pool *pool, const struct disk *disk,
 				 "%s: its layers are named by the configuration, which would not name "
 				 "a new one",
 				 name);
-	if (disk->leaf->link->block_device || !is_plain_file(pool, disk))
-		return error_set(error, EOPNOTSUPP, "%s: its image is no file of the pool, but a device or a link",
-				 name);
+	if (!has_its_name(pool, disk, error))
+		return false;
 	if (disk->links->len >= CHAIN_DEPTH_MAX)
 		return error_set(error, EMLINK,
 				 "%s: its chain already has %u layers, which is the most that there can be", name,
@@ -112,13 +120,11 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 {
 	struct succession *succession = &part->succession;
 	const char *from = name_in_pool(part->disk->leaf->link->path);
-	const char *dot = strrchr(from, '.');
-	g_autofree char *stem = dot && dot > from ? g_strndup(from, (gsize)(dot - from)) : g_strdup(from);
+	g_autofree char *stem = pool_stem_of_file(from), *sealed = pool_sealed_name(from, snapshot->tag);
 	bool leaf = part->disk->leaf->link->format == IMAGE_FORMAT_LEAF;
 
 	succession->from = g_strdup(from);
-	succession->sealed =
-		g_strdup_printf(SEALED_DIRECTORY "/%s@%s%s", stem, snapshot->tag, dot && dot > from ? dot : "");
+	succession->sealed = g_strconcat(SEALED_DIRECTORY "/", sealed, NULL);
 	succession->to = leaf ? g_strdup(from) : g_strconcat(stem, ".leaf", NULL);
 	succession->staged = names_staged();
 	image_make_uuid(succession->uuid);
@@ -126,38 +132,65 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
 }
 
-/* For a snapshot that a fork needs. */
-static char *free_tag(const struct snapshot *snapshot)
+/* The first of fork1, fork2... that no sealed image of FROM in DIRECTORY (or -errno) has; NULL and *RESULT. */
+static char *free_tag_in(int directory, const char *from, int *result)
 {
-	const char *from = name_in_pool(snapshot->parts[0].disk->leaf->link->path);
-	const char *dot = strrchr(from, '.');
-	int stem = (int)(dot && dot > from ? (size_t)(dot - from) : strlen(from));
 	struct stat st;
 
-	for (unsigned number = 1;; number++) {
-		g_autofree char *tag = g_strdup_printf("fork%u", number);
-		g_autofree char *name = g_strdup_printf(SEALED_DIRECTORY "/%.*s@%s%s", stem, from, tag, from + stem);
+	*result = MIN(directory, 0);
+	for (unsigned number = 1; *result == 0 || *result == -ENOENT; number++) {
+		g_autofree char *tag = g_strdup_printf("fork%u", number), *name = pool_sealed_name(from, tag);
 
-		if (fstatat(pool_place(snapshot->pool)->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (*result == 0)
+			*result = place_look_at(directory, name, &st);
+		if (*result == -ENOENT)
 			return g_steal_pointer(&tag);
 	}
+	return NULL;
+}
+
+/* For a snapshot that a fork needs. */
+static char *free_tag(const struct snapshot *snapshot, GError **error)
+{
+	const char *from = name_in_pool(snapshot->parts[0].disk->leaf->link->path);
+	int fd = succession_open_sealed(snapshot->pool, false), result;
+	char *tag = free_tag_in(fd, from, &result);
+
+	if (fd >= 0)
+		close(fd);
+	if (!tag)
+		error_set_errno(error, -result, "%s/" SEALED_DIRECTORY ": cannot be looked at",
+				disk_pool_path(snapshot->pool));
+	return tag;
+}
+
+/* ERROR says WHAT where there is one. */
+static bool is_free(int directory, const char *name, const char *path, const char *what, GError **error)
+{
+	struct stat st;
+	int result = directory < 0 ? directory : place_look_at(directory, name, &st);
+
+	if (result == 0)
+		return error_set(error, EEXIST, "%s: exists%s", path, what);
+	return result == -ENOENT || error_set_errno(error, -result, "%s: cannot be looked at", path);
 }
 
 static bool names_are_free(const struct disk_pool *pool, const struct part *part, GError **error)
 {
 	const struct succession *succession = &part->succession;
-	struct stat st;
+	const char *name = name_in_pool(succession->sealed);
+	int fd;
+	bool good;
 
-	if (strlen(strrchr(succession->sealed, '/') + 1) > NAME_MAX)
+	if (strlen(name) > NAME_MAX)
 		return error_set(error, ENAMETOOLONG, "%s: is longer than a name can be", part->sealed_path);
-	if (fstatat(pool_place(pool)->fd, succession->sealed, &st, AT_SYMLINK_NOFOLLOW) == 0)
-		return error_set(error, EEXIST, "%s: exists; name the snapshot otherwise, or delete that one",
-				 part->sealed_path);
-	if (strcmp(succession->from, succession->to) != 0 &&
-	    fstatat(pool_place(pool)->fd, succession->to, &st, AT_SYMLINK_NOFOLLOW) == 0)
-		return error_set(error, EEXIST, "%s: exists, and is the name that the new leaf of %s would have",
-				 part->path, part->disk->name);
-	return true;
+	fd = succession_open_sealed(pool, false);
+	good = is_free(fd, name, part->sealed_path, "; name the snapshot otherwise, or delete that one", error);
+	if (fd >= 0)
+		close(fd);
+	return good && (strcmp(succession->from, succession->to) == 0 ||
+			is_free(pool_place(pool)->fd, succession->to, part->path,
+				", and is the name that the new leaf would have", error));
 }
 
 /* ---- Ahead of the pause --------------------------------------------------------------- */
@@ -255,10 +288,14 @@ static int at_step(const char *step, const struct part *part)
 
 static bool add_forks(struct snapshot *snapshot, struct part *part, GError **error)
 {
-	for (const char *const *name = snapshot->forks; name && *name; name++)
-		if (!pool_name_is_free(snapshot->pool, *name, error) ||
-		    !succession_add_fork(&part->succession, *name, error))
+	for (const char *const *name = snapshot->forks; name && *name; name++) {
+		g_autofree char *stem = pool_stem_of(*name, error);
+
+		if (!stem || !pool_name_is_free(snapshot->pool, *name, error))
 			return false;
+		succession_take_fork(&part->succession, g_strconcat(stem, ".leaf", NULL),
+				     g_strdup_printf(".%08x-fork.leaf", g_random_int()));
+	}
 	return true;
 }
 
@@ -304,11 +341,12 @@ static bool exchange(struct snapshot *snapshot, struct part *part, GError **erro
 	return succession_exchange(snapshot->pool, &part->succession, error);
 }
 
+/* Before the guests go on; what fails here is tried again after it. */
 static void take_back_exchanged(struct snapshot *snapshot)
 {
 	for (unsigned i = snapshot->count; i-- > 0;)
 		if (snapshot->parts[i].succession.exchanged)
-			succession_undo(snapshot->pool, &snapshot->parts[i].succession);
+			(void)succession_undo(snapshot->pool, &snapshot->parts[i].succession, NULL);
 }
 
 static void note_forks(struct snapshot *snapshot, const struct part *part, struct layer *sealed)
@@ -343,11 +381,12 @@ static bool seal_all(struct snapshot *snapshot, GError **error)
 
 /* ---- After it ------------------------------------------------------------------------- */
 
-/* What was sealed is durable, and known by its other name. */
-static void settle(struct snapshot *snapshot)
+/* What was sealed is durable, and known by its other name. False and ERROR: a crash may take it back, as long as
+ * nothing else makes it durable. */
+static bool settle(struct snapshot *snapshot, GError **error)
 {
-	if (succession_sync(snapshot->pool) < 0)
-		log_warning("%s: cannot be flushed", disk_pool_path(snapshot->pool));
+	int pool = succession_sync(snapshot->pool), cache = 0;
+
 	for (unsigned i = 0; i < snapshot->count; i++) {
 		const struct disk *keeper = snapshot->change.keepers[i];
 
@@ -355,7 +394,13 @@ static void settle(struct snapshot *snapshot)
 			cache_layer_rename(keeper->leaf->cached, keeper->leaf->link->path);
 	}
 	if (snapshot->pool->pool_cache)
-		(void)cache_settle(snapshot->pool->pool_cache->cache);
+		cache = cache_settle(snapshot->pool->pool_cache->cache);
+	return (pool == 0 && cache == 0) ||
+	       error_set_errno(
+		       error, pool < 0 ? -pool : -cache,
+		       "%s: it is made, and the disks run on it, but it cannot be flushed, so that a crash may take "
+		       "it back",
+		       pool < 0 ? disk_pool_path(snapshot->pool) : "cache");
 }
 
 static void look_at_names(struct snapshot *snapshot)
@@ -397,7 +442,7 @@ static bool seal(struct snapshot *snapshot, GError **error)
 	if (!for_each(snapshot, prepare, error) || !seal_all(snapshot, error))
 		return false;
 	good = show_forks(snapshot, error);
-	settle(snapshot);
+	good = settle(snapshot, good ? error : NULL) && good;
 	look_at_names(snapshot);
 	return good;
 }
@@ -454,7 +499,7 @@ static bool fork_beside(struct snapshot *snapshot, GError **error)
 		    note_siblings(snapshot, part, error) && show_forks(snapshot, error);
 
 	if (part->succession.forks)
-		succession_remove_forks(snapshot->pool, &part->succession);
+		(void)succession_remove_forks(snapshot->pool, &part->succession, NULL);
 	if (good && fsync(pool_place(snapshot->pool)->fd) < 0)
 		good = error_set_errno(error, errno, "%s: cannot be flushed", disk_pool_path(snapshot->pool));
 	look_at_names(snapshot);
@@ -467,24 +512,56 @@ static bool is_unchanged(struct disk *disk)
 	       disk->size_bytes == stack_size_bytes(disk->stack) && disk_leaf_is_empty(disk);
 }
 
-static bool make(struct snapshot *snapshot, GError **error)
+static bool is_of(const struct succession *succession, const struct part *part)
 {
-	g_autofree char *tag = NULL;
+	const char *name = name_in_pool(part->disk->leaf->link->path);
 
-	LOCK_GUARD(&snapshot->pool->scanning);
-	if (snapshot->forks && is_unchanged(snapshot->parts[0].disk))
-		return fork_beside(snapshot, error);
-	if (!snapshot->tag)
-		snapshot->tag = tag = free_tag(snapshot);
-	return seal(snapshot, error);
+	return strcmp(name, succession->from) == 0 || strcmp(name, succession->to) == 0;
 }
 
-/* ---- All of it ------------------------------------------------------------------------ */
+/* Nothing of an earlier one that failed is left of these disks. */
+static bool take_back_failed(struct snapshot *snapshot, GError **error)
+{
+	struct disk_pool *pool = snapshot->pool;
+	bool good = true;
+
+	for (guint i = pool->failed->len; i-- > 0;) {
+		struct succession *failed = pool->failed->pdata[i];
+		g_autoptr(GError) inner = NULL;
+
+		if (succession_undo(pool, failed, &inner)) {
+			g_ptr_array_remove_index(pool->failed, i);
+			continue;
+		}
+		for (unsigned j = 0; j < snapshot->count && good; j++)
+			if (is_of(failed, &snapshot->parts[j]))
+				good = error_set_errno(error, -error_to_errno(inner),
+						       "%s: an earlier snapshot that failed is not taken back yet: %s",
+						       snapshot->parts[j].disk->name, inner->message);
+	}
+	return good;
+}
 
 static bool check(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	return may_be_sealed(snapshot->pool, part->disk, error);
 }
+
+static bool make(struct snapshot *snapshot, GError **error)
+{
+	g_autofree char *tag = NULL;
+
+	LOCK_GUARD(&snapshot->pool->scanning);
+	if (!take_back_failed(snapshot, error) || !for_each(snapshot, check, error))
+		return false;
+	if (snapshot->forks && is_unchanged(snapshot->parts[0].disk))
+		return fork_beside(snapshot, error);
+	if (!snapshot->tag)
+		snapshot->tag = tag = free_tag(snapshot, error);
+	return snapshot->tag && seal(snapshot, error);
+}
+
+/* ---- All of it ------------------------------------------------------------------------ */
 
 static bool open_disks(struct snapshot *snapshot, const char *const *names, GError **error)
 {
@@ -502,6 +579,22 @@ static bool open_disks(struct snapshot *snapshot, const char *const *names, GErr
 	return true;
 }
 
+/* What cannot be taken back now is kept. */
+static void undo(struct disk_pool *pool, struct succession *succession)
+{
+	g_autoptr(GError) error = NULL;
+	struct succession *kept;
+
+	LOCK_GUARD(&pool->scanning);
+	if (succession_undo(pool, succession, &error))
+		return;
+	log_warning("%s: what was made for a snapshot of it that failed is not all removed yet: %s", succession->from,
+		    error->message);
+	kept = g_memdup2(succession, sizeof(*succession));
+	*succession = (struct succession){0};
+	g_ptr_array_add(pool->failed, kept);
+}
+
 static void clear(struct snapshot *snapshot)
 {
 	for (unsigned i = 0; i < snapshot->count; i++) {
@@ -513,7 +606,7 @@ static void clear(struct snapshot *snapshot)
 			layer_unref(part->leaf);
 		}
 		if (!snapshot->sealed && part->succession.mark)
-			succession_undo(snapshot->pool, &part->succession);
+			undo(snapshot->pool, &part->succession);
 		if (part->links)
 			g_ptr_array_unref(part->links);
 		succession_clear(&part->succession);
@@ -542,7 +635,7 @@ static bool run(struct snapshot *snapshot, const char *const *names, bool (*go_o
 	for (unsigned i = 0; i < snapshot->count; i++)
 		snapshot->change.disks[i] = snapshot->parts[i].disk;
 	begun = good && disk_change_begin(&snapshot->change, error);
-	good = begun && for_each(snapshot, check, error) && make(snapshot, error);
+	good = begun && make(snapshot, error);
 	if (begun)
 		disk_change_end(&snapshot->change);
 	clear(snapshot);

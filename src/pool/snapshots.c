@@ -17,13 +17,26 @@ static void free_snapshot(void *data)
 	g_free(snapshot);
 }
 
+char *pool_stem_of_file(const char *file)
+{
+	const char *dot = strrchr(file, '.');
+
+	return dot && dot > file ? g_strndup(file, (gsize)(dot - file)) : g_strdup(file);
+}
+
+char *pool_sealed_name(const char *file, const char *tag)
+{
+	g_autofree char *stem = pool_stem_of_file(file);
+
+	return g_strconcat(stem, "@", tag, file + strlen(stem), NULL);
+}
+
 /* The disk's stem, with @ behind it. */
 static char *prefix_of(const struct disk *disk)
 {
-	g_autofree char *file = g_path_get_basename(disk->leaf->link->path);
-	const char *dot = strrchr(file, '.');
+	g_autofree char *file = g_path_get_basename(disk->leaf->link->path), *stem = pool_stem_of_file(file);
 
-	return dot && dot > file ? g_strdup_printf("%.*s@", (int)(dot - file), file) : g_strconcat(file, "@", NULL);
+	return g_strconcat(stem, "@", NULL);
 }
 
 static bool is_below(const GPtrArray *links, const char *path)

@@ -22,7 +22,7 @@ static void add_state(GString *text, const struct cache_status *status)
 }
 
 struct left {
-	const struct disk_pool *pool;
+	struct disk_pool *pool;
 	GString *text;
 	GPtrArray *disks;
 };

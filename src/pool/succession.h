@@ -11,54 +11,35 @@
  *     3. the new leaf's name is exchanged          a crash: finished
  *     4. the new claim is in the owner record      a crash: the mark is removed
  *
- * Where a store has no links the image is renamed in 3, and for a moment only the mark tells where it is. */
+ * Where a store has no links the image is renamed in 3, and for a moment only the mark tells where it is.
+ *
+ * Where the store does not tell how far one is, or does not let it be finished or taken back, the mark stays, and
+ * nothing that may be the only name of an image is removed. */
 #ifndef LEAFDISK_POOL_SUCCESSION_H
 #define LEAFDISK_POOL_SUCCESSION_H
 
-#include "internal.h"
-
-/* A new disk on what is sealed. */
-struct succession_fork {
-	char *to;     /* the name of its image in the pool; */
-	char *staged; /* and that it has until it is shown */
-	uint8_t uuid[IMAGE_UUID_BYTES];
-};
-
-struct succession {
-	/* Relative to the pool. */
-	char *from;   /* the image that is sealed; */
-	char *sealed; /* and its other name */
-	char *to;     /* the name that the new leaf gets, often FROM */
-	char *staged; /* and that it has until then */
-	char *group;
-	unsigned parts;			/* of the group */
-	uint8_t uuid[IMAGE_UUID_BYTES]; /* of the new leaf */
-	GPtrArray *forks;		/* struct succession_fork; NULL: none */
-	char *mark;			/* absolute; NULL: none is written */
-	bool linked;
-	bool exchanged;
-};
-void succession_clear(struct succession *succession);
-
-/* A new disk shown as NAME. */
-bool succession_add_fork(struct succession *succession, const char *name, GError **error);
+#include "succession_mark.h"
 
 /* All of it blocks. */
-bool succession_write_mark(struct disk_pool *pool, struct succession *succession, GError **error);
+
 /* FROM has its other name too, where the store has links. */
 bool succession_link(struct disk_pool *pool, struct succession *succession, GError **error);
-/* Not durable. */
+/* Whether it has. */
+enum answer succession_is_linked(const struct disk_pool *pool, const struct succession *succession);
+/* Not durable. False and ERROR: it may be made in part, and is to be undone. */
 bool succession_exchange(struct disk_pool *pool, struct succession *succession, GError **error);
+/* The new leaf has its name, FROM being sealed. */
+bool succession_put_in_place(struct disk_pool *pool, const struct succession *succession, GError **error);
 /* After the exchange: forks have their names. False and ERROR: one has not, and is gone. */
 bool succession_show_forks(struct disk_pool *pool, struct succession *succession, GError **error);
 /* Those that have no name yet are gone. */
-void succession_remove_forks(struct disk_pool *pool, const struct succession *succession);
-/* As it was before: all that was made is gone. */
-void succession_undo(struct disk_pool *pool, struct succession *succession);
+bool succession_remove_forks(struct disk_pool *pool, const struct succession *succession, GError **error);
+/* Whether NAME in the pool is the new leaf. UNKNOWN and ERROR. */
+enum answer succession_is_leaf(struct disk_pool *pool, const struct succession *succession, const char *name,
+			       GError **error);
+/* As it was before: all that was made is gone, and the mark last. False and ERROR: not all is, and the mark stays. */
+bool succession_undo(struct disk_pool *pool, struct succession *succession, GError **error);
 /* What was exchanged is durable. 0 or -errno. */
 int succession_sync(struct disk_pool *pool);
-
-/* What crashes left, at the beginning of a mount. */
-void pool_finish_successions(struct disk_pool *pool);
 
 #endif

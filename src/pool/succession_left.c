@@ -1,0 +1,321 @@
+/* What crashes left of successions.
+ *
+ * A group goes one way: forward when one of it is made or all are ready to be, else back; which of the two is the same
+ * however often it is asked, as no mark of a group goes forward before all of it is made. What the store does not
+ * tell is asked again with the next look at the pool. Until then none of the images is shown: opened for writing, one
+ * that is sealed already would be changed under the disk that stands on it. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/log.h"
+#include "core/verdict.h"
+#include "owner/succession.h"
+#include "succession.h"
+#include "succession_left.h"
+
+/* STAGED: what is to be sealed is still as the new leaf was made for it. */
+enum progress { NOTHING, STAGED, EXCHANGED, UNTOLD };
+
+static bool fail(GError **error, int result, const char *name)
+{
+	return error_set_errno(error, -result, "%s: cannot be looked at", name);
+}
+
+/* The name of what is to be sealed: a store without links may have had it renamed already. NULL and ERROR. */
+static const char *image_of(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	struct stat st;
+	int result = place_look_at(pool_place(pool)->fd, succession->from, &st);
+
+	if (result == 0 || result == -ENOENT)
+		return result == 0 ? succession->from : succession->sealed;
+	fail(error, result, succession->from);
+	return NULL;
+}
+
+static enum progress progress_of_staged(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	const char *name = image_of(pool, succession, error);
+	g_autofree char *leaf = g_build_filename(pool_place(pool)->path, succession->staged, NULL);
+	g_autofree char *path = name ? g_build_filename(pool_place(pool)->path, name, NULL) : NULL;
+	struct image_info child = {0}, now = {0};
+	const struct image_parent *then = &child.parent;
+	g_autoptr(GError) inner = NULL;
+	enum progress progress = UNTOLD;
+
+	if (!path || !image_read_info(leaf, IMAGE_FORMAT_LEAF, &child, error))
+		return UNTOLD;
+	if (image_read_info(path, then->format, &now, &inner))
+		progress = then->size_bytes == now.size_bytes && then->generation == now.generation &&
+					   memcmp(then->uuid, now.uuid, IMAGE_UUID_BYTES) == 0
+				   ? STAGED
+				   : NOTHING;
+	else if (error_to_errno(inner) == -ENOENT)
+		progress = NOTHING;
+	else
+		g_propagate_error(error, g_steal_pointer(&inner));
+	image_info_clear(&child);
+	image_info_clear(&now);
+	return progress;
+}
+
+static enum progress progress_of(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	enum answer made = succession_is_leaf(pool, succession, succession->to, error);
+	enum answer staged = ANSWER_NO;
+
+	if (made == ANSWER_YES)
+		return EXCHANGED;
+	if (made == ANSWER_NO)
+		staged = succession_is_leaf(pool, succession, succession->staged, error);
+	if (made == ANSWER_UNKNOWN || staged == ANSWER_UNKNOWN)
+		return UNTOLD;
+	return staged == ANSWER_YES ? progress_of_staged(pool, succession, error) : NOTHING;
+}
+
+/* EBUSY: it is of another mount that runs, or of another host's, whose next mount does it. */
+static enum answer answer_of_error(const GError *error)
+{
+	return error_to_errno(error) == -EBUSY ? ANSWER_NO : ANSWER_UNKNOWN;
+}
+
+/* ---- Forward -------------------------------------------------------------------------- */
+
+/* What the owner record of the image that is sealed says holds for its other name, and not what an earlier one of that
+ * name left. */
+static bool copy_record(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	g_autofree char *directory = g_build_filename(pool_place(pool)->path, SEALED_DIRECTORY, NULL);
+	const char *name = strrchr(succession->sealed, '/') + 1;
+	struct owner_record record = {0};
+	enum answer there = owner_find(pool_place(pool)->path, succession->from, &record, error);
+	bool good = there != ANSWER_UNKNOWN && owner_remove(directory, name, error);
+
+	if (good && there == ANSWER_YES)
+		good = owner_write(directory, name, &record, error);
+	owner_record_clear(&record);
+	return good;
+}
+
+/* Nobody has the image, and it is ours to change. */
+static struct image *hold(struct disk_pool *pool, const char *name, GError **error)
+{
+	g_autofree char *path = g_build_filename(pool_place(pool)->path, name, NULL);
+
+	if (!owner_allows(pool_place(pool)->path, name, &pool->owner, false, error))
+		return NULL;
+	return image_open(path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_LOCK_ONLY, 0, error);
+}
+
+static bool link_and_exchange(struct disk_pool *pool, struct succession *succession, GError **error)
+{
+	switch (succession_is_linked(pool, succession)) {
+	case ANSWER_UNKNOWN:
+		return fail(error, -EIO, succession->sealed);
+	case ANSWER_NO:
+		if (!copy_record(pool, succession, error) || !succession_link(pool, succession, error))
+			return false;
+		break;
+	case ANSWER_YES:
+		succession->linked = true;
+	}
+	return succession_exchange(pool, succession, error);
+}
+
+static bool make(struct disk_pool *pool, struct succession *succession, GError **error)
+{
+	const char *name = image_of(pool, succession, error);
+	struct image *held = name ? hold(pool, name, error) : NULL;
+	bool good;
+
+	succession->linked = name == succession->from;
+	if (!held)
+		good = false;
+	else if (succession->linked)
+		good = link_and_exchange(pool, succession, error);
+	else
+		good = succession_put_in_place(pool, succession, error);
+	(void)image_close(held);
+	return good;
+}
+
+/* The record at the name is of the image before, or of one that came later. */
+static bool hand_over(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	g_autofree char *path = g_build_filename(pool_place(pool)->path, succession->to, NULL);
+	struct image *image = image_open(path, IMAGE_FORMAT_LEAF, IMAGE_NO_LOCK, 0, error);
+	bool good = image && owner_hand_over(pool_place(pool)->path, succession->to, &pool->owner, image->claim, error);
+
+	(void)image_close(image);
+	return good;
+}
+
+/* With another name FROM may be there still, as a second one of what is sealed. */
+static bool remove_from(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	enum answer linked = ANSWER_NO;
+	int result = 0;
+
+	if (strcmp(succession->from, succession->to) != 0)
+		linked = succession_is_linked(pool, succession);
+	if (linked == ANSWER_YES)
+		result = place_remove(pool_place(pool)->fd, succession->from);
+	if (linked == ANSWER_UNKNOWN)
+		result = -EIO;
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be removed", succession->from);
+}
+
+/* One that a crash has left without its name; others have theirs. */
+static bool show_fork(struct disk_pool *pool, const struct succession_fork *fork, GError **error)
+{
+	int fd = pool_place(pool)->fd, result;
+	struct stat st;
+
+	result = place_look_at(fd, fork->staged, &st);
+	if (result == -ENOENT)
+		return true;
+	if (result == 0)
+		result = place_rename_new(fd, fork->staged, fork->to);
+	if (result == -EEXIST) {
+		log_warning("%s: exists meanwhile, so a fork that was to have its name is not made", fork->to);
+		result = place_remove(fd, fork->staged);
+	}
+	return result == 0 || error_set_errno(error, -result, "%s: cannot be made", fork->to);
+}
+
+static bool show_forks(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	for (guint i = 0; succession->forks && i < succession->forks->len; i++)
+		if (!show_fork(pool, succession->forks->pdata[i], error))
+			return false;
+	return true;
+}
+
+static bool finish(struct disk_pool *pool, struct succession *succession, enum progress progress, GError **error)
+{
+	int result;
+
+	if (progress != EXCHANGED && !make(pool, succession, error))
+		return false;
+	if (!hand_over(pool, succession, error) || !remove_from(pool, succession, error) ||
+	    !show_forks(pool, succession, error))
+		return false;
+	result = succession_sync(pool);
+	if (result < 0)
+		return error_set_errno(error, -result, "%s: cannot be flushed", pool_place(pool)->path);
+	if (progress != EXCHANGED)
+		log_warning("%s: a snapshot that was interrupted was finished: %s", succession->to, succession->sealed);
+	return true;
+}
+
+/* ---- Back ------------------------------------------------------------------------------ */
+
+static bool take_back(struct disk_pool *pool, struct succession *succession, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	struct image *held = hold(pool, succession->from, &inner);
+	bool gone = inner && error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_ABSENT;
+	bool good = false, made;
+	struct stat st;
+
+	if (held || gone) {
+		made = place_look_at(pool_place(pool)->fd, succession->staged, &st) == 0;
+		succession->exchanged = true;
+		good = succession_undo(pool, succession, error);
+		if (good && made)
+			log_warning("%s: a snapshot that was interrupted was taken back", succession->from);
+	} else {
+		g_propagate_error(error, g_steal_pointer(&inner));
+	}
+	(void)image_close(held);
+	return good;
+}
+
+/* ---- A group --------------------------------------------------------------------------- */
+
+/* The marks go when all is made. */
+static bool go(struct disk_pool *pool, GPtrArray *group, const enum progress *progress, bool forward, GError **error)
+{
+	for (guint i = 0; i < group->len; i++) {
+		struct succession *succession = group->pdata[i];
+
+		if (forward && progress[i] != NOTHING ? !finish(pool, succession, progress[i], error)
+						      : !take_back(pool, succession, error))
+			return false;
+	}
+	for (guint i = 0; i < group->len; i++)
+		succession_remove_mark(group->pdata[i]);
+	return true;
+}
+
+static enum answer settle(struct disk_pool *pool, GPtrArray *group, GError **error)
+{
+	g_autofree enum progress *progress = g_new(enum progress, group->len);
+	const struct succession *first = group->pdata[0];
+	unsigned exchanged = 0, staged = 0;
+	g_autoptr(GError) inner = NULL;
+	enum answer answer;
+
+	for (guint i = 0; i < group->len; i++) {
+		progress[i] = progress_of(pool, group->pdata[i], error);
+		if (progress[i] == UNTOLD)
+			return ANSWER_UNKNOWN;
+		exchanged += progress[i] == EXCHANGED;
+		staged += progress[i] == STAGED;
+	}
+	if (go(pool, group, progress, exchanged > 0 || staged == first->parts, &inner))
+		return ANSWER_YES;
+	answer = answer_of_error(inner);
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return answer;
+}
+
+static void withhold(struct disk_pool *pool, const GPtrArray *group, const GError *why)
+{
+	for (guint i = 0; i < group->len; i++) {
+		const struct succession *succession = group->pdata[i];
+		const char *const names[] = {succession->from, succession->to};
+
+		for (unsigned j = 0; j < G_N_ELEMENTS(names); j++)
+			g_hash_table_insert(pool->options.withheld, g_strdup(names[j]),
+					    g_strdup_printf("a snapshot of it that was interrupted cannot be finished "
+							    "or taken back now: %s",
+							    why->message));
+	}
+}
+
+void pool_settle_left_locked(struct disk_pool *pool)
+{
+	lock_assert_mine(&pool->scanning);
+	g_hash_table_remove_all(pool->options.withheld);
+	for (guint i = pool->left->len; i-- > 0;) {
+		GPtrArray *group = pool->left->pdata[i];
+		g_autoptr(GError) error = NULL;
+		enum answer settled = settle(pool, group, &error);
+
+		if (settled == ANSWER_UNKNOWN) {
+			withhold(pool, group, error);
+			continue;
+		}
+		if (settled == ANSWER_NO)
+			log_debug(LOG_DISK, "%s", error->message);
+		g_ptr_array_remove_index(pool->left, i);
+	}
+}
+
+bool pool_read_left(struct disk_pool *pool, GError **error)
+{
+	g_autoptr(GHashTable) groups = succession_read_marks(pool, error);
+	GHashTableIter iter;
+	gpointer group;
+
+	if (!groups)
+		return false;
+	g_hash_table_iter_init(&iter, groups);
+	while (g_hash_table_iter_next(&iter, NULL, &group))
+		g_ptr_array_add(pool->left, g_ptr_array_ref(group));
+	return true;
+}

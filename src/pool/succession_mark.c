@@ -1,0 +1,278 @@
+/* What a succession is, and its mark. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/log.h"
+#include "layer/claim.h"
+#include "succession_mark.h"
+
+#define GROUP "change"
+#define FORKS "forks" /* a hidden name, and that which it is to become */
+#define MARK_BYTES_MAX 16384
+
+void succession_clear(struct succession *succession)
+{
+	char **const names[] = {&succession->from,   &succession->sealed, &succession->to,
+				&succession->staged, &succession->group,  &succession->mark};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
+		g_clear_pointer(names[i], g_free);
+	g_clear_pointer(&succession->forks, g_ptr_array_unref);
+}
+
+void succession_free(void *succession)
+{
+	succession_clear(succession);
+	g_free(succession);
+}
+
+static void free_fork(void *data)
+{
+	struct succession_fork *fork = data;
+
+	g_free(fork->to);
+	g_free(fork->staged);
+	g_free(fork);
+}
+
+void succession_take_fork(struct succession *succession, char *to, char *staged)
+{
+	struct succession_fork *fork = g_new0(struct succession_fork, 1);
+
+	fork->to = to;
+	fork->staged = staged;
+	image_make_uuid(fork->uuid);
+	if (!succession->forks)
+		succession->forks = g_ptr_array_new_with_free_func(free_fork);
+	g_ptr_array_add(succession->forks, fork);
+}
+
+int succession_open_sealed(const struct disk_pool *pool, bool make)
+{
+	return place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, make);
+}
+
+/* ---- Writing ------------------------------------------------------------------------ */
+
+static const char *const keys[] = {"from", "sealed", "to", "staged", "group"};
+
+/* In the order of KEYS. */
+static char **field_of(struct succession *succession, unsigned key)
+{
+	char **const fields[] = {&succession->from, &succession->sealed, &succession->to, &succession->staged,
+				 &succession->group};
+
+	return fields[key];
+}
+
+static int open_changes(const struct disk_pool *pool, bool make)
+{
+	int top = place_enter(pool_place(pool)->fd, ".leafdisk", make), fd;
+
+	if (top < 0)
+		return top;
+	fd = place_enter(top, "changes", make);
+	close(top);
+	return fd;
+}
+
+static char *text_of(struct succession *succession)
+{
+	g_autoptr(GKeyFile) file = g_key_file_new();
+	char uuid[2 * IMAGE_UUID_BYTES + 1];
+
+	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
+		g_key_file_set_string(file, GROUP, keys[key], *field_of(succession, key));
+	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++)
+		g_snprintf(uuid + 2 * i, 3, "%02x", succession->uuid[i]);
+	g_key_file_set_string(file, GROUP, "uuid", uuid);
+	g_key_file_set_integer(file, GROUP, "parts", (int)succession->parts);
+	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
+		const struct succession_fork *fork = succession->forks->pdata[i];
+
+		g_key_file_set_string(file, FORKS, fork->staged, fork->to);
+	}
+	return g_key_file_to_data(file, NULL, NULL);
+}
+
+static bool parse_uuid(const char *text, uint8_t uuid[IMAGE_UUID_BYTES])
+{
+	if (!text || strlen(text) != 2 * IMAGE_UUID_BYTES)
+		return false;
+	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++) {
+		int high = g_ascii_xdigit_value(text[2 * i]), low = g_ascii_xdigit_value(text[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return false;
+		uuid[i] = (uint8_t)(high << 4 | low);
+	}
+	return true;
+}
+
+/* A name right in the pool, or for SEALED in the directory of those. */
+static bool is_name(const char *text, bool sealed)
+{
+	const char *name = text && sealed && g_str_has_prefix(text, SEALED_DIRECTORY "/")
+				   ? text + strlen(SEALED_DIRECTORY "/")
+				   : text;
+
+	return name && *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
+	       (!sealed || name != text);
+}
+
+static bool parse_forks(GKeyFile *file, struct succession *succession)
+{
+	g_auto(GStrv) staged = g_key_file_get_keys(file, FORKS, NULL, NULL);
+	bool good = true;
+
+	for (char **name = staged; name && *name && good; name++) {
+		char *to = g_key_file_get_string(file, FORKS, *name, NULL);
+
+		good = is_name(to, false) && is_name(*name, false) && **name == '.';
+		succession_take_fork(succession, to, g_strdup(*name));
+	}
+	return good;
+}
+
+/* Anybody who can write to the pool may have written it. */
+static bool parse(const char *text, struct succession *succession)
+{
+	g_autoptr(GKeyFile) file = g_key_file_new();
+	g_autofree char *uuid = NULL;
+
+	*succession = (struct succession){0};
+	if (!g_key_file_load_from_data(file, text, strlen(text), G_KEY_FILE_NONE, NULL))
+		return false;
+	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
+		*field_of(succession, key) = g_key_file_get_string(file, GROUP, keys[key], NULL);
+	uuid = g_key_file_get_string(file, GROUP, "uuid", NULL);
+	succession->parts = (unsigned)g_key_file_get_integer(file, GROUP, "parts", NULL);
+	return succession->group && is_name(succession->from, false) && is_name(succession->to, false) &&
+	       is_name(succession->staged, false) && succession->staged[0] == '.' &&
+	       is_name(succession->sealed, true) && parse_uuid(uuid, succession->uuid) && parse_forks(file, succession);
+}
+
+static int make_sealed(const struct disk_pool *pool)
+{
+	int fd = succession_open_sealed(pool, true);
+
+	if (fd >= 0)
+		close(fd);
+	return MIN(fd, 0);
+}
+
+bool succession_write_mark(struct disk_pool *pool, struct succession *succession, GError **error)
+{
+	g_autofree char *text = text_of(succession), *name = g_uuid_string_random(), *path = NULL;
+	g_autoptr(GError) inner = NULL;
+	int fd = make_sealed(pool);
+
+	if (fd == 0)
+		fd = fault_hit("snapshot.mark", succession->from);
+	if (fd == 0)
+		fd = open_changes(pool, true);
+	if (fd < 0)
+		return error_set_errno(error, -fd, "%s/.leafdisk/changes: cannot be made", pool_place(pool)->path);
+	path = g_strdup_printf("/proc/self/fd/%d/%s", fd, name);
+	if (g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &inner) && fsync(fd) == 0)
+		succession->mark = g_strdup_printf("%s/.leafdisk/changes/%s", pool_place(pool)->path, name);
+	close(fd);
+	return succession->mark || error_set(error, EIO, "%s/.leafdisk/changes: a mark cannot be written: %s",
+					     pool_place(pool)->path, inner ? inner->message : g_strerror(EIO));
+}
+
+void succession_remove_mark(struct succession *succession)
+{
+	claim_remove_mark(succession->mark);
+	g_clear_pointer(&succession->mark, g_free);
+}
+
+/* ---- Reading ------------------------------------------------------------------------ */
+
+static void add_to_group(GHashTable *groups, struct succession *succession)
+{
+	GPtrArray *group = g_hash_table_lookup(groups, succession->group);
+
+	if (!group) {
+		group = g_ptr_array_new_with_free_func(succession_free);
+		g_hash_table_insert(groups, g_strdup(succession->group), group);
+	}
+	g_ptr_array_add(group, succession);
+}
+
+/* The length of what TEXT gets, or -errno; -ENOENT: it is no file, or too long for a mark. */
+static ssize_t read_text(int directory, const char *name, char text[static MARK_BYTES_MAX + 1])
+{
+	int fault = fault_hit("snapshot.marks", name),
+	    fd = fault ? -1 : openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	ssize_t length = -ENOENT;
+	struct stat st;
+
+	if (fd < 0)
+		return fault ? fault : errno == ELOOP ? -ENOENT : -errno;
+	if (fstat(fd, &st) < 0)
+		length = -errno;
+	else if (S_ISREG(st.st_mode) && st.st_size <= MARK_BYTES_MAX && (length = read(fd, text, MARK_BYTES_MAX)) < 0)
+		length = -errno;
+	close(fd);
+	return length;
+}
+
+/* False and ERROR: it cannot be read. What is no mark is none. */
+static bool read_mark(struct disk_pool *pool, int directory, const char *name, GHashTable *groups, GError **error)
+{
+	g_autofree char *path = g_strdup_printf("%s/.leafdisk/changes/%s", pool_place(pool)->path, name);
+	g_autofree char *text = g_malloc(MARK_BYTES_MAX + 1);
+	ssize_t length = read_text(directory, name, text);
+	struct succession *succession;
+
+	if (length < 0)
+		return length == -ENOENT || error_set_errno(error, (int)-length, "%s: cannot be read", path);
+	text[length] = 0;
+	succession = g_new0(struct succession, 1);
+	if (parse(text, succession)) {
+		succession->mark = g_steal_pointer(&path);
+		add_to_group(groups, succession);
+		return true;
+	}
+	log_warning_limited(path, "mark", "%s: says nothing that is understood", path);
+	succession_free(succession);
+	return true;
+}
+
+static bool read_all(struct disk_pool *pool, DIR *directory, GHashTable *groups, GError **error)
+{
+	struct dirent *entry;
+
+	while ((errno = 0, entry = readdir(directory)))
+		if (entry->d_name[0] != '.' && !read_mark(pool, dirfd(directory), entry->d_name, groups, error))
+			return false;
+	return errno == 0 ||
+	       error_set_errno(error, errno, "%s/.leafdisk/changes: cannot be read", pool_place(pool)->path);
+}
+
+GHashTable *succession_read_marks(struct disk_pool *pool, GError **error)
+{
+	g_autoptr(GHashTable) groups =
+		g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
+	int fd = open_changes(pool, false);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+	bool good = fd == -ENOENT;
+
+	if (directory)
+		good = read_all(pool, directory, groups, error);
+	else if (!good)
+		error_set_errno(error, fd < 0 ? -fd : errno, "%s/.leafdisk/changes: cannot be read",
+				pool_place(pool)->path);
+	if (directory)
+		closedir(directory);
+	else if (fd >= 0)
+		close(fd);
+	return good ? g_steal_pointer(&groups) : NULL;
+}

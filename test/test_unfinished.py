@@ -1,0 +1,116 @@
+"""Snapshots that a crash has interrupted, on a store that does not tell how far they are: nothing is guessed, and nothing
+is lost."""
+import contextlib
+import os
+
+import pytest
+
+from harness import (BLOCK, CRASH_STATUS, MIB, MountError, check_clean, converted, faults, leafctl, make_image, make_raw,
+                     opened, read_file, scaled, unmount, wait_until, write_all)
+from test_snapshots import command, images, marks, options_of, sealed
+
+SIZE = 2 * MIB
+STEMS = {"web1": ".leaf", "web2": ".raw"}
+CRASHES = ["snapshot.opened@1", "snapshot.link@2", "snapshot.exchange@1", "snapshot.exchange@2", "place.rename/web2.leaf@1",
+           "place.unlink/web2.raw@1"]
+POINTS = ["place.look", "place.open", "place.rename", "place.unlink", "snapshot.marks", "snapshot.link", "snapshot.exchange",
+          "image.open", "image.read", "owner.read", "owner.write"]
+
+
+def interrupt(mount, pool, work, mode, rng, crash):
+    """The contents at the instant."""
+    for name in images(pool):
+        os.unlink(os.path.join(pool, name))
+    contents = {stem: rng.randbytes(SIZE) for stem in STEMS}
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    make_raw(os.path.join(pool, "web2.raw"), bytes(SIZE))
+    point, nth = crash.split("@")
+    live = mount(*options_of(work, mode), env=faults(f"{point}:crash@{nth}"))
+    for stem, content in contents.items():
+        with opened(live.file(f"{stem}.img")) as fd:
+            write_all(fd, content, 0)
+            os.fsync(fd)
+    with contextlib.suppress(OSError):
+        command(live.control("snapshots"), "create one web1.img web2.img")
+    assert live.wait() == CRASH_STATUS, live.messages()
+    live.finalise()
+    return contents
+
+
+def use(live, now):
+    """Whatever is shown is what it was; what can be written is."""
+    for stem, content in now.items():
+        with contextlib.suppress(OSError), opened(live.file(f"{stem}.img")) as fd:
+            assert os.pread(fd, SIZE, 0) == content, f"{stem} is shown, and is not what it was"
+            data = os.urandom(BLOCK)
+            write_all(fd, data, 0)
+            os.fsync(fd)
+            now[stem] = data + content[BLOCK:]
+
+
+def verify_settled(pool, work, then, now):
+    assert marks(pool) == []
+    assert not [name for name in os.listdir(pool) if name.startswith(".") and name != ".leafdisk"]
+    made = {os.path.exists(sealed(pool, "one", stem, ending)) for stem, ending in STEMS.items()}
+    assert len(made) == 1, "one of the two was sealed, and the other was not"
+    for stem, ending in STEMS.items():
+        if made == {True}:
+            assert converted(sealed(pool, "one", stem, ending), work) == then[stem]
+        image = os.path.join(pool, f"{stem}.leaf" if made == {True} else f"{stem}{ending}")
+        assert converted(image, work) == now[stem]
+        if image.endswith(".leaf"):
+            check_clean(image)
+    assert images(pool) == (["snapshots/web1@one.leaf", "snapshots/web2@one.raw", "web1.leaf", "web2.leaf"] if made == {True}
+                            else ["web1.leaf", "web2.raw"])
+
+
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+@pytest.mark.parametrize("crash", CRASHES)
+def test_a_store_that_does_not_tell(mount, pool, work, rng, mode, crash):
+    cases = [(point, nth, times) for point in POINTS for nth in range(1, 9) for times in (1, 50)]
+    for point, nth, times in cases if scaled(False, True) else rng.sample(cases, 5):
+        then = interrupt(mount, pool, work, mode, rng, crash)
+        now = dict(then)
+        with contextlib.suppress(MountError):
+            live = mount(*options_of(work, mode), env=faults(f"{point}:EIO@{nth}x{times}"))
+            use(live, now)
+            unmount(live.path)
+            live.wait()
+            live.finalise()
+        with mount(*options_of(work, mode)) as live:
+            assert live.names() == ["web1.img", "web2.img"], (point, nth, times)
+            for stem, content in now.items():
+                assert read_file(live.file(f"{stem}.img"), SIZE) == content, (point, nth, times)
+            leafctl("drain", live.path)
+        verify_settled(pool, work, then, now)
+
+
+@pytest.mark.parametrize("crash", CRASHES[1:])
+def test_it_is_asked_again(mount, pool, work, rng, crash):
+    """Until the store tells, the disks are not shown, and the mount says why; then they are."""
+    then = interrupt(mount, pool, work, "direct", rng, crash)
+    with mount(env=faults("image.read/.leaf:EIO@1", gate=os.path.join(work, "gate"))) as live:
+        pass
+    verify_settled(pool, work, then, then)
+    then = interrupt(mount, pool, work, "direct", rng, crash)
+    gate = os.path.join(work, "gate")
+    with open(gate, "w", encoding="ascii"):
+        pass
+    with mount(env=faults("place.look:EIO@1x1000000", gate=gate)) as live:
+        assert live.names() == []
+        assert "cannot be finished or taken back now" in live.messages()
+        os.unlink(gate)
+        wait_until(lambda: live.names() == ["web1.img", "web2.img"], "the disks to be shown")
+        for stem, content in then.items():
+            assert read_file(live.file(f"{stem}.img"), SIZE) == content
+    verify_settled(pool, work, then, then)
+
+
+def test_the_marks_cannot_be_read(mount, pool, work, rng):
+    """Nobody knows of which disks: the mount is refused."""
+    then = interrupt(mount, pool, work, "direct", rng, "snapshot.exchange@2")
+    with pytest.raises(MountError, match=r"\.leafdisk/changes/.*cannot be read"):
+        mount(env=faults("snapshot.marks:EIO@1x1"))
+    with mount() as live:
+        assert live.names() == ["web1.img", "web2.img"]
+    verify_settled(pool, work, then, then)
