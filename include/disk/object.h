@@ -27,7 +27,6 @@ struct disk_count;
 struct disk {
 	/* Constant. */
 	char *name;
-	char *path; /* of the leaf's image */
 	bool writable;
 	uint64_t id;
 	enum disk_mode configured_mode;
@@ -35,6 +34,10 @@ struct disk {
 	_Atomic unsigned references;
 	_Atomic bool parent;	   /* of another image, as the pool's last look found */
 	struct loop_work disposal; /* once there is none */
+
+	/* Of the leaf's image; changes once at most, as a new leaf on a raw image has another. */
+	char *_Atomic path;
+	char *former_path; /* others may use it; NULL: it has not changed */
 
 	/* Opening, closing and changing; held while that blocks, and while it
 	 * waits for requests: so only who may wait takes it, and no request

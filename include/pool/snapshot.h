@@ -21,7 +21,7 @@ bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const 
 		    void *opaque, GError **error);
 
 struct disk_snapshot {
-	char *tag;
+	char *tag;  /* "mon"; of another disk's, or of this one's under another name, "web1@mon" */
 	char *path; /* of its image */
 	uint64_t size_bytes;
 	uint64_t allocated_bytes;
@@ -29,7 +29,8 @@ struct disk_snapshot {
 	int64_t taken_s;      /* since the epoch; 0: not known */
 	bool below;	      /* the disk stands on it */
 };
-/* Those of DISK, the newest first (array of struct disk_snapshot *, free function set). Blocks. */
+/* Those that DISK stands on, the newest first, and then those with its name that no disk stands on (array of struct
+ * disk_snapshot *, free function set). Blocks. */
 GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error);
 
 #endif

@@ -128,8 +128,8 @@ static void add_row(struct table *table, const char *line)
 
 int ctl_snapshots(const struct ctl_arguments *arguments)
 {
-	static const char *const columns[] = {"<disk",	"<snapshot",	 ">size",	   ">takes",
-					      ">dirty", "<last written", "<disk is on it", NULL};
+	static const char *const columns[] = {"<disk",	"<snapshot", ">size",	       ">takes",
+					      ">dirty", "<taken",    "<disk is on it", NULL};
 	g_autoptr(GError) error = NULL;
 	g_autoptr(mounted) mount = control_find_mount(arguments->names[0], &error);
 	g_autoptr(table) table = table_new(columns);

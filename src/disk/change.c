@@ -2,6 +2,7 @@
 #include "disk/change.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "cache/writeback.h"
 #include "core/error.h"
@@ -190,6 +191,11 @@ static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, G
 	GPtrArray *links_before = disk->links;
 
 	give_to(leaf, disk);
+	if (strcmp(disk->path, leaf->link->path) != 0) {
+		g_assert(!disk->former_path);
+		disk->former_path = disk->path;
+		disk->path = g_strdup(leaf->link->path);
+	}
 	lock_take(&disk->lock);
 	disk->leaf = leaf;
 	disk->links = links;

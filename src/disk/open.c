@@ -209,7 +209,7 @@ static bool keep(struct disk *keeper, const struct chain_link *child, GError **e
 bool disk_keep(struct disk *keeper, GError **error)
 {
 	thread_assert_may_wait();
-	return keep(keeper, NULL, error);
+	return resolve_again(keeper, error) && keep(keeper, NULL, error);
 }
 
 static bool keep_below(struct disk *disk, guint i, GError **error)
@@ -397,6 +397,7 @@ static void disk_free(struct disk *disk)
 	g_free(disk->count);
 	g_free(disk->spelled);
 	g_free(disk->path);
+	g_free(disk->former_path);
 	g_free(disk->name);
 	g_free(disk);
 }

@@ -5,10 +5,12 @@
 
 #include "cache/layer.h"
 #include "core/shell.h"
+#include "dirty.h"
 #include "internal.h"
 #include "layer/backlog_locked.h"
 #include "layer/key.h"
 #include "layer/layer.h"
+#include "sealed.h"
 
 /* An image that was moved, removed or replaced while its disk is open is that disk's all the
  * same, under a name that the pool has no more or has for another. */
@@ -47,6 +49,11 @@ static bool has_identity(struct disk *disk, const uint8_t identity[CACHE_ID_BYTE
 	return memcmp(own, identity, CACHE_ID_BYTES) == 0;
 }
 
+static bool has_name(struct disk *disk, const struct cache_layer_dirty *dirty)
+{
+	return strncmp(disk_image_path(disk), dirty->name, CACHE_NAME_BYTES) == 0;
+}
+
 /* Whose image it is; of several, which are copies, that with the name, of which the cache
  * keeps so much. */
 struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty)
@@ -58,11 +65,22 @@ struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *d
 
 		if (!has_identity(disk, dirty->identity))
 			continue;
-		if (strncmp(disk_image_path(disk), dirty->name, CACHE_NAME_BYTES) == 0)
+		if (has_name(disk, dirty))
 			return disk;
 		found = found ? found : disk;
 	}
 	return found;
+}
+
+/* A copy of an image that was sealed meanwhile may have the name that it had. */
+struct disk *pool_find_or_keep(struct disk_pool *pool, GPtrArray *disks, const struct cache_layer_dirty *dirty)
+{
+	struct disk *disk = pool_find_dirty(disks, dirty);
+	struct disk *keeper = disk && has_name(disk, dirty) ? NULL : pool_find_sealed(pool, dirty);
+
+	if (keeper)
+		return keeper;
+	return disk ? disk_ref(disk) : NULL;
 }
 
 /* Why the image called FILE is not shown, as the last look found; NULL: for no such reason. */
@@ -86,7 +104,11 @@ static char *untold_text(struct disk_pool *pool, const struct cache_layer_dirty 
 	const char *slash = strrchr(dirty->name, '/');
 	g_autofree char *trouble = slash ? trouble_of(pool, slash + 1) : NULL;
 
-	return trouble ? g_strdup_printf("%s: is not shown now: %s", dirty->name, trouble) : NULL;
+	if (trouble)
+		return g_strdup_printf("%s: is not shown now: %s", dirty->name, trouble);
+	return pool->options.read_only && chain_is_sealed_name(dirty->name)
+		       ? g_strdup_printf("%s: gets them in a mount that is not read-only", dirty->name)
+		       : NULL;
 }
 
 /* With the commands that settle it: no mount ever does. */

@@ -12,8 +12,8 @@
 #include "core/log.h"
 #include "core/time.h"
 #include "image/image.h"
+#include "dirty.h"
 #include "internal.h"
-#include "sealed.h"
 #include "layer/layer.h"
 #include "migrate/migrator.h"
 

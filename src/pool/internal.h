@@ -96,12 +96,13 @@ bool pool_try(struct disk_pool *pool, struct disk *disk, bool here, void (*work)
 	      void *opaque);
 /* The same, to open DISK so that it gets what an earlier mount left of it. Why it does not: disk_get_left(). */
 bool pool_try_left(struct disk_pool *pool, struct disk *disk, bool here);
+/* Sealed images of which nobody has what an earlier mount left of them have a keeper, but for those whose stores do not
+ * answer for CHAIN_PATIENCE_NS. Blocks as long. */
+void pool_keep_sealed(struct disk_pool *pool);
 /* Waits for the end of what is tried of DISK, until UNTIL_NS at most. True: nothing is. */
 bool pool_await_try(struct disk_pool *pool, const struct disk *disk, uint64_t until_ns);
 /* Waits until nothing is tried any more. */
 void pool_stop_resuming(struct disk_pool *pool);
-/* dirty.c: of DISKS, the one whose image DIRTY is of; of copies that with its name; or NULL. */
-struct disk *pool_find_dirty(GPtrArray *disks, const struct cache_layer_dirty *dirty);
 /* snapshots.c. "x.leaf" -> "x", the name of an image without its ending. g_free. */
 char *pool_stem_of_file(const char *file);
 /* The name that the image FILE has when it is sealed as TAG. g_free. */
@@ -110,8 +111,6 @@ char *pool_sealed_name(const char *file, const char *tag);
 char *pool_stem_of(const char *name, GError **error);
 /* No disk, and no image that is not shown now, has NAME. */
 bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error);
-/* Why what is DIRTY of no disk of POOL stays in the cache, and what is to be done. g_free. */
-char *pool_nameless_text(struct disk_pool *pool, const struct cache_layer_dirty *dirty);
 
 /* left.c: whether what the cache has of DISK, which is closed and whose image the caller has
  * locked, is no reason against its image being moved or removed. False and EBUSY: a sentence

@@ -11,6 +11,7 @@
 #include "cache/layer.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "dirty.h"
 #include "internal.h"
 #include "layer/claim.h"
 #include "layer/key.h"

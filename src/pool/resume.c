@@ -14,8 +14,8 @@
 #include "core/shares.h"
 #include "core/thread.h"
 #include "core/time.h"
+#include "dirty.h"
 #include "internal.h"
-#include "sealed.h"
 #include "layer/share.h"
 
 #define RETRY_FIRST_NS NS_PER_S
@@ -198,16 +198,14 @@ struct pass {
 static void look_at(void *opaque, const struct cache_layer_dirty *dirty)
 {
 	struct pass *pass = opaque;
-	struct disk *disk = pool_find_dirty(pass->disks, dirty), *keeper = NULL;
+	struct disk *disk = pool_find_or_keep(pass->pool, pass->disks, dirty);
 
 	pass->left++;
-	if (!disk)
-		disk = keeper = pool_find_sealed(pass->pool, dirty);
 	if (disk)
 		(void)pool_try_left(pass->pool, disk, pass->here);
 	else if (pass->nameless)
 		pass->nameless(pass->pool, dirty);
-	disk_unref(keeper);
+	disk_unref(disk);
 }
 
 static bool look_at_all(struct disk_pool *pool, bool here,
@@ -218,6 +216,24 @@ static bool look_at_all(struct disk_pool *pool, bool here,
 
 	cache_layer_foreach_dirty(pool->pool_cache->cache, false, look_at, &pass);
 	return pass.left > 0;
+}
+
+static void keep(void *opaque, const struct cache_layer_dirty *dirty)
+{
+	struct pass *pass = opaque;
+	struct disk *keeper = pool_find_or_keep(pass->pool, pass->disks, dirty);
+
+	if (keeper && keeper->keeper && pool_try_left(pass->pool, keeper, true))
+		(void)pool_await_try(pass->pool, keeper, loop_now_ns() + CHAIN_PATIENCE_NS);
+	disk_unref(keeper);
+}
+
+void pool_keep_sealed(struct disk_pool *pool)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	struct pass pass = {.pool = pool, .disks = disks};
+
+	cache_layer_foreach_dirty(pool->pool_cache->cache, false, keep, &pass);
 }
 
 /* False: the thread is to end. */

@@ -6,7 +6,5 @@
 
 /* A new keeper of the sealed layer that DIRTY is of; NULL: the pool has none. Blocks. */
 struct disk *pool_find_sealed(struct disk_pool *pool, const struct cache_layer_dirty *dirty);
-/* Those of which nobody has what an earlier mount left in the cache have a keeper. Blocks. */
-void pool_keep_sealed(struct disk_pool *pool);
 
 #endif

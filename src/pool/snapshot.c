@@ -132,18 +132,31 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
 }
 
-/* The first of fork1, fork2... that no sealed image of FROM in DIRECTORY (or -errno) has; NULL and *RESULT. */
-static char *free_tag_in(int directory, const char *from, int *result)
+/* What the disk stands on has its name in the chain, although somebody may have taken the file away. */
+static bool is_in_chain(const struct disk *disk, const char *name)
 {
+	for (guint i = 0; i < disk->links->len; i++) {
+		const char *path = ((const struct chain_link *)disk->links->pdata[i])->path;
+
+		if (chain_is_sealed_name(path) && strcmp(name_in_pool(path), name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The first of fork1, fork2... that no sealed image in DIRECTORY (or -errno) has; NULL and *RESULT. */
+static char *free_tag_in(int directory, const struct disk *disk, int *result)
+{
+	const char *from = name_in_pool(disk->leaf->link->path);
 	struct stat st;
 
 	*result = MIN(directory, 0);
 	for (unsigned number = 1; *result == 0 || *result == -ENOENT; number++) {
 		g_autofree char *tag = g_strdup_printf("fork%u", number), *name = pool_sealed_name(from, tag);
 
-		if (*result == 0)
+		if (directory >= 0)
 			*result = place_look_at(directory, name, &st);
-		if (*result == -ENOENT)
+		if (*result == -ENOENT && !is_in_chain(disk, name))
 			return g_steal_pointer(&tag);
 	}
 	return NULL;
@@ -152,9 +165,8 @@ static char *free_tag_in(int directory, const char *from, int *result)
 /* For a snapshot that a fork needs. */
 static char *free_tag(const struct snapshot *snapshot, GError **error)
 {
-	const char *from = name_in_pool(snapshot->parts[0].disk->leaf->link->path);
 	int fd = succession_open_sealed(snapshot->pool, false), result;
-	char *tag = free_tag_in(fd, from, &result);
+	char *tag = free_tag_in(fd, snapshot->parts[0].disk, &result);
 
 	if (fd >= 0)
 		close(fd);
@@ -184,8 +196,11 @@ static bool names_are_free(const struct disk_pool *pool, const struct part *part
 
 	if (strlen(name) > NAME_MAX)
 		return error_set(error, ENAMETOOLONG, "%s: is longer than a name can be", part->sealed_path);
+	if (is_in_chain(part->disk, name))
+		return error_set(error, EEXIST, "%s: is a layer that %s stands on; name the snapshot otherwise",
+				 part->sealed_path, part->disk->name);
 	fd = succession_open_sealed(pool, false);
-	good = is_free(fd, name, part->sealed_path, "; name the snapshot otherwise, or delete that one", error);
+	good = is_free(fd, name, part->sealed_path, "; name the snapshot otherwise", error);
 	if (fd >= 0)
 		close(fd);
 	return good && (strcmp(succession->from, succession->to) == 0 ||
@@ -286,12 +301,22 @@ static int at_step(const char *step, const struct part *part)
 	return fault_hit(step, part->succession.from);
 }
 
+static bool fork_is_allowed(const struct snapshot *snapshot, const char *name, const char *stem, GError **error)
+{
+	for (const char *const *other = snapshot->forks; *other != name; other++)
+		if (strcmp(*other, name) == 0)
+			return error_set(error, EINVAL, "%s: is named twice", name);
+	if (strlen(stem) + strlen(".leaf") > NAME_MAX)
+		return error_set(error, ENAMETOOLONG, "%s: is longer than the name of an image can be", name);
+	return pool_name_is_free(snapshot->pool, name, error);
+}
+
 static bool add_forks(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	for (const char *const *name = snapshot->forks; name && *name; name++) {
 		g_autofree char *stem = pool_stem_of(*name, error);
 
-		if (!stem || !pool_name_is_free(snapshot->pool, *name, error))
+		if (!stem || !fork_is_allowed(snapshot, *name, stem, error))
 			return false;
 		succession_take_fork(&part->succession, g_strconcat(stem, ".leaf", NULL),
 				     g_strdup_printf(".%08x-fork.leaf", g_random_int()));

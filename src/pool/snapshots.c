@@ -1,6 +1,9 @@
 /* Which snapshots there are. */
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -31,22 +34,6 @@ char *pool_sealed_name(const char *file, const char *tag)
 	return g_strconcat(stem, "@", tag, file + strlen(stem), NULL);
 }
 
-/* The disk's stem, with @ behind it. */
-static char *prefix_of(const struct disk *disk)
-{
-	g_autofree char *file = g_path_get_basename(disk->leaf->link->path), *stem = pool_stem_of_file(file);
-
-	return g_strconcat(stem, "@", NULL);
-}
-
-static bool is_below(const GPtrArray *links, const char *path)
-{
-	for (guint i = 1; i < links->len; i++)
-		if (strcmp(((const struct chain_link *)links->pdata[i])->path, path) == 0)
-			return true;
-	return false;
-}
-
 static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device)
 {
 	struct chain_link link = {.inode = inode, .device = device};
@@ -59,29 +46,85 @@ static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device
 	return status.dirty_bytes;
 }
 
-static struct disk_snapshot *look_at(struct disk_pool *pool, const char *directory, const char *name,
-				     const char *prefix, const GPtrArray *links)
+/* When the file at PATH was made; 0: its store does not tell. */
+static int64_t born_s(const char *path)
+{
+	struct statx st;
+
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 || !(st.stx_mask & STATX_BTIME))
+		return 0;
+	return st.stx_btime.tv_sec;
+}
+
+/* The leaf that was put on it was made just before; the image itself was written last at that time, or later where it
+ * was dirty. A copy of both was made later, and has been written when the original was. */
+static int64_t taken_s(const struct stat *st, const char *child)
+{
+	int64_t born = child ? born_s(child) : 0;
+
+	return born ? MIN(born, st->st_mtim.tv_sec) : st->st_mtim.tv_sec;
+}
+
+/* CHILD: what stands on it; NULL: nobody knows. */
+static struct disk_snapshot *look_at(struct disk_pool *pool, const char *path, char *tag, const char *child)
 {
 	struct disk_snapshot *found = g_new0(struct disk_snapshot, 1);
-	const char *tag = name + strlen(prefix), *dot = strrchr(tag, '.');
 	struct image_info info;
 	enum image_format format;
 	struct stat st;
 
-	found->tag = dot ? g_strndup(tag, (gsize)(dot - tag)) : g_strdup(tag);
-	found->path = g_build_filename(directory, name, NULL);
-	found->below = is_below(links, found->path);
-	if (stat(found->path, &st) == 0) {
+	found->tag = tag;
+	found->path = g_strdup(path);
+	found->below = child;
+	if (stat(path, &st) == 0) {
 		found->allocated_bytes = (uint64_t)st.st_blocks * 512;
 		found->dirty_bytes = dirty_bytes_of(pool, st.st_ino, st.st_dev);
-		found->taken_s = st.st_mtim.tv_sec;
+		found->taken_s = taken_s(&st, child);
 	}
-	format = image_probe(found->path, NULL);
-	if (format != IMAGE_FORMAT_NONE && image_read_info(found->path, format, &info, NULL)) {
+	format = image_probe(path, NULL);
+	if (format != IMAGE_FORMAT_NONE && image_read_info(path, format, &info, NULL)) {
 		found->size_bytes = info.size_bytes;
 		image_info_clear(&info);
 	}
 	return found;
+}
+
+/* "web1@mon.leaf" -> "mon" of the disk with the stem web1; of another, or of this one under another name, "web1@mon".
+ */
+static char *tag_of(const char *file, const char *stem)
+{
+	g_autofree char *name = pool_stem_of_file(file);
+	const char *at = strrchr(name, '@');
+
+	return at && (size_t)(at - name) == strlen(stem) && g_str_has_prefix(name, stem) ? g_strdup(at + 1)
+											 : g_steal_pointer(&name);
+}
+
+/* Those in the chain, in its order. */
+static void add_below(struct disk_pool *pool, const GPtrArray *links, const char *stem, GPtrArray *snapshots)
+{
+	for (guint i = 1; i < links->len; i++) {
+		const struct chain_link *link = links->pdata[i], *child = links->pdata[i - 1];
+
+		if (chain_is_sealed_name(link->path))
+			g_ptr_array_add(snapshots, look_at(pool, link->path, tag_of(strrchr(link->path, '/') + 1, stem),
+							   child->path));
+	}
+}
+
+/* Every sealed image that a disk stands on. */
+static GHashTable *paths_below(struct disk_pool *pool)
+{
+	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
+	GHashTable *paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+
+	for (guint i = 0; i < disks->len; i++) {
+		g_autoptr(GPtrArray) links = disk_get_links(disks->pdata[i]);
+
+		for (guint j = 1; j < links->len; j++)
+			g_hash_table_add(paths, g_strdup(((const struct chain_link *)links->pdata[j])->path));
+	}
+	return paths;
 }
 
 static gint compare_snapshots(gconstpointer a, gconstpointer b)
@@ -93,26 +136,46 @@ static gint compare_snapshots(gconstpointer a, gconstpointer b)
 	return strcmp((*first)->tag, (*second)->tag);
 }
 
+/* Those with the disk's name that no disk stands on. */
+static void add_beside(struct disk_pool *pool, DIR *list, const char *stem, GPtrArray *snapshots)
+{
+	g_autoptr(GHashTable) below = NULL;
+	g_autoptr(GPtrArray) found = g_ptr_array_new();
+	struct dirent *entry;
+
+	while ((entry = readdir(list))) {
+		g_autofree char *path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, entry->d_name, NULL);
+		g_autofree char *tag = tag_of(entry->d_name, stem);
+
+		if (strchr(tag, '@') || !strchr(entry->d_name, '@'))
+			continue;
+		if (!below)
+			below = paths_below(pool);
+		if (!g_hash_table_contains(below, path))
+			g_ptr_array_add(found, look_at(pool, path, g_steal_pointer(&tag), NULL));
+	}
+	g_ptr_array_sort(found, compare_snapshots);
+	for (guint i = 0; i < found->len; i++)
+		g_ptr_array_add(snapshots, found->pdata[i]);
+}
+
 GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error)
 {
-	g_autofree char *directory = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, NULL);
-	g_autofree char *prefix = prefix_of(disk);
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autofree char *stem = pool_stem_of_file(strrchr(((const struct chain_link *)links->pdata[0])->path, '/') + 1);
 	GPtrArray *snapshots = g_ptr_array_new_with_free_func(free_snapshot);
 	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
 	DIR *list = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
 
 	if (fd < 0 && fd != -ENOENT) {
-		error_set_errno(error, -fd, "%s: cannot be listed", directory);
+		error_set_errno(error, -fd, "%s/" SEALED_DIRECTORY ": cannot be listed", disk_pool_path(pool));
 		g_ptr_array_unref(snapshots);
 		return NULL;
 	}
-	while (list && (entry = readdir(list)))
-		if (g_str_has_prefix(entry->d_name, prefix))
-			g_ptr_array_add(snapshots, look_at(pool, directory, entry->d_name, prefix, links));
+	add_below(pool, links, stem, snapshots);
+	if (list)
+		add_beside(pool, list, stem, snapshots);
 	if (list)
 		closedir(list);
-	g_ptr_array_sort(snapshots, compare_snapshots);
 	return snapshots;
 }

@@ -2,6 +2,7 @@
 #include "cache/cache.h"
 #include "cache/layer.h"
 #include "core/log.h"
+#include "dirty.h"
 #include "internal.h"
 
 static void add_size(GString *text, const char *key, uint64_t bytes)

@@ -177,8 +177,9 @@ bool succession_exchange(struct disk_pool *pool, struct succession *succession, 
 
 bool succession_show_forks(struct disk_pool *pool, struct succession *succession, GError **error)
 {
-	int fd = pool_fd(pool);
-	bool good = true;
+	int fd = pool_fd(pool), failed = 0;
+	const char *first = NULL;
+	g_autoptr(GString) made = g_string_new(NULL);
 
 	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
 		const struct succession_fork *fork = succession->forks->pdata[i];
@@ -186,14 +187,16 @@ bool succession_show_forks(struct disk_pool *pool, struct succession *succession
 
 		if (result == 0)
 			result = place_rename_new(fd, fork->staged, fork->to);
-		if (result == 0)
+		if (result == 0) {
+			g_string_append_printf(made, "%s%s", made->len ? ", " : "; made are: ", fork->to);
 			continue;
+		}
 		(void)place_remove(fd, fork->staged);
-		if (good)
-			error_set_errno(error, -result, "%s/%s: cannot be made", pool_place(pool)->path, fork->to);
-		good = false;
+		failed = first ? failed : result;
+		first = first ? first : fork->to;
 	}
-	return good;
+	return !first || error_set(error, -failed, "%s/%s: cannot be made: %s%s", pool_place(pool)->path, first,
+				   g_strerror(-failed), made->str);
 }
 
 /* ---- As it was before --------------------------------------------------------------- */

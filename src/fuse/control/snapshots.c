@@ -14,7 +14,7 @@
 /* ---- Which there are -------------------------------------------------------------- */
 
 /* Words apart by one blank: the disk, the snapshot, its size, what it takes of the pool, what of it only the cache has,
- * when its image was written last in seconds since the epoch, whether the disk stands on it, and its image. */
+ * when it was taken in seconds since the epoch, whether the disk stands on it, and its image. */
 static void append_snapshot(GString *text, const struct disk *disk, const struct disk_snapshot *snapshot)
 {
 	lines_escape(text, disk_name(disk), " ");
