@@ -481,6 +481,47 @@ def start_and_fail(mount, pool, work, rng, mode, kind, rule):
     return guest, taken
 
 
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+@pytest.mark.parametrize("point", ["snapshot.link", "snapshot.exchange", "place.rename", "place.unlink", "owner.write"])
+def test_a_store_without_links(mount, pool, work, rng, point, kind):
+    """The image is renamed, and for a moment only the mark tells where it is."""
+    mode, ending, without = rng.choice(MODES), ".raw" if kind == "raw" else ".leaf", "place.link:EPERM@1x1000000"
+    for nth in numbers(4, 200):
+        for name in images(pool):
+            os.unlink(os.path.join(pool, name))
+        content, _ = make_disk(pool, kind, rng)
+        gate = Gate(work)
+        live = mount(*options_of(work, mode), env=faults(f"{point}:crash@{nth}", without, gate=gate.path))
+        guest = Guest(live, rng, content)
+        guest.change()
+        gate.open()
+        answered = True
+        try:
+            guest.take("one")
+        except OSError:
+            answered = False
+        with contextlib.suppress(FileNotFoundError):
+            gate.close()
+        crashed = live.has_ended() or not answered
+        if not crashed:
+            live.kill9()
+        else:
+            assert live.wait() == CRASH_STATUS, live.messages()
+            live.finalise()
+        with mount(*options_of(work, mode), env=faults(without)) as guest.live:
+            guest.verify()
+            leafctl("drain", guest.live.path)
+        assert marks(pool) == []
+        taken = os.path.exists(sealed(pool, "one", suffix=ending))
+        assert images(pool) == ([f"snapshots/web1@one{ending}", "web1.leaf"] if taken else [f"web1{ending}"])
+        image = os.path.join(pool, "web1.leaf" if taken else f"web1{ending}")
+        assert converted(image, work) == bytes(guest.model.content)
+        if not crashed:
+            assert taken
+            return
+    raise AssertionError("the point is met each time")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("error", scaled(["EIO"], ["EIO", "ENOSPC", "EACCES"]))
 @pytest.mark.parametrize("point", POINTS)

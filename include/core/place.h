@@ -47,6 +47,9 @@ int place_find_at(int directory, const char *name, struct stat *st);
 /* Whether DIRECTORY has NAME, no path: 0, and *ST is of it, of a link itself; -ENOENT: it has not; any other error
  * tells neither. */
 int place_look_at(int directory, const char *name, struct stat *st);
+/* What is called NAME in FROM has the name NEW_NAME in TO as well. 0 or -errno, where the store knows no links
+ * too. Not durable. */
+int place_link(int from, const char *name, int to, const char *new_name);
 /* DIRECTORY has no NAME, no path, any more; also where it had none. 0 or -errno. Not durable. */
 int place_remove(int directory, const char *name);
 /* The directory NAME, no path, readable; MAKE: made, durably, where there is none

@@ -116,10 +116,10 @@ int place_rename_new(int directory, const char *from, const char *to)
 
 	if (result != -EINVAL && result != -ENOSYS)
 		return result;
-	if (linkat(directory, from, directory, to, 0) < 0)
-		return -errno;
-	leave_name(directory, from, to);
-	return 0;
+	result = place_link(directory, from, directory, to);
+	if (result == 0)
+		leave_name(directory, from, to);
+	return result;
 }
 
 int place_open_absolute(const char *path)
@@ -228,6 +228,15 @@ int place_look_at(int directory, const char *name, struct stat *st)
 	if (fault)
 		return fault;
 	return fstatat(directory, name, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+int place_link(int from, const char *name, int to, const char *new_name)
+{
+	int fault = fault_hit("place.link", new_name);
+
+	if (fault)
+		return fault;
+	return linkat(from, name, to, new_name, 0) < 0 ? -errno : 0;
 }
 
 int place_remove(int directory, const char *name)

@@ -115,7 +115,7 @@ bool succession_link(struct disk_pool *pool, struct succession *succession, GErr
 		result = result == 0 ? -EEXIST : result == -ENOENT ? 0 : result;
 	}
 	if (result == 0)
-		succession->linked = linkat(pool_fd(pool), succession->from, fd, name, 0) == 0;
+		succession->linked = place_link(pool_fd(pool), succession->from, fd, name) == 0;
 	if (result == 0 && fsync(fd) < 0)
 		result = -errno;
 	if (fd >= 0)
@@ -234,7 +234,7 @@ static int bring_back(struct disk_pool *pool, const struct succession *successio
 	const char *name = last_part(succession->sealed);
 	int fd = succession_open_sealed(pool, false), result = MIN(fd, 0);
 
-	if (result == 0 && linkat(fd, name, pool_fd(pool), succession->from, 0) < 0)
+	if (result == 0 && place_link(fd, name, pool_fd(pool), succession->from) < 0)
 		result = rename_between(fd, name, pool_fd(pool), succession->from);
 	if (result == 0 && fsync(pool_fd(pool)) < 0)
 		result = -errno;
