@@ -26,7 +26,7 @@ WRITABLE = [*SETTINGS, "events", "stats"]
 EMPTY = ["last_error", "pause", "snapshots"]  # while there is nothing to say; and no command
 COMMAND_BYTES_MAX = 4096
 ALL_WELL = {"state": "active", "dirty_bytes": "0", "dirty_age_ms": "0"}
-KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens", "owner"}
+KNOWN_LAST = {"size_bytes", "allocated_bytes", "opens", "layers", "owner"}
 READERS = 8
 NOBODY = pwd.getpwnam("nobody")
 
@@ -383,6 +383,7 @@ def test_names_with_special_characters(mount, pool, base, stem):
         assert [unescaped(line.split(" ")[0]) for line in lines] == [image, base]
         assert all(len(line.split(" ")) == 3 for line in lines)
         assert state_without_sizes(live, name) == ALL_WELL
+        assert values_of(live, "disks", name, "state")["layers"] == "2"
         assert len(parsed_metrics(text_of(live, "metrics"))["leafdisk_disk_opens"][1]) == 2
         status = json.loads(leafctl("status", "--json", live.file(name)).stdout)
         assert (status["name"], status["image"], status["state"]) == (name, image, "active")
@@ -895,3 +896,19 @@ def test_status_of_a_file_that_is_bound_elsewhere(mount, work, web1):
                           "leafctl": program("leafctl")})
         assert json.loads(result.stdout)["name"] == "web1.img"
         assert "in part only" in result.stderr
+
+
+def test_status_is_a_screen_wide(mount, pool, work):
+    """A disk in writeback, open, dirty, with hits, on another."""
+    base = make_raw(os.path.join(pool, "base.raw"), os.urandom(MIB))
+    make_image(os.path.join(pool, "web17.leaf"), parent=base)
+    with mount("mode=writeback", f"cache={work}/leaf.cache", "cache_size=32M", "max_dirty_age=86400", "migrate_threshold=100") as live:
+        with opened(live.file("web17.img"), os.O_RDWR | os.O_DIRECT) as fd:
+            memory = Aligned(MIB)
+            for _ in range(2):
+                memory.read(fd, MIB, 0)
+            memory.write(fd, bytes(4 * KIB), 0)
+            head, row = [line for line in leafctl("status", live.path).stdout.splitlines() if "chain" in line or "web17" in line]
+            assert head.split() == ["name", "size", "chain", "mode", "state", "opens", "owner", "dirty", "hits"]
+            assert re.fullmatch(r"web17\.img +1 MiB +2 +writeback +active +1 +here +4 KiB, [0-9.]+ m?s +50%", row), row
+            assert len(row) <= 80

@@ -62,6 +62,7 @@
 	KEY(STATE_SIZE_BYTES, DISK_STATE, "size_bytes")                                                                \
 	KEY(STATE_ALLOCATED_BYTES, DISK_STATE, "allocated_bytes")                                                      \
 	KEY(STATE_OPENS, DISK_STATE, "opens")                                                                          \
+	KEY(STATE_LAYERS, DISK_STATE, "layers")                                                                        \
 	KEY(STATE_OWNER, DISK_STATE, "owner")                                                                          \
 	KEY(LATENCY_SINCE, DISK_LATENCY, "since")                                                                      \
 	KEY(READ, DISK_LATENCY, "read")                                                                                \

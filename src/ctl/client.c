@@ -213,6 +213,7 @@ bool control_read_status(const struct mounted *mount, const char *disk, struct c
 	status->size_bytes = number_value(state, CONTROL_KEY_STATE_SIZE_BYTES);
 	status->allocated_bytes = number_value(state, CONTROL_KEY_STATE_ALLOCATED_BYTES);
 	status->opens = number_value(state, CONTROL_KEY_STATE_OPENS);
+	status->layers = number_value(state, CONTROL_KEY_STATE_LAYERS);
 	status->owner = control_value(state, CONTROL_KEY_STATE_OWNER);
 	return true;
 }

@@ -21,6 +21,7 @@ typedef struct control_status {
 	uint64_t size_bytes;
 	uint64_t allocated_bytes;
 	uint64_t opens;
+	uint64_t layers; /* of its chain */
 	char *owner;
 } control_status;
 void control_status_clear(struct control_status *status);

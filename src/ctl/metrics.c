@@ -4,6 +4,7 @@
  * escaped. Lines of others, of the mount as a whole and of names that are not in the table are passed over. */
 #include "metrics.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -144,4 +145,9 @@ GHashTable *metrics_read(const struct mounted *mount, GError **error)
 		if (g_str_has_prefix(*line, PREFIX))
 			read_line(disks, *line);
 	return disks;
+}
+
+char *metrics_percent(double part, double all)
+{
+	return all > 0 ? g_strdup_printf("%.0f%%", floor(100 * part / all)) : NULL;
 }

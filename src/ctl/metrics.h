@@ -22,5 +22,7 @@ typedef struct disk_metrics {
 
 /* Name: struct disk_metrics. NULL and ERROR. */
 GHashTable *metrics_read(const struct mounted *mount, GError **error);
+/* PART of ALL as people read it, "12%"; NULL: ALL is nothing. g_free. */
+char *metrics_percent(double part, double all);
 
 #endif

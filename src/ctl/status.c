@@ -7,6 +7,7 @@
 #include "client.h"
 #include "core/config.h"
 #include "interrupt.h"
+#include "metrics.h"
 #include "report.h"
 #include "table.h"
 #include "verbs.h"
@@ -53,8 +54,8 @@ static char *age_text(uint64_t ms)
 	return g_strdup_printf("%" PRIu64 " h", seconds / 3600);
 }
 
-static const char *const disk_columns[] = {"<name",  ">size",  ">used",	 "<mode", "<state",
-					   ">opens", "<owner", ">dirty", NULL};
+static const char *const disk_columns[] = {"<name",  ">size",  ">chain", "<mode", "<state",
+					   ">opens", "<owner", ">dirty", ">hits", NULL};
 
 /* On a line of its own. */
 static void note_reason(struct table *table, const struct control_status *status)
@@ -75,13 +76,21 @@ static char *dirty_text(const struct control_status *status)
 	return status->dirty_bytes ? g_strdup_printf("%s, %s", dirty, age) : NULL;
 }
 
-static void add_disk(struct table *table, const char *name, const struct control_status *status)
+/* DISKS: metrics_read(), or NULL. NULL: nothing that a cache could have had was read. */
+static char *hits_text(GHashTable *disks, const char *name)
 {
-	g_autofree char *size = config_format_size(status->size_bytes),
-			*used = config_format_size(status->allocated_bytes);
+	const struct disk_metrics *disk = disks ? g_hash_table_lookup(disks, name) : NULL;
+
+	return disk ? metrics_percent(disk->hits, disk->asked) : NULL;
+}
+
+static void add_disk(struct table *table, const char *name, const struct control_status *status, GHashTable *disks)
+{
+	g_autofree char *size = config_format_size(status->size_bytes), *hits = hits_text(disks, name);
+	g_autofree char *layers = g_strdup_printf("%" PRIu64, status->layers);
 	g_autofree char *opens = g_strdup_printf("%" PRIu64, status->opens);
 	g_autofree char *dirty = dirty_text(status);
-	const char *cells[] = {name, size, used, status->mode, status->state, opens, status->owner, dirty};
+	const char *cells[] = {name, size, layers, status->mode, status->state, opens, status->owner, dirty, hits};
 
 	table_add(table, cells);
 	note_reason(table, status);
@@ -101,6 +110,7 @@ static void add_status(JsonBuilder *builder, const char *name, const struct cont
 /* To the TABLE, or where that is NULL to BUILDER. A disk that went away meanwhile is none. */
 static int show_disks(const struct mounted *mount, const GPtrArray *names, struct table *table, JsonBuilder *builder)
 {
+	g_autoptr(GHashTable) disks = table ? metrics_read(mount, NULL) : NULL;
 	int status = CTL_DONE;
 
 	for (unsigned i = 0; i < names->len; i++) {
@@ -114,7 +124,7 @@ static int show_disks(const struct mounted *mount, const GPtrArray *names, struc
 			continue;
 		}
 		if (table) {
-			add_disk(table, name, &disk);
+			add_disk(table, name, &disk, disks);
 			continue;
 		}
 		json_builder_begin_object(builder);
@@ -122,6 +132,7 @@ static int show_disks(const struct mounted *mount, const GPtrArray *names, struc
 		ctl_json_add_size(builder, "size_bytes", disk.size_bytes);
 		ctl_json_add_size(builder, "allocated_bytes", disk.allocated_bytes);
 		ctl_json_add_size(builder, "opens", disk.opens);
+		ctl_json_add_size(builder, control_key_name(CONTROL_KEY_STATE_LAYERS), disk.layers);
 		ctl_json_add_text(builder, control_key_name(CONTROL_KEY_STATE_OWNER), disk.owner);
 		json_builder_end_object(builder);
 	}

@@ -1,7 +1,6 @@
 /* leafctl top: what the disks of a mount do now.
  *
  * The metrics are read again and again; a table shows what has been done between two readings. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -111,11 +110,6 @@ static char *milliseconds(double seconds, double requests)
 	return requests > 0 ? g_strdup_printf("%.2f", 1000 * seconds / requests) : NULL;
 }
 
-static char *percent(double part, double all)
-{
-	return all > 0 ? g_strdup_printf("%.0f%%", floor(100 * part / all)) : NULL;
-}
-
 static char *megabytes(double bytes)
 {
 	return g_strdup_printf("%.1f", bytes / 1e6);
@@ -128,7 +122,7 @@ static void add_row(struct table *table, const struct row *row)
 	g_autofree char *read_bytes = megabytes(done->read_bytes), *write_bytes = megabytes(done->write_bytes);
 	g_autofree char *read_ms = milliseconds(done->read_seconds, done->reads);
 	g_autofree char *write_ms = milliseconds(done->write_seconds, done->writes);
-	g_autofree char *hit = percent(done->hits, done->asked);
+	g_autofree char *hit = metrics_percent(done->hits, done->asked);
 	g_autofree char *dirty =
 		row->disk->dirty_bytes > 0 ? config_format_size((uint64_t)row->disk->dirty_bytes) : NULL;
 	const char *cells[] = {row->disk->name, reads,	  writes, read_bytes, write_bytes,
@@ -158,7 +152,7 @@ static void print_head(const struct top *top, const GArray *rows, guint disks)
 
 	for (guint i = 0; i < rows->len; i++)
 		add_done(&sum, &g_array_index(rows, struct row, i));
-	hit = percent(sum.hits, sum.asked);
+	hit = metrics_percent(sum.hits, sum.asked);
 	dirty = config_format_size((uint64_t)sum.dirty_bytes);
 	printf("%s %s: %u of %u disks, %.0f r/s, %.0f w/s, %.1f and %.1f MB/s, hit %s, dirty %s\n", time, mount,
 	       rows->len, disks, sum.reads, sum.writes, sum.read_bytes / 1e6, sum.write_bytes / 1e6, hit ? hit : "-",

@@ -109,6 +109,12 @@ GPtrArray *disk_get_links(struct disk *disk)
 	return links;
 }
 
+unsigned disk_count_layers(struct disk *disk)
+{
+	LOCK_GUARD(&disk->lock);
+	return disk->links->len;
+}
+
 /* The headers may have changed since the pool was read. */
 GPtrArray *disk_resolve(struct disk *disk, GError **error)
 {

@@ -263,7 +263,7 @@ GHashTable *succession_read_marks(struct disk_pool *pool, GError **error)
 		g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
 	int fd = open_changes(pool, false);
 	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
-	bool good = fd == -ENOENT;
+	bool good = fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP;
 
 	if (directory)
 		good = read_all(pool, directory, groups, error);

@@ -194,6 +194,7 @@ int control_make_disk_state(const struct control_subject *subject, GString *text
 	lines_number(text, KEY(STATE_SIZE_BYTES), size_bytes);
 	lines_number(text, KEY(STATE_ALLOCATED_BYTES), allocated_bytes);
 	lines_number(text, KEY(STATE_OPENS), disk_open_count(subject->disk));
+	lines_number(text, KEY(STATE_LAYERS), disk_count_layers(subject->disk));
 	if (owner)
 		lines_text(text, KEY(STATE_OWNER), owner);
 	return 0;
