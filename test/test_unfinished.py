@@ -2,11 +2,14 @@
 is lost."""
 import contextlib
 import os
+import threading
+import time
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, MountError, check_clean, converted, faults, leafctl, make_image, make_raw,
+from harness import (BLOCK, CRASH_STATUS, MIB, MountError, check_clean, control_values, converted, faults, leafctl, make_image, make_raw,
                      opened, read_file, scaled, unmount, wait_until, write_all)
+from test_slow_store import Store
 from test_snapshots import command, images, marks, options_of, sealed
 
 SIZE = 2 * MIB
@@ -114,3 +117,35 @@ def test_the_marks_cannot_be_read(mount, pool, work, rng):
     with mount() as live:
         assert live.names() == ["web1.img", "web2.img"]
     verify_settled(pool, work, then, then)
+
+
+@pytest.mark.parametrize("delay", ["0", "2"])
+def test_claims_that_come_late(mount, pool, work, rng, delay):
+    """A leaf's claim is recorded by its first batch, which a snapshot of it does not race."""
+    store = Store(pool, work)
+    web1 = make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    store.gate.open()
+    live = mount(*options_of(work, "writeback", "migrate_idle_ms=1", "max_dirty_age=1"), env={**store.env, "SLOW_MS": delay})
+    end, content = threading.Event(), bytearray(SIZE)
+
+    def write():
+        with opened(live.file("web1.img")) as fd:
+            while not end.is_set():
+                offset = rng.randrange(SIZE // BLOCK) * BLOCK
+                content[offset:offset + BLOCK] = os.urandom(BLOCK)
+                write_all(fd, content[offset:offset + BLOCK], offset)
+                os.fsync(fd)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for number in range(scaled(20, 200)):
+            command(live.control("snapshots"), f"create s{number} web1.img")
+            time.sleep(rng.random() / 20)
+    finally:
+        end.set()
+        thread.join()
+    store.gate.close()
+    assert control_values(live, "disks", "web1.img", "state")["state"] == "active"
+    live.stop()
+    assert converted(web1, work) == bytes(content)

@@ -1,6 +1,7 @@
 /* What running disks are made of is exchanged: the only door to that.
  *
- *     disk_change_begin    nobody opens, closes or changes the disks meanwhile; they are open
+ *     disk_change_begin    nobody opens, closes or changes the disks meanwhile, and nothing of them is on its way
+ *                          from the cache to the pool; they are open
  *         what is slow is prepared: files, images, shares
  *     disk_change_close    their gates close, and all that was acknowledged is in the leaves as they
  *                          are: of several disks at one instant
@@ -22,6 +23,7 @@
 struct disk_change {
 	struct disk **disks;
 	struct disk **keepers; /* of the leaves that were sealed; NULL: none yet */
+	GPtrArray *held;       /* the leaves that they had, of which no batch begins */
 	unsigned count;
 	bool (*go_on)(void *opaque);
 	void *opaque;

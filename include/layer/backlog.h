@@ -47,6 +47,7 @@ struct backlog {
 	enum backlog_work work;
 	struct list waiters; /* struct drain */
 	unsigned urged;	     /* who wants all of it written back */
+	unsigned held;	     /* who wants no batch of it to begin */
 
 	uint64_t batch_needs; /* memory that the last batch did not get; 0: none did not */
 	unsigned batch_max;   /* blocks; less than is tuned while the store is full */
@@ -91,6 +92,11 @@ void backlog_drain(struct layer *layer, struct drain *drain);
 void backlog_send_back(struct layer *layer);
 /* All of LAYER is wanted on its image (+1), or no longer (-1). */
 void backlog_urge(struct layer *layer, int change);
+/* No batch of LAYER begins until it is let go; one that is under way is waited for, while GO_ON says so, which is asked
+ * several times a second. False: it did not, and nothing is held. Nobody else has to do with LAYER's claim
+ * meanwhile, for who has its disk's open_lock. */
+bool backlog_hold(struct layer *layer, bool (*go_on)(void *opaque), void *opaque);
+void backlog_let_go(struct layer *layer);
 /* Who waits for LAYER to be clean with its disk's open_lock, behind its closed gate,
  * lends the image meanwhile: one that failed can be exchanged, which needs both. */
 void backlog_lend_image(struct layer *layer, bool lent);

@@ -106,23 +106,32 @@ static bool is_of_device(const char *source, const char *device)
 	       (source[length] == '\0' || (source[length] == 'p' && g_ascii_isdigit(source[length + 1])));
 }
 
-/* What frees DEVICE: "umount /mnt/web1, losetup -d /dev/loop3". One that is mounted losetup frees later,
+/* The commands that free DEVICE of those that TABLE, of lines whose first word is a device, says have it: COMMAND with
+ * the word number WORD of the line. */
+static void note_table(GString *text, const char *device, const char *table, unsigned word, const char *command)
+{
+	g_autofree char *content = NULL;
+	g_auto(GStrv) lines = NULL;
+
+	if (g_file_get_contents(table, &content, NULL, NULL))
+		lines = g_strsplit(content, "\n", -1);
+	for (char **line = lines; line && *line; line++) {
+		g_auto(GStrv) fields = g_strsplit_set(*line, " \t", 3);
+		g_autofree char *what = g_strv_length(fields) > word ? g_strcompress(fields[word]) : NULL;
+
+		if (what && is_of_device(fields[0], device))
+			g_string_append_printf(text, "%s %s, ", command, what);
+	}
+}
+
+/* What frees DEVICE: "umount /mnt/web1, losetup -d /dev/loop3". One that is in use losetup frees later,
  * and says nothing. */
 static char *freeing_text(const char *device)
 {
-	g_autofree char *table = NULL;
-	g_auto(GStrv) lines = NULL;
 	GString *text = g_string_new(NULL);
 
-	if (g_file_get_contents("/proc/self/mounts", &table, NULL, NULL))
-		lines = g_strsplit(table, "\n", -1);
-	for (char **line = lines; line && *line; line++) {
-		g_auto(GStrv) fields = g_strsplit(*line, " ", 3);
-		g_autofree char *point = fields[0] && fields[1] ? g_strcompress(fields[1]) : NULL;
-
-		if (point && is_of_device(fields[0], device))
-			g_string_append_printf(text, "umount %s, ", point);
-	}
+	note_table(text, device, "/proc/self/mounts", 1, "umount");
+	note_table(text, device, "/proc/swaps", 0, "swapoff");
 	g_string_append_printf(text, "losetup -d %s", device);
 	return g_string_free(text, FALSE);
 }

@@ -19,6 +19,8 @@
 
 /* How often who has a disk's lock is asked for it. */
 #define LOCK_RETRY_US (5 * 1000)
+/* Nor a batch. */
+#define BATCH_PATIENCE_NS (10 * NS_PER_S)
 /* A request in work that a store does not answer is not waited for longer. */
 #define GATE_PATIENCE_NS (5 * NS_PER_S)
 
@@ -33,6 +35,48 @@ static void let_go(struct disk_change *change, unsigned count)
 {
 	while (count-- > 0)
 		lock_let_go(&change->disks[count]->open_lock);
+}
+
+struct patience {
+	const struct disk_change *change;
+	uint64_t until_ns;
+};
+
+static bool is_patient(void *opaque)
+{
+	const struct patience *patience = opaque;
+
+	return loop_now_ns() < patience->until_ns && goes_on(patience->change);
+}
+
+static void let_go_backlogs(struct disk_change *change)
+{
+	for (guint i = 0; i < change->held->len; i++) {
+		backlog_let_go(change->held->pdata[i]);
+		layer_unref(change->held->pdata[i]);
+	}
+	g_clear_pointer(&change->held, g_ptr_array_unref);
+}
+
+/* A batch of a leaf asks its owner record, and may put its claim there: what a new leaf's claim is to follow. */
+static bool hold_backlogs(struct disk_change *change, GError **error)
+{
+	struct patience patience = {change, loop_now_ns() + BATCH_PATIENCE_NS};
+
+	change->held = g_ptr_array_new();
+	for (unsigned i = 0; i < change->count; i++) {
+		struct layer *leaf = change->disks[i]->leaf;
+
+		if (!backlog_hold(leaf, is_patient, &patience)) {
+			let_go_backlogs(change);
+			return error_set(error, goes_on(change) ? EBUSY : EINTR,
+					 "%s: changes are on their way to its image, and the store has no answer yet; "
+					 "it runs on as it was, try again",
+					 change->disks[i]->name);
+		}
+		g_ptr_array_add(change->held, layer_ref(leaf));
+	}
+	return true;
 }
 
 /* All or none: whoever has one of them may want another. */
@@ -68,23 +112,15 @@ bool disk_change_begin(struct disk_change *change, GError **error)
 			let_go(change, change->count);
 			return false;
 		}
+	if (!hold_backlogs(change, error)) {
+		let_go(change, change->count);
+		return false;
+	}
 	change->keepers = g_new0(struct disk *, change->count);
 	return true;
 }
 
 /* ---- The pause -------------------------------------------------------------------- */
-
-struct patience {
-	const struct disk_change *change;
-	uint64_t until_ns;
-};
-
-static bool is_patient(void *opaque)
-{
-	const struct patience *patience = opaque;
-
-	return loop_now_ns() < patience->until_ns && goes_on(patience->change);
-}
 
 /* What the images have is durable: it does not come after what a new leaf gets. In writeback it is in
  * the same log, before that. */
@@ -190,17 +226,21 @@ static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, G
 	struct layer *before = disk->leaf;
 	GPtrArray *links_before = disk->links;
 
-	give_to(leaf, disk);
 	if (strcmp(disk->path, leaf->link->path) != 0) {
 		g_assert(!disk->former_path);
 		disk->former_path = disk->path;
 		disk->path = g_strdup(leaf->link->path);
 	}
+	if (leaf->pool_cache)
+		lock_take(&leaf->pool_cache->backlogs.lock);
+	leaf->disk = disk;
 	lock_take(&disk->lock);
 	disk->leaf = leaf;
 	disk->links = links;
 	disk->stack = stack;
 	lock_let_go(&disk->lock);
+	if (leaf->pool_cache)
+		lock_let_go(&leaf->pool_cache->backlogs.lock);
 	layer_unref(before);
 	g_ptr_array_unref(links_before);
 }
@@ -267,6 +307,7 @@ void disk_change_end(struct disk_change *change)
 		if (change->keepers[i] && close_keeper(change->keepers[i]))
 			record_claim(change->disks[i]->leaf);
 	let_go(change, change->count);
+	let_go_backlogs(change);
 	for (unsigned i = 0; i < change->count; i++)
 		disk_unref(change->keepers[i]);
 	g_clear_pointer(&change->keepers, g_free);

@@ -44,12 +44,15 @@ static bool resolve_again(struct disk *disk, GError **error)
 
 static bool open_keepers(struct disk *disk, guint first, GError **error);
 
-/* What is dirty below goes first. */
+/* What is dirty below goes first: the highest that is, after which the next goes. */
 static void go_after_sealed(struct disk *disk)
 {
-	struct layer *top = stack_layer(disk->stack, 0);
+	struct layer *after = NULL;
 
-	layer_go_after(disk->leaf, top->sealed ? top : NULL);
+	for (unsigned i = 0; i < stack_depth(disk->stack) && !after; i++)
+		if (stack_layer(disk->stack, i)->sealed)
+			after = stack_layer(disk->stack, i);
+	layer_go_after(disk->leaf, after);
 }
 
 static bool open_stack(struct disk *disk, guint first, GError **error)

@@ -20,8 +20,11 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "core/time.h"
 #include "layer/layer.h"
 #include "layer/pool_cache.h"
+
+#define HOLD_ASK_NS (50 * NS_PER_MS)
 
 #define STATE(state) (1u << LAYER_##state)
 
@@ -206,6 +209,43 @@ void backlog_urge(struct layer *layer, int change)
 	pool_cache_kick(layer->pool_cache);
 }
 
+bool backlog_hold(struct layer *layer, bool (*go_on)(void *opaque), void *opaque)
+{
+	struct backlogs *backlogs;
+	bool idle;
+
+	if (!layer->pool_cache)
+		return true;
+	backlogs = backlogs_of(layer);
+	lock_take(&backlogs->lock);
+	layer->backlog.held++;
+	while ((idle = layer->backlog.work != BACKLOG_MOVING) == false) {
+		(void)lock_wait_until(&backlogs->lock, &backlogs->changed, loop_now_ns() + HOLD_ASK_NS);
+		lock_let_go(&backlogs->lock);
+		if (!go_on(opaque))
+			break;
+		lock_take(&backlogs->lock);
+	}
+	if (idle)
+		lock_let_go(&backlogs->lock);
+	else
+		backlog_let_go(layer);
+	return idle;
+}
+
+void backlog_let_go(struct layer *layer)
+{
+	struct backlogs *backlogs;
+
+	if (!layer->pool_cache)
+		return;
+	backlogs = backlogs_of(layer);
+	lock_take(&backlogs->lock);
+	layer->backlog.held--;
+	lock_let_go(&backlogs->lock);
+	pool_cache_kick(layer->pool_cache);
+}
+
 void backlog_lend_image(struct layer *layer, bool lent)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
@@ -214,12 +254,15 @@ void backlog_lend_image(struct layer *layer, bool lent)
 	layer->backlog.lent = lent;
 }
 
+/* One between them that is done does not let it pass those below. */
 struct layer *backlog_waits_for_locked(const struct backlog *backlog)
 {
 	struct layer *after = backlog->after;
 
 	assert_locked(backlog);
-	return after && backlog_is_attached_locked(&after->backlog) ? after : NULL;
+	while (after && !backlog_is_attached_locked(&after->backlog))
+		after = after->backlog.after;
+	return after;
 }
 
 static int error_of(const struct backlog *backlog)

@@ -113,7 +113,7 @@ static bool wants_batch_locked(struct look *look, struct layer *layer, bool *cut
 		return false;
 	if (after)
 		want_first_locked(look, layer, after);
-	return !after;
+	return !after && backlog->held == 0;
 }
 
 /* ---- States ---------------------------------------------------------------- */
