@@ -118,9 +118,9 @@ def test_snapshots_and_forks(mount, work, rng, mode):
                 forked.append((before, length(), f"f{step}.img", list(disks[1].versions)))
     traced.load()
     for _ in range(STATES):
-        # A half of the states are in the middle of a snapshot or a fork.
+        # Most of the states are in the middle of a snapshot or a fork, or when it has just been answered.
         begin, end, *_ = rng.choice(taken + forked)
-        position = rng.choice([rng.randrange(os.stat(trace).st_size), rng.randrange(begin, end + 1)])
+        position = rng.choice([rng.randrange(os.stat(trace).st_size), rng.randrange(begin, end + 1), end, end])
         traced.write_state_at(rng, position)
         with machine.up():
             verify(machine, mount, mode, position, disks, taken, forked)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Aligned, Gate, check_clean, converted, discard, expect_errno, faults, file_bytes, leafctl,
+from harness import (BLOCK, CRASH_STATUS, MIB, Aligned, Gate, check_clean, control_values, converted, discard, expect_errno, faults, file_bytes, leafctl,
                      make_image, make_raw, numbers, opened, read_file, scaled, state_of, write_all)
 from model import Model
 
@@ -307,6 +307,43 @@ def test_the_image_of_a_sealed_layer_fails(mount, pool, work, rng, point):
     guest.verify_images(pool, work)
 
 
+@pytest.mark.parametrize("between", [0, 3])
+@pytest.mark.parametrize("remount", [False, True])
+def test_what_is_on_a_sealed_layer_goes_after_it(mount, pool, work, rng, between, remount):
+    """Also when one between them had nothing, and is done."""
+    content, _ = make_disk(pool, "raw", rng)
+    gate, urge = Gate(work), ["max_dirty_age=1", "migrate_idle_ms=1"]
+    rules = [f"{point}/{name}.raw:EIO" for point in ("image.write", "aio.write") for name in ("web1", "@one")]
+    live = mount(*options_of(work, "writeback", *HELD), env=faults(*rules, gate=gate.path))
+    guest = Guest(live, rng, content)
+    guest.change(30)
+    guest.take("one")
+    if between:
+        guest.change(between)
+    guest.take("two")
+    guest.change(10)
+    gate.open()
+    if remount:
+        live.kill9()
+        live = guest.live = mount(*options_of(work, "writeback", *urge), env=faults(*rules, gate=gate.path))
+        guest.verify()
+    else:
+        leafctl("set", live.path, *urge)
+    leafctl("drain", live.path, check=False)
+    dirty = {line.split()[1]: int(line.split()[4]) for line in text_of_snapshots(live)}
+    assert dirty["one"] > 0
+    assert int(control_values(live, "disks", "web1.img", "state")["dirty_bytes"]) > 0, "the leaf went before what it stands on"
+    gate.close()
+    leafctl("drain", live.path)
+    guest.verify()
+    live.stop()
+    guest.verify_images(pool, work, ".raw")
+
+
+def text_of_snapshots(live, name="web1.img"):
+    return file_bytes(live.control("disks", name, "snapshots")).decode().splitlines()
+
+
 def fork(live, *names, name="web1.img"):
     command(live.control("disks", name, "snapshots"), "fork " + " ".join(names))
 
@@ -396,7 +433,7 @@ def test_refusals(mount, pool, work, rng):
     os.symlink(make_image(os.path.join(work, "far.leaf"), SIZE), os.path.join(pool, "linked.leaf"))
     with mount(*options_of(work, "writeback", f"layers={work}")) as live:
         take(live, "there")
-        expect_refusal(errno.EEXIST, live, "there", "exists")
+        expect_refusal(errno.EEXIST, live, "there", "stands on")
         for bad in ("a/b", ".hidden", "a@b", "x" * 200):
             expect_refusal(errno.EINVAL, live, bad, "cannot name a snapshot")
         expect_errno(errno.EINVAL, command, live.control("snapshots"), "create alone")

@@ -13,6 +13,7 @@
 
 #include "client.h"
 #include "core/error.h"
+#include "core/verdict.h"
 #include "interrupt.h"
 #include "report.h"
 #include "users.h"
@@ -29,12 +30,21 @@ static bool check_users(const struct mounted *mount, GError **error)
 	return !*users || error_set(error, EBUSY, "%s is in use: %s", mount->top, users);
 }
 
+/* Also where nothing is dirty: a drain says what stays in the cache for good. A mount that only reads takes no
+ * commands. */
 static bool drain(const struct mounted *mount, GError **error)
 {
 	g_autofree char *dirty = control_read(mount, CONTROL_DRAIN, NULL, error);
+	g_autoptr(GError) inner = NULL;
 
-	return dirty &&
-	       (g_ascii_strtoull(dirty, NULL, 10) == 0 || control_command(mount, CONTROL_DRAIN, NULL, "1\n", error));
+	if (!dirty)
+		return false;
+	if (control_command(mount, CONTROL_DRAIN, NULL, "1\n", &inner) ||
+	    (g_ascii_strtoull(dirty, NULL, 10) == 0 &&
+	     error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_READ_ONLY))
+		return true;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return false;
 }
 
 /* It has been drained. */

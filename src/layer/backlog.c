@@ -191,20 +191,39 @@ void backlog_send_back(struct layer *layer)
 	cache_wake(layer->pool_cache->cache);
 }
 
-/* Whoever urges wants to know how it is now, not how it was. */
+/* One between them that is done does not let it pass those below. */
+struct layer *backlog_waits_for_locked(const struct backlog *backlog)
+{
+	struct layer *after = backlog->after;
+
+	assert_locked(backlog);
+	while (after && !backlog_is_attached_locked(&after->backlog))
+		after = after->backlog.after;
+	return after;
+}
+
+/* Whoever urges wants to know how it is now, not how it was; also of what goes first. */
+static void look_anew_locked(struct backlog *backlog)
+{
+	struct layer *after = container_of(backlog, struct layer, backlog);
+
+	assert_locked(backlog);
+	for (; after; after = backlog_waits_for_locked(&after->backlog)) {
+		after->backlog.retry_at_ns = 0;
+		after->backlog.failures = MIN(after->backlog.failures, 1);
+		after->backlog.owned_at_ns = 0;
+		after->backlog.looks++;
+	}
+}
+
 void backlog_urge(struct layer *layer, int change)
 {
 	struct backlogs *backlogs = backlogs_of(layer);
-	struct backlog *backlog = &layer->backlog;
 
 	lock_take(&backlogs->lock);
-	backlog->urged += (unsigned)change;
-	if (change > 0) {
-		backlog->retry_at_ns = 0;
-		backlog->failures = MIN(backlog->failures, 1);
-		backlog->owned_at_ns = 0;
-		backlog->looks++;
-	}
+	layer->backlog.urged += (unsigned)change;
+	if (change > 0)
+		look_anew_locked(&layer->backlog);
 	lock_let_go(&backlogs->lock);
 	pool_cache_kick(layer->pool_cache);
 }
@@ -252,17 +271,6 @@ void backlog_lend_image(struct layer *layer, bool lent)
 
 	LOCK_GUARD(&backlogs->lock);
 	layer->backlog.lent = lent;
-}
-
-/* One between them that is done does not let it pass those below. */
-struct layer *backlog_waits_for_locked(const struct backlog *backlog)
-{
-	struct layer *after = backlog->after;
-
-	assert_locked(backlog);
-	while (after && !backlog_is_attached_locked(&after->backlog))
-		after = after->backlog.after;
-	return after;
 }
 
 static int error_of(const struct backlog *backlog)

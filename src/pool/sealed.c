@@ -43,16 +43,26 @@ static struct chain_link *link_of(struct disk_pool *pool, int directory, const c
 	return link;
 }
 
-static struct chain_link *find_link(struct disk_pool *pool, const uint8_t identity[CACHE_ID_BYTES])
+static struct chain_link *find_in(struct disk_pool *pool, DIR *directory, const struct cache_layer_dirty *dirty)
 {
-	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
-	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 	struct chain_link *link = NULL;
 	struct dirent *entry;
 
-	while (!link && directory && (entry = readdir(directory)))
+	if (chain_is_sealed_name(dirty->name))
+		link = link_of(pool, dirfd(directory), strrchr(dirty->name, '/') + 1, dirty->identity);
+	while (!link && (entry = readdir(directory)))
 		if (entry->d_name[0] != '.')
-			link = link_of(pool, fd, entry->d_name, identity);
+			link = link_of(pool, dirfd(directory), entry->d_name, dirty->identity);
+	return link;
+}
+
+/* By the name that the cache knows, or among all: a crash may have come before the cache knew it. */
+static struct chain_link *find_link(struct disk_pool *pool, const struct cache_layer_dirty *dirty)
+{
+	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+	struct chain_link *link = directory ? find_in(pool, directory, dirty) : NULL;
+
 	if (directory)
 		closedir(directory);
 	else if (fd >= 0)
@@ -62,7 +72,7 @@ static struct chain_link *find_link(struct disk_pool *pool, const uint8_t identi
 
 struct disk *pool_find_sealed(struct disk_pool *pool, const struct cache_layer_dirty *dirty)
 {
-	struct chain_link *link = pool->options.read_only ? NULL : find_link(pool, dirty->identity);
+	struct chain_link *link = pool->options.read_only ? NULL : find_link(pool, dirty);
 	GPtrArray *links;
 
 	if (!link)

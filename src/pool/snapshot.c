@@ -363,6 +363,11 @@ static bool exchange(struct snapshot *snapshot, struct part *part, GError **erro
 	if (part->disk->size_bytes != part->size_bytes || image->generation != part->generation ||
 	    image->size_bytes != part->image_bytes)
 		return error_set(error, EAGAIN, "%s: its size was changed meanwhile; try again", part->disk->name);
+	if (!has_its_name(snapshot->pool, part->disk, error))
+		return false;
+	if (part->succession.linked && succession_is_linked(snapshot->pool, &part->succession) != ANSWER_YES)
+		return error_set(error, ESTALE, "%s: is not the image of %s any more", part->sealed_path,
+				 part->disk->name);
 	return succession_exchange(snapshot->pool, &part->succession, error);
 }
 

@@ -36,6 +36,31 @@ static const char *image_of(struct disk_pool *pool, const struct succession *suc
 	return NULL;
 }
 
+/* A raw image has no generation: whether somebody has claimed it since shows by its record, which was copied for its
+ * other name then. */
+static enum answer has_same_record(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	const char *path = pool_place(pool)->path;
+	g_autofree char *directory = g_build_filename(path, SEALED_DIRECTORY, NULL);
+	struct owner_record then = {0}, now = {0};
+	enum answer has_then = owner_find(directory, strrchr(succession->sealed, '/') + 1, &then, error);
+	enum answer has_now = has_then == ANSWER_YES ? owner_find(path, succession->from, &now, error) : ANSWER_NO;
+	bool same = has_now == ANSWER_YES && then.generation == now.generation &&
+		    memcmp(then.nonce, now.nonce, OWNER_ID_BYTES) == 0;
+
+	owner_record_clear(&then);
+	owner_record_clear(&now);
+	if (has_then == ANSWER_UNKNOWN || has_now == ANSWER_UNKNOWN)
+		return ANSWER_UNKNOWN;
+	return same ? ANSWER_YES : ANSWER_NO;
+}
+
+static bool is_as_then(const struct image_parent *then, const struct image_info *now)
+{
+	return then->size_bytes == now->size_bytes && then->generation == now->generation &&
+	       memcmp(then->uuid, now->uuid, IMAGE_UUID_BYTES) == 0;
+}
+
 static enum progress progress_of_staged(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
 	const char *name = image_of(pool, succession, error);
@@ -48,15 +73,17 @@ static enum progress progress_of_staged(struct disk_pool *pool, const struct suc
 
 	if (!path || !image_read_info(leaf, IMAGE_FORMAT_LEAF, &child, error))
 		return UNTOLD;
-	if (image_read_info(path, then->format, &now, &inner))
-		progress = then->size_bytes == now.size_bytes && then->generation == now.generation &&
-					   memcmp(then->uuid, now.uuid, IMAGE_UUID_BYTES) == 0
-				   ? STAGED
-				   : NOTHING;
-	else if (error_to_errno(inner) == -ENOENT)
+	if (image_read_info(path, then->format, &now, &inner)) {
+		enum answer same = is_as_then(then, &now) ? ANSWER_YES : ANSWER_NO;
+
+		if (same == ANSWER_YES && !then->generation && name == succession->from)
+			same = has_same_record(pool, succession, error);
+		progress = same == ANSWER_UNKNOWN ? UNTOLD : same == ANSWER_YES ? STAGED : NOTHING;
+	} else if (error_to_errno(inner) == -ENOENT) {
 		progress = NOTHING;
-	else
+	} else {
 		g_propagate_error(error, g_steal_pointer(&inner));
+	}
 	image_info_clear(&child);
 	image_info_clear(&now);
 	return progress;
