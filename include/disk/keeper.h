@@ -18,6 +18,8 @@
 /* A keeper for the first of LINKS, which are taken over, in a pool that is not read-only; not open. */
 struct disk *keeper_new(GPtrArray *links, enum disk_mode mode, struct pool_cache *pool_cache,
 			const struct owner_self *owner);
+/* The same for the one at FIRST in LINKS, which stay the caller's, and with DISK's cache and owner. */
+struct disk *keeper_new_at(const struct disk *disk, const GPtrArray *links, guint first, enum disk_mode mode);
 /* On the list. False: one of its image is there already, and open; one that is being opened or closed was waited
  * for. */
 bool keeper_enter(struct disk *keeper);

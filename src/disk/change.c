@@ -188,15 +188,6 @@ void disk_change_open(struct disk_change *change)
 
 /* ---- A new leaf ------------------------------------------------------------------- */
 
-static GPtrArray *links_of_keeper(const GPtrArray *links)
-{
-	GPtrArray *rest = chain_links_new();
-
-	for (guint i = 1; i < links->len; i++)
-		g_ptr_array_add(rest, chain_link_ref(links->pdata[i]));
-	return rest;
-}
-
 static void give_to(struct layer *layer, struct disk *disk)
 {
 	if (!layer->pool_cache) {
@@ -263,7 +254,7 @@ static void attach(struct layer *leaf, struct layer *sealed)
 void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links)
 {
 	struct disk *disk = change->disks[index];
-	struct disk *keeper = keeper_new(links_of_keeper(links), disk->mode, disk->pool_cache, disk->leaf->owner);
+	struct disk *keeper = keeper_new_at(disk, links, 1, disk->mode);
 	struct layer *sealed = disk->leaf;
 	struct stack *below = stack_use(disk->stack);
 

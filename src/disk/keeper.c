@@ -26,6 +26,20 @@ struct disk *keeper_new(GPtrArray *links, enum disk_mode mode, struct pool_cache
 	return keeper;
 }
 
+static GPtrArray *links_from(const GPtrArray *links, guint first)
+{
+	GPtrArray *rest = chain_links_new();
+
+	for (guint i = first; i < links->len; i++)
+		g_ptr_array_add(rest, chain_link_ref(links->pdata[i]));
+	return rest;
+}
+
+struct disk *keeper_new_at(const struct disk *disk, const GPtrArray *links, guint first, enum disk_mode mode)
+{
+	return keeper_new(links_from(links, first), mode, disk->pool_cache, disk->leaf->owner);
+}
+
 /* ---- The list ------------------------------------------------------------------- */
 
 static struct disk *find_locked(struct pool_cache *pool_cache, const struct chain_link *link)

@@ -195,15 +195,6 @@ static bool open_keeper(struct disk *keeper, const struct chain_link *child, GEr
 	return keeper->leaf->sealed;
 }
 
-static GPtrArray *links_from(const GPtrArray *links, guint first)
-{
-	GPtrArray *rest = chain_links_new();
-
-	for (guint i = first; i < links->len; i++)
-		g_ptr_array_add(rest, chain_link_ref(links->pdata[i]));
-	return rest;
-}
-
 static bool keep(struct disk *keeper, const struct chain_link *child, GError **error)
 {
 	return !keeper_enter(keeper) || open_keeper(keeper, child, error);
@@ -217,8 +208,7 @@ bool disk_keep(struct disk *keeper, GError **error)
 
 static bool keep_below(struct disk *disk, guint i, GError **error)
 {
-	struct disk *keeper =
-		keeper_new(links_from(disk->links, i), DISK_MODE_WRITEBACK, disk->pool_cache, disk->leaf->owner);
+	struct disk *keeper = keeper_new_at(disk, disk->links, i, DISK_MODE_WRITEBACK);
 	bool good = keep(keeper, i ? disk->links->pdata[i - 1] : NULL, error);
 
 	disk_unref(keeper);
