@@ -106,6 +106,16 @@ struct mounted *control_find_disk(const char *path, GError **error)
 	return NULL;
 }
 
+struct mounted *control_find_whole_or_disk(const char *path, GError **error)
+{
+	g_autoptr(mounted) mount = control_find_mount(path, error);
+
+	if (!mount || !*mount->name || control_is_disk(mount))
+		return g_steal_pointer(&mount);
+	error_set(error, EINVAL, "%s is no disk; expected a mount, or a file in it like web1.img", path);
+	return NULL;
+}
+
 static int read_all(int fd, GString *text)
 {
 	char buffer[4096];

@@ -50,6 +50,8 @@ GPtrArray *control_tunables(const struct mounted *mount, GError **error);
 bool control_is_disk(const struct mounted *mount);
 /* As control_find_mount(), of a disk: of PATH that is none NULL and ERROR. */
 struct mounted *control_find_disk(const char *path, GError **error);
+/* The same, of the mount itself or a disk in it. */
+struct mounted *control_find_whole_or_disk(const char *path, GError **error);
 
 /* Writes COMMAND, which is not empty, to ENTRY of MOUNT's control tree. Work
  * that takes long shows the dirty bytes that are left on a terminal, and is given

@@ -110,13 +110,11 @@ static bool open_events(struct follower *follower, const struct mounted *mount, 
 int ctl_events(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	g_autoptr(mounted) mount = control_find_mount(arguments->names[0], &error);
-	g_autofree char *disk = mount && control_is_disk(mount) ? escaped(mount->name) : NULL;
+	g_autoptr(mounted) mount = control_find_whole_or_disk(arguments->names[0], &error);
+	g_autofree char *disk = mount && *mount->name ? escaped(mount->name) : NULL;
 	struct follower follower = {.disk = disk, .fd = -1};
 	bool good;
 
-	if (mount && *mount->name && !disk)
-		return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", arguments->names[0]);
 	interrupt_catch();
 	follower.rest = g_string_new(NULL);
 	good = mount && open_events(&follower, mount, &error) && follow(&follower, arguments->follow, &error);

@@ -14,14 +14,10 @@
 int ctl_drain(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	const char *path = arguments->names[0];
-	g_autoptr(mounted) mount = control_find_mount(path, &error);
+	g_autoptr(mounted) mount = control_find_whole_or_disk(arguments->names[0], &error);
 
-	if (!mount)
-		return ctl_fail_error(NULL, error);
-	if (*mount->name && !control_is_disk(mount))
-		return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
-	if (!control_command(mount, *mount->name ? CONTROL_DISK_DRAIN : CONTROL_DRAIN, mount->name, "1\n", &error))
+	if (!mount ||
+	    !control_command(mount, *mount->name ? CONTROL_DISK_DRAIN : CONTROL_DRAIN, mount->name, "1\n", &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;
 }

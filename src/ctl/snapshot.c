@@ -12,20 +12,10 @@
 
 /* ---- snapshot -------------------------------------------------------------------- */
 
-static struct mounted *find_disk(const char *path, GError **error)
-{
-	g_autoptr(mounted) mount = control_find_mount(path, error);
-
-	if (!mount || control_is_disk(mount))
-		return g_steal_pointer(&mount);
-	error_set(error, EINVAL, "%s is no disk; expected a file in a mount like web1.img", path);
-	return NULL;
-}
-
 /* PATH's disk, as a word of COMMAND; all are of *FIRST's mount. */
 static bool add_disk(GString *command, const char *path, struct mounted **first, GError **error)
 {
-	g_autoptr(mounted) mount = find_disk(path, error);
+	g_autoptr(mounted) mount = control_find_disk(path, error);
 	g_autofree char *word = NULL;
 
 	if (!mount)
@@ -79,7 +69,7 @@ static char *disk_name_of(const struct mounted *mount, const char *path, GError 
 int ctl_fork(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	g_autoptr(mounted) mount = find_disk(arguments->names[0], &error);
+	g_autoptr(mounted) mount = control_find_disk(arguments->names[0], &error);
 	g_autoptr(GString) command = g_string_new("fork");
 
 	if (!mount)

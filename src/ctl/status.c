@@ -376,16 +376,11 @@ static int show_file(const struct mounted *mount, bool json)
 static int show(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	const char *path = arguments->names[0];
-	g_autoptr(mounted) mount = control_find_mount(path, &error);
+	g_autoptr(mounted) mount = control_find_whole_or_disk(arguments->names[0], &error);
 
 	if (!mount)
 		return ctl_fail_error(NULL, error);
-	if (!*mount->name)
-		return show_mount(mount, arguments->json);
-	if (control_is_disk(mount))
-		return show_file(mount, arguments->json);
-	return ctl_fail("%s is no disk; expected a mount, or a file in it like web1.img", path);
+	return *mount->name ? show_file(mount, arguments->json) : show_mount(mount, arguments->json);
 }
 
 int ctl_status(const struct ctl_arguments *arguments)

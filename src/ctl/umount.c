@@ -130,14 +130,9 @@ static bool end_mount(const struct mounted *mount, GError **error)
 int ctl_umount(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
-	const char *path = arguments->names[0];
-	g_autoptr(mounted) mount = control_find_mount(path, &error);
+	g_autoptr(mounted) mount = control_find_whole(arguments->names[0], &error);
 
-	if (!mount)
-		return ctl_fail_error(NULL, error);
-	if (*mount->name)
-		return ctl_fail("%s is in a mount; expected the mount itself, %s", path, mount->top);
-	if (!check_users(mount, &error) || !end_mount(mount, &error))
+	if (!mount || !check_users(mount, &error) || !end_mount(mount, &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;
 }
