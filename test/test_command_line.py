@@ -82,6 +82,18 @@ def test_a_pool_for_its_mount(mount, pool):
     assert "is neither a leafdisk mount" in leafctl("status", pool, check=False).stderr
 
 
+def test_what_is_no_disk_has_no_snapshots(mount, pool):
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    with mount() as live:
+        for words in (["snapshots", live.control("stats")], ["snapshot", live.control("stats"), "monday"],
+                      ["fork", live.path, "web2.img"]):
+            done = leafctl(*words, check=False)
+            assert (done.returncode, done.stdout) == (1, "") and "is no disk; expected a" in done.stderr, done
+        done = leafctl("fork", live.file("web1.img"), live.control("web2.img"), check=False)
+        assert done.returncode == 1 and f"expected the mount itself, {live.path}" in done.stderr, done
+        assert live.names() == ["web1.img"]
+
+
 def test_a_resize_that_is_refused_says_why(mount, pool):
     """Of a disk that another mount has open."""
     make_image(os.path.join(pool, "web1.leaf"), MIB)

@@ -55,7 +55,7 @@ int ctl_snapshot(const struct ctl_arguments *arguments)
 static char *disk_name_of(const struct mounted *mount, const char *path, GError **error)
 {
 	g_autofree char *base = g_path_get_basename(path), *directory = g_path_get_dirname(path);
-	g_autoptr(mounted) other = strchr(path, '/') ? control_find_mount(directory, error) : NULL;
+	g_autoptr(mounted) other = strchr(path, '/') ? control_find_whole(directory, error) : NULL;
 
 	if (strchr(path, '/') && !other)
 		return NULL;
@@ -121,7 +121,7 @@ int ctl_snapshots(const struct ctl_arguments *arguments)
 	static const char *const columns[] = {"<disk",	"<snapshot", ">size",	       ">takes",
 					      ">dirty", "<taken",    "<disk is on it", NULL};
 	g_autoptr(GError) error = NULL;
-	g_autoptr(mounted) mount = control_find_mount(arguments->names[0], &error);
+	g_autoptr(mounted) mount = control_find_whole_or_disk(arguments->names[0], &error);
 	g_autoptr(table) table = table_new(columns);
 	g_autofree char *text = NULL;
 	g_auto(GStrv) lines = NULL;
