@@ -1,7 +1,6 @@
 /* leafctl check: damage found, damage mended; of one image, or of all of a pool. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "pool/pool.h"
 #include "report.h"
@@ -194,32 +193,9 @@ static void print_tally(const struct tally *tally)
 		printf("%u damaged, %u could not be checked\n", tally->damaged, tally->unknown);
 }
 
-static gint compare_paths(gconstpointer a, gconstpointer b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* The images of the directory of sealed ones, sorted. */
-static GPtrArray *sealed_images(struct disk_pool *pool)
-{
-	GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
-	g_autofree char *directory = g_build_filename(disk_pool_path(pool), "snapshots", NULL);
-	g_autoptr(GDir) names = g_dir_open(directory, 0, NULL);
-	const char *name;
-
-	while (names && (name = g_dir_read_name(names))) {
-		g_autofree char *path = g_build_filename(directory, name, NULL);
-
-		if (name[0] != '.' && image_probe(path, NULL) != IMAGE_FORMAT_NONE)
-			g_ptr_array_add(paths, g_steal_pointer(&path));
-	}
-	g_ptr_array_sort(paths, compare_paths);
-	return paths;
-}
-
 static void check_all(struct tally *tally, struct disk_pool *pool)
 {
-	g_autoptr(GPtrArray) sealed = sealed_images(pool);
+	g_autoptr(GPtrArray) sealed = offline_sealed(disk_pool_path(pool));
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	g_autofree char *broken = disk_pool_broken(pool);
 

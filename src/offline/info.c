@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "image/children.h"
 #include "image/foreign.h"
+#include "layer/chain.h"
 #include "layer/parent.h"
 #include "open.h"
 #include "unlock.h"
@@ -139,6 +140,28 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 		finding(opaque, false, chain->message);
 	}
 	return true;
+}
+
+static gint compare_paths(gconstpointer a, gconstpointer b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+GPtrArray *offline_sealed(const char *pool)
+{
+	GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
+	g_autofree char *directory = g_build_filename(pool, SEALED_DIRECTORY, NULL);
+	g_autoptr(GDir) names = g_dir_open(directory, 0, NULL);
+	const char *name;
+
+	while (names && (name = g_dir_read_name(names))) {
+		g_autofree char *path = g_build_filename(directory, name, NULL);
+
+		if (name[0] != '.' && image_probe(path, NULL) != IMAGE_FORMAT_NONE)
+			g_ptr_array_add(paths, g_steal_pointer(&path));
+	}
+	g_ptr_array_sort(paths, compare_paths);
+	return paths;
 }
 
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,
