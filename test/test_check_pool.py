@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 
 import leaf_format
 from harness import MIB, leafctl, make_image, make_raw, opened, write_all
@@ -38,6 +39,30 @@ def test_check_of_a_pool(mount, pool):
     assert found["damaged"] == 1 and found["not_checked"] == 0 and len(found["images"]) == 3
     os.unlink(images[1])
     assert leafctl("check", "--repair", pool).stdout.splitlines()[-1] == "verdict: 3 images, no damage"
+
+
+def test_check_of_sealed_images(mount, pool):
+    """One whose header is gone, and that no disk stands on, is damaged; where they cannot be listed nobody can tell."""
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    with mount() as live:
+        for name in ("monday", "tuesday"):
+            leafctl("snapshot", live.file("web1.img"), name)
+    sealed = os.path.join(pool, "snapshots")
+    with open(os.path.join(sealed, "notes.txt"), "wb") as file:
+        file.write(b"no image")
+    os.symlink("nowhere", os.path.join(sealed, "nothing"))
+    assert leafctl("check", pool).stdout.splitlines() == ["web1.leaf: no damage", "web1@monday.leaf: no damage",
+                                                          "web1@tuesday.leaf: no damage", "verdict: 3 images, no damage"]
+    old = os.path.join(sealed, "web0@sunday.leaf")
+    make_image(old, "1M")
+    spoil(old, 0, leaf_format.PAGE)
+    result = leafctl("check", pool, check=False)
+    assert result.returncode == DAMAGED and result.stdout.splitlines()[-1] == "verdict: 4 images, 1 damaged"
+    assert "both copies of its header are gone" in result.stdout
+    shutil.rmtree(sealed)
+    with open(sealed, "wb"):
+        result = leafctl("check", pool, check=False)
+    assert result.returncode == 1 and "snapshots: cannot be listed: Not a directory" in result.stderr
 
 
 def test_a_header_that_is_mended(pool):

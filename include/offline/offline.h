@@ -66,8 +66,9 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 		   void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
 		   struct image_check_result *result, GError **error);
 
-/* The paths of the images of POOL that are sealed, sorted (g_free, free function set). */
-GPtrArray *offline_sealed(const char *pool);
+/* The paths of the images of POOL that are sealed, sorted (g_free, free function set), with those that may be one.
+ * NULL and ERROR: they cannot be listed. */
+GPtrArray *offline_sealed(const char *pool, GError **error);
 
 /* Progress of long work; return false to stop (the destination is removed). */
 typedef bool (*offline_progress)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);

@@ -193,9 +193,8 @@ static void print_tally(const struct tally *tally)
 		printf("%u damaged, %u could not be checked\n", tally->damaged, tally->unknown);
 }
 
-static void check_all(struct tally *tally, struct disk_pool *pool)
+static void check_all(struct tally *tally, struct disk_pool *pool, const GPtrArray *sealed)
 {
-	g_autoptr(GPtrArray) sealed = offline_sealed(disk_pool_path(pool));
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	g_autofree char *broken = disk_pool_broken(pool);
 
@@ -229,11 +228,13 @@ static int check_pool(const struct ctl_arguments *arguments, const char *path)
 	struct tally tally = {.arguments = arguments, .builder = builder};
 	g_autoptr(GError) error = NULL;
 	struct disk_pool *pool = disk_pool_open(&options, &error);
+	g_autoptr(GPtrArray) sealed = pool ? offline_sealed(disk_pool_path(pool), &error) : NULL;
 
-	if (!pool)
-		return ctl_fail_error(NULL, error);
-	check_all(&tally, pool);
+	if (sealed)
+		check_all(&tally, pool, sealed);
 	disk_pool_close(pool);
+	if (!sealed)
+		return ctl_fail_error(NULL, error);
 	if (tally.unknown)
 		return CTL_FAILED;
 	return tally.damaged ? CTL_DAMAGE : CTL_DONE;

@@ -1,10 +1,12 @@
 /* Images without a mount: info, map, check, resize. */
 #include "offline/offline.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <string.h>
 
 #include "core/error.h"
+#include "core/verdict.h"
 #include "image/children.h"
 #include "image/foreign.h"
 #include "layer/chain.h"
@@ -147,21 +149,43 @@ static gint compare_paths(gconstpointer a, gconstpointer b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-GPtrArray *offline_sealed(const char *pool)
+/* One that cannot be read, or whose header is gone, is an image that is to be checked all the same. */
+static bool may_be_image(const char *path)
 {
-	GPtrArray *paths = g_ptr_array_new_with_free_func(g_free);
-	g_autofree char *directory = g_build_filename(pool, SEALED_DIRECTORY, NULL);
-	g_autoptr(GDir) names = g_dir_open(directory, 0, NULL);
-	const char *name;
+	g_autoptr(GError) error = NULL;
 
-	while (names && (name = g_dir_read_name(names))) {
-		g_autofree char *path = g_build_filename(directory, name, NULL);
+	return g_str_has_suffix(path, ".leaf") || image_probe(path, &error) != IMAGE_FORMAT_NONE ||
+	       (error && error_class_of(STORE_OPEN, error_to_errno(error)) != ERROR_ABSENT);
+}
 
-		if (name[0] != '.' && image_probe(path, NULL) != IMAGE_FORMAT_NONE)
+static bool list_images(const char *directory, DIR *list, GPtrArray *paths, GError **error)
+{
+	struct dirent *entry;
+
+	while ((errno = 0, entry = readdir(list))) {
+		g_autofree char *path = g_build_filename(directory, entry->d_name, NULL);
+
+		if (entry->d_name[0] != '.' && may_be_image(path))
 			g_ptr_array_add(paths, g_steal_pointer(&path));
 	}
+	return errno == 0 || error_set_errno(error, errno, "%s: cannot be listed", directory);
+}
+
+GPtrArray *offline_sealed(const char *pool, GError **error)
+{
+	g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+	g_autofree char *directory = g_build_filename(pool, SEALED_DIRECTORY, NULL);
+	DIR *list = opendir(directory);
+	bool good;
+
+	if (!list && error_class_of(STORE_OPEN, -errno) == ERROR_ABSENT)
+		return g_steal_pointer(&paths);
+	good = list ? list_images(directory, list, paths, error)
+		    : error_set_errno(error, errno, "%s: cannot be listed", directory);
+	if (list)
+		closedir(list);
 	g_ptr_array_sort(paths, compare_paths);
-	return paths;
+	return good ? g_steal_pointer(&paths) : NULL;
 }
 
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,
