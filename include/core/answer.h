@@ -6,6 +6,7 @@
 #define LEAFDISK_CORE_ANSWER_H
 
 #include <errno.h>
+#include <stdbool.h>
 
 enum answer {
 	ANSWER_NO,
@@ -19,6 +20,12 @@ static inline enum answer answer_of_look(int result)
 	if (result == 0)
 		return ANSWER_YES;
 	return result == -ENOENT ? ANSWER_NO : ANSWER_UNKNOWN;
+}
+
+/* Whether ANSWER is yes; what else there is to go by, GUESS, counts where it cannot tell. */
+static inline bool answer_or(enum answer answer, bool guess)
+{
+	return answer == ANSWER_UNKNOWN ? guess : answer == ANSWER_YES;
 }
 
 #endif

@@ -189,15 +189,7 @@ static enum answer is_sleeping_locked(const struct relay *relay)
 static bool stands_locked(const struct relay *relay)
 {
 	lock_assert_mine(&lock);
-	switch (is_sleeping_locked(relay)) {
-	case ANSWER_YES:
-		return true;
-	case ANSWER_NO:
-		return false;
-	case ANSWER_UNKNOWN:
-		break;
-	}
-	return relay->same >= UNTOLD_TICKS;
+	return answer_or(is_sleeping_locked(relay), relay->same >= UNTOLD_TICKS);
 }
 
 static void offer_locked(struct relay *relay)

@@ -74,15 +74,7 @@ static bool is_on(const char *device, const struct backing *backing)
 
 	if (!path || (backing->st.st_nlink <= 1 && !have_one_name(path, backing->path)))
 		return false;
-	switch (ask_device(device, &backing->st)) {
-	case ANSWER_YES:
-		return true;
-	case ANSWER_NO:
-		return false;
-	case ANSWER_UNKNOWN:
-		break;
-	}
-	return strcmp(path, backing->path) == 0;
+	return answer_or(ask_device(device, &backing->st), strcmp(path, backing->path) == 0);
 }
 
 static bool only_reads(const char *device)
