@@ -5,14 +5,12 @@
 
 #define FIELD(name) offsetof(struct ctl_arguments, name)
 
-#define OPTION_HELP                                                                                                    \
+/* Named as the field is. */
+#define OPTION_FLAG(letter, name, help_text)                                                                           \
 	{                                                                                                              \
-		'h', "help", CTL_OPTION_FLAG, FIELD(help), NULL, "show this text"                                      \
+		letter, #name, CTL_OPTION_FLAG, FIELD(name), NULL, help_text                                           \
 	}
-#define OPTION_JSON                                                                                                    \
-	{                                                                                                              \
-		0, "json", CTL_OPTION_FLAG, FIELD(json), NULL, "print JSON"                                            \
-	}
+#define OPTION_JSON OPTION_FLAG(0, json, "print JSON")
 #define OPTION_LAYERS                                                                                                  \
 	{                                                                                                              \
 		0, "layers", CTL_OPTION_TEXT, FIELD(layers), "DIR[:DIR]",                                              \
@@ -38,11 +36,10 @@
 		'O', "output-format", CTL_OPTION_FORMAT, FIELD(output_format), "FORMAT",                               \
 			"the new image's format, raw or leaf, instead of what its name tells"                          \
 	}
-#define OPTION_FORCE_DEVICE(name)                                                                                      \
-	{                                                                                                              \
-		0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "overwrite " name " when it is a block device"        \
-	}
-#define OPTION_END                                                                                                     \
+#define OPTION_FORCE_DEVICE(name) OPTION_FLAG(0, force, "overwrite " name " when it is a block device")
+/* Every verb has help. */
+#define OPTIONS_END                                                                                                    \
+	OPTION_FLAG('h', help, "show this text"),                                                                      \
 	{                                                                                                              \
 		0, NULL, CTL_OPTION_FLAG, 0, NULL, NULL                                                                \
 	}
@@ -54,138 +51,122 @@ static const struct ctl_option create_options[] = {
 	OPTION_OUTPUT_FORMAT,
 	OPTION_FORCE_DEVICE("IMAGE"),
 	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option clone_options[] = {
-	OPTION_PARENT_FORMAT, OPTION_CHUNK, OPTION_LAYERS, OPTION_HELP, OPTION_END,
+	OPTION_PARENT_FORMAT,
+	OPTION_CHUNK,
+	OPTION_LAYERS,
+	OPTIONS_END,
 };
 
 static const struct ctl_option report_options[] = {
-	OPTION_JSON, OPTION_FORMAT, OPTION_LAYERS, OPTION_HELP, OPTION_END,
+	OPTION_JSON,
+	OPTION_FORMAT,
+	OPTION_LAYERS,
+	OPTIONS_END,
 };
 
 static const struct ctl_option map_options[] = {
-	{0, "summary", CTL_OPTION_FLAG, FIELD(summary), NULL, "how much each layer has, and a picture of the disk"},
+	OPTION_FLAG(0, summary, "how much each layer has, and a picture of the disk"),
 	OPTION_JSON,
 	OPTION_FORMAT,
 	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option check_options[] = {
-	{'r', "repair", CTL_OPTION_FLAG, FIELD(repair), NULL, "mend what can be mended"},
-	OPTION_JSON,
-	OPTION_FORMAT,
-	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTION_FLAG('r', repair, "mend what can be mended"), OPTION_JSON, OPTION_FORMAT, OPTION_LAYERS, OPTIONS_END,
 };
 
 static const struct ctl_option convert_options[] = {
-	OPTION_FORMAT, OPTION_OUTPUT_FORMAT, OPTION_FORCE_DEVICE("DST"), OPTION_LAYERS, OPTION_HELP, OPTION_END,
+	OPTION_FORMAT, OPTION_OUTPUT_FORMAT, OPTION_FORCE_DEVICE("DST"), OPTION_LAYERS, OPTIONS_END,
 };
 
 static const struct ctl_option resize_options[] = {
-	{0, "shrink", CTL_OPTION_FLAG, FIELD(shrink), NULL,
-	 "allow a size below the present one; what lies past it is lost"},
+	OPTION_FLAG(0, shrink, "allow a size below the present one; what lies past it is lost"),
 	OPTION_FORMAT,
 	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option forget_child_options[] = {
-	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "also a child that is there, or that cannot be read"},
+	OPTION_FLAG(0, force, "also a child that is there, or that cannot be read"),
 	OPTION_FORMAT,
 	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option rebase_options[] = {
-	{0, "accept", CTL_OPTION_FLAG, FIELD(accept), NULL, "its parent is right as it is now"},
+	OPTION_FLAG(0, accept, "its parent is right as it is now"),
 	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option list_options[] = {
-	{0, "tree", CTL_OPTION_FLAG, FIELD(tree), NULL, "who stands on whom: each image below its parent"},
+	OPTION_FLAG(0, tree, "who stands on whom: each image below its parent"),
 	OPTION_JSON,
 	OPTION_LAYERS,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option status_options[] = {
-	{0, "watch", CTL_OPTION_FLAG, FIELD(watch), NULL, "again every two seconds, until it is interrupted"},
+	OPTION_FLAG(0, watch, "again every two seconds, until it is interrupted"),
 	OPTION_JSON,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option top_options[] = {
-	{'b', "batch", CTL_OPTION_FLAG, FIELD(batch), NULL, "one table below the other, also on a terminal"},
+	OPTION_FLAG('b', batch, "one table below the other, also on a terminal"),
 	{'n', "count", CTL_OPTION_NUMBER, FIELD(count), "NUMBER", "end after so many tables"},
 	{'d', "interval", CTL_OPTION_NUMBER, FIELD(interval), "NUMBER",
 	 "seconds from one table to the next; 2 by default"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option events_options[] = {
-	{'f', "follow", CTL_OPTION_FLAG, FIELD(follow), NULL, "go on with what happens, until it is interrupted"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTION_FLAG('f', follow, "go on with what happens, until it is interrupted"),
+	OPTIONS_END,
 };
 
 static const struct ctl_option unlock_options[] = {
-	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "whoever owns it, and whatever is lost"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTION_FLAG(0, force, "whoever owns it, and whatever is lost"),
+	OPTIONS_END,
 };
 
 static const struct ctl_option help_options[] = {
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option cache_create_options[] = {
 	{0, "pool", CTL_OPTION_TEXT, FIELD(pool), "POOL", "the pool whose cache it will be"},
 	{0, "size", CTL_OPTION_SIZE, FIELD(size_bytes), "SIZE",
 	 "by default what is there already, or 10G for a new file"},
-	{0, "preallocate", CTL_OPTION_FLAG, FIELD(preallocate), NULL, "write the whole log once"},
-	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "overwrite what CACHE holds"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTION_FLAG(0, preallocate, "write the whole log once"),
+	OPTION_FLAG(0, force, "overwrite what CACHE holds"),
+	OPTIONS_END,
 };
 
 static const struct ctl_option cache_report_options[] = {
 	OPTION_JSON,
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option cache_dump_options[] = {
 	{0, "layer", CTL_OPTION_TEXT, FIELD(layer), "NAME", "only this layer"},
 	{'d', "directory", CTL_OPTION_TEXT, FIELD(directory), "DIR", "where the files are made"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTIONS_END,
 };
 
 static const struct ctl_option cache_adopt_options[] = {
-	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "also where the image was written since"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTION_FLAG(0, force, "also where the image was written since"),
+	OPTIONS_END,
 };
 
 static const struct ctl_option cache_purge_options[] = {
-	{0, "force", CTL_OPTION_FLAG, FIELD(force), NULL, "also changes that would be written back"},
-	OPTION_HELP,
-	OPTION_END,
+	OPTION_FLAG(0, force, "also changes that would be written back"),
+	OPTIONS_END,
 };
 
 const struct ctl_verb ctl_verbs[] = {
