@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/lock.h"
+#include "core/text.h"
 #include "core/thread.h"
 
 /* Longer than every sentence of ours, with a path in it. */
@@ -62,17 +63,6 @@ void events_each(void (*each)(const struct event *event))
 		each(&ring[i % EVENTS_KEPT]);
 }
 
-/* The name is one word. */
-static void append_disk(GString *text, const char *disk)
-{
-	for (const char *p = disk; *p; p++) {
-		if (g_ascii_iscntrl(*p) || *p == '\\' || *p == ' ')
-			g_string_append_printf(text, "\\%03o", (unsigned char)*p);
-		else
-			g_string_append_c(text, *p);
-	}
-}
-
 /* Behind "DISK: ", if it begins so. */
 static const char *rest_of(const struct event *event)
 {
@@ -83,10 +73,11 @@ static const char *rest_of(const struct event *event)
 	return names ? event->message + length + 2 : event->message;
 }
 
+/* The disk's name is one word. */
 static void append_line(GString *text, const struct event *event)
 {
 	g_string_append_printf(text, "%s %s ", event->time, severity_names[event->severity]);
-	append_disk(text, event->disk ? event->disk : "-");
+	text_append_escaped(text, event->disk ? event->disk : "-", " ");
 	g_string_append_printf(text, " %s\n", rest_of(event));
 }
 

@@ -10,6 +10,7 @@
 
 #include "client.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "interrupt.h"
 #include "report.h"
 #include "verbs.h"
@@ -26,12 +27,7 @@ static char *escaped(const char *name)
 {
 	GString *text = g_string_new(NULL);
 
-	for (; *name; name++) {
-		if (g_ascii_iscntrl(*name) || *name == '\\' || *name == ' ')
-			g_string_append_printf(text, "\\%03o", (unsigned char)*name);
-		else
-			g_string_append_c(text, *name);
-	}
+	text_append_escaped(text, name, " ");
 	return g_string_free(text, FALSE);
 }
 

@@ -7,6 +7,7 @@
 
 #include "control/tree.h"
 #include "core/counters.h"
+#include "core/text.h"
 #include "core/time.h"
 #include "fuse/refusal.h"
 #include "lines.h"
@@ -95,7 +96,7 @@ int control_make_last_error(const struct control_subject *subject, GString *text
 
 	if (!valid)
 		return 0;
-	lines_escape(text, valid, "");
+	text_append_escaped(text, valid, "");
 	g_string_append_c(text, '\n');
 	return 0;
 }
@@ -169,7 +170,7 @@ int control_make_disk_chain(const struct control_subject *subject, GString *text
 	for (unsigned i = 0; layers && i < layers->len; i++) {
 		const struct disk_layer *layer = layers->pdata[i];
 
-		lines_escape(text, layer->path, " ");
+		text_append_escaped(text, layer->path, " ");
 		g_string_append_printf(text, " %s %" PRIu64 "\n", layer->format, layer->size_bytes);
 	}
 	return result;

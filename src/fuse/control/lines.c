@@ -2,22 +2,13 @@
 #include "lines.h"
 
 #include <inttypes.h>
-#include <string.h>
 
-void lines_escape(GString *text, const char *value, const char *also)
-{
-	for (; *value; value++) {
-		if (g_ascii_iscntrl(*value) || *value == '\\' || strchr(also, *value))
-			g_string_append_printf(text, "\\%03o", (unsigned char)*value);
-		else
-			g_string_append_c(text, *value);
-	}
-}
+#include "core/text.h"
 
 void lines_text(GString *text, const char *key, const char *value)
 {
 	g_string_append_printf(text, "%s: ", key);
-	lines_escape(text, value, "");
+	text_append_escaped(text, value, "");
 	g_string_append_c(text, '\n');
 }
 

@@ -1,8 +1,7 @@
 /* Lines of the control tree's files.
  *
  * Values come from image files and from whoever names files in the pool. So
- * that none can pretend to be a line of its own, control characters and
- * backslashes are octal escapes, as in /proc/mounts. */
+ * that none can pretend to be a line of its own they are escaped: core/text.h. */
 #ifndef LEAFDISK_FUSE_CONTROL_LINES_H
 #define LEAFDISK_FUSE_CONTROL_LINES_H
 
@@ -10,8 +9,6 @@
 #include <stdint.h>
 #include <time.h>
 
-/* VALUE alone; the bytes in ALSO are escaped too. */
-void lines_escape(GString *text, const char *value, const char *also);
 /* "KEY: VALUE". */
 void lines_text(GString *text, const char *key, const char *value);
 void lines_number(GString *text, const char *key, uint64_t number);

@@ -7,6 +7,7 @@
 #include "control/tree.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/text.h"
 #include "lines.h"
 
 /* ---- Who holds a disk --------------------------------------------------------- */
@@ -18,7 +19,7 @@ void control_append_holder(GString *text, const struct disk_holder *holder)
 	g_autofree char *since = lines_time_text(&holder->since);
 
 	g_string_append_printf(text, "%s %s %d ", control_word_text(word), since, holder->pid);
-	lines_escape(text, holder->program[0] ? holder->program : "-", " ");
+	text_append_escaped(text, holder->program[0] ? holder->program : "-", " ");
 	g_string_append_c(text, '\n');
 }
 

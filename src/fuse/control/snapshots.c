@@ -7,8 +7,8 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/text.h"
 #include "fuse/refusal.h"
-#include "lines.h"
 #include "pool/snapshot.h"
 
 /* ---- Which there are -------------------------------------------------------------- */
@@ -17,13 +17,13 @@
  * when it was taken in seconds since the epoch, whether the disk stands on it, and its image. */
 static void append_snapshot(GString *text, const struct disk *disk, const struct disk_snapshot *snapshot)
 {
-	lines_escape(text, disk_name(disk), " ");
+	text_append_escaped(text, disk_name(disk), " ");
 	g_string_append_c(text, ' ');
-	lines_escape(text, snapshot->tag, " ");
+	text_append_escaped(text, snapshot->tag, " ");
 	g_string_append_printf(text, " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRId64 " %s ", snapshot->size_bytes,
 			       snapshot->allocated_bytes, snapshot->dirty_bytes, snapshot->taken_s,
 			       snapshot->below ? "yes" : "no");
-	lines_escape(text, snapshot->path, " ");
+	text_append_escaped(text, snapshot->path, " ");
 	g_string_append_c(text, '\n');
 }
 
