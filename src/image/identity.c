@@ -8,12 +8,12 @@
 #include "identity.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/xattr.h>
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/text.h"
 #include "core/thread.h"
 #include "core/verdict.h"
 
@@ -27,14 +27,10 @@ struct progress {
 _Static_assert(sizeof(struct progress) == IMAGE_CLAIM_BYTES + sizeof(uint64_t), "without gaps");
 
 /* What anybody may have put there instead is none: zeros. */
-static void parse(const char *text, ssize_t length, uint8_t *value, size_t bytes)
+static void parse(const char *text, ssize_t length, void *value, size_t bytes)
 {
-	memset(value, 0, bytes);
-	for (size_t i = 0; i < 2 * bytes; i++)
-		if (length != (ssize_t)(2 * bytes) || !g_ascii_isxdigit(text[i]))
-			return;
-	for (size_t i = 0; i < bytes; i++)
-		value[i] = (uint8_t)(g_ascii_xdigit_value(text[2 * i]) << 4 | g_ascii_xdigit_value(text[2 * i + 1]));
+	if (length != (ssize_t)(2 * bytes) || !text_parse_hex(text, value, bytes))
+		memset(value, 0, bytes);
 }
 
 static enum answer read_value(const struct image_file *file, const char *what, void *value, size_t bytes)
@@ -92,8 +88,7 @@ static int set_value(const struct image_file *file, const char *what, const void
 	thread_assert_may_block();
 	if (fault)
 		return MIN(fault, 0);
-	for (size_t i = 0; i < bytes; i++)
-		snprintf(text + 2 * i, 3, "%02x", ((const uint8_t *)value)[i]);
+	text_format_hex(text, value, bytes);
 	return fsetxattr(file->aio.buffered_fd, name, text, 2 * bytes, 0) < 0 ? -errno : 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/text.h"
 #include "core/thread.h"
 #include "core/verdict.h"
 #include "record.h"
@@ -27,21 +28,11 @@ static void child_free(void *data)
 	g_free(child);
 }
 
-static bool parse_uuid(const char *text, uint8_t uuid[IMAGE_UUID_BYTES])
-{
-	for (unsigned i = 0; i < UUID_DIGITS; i++)
-		if (!g_ascii_isxdigit(text[i]))
-			return false;
-	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++)
-		uuid[i] = (uint8_t)(g_ascii_xdigit_value(text[2 * i]) << 4 | g_ascii_xdigit_value(text[2 * i + 1]));
-	return true;
-}
-
 static struct image_child *parse_line(const char *line)
 {
 	struct image_child *child = g_new0(struct image_child, 1);
 
-	if (parse_uuid(line, child->uuid) && line[UUID_DIGITS] == ' ') {
+	if (text_parse_hex(line, child->uuid, IMAGE_UUID_BYTES) && line[UUID_DIGITS] == ' ') {
 		child->path = g_strcompress(line + UUID_DIGITS + 1);
 		return child;
 	}
@@ -82,14 +73,12 @@ char *image_children_text(const char *mark)
 
 static char *line_of(const uint8_t uuid[IMAGE_UUID_BYTES], const char *path)
 {
-	GString *line = g_string_new(NULL);
+	char digits[UUID_DIGITS + 1];
 	g_autofree char *whole = g_strescape(path, NULL), *base = g_path_get_basename(path);
 	g_autofree char *name = g_strescape(base, NULL);
 
-	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++)
-		g_string_append_printf(line, "%02x", uuid[i]);
-	g_string_append_printf(line, " %s\n", strlen(whole) <= PATH_BYTES_MAX ? whole : name);
-	return g_string_free(line, FALSE);
+	text_format_hex(digits, uuid, IMAGE_UUID_BYTES);
+	return g_strdup_printf("%s %s\n", digits, strlen(whole) <= PATH_BYTES_MAX ? whole : name);
 }
 
 static bool names(const char *mark, const uint8_t uuid[IMAGE_UUID_BYTES], bool *more)

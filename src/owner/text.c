@@ -1,8 +1,9 @@
 /* The text of an owner record: a GKeyFile with one group. */
 #include "text.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#include "core/text.h"
 
 #define GROUP "owner"
 #define TEXT_BYTES_MAX 4096
@@ -47,12 +48,8 @@ static void get_id(GKeyFile *file, const char *key, uint8_t id[OWNER_ID_BYTES], 
 {
 	g_autofree char *text = get_text(file, key, why);
 
-	if (!text || strlen(text) != 2 * OWNER_ID_BYTES || strspn(text, "0123456789abcdef") != 2 * OWNER_ID_BYTES) {
+	if (!text || strlen(text) != 2 * OWNER_ID_BYTES || !text_parse_hex(text, id, OWNER_ID_BYTES))
 		*why = key;
-		return;
-	}
-	for (unsigned i = 0; i < OWNER_ID_BYTES; i++)
-		id[i] = (uint8_t)(g_ascii_xdigit_value(text[2 * i]) << 4 | g_ascii_xdigit_value(text[2 * i + 1]));
 }
 
 /* Earlier versions have no such key: zeros. */
@@ -139,8 +136,7 @@ static void set_id(GKeyFile *file, const char *key, const uint8_t id[OWNER_ID_BY
 {
 	char text[2 * OWNER_ID_BYTES + 1];
 
-	for (unsigned i = 0; i < OWNER_ID_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", id[i]);
+	text_format_hex(text, id, OWNER_ID_BYTES);
 	g_key_file_set_string(file, GROUP, key, text);
 }
 
