@@ -5,11 +5,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "aio/file.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/random.h"
 #include "cache/content/layer.h"
 #include "cache/format/format_super.h"
 #include "cache/format/super.h"
@@ -45,12 +45,9 @@ static uint64_t segments_in(uint64_t bytes)
 
 static void format(struct cache *cache, const struct cache_options *options)
 {
-	uint8_t uuid[CACHE_ID_BYTES];
+	uint8_t uuid[RANDOM_UUID_BYTES];
 
-	while (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid))
-		;
-	uuid[6] = (uuid[6] & 0x0f) | 0x40; /* RFC 9562, version 4 */
-	uuid[8] = (uuid[8] & 0x3f) | 0x80;
+	random_make_uuid(uuid);
 	cache_super_init(&cache->super, uuid, options->pool_id, options->pool_path ? options->pool_path : "",
 			 cache->segment_count);
 }
@@ -345,8 +342,7 @@ static void number_mount(struct cache *cache)
 
 	for (uint64_t i = 1; i <= MIN(skipped, CACHE_MOUNTS - 1); i++)
 		memset(cache->super.mounts[(generation - i) % CACHE_MOUNTS], 0, sizeof(number));
-	while (getrandom(number, sizeof(number), 0) != sizeof(number))
-		;
+	random_fill(number, sizeof(number));
 	memcpy(cache->super.mounts[generation % CACHE_MOUNTS], number, sizeof(number));
 }
 

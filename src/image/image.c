@@ -6,10 +6,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/random.h>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/random.h"
 #include "driver.h"
 #include "image/children.h"
 #include "file.h"
@@ -17,10 +17,8 @@
 
 void image_make_uuid(uint8_t uuid[IMAGE_UUID_BYTES])
 {
-	while (getrandom(uuid, IMAGE_UUID_BYTES, 0) != IMAGE_UUID_BYTES)
-		;
-	uuid[6] = (uuid[6] & 0x0f) | 0x40;
-	uuid[8] = (uuid[8] & 0x3f) | 0x80;
+	_Static_assert(IMAGE_UUID_BYTES == RANDOM_UUID_BYTES, "it is a UUID");
+	random_make_uuid(uuid);
 }
 
 int image_begin_writing(struct image *image, const uint8_t *claim)

@@ -24,11 +24,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "core/random.h"
 #include "core/verdict.h"
 #include "owner/proof.h"
 #include "claim.h"
@@ -119,8 +119,8 @@ static void make_nonce(const struct owner_want *want, uint8_t nonce[OWNER_ID_BYT
 {
 	if (want->nonce)
 		memcpy(nonce, want->nonce, OWNER_ID_BYTES);
-	while (!want->nonce && getrandom(nonce, OWNER_ID_BYTES, 0) != OWNER_ID_BYTES)
-		;
+	else
+		random_fill(nonce, OWNER_ID_BYTES);
 }
 
 static bool claim_after(const char *pool, const char *name, const struct owner_last *last,

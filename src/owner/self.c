@@ -11,24 +11,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include "core/bytes.h"
+#include "core/random.h"
 #include "owner/mounts.h"
 
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 #define MACHINE_ID_PATH "/etc/machine-id"
 #define FIRMWARE_ID_PATH "/sys/class/dmi/id/product_uuid"
 #define STAT_FIELD_START 22
-
-static void fill_random(uint8_t id[OWNER_ID_BYTES])
-{
-	while (getrandom(id, OWNER_ID_BYTES, 0) != OWNER_ID_BYTES)
-		;
-}
 
 static char *read_line(const char *path)
 {
@@ -86,7 +80,7 @@ void owner_self_init(struct owner_self *self, const char *cache_path, const uint
 	find_machine(self->machine_id);
 	self->pid_start = start_of(self->pid);
 	self->pid_space = find_pid_space();
-	fill_random(self->mount_id);
+	random_fill(self->mount_id, OWNER_ID_BYTES);
 	if (cache_id)
 		memcpy(self->cache_id, cache_id, OWNER_ID_BYTES);
 }

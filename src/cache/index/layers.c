@@ -2,9 +2,9 @@
 #include "layers.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 #include "core/loop.h"
+#include "core/random.h"
 
 struct layers {
 	struct cache *cache;
@@ -162,21 +162,15 @@ struct cache_layer *layers_add_recovered(struct layers *layers, uint32_t id, con
 	return layer;
 }
 
-/* What an image is known by that is beyond these changes is not to be taken for theirs. */
-static void make_nonce(uint8_t nonce[CACHE_ID_BYTES])
-{
-	while (getrandom(nonce, CACHE_ID_BYTES, 0) != CACHE_ID_BYTES)
-		;
-}
-
 void layers_make_orphan(struct layers *layers, struct cache_layer *layer, enum cache_orphan_reason reason)
 {
 	g_hash_table_remove(layers->by_identity, layer->identity);
 	layer->orphan = true;
 	list_append(&layers->orphans, &layer->orphans);
 	layer->orphan_reason = reason;
+	/* What an image is known by that is beyond these changes is not to be taken for theirs. */
 	if (reason == CACHE_ORPHAN_OLDER)
-		make_nonce(layer->nonce);
+		random_fill(layer->nonce, sizeof(layer->nonce));
 	layer->orphan_time_ns = (uint64_t)g_get_real_time() * 1000;
 	g_clear_pointer(&layer->epochs, epochs_free);
 }

@@ -1,12 +1,12 @@
 /* Making an empty cache of a file or a block device. */
 #include <errno.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "aio/file.h"
 #include "cache/offline.h"
 #include "core/config.h"
 #include "core/error.h"
+#include "core/random.h"
 #include "cache/format/content.h"
 #include "cache/format/format.h"
 #include "cache/format/format_super.h"
@@ -127,13 +127,10 @@ static bool write_log_once(const struct creation *creation, GError **error)
 static bool write_super(const struct creation *creation, GError **error)
 {
 	struct cache_super_ondisk super;
-	uint8_t uuid[CACHE_ID_BYTES];
+	uint8_t uuid[RANDOM_UUID_BYTES];
 	int result;
 
-	while (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid))
-		;
-	uuid[6] = (uuid[6] & 0x0f) | 0x40; /* RFC 9562, version 4 */
-	uuid[8] = (uuid[8] & 0x3f) | 0x80;
+	random_make_uuid(uuid);
 	cache_super_init(&super, uuid, creation->options->pool_id, creation->options->pool_path, creation->segments);
 	result = cache_super_write(creation->fd, creation->path, &super);
 	return result == 0 || error_set_errno(error, -result, "%s: its superblock cannot be written", creation->path);
