@@ -12,7 +12,7 @@ import pytest
 
 from harness import (BLOCK, MIB, Aligned, Loop, expect_errno, faults, file_bytes, halt, leafctl, make_image, make_raw,
                      opened, program, run, wait_until, write_all)
-from test_control import as_nobody, command, errno_of
+from test_control import command, errno_of
 
 LINE = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z (info|warning|error) (\S+) (.+)")
 KEPT = 256
@@ -231,15 +231,6 @@ def test_a_wait_is_given_up(mount, web1):
     with contextlib.suppress(OSError):
         os.close(fd)
     assert live.wait() == 0
-
-
-def test_other_users_are_refused(mount, web1):
-    with mount("allow_other", "umask=0") as live, opened(live.path, os.O_RDONLY | os.O_DIRECTORY) as top:
-        def look():
-            return [errno_of(lambda flags=flags: os.close(os.open(".leafdisk/events", flags, dir_fd=top)))
-                    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR)]
-        assert look() == [0] * 3
-        assert as_nobody(look) == [errno.EACCES] * 3
 
 
 # ---- leafctl events --------------------------------------------------------------------

@@ -11,12 +11,11 @@ import pytest
 
 from harness import (BLOCK, KIB, MIB, Aligned, Loop, control_values, discard, expect_errno, faults, file_bytes, halt,
                      make_image, make_raw, opened, stats, wait_until, write_all, zero_range)
-from test_control import as_nobody, errno_of, parsed_metrics
+from test_control import errno_of, parsed_metrics
 
 KINDS = ("read", "write", "flush", "discard")
 CLASSES = [f"{op}{part}_{place}" for op in ("read", "write") for part in ("", "_part")
            for place in ("misses", "hits", "buffer_hits")]
-FILES = ("stats", "latency", "requests")
 # More than the cache keeps in memory.
 MUCH = 24 * MIB
 CACHED = ("cache_size=64M", "migrate_idle_ms=60000", "max_dirty_age=86400", "read_run_bypass=1G")
@@ -461,16 +460,3 @@ def test_requests_that_wait_for_migration(mount, cache, web1, gate):
             gate.close()
             thread.join()
     live.stop()
-
-
-# ---- Whose they are -----------------------------------------------------------------------
-
-
-def test_other_users_are_refused(mount, web1):
-    with mount("allow_other", "umask=0") as live, opened(live.path, os.O_RDONLY | os.O_DIRECTORY) as top:
-        def look():
-            return [errno_of(lambda flags=flags, name=name: os.close(
-                os.open(f".leafdisk/disks/web1.img/{name}", flags, dir_fd=top)))
-                for name in FILES for flags in (os.O_RDONLY, os.O_WRONLY)]
-        assert look() == [0, 0, 0, errno.EACCES, 0, errno.EACCES]
-        assert as_nobody(look) == [errno.EACCES] * 6
