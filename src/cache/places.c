@@ -2,6 +2,7 @@
 #include "places.h"
 
 #include "cache/format/format.h"
+#include "core/bisect.h"
 
 struct place_of_record {
 	uint64_t sequence;
@@ -45,30 +46,14 @@ static uint64_t distance_of(const struct places *places, uint64_t slot)
 	return cache_slot_distance(places->tail_slot, slot, places->ring_segments);
 }
 
-/* How many records are before the first one that is not before the KEY of it. */
-static unsigned find(const struct places *places, uint64_t (*key_of)(const struct places *, unsigned), uint64_t key)
+static bool has_less_sequence(const void *places, unsigned position, uint64_t sequence)
 {
-	unsigned low = 0, high = places->records->len;
-
-	while (low < high) {
-		unsigned middle = (low + high) / 2;
-
-		if (key_of(places, middle) < key)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return record_at(places, position)->sequence < sequence;
 }
 
-static uint64_t sequence_of(const struct places *places, unsigned position)
+static bool has_less_distance(const void *places, unsigned position, uint64_t distance)
 {
-	return record_at(places, position)->sequence;
-}
-
-static uint64_t distance_at(const struct places *places, unsigned position)
-{
-	return distance_of(places, record_at(places, position)->slot);
+	return distance_of(places, record_at(places, position)->slot) < distance;
 }
 
 uint64_t places_sequence_at(const struct places *places, uint64_t slot)
@@ -77,7 +62,7 @@ uint64_t places_sequence_at(const struct places *places, uint64_t slot)
 
 	if (slot >= places->ring_segments * CACHE_SEGMENT_BLOCKS)
 		return 0;
-	position = find(places, distance_at, distance_of(places, slot));
+	position = bisect(places, places->records->len, has_less_distance, distance_of(places, slot));
 	if (position >= places->records->len || record_at(places, position)->slot != slot)
 		return 0;
 	return record_at(places, position)->sequence;
@@ -85,10 +70,10 @@ uint64_t places_sequence_at(const struct places *places, uint64_t slot)
 
 struct epoch_place places_of(const struct places *places, uint64_t order)
 {
-	unsigned position = find(places, sequence_of, order);
+	unsigned position = bisect(places, places->records->len, has_less_sequence, order);
 	const struct place_of_record *record;
 
-	if (position >= places->records->len || sequence_of(places, position) != order)
+	if (position >= places->records->len || record_at(places, position)->sequence != order)
 		return (struct epoch_place){.slot = (uint32_t)places->tail_slot, .order = order};
 	record = record_at(places, position);
 	return (struct epoch_place){record->slot, record->blocks, order};

@@ -6,6 +6,8 @@
 
 #include <glib.h>
 
+#include "core/bisect.h"
+
 struct intervals {
 	GArray *array;
 };
@@ -36,21 +38,17 @@ struct interval intervals_get(const struct intervals *set, unsigned position)
 	return g_array_index(set->array, struct interval, position);
 }
 
+static bool ends_before(const void *set, unsigned position, uint64_t value)
+{
+	struct interval interval = intervals_get(set, position);
+
+	return interval.first + interval.count < value;
+}
+
 /* The first interval that ends at VALUE or behind. */
 static unsigned find_ending_at(const struct intervals *set, uint64_t value)
 {
-	unsigned low = 0, high = set->array->len;
-
-	while (low < high) {
-		unsigned middle = low + (high - low) / 2;
-		struct interval interval = intervals_get(set, middle);
-
-		if (interval.first + interval.count < value)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return bisect(set, set->array->len, ends_before, value);
 }
 
 void intervals_add(struct intervals *set, uint64_t first, uint64_t count)

@@ -5,6 +5,8 @@
 
 #include <glib.h>
 
+#include "core/bisect.h"
+
 struct piece {
 	uint64_t first, end;
 	uint64_t rank;
@@ -38,20 +40,15 @@ static const struct piece *piece_at(const struct ranges *ranges, unsigned positi
 	return &g_array_index(ranges->pieces, struct piece, position);
 }
 
+static bool ends_by(const void *ranges, unsigned position, uint64_t value)
+{
+	return piece_at(ranges, position)->end <= value;
+}
+
 /* The first piece that ends behind VALUE. */
 static unsigned find(const struct ranges *ranges, uint64_t value)
 {
-	unsigned low = 0, high = ranges->pieces->len;
-
-	while (low < high) {
-		unsigned middle = low + (high - low) / 2;
-
-		if (piece_at(ranges, middle)->end <= value)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return bisect(ranges, ranges->pieces->len, ends_by, value);
 }
 
 static void build(struct ranges *ranges, uint64_t first, uint64_t end, uint64_t rank)

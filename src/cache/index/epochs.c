@@ -1,6 +1,8 @@
 /* Dirty zero ranges and barriers of one layer. */
 #include "epochs.h"
 
+#include "core/bisect.h"
+
 /* Closer barriers are one: blocks put between them. */
 #define BARRIER_DISTANCE 64
 /* To tell whether an epoch ends. */
@@ -248,19 +250,14 @@ void epochs_scatter(struct epochs *epochs, uint64_t order)
 	epochs->scattered = MAX(epochs->scattered, order);
 }
 
+static bool is_before(const void *epochs, unsigned position, uint64_t order)
+{
+	return epochs_get(epochs, position)->place.order < order;
+}
+
 unsigned epochs_find(const struct epochs *epochs, uint64_t order)
 {
-	unsigned low = 0, high = epochs->events->len;
-
-	while (low < high) {
-		unsigned middle = (low + high) / 2;
-
-		if (epochs_get(epochs, middle)->place.order < order)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return bisect(epochs, epochs->events->len, is_before, order);
 }
 
 bool epochs_is_one_epoch(const struct epochs *epochs, uint64_t older, uint64_t newer)

@@ -10,6 +10,7 @@
 
 #include "bits.h"
 #include "checkpoint.h"
+#include "core/bisect.h"
 #include "core/log.h"
 #include "geometry.h"
 #include "header.h"
@@ -73,20 +74,17 @@ void leaf_redo_check(struct leaf *leaf, struct leaf_report *report)
 		leaf_damage(report, "%" G_GUINT64_FORMAT " blocks are owed to it, more than a batch holds", owed);
 }
 
+static bool ends_by(const void *leaf, unsigned position, uint64_t block)
+{
+	const struct leaf_redo *redo = redo_at(leaf, position);
+
+	return redo->block + redo->blocks <= block;
+}
+
 /* The first that ends behind BLOCK, or their number. */
 static guint find(const struct leaf *leaf, uint64_t block)
 {
-	guint low = 0, high = leaf->redo->len;
-
-	while (low < high) {
-		guint middle = low + (high - low) / 2;
-
-		if (redo_at(leaf, middle)->block + redo_at(leaf, middle)->blocks <= block)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return bisect(leaf, leaf->redo->len, ends_by, block);
 }
 
 uint64_t leaf_redo_place(const struct leaf *leaf, uint64_t block, uint64_t offset, uint64_t *blocks)
