@@ -540,6 +540,16 @@ static bool record_stamp_locked(struct cache_layer *layer, uint64_t stamp)
 	return stamp != 0 && log_declare_locked(layer->cache, LOG_ENTRY, layer);
 }
 
+/* Nothing of it is dirty, and nobody claims it. */
+static void end_dirty_locked(struct cache_layer *layer)
+{
+	cache_assert_locked(layer->cache);
+	if (layer->epochs && layer->epochs->owes_migrated)
+		cache_dirty_pay_locked(layer->cache, LOG_BATCH);
+	g_clear_pointer(&layer->epochs, epochs_free);
+	layer->generation = 0;
+}
+
 static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
 {
 	bool was_writable = layer->writable;
@@ -550,10 +560,7 @@ static bool is_kept_locked(struct cache_layer *layer, uint64_t stamp)
 		return false;
 	if (layer->orphan || is_dirty(layer))
 		return true;
-	if (layer->epochs && layer->epochs->owes_migrated)
-		cache_dirty_pay_locked(layer->cache, LOG_BATCH);
-	g_clear_pointer(&layer->epochs, epochs_free);
-	layer->generation = 0;
+	end_dirty_locked(layer);
 	return !was_writable || record_stamp_locked(layer, stamp);
 }
 
@@ -596,10 +603,7 @@ void cache_layer_seal(struct cache_layer *layer, uint64_t stamp)
 	LOCK_GUARD(&layer->cache->lock);
 	if (is_dirty(layer))
 		return;
-	if (layer->epochs && layer->epochs->owes_migrated)
-		cache_dirty_pay_locked(layer->cache, LOG_BATCH);
-	g_clear_pointer(&layer->epochs, epochs_free);
-	layer->generation = 0;
+	end_dirty_locked(layer);
 	layer->writable = false;
 	layer->stamp = stamp;
 	if (layer->declared)
