@@ -21,6 +21,9 @@
 bool chain_is_sealed_name(const char *path);
 /* From where the parent of the image at PATH is named: its directory, or of a sealed one the one above. g_free. */
 char *chain_directory_of(const char *path);
+/* Where the parent is that the image at PATH, absolute and without links, names as STORED: one path or two; the second
+ * counts where nothing is at the first. g_strfreev. */
+char **chain_parent_paths(const char *path, const char *stored);
 
 /* Constant once it is found; shared by references. */
 struct chain_link {

@@ -402,10 +402,15 @@ static struct chain_link *read_parent(const struct chain_link *child, const char
 	return parent;
 }
 
+static bool is_absent(const GError *error)
+{
+	return error_class_of(STORE_OPEN, error_to_errno(error)) == ERROR_ABSENT;
+}
+
 /* What is at PATH may be its parent all the same. */
 static void note_untold(struct chain_link *child, const char *path, const GError *why)
 {
-	if (error_class_of(STORE_OPEN, error_to_errno(why)) == ERROR_ABSENT)
+	if (is_absent(why))
 		return;
 	g_free(child->untold);
 	child->untold = g_canonicalize_filename(path, "/");
@@ -425,12 +430,9 @@ static struct chain_link *ask_for_parent(const struct chain_link *child, const c
 	return parent;
 }
 
-static struct chain_link *find_parent_from(struct chain_link *child, const char *directory,
-					   const struct chain_roots *roots, struct chain_cache *cache, GError **error)
+static struct chain_link *find_parent_at(struct chain_link *child, const char *path, const struct chain_roots *roots,
+					 struct chain_cache *cache, GError **error)
 {
-	const char *stored = child->info.parent.path;
-	g_autofree char *path =
-		g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(directory, stored, NULL);
 	g_autoptr(GError) why = NULL;
 	struct chain_link *parent = ask_for_parent(child, path, roots, cache, &why);
 
@@ -456,19 +458,30 @@ char *chain_directory_of(const char *path)
 }
 
 /* A sealed image was a leaf in the directory above when its parent was named. */
+char **chain_parent_paths(const char *path, const char *stored)
+{
+	g_autofree char *directory = g_path_get_dirname(path), *base = chain_directory_of(path);
+	char **paths = g_new0(char *, 3);
+
+	paths[0] = g_path_is_absolute(stored) ? g_strdup(stored) : g_build_filename(base, stored, NULL);
+	if (!g_path_is_absolute(stored) && strcmp(base, directory) != 0)
+		paths[1] = g_build_filename(directory, stored, NULL);
+	return paths;
+}
+
+/* Where neither is there the first is named. */
 static struct chain_link *find_parent(struct chain_link *child, const struct chain_roots *roots,
 				      struct chain_cache *cache, GError **error)
 {
-	g_autofree char *directory = g_path_get_dirname(child->real), *base = chain_directory_of(child->real);
-	g_autoptr(GError) why = NULL;
-	struct chain_link *parent = find_parent_from(child, base, roots, cache, &why);
+	g_auto(GStrv) paths = chain_parent_paths(child->real, child->info.parent.path);
+	g_autoptr(GError) first = NULL, second = NULL;
+	struct chain_link *parent = find_parent_at(child, paths[0], roots, cache, &first);
 
-	if (parent)
-		return parent;
-	if (strcmp(base, directory) != 0 && error_class_of(STORE_OPEN, error_to_errno(why)) == ERROR_ABSENT)
-		parent = find_parent_from(child, directory, roots, cache, NULL);
+	if (!parent && paths[1] && is_absent(first))
+		parent = find_parent_at(child, paths[1], roots, cache, &second);
 	if (!parent)
-		g_propagate_error(error, g_steal_pointer(&why));
+		g_propagate_error(error,
+				  second && !is_absent(second) ? g_steal_pointer(&second) : g_steal_pointer(&first));
 	return parent;
 }
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,17 +17,26 @@
 
 /* ---- Children that are gone -------------------------------------------------------- */
 
-static bool leads_to(const char *child, const struct image_parent *reference, const struct stat *parent,
-		     struct stat *found)
+static bool is_absent(int result)
 {
-	g_autofree char *real = lineage_absolute(child), *directory = g_path_get_dirname(real);
-	g_autofree char *path = g_path_is_absolute(reference->path)
-					? g_strdup(reference->path)
-					: g_build_filename(directory, reference->path, NULL);
+	return error_class_of(STORE_OPEN, result) == ERROR_ABSENT;
+}
 
-	if (stat(path, found) < 0)
-		return error_class_of(STORE_OPEN, -errno) != ERROR_ABSENT;
-	return found->st_dev == parent->st_dev && found->st_ino == parent->st_ino;
+static bool leads_to(const char *child, const struct image_parent *reference, const struct stat *parent)
+{
+	g_autofree char *named = lineage_absolute(child);
+	char *real = realpath(child, NULL);
+	g_auto(GStrv) paths = chain_parent_paths(real ? real : named, reference->path);
+	struct stat found;
+
+	free(real);
+	for (char **path = paths; *path; path++) {
+		if (stat(*path, &found) == 0)
+			return found.st_dev == parent->st_dev && found.st_ino == parent->st_ino;
+		if (!is_absent(-errno))
+			return true;
+	}
+	return false;
 }
 
 static bool refuse_unknown(const char *path, const GError *why, GError **error)
@@ -35,21 +45,27 @@ static bool refuse_unknown(const char *path, const GError *why, GError **error)
 			 why->message);
 }
 
-/* Whether the image at PATH does not stand on PARENT (any more). UUID: that of the child that is
- * meant; NULL: any. What is no leaf image has no parent, unless its name or the mark says that it
- * was one. */
-static bool is_over(const char *path, const uint8_t *uuid, const struct stat *parent, GError **error)
+/* CHOSEN, struct image_child, NULL: any. */
+static bool is_one_of(const GPtrArray *chosen, const uint8_t uuid[IMAGE_UUID_BYTES])
+{
+	for (guint i = 0; chosen && i < chosen->len; i++)
+		if (memcmp(((const struct image_child *)chosen->pdata[i])->uuid, uuid, IMAGE_UUID_BYTES) == 0)
+			return true;
+	return !chosen;
+}
+
+/* Whether the image at PATH, if it is one of CHOSEN, does not stand on PARENT (any more). What is no leaf image has no
+ * parent, unless its name or the mark says that it was one. */
+static bool is_over(const char *path, const GPtrArray *chosen, const struct stat *parent, GError **error)
 {
 	g_autoptr(GError) why = NULL;
 	struct image_info info;
-	struct stat found;
 	bool stands;
 
 	if (!image_read_info(path, IMAGE_FORMAT_LEAF, &info, &why))
-		return error_class_of(STORE_OPEN, error_to_errno(why)) == ERROR_ABSENT ||
-		       refuse_unknown(path, why, error);
-	stands = (!uuid || memcmp(uuid, info.uuid, IMAGE_UUID_BYTES) == 0) && info.parent.format != IMAGE_FORMAT_NONE &&
-		 leads_to(path, &info.parent, parent, &found);
+		return is_absent(error_to_errno(why)) || refuse_unknown(path, why, error);
+	stands = is_one_of(chosen, info.uuid) && info.parent.format != IMAGE_FORMAT_NONE &&
+		 leads_to(path, &info.parent, parent);
 	image_info_clear(&info);
 	return !stands ||
 	       error_set(error, EBUSY, "%s still stands on it: remove it, or make a copy of it with leafctl convert",
@@ -61,20 +77,20 @@ static bool may_be_child(const char *path)
 	return g_str_has_suffix(path, ".leaf") || image_probe(path, NULL) == IMAGE_FORMAT_LEAF;
 }
 
-/* No image in DIRECTORY stands on PARENT. UUID: as in is_over(). */
-static bool none_is_in(const char *directory, const uint8_t *uuid, const struct stat *parent, GError **error)
+/* None of CHOSEN in DIRECTORY, which may be gone, stands on PARENT. */
+static bool none_is_in(const char *directory, const GPtrArray *chosen, const struct stat *parent, GError **error)
 {
 	DIR *list = opendir(directory);
 	struct dirent *entry;
 	bool good = true;
 
 	if (!list)
-		return error_set_errno(error, errno, "%s: cannot be listed", directory);
+		return is_absent(-errno) || error_set_errno(error, errno, "%s: cannot be listed", directory);
 	while (good && (errno = 0, entry = readdir(list))) {
 		g_autofree char *path = g_build_filename(directory, entry->d_name, NULL);
 
 		if (may_be_child(path))
-			good = is_over(path, uuid, parent, error);
+			good = is_over(path, chosen, parent, error);
 	}
 	if (good && errno)
 		good = error_set_errno(error, errno, "%s: cannot be listed", directory);
@@ -82,23 +98,41 @@ static bool none_is_in(const char *directory, const uint8_t *uuid, const struct 
 	return good;
 }
 
-/* One that was renamed is found beside its old name, or beside the parent in DIRECTORY. Of a
- * path that was too long the mark has the name alone. */
-static bool is_gone(const struct image_child *child, const char *directory, const struct stat *parent, GError **error)
+/* The directory that PATH is in, and that of those that were sealed there. A leaf that is sealed meanwhile has its
+ * other name before it loses its first: so the directories are looked into in this order. */
+static void add_places(GPtrArray *places, const char *path)
 {
-	bool whole = g_path_is_absolute(child->path);
-	g_autofree char *path = whole ? g_strdup(child->path) : g_build_filename(directory, child->path, NULL);
-	g_autofree char *old = g_path_get_dirname(path);
+	char *base = chain_directory_of(path);
 
-	if (!is_over(path, child->uuid, parent, error))
+	if (g_ptr_array_find_with_equal_func(places, base, g_str_equal, NULL)) {
+		g_free(base);
+		return;
+	}
+	g_ptr_array_add(places, base);
+	g_ptr_array_add(places, g_build_filename(base, SEALED_DIRECTORY, NULL));
+}
+
+/* Of a path that was too long the mark has the name alone. */
+static char *path_of(const struct image_child *child, const char *directory)
+{
+	return g_path_is_absolute(child->path) ? g_strdup(child->path) : g_build_filename(directory, child->path, NULL);
+}
+
+/* That of CHILD is at its path in the mark or not; PLACES gets where it may be otherwise. */
+static bool is_not_there(const struct image_child *child, const char *directory, const struct stat *parent,
+			 GPtrArray *places, GError **error)
+{
+	g_autoptr(GPtrArray) one = g_ptr_array_new();
+	g_autofree char *path = path_of(child, directory);
+
+	g_ptr_array_add(one, (void *)child);
+	add_places(places, path);
+	if (!is_over(path, one, parent, error))
 		return false;
-	if (!whole && access(path, F_OK) < 0)
-		return error_set(error, EBUSY,
-				 "where %s is was too long to be remembered, and it is not beside it; --force "
-				 "forgets it",
-				 child->path);
-	return (access(old, F_OK) < 0 || none_is_in(old, child->uuid, parent, error)) &&
-	       none_is_in(directory, child->uuid, parent, error);
+	return g_path_is_absolute(child->path) || access(path, F_OK) == 0 ||
+	       error_set(error, EBUSY,
+			 "where %s is was too long to be remembered, and it is not beside it; --force forgets it",
+			 child->path);
 }
 
 /* CHILD is a path, or the name that the mark has without a directory. */
@@ -125,18 +159,22 @@ static GPtrArray *choose(const char *parent, GPtrArray *children, const char *wa
 	return NULL;
 }
 
+/* One that was renamed, or sealed, is found beside its old name, or beside the parent. Where all go nothing may stand
+ * on PARENT there that the mark does not name either. */
 static bool all_are_over(const char *parent, const GPtrArray *chosen, const char *wanted, GError **error)
 {
 	g_autofree char *real = lineage_absolute(parent), *directory = g_path_get_dirname(real);
+	g_autoptr(GPtrArray) places = g_ptr_array_new_with_free_func(g_free);
 	g_autoptr(GError) why = NULL;
 	struct stat st;
 
 	if (stat(parent, &st) < 0)
 		return error_set_errno(error, errno, "%s: cannot be looked at", parent);
+	add_places(places, real);
 	for (guint i = 0; i < chosen->len && !why; i++)
-		(void)is_gone(chosen->pdata[i], directory, &st, &why);
-	if (!why && !wanted)
-		(void)none_is_in(directory, NULL, &st, &why);
+		(void)is_not_there(chosen->pdata[i], directory, &st, places, &why);
+	for (guint i = 0; i < places->len && !why; i++)
+		(void)none_is_in(places->pdata[i], wanted ? chosen : NULL, &st, &why);
 	return !why || error_set(error, -error_to_errno(why), "%s: %s", parent, why->message);
 }
 
@@ -152,7 +190,7 @@ static bool remove_chosen(struct image_children *children, const GPtrArray *chos
 /* Mounts look at a pool when the time of its directory moves. */
 static void tell_mounts(const char *parent)
 {
-	g_autofree char *real = lineage_absolute(parent), *directory = g_path_get_dirname(real);
+	g_autofree char *real = lineage_absolute(parent), *directory = chain_directory_of(real);
 
 	(void)utimensat(AT_FDCWD, directory, NULL, 0);
 }
