@@ -1,9 +1,12 @@
 """What leafctl does without a mount with images that were sealed, in the pool's directory snapshots."""
 import os
+import re
+import shlex
 
 import pytest
 
-from harness import (BLOCK, MIB, check_clean, converted, leafctl, make_image, make_raw, opened, write_all)
+from harness import (BLOCK, MIB, check_clean, converted, leafctl, make_image, make_raw, opened, read_file, run,
+                     write_all)
 
 SIZE = 4 * MIB
 
@@ -107,3 +110,50 @@ def test_sealed_images_that_cannot_be_listed(mount, pool, base, web1):
     os.rename(os.path.join(pool, "elsewhere"), os.path.join(pool, "snapshots"))
     os.unlink(sealed(pool, "mon"))
     leafctl("forget-child", base, "web1.leaf")
+
+
+# ---- A parent that has changed --------------------------------------------------
+
+
+def commands_in(text):
+    """Those that messages name, each once."""
+    return sorted(set(re.findall(r"leafctl (rebase --accept .*)$", text, re.M)))
+
+
+@pytest.mark.usefixtures("web1")
+def test_a_pool_that_was_restored_without_its_times(mount, pool, work, rng):
+    """The commands that are named mend it, down to the base."""
+    with mount("manage") as live:
+        take(live, "mon", "tue")
+        leafctl("fork", live.file("web1.img"), "web2")
+        content = read_file(live.file("web1.img"), SIZE)
+    base, = (name for name in os.listdir(pool) if name.startswith("base."))
+    before = os.path.join(work, "before")
+    os.rename(pool, before)
+    run("cp", "-r", before, pool)
+    if base.endswith(".raw"):
+        os.utime(os.path.join(pool, base))
+    else:
+        leafctl("forget-child", "--force", os.path.join(pool, base))
+        leafctl("resize", os.path.join(pool, base), "+1M")
+    found = leafctl("check", pool, check=False)
+    commands = commands_in(found.stdout + found.stderr)
+    assert commands, found
+    for command in commands:
+        assert shlex.split(command)[2] == sealed(pool, "mon")
+        leafctl(*shlex.split(command))
+    assert "no damage" in leafctl("check", pool).stdout.splitlines()[-1]
+    with mount() as live:
+        assert read_file(live.file("web1.img"), SIZE) == content == read_file(live.file("web2.img"), SIZE)
+    assert "still stands on it" in refused("forget-child", os.path.join(pool, base))
+
+
+def test_the_parent_of_a_sealed_image_is_found_from_wherever_it_is_named(mount, pool, base, web1, monkeypatch):
+    with mount() as live:
+        take(live, "mon")
+    monkeypatch.chdir(os.path.dirname(sealed(pool, "mon")))
+    for directory, name in (pool, "snapshots/web1@mon.leaf"), (os.path.join(pool, "snapshots"), "web1@mon.leaf"):
+        monkeypatch.chdir(directory)
+        leafctl("rebase", "--accept", name)
+        leafctl("rebase", "--accept", os.path.join(pool, "web1.leaf"))
+    check_clean(web1)

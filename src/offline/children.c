@@ -225,18 +225,23 @@ bool offline_forget_child(const char *parent, enum image_format format, const ch
 
 /* ---- A parent that has changed ------------------------------------------------------ */
 
-/* The chain of the parent that LINK names; it may be anywhere that LINK's could be. */
-static GPtrArray *parent_links(const struct chain_link *link, const char *layers, char **path, GError **error)
+/* As the chain finds it. */
+static char *parent_path(const struct chain_link *link)
 {
-	const struct image_parent *reference = &link->info.parent;
-	g_autofree char *directory = g_path_get_dirname(link->real);
+	g_auto(GStrv) paths = chain_parent_paths(link->real, link->info.parent.path);
+	bool second = paths[1] && access(paths[0], F_OK) < 0 && is_absent(-errno) && access(paths[1], F_OK) == 0;
+
+	return g_strdup(paths[second]);
+}
+
+/* The chain of the parent that LINK names, at PATH; it may be anywhere that LINK's could be. */
+static GPtrArray *parent_links(const struct chain_link *link, const char *path, const char *layers, GError **error)
+{
+	g_autofree char *directory = chain_directory_of(link->real);
 	g_autofree char *roots = g_strconcat(layers ? layers : "", ":", directory, NULL);
 	g_autoptr(GError) inner = NULL;
-	g_autoptr(GPtrArray) links = NULL;
+	g_autoptr(GPtrArray) links = offline_links(path, link->info.parent.format, roots, &inner);
 
-	*path = g_path_is_absolute(reference->path) ? g_strdup(reference->path)
-						    : g_build_filename(directory, reference->path, NULL);
-	links = offline_links(*path, reference->format, roots, &inner);
 	if (!inner)
 		return g_steal_pointer(&links);
 	g_propagate_error(error, g_steal_pointer(&inner));
@@ -246,8 +251,8 @@ static GPtrArray *parent_links(const struct chain_link *link, const char *layers
 static bool accept(const struct chain_link *link, const char *layers, char **note, GError **error)
 {
 	struct lineage lineage = {.parent.format = link->info.parent.format};
-	g_autofree char *path = NULL;
-	g_autoptr(GPtrArray) links = parent_links(link, layers, &path, error);
+	g_autofree char *path = parent_path(link);
+	g_autoptr(GPtrArray) links = parent_links(link, path, layers, error);
 	bool good = links && offline_owner_parent(path, error) &&
 		    lineage_mark(&lineage, path, link->info.uuid, link->real, note, error) &&
 		    lineage_describe(&lineage, links->pdata[0], g_strdup(link->info.parent.path), error) &&
