@@ -1,12 +1,14 @@
 """What leafctl does without a mount with images that were sealed, in the pool's directory snapshots."""
+import json
 import os
 import re
 import shlex
+import shutil
 
 import pytest
 
-from harness import (BLOCK, MIB, check_clean, converted, leafctl, make_image, make_raw, opened, read_file, run,
-                     write_all)
+from harness import (BLOCK, MIB, check_clean, converted, file_bytes, leafctl, make_image, make_raw, opened, read_file,
+                     run, state_of, write_all)
 
 SIZE = 4 * MIB
 
@@ -112,6 +114,13 @@ def test_sealed_images_that_cannot_be_listed(mount, pool, base, web1):
     leafctl("forget-child", base, "web1.leaf")
 
 
+def test_a_file_named_as_the_directory_of_sealed_images(pool, base, web1):
+    make_raw(os.path.join(pool, "snapshots"), b"of somebody")
+    assert f"{web1} still stands on it" in refused("forget-child", base)
+    os.unlink(web1)
+    leafctl("forget-child", base)
+
+
 # ---- A parent that has changed --------------------------------------------------
 
 
@@ -157,3 +166,96 @@ def test_the_parent_of_a_sealed_image_is_found_from_wherever_it_is_named(mount, 
         leafctl("rebase", "--accept", name)
         leafctl("rebase", "--accept", os.path.join(pool, "web1.leaf"))
     check_clean(web1)
+
+
+# ---- What only a cache has of them ----------------------------------------------
+
+HELD = ["mode=writeback", "cache_size=32M", "max_dirty_age=86400", "migrate_idle_ms=60000", "migrate_threshold=100"]
+
+
+@pytest.fixture(params=["child", "leaf", "raw"])
+def disk(request, pool):
+    """The image of web1.img."""
+    path = os.path.join(pool, f"web1.{'raw' if request.param == 'raw' else 'leaf'}")
+    if request.param == "raw":
+        return make_raw(path, bytes(SIZE))
+    if request.param == "child":
+        return make_image(path, SIZE, parent=make_raw(os.path.join(pool, "base.raw"), bytes(SIZE)))
+    return make_image(path, SIZE)
+
+
+def name_of(disk, tag):
+    stem, ending = os.path.splitext(os.path.basename(disk))
+    return f"{stem}@{tag}{ending}"
+
+
+def kill_with_a_dirty_snapshot(mount, cache):
+    """What was dirty of the disk is dirty of the sealed layer, and there is more. What the disk was."""
+    live = mount(*HELD, f"cache={cache}")
+    take(live, "mon")
+    assert int(state_of(live)["dirty_bytes"]) > 0
+    content = read_file(live.file("web1.img"), SIZE)
+    live.kill9()
+    live.finalise()
+    return content
+
+
+def dirty_of(cache, name):
+    layers = json.loads(leafctl("cache", "info", "--json", cache).stdout)["layers"]
+    return sum(layer["dirty_blocks"] for layer in layers if os.path.basename(layer["name"]) == name)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_was_given_up_of_a_sealed_layer_is_adopted(mount, pool, work, disk, mounted):
+    cache, name = os.path.join(work, "cache"), name_of(disk, "mon")
+    image = os.path.join(pool, "snapshots", name)
+    content = kill_with_a_dirty_snapshot(mount, cache)
+    assert dirty_of(cache, name) > 0
+    leafctl("unlock", "--force", os.path.join(pool, "snapshots"), name)
+    if mounted:
+        with mount(*HELD, f"cache={cache}") as live:
+            assert read_file(live.file("web1.img"), SIZE) != content
+            assert "cache adopt" in live.messages()
+    leafctl("cache", "adopt", cache, name)
+    assert dirty_of(cache, name) == 0
+    assert "web1.leaf" in refused("resize", image, "+1M"), "it does not know of its child"
+    check_clean(*([image] if image.endswith(".leaf") else []))
+    for number in range(2):
+        with mount("mode=writeback", f"cache={cache}") as live:
+            assert read_file(live.file("web1.img"), SIZE) == content
+            leafctl("drain", live.path)
+            change(live, 2)
+    was = bytearray(content)
+    was[2 * BLOCK:3 * BLOCK] = bytes(BLOCK)
+    assert converted(image, work) == bytes(was)
+    assert "no damage" in leafctl("check", pool).stdout.splitlines()[-1]
+
+
+def test_a_copy_of_a_sealed_image_does_not_get_what_was_given_up(mount, pool, work):
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    cache, copy = os.path.join(work, "cache"), os.path.join(pool, "copy.leaf")
+    content = kill_with_a_dirty_snapshot(mount, cache)
+    leafctl("unlock", "--force", pool, "web1@mon.leaf")
+    shutil.copy2(sealed(pool, "mon"), copy)
+    before = file_bytes(copy)
+    leafctl("cache", "adopt", cache, "web1@mon.leaf")
+    assert file_bytes(copy) == before
+    os.unlink(copy)
+    with mount("mode=writeback", f"cache={cache}") as live:
+        assert read_file(live.file("web1.img"), SIZE) == content
+
+
+def test_a_sealed_image_is_unlocked_by_its_name_in_the_pool(mount, pool, work, disk):
+    name = name_of(disk, "mon")
+    kill_with_a_dirty_snapshot(mount, os.path.join(work, "cache"))
+    image = os.path.join(pool, "snapshots", name)
+    ways = (pool, name), (pool, f"snapshots/{name}"), (os.path.join(pool, "snapshots"), name)
+    for words in ways:
+        assert image in refused("unlock", *words)
+    for words in ways:
+        said = leafctl("unlock", "--force", *words).stdout
+        assert said.startswith(f"{image}: has no owner"), said
+    for wrong in "web1@tue.leaf", "snapshots/web1@tue.leaf", "snapshots/web1.leaf":
+        assert "has no disk or image" in refused("unlock", pool, wrong)
+    for wrong in "other/web1.leaf", "snapshots/../web1.leaf", "snapshots/", "snapshots/.leafdisk":
+        assert "is no name of a disk" in refused("unlock", pool, wrong)

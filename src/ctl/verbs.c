@@ -205,7 +205,8 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Lists the disks that the images in a pool make. Images that are broken go to standard error.", list_options,
 	 1, 1, ctl_list},
 	{"unlock", "[--force] POOL NAME", "give an image free that another owner left",
-	 "Gives the image free that POOL shows as NAME, or whose file NAME is, when its owner is gone.\n"
+	 "Gives the image free that POOL shows as NAME, or whose file NAME is, when its owner is gone; one that was\n"
+	 "sealed too.\n"
 	 "Refused while a process has it open, and where its newest changes may be only in a cache.",
 	 unlock_options, 2, 2, ctl_unlock},
 	{"cache create", "[--size SIZE] [--preallocate] [--force] --pool POOL CACHE", "make an empty cache for a pool",

@@ -19,12 +19,14 @@
 #include "core/shell.h"
 #include "image/image.h"
 #include "layer/key.h"
+#include "layer/parent.h"
 #include "migrate/apply.h"
 #include "offline/cache.h"
 #include "open.h"
 #include "owner/mounts.h"
 #include "owner/owner.h"
 #include "pool/pool.h"
+#include "sealed.h"
 
 #define BATCH_BLOCKS 4096
 
@@ -32,7 +34,8 @@ struct adoption {
 	const char *cache_path;
 	struct cache_info *info;
 	const struct cache_layer_info *layer;
-	char *path; /* of the image */
+	char *path;  /* of the image */
+	bool sealed; /* takes no other writes */
 	struct owner_self self;
 	owner_place place;
 	struct owner_claim claim;
@@ -122,39 +125,88 @@ bool offline_cache_purge(const char *cache_path, const char *name, bool force, G
 
 /* ---- Which image ------------------------------------------------------------ */
 
+struct search {
+	const struct cache_layer_info *layer;
+	bool force;
+	char *path; /* NULL: none yet */
+	bool sealed;
+	GPtrArray *chains; /* of all that there are */
+};
+
 /* FORCE: one that had no identity of its own when the cache had its changes is what stands at its
  * path now. */
-static bool has_identity(struct disk *disk, const struct cache_layer_info *layer, bool force)
+static bool has_identity(const struct search *search, const struct chain_link *link)
 {
-	g_autoptr(GPtrArray) links = disk_get_links(disk);
 	uint8_t identity[CACHE_ID_BYTES];
 
-	layer_identity_of(links->pdata[0], NULL, identity);
-	return memcmp(identity, layer->identity, CACHE_ID_BYTES) == 0 ||
-	       (force && layer_identity_is_of_path(links->pdata[0], layer->identity));
+	layer_identity_of(link, NULL, identity);
+	return memcmp(identity, search->layer->identity, CACHE_ID_BYTES) == 0 ||
+	       (search->force && layer_identity_is_of_path(link, search->layer->identity));
 }
 
-/* Of copies that with the layer's name. NULL and ERROR. */
-static char *find_image(const struct cache_info *info, const struct cache_layer_info *layer, bool force, GError **error)
+/* Of copies that with the layer's name. */
+static void consider(struct search *search, const char *path, GPtrArray *links, bool sealed)
 {
-	struct disk_pool_options options = {.path = info->pool_path, .read_only = true, .quiet = true};
+	g_ptr_array_add(search->chains, g_ptr_array_ref(links));
+	if (!has_identity(search, links->pdata[0]) || (search->path && strcmp(path, search->layer->name) != 0))
+		return;
+	g_free(search->path);
+	search->path = g_strdup(path);
+	search->sealed = sealed;
+}
+
+static bool look_at_disks(struct search *search, const char *pool_path, GError **error)
+{
+	struct disk_pool_options options = {.path = pool_path, .read_only = true, .quiet = true};
 	struct disk_pool *pool = disk_pool_open(&options, error);
 	g_autoptr(GPtrArray) disks = pool ? disk_pool_shown(pool) : NULL;
-	char *path = NULL;
 
 	for (guint i = 0; disks && i < disks->len; i++) {
-		const char *candidate = disk_image_path(disks->pdata[i]);
+		g_autoptr(GPtrArray) links = disk_get_links(disks->pdata[i]);
 
-		if (!has_identity(disks->pdata[i], layer, force) || (path && strcmp(candidate, layer->name) != 0))
-			continue;
-		g_free(path);
-		path = g_strdup(candidate);
+		consider(search, disk_image_path(disks->pdata[i]), links, false);
 	}
 	g_clear_pointer(&disks, g_ptr_array_unref);
 	disk_pool_close(pool);
-	if (pool && !path)
-		error_set(error, ENOENT, "%s: is not in the pool %s, under any name", layer->name, info->pool_path);
-	return path;
+	return pool;
+}
+
+static void look_at_sealed(void *opaque, const char *path)
+{
+	g_autoptr(GPtrArray) links = offline_links(path, IMAGE_FORMAT_NONE, NULL, NULL);
+
+	if (links)
+		consider(opaque, path, links, true);
+}
+
+/* A sealed image notes its children when it is complete, which it would not be without this. */
+static void mark_parents(const struct search *search)
+{
+	for (guint i = 0; i < search->chains->len; i++) {
+		const GPtrArray *links = search->chains->pdata[i];
+
+		for (guint j = 1; j < links->len; j++)
+			if (strcmp(((const struct chain_link *)links->pdata[j])->real, search->path) == 0)
+				parent_mark_chain(links, NULL, NULL);
+	}
+}
+
+static bool find_image(struct adoption *adoption, GError **error)
+{
+	const char *pool = adoption->info->pool_path;
+	g_autoptr(GPtrArray) chains = g_ptr_array_new_with_free_func((GDestroyNotify)g_ptr_array_unref);
+	struct search search = {.layer = adoption->layer, .force = adoption->force, .chains = chains};
+
+	if (!look_at_disks(&search, pool, error) || !sealed_foreach(pool, look_at_sealed, &search, error)) {
+		g_free(search.path);
+		return false;
+	}
+	adoption->path = search.path;
+	adoption->sealed = search.sealed;
+	if (search.sealed)
+		mark_parents(&search);
+	return search.path ||
+	       error_set(error, ENOENT, "%s: is not in the pool %s, under any name", search.layer->name, pool);
 }
 
 /* ---- Whether nothing was written since --------------------------------------- */
@@ -207,11 +259,12 @@ static bool claim(struct adoption *adoption, const struct image *image, GError *
 static bool take_image(struct adoption *adoption, GError **error)
 {
 	enum image_format format = offline_format_of(adoption->path, IMAGE_FORMAT_NONE, error);
+	unsigned flags = IMAGE_WRITABLE | IMAGE_BEGIN_LATER | (adoption->sealed ? IMAGE_SEALED : 0);
 	int result;
 
 	if (format == IMAGE_FORMAT_NONE || !owner_place_init(&adoption->place, adoption->path))
 		return false;
-	adoption->image = image_open(adoption->path, format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
+	adoption->image = image_open(adoption->path, format, flags, 0, error);
 	if (!adoption->image) {
 		owner_explain_lock(&adoption->place, error);
 		return false;
@@ -343,8 +396,7 @@ static bool adopt(struct adoption *adoption, GError **error)
 {
 	if (!can_be_read(adoption, error))
 		return false;
-	adoption->path = find_image(adoption->info, adoption->layer, adoption->force, error);
-	return adoption->path && take_image(adoption, error) && write_all(adoption, error) &&
+	return find_image(adoption, error) && take_image(adoption, error) && write_all(adoption, error) &&
 	       forget(adoption->cache_path, adoption->info, adoption->layer, error) &&
 	       owner_release(adoption->place.pool, adoption->place.name, &adoption->self, adoption->claim.generation,
 			     error) == ANSWER_YES;

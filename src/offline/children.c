@@ -77,7 +77,7 @@ static bool may_be_child(const char *path)
 	return g_str_has_suffix(path, ".leaf") || image_probe(path, NULL) == IMAGE_FORMAT_LEAF;
 }
 
-/* None of CHOSEN in DIRECTORY, which may be gone, stands on PARENT. */
+/* None of CHOSEN in DIRECTORY, if it is one, stands on PARENT. */
 static bool none_is_in(const char *directory, const GPtrArray *chosen, const struct stat *parent, GError **error)
 {
 	DIR *list = opendir(directory);
@@ -85,7 +85,8 @@ static bool none_is_in(const char *directory, const GPtrArray *chosen, const str
 	bool good = true;
 
 	if (!list)
-		return is_absent(-errno) || error_set_errno(error, errno, "%s: cannot be listed", directory);
+		return errno == ENOTDIR || is_absent(-errno) ||
+		       error_set_errno(error, errno, "%s: cannot be listed", directory);
 	while (good && (errno = 0, entry = readdir(list))) {
 		g_autofree char *path = g_build_filename(directory, entry->d_name, NULL);
 

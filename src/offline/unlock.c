@@ -8,9 +8,11 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "layer/chain.h"
 #include "offline/offline.h"
-#include "pool/pool.h"
 #include "owner/owner.h"
+#include "pool/pool.h"
+#include "sealed.h"
 
 bool offline_owner_allows(const char *path, bool locked, GError **error)
 {
@@ -103,18 +105,11 @@ static bool has_record(const char *pool, const char *name)
 
 /* A record outlives its image, and a broken image is no disk: both are named by
  * the image's file name. */
-static bool find_place(const char *pool, const char *name, struct owner_place *place, GError **error)
+static bool find_place_in(const char *pool, const char *name, struct owner_place *place)
 {
-	g_autofree char *file = NULL, *image = NULL, *stem = g_strconcat(name, ".img", NULL);
+	g_autofree char *file = g_build_filename(pool, name, NULL), *stem = g_strconcat(name, ".img", NULL);
+	g_autofree char *image = image_shown_as(pool, name);
 
-	if (strchr(name, '/') || name[0] == '.' || name[0] == '\0')
-		return error_set(error, EINVAL,
-				 "\"%s\" is no name of a disk or an image; expected one like web1.img or web1.leaf",
-				 name);
-	file = g_build_filename(pool, name, NULL);
-	if (access(pool, X_OK) < 0)
-		return error_set_errno(error, errno, "%s: cannot be looked into", pool);
-	image = image_shown_as(pool, name);
 	if (!image && access(file, F_OK) < 0)
 		image = image_shown_as(pool, stem);
 	if (image && owner_place_init(place, image) && has_record(place->pool, place->name))
@@ -123,12 +118,39 @@ static bool find_place(const char *pool, const char *name, struct owner_place *p
 	if (owner_place_init(place, file) && has_record(place->pool, place->name))
 		return true;
 	if (!image && !place->name && !has_record(pool, name))
-		return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s", pool,
-				 name);
+		return false;
 	owner_place_clear(place);
 	if (!image || !owner_place_init(place, image))
 		*place = (struct owner_place){.pool = g_strdup(pool), .name = g_strdup(name)};
 	return true;
+}
+
+static bool find_sealed(const char *pool, const char *name, struct owner_place *place)
+{
+	g_autofree char *directory = sealed_directory(pool), *file = g_build_filename(directory, name, NULL);
+
+	if (!g_file_test(directory, G_FILE_TEST_IS_DIR) || (access(file, F_OK) < 0 && !has_record(directory, name)))
+		return false;
+	*place = (struct owner_place){g_steal_pointer(&directory), g_strdup(name)};
+	return true;
+}
+
+/* NAME is one of POOL, or of the images that were sealed there, whose directory it may have before it. */
+static bool find_place(const char *pool, const char *name, struct owner_place *place, GError **error)
+{
+	bool sealed = g_str_has_prefix(name, SEALED_DIRECTORY "/");
+	const char *last = sealed ? name + strlen(SEALED_DIRECTORY "/") : name;
+
+	if (strchr(last, '/') || last[0] == '.' || last[0] == '\0')
+		return error_set(error, EINVAL,
+				 "\"%s\" is no name of a disk or an image; expected one like web1.img, web1.leaf "
+				 "or " SEALED_DIRECTORY "/web1@monday.leaf",
+				 name);
+	if (access(pool, X_OK) < 0)
+		return error_set_errno(error, errno, "%s: cannot be looked into", pool);
+	if ((!sealed && find_place_in(pool, last, place)) || find_sealed(pool, last, place))
+		return true;
+	return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s", pool, name);
 }
 
 /* The image, locked, or NULL: it is not there. EBUSY: another has it. */
