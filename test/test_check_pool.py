@@ -4,8 +4,11 @@ import os
 import re
 import shutil
 
+import pytest
+
 import leaf_format
-from harness import MIB, leafctl, make_image, make_raw, opened, write_all
+from harness import MIB, leafctl, make_image, make_raw, opened, program, run, write_all
+from test_control import NOBODY, passable
 
 DAMAGED = 3
 
@@ -98,3 +101,61 @@ def test_unlock_takes_the_stem(mount, pool):
     said = [leafctl("unlock", pool, name).stdout for name in ("web1.img", "web1.leaf", "web1")]
     assert len(set(said)) == 1 and "has no owner" in said[0]
     assert leafctl("unlock", pool, "web2", check=False).returncode == 1
+
+
+@pytest.fixture
+def as_nobody(work, pool):
+    tool = shutil.copy(program("leafctl"), os.path.join(work, "leafctl"))
+    with passable(pool):
+        yield lambda *words: run("setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups", tool,
+                                 *words, check=False)
+
+
+def test_what_cannot_be_read_is_no_damage(mount, pool, as_nobody):
+    base = make_raw(os.path.join(pool, "base.raw"), bytes(MIB))
+    image = make_image(os.path.join(pool, "web1.leaf"), parent=base)
+    other = make_image(os.path.join(pool, "web2.leaf"), "1M")
+    with mount() as live:
+        leafctl("snapshot", live.file("web2.img"), "mon")
+    snapshots = os.path.join(pool, "snapshots")
+    os.chmod(pool, 0o755)
+    os.chmod(snapshots, 0o755)
+    for path in base, image, other, os.path.join(snapshots, "web2@mon.leaf"):
+        os.chmod(path, 0o600)
+    result = as_nobody("check", pool)
+    assert result.returncode == 1, result
+    assert result.stdout.splitlines()[-1] == "verdict: 4 images, 0 damaged, 4 could not be checked"
+    assert result.stderr.count("Permission denied") == 4 and "broken" not in result.stderr
+    found = json.loads(as_nobody("check", "--json", pool).stdout)
+    assert found["damaged"] == 0 and found["not_checked"] == 4
+    # Images on one that cannot be read, and a directory of sealed ones that cannot be listed.
+    os.chmod(image, 0o644)
+    os.chmod(other, 0o644)
+    os.chmod(snapshots, 0o700)
+    result = as_nobody("check", pool)
+    assert result.returncode == 1 and ": 3 images, 0 damaged, 4 could not be checked" in result.stdout, result
+    assert "snapshots: cannot be listed" in result.stderr
+    alone = as_nobody("check", image)
+    assert alone.returncode == 1 and "Permission denied" in alone.stderr and "damage" not in alone.stdout, alone
+    # Damage that is found is damage, whatever else cannot be told.
+    spoil(other, 0, leaf_format.PAGE)
+    result = as_nobody("check", pool)
+    assert result.returncode == DAMAGED and ": 3 images, 1 damaged, 3 could not be checked" in result.stdout, result
+    result = leafctl("check", pool, check=False)
+    assert result.returncode == DAMAGED and result.stdout.splitlines()[-1] == "verdict: 4 images, 1 damaged", result
+
+
+def test_damage_of_an_image_that_is_not_shown(mount, pool):
+    """Also where only its name is in the way, and where its sealed layer has no header any more."""
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    with mount() as live:
+        leafctl("snapshot", live.file("web1.img"), "mon")
+    both = make_image(os.path.join(pool, "l" * 248 + ".leaf"), "1M"), make_raw(os.path.join(pool, "l" * 248 + ".raw"), b"")
+    result = leafctl("check", pool)
+    assert "verdict: 4 images, no damage" in result.stdout and result.stderr.count("not shown: ") == 2, result
+    for path in both:
+        os.unlink(path)
+    spoil(os.path.join(pool, "snapshots", "web1@mon.leaf"), 0, leaf_format.PAGE)
+    result = leafctl("check", pool, check=False)
+    assert result.returncode == DAMAGED and result.stdout.splitlines()[-1] == "verdict: 2 images, 2 damaged", result
+    assert "web1@mon.leaf: damage: is named .leaf, and both copies of its header are gone" in result.stdout

@@ -144,6 +144,7 @@ COMPARES_ERRNOS = {
     "src/layer/roots.c": "its own: a file brought from elsewhere",
     "src/pool/succession.c": "its own: a file that is no leaf",
     "src/pool/succession_left.c": "its own: the image is another mount's, which runs",
+    "src/offline/info.c": "its own: what is wrong with a chain",
     "src/owner/owner.c": "locks: there is such a holder",
     "src/owner/self.c": "kill: there is such a process",
     "src/owner/record.c": "its own: the record is too long",

@@ -61,14 +61,13 @@ bool offline_map(const char *path, enum image_format format, const char *layers,
 		 GError **error);
 
 /* Checks the image alone (image_check), then that its chain opens (a broken
- * chain is a finding). */
+ * chain is a finding). False and ERROR: it cannot be told whether there is damage, besides what was found. */
 bool offline_check(const char *path, enum image_format format, const char *layers, bool repair,
 		   void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
 		   struct image_check_result *result, GError **error);
 
-/* The paths of the images of POOL that are sealed, sorted (g_free, free function set), with those that may be one.
- * NULL and ERROR: they cannot be listed. */
-GPtrArray *offline_sealed(const char *pool, GError **error);
+/* WHY an image cannot be opened is wrong with it or its chain; otherwise it only could not be looked at. */
+bool offline_is_damage(const GError *why);
 
 /* Progress of long work; return false to stop (the destination is removed). */
 typedef bool (*offline_progress)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
@@ -84,6 +83,11 @@ struct offline_convert_options {
  * that lacks a part, but on a device. */
 bool offline_convert(const char *source, enum image_format source_format, const char *destination,
 		     const struct offline_convert_options *options, GError **error);
+
+/* EACH gets the path of each file, that is not hidden, of the directory where POOL's sealed images are, in no order.
+ * False and ERROR: it cannot be told which there are. */
+bool offline_foreach_sealed(const char *pool, void (*each)(void *opaque, const char *path), void *opaque,
+			    GError **error);
 
 /* Files that commands which were killed have left in DIRECTORY: names, hidden ones (g_free). None where that
  * cannot be told. */

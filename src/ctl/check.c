@@ -1,7 +1,9 @@
 /* leafctl check: damage found, damage mended; of one image, or of all of a pool. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
+#include "offline/offline.h"
 #include "pool/pool.h"
 #include "report.h"
 #include "verbs.h"
@@ -102,13 +104,15 @@ static int check_image(const struct ctl_arguments *arguments, const char *path)
 	g_autoptr(GError) error = NULL;
 	struct image_check_result result = {0};
 	struct report report = {.builder = builder};
+	bool checked;
 
 	if (!arguments->repair)
 		ctl_warn_owner(path);
 	if (builder)
 		begin_json(builder, path);
-	if (!offline_check(path, arguments->format, arguments->layers, arguments->repair, finding_cb, &report, &result,
-			   &error))
+	checked = offline_check(path, arguments->format, arguments->layers, arguments->repair, finding_cb, &report,
+				&result, &error);
+	if (!checked && report.found == 0)
 		return ctl_fail_error(NULL, error);
 	if (builder) {
 		end_json(&report, &result, error);
@@ -116,7 +120,11 @@ static int check_image(const struct ctl_arguments *arguments, const char *path)
 	} else {
 		print_summary(&report, &result, arguments->repair);
 	}
-	return report.found > report.repaired ? CTL_DAMAGE : CTL_DONE;
+	if (!checked)
+		ctl_fail_error(NULL, error);
+	if (report.found > report.repaired)
+		return CTL_DAMAGE;
+	return checked ? CTL_DONE : CTL_FAILED;
 }
 
 /* ---- All of a pool ----------------------------------------------------------------- */
@@ -157,29 +165,64 @@ static void check_one(struct tally *tally, const char *path)
 				&error);
 	if (tally->builder)
 		end_json(&report, &result, error);
+	tally->damaged += report.found > report.repaired;
 	if (!checked) {
 		tally->unknown++;
 		ctl_fail_error(NULL, error);
 		return;
 	}
-	tally->damaged += report.found > report.repaired;
 	verdict = verdict_text(&report);
 	if (!tally->builder)
 		printf("%s: %s\n", printable, verdict);
 }
 
-/* What is no disk, being broken. */
-static void take_broken(struct tally *tally, const char *broken)
+/* The file of POOL that LINE, of what is not shown, tells of: the first that it names. NULL: none. */
+static char *path_in(const char *pool, const char *line)
+{
+	g_autoptr(GDir) names = g_dir_open(pool, 0, NULL);
+	const char *name, *first = NULL;
+	char *path = NULL;
+
+	while (names && (name = g_dir_read_name(names))) {
+		g_autofree char *begin = g_strdup_printf("%s: ", name), *within = g_strdup_printf("/%s: ", name);
+		const char *at = g_str_has_prefix(line, begin) ? line : strstr(line, within);
+
+		if (!at || (first && first <= at))
+			continue;
+		first = at;
+		g_free(path);
+		path = g_build_filename(pool, name, NULL);
+	}
+	return path;
+}
+
+/* What is no disk is damaged where a check of it says so too: why it is not shown may be that it cannot be read, or its
+ * name. */
+static const char *check_broken(struct tally *tally, const char *pool, const char *line)
+{
+	g_autofree char *path = path_in(pool, line);
+	struct report report = {.quiet = true};
+	struct image_check_result result;
+	g_autoptr(GError) error = NULL;
+	bool checked = path && offline_check(path, IMAGE_FORMAT_NONE, tally->arguments->layers, false, finding_cb,
+					     &report, &result, &error);
+
+	tally->images++;
+	if (report.found > 0 || (error && offline_is_damage(error))) {
+		tally->damaged++;
+		return "broken";
+	}
+	tally->unknown += !checked;
+	return checked ? "not shown" : "not checked";
+}
+
+static void take_broken(struct tally *tally, const char *pool, const char *broken)
 {
 	g_auto(GStrv) lines = g_strsplit(broken, "\n", -1);
 
-	for (char **line = lines; *line; line++) {
-		if (!**line)
-			continue;
-		tally->images++;
-		tally->damaged++;
-		ctl_fail("broken: %s", *line);
-	}
+	for (char **line = lines; *line; line++)
+		if (**line)
+			ctl_fail("%s: %s", check_broken(tally, pool, *line), *line);
 }
 
 static void print_tally(const struct tally *tally)
@@ -193,7 +236,35 @@ static void print_tally(const struct tally *tally)
 		printf("%u damaged, %u could not be checked\n", tally->damaged, tally->unknown);
 }
 
-static void check_all(struct tally *tally, struct disk_pool *pool, const GPtrArray *sealed)
+static gint compare_paths(gconstpointer a, gconstpointer b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void add_sealed(void *opaque, const char *path)
+{
+	GPtrArray *paths = opaque;
+	g_autoptr(GError) error = NULL;
+
+	if (image_probe(path, &error) != IMAGE_FORMAT_NONE || error || g_str_has_suffix(path, ".leaf"))
+		g_ptr_array_add(paths, g_strdup(path));
+}
+
+static void check_sealed(struct tally *tally, const char *pool)
+{
+	g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GError) error = NULL;
+
+	if (!offline_foreach_sealed(pool, add_sealed, paths, &error)) {
+		tally->unknown++;
+		ctl_fail_error(NULL, error);
+	}
+	g_ptr_array_sort(paths, compare_paths);
+	for (guint i = 0; i < paths->len; i++)
+		check_one(tally, paths->pdata[i]);
+}
+
+static void check_all(struct tally *tally, struct disk_pool *pool)
 {
 	g_autoptr(GPtrArray) disks = disk_pool_shown(pool);
 	g_autofree char *broken = disk_pool_broken(pool);
@@ -206,9 +277,8 @@ static void check_all(struct tally *tally, struct disk_pool *pool, const GPtrArr
 	}
 	for (guint i = 0; i < disks->len; i++)
 		check_one(tally, disk_image_path(disks->pdata[i]));
-	for (guint i = 0; i < sealed->len; i++)
-		check_one(tally, sealed->pdata[i]);
-	take_broken(tally, broken);
+	check_sealed(tally, disk_pool_path(pool));
+	take_broken(tally, disk_pool_path(pool), broken);
 	if (!tally->builder) {
 		print_tally(tally);
 		return;
@@ -228,16 +298,14 @@ static int check_pool(const struct ctl_arguments *arguments, const char *path)
 	struct tally tally = {.arguments = arguments, .builder = builder};
 	g_autoptr(GError) error = NULL;
 	struct disk_pool *pool = disk_pool_open(&options, &error);
-	g_autoptr(GPtrArray) sealed = pool ? offline_sealed(disk_pool_path(pool), &error) : NULL;
 
-	if (sealed)
-		check_all(&tally, pool, sealed);
-	disk_pool_close(pool);
-	if (!sealed)
+	if (!pool)
 		return ctl_fail_error(NULL, error);
-	if (tally.unknown)
-		return CTL_FAILED;
-	return tally.damaged ? CTL_DAMAGE : CTL_DONE;
+	check_all(&tally, pool);
+	disk_pool_close(pool);
+	if (tally.damaged)
+		return CTL_DAMAGE;
+	return tally.unknown ? CTL_FAILED : CTL_DONE;
 }
 
 int ctl_check(const struct ctl_arguments *arguments)

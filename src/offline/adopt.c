@@ -22,11 +22,11 @@
 #include "layer/parent.h"
 #include "migrate/apply.h"
 #include "offline/cache.h"
+#include "offline/offline.h"
 #include "open.h"
 #include "owner/mounts.h"
 #include "owner/owner.h"
 #include "pool/pool.h"
-#include "sealed.h"
 
 #define BATCH_BLOCKS 4096
 
@@ -197,7 +197,7 @@ static bool find_image(struct adoption *adoption, GError **error)
 	g_autoptr(GPtrArray) chains = g_ptr_array_new_with_free_func((GDestroyNotify)g_ptr_array_unref);
 	struct search search = {.layer = adoption->layer, .force = adoption->force, .chains = chains};
 
-	if (!look_at_disks(&search, pool, error) || !sealed_foreach(pool, look_at_sealed, &search, error)) {
+	if (!look_at_disks(&search, pool, error) || !offline_foreach_sealed(pool, look_at_sealed, &search, error)) {
 		g_free(search.path);
 		return false;
 	}

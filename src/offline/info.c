@@ -114,13 +114,50 @@ static bool lacks_header(const char *path)
 	return !foreign;
 }
 
+bool offline_is_damage(const GError *why)
+{
+	switch (-error_to_errno(why)) {
+	case ENOENT:
+	case ENOTDIR:
+	case ENODATA:
+	case EINVAL:
+	case EFBIG:
+	case EPERM:
+	case ELOOP:
+	case EMLINK:
+	case ESTALE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The chain of the image at PATH opens. */
+static bool check_chain(const char *path, enum image_format format, const char *layers, bool repair,
+			void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
+			struct image_check_result *result, GError **error)
+{
+	g_autoptr(GError) chain = NULL;
+	GPtrArray *links = offline_links(path, format, layers, &chain);
+
+	if (links && repair)
+		parent_mark_chain(links, NULL, NULL);
+	g_clear_pointer(&links, g_ptr_array_unref);
+	if (!chain)
+		return true;
+	if (!offline_is_damage(chain)) {
+		g_propagate_error(error, g_steal_pointer(&chain));
+		return false;
+	}
+	result->damages++;
+	finding(opaque, false, chain->message);
+	return true;
+}
+
 bool offline_check(const char *path, enum image_format format, const char *layers, bool repair,
 		   void (*finding)(void *opaque, bool repaired, const char *sentence), void *opaque,
 		   struct image_check_result *result, GError **error)
 {
-	g_autoptr(GError) chain = NULL;
-	GPtrArray *links;
-
 	if (format == IMAGE_FORMAT_NONE && lacks_header(path)) {
 		result->damages++;
 		finding(opaque, false, "is named .leaf, and both copies of its header are gone");
@@ -133,59 +170,7 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 		offline_owner_explain(path, error);
 		return false;
 	}
-	links = offline_links(path, format, layers, &chain);
-	if (links && repair)
-		parent_mark_chain(links, NULL, NULL);
-	g_clear_pointer(&links, g_ptr_array_unref);
-	if (chain) {
-		result->damages++;
-		finding(opaque, false, chain->message);
-	}
-	return true;
-}
-
-static gint compare_paths(gconstpointer a, gconstpointer b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* One that cannot be read, or whose header is gone, is an image that is to be checked all the same. */
-static bool may_be_image(const char *path)
-{
-	g_autoptr(GError) error = NULL;
-
-	return g_str_has_suffix(path, ".leaf") || image_probe(path, &error) != IMAGE_FORMAT_NONE ||
-	       (error && error_class_of(STORE_OPEN, error_to_errno(error)) != ERROR_ABSENT);
-}
-
-static bool list_images(const char *directory, DIR *list, GPtrArray *paths, GError **error)
-{
-	struct dirent *entry;
-
-	while ((errno = 0, entry = readdir(list))) {
-		g_autofree char *path = g_build_filename(directory, entry->d_name, NULL);
-
-		if (entry->d_name[0] != '.' && may_be_image(path))
-			g_ptr_array_add(paths, g_steal_pointer(&path));
-	}
-	return errno == 0 || error_set_errno(error, errno, "%s: cannot be listed", directory);
-}
-
-GPtrArray *offline_sealed(const char *pool, GError **error)
-{
-	g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
-	g_autofree char *directory = g_build_filename(pool, SEALED_DIRECTORY, NULL);
-	DIR *list = opendir(directory);
-	bool good;
-
-	if (!list && error_class_of(STORE_OPEN, -errno) == ERROR_ABSENT)
-		return g_steal_pointer(&paths);
-	good = list ? list_images(directory, list, paths, error)
-		    : error_set_errno(error, errno, "%s: cannot be listed", directory);
-	if (list)
-		closedir(list);
-	g_ptr_array_sort(paths, compare_paths);
-	return good ? g_steal_pointer(&paths) : NULL;
+	return check_chain(path, format, layers, repair, finding, opaque, result, error);
 }
 
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,

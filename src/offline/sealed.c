@@ -1,6 +1,4 @@
 /* The images of a pool that were sealed: which there are. */
-#include "sealed.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,11 +7,7 @@
 #include "core/error.h"
 #include "core/place.h"
 #include "layer/chain.h"
-
-char *sealed_directory(const char *pool)
-{
-	return g_build_filename(pool, SEALED_DIRECTORY, NULL);
-}
+#include "offline/offline.h"
 
 /* As a mount finds it: through no link. */
 static int open_directory(const char *pool)
@@ -49,9 +43,10 @@ static int list(int fd, const char *directory, void (*each)(void *opaque, const 
 	return result;
 }
 
-bool sealed_foreach(const char *pool, void (*each)(void *opaque, const char *path), void *opaque, GError **error)
+bool offline_foreach_sealed(const char *pool, void (*each)(void *opaque, const char *path), void *opaque,
+			    GError **error)
 {
-	g_autofree char *directory = sealed_directory(pool);
+	g_autofree char *directory = g_build_filename(pool, SEALED_DIRECTORY, NULL);
 	int fd = open_directory(pool), result;
 
 	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)

@@ -12,7 +12,6 @@
 #include "offline/offline.h"
 #include "owner/owner.h"
 #include "pool/pool.h"
-#include "sealed.h"
 
 bool offline_owner_allows(const char *path, bool locked, GError **error)
 {
@@ -127,7 +126,8 @@ static bool find_place_in(const char *pool, const char *name, struct owner_place
 
 static bool find_sealed(const char *pool, const char *name, struct owner_place *place)
 {
-	g_autofree char *directory = sealed_directory(pool), *file = g_build_filename(directory, name, NULL);
+	g_autofree char *directory = g_build_filename(pool, SEALED_DIRECTORY, NULL),
+			*file = g_build_filename(directory, name, NULL);
 
 	if (!g_file_test(directory, G_FILE_TEST_IS_DIR) || (access(file, F_OK) < 0 && !has_record(directory, name)))
 		return false;
