@@ -4,11 +4,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
+import threading
 
 import pytest
 
-from harness import (BLOCK, MIB, check_clean, converted, file_bytes, leafctl, make_image, make_raw, opened, read_file,
-                     run, state_of, write_all)
+from harness import (BLOCK, MIB, check_clean, converted, file_bytes, halt, leafctl, make_image, make_raw, opened,
+                     read_file, run, state_of, write_all)
 
 SIZE = 4 * MIB
 
@@ -259,3 +261,54 @@ def test_a_sealed_image_is_unlocked_by_its_name_in_the_pool(mount, pool, work, d
         assert "has no disk or image" in refused("unlock", pool, wrong)
     for wrong in "other/web1.leaf", "snapshots/../web1.leaf", "snapshots/", "snapshots/.leafdisk":
         assert "is no name of a disk" in refused("unlock", pool, wrong)
+
+
+# ---- What a snapshot is about to name -------------------------------------------
+
+
+def staged(pool):
+    return [name for name in os.listdir(pool) if re.match(r"\.[0-9a-f]{8}-", name)]
+
+
+def halt_in_a_snapshot(live, pool, tag):
+    """The files that it is at work on; none: it was too quick. And what waits for its end."""
+    thread = threading.Thread(target=lambda: leafctl("fork", live.file("web1.img"), tag))
+    thread.start()
+    while not staged(pool) and thread.is_alive():
+        pass
+    halt(live.pid)
+
+    def go_on():
+        os.kill(live.pid, signal.SIGCONT)
+        thread.join()
+
+    return staged(pool), go_on
+
+
+def test_what_a_snapshot_is_at_work_on_is_not_taken_for_left(mount, pool, work):
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    left = os.path.join(pool, ".01234567-web9.leaf")
+    file_of_nobody = os.path.join(pool, ".89abcdef-new.leaf")
+    met = 0
+    with mount("mode=writeback", f"cache={work}/cache", "cache_size=32M") as live:
+        for number in range(200):
+            change(live, number % 200)
+            content = read_file(live.file("web1.img"), SIZE)
+            files, go_on = halt_in_a_snapshot(live, pool, f"f{number}")
+            for path in left, file_of_nobody:
+                make_raw(path, b"")
+            said = leafctl("list", pool).stderr
+            for word in "new", "fork":
+                leafctl("create", os.path.join(pool, f"{word}.leaf"), "1M")
+            after = staged(pool)
+            go_on()
+            assert f"{left}: was left" in said and not [name for name in files if f"{pool}/{name}: was left" in said], said
+            assert set(files) <= set(after) and not os.path.exists(file_of_nobody)
+            assert read_file(live.file(f"f{number}.img"), SIZE) == content
+            for name in "new.leaf", "fork.leaf", left:
+                os.unlink(os.path.join(pool, name))
+            met += bool(files)
+            if met == 5:
+                break
+    assert met == 5
+    assert staged(pool) == []

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "aio/file.h"
+#include "awaited.h"
 #include "core/error.h"
 #include "core/place.h"
 #include "offline/offline.h"
@@ -43,7 +44,7 @@ static bool nobody_is_at_work(int directory)
 	return aio_fd_lock_reaches(directory) == ANSWER_YES && flock(directory, LOCK_EX | LOCK_NB) == 0;
 }
 
-/* END NULL: of any name. */
+/* END NULL: of any name. What a mount makes for a snapshot it is at work on without a lock, and says so in a mark. */
 static GPtrArray *find_left(int directory, const char *end)
 {
 	GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
@@ -58,6 +59,7 @@ static GPtrArray *find_left(int directory, const char *end)
 			g_ptr_array_add(names, g_strdup(entry->d_name));
 	if (list)
 		closedir(list);
+	awaited_leave_out(directory, names);
 	return names;
 }
 
