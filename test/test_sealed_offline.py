@@ -270,9 +270,9 @@ def staged(pool):
     return [name for name in os.listdir(pool) if re.match(r"\.[0-9a-f]{8}-", name)]
 
 
-def halt_in_a_snapshot(live, pool, tag):
-    """The files that it is at work on; none: it was too quick. And what waits for its end."""
-    thread = threading.Thread(target=lambda: leafctl("fork", live.file("web1.img"), tag))
+def halt_in(work, live, pool):
+    """The hidden files that the mount is at work on; none: it was too quick. And what waits for its end."""
+    thread = threading.Thread(target=work)
     thread.start()
     while not staged(pool) and thread.is_alive():
         pass
@@ -294,7 +294,7 @@ def test_what_a_snapshot_is_at_work_on_is_not_taken_for_left(mount, pool, work):
         for number in range(200):
             change(live, number % 200)
             content = read_file(live.file("web1.img"), SIZE)
-            files, go_on = halt_in_a_snapshot(live, pool, f"f{number}")
+            files, go_on = halt_in(lambda: leafctl("fork", live.file("web1.img"), f"f{number}"), live, pool)
             for path in left, file_of_nobody:
                 make_raw(path, b"")
             said = leafctl("list", pool).stderr
@@ -312,3 +312,22 @@ def test_what_a_snapshot_is_at_work_on_is_not_taken_for_left(mount, pool, work):
                 break
     assert met == 5
     assert staged(pool) == []
+
+
+def test_a_new_disk_that_a_mount_is_making_is_not_taken_for_left(mount, pool):
+    met = 0
+    with mount("manage") as live:
+        for number in range(200):
+            path = live.file(f"web{number}.img")
+            files, go_on = halt_in(lambda: open(path, "xb").close(), live, pool)
+            said = leafctl("list", pool).stderr
+            leafctl("create", os.path.join(pool, "new.leaf"), "1M")
+            after = staged(pool)
+            go_on()
+            assert "was left" not in said and after == files
+            assert os.path.exists(path) and staged(pool) == []
+            os.unlink(os.path.join(pool, "new.leaf"))
+            met += bool(files)
+            if met == 5:
+                break
+    assert met == 5

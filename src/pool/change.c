@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -75,11 +76,19 @@ static struct disk *show_created(struct disk_pool *pool, const char *name, const
 	return NULL;
 }
 
-/* A crash, or a store that takes neither the image nor its removal, leaves a file that no pool
- * shows: the image has its name once it is whole. */
-static int make_image(struct disk_pool *pool, const char *path)
+/* As long as it is open no command takes a hidden file of DIRECTORY for left. One that has the lock itself is
+ * not waited for. */
+static int join_those_at_work(int directory)
 {
-	g_autofree char *name = names_staged();
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void)flock(fd, LOCK_SH | LOCK_NB);
+	return fd;
+}
+
+static int make_staged(struct disk_pool *pool, const char *name, const char *path)
+{
 	g_autofree char *staged = g_build_filename(disk_pool_path(pool), name, NULL);
 	struct image_create_options options = {0};
 	int directory = pool_place(pool)->fd, result;
@@ -90,6 +99,19 @@ static int make_image(struct disk_pool *pool, const char *path)
 	result = place_rename_new(directory, name, name_in_pool(path));
 	if (result < 0)
 		(void)unlinkat(directory, name, 0);
+	return result;
+}
+
+/* A crash, or a store that takes neither the image nor its removal, leaves a file that no pool
+ * shows: the image has its name once it is whole. */
+static int make_image(struct disk_pool *pool, const char *path)
+{
+	g_autofree char *name = names_staged();
+	int at_work = join_those_at_work(pool_place(pool)->fd);
+	int result = make_staged(pool, name, path);
+
+	if (at_work >= 0)
+		close(at_work);
 	return result;
 }
 
