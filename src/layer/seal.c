@@ -3,10 +3,10 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/random.h"
 #include "image/children.h"
 #include "layer/backlog_locked.h"
 #include "layer/claim.h"
@@ -15,12 +15,6 @@
 #include "layer/share.h"
 
 /* ---- The new leaf --------------------------------------------------------------- */
-
-static void make_nonce(uint8_t nonce[OWNER_ID_BYTES])
-{
-	while (getrandom(nonce, OWNER_ID_BYTES, 0) != OWNER_ID_BYTES)
-		;
-}
 
 /* The record at LAYER's name is LEAF's, or of an image that had the name once. */
 static bool read_before(struct layer *layer, const struct layer *leaf, GError **error)
@@ -46,7 +40,7 @@ static bool begin_succession(struct layer *layer, const struct layer *leaf, cons
 	if (layer->owner && !read_before(layer, leaf, error))
 		return false;
 	layer->claim.generation = MAX(layer->succession->before, layer->image->generation) + 1;
-	make_nonce(layer->claim.nonce);
+	random_fill(layer->claim.nonce, sizeof(layer->claim.nonce));
 	result = image_begin_writing(layer->image, layer->claim.nonce);
 	return result == 0 ||
 	       error_set_errno(error, -result, "%s: cannot be made ready for writing", layer->link->path);

@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/text.h"
 #include "core/verdict.h"
 #include "disk/change.h"
 #include "disk/keeper.h"
@@ -258,12 +259,10 @@ static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **err
 
 static char *mark_of(const struct part *part)
 {
-	GString *mark = g_string_new(NULL);
+	char uuid[2 * IMAGE_UUID_BYTES + 1];
 
-	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++)
-		g_string_append_printf(mark, "%02x", part->succession.uuid[i]);
-	g_string_append_printf(mark, " %s\n", part->path);
-	return g_string_free(mark, FALSE);
+	text_format_hex(uuid, part->succession.uuid, IMAGE_UUID_BYTES);
+	return g_strdup_printf("%s %s\n", uuid, part->path);
 }
 
 static void link_chain(struct part *part, struct chain_link *link)
@@ -379,14 +378,18 @@ static void take_back_exchanged(struct snapshot *snapshot)
 			(void)succession_undo(snapshot->pool, &snapshot->parts[i].succession, NULL);
 }
 
-static void note_forks(struct snapshot *snapshot, const struct part *part, struct layer *sealed)
+/* SEALED knows those that stand on it. False: it is complete, and its image is to be told. */
+static bool note_forks(struct snapshot *snapshot, const struct part *part, struct layer *sealed)
 {
-	for (guint i = 0; part->succession.forks && i < part->succession.forks->len; i++) {
+	bool noted = true;
+
+	for (guint i = 0; noted && part->succession.forks && i < part->succession.forks->len; i++) {
 		const struct succession_fork *fork = part->succession.forks->pdata[i];
 		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
 
-		(void)seal_add_child(sealed, fork->uuid, path);
+		noted = seal_add_child(sealed, fork->uuid, path);
 	}
+	return noted;
 }
 
 static bool seal_all(struct snapshot *snapshot, GError **error)
@@ -402,7 +405,7 @@ static bool seal_all(struct snapshot *snapshot, GError **error)
 		struct part *part = &snapshot->parts[i];
 
 		disk_change_leaf(&snapshot->change, i, g_steal_pointer(&part->leaf), g_steal_pointer(&part->links));
-		note_forks(snapshot, part, snapshot->change.keepers[i]->leaf);
+		(void)note_forks(snapshot, part, snapshot->change.keepers[i]->leaf);
 	}
 	disk_change_open(&snapshot->change);
 	snapshot->sealed = good;
@@ -509,15 +512,8 @@ static bool mark_parent(const struct part *part, const struct chain_link *parent
 static bool note_siblings(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	struct layer *top = stack_layer(part->disk->stack, 0);
-	bool noted = top->sealed;
 
-	for (guint i = 0; noted && i < part->succession.forks->len; i++) {
-		const struct succession_fork *fork = part->succession.forks->pdata[i];
-		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
-
-		noted = seal_add_child(top, fork->uuid, path);
-	}
-	return noted || mark_parent(part, top->link, error);
+	return (top->sealed && note_forks(snapshot, part, top)) || mark_parent(part, top->link, error);
 }
 
 /* What the disk shows now it shows for ever from there. */

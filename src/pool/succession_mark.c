@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/text.h"
 #include "layer/claim.h"
 #include "succession_mark.h"
 
@@ -89,8 +90,7 @@ static char *text_of(struct succession *succession)
 
 	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
 		g_key_file_set_string(file, GROUP, keys[key], *field_of(succession, key));
-	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++)
-		g_snprintf(uuid + 2 * i, 3, "%02x", succession->uuid[i]);
+	text_format_hex(uuid, succession->uuid, IMAGE_UUID_BYTES);
 	g_key_file_set_string(file, GROUP, "uuid", uuid);
 	g_key_file_set_integer(file, GROUP, "parts", (int)succession->parts);
 	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
@@ -103,16 +103,7 @@ static char *text_of(struct succession *succession)
 
 static bool parse_uuid(const char *text, uint8_t uuid[IMAGE_UUID_BYTES])
 {
-	if (!text || strlen(text) != 2 * IMAGE_UUID_BYTES)
-		return false;
-	for (unsigned i = 0; i < IMAGE_UUID_BYTES; i++) {
-		int high = g_ascii_xdigit_value(text[2 * i]), low = g_ascii_xdigit_value(text[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return false;
-		uuid[i] = (uint8_t)(high << 4 | low);
-	}
-	return true;
+	return text && strlen(text) == 2 * IMAGE_UUID_BYTES && text_parse_hex(text, uuid, IMAGE_UUID_BYTES);
 }
 
 /* A name right in the pool, or for SEALED in the directory of those. */
