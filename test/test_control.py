@@ -823,8 +823,8 @@ def test_status_of_a_mount(mount, pool, web1):
         used = {disk["name"]: disk.pop("allocated_bytes") for disk in status["disks"]}
         assert status["disks"] == [{"name": name, "mode": "direct", "state": "active", "reason": None, "since": None,
                                     "dirty_bytes": 0, "dirty_age_ms": 0, "size_bytes": 2 * MIB, "opens": 0,
-                                    "owner": "none"}
-                                   for name in ("base.img", "web1.img")]
+                                    "layers": layers, "owner": "none"}
+                                   for name, layers in (("base.img", 1), ("web1.img", 2))]
         assert used["base.img"] >= 2 * MIB and used["web1.img"] > 0
         assert set(status["counters"]) == set(counters_of(live))
         assert status["counters"]["write_bytes"] == BLOCK
