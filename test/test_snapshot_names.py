@@ -141,3 +141,21 @@ def test_a_mount_that_only_reads(mount, pool, work):
     with mount(*options_of(work, "writeback")) as live:
         leafctl("drain", live.path)
         assert read_file(live.file("web1.img"), BLOCK) == bytes([1]) * BLOCK
+
+
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+def test_a_pool_that_has_the_name(mount, work, mode):
+    """Its images are no sealed ones for that."""
+    pool = os.path.join(work, "snapshots")
+    os.mkdir(pool)
+    base = make_raw(os.path.join(pool, "base.raw"), b"b" * SIZE)
+    make_image(os.path.join(pool, "web1.leaf"), parent=base)
+    with mount(*options_of(work, mode), pool=pool) as live:
+        put(live, "web1.img", 1)
+        take(live, "mon")
+        put(live, "web1.img", 2, BLOCK)
+        assert live.names() == ["base.img", "web1.img"]
+    leafctl("check", pool)
+    with mount(*options_of(work, mode), pool=pool) as live:
+        assert read_file(live.file("web1.img"), SIZE) == bytes([1]) * BLOCK + bytes([2]) * BLOCK + b"b" * (SIZE - 2 * BLOCK)
+        assert listed(live, "web1.img") == [("mon", "yes")]

@@ -29,6 +29,8 @@ struct image_child {
 GPtrArray *image_children_of(const char *mark, bool *more);
 /* Their names, for a sentence. g_free. */
 char *image_children_text(const char *mark);
+/* The mark of a parent that has one child. g_free. */
+char *image_children_of_one(const uint8_t uuid[IMAGE_UUID_BYTES], const char *path);
 /* Sets ERROR to what is to be said of the image at PATH, which has MARK: that it is not
  * to be written (EROFS), moved or removed. Returns false. */
 bool image_children_refuse(const char *path, const char *mark, GError **error);

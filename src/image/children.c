@@ -84,3 +84,8 @@ void image_children_close(struct image_children *children)
 	g_free(children->mark);
 	g_free(children);
 }
+
+char *image_children_of_one(const uint8_t uuid[IMAGE_UUID_BYTES], const char *path)
+{
+	return mark_with(NULL, uuid, path);
+}

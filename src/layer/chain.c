@@ -447,7 +447,7 @@ bool chain_is_sealed_name(const char *path)
 {
 	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(directory);
 
-	return strcmp(name, SEALED_DIRECTORY) == 0;
+	return strcmp(name, SEALED_DIRECTORY) == 0 && strchr(path + strlen(directory), '@');
 }
 
 char *chain_directory_of(const char *path)

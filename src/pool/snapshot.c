@@ -14,7 +14,6 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
-#include "core/text.h"
 #include "core/verdict.h"
 #include "disk/change.h"
 #include "disk/keeper.h"
@@ -257,17 +256,9 @@ static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **err
 	       make_forks(snapshot, part, &parent, error);
 }
 
-static char *mark_of(const struct part *part)
-{
-	char uuid[2 * IMAGE_UUID_BYTES + 1];
-
-	text_format_hex(uuid, part->succession.uuid, IMAGE_UUID_BYTES);
-	return g_strdup_printf("%s %s\n", uuid, part->path);
-}
-
 static void link_chain(struct part *part, struct chain_link *link)
 {
-	g_autofree char *children = mark_of(part);
+	g_autofree char *children = image_children_of_one(part->succession.uuid, part->path);
 	const GPtrArray *before = part->disk->links;
 
 	part->links = chain_links_new();
