@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness import (BLOCK, MIB, check_clean, converted, expect_errno, leafctl, make_image, make_raw, opened, read_file, unmount, wait_until,
+from harness import (BLOCK, MIB, Gate, check_clean, converted, expect_errno, faults, leafctl, make_image, make_raw, opened, read_file, unmount, wait_until,
                      write_all)
 from test_snapshots import command, expect_refusal, fork, images, marks, options_of, refusal, sealed, take
 from test_writeback_faults import HELD
@@ -159,3 +159,23 @@ def test_a_pool_that_has_the_name(mount, work, mode):
     with mount(*options_of(work, mode), pool=pool) as live:
         assert read_file(live.file("web1.img"), SIZE) == bytes([1]) * BLOCK + bytes([2]) * BLOCK + b"b" * (SIZE - 2 * BLOCK)
         assert listed(live, "web1.img") == [("mon", "yes")]
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_a_store_that_does_not_tell_of_the_new_leaf(mount, pool, work, kind):
+    """The disk is shown, and is the one that guests have."""
+    path, gate = os.path.join(pool, f"web1.{kind}"), Gate(work)
+    make_image(path, SIZE) if kind == "leaf" else make_raw(path, bytes(SIZE))
+    with mount(*options_of(work, "writeback"), env=faults("place.open/web1.leaf:EIO@1x1000000", "place.open/web1.raw:EIO@1x1000000",
+                                                          gate=gate.path)) as live:
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, bytes([1]) * BLOCK, 0)
+            before = os.stat(fd).st_ino
+            gate.open()
+            take(live, "mon")
+            assert live.names() == ["web1.img"]
+            write_all(fd, bytes([2]) * BLOCK, BLOCK)
+            os.fsync(fd)
+            gate.close()
+            assert live.names() == ["web1.img"] and os.stat(live.file("web1.img")).st_ino == before
+        assert read_file(live.file("web1.img"), SIZE) == bytes([1]) * BLOCK + bytes([2]) * BLOCK + bytes(SIZE - 2 * BLOCK)

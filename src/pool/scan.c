@@ -56,6 +56,7 @@ struct scan_known {
 	GHashTable *files;  /* name -> struct known */
 	GHashTable *groups; /* group -> struct known */
 	uint64_t scans;	    /* so far */
+	bool lost;	    /* a name has left the directory since */
 };
 
 struct scan {
@@ -279,8 +280,10 @@ static bool are_names_gone(const struct scan *scan)
 
 static void take_answers(struct scan *scan)
 {
+	scan->lost = scan->known->lost;
+	scan->known->lost = false;
 	if (are_names_gone(scan))
-		scan->lost = g_hash_table_foreach_remove(scan->known->files, is_gone, scan) > 0;
+		scan->lost |= g_hash_table_foreach_remove(scan->known->files, is_gone, scan) > 0;
 	for (guint i = 0; i < scan->items->len; i++)
 		take_answer(scan, scan->items->pdata[i]);
 }
@@ -657,6 +660,17 @@ struct scan_result *scan_look_at(const struct scan_options *options, const struc
 	if (good)
 		look_at(scan->items, roots, known->cache);
 	return conclude(scan, good, error);
+}
+
+void scan_note_replaced(struct scan_known *known, const char *file, const char *new_file, GPtrArray *links)
+{
+	struct known *entry = known_new();
+
+	entry->links = g_ptr_array_ref(links);
+	entry->shown = true;
+	known_list_files(entry);
+	known->lost |= g_hash_table_remove(known->files, file) && strcmp(file, new_file) != 0;
+	g_hash_table_insert(known->files, g_strdup(new_file), entry);
 }
 
 /* ---- In between ----------------------------------------------------------------- */

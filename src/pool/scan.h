@@ -52,6 +52,10 @@ struct scan_result *scan_look(const struct scan_options *options, const struct c
 struct scan_result *scan_look_at(const struct scan_options *options, const struct chain_roots *roots,
 				 struct scan_known *known, const char *const *changed, GError **error);
 
+/* The image FILE, which is not there any more, has been replaced by one with the name NEW_FILE, often the same, of the
+ * chain LINKS: so it is known where the store does not tell. */
+void scan_note_replaced(struct scan_known *known, const char *file, const char *new_file, GPtrArray *links);
+
 /* Whether all that is KNOWN is still so: what is to be asked, which others may look
  * meanwhile. g_ptr_array_unref. */
 GPtrArray *scan_begin_check(const struct scan_known *known);

@@ -435,9 +435,14 @@ static void look_at_names(struct snapshot *snapshot)
 	for (unsigned i = 0; i < snapshot->count; i++) {
 		struct succession *succession = &snapshot->parts[i].succession;
 
-		if (succession->from)
+		if (snapshot->sealed) {
+			g_autoptr(GPtrArray) links = disk_get_links(snapshot->parts[i].disk);
+
+			scan_note_replaced(snapshot->pool->known, succession->from, succession->to, links);
+		}
+		if (succession->from && !snapshot->sealed)
 			g_ptr_array_add(names, succession->from);
-		if (g_strcmp0(succession->from, succession->to) != 0)
+		if (snapshot->sealed || g_strcmp0(succession->from, succession->to) != 0)
 			g_ptr_array_add(names, succession->to);
 		for (guint j = 0; succession->forks && j < succession->forks->len; j++)
 			g_ptr_array_add(names, ((struct succession_fork *)succession->forks->pdata[j])->to);
