@@ -1,9 +1,86 @@
 """Disks that are sealed, forked, grown and given other modes at random while guests use them.
 
-What was sealed is what the disks were at one moment of the command."""
+No guest has an error, and what was sealed is what the disks were at one moment of the command. In `make torture`
+LEAFDISK_TORTURE_SECONDS (600) for each test."""
+import os
+import shutil
+import time
+
 import pytest
 
+from commands import Limits, Operator
 from cuts import History, Part, expect_cut
+from guests import WRITERS, BlockDisk, FileDisk, World, Writer
+from harness import TORTURE, Mount, leafctl, scaled, wait_until
+
+SECONDS = int(os.environ.get("LEAFDISK_TORTURE_SECONDS", 600)) if TORTURE else 0
+MODES = ["direct", "persistent", "writeback"]
+KINDS = ["leaf", "raw", "child"]
+OPERATORS = 2
+
+
+class Pool:
+    """Disks with their guests."""
+
+    def __init__(self, work, rng, mode, blocks, files):
+        self.work, self.rng, self.mode = work, rng, mode
+        os.mkdir(work)
+        self.path = os.path.join(work, "pool")
+        os.mkdir(self.path)
+        self.world = World(work, rng)
+        kinds = rng.sample(KINDS, len(KINDS))
+        for number in range(blocks):
+            self.world.disks.append(BlockDisk.make(self.world, self.path, f"web{number}", kinds[number % len(kinds)],
+                                                   256, 512))
+        for number in range(files):
+            self.world.disks.append(FileDisk.make(self.world, self.path, f"fs{number}", kinds[-1 - number], "24M"))
+
+    def start(self, mode=None):
+        options = ["manage", f"threads={self.rng.choice([1, 2])}", f"mode={mode or self.mode}"]
+        if self.mode != "direct":
+            options += [f"cache={self.work}/leaf.cache", f"cache_size={self.rng.choice(['8M', '16M', '64M'])}",
+                        f"migrate_idle_ms={self.rng.choice([1, 20, 60000])}",
+                        f"max_dirty_age={self.rng.choice([1, 86400])}"]
+        print(f"mount with {' '.join(options)}")
+        return Mount(self.path, self.work, options).start()
+
+    def enter(self, live, expect):
+        """All disks are what EXPECT(disk, values) says, and their guests begin."""
+        for disk in self.world.disks:
+            values = disk.enter(live)
+            expect(disk, values)
+            disk.history.left = values
+            disk.begin_history(values)
+        self.world.stop.clear()
+        for disk in self.world.disks:
+            disk.begin()
+
+    def work_on(self, live, limits, pause):
+        """Threads, which end when the world stops, and the operators among them."""
+        writers = [Writer(self.world, number) for number in range(WRITERS)]
+        operators = [Operator(self.world, live, self.path, limits, pause) for _ in range(OPERATORS)]
+        return [self.world.thread(f"{type(one).__name__} {number}", one.run)
+                for number, one in enumerate([*writers, *operators])], operators, writers
+
+    def expect_nothing_left(self):
+        """Nothing besides images and what belongs to them."""
+        changes = os.path.join(self.path, ".leafdisk", "changes")
+        left = [os.path.join(changes, name) for name in (os.listdir(changes) if os.path.isdir(changes) else [])]
+        for directory, directories, names in os.walk(self.path):
+            left += [os.path.join(directory, name) for name in [*names, *directories]
+                     if name.startswith(".") and name != ".leafdisk"]
+        assert not left, left
+
+    def verify_images(self):
+        """All is in the pool."""
+        said = leafctl("check", self.path, check=False)
+        assert said.returncode == 0, f"{said.stdout}{said.stderr}"
+        if self.mode != "direct":
+            leafctl("cache", "check", os.path.join(self.work, "leaf.cache"))
+        self.expect_nothing_left()
+        for seal in self.world.seals:
+            seal.expect_all_or_nothing(self.path)
+            seal.verify(self.path)
 
 
 def two_histories():
@@ -41,3 +118,63 @@ def test_a_cut_at_another_time_is_found():
         else:
             with pytest.raises(AssertionError):
                 expect_cut([part], ceiling)
+
+
+def expect_last(disk, values):
+    disk.expect_last(values, "after a mount")
+
+
+def counted(operators):
+    return {kind: sum(operator.counts[kind] for operator in operators) for kind in operators[0].counts}
+
+
+def live_once(pool, limits, seconds, pause):
+    """One mount, without a failure."""
+    world = pool.world
+    with pool.start() as live:
+        try:
+            pool.enter(live, expect_last)
+            threads, operators, writers = pool.work_on(live, limits, pause)
+            world.stop.wait(seconds)
+            wait_until(lambda: world.stop.is_set() or all(counted(operators).values()),
+                       lambda: f"each kind of command, not {counted(operators)}")
+            world.stop.set()
+            for thread in threads:
+                thread.join()
+            world.expect_no_errors(live)
+            for disk in world.disks:
+                disk.end()
+            world.expect_no_errors(live)
+        except BaseException:
+            print(f"the daemon says:\n{live.messages()[-4000:]}")
+            world.dying = True
+            world.stop.set()
+            live.kill()
+            for disk in world.disks:
+                disk.abandon()
+            raise
+    print(f"{counted(operators)}; {world.numbers()} writes, the slowest {max(w.slowest for w in writers):.2f} s")
+    return operators
+
+
+def in_time(seconds):
+    """Numbers, until SECONDS are over; at least one."""
+    end, number = time.monotonic() + seconds, 0
+    while number == 0 or time.monotonic() < end:
+        yield number
+        number += 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_changed_at_random(work, rng, mode):
+    """While nothing fails."""
+    for number in in_time(SECONDS):
+        pool = Pool(os.path.join(work, f"round{number}"), rng, mode, scaled(2, 3), scaled(1, 2))
+        limits = Limits(scaled(20, 120), scaled(4, 6), scaled(2, 4), scaled(3, 40))
+        live_once(pool, limits, scaled(1, rng.uniform(5, 30)), scaled(0.02, rng.choice([0.02, 0.2])))
+        pool.verify_images()
+        with pool.start() as live:
+            for disk in pool.world.disks:
+                disk.expect_last(disk.enter(live), "after a mount")
+                disk.leave()
+        shutil.rmtree(pool.work)
