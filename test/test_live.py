@@ -1,7 +1,8 @@
 """Disks that are sealed, forked, grown and given other modes at random while guests use them.
 
-No guest has an error, and what was sealed is what the disks were at one moment of the command. In `make torture`
-LEAFDISK_TORTURE_SECONDS (600) for each test."""
+No guest has an error, and what was sealed is what the disks were at one moment of the command: also when the daemon is
+killed meanwhile, where each command has done all or nothing. In `make torture` LEAFDISK_TORTURE_SECONDS (600) for each
+test."""
 import os
 import shutil
 import time
@@ -9,9 +10,9 @@ import time
 import pytest
 
 from commands import Limits, Operator
-from cuts import History, Part, expect_cut
+from cuts import History, Part, expect_cut, expect_known
 from guests import WRITERS, BlockDisk, FileDisk, World, Writer
-from harness import TORTURE, Mount, leafctl, scaled, wait_until
+from harness import TORTURE, Mount, leafctl, process_ended, scaled, wait_until
 
 SECONDS = int(os.environ.get("LEAFDISK_TORTURE_SECONDS", 600)) if TORTURE else 0
 MODES = ["direct", "persistent", "writeback"]
@@ -61,6 +62,13 @@ class Pool:
         operators = [Operator(self.world, live, self.path, limits, pause) for _ in range(OPERATORS)]
         return [self.world.thread(f"{type(one).__name__} {number}", one.run)
                 for number, one in enumerate([*writers, *operators])], operators, writers
+
+    def make_temporaries_old(self):
+        """Those of owner records, which the next mount removes if nobody can be writing them any more."""
+        for directory, _, names in os.walk(self.path):
+            for name in names:
+                if name.startswith(".new-"):
+                    os.utime(os.path.join(directory, name), (0, 0))
 
     def expect_nothing_left(self):
         """Nothing besides images and what belongs to them."""
@@ -177,4 +185,68 @@ def test_changed_at_random(work, rng, mode):
             for disk in pool.world.disks:
                 disk.expect_last(disk.enter(live), "after a mount")
                 disk.leave()
+        shutil.rmtree(pool.work)
+
+
+def expect_after_crash(disk, values):
+    """The kernel may call good what it was asked to flush when the daemon was gone."""
+    floor = min(disk.history.durable, disk.world.killed)
+    expect_known(Part(f"{disk.name}, after a crash", disk.history, values, floor))
+
+
+def crash(world, live, threads, rng):
+    """At a moment of its own, or while a command is under way."""
+    process_ended(live.pid, rng.uniform(0.02, scaled(0.3, 1)))
+    if rng.random() < 0.7:
+        world.sending.clear()
+        world.sending.wait(1)
+        process_ended(live.pid, rng.uniform(0, rng.choice([0.005, 0.03])))
+    world.dying = not live.has_ended()
+    world.killed = world.clock.now()
+    live.kill()
+    world.stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def live_and_die(pool, limits, pause):
+    world, rng = pool.world, pool.rng
+    live = pool.start(rng.choice(MODES) if pool.mode != "direct" and rng.random() < 0.2 else None)
+    try:
+        for seal in world.seals:
+            seal.expect_all_or_nothing(pool.path)
+        pool.enter(live, expect_after_crash)
+        threads, operators, _ = pool.work_on(live, limits, pause)
+        crash(world, live, threads, rng)
+    except BaseException:
+        print(f"the daemon says:\n{live.messages()[-4000:]}")
+        world.dying = True
+        world.stop.set()
+        raise
+    finally:
+        live.kill()
+        for disk in world.disks:
+            disk.abandon()
+        live.kill9()
+    world.expect_no_errors(live)
+    world.dying = False
+    print(f"killed after {world.clock.now()}: {counted(operators)}; the daemon said:\n{live.messages()}")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_killed_at_random(work, rng, mode):
+    """The daemon: what was flushed is there, and each command has done all that it was to do, or nothing."""
+    for number in in_time(SECONDS):
+        pool = Pool(os.path.join(work, f"round{number}"), rng, mode, scaled(2, 3), scaled(0, 1))
+        limits = Limits(scaled(20, 120), scaled(4, 6), scaled(0, 2), scaled(3, 20))
+        for _ in range(scaled(5, rng.randint(5, 20))):
+            live_and_die(pool, limits, scaled(0.02, rng.choice([0.005, 0.02, 0.2])))
+        pool.make_temporaries_old()
+        with pool.start() as live:
+            pool.enter(live, expect_after_crash)
+            pool.world.stop.set()
+            for disk in pool.world.disks:
+                disk.end()
+            leafctl("drain", live.path)
+        pool.verify_images()
         shutil.rmtree(pool.work)
