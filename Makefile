@@ -5,8 +5,9 @@
 #   make check      every test, WORKERS (3 for each processor) at a time; check-asan: the same under
 #                   ASan and UBSan; check-tsan: under ThreadSanitizer
 #   make torture    the same tests, longer, and a stress of everything at once, ten minutes for each
-#                   mode (LEAFDISK_TORTURE_SECONDS); SAN=address|thread: under a sanitizer.
-#                   PYTEST_FLAGS="-k torture": the stress alone
+#                   mode (LEAFDISK_TORTURE_SECONDS), and as long of snapshots and forks, without and
+#                   with kills; SAN=address|thread: under a sanitizer.
+#                   PYTEST_FLAGS="-k torture": the stress alone; "-k live": snapshots and forks
 #   make bench      speed against a raw file and other systems: test/bench/README (QUICK=1, BENCH_FLAGS);
 #                   BASELINE=REV: and against that revision of its own
 #   make fuzz       hostile images, FUZZ_SECONDS long
