@@ -68,6 +68,7 @@ static void note_cache(struct disk_pool *pool, const struct disk_pool_options *o
 static void init_owner(struct disk_pool *pool, const struct disk_pool_options *options)
 {
 	uint8_t cache_id[OWNER_ID_BYTES] = {0};
+	g_autofree char *sealed = NULL;
 	struct cache_status status;
 
 	_Static_assert(OWNER_ID_BYTES == CACHE_ID_BYTES, "a cache's identity");
@@ -79,8 +80,11 @@ static void init_owner(struct disk_pool *pool, const struct disk_pool_options *o
 		cache_get_status(pool->pool_cache->cache, &status);
 		owner_self_set_mounts(&pool->owner, status.generation, cache_get_mounts(pool->pool_cache->cache));
 	}
-	if (!options->read_only && modes_used(options) != 1u << DISK_MODE_EPHEMERAL)
-		owner_sweep(disk_pool_path(pool));
+	if (options->read_only || modes_used(options) == 1u << DISK_MODE_EPHEMERAL)
+		return;
+	sealed = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, NULL);
+	owner_sweep(disk_pool_path(pool));
+	owner_sweep(sealed);
 }
 
 static bool look_first(struct disk_pool *pool, GError **error)

@@ -132,13 +132,17 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
 }
 
-/* What the disk stands on has its name in the chain, although somebody may have taken the file away. */
+/* What the disk stands on has its name in the chain, although somebody may have taken the file away; one name is that
+ * of one snapshot, whatever the ending. */
 static bool is_in_chain(const struct disk *disk, const char *name)
 {
+	g_autofree char *stem = pool_stem_of_file(name);
+
 	for (guint i = 0; i < disk->links->len; i++) {
 		const char *path = ((const struct chain_link *)disk->links->pdata[i])->path;
+		g_autofree char *other = pool_stem_of_file(name_in_pool(path));
 
-		if (chain_is_sealed_name(path) && strcmp(name_in_pool(path), name) == 0)
+		if (chain_is_sealed_name(path) && strcmp(other, stem) == 0)
 			return true;
 	}
 	return false;
@@ -230,6 +234,7 @@ static bool make_forks(struct snapshot *snapshot, struct part *part, const struc
 	return true;
 }
 
+/* The forks first: where the new leaf is whole after a crash, they are. */
 static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	const struct disk_pool *pool = snapshot->pool;
@@ -252,8 +257,8 @@ static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **err
 	part->size_bytes = options.size_bytes;
 	part->generation = image->generation;
 	part->image_bytes = image->size_bytes;
-	return image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error) &&
-	       make_forks(snapshot, part, &parent, error);
+	return make_forks(snapshot, part, &parent, error) &&
+	       image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error);
 }
 
 static void link_chain(struct part *part, struct chain_link *link)

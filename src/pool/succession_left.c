@@ -278,25 +278,54 @@ static bool go(struct disk_pool *pool, GPtrArray *group, const enum progress *pr
 	return true;
 }
 
-static enum answer settle(struct disk_pool *pool, GPtrArray *group, GError **error)
-{
-	g_autofree enum progress *progress = g_new(enum progress, group->len);
-	const struct succession *first = group->pdata[0];
-	unsigned exchanged = 0, staged = 0;
-	g_autoptr(GError) inner = NULL;
-	enum answer answer;
+struct group {
+	enum progress *progress; /* of each */
+	unsigned exchanged, staged;
+};
 
+/* False and ERROR: the store does not tell. */
+static bool look_at_group(struct disk_pool *pool, GPtrArray *group, struct group *found, GError **error)
+{
+	*found = (struct group){.progress = g_new(enum progress, group->len)};
 	for (guint i = 0; i < group->len; i++) {
-		progress[i] = progress_of(pool, group->pdata[i], error);
-		if (progress[i] == UNTOLD)
-			return ANSWER_UNKNOWN;
-		exchanged += progress[i] == EXCHANGED;
-		staged += progress[i] == STAGED;
+		found->progress[i] = progress_of(pool, group->pdata[i], error);
+		if (found->progress[i] == UNTOLD)
+			return false;
+		found->exchanged += found->progress[i] == EXCHANGED;
+		found->staged += found->progress[i] == STAGED;
 	}
-	if (go(pool, group, progress, exchanged > 0 || staged == first->parts, &inner))
-		return ANSWER_YES;
-	answer = answer_of_error(inner);
-	g_propagate_error(error, g_steal_pointer(&inner));
+	return true;
+}
+
+static bool is_withheld(const struct disk_pool *pool, const GPtrArray *group)
+{
+	for (guint i = 0; i < group->len; i++)
+		if (g_hash_table_contains(pool->options.withheld, ((const struct succession *)group->pdata[i])->from))
+			return true;
+	return false;
+}
+
+/* MADE: only one of which something is made. NO without ERROR: it is not. */
+static enum answer settle(struct disk_pool *pool, GPtrArray *group, bool made, GError **error)
+{
+	const struct succession *first = group->pdata[0];
+	g_autoptr(GError) inner = NULL;
+	enum answer answer = ANSWER_YES;
+	struct group found;
+
+	if (is_withheld(pool, group)) {
+		error_set(error, EIO, "one before it is not settled");
+		return ANSWER_UNKNOWN;
+	}
+	if (!look_at_group(pool, group, &found, error))
+		answer = ANSWER_UNKNOWN;
+	else if (made && found.exchanged == 0)
+		answer = ANSWER_NO;
+	else if (!go(pool, group, found.progress, found.exchanged > 0 || found.staged == first->parts, &inner))
+		answer = answer_of_error(inner);
+	g_free(found.progress);
+	if (inner)
+		g_propagate_error(error, g_steal_pointer(&inner));
 	return answer;
 }
 
@@ -314,23 +343,29 @@ static void withhold(struct disk_pool *pool, const GPtrArray *group, const GErro
 	}
 }
 
+static void settle_some(struct disk_pool *pool, bool made)
+{
+	for (guint i = pool->left->len; i-- > 0;) {
+		GPtrArray *group = pool->left->pdata[i];
+		g_autoptr(GError) error = NULL;
+		enum answer settled = settle(pool, group, made, &error);
+
+		if (settled == ANSWER_UNKNOWN)
+			withhold(pool, group, error);
+		else if (settled == ANSWER_NO && error)
+			log_debug(LOG_DISK, "%s", error->message);
+		if (settled == ANSWER_YES || (settled == ANSWER_NO && error))
+			g_ptr_array_remove_index(pool->left, i);
+	}
+}
+
+/* A disk may have two: one that is made, and has no record yet, and one that was begun on it. */
 void pool_settle_left_locked(struct disk_pool *pool)
 {
 	lock_assert_mine(&pool->scanning);
 	g_hash_table_remove_all(pool->options.withheld);
-	for (guint i = pool->left->len; i-- > 0;) {
-		GPtrArray *group = pool->left->pdata[i];
-		g_autoptr(GError) error = NULL;
-		enum answer settled = settle(pool, group, &error);
-
-		if (settled == ANSWER_UNKNOWN) {
-			withhold(pool, group, error);
-			continue;
-		}
-		if (settled == ANSWER_NO)
-			log_debug(LOG_DISK, "%s", error->message);
-		g_ptr_array_remove_index(pool->left, i);
-	}
+	settle_some(pool, true);
+	settle_some(pool, false);
 }
 
 bool pool_read_left(struct disk_pool *pool, GError **error)

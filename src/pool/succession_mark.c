@@ -232,7 +232,8 @@ static bool read_mark(struct disk_pool *pool, int directory, const char *name, G
 		add_to_group(groups, succession);
 		return true;
 	}
-	log_warning_limited(path, "mark", "%s: says nothing that is understood", path);
+	if (!strchr(name, '.'))
+		log_warning_limited(path, "mark", "%s: says nothing that is understood", path);
 	succession_free(succession);
 	return true;
 }
