@@ -9,9 +9,9 @@ import time
 from cuts import Part, expect_cut, expect_known
 from harness import control_values, file_bytes, leafctl
 
-# Refusals that say to try again: a disk grows meanwhile, is sealed or paused, or the machine has much else to do.
+# Refusals that say to try again: a disk grows meanwhile or is paused, or the machine has much else to do.
 TRY_AGAIN = ("its size was changed meanwhile; try again", "requests that are in work have no answer yet", "is paused",
-             "cannot resize", "not resized: it is open elsewhere")
+             "cannot resize")
 DONE, REFUSED, UNKNOWN = "done", "refused", "unknown"
 # A write that waits for room in the cache goes back before the gate, and what it has put already is sealed.
 WHOLE = False

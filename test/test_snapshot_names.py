@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness import (BLOCK, MIB, Gate, check_clean, converted, expect_errno, faults, leafctl, make_image, make_raw, opened, read_file, unmount, wait_until,
+from harness import (BLOCK, MIB, Gate, check_clean, converted, expect_errno, faults, leafctl, make_image, make_raw, opened, read_file, run, unmount, wait_until,
                      write_all)
 from test_snapshots import command, expect_refusal, fork, images, marks, options_of, refusal, sealed, take
 from test_writeback_faults import HELD
@@ -179,3 +179,25 @@ def test_a_store_that_does_not_tell_of_the_new_leaf(mount, pool, work, kind):
             gate.close()
             assert live.names() == ["web1.img"] and os.stat(live.file("web1.img")).st_ino == before
         assert read_file(live.file("web1.img"), SIZE) == bytes([1]) * BLOCK + bytes([2]) * BLOCK + bytes(SIZE - 2 * BLOCK)
+
+
+def test_no_place_for_what_is_sealed(mount, pool, work):
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    directory = os.path.join(pool, "snapshots")
+    with mount() as live:
+        put(live, "web1.img", 1)
+        for make in (lambda: open(directory, "w", encoding="ascii").close(), lambda: os.symlink(work, directory)):
+            make()
+            for _ in range(2):
+                with pytest.raises(OSError):
+                    take(live, "mon")
+                assert "snapshots: is no directory" in refusal(live, "disks", "web1.img")
+            os.unlink(directory)
+        os.mkdir(directory)
+        run("mount", "-t", "tmpfs", "none", directory)
+        try:
+            expect_refusal(errno.EXDEV, live, "mon", "another file system")
+        finally:
+            run("umount", directory)
+        take(live, "mon")
+    assert marks(pool) == [] and images(pool) == ["snapshots/web1@mon.leaf", "web1.leaf"]

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, MountError, check_clean, control_values, converted, faults, leafctl, make_image, make_raw,
+from harness import (BLOCK, CRASH_STATUS, MIB, Gate, MountError, check_clean, control_values, converted, faults, leafctl, make_image, make_raw, numbers,
                      opened, read_file, scaled, unmount, wait_until, write_all)
 from test_slow_store import Store
 from test_snapshots import command, images, marks, options_of, sealed
+from test_writeback_faults import HELD
 
 SIZE = 2 * MIB
 STEMS = {"web1": ".leaf", "web2": ".raw"}
@@ -38,6 +39,17 @@ def interrupt(mount, pool, work, mode, rng, crash):
     assert live.wait() == CRASH_STATUS, live.messages()
     live.finalise()
     return contents
+
+
+@contextlib.contextmanager
+def opened_until_the_end(path):
+    """As opened(): of the mount, which may end before."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        yield fd
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def use(live, now):
@@ -149,3 +161,66 @@ def test_claims_that_come_late(mount, pool, work, rng, delay):
     assert control_values(live, "disks", "web1.img", "state")["state"] == "active"
     live.stop()
     assert converted(web1, work) == bytes(content)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("point", ["image.write", "image.sync", "snapshot.fork"])
+def test_a_fork_is_killed(mount, pool, work, point, beside):
+    """Of a disk that has changes of its own, and of one that stands where it stood: all of the new ones are there, or none."""
+    for nth in numbers(3, 60):
+        for name in images(pool):
+            os.unlink(os.path.join(pool, name))
+        make_image(os.path.join(pool, "web1.leaf"), parent=make_raw(os.path.join(pool, "base.raw"), b"b" * SIZE))
+        gate = Gate(work)
+        live = mount(env=faults(f"{point}:crash@{nth}", gate=gate.path))
+        with opened_until_the_end(live.file("web1.img")) as fd:
+            if not beside:
+                write_all(fd, b"x" * BLOCK, 0)
+                os.fsync(fd)
+            gate.open()
+            crashed = leafctl("fork", live.file("web1.img"), "a", "b", "c", check=False).returncode != 0
+        with contextlib.suppress(FileNotFoundError):
+            gate.close()
+        if crashed:
+            assert live.wait() == CRASH_STATUS, live.messages()
+            live.finalise()
+        else:
+            live.stop()
+        with mount() as live:
+            made = [name for name in ("a.img", "b.img", "c.img") if name in live.names()]
+            assert len(made) in ((0, 3) if crashed else (3,)), (nth, made)
+            for name in made:
+                assert read_file(live.file(name), SIZE) == (b"b" if beside else b"x") * BLOCK + b"b" * (SIZE - BLOCK), (nth, name)
+        assert marks(pool) == []
+        assert not [name for name in os.listdir(pool) if name.startswith(".") and name != ".leafdisk"]
+        leafctl("check", pool)
+        if not crashed:
+            return
+    raise AssertionError("the point is met each time")
+
+
+@pytest.mark.parametrize("point", ["snapshot.opened", "snapshot.link", "snapshot.exchange"])
+def test_one_that_is_begun_on_one_without_a_record(mount, pool, work, rng, point):
+    """Nothing was written back of the first, whose claim is not in the owner record yet, when the daemon dies in the second."""
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    gate, content = Gate(work), bytearray(SIZE)
+    live = mount(*options_of(work, "writeback", *HELD), env=faults(f"{point}:crash", gate=gate.path))
+    with opened_until_the_end(live.file("web1.img")) as fd:
+        for number in range(2):
+            data = rng.randbytes(BLOCK)
+            write_all(fd, data, number * BLOCK)
+            os.fsync(fd)
+            content[number * BLOCK:(number + 1) * BLOCK] = data
+            if number == 0:
+                command(live.control("snapshots"), "create one web1.img")
+        gate.open()
+        with contextlib.suppress(OSError):
+            command(live.control("snapshots"), "create two web1.img")
+    assert live.wait() == CRASH_STATUS
+    live.finalise()
+    for _ in range(2):
+        with mount(*options_of(work, "writeback")) as live:
+            assert read_file(live.file("web1.img"), SIZE) == bytes(content)
+            leafctl("drain", live.path)
+        assert marks(pool) == []
+    assert converted(os.path.join(pool, "web1.leaf"), work) == bytes(content)

@@ -52,6 +52,9 @@ int place_look_at(int directory, const char *name, struct stat *st);
 int place_link(int from, const char *name, int to, const char *new_name);
 /* DIRECTORY has no NAME, no path, any more; also where it had none. 0 or -errno. Not durable. */
 int place_remove(int directory, const char *name);
+/* Removes what has a name in DIRECTORY that begins with PREFIX, and was not written for SECONDS: the temporary files of
+ * who was killed. */
+void place_sweep(int directory, const char *prefix, unsigned seconds);
 /* The directory NAME, no path, readable; MAKE: made, durably, where there is none
  * (mode 0700). */
 int place_enter(int directory, const char *name, bool make);

@@ -161,7 +161,7 @@ char *disk_get_owner(struct disk *disk);
 char *disk_recall_owner(struct disk *disk);
 /* Of its chain, as it was found last. Any thread. */
 unsigned disk_count_layers(struct disk *disk);
-/* Number of opens that have not been closed. */
+/* Number of opens that have not been closed, without those of commands that change what the disk is made of. */
 unsigned disk_open_count(struct disk *disk);
 /* Anybody has opened it, ever. Any thread. */
 bool disk_was_opened(struct disk *disk);

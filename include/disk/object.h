@@ -51,8 +51,9 @@ struct disk {
 	bool keeper;	     /* its leaf is sealed, and it is shown nowhere (disk/keeper.h) */
 	struct list keepers; /* the cache's */
 	_Atomic unsigned opens;
-	_Atomic bool was_opened; /* ever */
-	_Atomic bool open;	 /* the chain: also without opens, while something is dirty */
+	_Atomic unsigned changers; /* of these, who change what the disk is made of */
+	_Atomic bool was_opened;   /* ever */
+	_Atomic bool open;	   /* the chain: also without opens, while something is dirty */
 
 	/* It has failed, and its route is to follow: requests that begin are refused. */
 	_Atomic bool refusing;

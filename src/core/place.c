@@ -6,6 +6,7 @@
  * so what it reaches is below the directory as well. */
 #include "core/place.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -246,6 +248,24 @@ int place_remove(int directory, const char *name)
 	if (fault)
 		return fault;
 	return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+void place_sweep(int directory, const char *prefix, unsigned seconds)
+{
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	struct stat st;
+
+	while (list && (entry = readdir(list)))
+		if (g_str_has_prefix(entry->d_name, prefix) &&
+		    fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_mtim.tv_sec + (time_t)seconds < time(NULL))
+			(void)unlinkat(fd, entry->d_name, 0);
+	if (list)
+		closedir(list);
+	else if (fd >= 0)
+		close(fd);
 }
 
 static int make_directory(int directory, const char *name)

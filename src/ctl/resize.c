@@ -82,13 +82,23 @@ static bool resize_file(const struct mounted *mount, const struct ctl_arguments 
 			uint64_t bytes, GError **error)
 {
 	const char *path = arguments->names[0];
+	g_autoptr(GError) inner = NULL;
 
 	if (bytes < present && !arguments->shrink)
 		return error_set(error, EINVAL,
 				 "%s has %" PRIu64 " bytes; making it smaller loses data and needs --shrink", path,
 				 present);
-	if (bytes < present || is_known_closed(mount))
+	if (bytes < present)
 		return resize_closed_file(mount, path, bytes, error);
+	/* One that somebody opens meanwhile grows as one that is open. */
+	if (is_known_closed(mount)) {
+		if (resize_closed_file(mount, path, bytes, &inner))
+			return true;
+		if (error_to_errno(inner) != -EBUSY) {
+			g_propagate_error(error, g_steal_pointer(&inner));
+			return false;
+		}
+	}
 	return truncate(path, (off_t)bytes) == 0 || error_set_errno(error, errno, "cannot resize %s", path);
 }
 

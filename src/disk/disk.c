@@ -97,7 +97,9 @@ struct layer *disk_hold_leaf(struct disk *disk)
 
 unsigned disk_open_count(struct disk *disk)
 {
-	return disk->opens;
+	unsigned changers = disk->changers, opens = disk->opens;
+
+	return opens - MIN(opens, changers);
 }
 
 GPtrArray *disk_get_links(struct disk *disk)

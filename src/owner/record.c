@@ -242,26 +242,11 @@ bool owner_remove(const char *pool, const char *name, GError **error)
 	       error_set_errno(error, -result, "%s/.leafdisk/owners/%s: cannot be removed", pool, name);
 }
 
-static void sweep_file(int owners, const char *name)
-{
-	struct stat st;
-
-	if (g_str_has_prefix(name, TEMPORARY_PREFIX) && fstatat(owners, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    st.st_mtim.tv_sec + TEMPORARY_AGE_SECONDS < time(NULL))
-		(void)unlinkat(owners, name, 0);
-}
-
 void owner_sweep(const char *pool)
 {
 	int owners = open_owners(pool, false);
-	DIR *directory = owners < 0 ? NULL : fdopendir(owners);
-	struct dirent *entry;
 
-	if (!directory) {
-		close_owners(owners);
-		return;
-	}
-	while ((entry = readdir(directory)))
-		sweep_file(owners, entry->d_name);
-	closedir(directory);
+	if (owners >= 0)
+		place_sweep(owners, TEMPORARY_PREFIX, TEMPORARY_AGE_SECONDS);
+	close_owners(owners);
 }

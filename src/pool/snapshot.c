@@ -191,6 +191,33 @@ static bool is_free(int directory, const char *name, const char *path, const cha
 	return result == -ENOENT || error_set_errno(error, -result, "%s: cannot be looked at", path);
 }
 
+/* What is sealed gets a name in a directory of the pool, on its file system. */
+static bool has_place(const struct disk_pool *pool, GError **error)
+{
+	const char *path = disk_pool_path(pool);
+	struct stat top, st;
+	int fd = succession_open_sealed(pool, true), result = MIN(fd, 0);
+
+	if (result == 0 && (fstat(fd, &st) < 0 || fstat(pool_place(pool)->fd, &top) < 0))
+		result = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (result == -ENOTDIR || result == -ELOOP)
+		return error_set(error, -result,
+				 "%s/" SEALED_DIRECTORY
+				 ": is no directory, but a file or a link, and what is sealed gets "
+				 "a name in it; move it away, and a directory is made",
+				 path);
+	if (result < 0)
+		return error_set_errno(error, -result, "%s/" SEALED_DIRECTORY ": cannot be made", path);
+	return st.st_dev == top.st_dev ||
+	       error_set(error, EXDEV,
+			 "%s/" SEALED_DIRECTORY
+			 ": is on another file system than the pool, and what is sealed only gets "
+			 "another name; unmount it there, or move it away",
+			 path);
+}
+
 static bool names_are_free(const struct disk_pool *pool, const struct part *part, GError **error)
 {
 	const struct succession *succession = &part->succession;
@@ -198,6 +225,8 @@ static bool names_are_free(const struct disk_pool *pool, const struct part *part
 	int fd;
 	bool good;
 
+	if (!has_place(pool, error))
+		return false;
 	if (strlen(name) > NAME_MAX)
 		return error_set(error, ENAMETOOLONG, "%s: is longer than a name can be", part->sealed_path);
 	if (is_in_chain(part->disk, name))
@@ -517,18 +546,33 @@ static bool note_siblings(struct snapshot *snapshot, struct part *part, GError *
 	return (top->sealed && note_forks(snapshot, part, top)) || mark_parent(part, top->link, error);
 }
 
+static bool begin_beside(struct snapshot *snapshot, struct part *part, GError **error)
+{
+	struct succession *succession = &part->succession;
+
+	succession->beside = true;
+	succession->from = g_strdup(name_in_pool(part->disk->leaf->link->path));
+	succession->to = g_strdup(succession->from);
+	succession->sealed = g_strconcat(SEALED_DIRECTORY "/", succession->from, NULL);
+	succession->staged = names_staged();
+	succession->group = g_strdup(succession->staged);
+	succession->parts = 1;
+	image_make_uuid(succession->uuid);
+	return add_forks(snapshot, part, error) && succession_write_mark(snapshot->pool, succession, error);
+}
+
 /* What the disk shows now it shows for ever from there. */
 static bool fork_beside(struct snapshot *snapshot, GError **error)
 {
 	struct part *part = &snapshot->parts[0];
-	bool good = add_forks(snapshot, part, error) &&
+	bool good = begin_beside(snapshot, part, error) &&
 		    make_forks(snapshot, part, &part->disk->leaf->image->parent, error) &&
 		    note_siblings(snapshot, part, error) && show_forks(snapshot, error);
 
-	if (part->succession.forks)
-		(void)succession_remove_forks(snapshot->pool, &part->succession, NULL);
 	if (good && fsync(pool_place(snapshot->pool)->fd) < 0)
 		good = error_set_errno(error, errno, "%s: cannot be flushed", disk_pool_path(snapshot->pool));
+	if (good)
+		succession_remove_mark(&part->succession);
 	look_at_names(snapshot);
 	return good;
 }
@@ -601,6 +645,7 @@ static bool open_disks(struct snapshot *snapshot, const char *const *names, GErr
 				return error_set(error, EINVAL, "%s: is named twice", names[i]);
 		if (!part->disk || disk_open(part->disk, true, error) < 0)
 			return false;
+		part->disk->changers++;
 		part->opened = true;
 	}
 	return true;
@@ -639,8 +684,10 @@ static void clear(struct snapshot *snapshot)
 		succession_clear(&part->succession);
 		g_free(part->sealed_path);
 		g_free(part->path);
-		if (part->opened)
+		if (part->opened) {
+			part->disk->changers--;
 			(void)disk_close(part->disk);
+		}
 		disk_unref(part->disk);
 	}
 	g_free(snapshot->parts);

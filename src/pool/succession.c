@@ -293,11 +293,13 @@ static bool remove_sealed(struct disk_pool *pool, const struct succession *succe
 
 bool succession_undo(struct disk_pool *pool, struct succession *succession, GError **error)
 {
+	bool sealed = !succession->beside;
 	int result;
 
-	if (succession->exchanged && (!take_out(pool, succession, error) || !give_back(pool, succession, error)))
+	if (sealed && succession->exchanged &&
+	    (!take_out(pool, succession, error) || !give_back(pool, succession, error)))
 		return false;
-	if (!remove_sealed(pool, succession, error) || !remove_staged(pool, succession->staged, error) ||
+	if ((sealed && !remove_sealed(pool, succession, error)) || !remove_staged(pool, succession->staged, error) ||
 	    !succession_remove_forks(pool, succession, error))
 		return false;
 	result = succession_sync(pool);

@@ -89,11 +89,34 @@ static enum progress progress_of_staged(struct disk_pool *pool, const struct suc
 	return progress;
 }
 
+/* All are whole before the first has its name. */
+static enum progress progress_of_forks(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	enum progress progress = NOTHING;
+	struct stat st;
+
+	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
+		const struct succession_fork *fork = succession->forks->pdata[i];
+		int staged = place_look_at(pool_place(pool)->fd, fork->staged, &st);
+		int shown = place_look_at(pool_place(pool)->fd, fork->to, &st);
+
+		if ((staged < 0 && staged != -ENOENT) || (shown < 0 && shown != -ENOENT)) {
+			fail(error, staged == -ENOENT || staged == 0 ? shown : staged, fork->to);
+			return UNTOLD;
+		}
+		if (staged == -ENOENT && shown == 0)
+			progress = EXCHANGED;
+	}
+	return progress;
+}
+
 static enum progress progress_of(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
-	enum answer made = succession_is_leaf(pool, succession, succession->to, error);
-	enum answer staged = ANSWER_NO;
+	enum answer made, staged = ANSWER_NO;
 
+	if (succession->beside)
+		return progress_of_forks(pool, succession, error);
+	made = succession_is_leaf(pool, succession, succession->to, error);
 	if (made == ANSWER_YES)
 		return EXCHANGED;
 	if (made == ANSWER_NO)
@@ -227,8 +250,9 @@ static bool finish(struct disk_pool *pool, struct succession *succession, enum p
 
 	if (progress != EXCHANGED && !make(pool, succession, error))
 		return false;
-	if (!hand_over(pool, succession, error) || !remove_from(pool, succession, error) ||
-	    !show_forks(pool, succession, error))
+	if (!succession->beside && (!hand_over(pool, succession, error) || !remove_from(pool, succession, error)))
+		return false;
+	if (!show_forks(pool, succession, error))
 		return false;
 	result = succession_sync(pool);
 	if (result < 0)

@@ -16,6 +16,9 @@
 #define GROUP "change"
 #define FORKS "forks" /* a hidden name, and that which it is to become */
 #define MARK_BYTES_MAX 16384
+/* Of a file that is being written; it is another's no more when it is that old. */
+#define TEMPORARY_PREFIX ".new-"
+#define TEMPORARY_AGE_SECONDS 60
 
 void succession_clear(struct succession *succession)
 {
@@ -93,6 +96,7 @@ static char *text_of(struct succession *succession)
 	text_format_hex(uuid, succession->uuid, IMAGE_UUID_BYTES);
 	g_key_file_set_string(file, GROUP, "uuid", uuid);
 	g_key_file_set_integer(file, GROUP, "parts", (int)succession->parts);
+	g_key_file_set_boolean(file, GROUP, "beside", succession->beside);
 	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
 		const struct succession_fork *fork = succession->forks->pdata[i];
 
@@ -144,38 +148,56 @@ static bool parse(const char *text, struct succession *succession)
 		*field_of(succession, key) = g_key_file_get_string(file, GROUP, keys[key], NULL);
 	uuid = g_key_file_get_string(file, GROUP, "uuid", NULL);
 	succession->parts = (unsigned)g_key_file_get_integer(file, GROUP, "parts", NULL);
+	succession->beside = g_key_file_get_boolean(file, GROUP, "beside", NULL);
 	return succession->group && is_name(succession->from, false) && is_name(succession->to, false) &&
 	       is_name(succession->staged, false) && succession->staged[0] == '.' &&
 	       is_name(succession->sealed, true) && parse_uuid(uuid, succession->uuid) && parse_forks(file, succession);
 }
 
-static int make_sealed(const struct disk_pool *pool)
+static int write_file(int directory, const char *name, const char *text)
 {
-	int fd = succession_open_sealed(pool, true);
+	size_t length = strlen(text);
+	int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600), result = 0;
 
-	if (fd >= 0)
-		close(fd);
-	return MIN(fd, 0);
+	if (fd < 0)
+		return -errno;
+	errno = EIO;
+	if (write(fd, text, length) != (ssize_t)length || fsync(fd) < 0)
+		result = -errno;
+	close(fd);
+	return result;
+}
+
+/* Whole under its name, or not there. */
+static int put_mark(int directory, const char *name, const char *text)
+{
+	g_autofree char *temporary = g_strconcat(TEMPORARY_PREFIX, name, NULL);
+	int result = write_file(directory, temporary, text);
+
+	if (result == 0 && renameat(directory, temporary, directory, name) < 0)
+		result = -errno;
+	if (result == 0 && fsync(directory) < 0)
+		result = -errno;
+	if (result < 0)
+		(void)unlinkat(directory, temporary, 0);
+	return result;
 }
 
 bool succession_write_mark(struct disk_pool *pool, struct succession *succession, GError **error)
 {
-	g_autofree char *text = text_of(succession), *name = g_uuid_string_random(), *path = NULL;
-	g_autoptr(GError) inner = NULL;
-	int fd = make_sealed(pool);
+	const char *path = pool_place(pool)->path;
+	g_autofree char *text = text_of(succession), *name = g_uuid_string_random();
+	int fd = open_changes(pool, true);
+	int result = fd < 0 ? fd : fault_hit("snapshot.mark", succession->from);
 
-	if (fd == 0)
-		fd = fault_hit("snapshot.mark", succession->from);
-	if (fd == 0)
-		fd = open_changes(pool, true);
-	if (fd < 0)
-		return error_set_errno(error, -fd, "%s/.leafdisk/changes: cannot be made", pool_place(pool)->path);
-	path = g_strdup_printf("/proc/self/fd/%d/%s", fd, name);
-	if (g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &inner) && fsync(fd) == 0)
-		succession->mark = g_strdup_printf("%s/.leafdisk/changes/%s", pool_place(pool)->path, name);
-	close(fd);
-	return succession->mark || error_set(error, EIO, "%s/.leafdisk/changes: a mark cannot be written: %s",
-					     pool_place(pool)->path, inner ? inner->message : g_strerror(EIO));
+	if (result == 0)
+		result = put_mark(fd, name, text);
+	if (fd >= 0)
+		close(fd);
+	if (result < 0)
+		return error_set_errno(error, -result, "%s/.leafdisk/changes: a mark cannot be written", path);
+	succession->mark = g_strdup_printf("%s/.leafdisk/changes/%s", path, name);
+	return true;
 }
 
 void succession_remove_mark(struct succession *succession)
@@ -232,8 +254,7 @@ static bool read_mark(struct disk_pool *pool, int directory, const char *name, G
 		add_to_group(groups, succession);
 		return true;
 	}
-	if (!strchr(name, '.'))
-		log_warning_limited(path, "mark", "%s: says nothing that is understood", path);
+	log_warning_limited(path, "mark", "%s: says nothing that is understood", path);
 	succession_free(succession);
 	return true;
 }
@@ -257,6 +278,8 @@ GHashTable *succession_read_marks(struct disk_pool *pool, GError **error)
 	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
 	bool good = fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP;
 
+	if (directory)
+		place_sweep(fd, TEMPORARY_PREFIX, TEMPORARY_AGE_SECONDS);
 	if (directory)
 		good = read_all(pool, directory, groups, error);
 	else if (!good)

@@ -22,6 +22,7 @@ struct succession {
 	uint8_t uuid[IMAGE_UUID_BYTES]; /* of the new leaf */
 	GPtrArray *forks;		/* struct succession_fork; NULL: none */
 	char *mark;			/* absolute; NULL: none is written */
+	bool beside; /* forks alone, on what FROM stands on: no new leaf is made, and nothing is sealed */
 	bool linked;
 	bool exchanged; /* or it was tried */
 };
