@@ -45,7 +45,7 @@ def test_check_of_a_pool(mount, pool):
 
 
 def test_check_of_sealed_images(mount, pool):
-    """One whose header is gone, and that no disk stands on, is damaged; where they cannot be listed nobody can tell."""
+    """One whose header is gone, and that no disk stands on, is damaged; so is a disk whose snapshots have no directory."""
     make_image(os.path.join(pool, "web1.leaf"), "1M")
     with mount() as live:
         for name in ("monday", "tuesday"):
@@ -65,7 +65,7 @@ def test_check_of_sealed_images(mount, pool):
     shutil.rmtree(sealed)
     with open(sealed, "wb"):
         result = leafctl("check", pool, check=False)
-    assert result.returncode == 1 and "snapshots: cannot be listed: Not a directory" in result.stderr
+    assert result.returncode == DAMAGED and "web1@tuesday.leaf: cannot be found: Not a directory" in result.stdout + result.stderr
 
 
 def test_a_header_that_is_mended(pool):

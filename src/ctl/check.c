@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/error.h"
+#include "core/verdict.h"
 #include "offline/offline.h"
 #include "pool/pool.h"
 #include "report.h"
@@ -246,7 +248,8 @@ static void add_sealed(void *opaque, const char *path)
 	GPtrArray *paths = opaque;
 	g_autoptr(GError) error = NULL;
 
-	if (image_probe(path, &error) != IMAGE_FORMAT_NONE || error || g_str_has_suffix(path, ".leaf"))
+	if (image_probe(path, &error) != IMAGE_FORMAT_NONE || g_str_has_suffix(path, ".leaf") ||
+	    (error && error_class_of(STORE_OPEN, error_to_errno(error)) != ERROR_ABSENT))
 		g_ptr_array_add(paths, g_strdup(path));
 }
 

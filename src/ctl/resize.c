@@ -94,7 +94,7 @@ static bool resize_file(const struct mounted *mount, const struct ctl_arguments 
 	if (is_known_closed(mount)) {
 		if (resize_closed_file(mount, path, bytes, &inner))
 			return true;
-		if (error_to_errno(inner) != -EBUSY) {
+		if (error_to_errno(inner) != -EBUSY || is_known_closed(mount)) {
 			g_propagate_error(error, g_steal_pointer(&inner));
 			return false;
 		}

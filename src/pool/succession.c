@@ -39,7 +39,7 @@ int succession_sync(struct disk_pool *pool)
 	int sealed = sync_and_close(succession_open_sealed(pool, false));
 	int result = fsync(pool_fd(pool)) < 0 ? -errno : 0;
 
-	return result < 0 ? result : sealed;
+	return result < 0 || sealed == -ENOENT ? result : sealed;
 }
 
 /* ---- Names ------------------------------------------------------------------------ */
