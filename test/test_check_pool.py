@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 import leaf_format
-from harness import MIB, leafctl, make_image, make_raw, opened, program, run, write_all
+from harness import CRASH_STATUS, MIB, faults, leafctl, make_image, make_raw, opened, program, run, write_all
 from test_control import NOBODY, passable
 
 DAMAGED = 3
@@ -143,6 +143,23 @@ def test_what_cannot_be_read_is_no_damage(mount, pool, as_nobody):
     assert result.returncode == DAMAGED and ": 3 images, 1 damaged, 3 could not be checked" in result.stdout, result
     result = leafctl("check", pool, check=False)
     assert result.returncode == DAMAGED and result.stdout.splitlines()[-1] == "verdict: 4 images, 1 damaged", result
+
+
+def test_a_list_only_looks(mount, pool, as_nobody):
+    """Who may read the images sees them; what a crash left is a mount's to settle."""
+    make_image(os.path.join(pool, "web1.leaf"), "1M")
+    live = mount(env=faults("snapshot.exchange:crash"))
+    leafctl("snapshot", live.file("web1.img"), "mon", check=False)
+    assert live.wait() == CRASH_STATUS
+    live.finalise()
+    left = sorted(os.listdir(pool))
+    os.chmod(pool, 0o755)
+    os.chmod(os.path.join(pool, "web1.leaf"), 0o644)
+    for said in (leafctl("list", pool), as_nobody("list", pool)):
+        assert said.returncode == 0 and "web1.img" in said.stdout
+    assert sorted(os.listdir(pool)) == left
+    with mount() as live:
+        assert live.names() == ["web1.img"] and "was finished" in live.messages()
 
 
 def test_damage_of_an_image_that_is_not_shown(mount, pool):

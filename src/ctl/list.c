@@ -183,6 +183,7 @@ int ctl_list(const struct ctl_arguments *arguments)
 	struct disk_pool_options options = {
 		.path = mount ? mount->pool : arguments->names[0],
 		.layers = arguments->layers,
+		.only_look = true,
 		.quiet = true,
 	};
 	struct disk_pool *pool = disk_pool_open(&options, &error);

@@ -80,7 +80,7 @@ static void init_owner(struct disk_pool *pool, const struct disk_pool_options *o
 		cache_get_status(pool->pool_cache->cache, &status);
 		owner_self_set_mounts(&pool->owner, status.generation, cache_get_mounts(pool->pool_cache->cache));
 	}
-	if (options->read_only || modes_used(options) == 1u << DISK_MODE_EPHEMERAL)
+	if (options->read_only || options->only_look || modes_used(options) == 1u << DISK_MODE_EPHEMERAL)
 		return;
 	sealed = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, NULL);
 	owner_sweep(disk_pool_path(pool));
@@ -121,7 +121,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	if (pool->roots && open_cache(pool, options, error)) {
 		note_cache(pool, options);
 		init_owner(pool, options);
-		if ((options->read_only || options->keep_cache || pool_read_left(pool, error)) &&
+		if ((options->read_only || options->only_look || options->keep_cache || pool_read_left(pool, error)) &&
 		    look_first(pool, error) && disk_pool_resume(pool, error))
 			return pool;
 	}

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "core/fault.h"
 #include "core/log.h"
 #include "core/verdict.h"
 #include "owner/succession.h"
