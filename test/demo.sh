@@ -89,6 +89,10 @@ show() {
 	run ls -ls "$pool"
 	run build/leafctl info "$pool/web1.leaf"
 	run build/leafctl map --summary "$pool/web1.leaf"
+	say "A snapshot of the disk while it runs, and a new disk on what it is now"
+	run build/leafctl snapshot "$mnt/web1.img" installed
+	run build/leafctl fork "$mnt/web1.img" web3
+	run build/leafctl snapshots "$mnt"
 	say "How the mount fares"
 	run build/leafctl status "$mnt"
 }

@@ -1,5 +1,6 @@
 """What surrounds the programs: the demonstration, installing, cleaning up."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ def test_demo_runs_twice_and_leaves_nothing(work):
         for _ in range(2):
             said = run(script, "start", env=env).stdout
             assert "+ build/leafdisk" in said and "make demo-stop" in said
+            assert re.search(r"^web1\.img +installed +256 MiB ", said, re.M) and re.search(r"^web3\.img +256 MiB +3 ", said, re.M)
             points = [point for point, _, _ in cleanup.mounts_below(demo)]
             assert sorted(points) == [os.path.join(demo, "guest"), os.path.join(demo, "mnt")]
             assert os.path.exists(os.path.join(demo, "guest", "test"))
