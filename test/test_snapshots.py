@@ -459,32 +459,47 @@ def settled(pool, tag):
     assert images(pool) in (["web1.leaf"], [f"snapshots/web1@{tag}.leaf", "web1.leaf"])
 
 
+def begin(mount, pool, work, rng, kind, options, *rules):
+    """(who uses the only disk of the pool, the gate behind which RULES are)"""
+    for name in images(pool):
+        os.unlink(os.path.join(pool, name))
+    content, _ = make_disk(pool, kind, rng)
+    gate = Gate(work)
+    guest = Guest(mount(*options, env=faults(*rules, gate=gate.path)), rng, content)
+    guest.change()
+    return guest, gate
+
+
+def try_to_take(guest, gate):
+    """Whether the snapshot "one" was taken, with what is behind the gate."""
+    gate.open()
+    try:
+        guest.take("one")
+        return True
+    except OSError:
+        return False
+
+
+def end_crashed(guest, gate, taken):
+    """Whether the daemon was killed by a fault; if not it is killed now."""
+    with contextlib.suppress(FileNotFoundError):
+        gate.close()
+    crashed = guest.live.has_ended() or not taken
+    if not crashed:
+        guest.live.kill9()
+    else:
+        assert guest.live.wait() == CRASH_STATUS, guest.live.messages()
+        guest.live.finalise()
+    return crashed
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_each_step(mount, pool, work, rng, mode, point):
     for nth in numbers(4, 200):
-        for name in images(pool):
-            os.unlink(os.path.join(pool, name))
-        make_disk(pool, "leaf", rng)
-        gate = Gate(work)
-        live = mount(*options_of(work, mode, *(HELD if mode == "writeback" else [])),
-                     env=faults(f"{point}:crash@{nth}", gate=gate.path))
-        guest = Guest(live, rng, bytes(SIZE))
-        guest.change()
-        gate.open()
-        taken = True
-        try:
-            guest.take("one")
-        except OSError:
-            taken = False
-        with contextlib.suppress(FileNotFoundError):
-            gate.close()
-        crashed = live.has_ended() or not taken
-        if not crashed:
-            live.kill9()
-        else:
-            assert live.wait() == CRASH_STATUS, live.messages()
-            live.finalise()
+        guest, gate = begin(mount, pool, work, rng, "leaf", options_of(work, mode, *(HELD if mode == "writeback" else [])),
+                            f"{point}:crash@{nth}")
+        crashed = end_crashed(guest, gate, try_to_take(guest, gate))
         with mount(*options_of(work, mode)) as live:
             guest.live = live
             guest.verify()
@@ -499,21 +514,10 @@ def test_killed_at_each_step(mount, pool, work, rng, mode, point):
 
 
 def start_and_fail(mount, pool, work, rng, mode, kind, rule):
-    """Whether the snapshot "one" was taken nevertheless, what the mount said, and who uses it."""
-    for name in images(pool):
-        os.unlink(os.path.join(pool, name))
-    content, _ = make_disk(pool, kind, rng)
-    gate = Gate(work)
-    live = mount(*options_of(work, mode), env=faults(rule, gate=gate.path))
-    guest = Guest(live, rng, content)
-    guest.change()
-    gate.open()
-    taken = True
-    try:
-        guest.take("one")
-    except OSError:
-        taken = False
-        assert refusal(live, "disks", "web1.img")
+    """Who uses the disk, and whether the snapshot "one" was taken nevertheless."""
+    guest, gate = begin(mount, pool, work, rng, kind, options_of(work, mode), rule)
+    taken = try_to_take(guest, gate)
+    assert taken or refusal(guest.live, "disks", "web1.img")
     gate.close()
     return guest, taken
 
@@ -524,27 +528,8 @@ def test_a_store_without_links(mount, pool, work, rng, point, kind):
     """The image is renamed, and for a moment only the mark tells where it is."""
     mode, ending, without = rng.choice(MODES), ".raw" if kind == "raw" else ".leaf", "place.link:EPERM@1x1000000"
     for nth in numbers(4, 200):
-        for name in images(pool):
-            os.unlink(os.path.join(pool, name))
-        content, _ = make_disk(pool, kind, rng)
-        gate = Gate(work)
-        live = mount(*options_of(work, mode), env=faults(f"{point}:crash@{nth}", without, gate=gate.path))
-        guest = Guest(live, rng, content)
-        guest.change()
-        gate.open()
-        answered = True
-        try:
-            guest.take("one")
-        except OSError:
-            answered = False
-        with contextlib.suppress(FileNotFoundError):
-            gate.close()
-        crashed = live.has_ended() or not answered
-        if not crashed:
-            live.kill9()
-        else:
-            assert live.wait() == CRASH_STATUS, live.messages()
-            live.finalise()
+        guest, gate = begin(mount, pool, work, rng, kind, options_of(work, mode), f"{point}:crash@{nth}", without)
+        crashed = end_crashed(guest, gate, try_to_take(guest, gate))
         with mount(*options_of(work, mode), env=faults(without)) as guest.live:
             guest.verify()
             leafctl("drain", guest.live.path)

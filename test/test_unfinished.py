@@ -11,7 +11,7 @@ from harness import (BLOCK, CRASH_STATUS, MIB, Gate, MountError, check_clean, co
                      opened, read_file, scaled, unmount, wait_until, write_all)
 from test_slow_store import Store
 from test_snapshots import command, images, marks, options_of, sealed
-from test_writeback_faults import HELD
+from test_writeback_faults import HELD, left_open
 
 SIZE = 2 * MIB
 STEMS = {"web1": ".leaf", "web2": ".raw"}
@@ -39,17 +39,6 @@ def interrupt(mount, pool, work, mode, rng, crash):
     assert live.wait() == CRASH_STATUS, live.messages()
     live.finalise()
     return contents
-
-
-@contextlib.contextmanager
-def opened_until_the_end(path):
-    """As opened(): of the mount, which may end before."""
-    fd = os.open(path, os.O_RDWR)
-    try:
-        yield fd
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
 
 
 def use(live, now):
@@ -173,7 +162,7 @@ def test_a_fork_is_killed(mount, pool, work, point, beside):
         make_image(os.path.join(pool, "web1.leaf"), parent=make_raw(os.path.join(pool, "base.raw"), b"b" * SIZE))
         gate = Gate(work)
         live = mount(env=faults(f"{point}:crash@{nth}", gate=gate.path))
-        with opened_until_the_end(live.file("web1.img")) as fd:
+        with left_open(live.file("web1.img")) as fd:
             if not beside:
                 write_all(fd, b"x" * BLOCK, 0)
                 os.fsync(fd)
@@ -205,7 +194,7 @@ def test_one_that_is_begun_on_one_without_a_record(mount, pool, work, rng, point
     make_image(os.path.join(pool, "web1.leaf"), SIZE)
     gate, content = Gate(work), bytearray(SIZE)
     live = mount(*options_of(work, "writeback", *HELD), env=faults(f"{point}:crash", gate=gate.path))
-    with opened_until_the_end(live.file("web1.img")) as fd:
+    with left_open(live.file("web1.img")) as fd:
         for number in range(2):
             data = rng.randbytes(BLOCK)
             write_all(fd, data, number * BLOCK)

@@ -6,6 +6,8 @@
 
 /* What a child of the image of INFO holds it to; PATH, which is taken over, is where it finds it. */
 void parent_describe(const struct image_info *info, char *path, struct image_parent *parent);
+/* Whether NOW is of the image that a child holds to EXPECTED, and that has not been changed since. */
+bool parent_is_as_expected(const struct image_parent *expected, const struct image_info *now);
 /* Whether PARENT is what CHILD was made of, or was told to accept. False and ERROR (ESTALE): the
  * sentence says what differs, and the command that accepts it. */
 bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error);

@@ -231,24 +231,22 @@ void backlog_urge(struct layer *layer, int change)
 bool backlog_hold(struct layer *layer, bool (*go_on)(void *opaque), void *opaque)
 {
 	struct backlogs *backlogs;
-	bool idle;
+	bool idle, wanted = true;
 
 	if (!layer->pool_cache)
 		return true;
 	backlogs = backlogs_of(layer);
 	lock_take(&backlogs->lock);
 	layer->backlog.held++;
-	while ((idle = layer->backlog.work != BACKLOG_MOVING) == false) {
+	while (!(idle = layer->backlog.work != BACKLOG_MOVING) && wanted) {
 		(void)lock_wait_until(&backlogs->lock, &backlogs->changed, loop_now_ns() + HOLD_ASK_NS);
 		lock_let_go(&backlogs->lock);
-		if (!go_on(opaque))
-			break;
+		wanted = go_on(opaque);
 		lock_take(&backlogs->lock);
 	}
-	if (idle)
-		lock_let_go(&backlogs->lock);
-	else
-		backlog_let_go(layer);
+	if (!idle)
+		layer->backlog.held--;
+	lock_let_go(&backlogs->lock);
 	return idle;
 }
 

@@ -41,6 +41,13 @@ static char *find_difference(const struct image_parent *expected, const struct i
 	return NULL;
 }
 
+bool parent_is_as_expected(const struct image_parent *expected, const struct image_info *now)
+{
+	g_autofree char *difference = find_difference(expected, now);
+
+	return !difference;
+}
+
 bool parent_is_the_same(const struct chain_link *child, const struct chain_link *parent, GError **error)
 {
 	g_autofree char *difference = find_difference(&child->info.parent, &parent->info);

@@ -184,15 +184,15 @@ static char *free_tag(const struct snapshot *snapshot, GError **error)
 static bool is_free(int directory, const char *name, const char *path, const char *what, GError **error)
 {
 	struct stat st;
-	int result = directory < 0 ? directory : place_look_at(directory, name, &st);
+	int result = place_look_at(directory, name, &st);
 
 	if (result == 0)
 		return error_set(error, EEXIST, "%s: exists%s", path, what);
 	return result == -ENOENT || error_set_errno(error, -result, "%s: cannot be looked at", path);
 }
 
-/* What is sealed gets a name in a directory of the pool, on its file system. */
-static bool has_place(const struct disk_pool *pool, GError **error)
+/* The directory of the pool in which what is sealed gets a name: on the pool's file system. -1 and ERROR. */
+static int open_place(const struct disk_pool *pool, GError **error)
 {
 	const char *path = disk_pool_path(pool);
 	struct stat top, st;
@@ -200,22 +200,24 @@ static bool has_place(const struct disk_pool *pool, GError **error)
 
 	if (result == 0 && (fstat(fd, &st) < 0 || fstat(pool_place(pool)->fd, &top) < 0))
 		result = -errno;
+	if (result == 0 && st.st_dev == top.st_dev)
+		return fd;
 	if (fd >= 0)
 		close(fd);
-	if (result == -ENOTDIR || result == -ELOOP)
-		return error_set(error, -result,
-				 "%s/" SEALED_DIRECTORY
-				 ": is no directory, but a file or a link, and what is sealed gets "
-				 "a name in it; move it away, and a directory is made",
-				 path);
-	if (result < 0)
-		return error_set_errno(error, -result, "%s/" SEALED_DIRECTORY ": cannot be made", path);
-	return st.st_dev == top.st_dev ||
-	       error_set(error, EXDEV,
-			 "%s/" SEALED_DIRECTORY
-			 ": is on another file system than the pool, and what is sealed only gets "
-			 "another name; unmount it there, or move it away",
-			 path);
+	if (result == 0)
+		error_set(error, EXDEV,
+			  "%s/" SEALED_DIRECTORY
+			  ": is on another file system than the pool, and what is sealed only gets "
+			  "another name; unmount it there, or move it away",
+			  path);
+	else if (result == -ENOTDIR || result == -ELOOP)
+		error_set(error, -result,
+			  "%s/" SEALED_DIRECTORY ": is no directory, but a file or a link, and what is sealed gets "
+			  "a name in it; move it away, and a directory is made",
+			  path);
+	else
+		error_set_errno(error, -result, "%s/" SEALED_DIRECTORY ": cannot be made", path);
+	return -1;
 }
 
 static bool names_are_free(const struct disk_pool *pool, const struct part *part, GError **error)
@@ -225,17 +227,16 @@ static bool names_are_free(const struct disk_pool *pool, const struct part *part
 	int fd;
 	bool good;
 
-	if (!has_place(pool, error))
-		return false;
 	if (strlen(name) > NAME_MAX)
 		return error_set(error, ENAMETOOLONG, "%s: is longer than a name can be", part->sealed_path);
 	if (is_in_chain(part->disk, name))
 		return error_set(error, EEXIST, "%s: is a layer that %s stands on; name the snapshot otherwise",
 				 part->sealed_path, part->disk->name);
-	fd = succession_open_sealed(pool, false);
+	fd = open_place(pool, error);
+	if (fd < 0)
+		return false;
 	good = is_free(fd, name, part->sealed_path, "; name the snapshot otherwise", error);
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 	return good && (strcmp(succession->from, succession->to) == 0 ||
 			is_free(pool_place(pool)->fd, succession->to, part->path,
 				", and is the name that the new leaf would have", error));

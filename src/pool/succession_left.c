@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/verdict.h"
+#include "layer/parent.h"
 #include "owner/succession.h"
 #include "succession.h"
 #include "succession_left.h"
@@ -54,12 +55,6 @@ static enum answer has_same_record(struct disk_pool *pool, const struct successi
 	return same ? ANSWER_YES : ANSWER_NO;
 }
 
-static bool is_as_then(const struct image_parent *then, const struct image_info *now)
-{
-	return then->size_bytes == now->size_bytes && then->generation == now->generation &&
-	       memcmp(then->uuid, now->uuid, IMAGE_UUID_BYTES) == 0;
-}
-
 static enum progress progress_of_staged(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
 	const char *name = image_of(pool, succession, error);
@@ -73,7 +68,7 @@ static enum progress progress_of_staged(struct disk_pool *pool, const struct suc
 	if (!path || !image_read_info(leaf, IMAGE_FORMAT_LEAF, &child, error))
 		return UNTOLD;
 	if (image_read_info(path, then->format, &now, &inner)) {
-		enum answer same = is_as_then(then, &now) ? ANSWER_YES : ANSWER_NO;
+		enum answer same = parent_is_as_expected(then, &now) ? ANSWER_YES : ANSWER_NO;
 
 		if (same == ANSWER_YES && !then->generation && name == succession->from)
 			same = has_same_record(pool, succession, error);

@@ -176,10 +176,12 @@ static int put_mark(int directory, const char *name, const char *text)
 
 	if (result == 0 && renameat(directory, temporary, directory, name) < 0)
 		result = -errno;
-	if (result == 0 && fsync(directory) < 0)
-		result = -errno;
 	if (result < 0)
 		(void)unlinkat(directory, temporary, 0);
+	if (result == 0 && fsync(directory) < 0) {
+		result = -errno;
+		(void)unlinkat(directory, name, 0);
+	}
 	return result;
 }
 
