@@ -793,7 +793,8 @@ def test_a_signal_of_the_terminal(mount, web1, work):
         file.write(COUNTS_SIGNALS)
     with mount() as live:
         words = [program("leafctl"), "pause", live.file("web1.img"), sys.executable, script]
-        client = subprocess.Popen([shutil.which("script"), "-qec", shlex.join(words), "/dev/null"], stdin=subprocess.PIPE,
+        # In place of the shell, which would die of the signal.
+        client = subprocess.Popen([shutil.which("script"), "-qec", "exec " + shlex.join(words), "/dev/null"], stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE)
         line = b""
         while b"ready" not in line:

@@ -129,17 +129,19 @@ static enum answer answer_of_error(const GError *error)
 /* ---- Forward -------------------------------------------------------------------------- */
 
 /* What the owner record of the image that is sealed says holds for its other name, and not what an earlier one of that
- * name left. */
+ * name left. It is never without one meanwhile: has_same_record() goes by it when this fails. */
 static bool copy_record(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
 	g_autofree char *directory = g_build_filename(pool_place(pool)->path, SEALED_DIRECTORY, NULL);
 	const char *name = strrchr(succession->sealed, '/') + 1;
 	struct owner_record record = {0};
 	enum answer there = owner_find(pool_place(pool)->path, succession->from, &record, error);
-	bool good = there != ANSWER_UNKNOWN && owner_remove(directory, name, error);
+	bool good = false;
 
-	if (good && there == ANSWER_YES)
+	if (there == ANSWER_YES)
 		good = owner_write(directory, name, &record, error);
+	else if (there == ANSWER_NO)
+		good = owner_remove(directory, name, error);
 	owner_record_clear(&record);
 	return good;
 }
