@@ -7,7 +7,7 @@ import os
 import time
 
 from cuts import Part, expect_cut, expect_known
-from harness import control_values, file_bytes, leafctl
+from harness import BLOCK, control_values, file_bytes, leafctl, opened, write_all
 
 # Refusals that say to try again: a disk grows meanwhile or is paused, or the machine has much else to do.
 TRY_AGAIN = ("its size was changed meanwhile; try again", "requests that are in work have no answer yet", "is paused",
@@ -112,8 +112,8 @@ class Operator:
         self.counts = dict.fromkeys((kind.__name__ for kind in self.weights()), 0)
 
     def weights(self):
-        weights = {self.snapshot: 6, self.group: 6, self.fork: 3, self.grow: 2, self.drain: 1, self.hold: 1,
-                   self.look: 1}
+        weights = {self.snapshot: 6, self.group: 6, self.fork: 3, self.rewind: 2, self.grow: 2, self.drain: 1,
+                   self.hold: 1, self.look: 1}
         if self.modes:
             weights.update({self.mode: 3, self.tune: 1})
         return weights
@@ -197,6 +197,45 @@ class Operator:
             raise
         disk.depth = source.depth
         self.world.disks.append(disk)
+
+    def rewind(self):
+        """A fork that only this operator uses: there and back between two snapshots, of which the later one is deleted
+        in the end."""
+        disks = self.disks(("blocks",))
+        if not disks:
+            return False
+        disk, name = self.rng.choice(disks), f"r{self.numbers()}.img"
+        disk.depth += 1
+        try:
+            return self.command("fork", disk.path, name).returncode == 0 and self.go_round(self.live.file(name))
+        except OSError:
+            if not self.world.dying:
+                raise
+            return False
+
+    def go_round(self, path):
+        contents = {}
+        for tag in ("a", "b"):
+            contents[tag] = self.scribble(path)
+            if self.command("snapshot", path, tag).returncode != 0:
+                return False
+        for tag in ("a", "b", "a"):
+            self.scribble(path)
+            if self.command("revert", path, tag).returncode != 0:
+                return False
+            assert file_bytes(path) == contents[tag], f"{path} was reverted to {tag}"
+        deleted = self.command("delete", path, "b").returncode == 0
+        assert file_bytes(path) == contents["a"], f"{path} when a later snapshot was deleted"
+        return deleted
+
+    def scribble(self, path):
+        """Its content then."""
+        size = os.stat(path).st_size
+        with opened(path) as fd:
+            for _ in range(3):
+                offset = self.rng.randrange(size // BLOCK) * BLOCK
+                write_all(fd, self.rng.randbytes(BLOCK), offset)
+        return file_bytes(path)
 
     def mode(self):
         disk = self.rng.choice(self.world.disks)

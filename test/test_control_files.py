@@ -91,6 +91,12 @@ def snapshot_of_a_disk(live):
     command(path_of(live, "disks/NAME/snapshots"), b"fork web3.img\n")
     assert live.names() == ["base.img", "web1.img", "web2.img", "web3.img"]
     assert text_of(live, "disks/web2.img/snapshots") == ""
+    command(path_of(live, "disks/NAME/snapshots"), b"create tuesday\n")
+    command(path_of(live, "disks/NAME/snapshots"), b"revert monday\n")
+    command(path_of(live, "disks/NAME/snapshots"), b"delete tuesday\n")
+    assert text_of(live, "disks/NAME/snapshots").split(" ")[1] == "monday"
+    with open(live.file("web1.img"), "rb"):
+        command(path_of(live, "disks/NAME/snapshots"), b"revert-live\n")
 
 
 def reset(live):
@@ -141,7 +147,7 @@ LATENCY = r"requests=\d+( (mean|p50|p90|p99|p999|max)_us=\d+){{6}}\n"
 BUCKETS = r"(-|((\d+|inf)=\d+ ?)+)\n"
 NO_COMMANDS = {**bad("zero byte", b"1\0"),
                **bad(str(COMMAND_BYTES_MAX), b"x" * (COMMAND_BYTES_MAX + 1), number=errno.EMSGSIZE)}
-BAD_SNAPSHOTS = bad("no command", b"monday", b"create", b"delete monday", b"create 'monday")
+BAD_SNAPSHOTS = bad("no command", b"monday", b"create", b"delete", b"revert a b", b"create 'monday")
 FILES = {
     "cache/info": File(r"state: active\n(\w+: \S+\n)+"),
     "config": File(r"mode: writeback\ncache: \S+/leaf\.cache\n(\w+: .*\n)+"),
@@ -157,7 +163,8 @@ FILES = {
     "disks/NAME/requests": File(r"in_work: 0\nwaiting: 0\nbytes: 0\noldest_ms: 0\n"),
     "disks/NAME/size": File(rf"{SIZE}\n", set_size, bad("is no size", b"large", b"-1", b"16E")),
     "disks/NAME/snapshots": File("", snapshot_of_a_disk, {
-        **BAD_SNAPSHOTS, **bad("no command", b"create a b", b"fork"), **bad("a/b", b"create a/b"),
+        **BAD_SNAPSHOTS, **bad("no command", b"create a b", b"fork", b"delete a b"), **bad("no snapshot", b"revert sunday", b"delete sunday",
+                                                                      number=errno.ENOENT), **bad("a/b", b"create a/b"),
         **bad("web2", b"fork web2.img", number=errno.EEXIST)}),
     "disks/NAME/state": File(rf"state: active\n(reason: .+\n)?(since: .+Z\n)?dirty_bytes: {BLOCK}\ndirty_age_ms: \d+\n"
                              rf"size_bytes: {SIZE}\nallocated_bytes: \d+\nopens: 0\nlayers: 2\nowner: \S.*\n"),

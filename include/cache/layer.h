@@ -72,9 +72,14 @@ void cache_layer_abandon(struct cache_layer *layer, const char *reason);
 /* LAYER's dirty blocks are nobody's to write back: another owns its image. It
  * is closed; they stay in the log. */
 void cache_layer_orphan(struct cache_layer *layer, enum cache_orphan_reason reason);
+/* LAYER, which nobody else has open, is closed and forgotten with all that it has, dirty blocks too. Durable with the
+ * next cache_settle(). */
+void cache_layer_discard(struct cache_layer *layer);
 /* Forgets the closed layer ID and all that it has, dirty blocks too, durably. 0 or -errno: ENOENT; EBUSY, it is open;
  * ENOSPC. */
 int cache_layer_purge(struct cache *cache, uint32_t id);
+/* The same of that with IDENTITY; 0 also where there is none. */
+int cache_layer_forget(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES]);
 
 /* What an image that is not open has in the cache. */
 struct cache_layer_found {

@@ -33,9 +33,11 @@ struct disk_change {
 bool disk_change_begin(struct disk_change *change, GError **error);
 /* False and ERROR: the gates are open. */
 bool disk_change_close(struct disk_change *change, GError **error);
-/* The leaf of disk INDEX is sealed, and its image is where LINKS, which are taken over, say of the second of
- * them; LEAF, of seal_new_leaf(), goes on top. */
-void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links);
+/* The leaf of disk INDEX is sealed, and its image is where SEALED says. LEAF, of seal_new_leaf(), is the disk's from
+ * now on, on BELOW; on what was sealed where that is NULL. LEAF, BELOW and LINKS, the chain as it is then, are taken
+ * over. */
+void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links,
+		      struct chain_link *sealed, struct stack *below);
 void disk_change_open(struct disk_change *change);
 void disk_change_end(struct disk_change *change);
 

@@ -112,6 +112,15 @@ int disk_drain_open(struct disk *disk, bool (*go_on)(void *opaque, uint64_t dirt
  * Blocks. */
 bool disk_keep(struct disk *keeper, GError **error);
 
+/* Of LINKS, as they would be below DISK's leaf, with what is dirty of them kept. open_lock is held. NULL and ERROR.
+ * Blocks. */
+struct stack *disk_open_stack(struct disk *disk, const GPtrArray *links, GError **error);
+/* What is dirty of DISK goes to its image after what is below it. */
+void disk_go_after_sealed(struct disk *disk);
+/* KEEPER's layer is given up with all that the cache has of it: its image is to be removed. Nobody stands on it. GO_ON
+ * is asked while a batch is under way, for which it waits. False: it is as it was. Blocks. */
+bool disk_discard(struct disk *keeper, bool (*go_on)(void *opaque), void *opaque);
+
 /* What an earlier mount left of it in the cache stays there, for REASON; NULL: no more.
  * True: that is another reason than before. */
 bool disk_note_left(struct disk *disk, const char *reason);

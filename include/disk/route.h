@@ -67,6 +67,8 @@ bool route_open(struct disk *disk, GError **error);
 void route_close(struct disk *disk);
 /* The same of a leaf that is sealed: its keeper's use of it ends. Requests of others may be in work. */
 void route_close_sealed(struct disk *disk);
+/* The same where its image is to be removed, and nobody stands on it: the cache forgets what it has of it. */
+void route_discard_sealed(struct disk *disk);
 /* Before that: an image without an identity of its own gets one, where it can. True: it
  * is known by another one now than the disk's links say. */
 bool route_identify(struct disk *disk);

@@ -19,8 +19,8 @@
  * record, may be NULL. NULL and ERROR. */
 struct layer *seal_new_leaf(const struct layer *leaf, int fd, const struct chain_link *link, const char *mark,
 			    GError **error);
-/* LAYER, a leaf, is sealed: its image is where LINK says, and has the child CHILD at PATH. While no
- * request is in work. It is published, with one use. */
+/* LAYER, a leaf, is sealed: its image is where LINK says, and has the child CHILD (NULL: none) at PATH.
+ * While no request is in work. It is published, with one use. */
 void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_t child[IMAGE_UUID_BYTES],
 		const char *path);
 /* The same of LAYER that was opened for what is dirty of it; CHILD (NULL: not known) is a disk's layer on it. */
@@ -28,6 +28,10 @@ void seal_opened(struct layer *layer, const struct chain_link *child);
 /* LAYER, sealed, has another child, CHILD at PATH, which its image will remember. False: it is complete, and its image
  * is to be told (image/children.h). Any thread. */
 bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], const char *path);
+/* LAYER, sealed, does not remember CHILD any more. False: it is complete, as above. Any thread. */
+bool seal_remove_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES]);
+/* Whether LAYER, sealed and not complete, or its image as it was opened, has any. Any thread. */
+bool seal_has_children(struct layer *layer);
 /* LAYER, sealed, is all on its image, durably, and its claim is released: nobody writes it any more, and
  * others may read it. Requests may be in work. */
 void seal_complete(struct layer *layer);

@@ -33,6 +33,8 @@ void share_close(struct layer *layer, bool good);
 bool share_settle(struct layer *layer);
 /* The cache gives up all that it has of LAYER, for REASON. */
 void share_abandon(struct layer *layer, const char *reason);
+/* The cache forgets all that it has of LAYER, whose image is to be removed; see cache_layer_discard(). */
+void share_discard(struct layer *layer);
 /* What is dirty is nobody's to write back, and stays in the log. */
 void share_orphan(struct layer *layer);
 

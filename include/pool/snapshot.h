@@ -20,6 +20,14 @@ bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const 
 bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const *forks, bool (*go_on)(void *opaque),
 		    void *opaque, GError **error);
 
+/* The disk NAME is what it was as its snapshot TAG (NULL: the newest that it stands on) was made; what came since is
+ * dropped, but for other snapshots. Refused while others have it open, unless LIVE. Otherwise as a snapshot. Blocks. */
+bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool (*go_on)(void *opaque),
+		      void *opaque, GError **error);
+/* The snapshot TAG of DISK is removed. False and ERROR: EBUSY, somebody stands on it. Blocks. */
+bool disk_pool_delete(struct disk_pool *pool, struct disk *disk, const char *tag, bool (*go_on)(void *opaque),
+		      void *opaque, GError **error);
+
 struct disk_snapshot {
 	char *tag;  /* "mon"; of another disk's, or of this one's under another name, "web1@mon" */
 	char *path; /* of its image */

@@ -21,6 +21,7 @@ struct ctl_arguments {
 	bool json;
 	bool repair;
 	bool shrink;
+	bool live;
 	bool force;
 	bool preallocate;
 	bool accept;

@@ -1,4 +1,4 @@
-/* leafctl snapshot, snapshots and fork: disks of a running mount that are sealed as they are. */
+/* leafctl snapshot, snapshots, fork, revert and delete: disks of a running mount that are sealed as they are. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,6 +86,31 @@ int ctl_fork(const struct ctl_arguments *arguments)
 	if (!control_command(mount, CONTROL_DISK_SNAPSHOTS, mount->name, command->str, &error))
 		return ctl_fail_error(NULL, error);
 	return CTL_DONE;
+}
+
+/* ---- revert and delete ------------------------------------------------------------- */
+
+/* VERB of the snapshot that is named second, if one is. */
+static int command_disk(const struct ctl_arguments *arguments, const char *verb)
+{
+	g_autoptr(GError) error = NULL;
+	g_autoptr(mounted) mount = control_find_disk(arguments->names[0], &error);
+	g_autofree char *word = arguments->name_count > 1 ? g_shell_quote(arguments->names[1]) : g_strdup("");
+	g_autofree char *command = g_strdup_printf("%s %s\n", verb, word);
+
+	if (!mount || !control_command(mount, CONTROL_DISK_SNAPSHOTS, mount->name, command, &error))
+		return ctl_fail_error(NULL, error);
+	return CTL_DONE;
+}
+
+int ctl_revert(const struct ctl_arguments *arguments)
+{
+	return command_disk(arguments, arguments->live ? "revert-live" : "revert");
+}
+
+int ctl_delete(const struct ctl_arguments *arguments)
+{
+	return command_disk(arguments, "delete");
 }
 
 /* ---- snapshots -------------------------------------------------------------------- */

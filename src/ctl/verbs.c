@@ -104,6 +104,11 @@ static const struct ctl_option rebase_options[] = {
 	OPTIONS_END,
 };
 
+static const struct ctl_option revert_options[] = {
+	OPTION_FLAG(0, live, "although somebody has the disk open: the guest knows"),
+	OPTIONS_END,
+};
+
 static const struct ctl_option list_options[] = {
 	OPTION_FLAG(0, tree, "who stands on whom: each image below its parent"),
 	OPTION_JSON,
@@ -274,6 +279,14 @@ const struct ctl_verb ctl_verbs[] = {
 	 "What a disk of a mount is now is sealed, and the disk and the new ones go on from there, each on a layer of\n"
 	 "its own. NEW is a name like web2, or the file in the mount that it will be.",
 	 help_options, 2, INT_MAX, ctl_fork},
+	{"revert", "[--live] FILE [NAME]", "take a disk of a mount back to a snapshot",
+	 "The disk is what it was as the snapshot NAME was made, or the newest that it stands on. What was written\n"
+	 "since is lost; snapshots that were made since stay, and it can be taken to them as well.",
+	 revert_options, 1, 2, ctl_revert},
+	{"delete", "FILE NAME", "remove a snapshot that nothing stands on",
+	 "The snapshot NAME of a disk of a mount is removed, in the pool and in the cache. One that a disk or\n"
+	 "another snapshot stands on is not.",
+	 help_options, 2, 2, ctl_delete},
 	{"set", "MOUNT [KEY=VALUE...]", "show or change the tunables of a mount",
 	 "Lists what can be changed while the mount runs, or changes it until the unmount. See leafdisk(8).",
 	 help_options, 1, INT_MAX, ctl_set},

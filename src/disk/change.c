@@ -229,6 +229,7 @@ static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, G
 	disk->leaf = leaf;
 	disk->links = links;
 	disk->stack = stack;
+	disk->size_bytes = leaf->image->size_bytes;
 	lock_let_go(&disk->lock);
 	if (leaf->pool_cache)
 		lock_let_go(&leaf->pool_cache->backlogs.lock);
@@ -237,13 +238,14 @@ static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, G
 }
 
 /* As the old one's: what is written may be dirty, or cannot be for now. */
-static void attach(struct layer *leaf, struct layer *sealed)
+static void attach(struct disk *disk, struct layer *sealed)
 {
+	struct layer *leaf = disk->leaf;
 	struct backlog_status status;
 
 	if (!leaf->pool_cache)
 		return;
-	layer_go_after(leaf, sealed);
+	disk_go_after_sealed(disk);
 	backlog_get_status(sealed, &status);
 	if (leaf->share == SHARE_DIRTY)
 		backlog_attach(leaf);
@@ -251,20 +253,33 @@ static void attach(struct layer *leaf, struct layer *sealed)
 		backlog_attach_away(leaf, status.reason);
 }
 
-void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links)
+/* What DISK was, with its leaf where SEALED says. */
+static struct disk *new_keeper(const struct disk *disk, struct chain_link *sealed)
+{
+	GPtrArray *links = chain_links_new();
+
+	g_ptr_array_add(links, chain_link_ref(sealed));
+	for (guint i = 1; i < disk->links->len; i++)
+		g_ptr_array_add(links, chain_link_ref(disk->links->pdata[i]));
+	return keeper_new(links, disk->mode, disk->pool_cache, disk->leaf->owner);
+}
+
+void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links,
+		      struct chain_link *sealed, struct stack *below)
 {
 	struct disk *disk = change->disks[index];
-	struct disk *keeper = keeper_new_at(disk, links, 1, disk->mode);
-	struct layer *sealed = disk->leaf;
-	struct stack *below = stack_use(disk->stack);
+	struct disk *keeper = new_keeper(disk, sealed);
+	struct layer *before = disk->leaf;
 
 	standing_end(disk);
-	seal_layer(sealed, links->pdata[1], leaf->image->uuid, ((struct chain_link *)links->pdata[0])->real);
+	seal_layer(before, sealed, below ? NULL : leaf->image->uuid, ((struct chain_link *)links->pdata[0])->real);
+	if (!below)
+		below = stack_on(layer_use(before), stack_use(disk->stack));
 	take_leaf(keeper, disk);
-	put_on(disk, leaf, stack_on(layer_use(sealed), below), links);
+	put_on(disk, leaf, below, links);
 	standing_begin(keeper);
 	standing_begin(disk);
-	attach(leaf, sealed);
+	attach(disk, before);
 	if (keeper->pool_cache)
 		keeper_enter(keeper);
 	change->keepers[index] = keeper;

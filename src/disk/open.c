@@ -26,6 +26,8 @@
 #include "disk/standing.h"
 #include "core/workers.h"
 
+#define DISCARD_RETRY_US (5 * 1000)
+
 static bool resolve_again(struct disk *disk, GError **error)
 {
 	GPtrArray *links = disk_resolve(disk, error);
@@ -42,10 +44,10 @@ static bool resolve_again(struct disk *disk, GError **error)
 	return true;
 }
 
-static bool open_keepers(struct disk *disk, guint first, GError **error);
+static bool open_keepers(struct disk *disk, const GPtrArray *links, guint first, GError **error);
 
 /* What is dirty below goes first: the highest that is, after which the next goes. */
-static void go_after_sealed(struct disk *disk)
+void disk_go_after_sealed(struct disk *disk)
 {
 	struct layer *after = NULL;
 
@@ -55,16 +57,26 @@ static void go_after_sealed(struct disk *disk)
 	layer_go_after(disk->leaf, after);
 }
 
+static struct stack *get_stack(struct disk *disk, const GPtrArray *links, guint first, GError **error)
+{
+	return open_keepers(disk, links, first, error)
+		       ? stack_get(links, first, disk->pool_cache, disk_uses_cache(disk), error)
+		       : NULL;
+}
+
+struct stack *disk_open_stack(struct disk *disk, const GPtrArray *links, GError **error)
+{
+	return get_stack(disk, links, 0, error);
+}
+
 static bool open_stack(struct disk *disk, guint first, GError **error)
 {
 	if (disk->links->len <= first)
 		return true;
-	if (!open_keepers(disk, first, error))
-		return false;
-	disk->stack = stack_get(disk->links, first, disk->pool_cache, disk_uses_cache(disk), error);
+	disk->stack = get_stack(disk, disk->links, first, error);
 	if (!disk->stack)
 		return false;
-	go_after_sealed(disk);
+	disk_go_after_sealed(disk);
 	standing_begin(disk);
 	return true;
 }
@@ -206,10 +218,10 @@ bool disk_keep(struct disk *keeper, GError **error)
 	return resolve_again(keeper, error) && keep(keeper, NULL, error);
 }
 
-static bool keep_below(struct disk *disk, guint i, GError **error)
+static bool keep_below(struct disk *disk, const GPtrArray *links, guint i, GError **error)
 {
-	struct disk *keeper = keeper_new_at(disk, disk->links, i, DISK_MODE_WRITEBACK);
-	bool good = keep(keeper, i ? disk->links->pdata[i - 1] : NULL, error);
+	struct disk *keeper = keeper_new_at(disk, links, i, DISK_MODE_WRITEBACK);
+	bool good = keep(keeper, i ? links->pdata[i - 1] : NULL, error);
 
 	disk_unref(keeper);
 	return good;
@@ -223,15 +235,15 @@ static bool is_whole(struct disk *disk, const struct chain_link *link, GError **
 }
 
 /* The lowest first, on which the others are opened. */
-static bool open_keepers(struct disk *disk, guint first, GError **error)
+static bool open_keepers(struct disk *disk, const GPtrArray *links, guint first, GError **error)
 {
-	for (guint i = disk->links->len; i-- > first;) {
-		const struct chain_link *link = disk->links->pdata[i];
+	for (guint i = links->len; i-- > first;) {
+		const struct chain_link *link = links->pdata[i];
 
 		if (!is_whole(disk, link, error))
 			return false;
 		if (disk->writable && chain_is_sealed_name(link->path) &&
-		    share_left_of_link(link, disk->pool_cache) > 0 && !keep_below(disk, i, error))
+		    share_left_of_link(link, disk->pool_cache) > 0 && !keep_below(disk, links, i, error))
 			return false;
 	}
 	return true;
@@ -318,6 +330,36 @@ void disk_close_unused(struct disk *disk)
 		log_disk(EVENT_ERROR, disk->name, "%s: cannot be closed: %s", disk->name, g_strerror(-result));
 	if (disk->keeper && !disk->open && keeper_take_off(disk))
 		disk_unref(disk);
+}
+
+/* The migrator has the lock for a moment only, and who asks may have one that is taken after it. */
+static bool try_discard(struct disk *keeper)
+{
+	if (!lock_try(&keeper->open_lock))
+		return false;
+	if (keeper->open) {
+		route_discard_sealed(keeper);
+		close_stack(keeper);
+		keeper->open = false;
+	}
+	lock_let_go(&keeper->open_lock);
+	return true;
+}
+
+bool disk_discard(struct disk *keeper, bool (*go_on)(void *opaque), void *opaque)
+{
+	struct layer *leaf = keeper->leaf;
+	bool done;
+
+	thread_assert_may_wait();
+	if (!backlog_hold(leaf, go_on, opaque))
+		return false;
+	while (!(done = try_discard(keeper)) && go_on(opaque))
+		g_usleep(DISCARD_RETRY_US);
+	backlog_let_go(leaf);
+	if (done && keeper_take_off(keeper))
+		disk_unref(keeper);
+	return done;
 }
 
 static void count_open(struct disk *disk)

@@ -257,3 +257,10 @@ void route_close_sealed(struct disk *disk)
 		seal_complete(disk->leaf);
 	layer_put(disk->leaf);
 }
+
+void route_discard_sealed(struct disk *disk)
+{
+	(void)backlog_detach(disk->leaf);
+	share_discard(disk->leaf);
+	layer_put(disk->leaf);
+}

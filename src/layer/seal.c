@@ -84,12 +84,15 @@ static void await_children(struct layer *layer)
 	g_array_set_clear_func(layer->children, clear_child);
 }
 
-static bool has_child(const struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES])
+/* Its place among them, or their number. */
+static guint find_child(const struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES])
 {
-	for (guint i = 0; i < layer->children->len; i++)
-		if (memcmp(g_array_index(layer->children, struct image_child, i).uuid, child, IMAGE_UUID_BYTES) == 0)
-			return true;
-	return false;
+	guint i = 0;
+
+	while (i < layer->children->len &&
+	       memcmp(g_array_index(layer->children, struct image_child, i).uuid, child, IMAGE_UUID_BYTES) != 0)
+		i++;
+	return i;
 }
 
 bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], const char *path)
@@ -99,12 +102,31 @@ bool seal_add_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES], 
 	LOCK_GUARD(&layer->lock);
 	if (!layer->children)
 		return false;
-	if (has_child(layer, child))
+	if (find_child(layer, child) < layer->children->len)
 		return true;
 	memcpy(entry.uuid, child, IMAGE_UUID_BYTES);
 	entry.path = g_strdup(path);
 	g_array_append_val(layer->children, entry);
 	return true;
+}
+
+bool seal_remove_child(struct layer *layer, const uint8_t child[IMAGE_UUID_BYTES])
+{
+	guint i;
+
+	LOCK_GUARD(&layer->lock);
+	if (!layer->children)
+		return false;
+	i = find_child(layer, child);
+	if (i < layer->children->len)
+		g_array_remove_index(layer->children, i);
+	return true;
+}
+
+bool seal_has_children(struct layer *layer)
+{
+	LOCK_GUARD(&layer->lock);
+	return layer->children && layer->children->len > 0;
 }
 
 void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_t child[IMAGE_UUID_BYTES],
@@ -113,7 +135,8 @@ void seal_layer(struct layer *layer, const struct chain_link *link, const uint8_
 	layer->former_link = layer->link;
 	layer->link = chain_link_ref(link);
 	await_children(layer);
-	(void)seal_add_child(layer, child, path);
+	if (child)
+		(void)seal_add_child(layer, child, path);
 	layer->image->sealed = true;
 	layer->sealed = true;
 	/* That of its other name is its own. */

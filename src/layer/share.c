@@ -383,6 +383,13 @@ void share_abandon(struct layer *layer, const char *reason)
 	share_close(layer, false);
 }
 
+void share_discard(struct layer *layer)
+{
+	if (layer->cached)
+		cache_layer_discard(layer->cached);
+	set_share(layer, SHARE_NONE, NULL);
+}
+
 void share_orphan(struct layer *layer)
 {
 	cache_layer_orphan(layer->cached, CACHE_ORPHAN_TAKEN);

@@ -1,4 +1,4 @@
-/* Snapshots of running disks.
+/* Snapshots of running disks, forks, and the way back.
  *
  * Whatever takes a store's time is done while the guests run: the new leaves are made, opened and marked as
  * written, their shares and the other names of the images are there, before the gates close. Behind
@@ -14,7 +14,6 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
-#include "core/verdict.h"
 #include "disk/change.h"
 #include "disk/keeper.h"
 #include "image/children.h"
@@ -24,7 +23,9 @@
 #include "layer/seal.h"
 #include "layer/share.h"
 #include "refresh.h"
+#include "removal.h"
 #include "succession.h"
+#include "target.h"
 
 /* One of the disks. */
 struct part {
@@ -35,13 +36,23 @@ struct part {
 	char *path;	   /* of the new leaf */
 	struct layer *leaf;
 	GPtrArray *links;			      /* with it */
+	struct chain_link *sealed;		      /* the old one, under its other name */
+	struct target target;			      /* of a revert; */
+	struct succession removal;		      /* and of what it has sealed */
 	uint64_t size_bytes, generation, image_bytes; /* of the old one as the new one was made for it */
+};
+
+/* The disk is to stand on another snapshot, and what is sealed is deleted then. */
+struct revert {
+	const char *to; /* NULL: the newest */
+	bool live;	/* although somebody has the disk open */
 };
 
 struct snapshot {
 	struct disk_pool *pool;
-	const char *tag;	  /* NULL: the first that is free of those for forks */
-	const char *const *forks; /* shown names of new disks on the first part; NULL: none */
+	const char *tag;	     /* NULL: the first that is free of those made up for forks and reverts */
+	const char *const *forks;    /* shown names of new disks on the first part; NULL: none */
+	const struct revert *revert; /* NULL: what is sealed stays, and is what the disks stand on */
 	struct part *parts;
 	unsigned count;
 	struct disk_change change;
@@ -148,15 +159,16 @@ static bool is_in_chain(const struct disk *disk, const char *name)
 	return false;
 }
 
-/* The first of fork1, fork2... that no sealed image in DIRECTORY (or -errno) has; NULL and *RESULT. */
-static char *free_tag_in(int directory, const struct disk *disk, int *result)
+/* The first of fork1, fork2..., or reverted1..., that no sealed image in DIRECTORY (or -errno) has; NULL and *RESULT.
+ */
+static char *free_tag_in(int directory, const struct disk *disk, const char *what, int *result)
 {
 	const char *from = name_in_pool(disk->leaf->link->path);
 	struct stat st;
 
 	*result = MIN(directory, 0);
 	for (unsigned number = 1; *result == 0 || *result == -ENOENT; number++) {
-		g_autofree char *tag = g_strdup_printf("fork%u", number), *name = pool_sealed_name(from, tag);
+		g_autofree char *tag = g_strdup_printf("%s%u", what, number), *name = pool_sealed_name(from, tag);
 
 		if (directory >= 0)
 			*result = place_look_at(directory, name, &st);
@@ -166,11 +178,11 @@ static char *free_tag_in(int directory, const struct disk *disk, int *result)
 	return NULL;
 }
 
-/* For a snapshot that a fork needs. */
+/* For a snapshot that a fork or a revert needs. */
 static char *free_tag(const struct snapshot *snapshot, GError **error)
 {
 	int fd = succession_open_sealed(snapshot->pool, false), result;
-	char *tag = free_tag_in(fd, snapshot->parts[0].disk, &result);
+	char *tag = free_tag_in(fd, snapshot->parts[0].disk, snapshot->revert ? "reverted" : "fork", &result);
 
 	if (fd >= 0)
 		close(fd);
@@ -284,24 +296,34 @@ static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **err
 	};
 
 	memcpy(parent.uuid, image->uuid, IMAGE_UUID_BYTES);
-	part->size_bytes = options.size_bytes;
+	if (snapshot->revert) {
+		options.parent = &part->target.parent;
+		options.size_bytes = target_size_bytes(&part->target);
+	}
+	part->size_bytes = part->disk->size_bytes;
 	part->generation = image->generation;
 	part->image_bytes = image->size_bytes;
 	return make_forks(snapshot, part, &parent, error) &&
 	       image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error);
 }
 
+static void add_links(GPtrArray *links, const GPtrArray *more, guint first)
+{
+	for (guint i = first; i < more->len; i++)
+		g_ptr_array_add(links, chain_link_ref(more->pdata[i]));
+}
+
 static void link_chain(struct part *part, struct chain_link *link)
 {
-	g_autofree char *children = image_children_of_one(part->succession.uuid, part->path);
-	const GPtrArray *before = part->disk->links;
+	const GPtrArray *target = part->target.links;
+	g_autofree char *children = target ? NULL : image_children_of_one(part->succession.uuid, part->path);
 
+	part->sealed = chain_link_moved(part->disk->leaf->link, part->sealed_path, part->disk->leaf->image, children);
 	part->links = chain_links_new();
 	g_ptr_array_add(part->links, link);
-	g_ptr_array_add(part->links,
-			chain_link_moved(part->disk->leaf->link, part->sealed_path, part->disk->leaf->image, children));
-	for (guint i = 1; i < before->len; i++)
-		g_ptr_array_add(part->links, chain_link_ref(before->pdata[i]));
+	if (!target)
+		g_ptr_array_add(part->links, chain_link_ref(part->sealed));
+	add_links(part->links, target ? target : part->disk->links, target ? 0 : 1);
 }
 
 static bool open_leaf(const struct disk_pool *pool, struct part *part, GError **error)
@@ -357,8 +379,13 @@ static bool prepare(struct snapshot *snapshot, struct part *part, GError **error
 	if (!add_forks(snapshot, part, error))
 		return false;
 	part->succession.parts = snapshot->count;
+	if (snapshot->revert) {
+		part->succession.reverts = true;
+		layer_identity_of(part->disk->leaf->link, part->disk->leaf->image, part->succession.identity);
+	}
 	part->succession.group = g_strdup(snapshot->parts[0].succession.staged);
 	if (!names_are_free(pool, part, error) || !succession_write_mark(pool, &part->succession, error) ||
+	    (snapshot->revert && !target_open(&part->target, part->disk, part->succession.uuid, part->path, error)) ||
 	    !make_leaf(snapshot, part, error) || !open_leaf(pool, part, error))
 		return false;
 	if (at_step("snapshot.opened", part) < 0)
@@ -404,18 +431,15 @@ static void take_back_exchanged(struct snapshot *snapshot)
 			(void)succession_undo(snapshot->pool, &snapshot->parts[i].succession, NULL);
 }
 
-/* SEALED knows those that stand on it. False: it is complete, and its image is to be told. */
-static bool note_forks(struct snapshot *snapshot, const struct part *part, struct layer *sealed)
+/* SEALED knows those that stand on it. */
+static void note_forks(struct snapshot *snapshot, const struct part *part, struct layer *sealed)
 {
-	bool noted = true;
-
-	for (guint i = 0; noted && part->succession.forks && i < part->succession.forks->len; i++) {
+	for (guint i = 0; part->succession.forks && i < part->succession.forks->len; i++) {
 		const struct succession_fork *fork = part->succession.forks->pdata[i];
 		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
 
-		noted = seal_add_child(sealed, fork->uuid, path);
+		(void)seal_add_child(sealed, fork->uuid, path);
 	}
-	return noted;
 }
 
 static bool seal_all(struct snapshot *snapshot, GError **error)
@@ -430,8 +454,9 @@ static bool seal_all(struct snapshot *snapshot, GError **error)
 	for (unsigned i = 0; i < snapshot->count && good; i++) {
 		struct part *part = &snapshot->parts[i];
 
-		disk_change_leaf(&snapshot->change, i, g_steal_pointer(&part->leaf), g_steal_pointer(&part->links));
-		(void)note_forks(snapshot, part, snapshot->change.keepers[i]->leaf);
+		disk_change_leaf(&snapshot->change, i, g_steal_pointer(&part->leaf), g_steal_pointer(&part->links),
+				 part->sealed, g_steal_pointer(&part->target.stack));
+		note_forks(snapshot, part, snapshot->change.keepers[i]->leaf);
 	}
 	disk_change_open(&snapshot->change);
 	snapshot->sealed = good;
@@ -499,6 +524,19 @@ static bool show_forks(struct snapshot *snapshot, GError **error)
 	return good;
 }
 
+/* Before the mark of the new leaf, which says so too, may be removed. What fails is tried again in the end. */
+static void begin_removal(struct snapshot *snapshot)
+{
+	struct part *part = &snapshot->parts[0];
+	uint8_t identity[CACHE_ID_BYTES];
+
+	if (!snapshot->revert)
+		return;
+	layer_identity_of(part->sealed, NULL, identity);
+	(void)removal_begin(snapshot->pool, part->succession.to, name_in_pool(part->succession.sealed), identity,
+			    &part->removal, NULL);
+}
+
 static bool seal(struct snapshot *snapshot, GError **error)
 {
 	bool good;
@@ -506,6 +544,7 @@ static bool seal(struct snapshot *snapshot, GError **error)
 	if (!for_each(snapshot, prepare, error) || !seal_all(snapshot, error))
 		return false;
 	good = show_forks(snapshot, error);
+	begin_removal(snapshot);
 	good = settle(snapshot, good ? error : NULL) && good;
 	look_at_names(snapshot);
 	return good;
@@ -513,38 +552,19 @@ static bool seal(struct snapshot *snapshot, GError **error)
 
 /* ---- On what does not change -------------------------------------------------------- */
 
-/* A golden image on a store that is not written has children all the same. */
-static bool may_be_unmarked(const GError *error)
-{
-	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
-
-	return class == ERROR_READ_ONLY || class == ERROR_UNSUPPORTED;
-}
-
-static bool mark_parent(const struct part *part, const struct chain_link *parent, GError **error)
-{
-	g_autoptr(GError) inner = NULL;
-	struct image_children *children = image_children_open(parent->real, parent->format, &inner);
-
-	for (guint i = 0; children && i < part->succession.forks->len; i++) {
-		const struct succession_fork *fork = part->succession.forks->pdata[i];
-
-		if (!image_children_add(children, fork->uuid, fork->to, &inner))
-			break;
-	}
-	image_children_close(children);
-	if (!inner || may_be_unmarked(inner))
-		return true;
-	g_propagate_error(error, g_steal_pointer(&inner));
-	return false;
-}
-
 /* The image below the disk's leaf, which has nothing, remembers its new children. */
-static bool note_siblings(struct snapshot *snapshot, struct part *part, GError **error)
+static bool note_siblings(const struct snapshot *snapshot, const struct part *part, GError **error)
 {
 	struct layer *top = stack_layer(part->disk->stack, 0);
 
-	return (top->sealed && note_forks(snapshot, part, top)) || mark_parent(part, top->link, error);
+	for (guint i = 0; i < part->succession.forks->len; i++) {
+		const struct succession_fork *fork = part->succession.forks->pdata[i];
+		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
+
+		if (!target_add_child(top, top->link, fork->uuid, path, error))
+			return false;
+	}
+	return true;
 }
 
 static bool begin_beside(struct snapshot *snapshot, struct part *part, GError **error)
@@ -614,9 +634,32 @@ static bool take_back_failed(struct snapshot *snapshot, GError **error)
 	return good;
 }
 
+/* Who has the disk open sees another content from one moment to the next, and perhaps another size. */
+static bool may_go_back(const struct snapshot *snapshot, const struct part *part, GError **error)
+{
+	const struct disk *disk = part->disk;
+	bool used = disk->opens > disk->changers;
+	uint64_t size_bytes = target_size_bytes(&part->target);
+
+	if (used && !snapshot->revert->live)
+		return error_set(error, EBUSY,
+				 "%s: is open, and who has it open would see another content under its feet; close "
+				 "it first, or say --live where the guest knows",
+				 disk->name);
+	return !used || size_bytes == disk->size_bytes ||
+	       error_set(error, EBUSY,
+			 "%s: is open, and had another size then, %" G_GUINT64_FORMAT
+			 " bytes, which no guest would notice; close it first",
+			 disk->name, size_bytes);
+}
+
 static bool check(struct snapshot *snapshot, struct part *part, GError **error)
 {
-	return may_be_sealed(snapshot->pool, part->disk, error);
+	if (!may_be_sealed(snapshot->pool, part->disk, error))
+		return false;
+	return !snapshot->revert ||
+	       (target_find(snapshot->pool, part->disk, snapshot->revert->to, &part->target, error) &&
+		may_go_back(snapshot, part, error));
 }
 
 static bool make(struct snapshot *snapshot, GError **error)
@@ -682,7 +725,10 @@ static void clear(struct snapshot *snapshot)
 			undo(snapshot->pool, &part->succession);
 		if (part->links)
 			g_ptr_array_unref(part->links);
+		chain_link_unref(part->sealed);
+		target_clear(&part->target);
 		succession_clear(&part->succession);
+		succession_clear(&part->removal);
 		g_free(part->sealed_path);
 		g_free(part->path);
 		if (part->opened) {
@@ -693,6 +739,21 @@ static void clear(struct snapshot *snapshot)
 	}
 	g_free(snapshot->parts);
 	g_free(snapshot->change.disks);
+}
+
+/* What a revert has sealed was wanted for its making only. */
+static bool drop_sealed(struct snapshot *snapshot, GError **error)
+{
+	struct part *part = &snapshot->parts[0];
+	const char *name = name_in_pool(part->succession.sealed);
+	g_autoptr(GError) inner = NULL;
+
+	LOCK_GUARD(&snapshot->pool->scanning);
+	return removal_run_locked(snapshot->pool, part->succession.to, name, &part->removal, snapshot->change.go_on,
+				  snapshot->change.opaque, &inner) ||
+	       error_set_errno(error, -error_to_errno(inner),
+			       "%s: is reverted, but what it was is not removed, see leafctl snapshots: %s",
+			       part->disk->name, inner->message);
 }
 
 static bool run(struct snapshot *snapshot, const char *const *names, bool (*go_on)(void *opaque), void *opaque,
@@ -713,6 +774,8 @@ static bool run(struct snapshot *snapshot, const char *const *names, bool (*go_o
 	good = begun && make(snapshot, error);
 	if (begun)
 		disk_change_end(&snapshot->change);
+	if (snapshot->revert && snapshot->sealed)
+		good = drop_sealed(snapshot, good ? error : NULL) && good;
 	clear(snapshot);
 	return good;
 }
@@ -729,6 +792,16 @@ bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const 
 		    void *opaque, GError **error)
 {
 	struct snapshot snapshot = {.pool = pool, .forks = forks};
+	const char *const names[] = {name, NULL};
+
+	return run(&snapshot, names, go_on, opaque, error);
+}
+
+bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool (*go_on)(void *opaque),
+		      void *opaque, GError **error)
+{
+	struct revert revert = {.to = tag, .live = live};
+	struct snapshot snapshot = {.pool = pool, .revert = &revert};
 	const char *const names[] = {name, NULL};
 
 	return run(&snapshot, names, go_on, opaque, error);

@@ -34,6 +34,31 @@ char *pool_sealed_name(const char *file, const char *tag)
 	return g_strconcat(stem, "@", tag, file + strlen(stem), NULL);
 }
 
+char *pool_sealed_file(struct disk_pool *pool, const char *stem, const char *tag, GError **error)
+{
+	g_autofree char *wanted = g_strconcat(stem, "@", tag, NULL);
+	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
+	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	char *found = NULL;
+
+	if (fd < 0 && fd != -ENOENT) {
+		error_set_errno(error, -fd, "%s/" SEALED_DIRECTORY ": cannot be listed", disk_pool_path(pool));
+		return NULL;
+	}
+	while (list && !found && (entry = readdir(list))) {
+		g_autofree char *own = pool_stem_of_file(entry->d_name);
+
+		if (strcmp(own, wanted) == 0)
+			found = g_strdup(entry->d_name);
+	}
+	if (list)
+		closedir(list);
+	if (!found)
+		error_set(error, ENOENT, "%s.img: has no snapshot %s", stem, tag);
+	return found;
+}
+
 static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device)
 {
 	struct chain_link link = {.inode = inode, .device = device};
@@ -89,9 +114,7 @@ static struct disk_snapshot *look_at(struct disk_pool *pool, const char *path, c
 	return found;
 }
 
-/* "web1@mon.leaf" -> "mon" of the disk with the stem web1; of another, or of this one under another name, "web1@mon".
- */
-static char *tag_of(const char *file, const char *stem)
+char *pool_tag_of(const char *file, const char *stem)
 {
 	g_autofree char *name = pool_stem_of_file(file);
 	const char *at = strrchr(name, '@');
@@ -107,8 +130,9 @@ static void add_below(struct disk_pool *pool, const GPtrArray *links, const char
 		const struct chain_link *link = links->pdata[i], *child = links->pdata[i - 1];
 
 		if (chain_is_sealed_name(link->path))
-			g_ptr_array_add(snapshots, look_at(pool, link->path, tag_of(strrchr(link->path, '/') + 1, stem),
-							   child->path));
+			g_ptr_array_add(snapshots,
+					look_at(pool, link->path, pool_tag_of(strrchr(link->path, '/') + 1, stem),
+						child->path));
 	}
 }
 
@@ -145,7 +169,7 @@ static void add_beside(struct disk_pool *pool, DIR *list, const char *stem, GPtr
 
 	while ((entry = readdir(list))) {
 		g_autofree char *path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, entry->d_name, NULL);
-		g_autofree char *tag = tag_of(entry->d_name, stem);
+		g_autofree char *tag = pool_tag_of(entry->d_name, stem);
 
 		if (strchr(tag, '@') || !strchr(entry->d_name, '@'))
 			continue;

@@ -13,6 +13,7 @@
 #include "core/verdict.h"
 #include "layer/parent.h"
 #include "owner/succession.h"
+#include "removal.h"
 #include "succession.h"
 #include "succession_left.h"
 
@@ -108,12 +109,14 @@ static enum progress progress_of(struct disk_pool *pool, const struct succession
 {
 	enum answer made, staged = ANSWER_NO;
 
+	if (succession->removes)
+		return EXCHANGED;
 	if (succession->beside)
 		return progress_of_forks(pool, succession, error);
 	made = succession_is_leaf(pool, succession, succession->to, error);
 	if (made == ANSWER_YES)
 		return EXCHANGED;
-	if (made == ANSWER_NO)
+	if (made == ANSWER_NO && !succession->reverts)
 		staged = succession_is_leaf(pool, succession, succession->staged, error);
 	if (made == ANSWER_UNKNOWN || staged == ANSWER_UNKNOWN)
 		return UNTOLD;
@@ -244,6 +247,8 @@ static bool finish(struct disk_pool *pool, struct succession *succession, enum p
 {
 	int result;
 
+	if (succession->removes)
+		return removal_finish(pool, succession, error);
 	if (progress != EXCHANGED && !make(pool, succession, error))
 		return false;
 	if (!succession->beside && (!hand_over(pool, succession, error) || !remove_from(pool, succession, error)))
@@ -253,6 +258,8 @@ static bool finish(struct disk_pool *pool, struct succession *succession, enum p
 	result = succession_sync(pool);
 	if (result < 0)
 		return error_set_errno(error, -result, "%s: cannot be flushed", pool_place(pool)->path);
+	if (succession->reverts)
+		return removal_finish(pool, succession, error);
 	if (progress != EXCHANGED)
 		log_warning("%s: a snapshot that was interrupted was finished: %s", succession->to, succession->sealed);
 	return true;
@@ -349,8 +356,16 @@ static enum answer settle(struct disk_pool *pool, GPtrArray *group, bool made, G
 	return answer;
 }
 
+/* But for what is only to be removed: nobody stands on it. */
 static void withhold(struct disk_pool *pool, const GPtrArray *group, const GError *why)
 {
+	const struct succession *first = group->pdata[0];
+
+	if (first->removes) {
+		log_warning_limited(first->sealed, "removal", "%s: cannot be removed now: %s", first->sealed,
+				    why->message);
+		return;
+	}
 	for (guint i = 0; i < group->len; i++) {
 		const struct succession *succession = group->pdata[i];
 		const char *const names[] = {succession->from, succession->to};

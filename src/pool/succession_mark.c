@@ -14,6 +14,9 @@
 #include "succession_mark.h"
 
 #define GROUP "change"
+/* The identity of what is removed. */
+#define REMOVES "removes"
+#define REVERTS "reverts"
 #define FORKS "forks" /* a hidden name, and that which it is to become */
 #define MARK_BYTES_MAX 16384
 /* Of a file that is being written; it is another's no more when it is that old. */
@@ -89,7 +92,7 @@ static int open_changes(const struct disk_pool *pool, bool make)
 static char *text_of(struct succession *succession)
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
-	char uuid[2 * IMAGE_UUID_BYTES + 1];
+	char uuid[2 * IMAGE_UUID_BYTES + 1], identity[2 * CACHE_ID_BYTES + 1];
 
 	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
 		g_key_file_set_string(file, GROUP, keys[key], *field_of(succession, key));
@@ -97,6 +100,9 @@ static char *text_of(struct succession *succession)
 	g_key_file_set_string(file, GROUP, "uuid", uuid);
 	g_key_file_set_integer(file, GROUP, "parts", (int)succession->parts);
 	g_key_file_set_boolean(file, GROUP, "beside", succession->beside);
+	text_format_hex(identity, succession->identity, CACHE_ID_BYTES);
+	if (succession->removes || succession->reverts)
+		g_key_file_set_string(file, GROUP, succession->removes ? REMOVES : REVERTS, identity);
 	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
 		const struct succession_fork *fork = succession->forks->pdata[i];
 
@@ -105,9 +111,9 @@ static char *text_of(struct succession *succession)
 	return g_key_file_to_data(file, NULL, NULL);
 }
 
-static bool parse_uuid(const char *text, uint8_t uuid[IMAGE_UUID_BYTES])
+static bool parse_id(const char *text, uint8_t *id, size_t bytes)
 {
-	return text && strlen(text) == 2 * IMAGE_UUID_BYTES && text_parse_hex(text, uuid, IMAGE_UUID_BYTES);
+	return text && strlen(text) == 2 * bytes && text_parse_hex(text, id, bytes);
 }
 
 /* A name right in the pool, or for SEALED in the directory of those. */
@@ -139,7 +145,7 @@ static bool parse_forks(GKeyFile *file, struct succession *succession)
 static bool parse(const char *text, struct succession *succession)
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
-	g_autofree char *uuid = NULL;
+	g_autofree char *uuid = NULL, *removes = NULL, *reverts = NULL;
 
 	*succession = (struct succession){0};
 	if (!g_key_file_load_from_data(file, text, strlen(text), G_KEY_FILE_NONE, NULL))
@@ -149,9 +155,15 @@ static bool parse(const char *text, struct succession *succession)
 	uuid = g_key_file_get_string(file, GROUP, "uuid", NULL);
 	succession->parts = (unsigned)g_key_file_get_integer(file, GROUP, "parts", NULL);
 	succession->beside = g_key_file_get_boolean(file, GROUP, "beside", NULL);
+	removes = g_key_file_get_string(file, GROUP, REMOVES, NULL);
+	reverts = g_key_file_get_string(file, GROUP, REVERTS, NULL);
+	succession->removes = removes;
+	succession->reverts = reverts;
 	return succession->group && is_name(succession->from, false) && is_name(succession->to, false) &&
 	       is_name(succession->staged, false) && succession->staged[0] == '.' &&
-	       is_name(succession->sealed, true) && parse_uuid(uuid, succession->uuid) && parse_forks(file, succession);
+	       is_name(succession->sealed, true) && parse_id(uuid, succession->uuid, IMAGE_UUID_BYTES) &&
+	       (!(removes || reverts) || parse_id(removes ? removes : reverts, succession->identity, CACHE_ID_BYTES)) &&
+	       parse_forks(file, succession);
 }
 
 static int write_file(int directory, const char *name, const char *text)

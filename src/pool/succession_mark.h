@@ -22,7 +22,10 @@ struct succession {
 	uint8_t uuid[IMAGE_UUID_BYTES]; /* of the new leaf */
 	GPtrArray *forks;		/* struct succession_fork; NULL: none */
 	char *mark;			/* absolute; NULL: none is written */
-	bool beside; /* forks alone, on what FROM stands on: no new leaf is made, and nothing is sealed */
+	bool beside;  /* forks alone, on what FROM stands on: no new leaf is made, and nothing is sealed */
+	bool removes; /* SEALED alone is removed, of FROM's disk: no leaf is made */
+	bool reverts; /* the new leaf stands on another snapshot, and SEALED is removed then */
+	uint8_t identity[CACHE_ID_BYTES]; /* of what is removed */
 	bool linked;
 	bool exchanged; /* or it was tried */
 };

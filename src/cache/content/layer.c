@@ -661,6 +661,23 @@ void cache_layer_orphan(struct cache_layer *layer, enum cache_orphan_reason reas
 	close_locked(layer, 0);
 }
 
+void cache_layer_discard(struct cache_layer *layer)
+{
+	struct cache *cache = layer->cache;
+	uint32_t id = layer->id;
+
+	LOCK_GUARD(&cache->lock);
+	g_assert(layer->opens == 1);
+	if (layer->status.state == CACHE_LAYER_DEGRADED)
+		id = layer->drop_id;
+	else if (!layer->declared)
+		id = 0;
+	if (id && !log_drop_locked(cache, id))
+		g_array_append_val(cache->drops, id);
+	remove_locked(layer);
+	condition_signal(&cache->reclaim.wanted);
+}
+
 static int purge_locked(struct cache *cache, struct cache_layer *layer)
 {
 	cache_assert_locked(cache);
@@ -683,6 +700,19 @@ int cache_layer_purge(struct cache *cache, uint32_t id)
 	layer = layers_by_id(cache->layers, id);
 	result = layer ? purge_locked(cache, layer) : -ENOENT;
 	return result < 0 ? result : log_wait_durable_relock(cache, log_flush_locked(cache));
+}
+
+int cache_layer_forget(struct cache *cache, const uint8_t identity[CACHE_ID_BYTES])
+{
+	const struct cache_layer *layer;
+	uint32_t id = 0;
+
+	lock_take(&cache->lock);
+	layer = layers_by_identity(cache->layers, identity);
+	if (layer)
+		id = layer->id;
+	lock_let_go(&cache->lock);
+	return layer ? cache_layer_purge(cache, id) : 0;
 }
 
 struct cache *cache_layer_cache(const struct cache_layer *layer)

@@ -78,6 +78,30 @@ static int fork_disk(const struct control_subject *subject, const struct control
 	return 0;
 }
 
+static int delete (const struct control_subject *subject, const struct control_command *command, const char *tag,
+		   GError **error)
+{
+	if (!disk_pool_delete(subject->session->pool, subject->disk, tag, control_goes_on, (void *)command, error))
+		return error_to_errno(*error);
+	log_event("%s: snapshot %s is deleted", disk_name(subject->disk), tag);
+	return 0;
+}
+
+/* What the kernel has of it is of what it was. */
+static int revert(const struct control_subject *subject, const struct control_command *command, const char *tag,
+		  bool live, GError **error)
+{
+	struct session *session = subject->session;
+	const char *name = disk_name(subject->disk);
+	bool good = disk_pool_revert(session->pool, name, tag, live, control_goes_on, (void *)command, error);
+
+	(void)fuse_lowlevel_notify_inval_inode(session->fuse, node_ino(subject->node), 0, 0);
+	if (!good)
+		return error_to_errno(*error);
+	log_event("%s: is what it was as snapshot %s", name, tag ? tag : "(the newest)");
+	return 0;
+}
+
 static int refuse(const struct control_command *command, const char *expected, GError **error)
 {
 	error_set(error, EINVAL, "\"%s\" is no command for snapshots; expected: %s, as a shell quotes them",
@@ -106,7 +130,13 @@ int control_write_disk_snapshot(const struct control_subject *subject, const str
 		return take(subject, command, words[1], names, error);
 	if (count >= 2 && strcmp(words[0], "fork") == 0)
 		return fork_disk(subject, command, (const char *const *)words + 1, error);
-	return refuse(command, "create NAME, or fork DISK...", error);
+	if (count == 2 && strcmp(words[0], "delete") == 0)
+		return delete (subject, command, words[1], error);
+	if ((count == 1 || count == 2) && strcmp(words[0], "revert") == 0)
+		return revert(subject, command, words[1], false, error);
+	if ((count == 1 || count == 2) && strcmp(words[0], "revert-live") == 0)
+		return revert(subject, command, words[1], true, error);
+	return refuse(command, "create NAME, delete NAME, revert [NAME], revert-live [NAME], or fork DISK...", error);
 }
 
 int control_write_snapshot(const struct control_subject *subject, const struct control_command *command, GError **error)

@@ -1,0 +1,138 @@
+/* The snapshot that a disk goes back to. */
+#include "target.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/verdict.h"
+#include "disk/keeper.h"
+#include "image/children.h"
+#include "layer/parent.h"
+#include "layer/seal.h"
+#include "pool/snapshot.h"
+
+/* ---- Which it is ---------------------------------------------------------------------- */
+
+static const struct chain_link *link_of(const struct target *target)
+{
+	return target->links->pdata[0];
+}
+
+static void take_parent(struct target *target, const struct image_parent *parent)
+{
+	target->parent = *parent;
+	target->parent.path = g_strdup(parent->path);
+}
+
+static bool has_tag(const struct chain_link *link, const char *stem, const char *tag)
+{
+	g_autofree char *own = pool_tag_of(strrchr(link->path, '/') + 1, stem);
+
+	return chain_is_sealed_name(link->path) && (!tag || strcmp(own, tag) == 0);
+}
+
+/* What stands on it now says what it is held to: of one that is not complete its header does not. */
+static bool find_below(const struct disk *disk, const char *stem, const char *tag, struct target *target)
+{
+	for (guint i = 1; i < disk->links->len; i++) {
+		const struct chain_link *child = disk->links->pdata[i - 1];
+
+		if (!has_tag(disk->links->pdata[i], stem, tag))
+			continue;
+		for (guint j = i; j < disk->links->len; j++)
+			g_ptr_array_add(target->links, chain_link_ref(disk->links->pdata[j]));
+		take_parent(target, i == 1 ? &disk->leaf->image->parent : &child->info.parent);
+		return true;
+	}
+	return false;
+}
+
+/* A raw one that is not complete will be written yet. */
+static void describe(struct disk_pool *pool, struct target *target)
+{
+	const struct chain_link *link = link_of(target);
+	struct disk *keeper = keeper_find(pool->pool_cache, link);
+	g_autofree char *file = g_path_get_basename(link->path);
+
+	parent_describe(&link->info, g_build_filename(SEALED_DIRECTORY, file, NULL), &target->parent);
+	if (keeper)
+		target->parent.stamp = 0;
+	disk_unref(keeper);
+}
+
+static bool find_beside(struct disk_pool *pool, const char *stem, const char *tag, struct target *target,
+			GError **error)
+{
+	g_autofree char *file = pool_sealed_file(pool, stem, tag, error), *path = NULL;
+	enum image_format format;
+
+	if (!file)
+		return false;
+	path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, file, NULL);
+	format = image_probe(path, error);
+	if (format == IMAGE_FORMAT_NONE || !chain_resolve(path, format, pool->roots, NULL, target->links, error))
+		return false;
+	describe(pool, target);
+	return true;
+}
+
+bool target_find(struct disk_pool *pool, struct disk *disk, const char *tag, struct target *target, GError **error)
+{
+	g_autofree char *stem = pool_stem_of_file(strrchr(disk->leaf->link->path, '/') + 1);
+
+	*target = (struct target){.links = chain_links_new()};
+	if (find_below(disk, stem, tag, target))
+		return true;
+	if (!tag)
+		return error_set(error, ENOENT, "%s: stands on no snapshot", disk->name);
+	return find_beside(pool, stem, tag, target, error);
+}
+
+/* ---- A leaf on it --------------------------------------------------------------------- */
+
+/* A golden image on a store that is not written has children all the same. */
+static bool may_be_unmarked(const GError *error)
+{
+	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
+
+	return class == ERROR_READ_ONLY || class == ERROR_UNSUPPORTED;
+}
+
+bool target_add_child(struct layer *layer, const struct chain_link *parent, const uint8_t uuid[IMAGE_UUID_BYTES],
+		      const char *path, GError **error)
+{
+	g_autoptr(GError) inner = NULL;
+	struct image_children *children;
+
+	if (layer && layer->sealed && seal_add_child(layer, uuid, path))
+		return true;
+	children = image_children_open(parent->real, parent->format, &inner);
+	if (children)
+		(void)image_children_add(children, uuid, path, &inner);
+	image_children_close(children);
+	if (!inner || may_be_unmarked(inner))
+		return true;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return false;
+}
+
+bool target_open(struct target *target, struct disk *disk, const uint8_t uuid[IMAGE_UUID_BYTES], const char *path,
+		 GError **error)
+{
+	target->stack = disk_open_stack(disk, target->links, error);
+	return target->stack && target_add_child(stack_layer(target->stack, 0), link_of(target), uuid, path, error);
+}
+
+uint64_t target_size_bytes(const struct target *target)
+{
+	return target->parent.size_bytes;
+}
+
+void target_clear(struct target *target)
+{
+	if (target->links)
+		g_ptr_array_unref(target->links);
+	stack_put(target->stack);
+	image_parent_clear(&target->parent);
+}
