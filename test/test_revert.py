@@ -166,6 +166,51 @@ def test_what_cannot_be(mount, pool, work, rng):
     nothing_is_left(pool)
 
 
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+@pytest.mark.parametrize("room", ["32M", "8M"])
+def test_an_ephemeral_one(mount, pool, work, rng, kind, room):
+    """Is what its image is, be it open or closed, while another runs on; what the cache did not take is dropped too."""
+    content = make_disk(pool, kind, rng)
+    make_raw(os.path.join(pool, "web2.raw"), content)
+    with mount(f"cache={work}/c", f"cache_size={room}", "mode=ephemeral", "manage") as live:
+        path, other = live.file("web1.img"), live.file("web2.img")
+        for file in (path, other):
+            with opened(file) as fd:
+                write_all(fd, b"x" * SIZE, 0)
+        leafctl("revert", path)
+        assert read_file(path, SIZE + 1) == content and read_file(other, SIZE) == b"x" * SIZE
+        with opened(path) as fd:
+            write_all(fd, b"y" * MIB, 0)
+            expect_errno(errno.EBUSY, revert, live)
+            assert os.pread(fd, SIZE, 0) == b"y" * MIB + content[MIB:]
+            leafctl("revert", "--live", path)
+            assert os.pread(fd, SIZE, 0) == content
+            write_all(fd, b"z" * BLOCK, 0)
+        assert read_file(path, SIZE) == b"z" * BLOCK + content[BLOCK:]
+        os.truncate(path, SIZE + MIB)
+        with opened(path):
+            expect_errno(errno.EBUSY, command, live.control("disks", "web1.img", "snapshots"), "revert-live")
+        revert(live)
+        assert os.path.getsize(path) == SIZE and read_file(path, SIZE + 1) == content
+        revert(live)
+    assert images(pool) == sorted(["web2.raw", *(["web1.raw"] if kind == "raw" else ["base.raw", "web1.leaf"])])
+
+
+def test_an_ephemeral_one_whose_image_was_replaced(mount, pool, work, rng):
+    """Can be used again without a new mount."""
+    make_disk(pool, "raw", rng)
+    with mount(f"cache={work}/c", "cache_size=32M", "mode=ephemeral") as live:
+        path = live.file("web1.img")
+        with opened(path) as fd:
+            write_all(fd, b"x" * BLOCK, 0)
+        content = rng.randbytes(SIZE)
+        make_raw(os.path.join(pool, "new"), content)
+        os.rename(os.path.join(pool, "new"), os.path.join(pool, "web1.raw"))
+        expect_errno(errno.ESTALE, read_file, path, SIZE)
+        revert(live)
+        assert read_file(path, SIZE + 1) == content
+
+
 # ---- Deleting ---------------------------------------------------------------------
 
 def test_nobody_stands_on_what_is_deleted(mount, pool, work, rng):

@@ -41,4 +41,11 @@ void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *
 void disk_change_open(struct disk_change *change);
 void disk_change_end(struct disk_change *change);
 
+/* Whether DISK, which others have open, may be another than it is, with SIZE_BYTES. False and ERROR: unless LIVE says
+ * that they know, or where the size would change. */
+bool disk_may_go_back(const struct disk *disk, bool live, uint64_t size_bytes, GError **error);
+/* DISK, an ephemeral one, is what its image is again. LIVE: although others have it open. False and ERROR: it is as it
+ * was. Blocks. */
+bool disk_drop_changes(struct disk *disk, bool live, bool (*go_on)(void *opaque), void *opaque, GError **error);
+
 #endif

@@ -281,7 +281,8 @@ const struct ctl_verb ctl_verbs[] = {
 	 help_options, 2, INT_MAX, ctl_fork},
 	{"revert", "[--live] FILE [NAME]", "take a disk of a mount back to a snapshot",
 	 "The disk is what it was as the snapshot NAME was made, or the newest that it stands on. What was written\n"
-	 "since is lost; snapshots that were made since stay, and it can be taken to them as well.",
+	 "since is lost; snapshots that were made since stay, and it can be taken to them as well. An ephemeral\n"
+	 "disk is what its image is, without NAME.",
 	 revert_options, 1, 2, ctl_revert},
 	{"delete", "FILE NAME", "remove a snapshot that nothing stands on",
 	 "The snapshot NAME of a disk of a mount is removed, in the pool and in the cache. One that a disk or\n"

@@ -16,6 +16,7 @@
 #include "layer/layer.h"
 #include "layer/map.h"
 #include "layer/seal.h"
+#include "layer/share.h"
 
 /* How often who has a disk's lock is asked for it. */
 #define LOCK_RETRY_US (5 * 1000)
@@ -98,7 +99,7 @@ static bool is_running(const struct disk *disk, GError **error)
 	return true;
 }
 
-bool disk_change_begin(struct disk_change *change, GError **error)
+static bool take_all(struct disk_change *change, GError **error)
 {
 	thread_assert_may_wait();
 	while (!try_all(change)) {
@@ -107,6 +108,13 @@ bool disk_change_begin(struct disk_change *change, GError **error)
 					 change->disks[0]->name);
 		g_usleep(LOCK_RETRY_US);
 	}
+	return true;
+}
+
+bool disk_change_begin(struct disk_change *change, GError **error)
+{
+	if (!take_all(change, error))
+		return false;
 	for (unsigned i = 0; i < change->count; i++)
 		if (!is_running(change->disks[i], error)) {
 			let_go(change, change->count);
@@ -118,6 +126,19 @@ bool disk_change_begin(struct disk_change *change, GError **error)
 	}
 	change->keepers = g_new0(struct disk *, change->count);
 	return true;
+}
+
+bool disk_may_go_back(const struct disk *disk, bool live, uint64_t size_bytes, GError **error)
+{
+	if (!live)
+		return error_set(error, EBUSY,
+				 "%s: is open, and who has it open would see another content under its feet; close "
+				 "it first, or say --live where the guest knows",
+				 disk->name);
+	return size_bytes == disk->size_bytes || error_set(error, EBUSY,
+							   "%s: is open, and had another size then, %" G_GUINT64_FORMAT
+							   " bytes, which no guest would notice; close it first",
+							   disk->name, size_bytes);
 }
 
 /* ---- The pause -------------------------------------------------------------------- */
@@ -212,7 +233,7 @@ static void take_leaf(struct disk *keeper, struct disk *disk)
 	give_to(sealed, keeper);
 }
 
-static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, GPtrArray *links)
+static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, GPtrArray *links, uint64_t size_bytes)
 {
 	struct layer *before = disk->leaf;
 	GPtrArray *links_before = disk->links;
@@ -229,7 +250,7 @@ static void put_on(struct disk *disk, struct layer *leaf, struct stack *stack, G
 	disk->leaf = leaf;
 	disk->links = links;
 	disk->stack = stack;
-	disk->size_bytes = leaf->image->size_bytes;
+	disk->size_bytes = size_bytes;
 	lock_let_go(&disk->lock);
 	if (leaf->pool_cache)
 		lock_let_go(&leaf->pool_cache->backlogs.lock);
@@ -276,7 +297,7 @@ void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *
 	if (!below)
 		below = stack_on(layer_use(before), stack_use(disk->stack));
 	take_leaf(keeper, disk);
-	put_on(disk, leaf, below, links);
+	put_on(disk, leaf, below, links, leaf->image->size_bytes);
 	standing_begin(keeper);
 	standing_begin(disk);
 	attach(disk, before);
@@ -317,4 +338,57 @@ void disk_change_end(struct disk_change *change)
 	for (unsigned i = 0; i < change->count; i++)
 		disk_unref(change->keepers[i]);
 	g_clear_pointer(&change->keepers, g_free);
+}
+
+/* ---- An ephemeral disk as its image is -------------------------------------------------- */
+
+static struct layer *new_log_layer(struct disk *disk, GError **error)
+{
+	struct layer *layer = layer_new(disk->name, disk->pool_cache, disk->roots);
+
+	layer->disk = disk;
+	layer_set_link(layer, disk->links->pdata[0]);
+	if (!disk->open || share_open_pinned(layer, error))
+		return layer;
+	layer_unref(layer);
+	return NULL;
+}
+
+static bool may_drop(const struct disk *disk, bool live, uint64_t size_bytes, GError **error)
+{
+	if (disk->mode != DISK_MODE_EPHEMERAL)
+		return error_set(error, EAGAIN, "%s: has another mode now", disk->name);
+	return disk->opens == 0 || disk_may_go_back(disk, live, size_bytes, error);
+}
+
+/* Who has it open goes on with a layer that has nothing. */
+static bool drop(struct disk_change *change, bool live, GError **error)
+{
+	struct disk *disk = change->disks[0];
+	uint64_t size_bytes = disk->open ? stack_size_bytes(disk->stack) : disk->size_bytes;
+	struct layer *layer = may_drop(disk, live, size_bytes, error) ? new_log_layer(disk, error) : NULL;
+
+	if (!layer)
+		return false;
+	if (!close_gates(change, error)) {
+		layer_unref(layer);
+		return false;
+	}
+	put_on(disk, layer, disk->stack, g_ptr_array_ref(disk->links), size_bytes);
+	disk->given = disk->opens > 0;
+	disk->stays = disk->open;
+	open_gates(change, 1);
+	return true;
+}
+
+bool disk_drop_changes(struct disk *disk, bool live, bool (*go_on)(void *opaque), void *opaque, GError **error)
+{
+	struct disk_change change = {.disks = &disk, .count = 1, .go_on = go_on, .opaque = opaque};
+	bool good;
+
+	if (!take_all(&change, error))
+		return false;
+	good = drop(&change, live, error);
+	let_go(&change, 1);
+	return good;
 }

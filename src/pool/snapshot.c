@@ -634,23 +634,12 @@ static bool take_back_failed(struct snapshot *snapshot, GError **error)
 	return good;
 }
 
-/* Who has the disk open sees another content from one moment to the next, and perhaps another size. */
 static bool may_go_back(const struct snapshot *snapshot, const struct part *part, GError **error)
 {
 	const struct disk *disk = part->disk;
-	bool used = disk->opens > disk->changers;
-	uint64_t size_bytes = target_size_bytes(&part->target);
 
-	if (used && !snapshot->revert->live)
-		return error_set(error, EBUSY,
-				 "%s: is open, and who has it open would see another content under its feet; close "
-				 "it first, or say --live where the guest knows",
-				 disk->name);
-	return !used || size_bytes == disk->size_bytes ||
-	       error_set(error, EBUSY,
-			 "%s: is open, and had another size then, %" G_GUINT64_FORMAT
-			 " bytes, which no guest would notice; close it first",
-			 disk->name, size_bytes);
+	return disk->opens == disk->changers ||
+	       disk_may_go_back(disk, snapshot->revert->live, target_size_bytes(&part->target), error);
 }
 
 static bool check(struct snapshot *snapshot, struct part *part, GError **error)
@@ -797,12 +786,27 @@ bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const 
 	return run(&snapshot, names, go_on, opaque, error);
 }
 
+static bool is_ephemeral(struct disk_pool *pool, const char *name, struct disk **disk)
+{
+	*disk = disk_pool_find(pool, name);
+	return *disk && (*disk)->mode == DISK_MODE_EPHEMERAL;
+}
+
 bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool (*go_on)(void *opaque),
 		      void *opaque, GError **error)
 {
 	struct revert revert = {.to = tag, .live = live};
 	struct snapshot snapshot = {.pool = pool, .revert = &revert};
 	const char *const names[] = {name, NULL};
+	struct disk *disk;
+	bool good;
 
-	return run(&snapshot, names, go_on, opaque, error);
+	if (!is_ephemeral(pool, name, &disk))
+		good = run(&snapshot, names, go_on, opaque, error);
+	else if (tag)
+		good = error_set(error, EOPNOTSUPP, "%s: is ephemeral, and goes back to its image alone", name);
+	else
+		good = disk_drop_changes(disk, live, go_on, opaque, error);
+	disk_unref(disk);
+	return good;
 }
