@@ -19,6 +19,7 @@ sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 import cleanup
 import host
 import isolation
+import live
 import report
 import store
 from jobs import JOBS as SPEED_JOBS
@@ -29,7 +30,7 @@ from storage import Storage
 from systems import SYSTEMS
 
 MIB = 1 << 20
-JOBS = (*SPEED_JOBS, *isolation.JOBS)
+JOBS = (*SPEED_JOBS, *isolation.JOBS, *live.JOBS)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNITS = {"M": MIB, "G": MIB << 10}
 SIZE_STEP = 16 * MIB

@@ -53,6 +53,12 @@ FIGURES = {
     "first": Figure("s", "seconds for the first clone", "less"),
     "others": Figure("s", "seconds for each other clone, median", "less"),
     "gain": Figure("times", "the first clone's time over that of the others", "more"),
+    "pause": Figure("ms", "longest write during a snapshot, ms, median of the tries", "less"),
+    "pause_p99": Figure("ms", "longest write during a snapshot, ms, 99th percentile", "less"),
+    "usual": Figure("ms", "longest write in 10 ms without one, ms, median", "less"),
+    "verb": Figure("ms", "time of the command, ms, median", "less"),
+    "ms": Figure("ms", "milliseconds, median", "less"),
+    "ms_last": Figure("ms", "milliseconds, the last one", "less"),
     "wakeups": Figure("1/s", "wake-ups of the daemon per second, idle", "less"),
 }
 
@@ -74,6 +80,7 @@ class Job:
     peers: bool = True          # is for every other system that can do it
     only_cache: bool = False    # means nothing without a cache
     ours: bool = False          # is for leafdisk's modes alone
+    live: bool = False          # has a disk sealed while it runs
 
     def writes(self):
         return False

@@ -6,8 +6,10 @@ class with make_images() and start().
 """
 import contextlib
 import functools
+import json
 import os
 import shutil
+import socket
 import sys
 
 import store
@@ -36,6 +38,22 @@ def numbered(directory, count, suffix):
     return [os.path.join(directory, f"disk{number}{suffix}") for number in range(count)]
 
 
+def qmp(path, command, arguments):
+    """One command of QEMU's monitor at PATH."""
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rw") as file:
+        connection.settimeout(COPY_SECONDS)
+        connection.connect(path)
+        file.readline()
+        for name, words in (("qmp_capabilities", {}), (command, arguments)):
+            file.write(json.dumps({"execute": name, "arguments": words}) + "\n")
+            file.flush()
+            answer = json.loads(file.readline())
+            while "event" in answer:
+                answer = json.loads(file.readline())
+            if "error" in answer:
+                raise Broken(f"{command}: {answer['error']['desc']}")
+
+
 def copy(source, target):
     """All blocks written, holes of the source too."""
     run("cp", "--sparse=never", "--reflink=never", source, target, timeout=COPY_SECONDS)
@@ -50,6 +68,7 @@ class System:
     loops = True            # its disks are also measured through a loop device
     on_request = False      # only when --systems names it
     ours = False            # is leafdisk
+    live = False            # can seal a disk that runs: has snapshot()
 
     def missing(self):
         absent = [program for program in self.programs if not shutil.which(program)]
@@ -63,6 +82,8 @@ class System:
             return "the jobs about a slow store are for the store itself and leafdisk"
         if job.ours and not self.ours:
             return "it is measured against itself, in other circumstances"
+        if job.live and not self.live:
+            return "it seals no disk that runs"
         if job.only_cache and not self.cached:
             return "it has no cache"
         if not job.peers and not self.peer:
@@ -162,6 +183,7 @@ class Leafdisk(Layered):
 
     def __init__(self, mode, name=OURS, build=BUILD):
         self.name = f"{name} {mode}"
+        self.live = name == OURS and mode != "ephemeral"
         self.options = (f"mode={mode}",)
         self.programs = (os.path.join(build, "leafdisk"), os.path.join(build, "leafctl"))
         self.versions = ((self.programs[0], "--version"),)
@@ -221,6 +243,14 @@ class Leafdisk(Layered):
 
     def drain(self, served):
         run(self.programs[1], "drain", served.disks[0], timeout=DRAIN_SECONDS)
+
+    def snapshot(self, served, number):
+        run(self.programs[1], "snapshot", served.disks[0], f"s{number}")
+
+    def fork(self, served, name):
+        """Where it is shown."""
+        run(self.programs[1], "fork", served.disks[0], name)
+        return os.path.join(os.path.dirname(served.disks[0]), f"{name}.img")
 
 
 class CachedLeafdisk(Leafdisk):
@@ -303,6 +333,7 @@ class StorageDaemon(Layered):
     suffix = ".qcow2"
     programs = ("qemu-storage-daemon", "qemu-img")
     versions = (("qemu-storage-daemon", "--version"),)
+    live = True
 
     def __init__(self):
         self.parents = {}
@@ -346,11 +377,26 @@ class StorageDaemon(Layered):
             return path
 
     def start(self, served, stage, images):
-        served.disks = [self.point(image) for image in images]
+        served.disks, served.disk_images = [self.point(image) for image in images], images
         for first in range(0, len(images), EXPORTS):
             nodes = self.nodes(images[first:first + EXPORTS], stage.cached)
-            served.start("qemu-storage-daemon", *(word for node in nodes for word in node))
+            monitor = () if first else ("--chardev", f"socket,id=m,path={self.monitor(served)},server=on,wait=off",
+                                        "--monitor", "chardev=m")
+            served.start("qemu-storage-daemon", *monitor, *(word for node in nodes for word in node))
         served.wait_for_mounts(*served.disks)
+
+    @staticmethod
+    def monitor(served):
+        return os.path.join(served.directory, "qmp")
+
+    def snapshot(self, served, number):
+        """Of the first disk, by another file on top of it."""
+        top = f"s{number - 1}" if number else next(
+            word.split("node-name=")[1].split(",")[0] for name, word in self.nodes(served.disk_images, False)
+            if name == "--export")
+        qmp(self.monitor(served), "blockdev-snapshot-sync", {
+            "node-name": top, "snapshot-node-name": f"s{number}", "format": "qcow2",
+            "snapshot-file": os.path.join(served.directory, f"s{number}{self.suffix}")})
 
 
 class StorageDaemonByName(StorageDaemon):

@@ -6,6 +6,7 @@ leafdisk's modes to another system, in the same job or another.
 from dataclasses import dataclass
 
 import isolation
+import live
 from jobs import DISKS, FEW_DISKS, JOBS, FioJob
 from systems import RAW, STORAGE_DAEMON
 
@@ -13,6 +14,8 @@ SUBJECT = "leafdisk direct"
 WRITEBACK = "leafdisk writeback"
 STALL_MS = 1000
 PAUSE_MS = 100
+SNAPSHOT_MS, SNAPSHOT_P99_MS = 5, 20
+FORK_MS = 30
 NEW_DISK_TIMES = 1.3    # in a large pool, of what it takes in a small one
 CACHED = ("leafdisk persistent", "leafdisk ephemeral")
 
@@ -87,6 +90,17 @@ def isolation_targets():
             yield Target(job.name, "stall", PAUSE_MS, at_most=True, absolute=True, subject=subject)
 
 
+def live_targets():
+    """What a guest sees of a snapshot; and a fork, also in a large pool."""
+    for job in live.JOBS:
+        for subject in (SUBJECT, "leafdisk persistent", WRITEBACK):
+            if isinstance(job, live.ForkJob):
+                yield Target(job.name, "ms", FORK_MS, at_most=True, absolute=True, subject=subject)
+            elif subject == WRITEBACK:
+                yield Target(job.name, "pause", SNAPSHOT_MS, at_most=True, absolute=True, subject=subject)
+                yield Target(job.name, "pause_p99", SNAPSHOT_P99_MS, at_most=True, absolute=True, subject=subject)
+
+
 def cpu_targets():
     for job in JOBS:
         if isinstance(job, FioJob) and job.counts_cpu():
@@ -110,5 +124,6 @@ TARGETS = (
     *warm_targets(),
     *writeback_targets(),
     *isolation_targets(),
+    *live_targets(),
     *cpu_targets(),
 )
