@@ -22,6 +22,7 @@ import pytest
 import cleanup
 from harness import (BLOCK, MIB, MOUNT_VARIABLE, PATIENCE, Loop, MountError, apart, assert_same, converted,
                      file_bytes, leafctl, make_image, opened, process_ended, program, run, scaled, unmount, wait_until, write_all)
+from test_slow_store import Store
 
 HELD = ["migrate_idle_ms=60000", "max_dirty_age=86400", "migrate_threshold=100"]
 SLOW = [*HELD, "migrate_batch=1"]
@@ -366,6 +367,26 @@ def test_the_next_mount_waits_for_the_end_of_the_last(writeback, web1, work, rng
     assert live.wait() == 1
     live.finalise()
     following.stop()
+
+
+def test_a_mount_that_begins_is_none_that_has_ended(mount, pool, work, web1):
+    """Of two that begin at once one is refused: it does not wait for the end of the other."""
+    options = ["mode=writeback", f"cache={work}/cache", "cache_size=16M"]
+    store = Store(pool, work)
+    store.gate.open()
+    begun = []
+    first = threading.Thread(target=lambda: begun.append(mount(
+        *options, env={**store.env, "SLOW_HANG": os.path.basename(web1)})))
+    first.start()
+    try:
+        wait_until(lambda: os.path.exists(store.log) and store.calls_on(os.path.basename(web1)), "it to list the pool")
+        with pytest.raises(MountError, match="has the cache") as refused:
+            mount(*options)
+        assert "still writes back" not in refused.value.messages
+    finally:
+        store.gate.close()
+        first.join()
+    begun[0].stop()
 
 
 def test_the_service_manager_gives_a_mount_that_waits_more_time(writeback, pool, work, rng):

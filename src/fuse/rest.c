@@ -2,7 +2,8 @@
  *
  * A file in memory and without a name, which others find among the descriptors of the process:
  * it needs no place, and goes with the process. It has one line of a fixed length: "ended" and
- * the bytes that are left, or before that "serves" and the mount's device number. */
+ * the bytes that are left, or before that "serves" and the mount's device number, which is 0:0
+ * as long as the mount is not there yet. */
 #include "rest.h"
 
 #include <glib.h>
@@ -21,18 +22,6 @@
 #define MFD_NOEXEC_SEAL 8U
 #endif
 
-/* Kernels before 6.3 do not know the seal, and later ones complain where nothing is said of it. */
-int rest_new(void)
-{
-	int fd = memfd_create(NAME, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-
-	if (fd < 0)
-		fd = memfd_create(NAME, MFD_CLOEXEC);
-	if (fd < 0)
-		log_debug(LOG_FUSE, "nobody will be told what is left to write back: %m");
-	return fd;
-}
-
 void rest_tell(int fd, const struct rest *rest)
 {
 	char text[LINE_BYTES], line[LINE_BYTES + 1];
@@ -44,6 +33,20 @@ void rest_tell(int fd, const struct rest *rest)
 	g_snprintf(line, sizeof(line), "%-*s\n", LINE_BYTES - 1, text);
 	if (fd >= 0 && pwrite(fd, line, LINE_BYTES, 0) != LINE_BYTES)
 		log_debug(LOG_FUSE, "nobody is told what is left to write back: %m");
+}
+
+/* Kernels before 6.3 do not know the seal, and later ones complain where nothing is said of it. */
+int rest_new(void)
+{
+	int fd = memfd_create(NAME, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+
+	if (fd < 0)
+		fd = memfd_create(NAME, MFD_CLOEXEC);
+	if (fd < 0)
+		log_debug(LOG_FUSE, "nobody will be told what is left to write back: %m");
+	else
+		rest_tell(fd, &(struct rest){0});
+	return fd;
 }
 
 void rest_tell_left(int fd, int64_t left_bytes)

@@ -10,12 +10,13 @@
 
 struct rest {
 	bool ended;
-	unsigned major; /* of the device number of one that has not */
+	unsigned major; /* of the device number of one that has not; 0:0: it is being started */
 	unsigned minor;
 	int64_t left_bytes; /* of one that has */
 };
 
-/* A descriptor for what this process's mount tells; -1: others are told nothing. */
+/* A descriptor for what this process's mount tells, at first that it is being started; -1: others
+ * are told nothing. Before the cache is opened, which others look for. */
 int rest_new(void);
 /* Any thread; does not block. FD from rest_new(). */
 void rest_tell(int fd, const struct rest *rest);
