@@ -399,6 +399,23 @@ def test_a_copy_of_the_image(held, mount, pool, work, cache, rng, kind):
     assert converted(os.path.join(pool, f"backup.{kind}"), work, "-f", kind)[:BLOCK] == b"b" * BLOCK
 
 
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+def test_a_copy_is_not_dirty_with_what_is_in_use(held, pool, rng, kind):
+    """What is dirty is counted once, for the disk that has it open."""
+    path = disk_of(pool, kind)
+    with held() as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"a" * BLOCK, 0)
+    run("cp", "-a", path, os.path.join(pool, f"backup.{kind}"))
+    with held() as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, rng.randbytes(MIB), 0)
+        os.fsync(fd)
+        assert state_of(live)["dirty_bytes"] == str(MIB)
+        copy = state_of(live, "backup.img")
+        assert copy["dirty_bytes"] == "0" and copy["state"] == "active", copy
+        disks = json.loads(leafctl("status", "--json", live.path).stdout)["disks"]
+        assert sum(disk["dirty_bytes"] for disk in disks) == MIB
+
+
 def test_a_copy_where_names_are_cut_off(mount, work, cache, rng):
     """The cache does not keep enough of a long path to tell one image from another."""
     pool = os.path.join(work, "p" * 100, "q" * 150)

@@ -87,6 +87,7 @@ struct cache_layer_found {
 	uint64_t generation;
 	uint8_t nonce[CACHE_ID_BYTES]; /* zeros: of version 1 */
 	bool orphan;
+	bool open;		 /* by the image that is called NAME */
 	const char *orphan_text; /* why it is one, for people */
 	uint64_t reached;	 /* the highest order that the log knows of its changes; 0: none */
 	bool incomplete;	 /* the log has lost changes of it */

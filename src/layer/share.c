@@ -451,10 +451,18 @@ uint64_t share_left_of_link(const struct chain_link *link, struct pool_cache *po
 	return dirty_of(pool_cache, key.identity);
 }
 
+/* LINK's image is a copy of the one that has the layer open. */
+static bool is_of_another(const struct chain_link *link, const struct cache_layer_found *found)
+{
+	return found->open && strncmp(link->path, found->name, CACHE_NAME_BYTES) != 0;
+}
+
 uint64_t share_left_as_found(const struct chain_link *link, struct pool_cache *pool_cache)
 {
 	uint8_t identity[CACHE_ID_BYTES];
+	struct cache_layer_found found;
 
 	layer_identity_of(link, NULL, identity);
-	return dirty_of(pool_cache, identity);
+	(void)cache_layer_find(pool_cache->cache, identity, &found);
+	return is_of_another(link, &found) ? 0 : found.dirty_blocks;
 }

@@ -416,6 +416,7 @@ static void describe(const struct cache_layer *layer, struct cache_layer_found *
 		.dirty_blocks = dirty_blocks_of(layer),
 		.reached = layer->reached,
 		.orphan = layer->orphan,
+		.open = layer->opens > 0,
 		.orphan_text = layer_orphan_text(layer),
 		.incomplete = layer->incomplete,
 	};
