@@ -241,8 +241,8 @@ def test_verbs_on_a_read_only_mount(mount, web1):
 
 
 def test_cache_drain_refuses(work):
-    refused(["cache", "drain"], 2, "expected: leafctl cache drain CACHE")
-    refused(["cache", "drain", "a", "b"], 2, "expected: leafctl cache drain CACHE")
+    refused(["cache", "drain"], 2, "expected: leafctl cache drain [--layers DIR[:DIR]] CACHE")
+    refused(["cache", "drain", "a", "b"], 2, "expected: leafctl cache drain [--layers DIR[:DIR]] CACHE")
     refused(["cache", "drain", os.path.join(work, "nowhere")], 1, "nowhere")
 
 

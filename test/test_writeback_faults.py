@@ -625,6 +625,25 @@ def test_cache_drain(held, mount, web1, work, cache, gate, rng):
         assert_same(read_file(live.file("web1.img"), len(expected)), expected, "without the cache")
 
 
+def test_cache_drain_of_a_pool_with_parents_elsewhere(mount, pool, work, cache, rng):
+    """It is told where, by the option that the refusal names."""
+    elsewhere = os.path.join(work, "bases")
+    os.mkdir(elsewhere)
+    base = make_raw(os.path.join(elsewhere, "base.raw"), bytes(BLOCKS * BLOCK))
+    image = os.path.join(pool, "web2.leaf")
+    leafctl("clone", "--layers", elsewhere, base, image)
+    content = rng.randbytes(MIB)
+    live = mount(f"cache={cache}", "mode=writeback", f"layers={elsewhere}", *HELD)
+    with left_open(live.file("web2.img")) as fd:
+        write_all(fd, content, 0)
+        os.fsync(fd)
+        live.kill9()
+    refused = leafctl("cache", "drain", cache, check=False)
+    assert refused.returncode == 1 and "(leafctl: --layers)" in refused.stderr, refused.stderr
+    assert leafctl("cache", "drain", "--layers", elsewhere, cache).stderr == ""
+    assert_same(converted(image, work, "--layers", elsewhere)[:MIB], content, "the image alone")
+
+
 @pytest.mark.parametrize("what", ["file", "mount"])
 def test_drain_of_a_mount(held, web1, work, gate, rng, what):
     """Fails without the store; later everything goes, while the disk is in use."""

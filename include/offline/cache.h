@@ -38,9 +38,10 @@ bool offline_cache_dump(const char *path, const struct offline_dump_options *opt
  * dirty bytes left several times a second, returns false. What has been written
  * back by then stays so, and the rest stays in the cache. A cache that cannot be
  * written is only read, and *KEPT is true: it does not know what the images have
- * now. False and ERROR: how much of what stays, and why. */
-bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
-			 bool *kept, GError **error);
+ * now. LAYERS: where parents may be besides the pool, or NULL. False and ERROR: how much
+ * of what stays, and why. */
+bool offline_cache_drain(const char *cache_path, const char *layers, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+			 void *opaque, bool *kept, GError **error);
 
 /* Writes the changes of a layer that no mount writes back, an orphan or one in doubt, to
  * its image in the pool of the cache, and forgets them. NAME: the layer's, its last part,

@@ -354,7 +354,7 @@ int ctl_cache_drain(const struct ctl_arguments *arguments)
 
 	drain_progress_begin(&progress);
 	interrupt_catch();
-	done = offline_cache_drain(arguments->names[0], drain_goes_on, &progress, &kept, &error);
+	done = offline_cache_drain(arguments->names[0], arguments->layers, drain_goes_on, &progress, &kept, &error);
 	drain_progress_end(&progress);
 	if (kept)
 		tell_kept(arguments->names[0], done);

@@ -164,6 +164,11 @@ static const struct ctl_option cache_dump_options[] = {
 	OPTIONS_END,
 };
 
+static const struct ctl_option cache_drain_options[] = {
+	OPTION_LAYERS,
+	OPTIONS_END,
+};
+
 static const struct ctl_option cache_adopt_options[] = {
 	OPTION_FLAG(0, force, "also where the image was written since"),
 	OPTIONS_END,
@@ -226,10 +231,10 @@ const struct ctl_verb ctl_verbs[] = {
 	 "Writes a sparse raw file for each layer to DIR, named after it; what the cache does not have is a hole.\n"
 	 "Exit status: 0 done, 3 something was damaged and left out, 1 failed.",
 	 cache_dump_options, 1, 1, ctl_cache_dump},
-	{"cache drain", "CACHE", "write what a cache holds back to its pool",
+	{"cache drain", "[--layers DIR[:DIR]] CACHE", "write what a cache holds back to its pool",
 	 "Writes what is dirty in CACHE to the images of its pool, as a mount would. No mount may use either.\n"
 	 "What was written back when it is interrupted stays so, and it can be run again.",
-	 help_options, 1, 1, ctl_cache_drain},
+	 cache_drain_options, 1, 1, ctl_cache_drain},
 	{"cache adopt", "[--force] CACHE NAME", "write changes that were set aside to their image after all",
 	 "Writes what CACHE has of the layer NAME, an orphan or one in doubt, to its image, and forgets it there.\n"
 	 "Refused where the image was written since. When it is interrupted it is to be run again.",

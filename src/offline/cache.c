@@ -207,11 +207,16 @@ static struct disk_pool *open_pool(struct disk_pool_options *options, bool *kept
 }
 
 /* As a mount would, in no mode that adds to what is dirty. */
-bool offline_cache_drain(const char *cache_path, bool (*go_on)(void *opaque, uint64_t dirty_bytes), void *opaque,
-			 bool *kept, GError **error)
+bool offline_cache_drain(const char *cache_path, const char *layers, bool (*go_on)(void *opaque, uint64_t dirty_bytes),
+			 void *opaque, bool *kept, GError **error)
 {
 	struct cache_info *info = cache_read_info(cache_path, error);
-	struct disk_pool_options options = {.cache = cache_path, .mode = DISK_MODE_DIRECT, .quiet = true};
+	struct disk_pool_options options = {
+		.cache = cache_path,
+		.layers = layers,
+		.mode = DISK_MODE_DIRECT,
+		.quiet = true,
+	};
 	struct disk_pool *pool;
 	bool done;
 
