@@ -399,9 +399,11 @@ def test_a_crash_while_a_record_is_replaced(mount, pool, web1):
         assert os.listdir(directory_of(pool)) == ["web1.leaf"]
 
 
-@pytest.mark.parametrize("fault", ["owner.write:ENOSPC", "owner.rename:EDQUOT"])
-def test_a_full_pool_can_be_written(mount, pool, web1, fault):
-    """Its guests must be able to discard; the lock still keeps others out."""
+@pytest.mark.parametrize("fault", ["owner.write:ENOSPC", "owner.rename:EDQUOT", "owner.write:ENOSYS",
+                                   "owner.rename:EOPNOTSUPP"])
+def test_a_pool_that_takes_no_records_can_be_written(mount, pool, web1, fault):
+    """One that is full, whose guests must be able to discard, or whose store makes no files. The lock still keeps
+    others out."""
     with mount(env=faults(fault)) as live, mount() as second:
         with opened(live.file("web1.img")) as fd:
             write_all(fd, b"y" * BLOCK, 0)

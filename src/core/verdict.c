@@ -95,7 +95,7 @@ static const enum verdict table[STORES][STORE_OPS][ERROR_CLASSES] = {
 	[STORE_RECORD] = {
 		[STORE_OPEN]       = {WAIT,    WAIT,    WAIT,    WAIT,    WAIT,    IGNORE,  WAIT},
 		[STORE_READ]       = {WAIT,    WAIT,    WAIT,    FAIL,    WAIT,    IGNORE,  WAIT},
-		[STORE_WRITE]      = {REPORT,  REPORT,  DEGRADE, REPORT,  DEGRADE, REPORT,  REPORT},
+		[STORE_WRITE]      = {REPORT,  REPORT,  DEGRADE, DEGRADE, DEGRADE, REPORT,  REPORT},
 	},
 };
 /* clang-format on */

@@ -64,6 +64,7 @@ static void test_record(void)
 	g_assert_cmpint(verdict_of(STORE_RECORD, STORE_READ, -EINVAL), ==, VERDICT_FAIL);
 	g_assert_cmpint(verdict_of(STORE_RECORD, STORE_WRITE, -ENOSPC), ==, VERDICT_DEGRADE);
 	g_assert_cmpint(verdict_of(STORE_RECORD, STORE_WRITE, -EROFS), ==, VERDICT_DEGRADE);
+	g_assert_cmpint(verdict_of(STORE_RECORD, STORE_WRITE, -ENOSYS), ==, VERDICT_DEGRADE);
 	g_assert_cmpint(verdict_of(STORE_RECORD, STORE_WRITE, -EIO), ==, VERDICT_REPORT);
 }
 
