@@ -251,7 +251,10 @@ bool removal_begin(struct disk_pool *pool, const char *of, const char *name, con
 	removal->group = g_strdup(removal->staged);
 	removal->parts = 1;
 	memcpy(removal->identity, identity, CACHE_ID_BYTES);
-	return succession_write_mark(pool, removal, error);
+	if (succession_write_mark(pool, removal, error))
+		return true;
+	succession_clear(removal);
+	return false;
 }
 
 static bool begin(struct removal *removal, const char *of, const char *name, GError **error)
