@@ -1,7 +1,9 @@
 """Snapshots that a crash has interrupted, on a store that does not tell how far they are: nothing is guessed, and nothing
 is lost."""
 import contextlib
+import fcntl
 import os
+import struct
 import threading
 import time
 
@@ -14,6 +16,7 @@ from test_snapshots import command, images, marks, options_of, sealed
 from test_writeback_faults import HELD, left_open
 
 SIZE = 2 * MIB
+F_OFD_SETLK = 37
 STEMS = {"web1": ".leaf", "web2": ".raw"}
 CRASHES = ["snapshot.opened@1", "snapshot.link@2", "snapshot.exchange@1", "snapshot.exchange@2", "place.rename/web2.leaf@1",
            "place.unlink/web2.raw@1"]
@@ -108,6 +111,38 @@ def test_it_is_asked_again(mount, pool, work, rng, crash):
         for stem, content in then.items():
             assert read_file(live.file(f"{stem}.img"), SIZE) == content
     verify_settled(pool, work, then, then)
+
+
+@contextlib.contextmanager
+def read_by_another(path):
+    """As QEMU holds an image that nobody is to write meanwhile."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, 201, 1, 0))
+        yield
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+@pytest.mark.parametrize("held", ["web1.leaf", "web2.raw"])
+def test_another_program_has_one_of_them(mount, pool, work, rng, mode, held):
+    """Neither goes without the other, in whichever order they are found."""
+    for _ in range(3):
+        then = interrupt(mount, pool, work, mode, rng, "snapshot.exchange@1")
+        now = dict(then)
+        with read_by_another(os.path.join(pool, held)):
+            live = mount(*options_of(work, mode))
+            assert live.names() == []
+            assert "cannot be finished or taken back now" in live.messages()
+        wait_until(lambda live=live: live.names() == ["web1.img", "web2.img"], "the disks to be shown")
+        use(live, now)
+        unmount(live.path)
+        live.wait()
+        live.finalise()
+        with mount(*options_of(work, mode)) as live:
+            leafctl("drain", live.path)
+        verify_settled(pool, work, then, now)
 
 
 def test_the_marks_cannot_be_read(mount, pool, work, rng):

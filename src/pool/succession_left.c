@@ -105,28 +105,61 @@ static enum progress progress_of_forks(struct disk_pool *pool, const struct succ
 	return progress;
 }
 
-static enum progress progress_of(struct disk_pool *pool, const struct succession *succession, GError **error)
+/* Nobody has the image, nor gets it meanwhile; *HELD is NULL where it is gone. */
+static bool hold(struct disk_pool *pool, const struct succession *succession, struct image **held, GError **error)
 {
-	enum answer made, staged = ANSWER_NO;
+	const char *name = image_of(pool, succession, error);
+	g_autofree char *path = name ? g_build_filename(pool_place(pool)->path, name, NULL) : NULL;
+	g_autoptr(GError) inner = NULL;
+
+	if (!path)
+		return false;
+	*held = image_open(path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_LOCK_ONLY, 0, &inner);
+	if (*held || error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_ABSENT)
+		return true;
+	g_propagate_error(error, g_steal_pointer(&inner));
+	return false;
+}
+
+/* Of one that is not exchanged, whose image is held. */
+static enum progress progress_of_held(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	switch (succession_is_leaf(pool, succession, succession->staged, error)) {
+	case ANSWER_YES:
+		return progress_of_staged(pool, succession, error);
+	case ANSWER_NO:
+		return NOTHING;
+	case ANSWER_UNKNOWN:
+		break;
+	}
+	return UNTOLD;
+}
+
+/* What is exchanged is nobody's to hold: who reads the new leaf is not in the way. */
+static enum progress progress_of(struct disk_pool *pool, const struct succession *succession, struct image **held,
+				 GError **error)
+{
+	enum progress progress = NOTHING;
 
 	if (succession->removes)
 		return EXCHANGED;
 	if (succession->beside)
-		return progress_of_forks(pool, succession, error);
-	made = succession_is_leaf(pool, succession, succession->to, error);
-	if (made == ANSWER_YES)
-		return EXCHANGED;
-	if (made == ANSWER_NO && !succession->reverts)
-		staged = succession_is_leaf(pool, succession, succession->staged, error);
-	if (made == ANSWER_UNKNOWN || staged == ANSWER_UNKNOWN)
+		progress = progress_of_forks(pool, succession, error);
+	else
+		switch (succession_is_leaf(pool, succession, succession->to, error)) {
+		case ANSWER_YES:
+			progress = EXCHANGED;
+			break;
+		case ANSWER_NO:
+			break;
+		case ANSWER_UNKNOWN:
+			progress = UNTOLD;
+		}
+	if (progress != NOTHING)
+		return progress;
+	if (!hold(pool, succession, held, error))
 		return UNTOLD;
-	return staged == ANSWER_YES ? progress_of_staged(pool, succession, error) : NOTHING;
-}
-
-/* EBUSY: it is of another mount that runs, or of another host's, whose next mount does it. */
-static enum answer answer_of_error(const GError *error)
-{
-	return error_to_errno(error) == -EBUSY ? ANSWER_NO : ANSWER_UNKNOWN;
+	return succession->beside || succession->reverts ? NOTHING : progress_of_held(pool, succession, error);
 }
 
 /* ---- Forward -------------------------------------------------------------------------- */
@@ -149,16 +182,6 @@ static bool copy_record(struct disk_pool *pool, const struct succession *success
 	return good;
 }
 
-/* Nobody has the image, and it is ours to change. */
-static struct image *hold(struct disk_pool *pool, const char *name, GError **error)
-{
-	g_autofree char *path = g_build_filename(pool_place(pool)->path, name, NULL);
-
-	if (!owner_allows(pool_place(pool)->path, name, &pool->owner, false, error))
-		return NULL;
-	return image_open(path, IMAGE_FORMAT_RAW, IMAGE_WRITABLE | IMAGE_LOCK_ONLY, 0, error);
-}
-
 static bool link_and_exchange(struct disk_pool *pool, struct succession *succession, GError **error)
 {
 	switch (succession_is_linked(pool, succession)) {
@@ -177,21 +200,15 @@ static bool link_and_exchange(struct disk_pool *pool, struct succession *success
 static bool make(struct disk_pool *pool, struct succession *succession, GError **error)
 {
 	const char *name = image_of(pool, succession, error);
-	struct image *held = name ? hold(pool, name, error) : NULL;
-	bool good;
 
 	succession->linked = name == succession->from;
-	if (!held)
-		good = false;
-	else if (succession->linked)
-		good = link_and_exchange(pool, succession, error);
-	else
-		good = succession_put_in_place(pool, succession, error);
-	(void)image_close(held);
-	return good;
+	if (!name)
+		return false;
+	return succession->linked ? link_and_exchange(pool, succession, error)
+				  : succession_put_in_place(pool, succession, error);
 }
 
-/* The record at the name is of the image before, or of one that came later. */
+/* The record at the name is of the image before, or the new leaf's, or of one that came later. */
 static bool hand_over(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
 	g_autofree char *path = g_build_filename(pool_place(pool)->path, succession->to, NULL);
@@ -269,23 +286,15 @@ static bool finish(struct disk_pool *pool, struct succession *succession, enum p
 
 static bool take_back(struct disk_pool *pool, struct succession *succession, GError **error)
 {
-	g_autoptr(GError) inner = NULL;
-	struct image *held = hold(pool, succession->from, &inner);
-	bool gone = inner && error_class_of(STORE_OPEN, error_to_errno(inner)) == ERROR_ABSENT;
-	bool good = false, made;
 	struct stat st;
+	bool made = place_look_at(pool_place(pool)->fd, succession->staged, &st) == 0;
 
-	if (held || gone) {
-		made = place_look_at(pool_place(pool)->fd, succession->staged, &st) == 0;
-		succession->exchanged = true;
-		good = succession_undo(pool, succession, error);
-		if (good && made)
-			log_warning("%s: a snapshot that was interrupted was taken back", succession->from);
-	} else {
-		g_propagate_error(error, g_steal_pointer(&inner));
-	}
-	(void)image_close(held);
-	return good;
+	succession->exchanged = true;
+	if (!succession_undo(pool, succession, error))
+		return false;
+	if (made)
+		log_warning("%s: a snapshot that was interrupted was taken back", succession->from);
+	return true;
 }
 
 /* ---- A group --------------------------------------------------------------------------- */
@@ -306,22 +315,53 @@ static bool go(struct disk_pool *pool, GPtrArray *group, const enum progress *pr
 }
 
 struct group {
-	enum progress *progress; /* of each */
+	enum progress *progress; /* of each; */
+	struct image **held;	 /* and its image, NULL where that is sealed, or gone */
 	unsigned exchanged, staged;
 };
 
-/* False and ERROR: the store does not tell. */
+static void group_clear(struct group *found, guint count)
+{
+	for (guint i = 0; i < count; i++)
+		(void)image_close(found->held[i]);
+	g_free(found->held);
+	g_free(found->progress);
+}
+
+/* False and ERROR: the store does not tell, or another program has one of the images. */
 static bool look_at_group(struct disk_pool *pool, GPtrArray *group, struct group *found, GError **error)
 {
-	*found = (struct group){.progress = g_new(enum progress, group->len)};
 	for (guint i = 0; i < group->len; i++) {
-		found->progress[i] = progress_of(pool, group->pdata[i], error);
+		found->progress[i] = progress_of(pool, group->pdata[i], &found->held[i], error);
 		if (found->progress[i] == UNTOLD)
 			return false;
 		found->exchanged += found->progress[i] == EXCHANGED;
 		found->staged += found->progress[i] == STAGED;
 	}
 	return true;
+}
+
+/* NO and ERROR: all are of another mount that runs, or of another host's, whose next mount does it. UNKNOWN and ERROR:
+ * that is so of some, which cannot go without the others. */
+static enum answer is_ours(struct disk_pool *pool, const GPtrArray *group, GError **error)
+{
+	g_autoptr(GError) first = NULL;
+	guint others = 0;
+
+	for (guint i = 0; i < group->len; i++) {
+		const struct succession *succession = group->pdata[i];
+		g_autoptr(GError) inner = NULL;
+
+		if (owner_allows(pool_place(pool)->path, succession->from, &pool->owner, false, &inner))
+			continue;
+		others += error_to_errno(inner) == -EBUSY ? 1 : group->len + 1;
+		if (!first)
+			first = g_steal_pointer(&inner);
+	}
+	if (!first)
+		return ANSWER_YES;
+	g_propagate_error(error, g_steal_pointer(&first));
+	return others == group->len ? ANSWER_NO : ANSWER_UNKNOWN;
 }
 
 static bool is_withheld(const struct disk_pool *pool, const GPtrArray *group)
@@ -333,27 +373,34 @@ static bool is_withheld(const struct disk_pool *pool, const GPtrArray *group)
 }
 
 /* MADE: only one of which something is made. NO without ERROR: it is not. */
-static enum answer settle(struct disk_pool *pool, GPtrArray *group, bool made, GError **error)
+static enum answer settle_ours(struct disk_pool *pool, GPtrArray *group, bool made, GError **error)
 {
 	const struct succession *first = group->pdata[0];
-	g_autoptr(GError) inner = NULL;
-	enum answer answer = ANSWER_YES;
-	struct group found;
+	struct group found = {g_new0(enum progress, group->len), g_new0(struct image *, group->len), 0, 0};
+	enum answer answer = ANSWER_UNKNOWN;
+
+	if (look_at_group(pool, group, &found, error)) {
+		bool forward = found.exchanged > 0 || found.staged == first->parts;
+
+		if (made && found.exchanged == 0)
+			answer = ANSWER_NO;
+		else if (go(pool, group, found.progress, forward, error))
+			answer = ANSWER_YES;
+	}
+	group_clear(&found, group->len);
+	return answer;
+}
+
+static enum answer settle(struct disk_pool *pool, GPtrArray *group, bool made, GError **error)
+{
+	enum answer ours;
 
 	if (is_withheld(pool, group)) {
 		error_set(error, EIO, "one before it is not settled");
 		return ANSWER_UNKNOWN;
 	}
-	if (!look_at_group(pool, group, &found, error))
-		answer = ANSWER_UNKNOWN;
-	else if (made && found.exchanged == 0)
-		answer = ANSWER_NO;
-	else if (!go(pool, group, found.progress, found.exchanged > 0 || found.staged == first->parts, &inner))
-		answer = answer_of_error(inner);
-	g_free(found.progress);
-	if (inner)
-		g_propagate_error(error, g_steal_pointer(&inner));
-	return answer;
+	ours = is_ours(pool, group, error);
+	return ours == ANSWER_YES ? settle_ours(pool, group, made, error) : ours;
 }
 
 /* But for what is only to be removed: nobody stands on it. */
