@@ -145,6 +145,29 @@ def test_another_program_has_one_of_them(mount, pool, work, rng, mode, held):
         verify_settled(pool, work, then, now)
 
 
+@pytest.mark.parametrize("name, tag", [(b"caf\xe9", b"one"), (b"web1", b"\xff\xfe"), (b" a\nb\\c ", b" [t]=; ")])
+@pytest.mark.parametrize("ending", [b".leaf", b".raw"])
+def test_names_that_are_no_text(mount, pool, rng, name, tag, ending):
+    image = os.fsdecode(os.path.join(os.fsencode(pool), name + ending))
+    if ending == b".raw":
+        make_raw(image, bytes(SIZE))
+    else:
+        make_image(image, SIZE)
+    live = mount(env=faults("snapshot.exchange:crash@1"))
+    disk, content = live.file(os.fsdecode(name) + ".img"), rng.randbytes(SIZE)
+    with opened(disk) as fd:
+        write_all(fd, content, 0)
+    with contextlib.suppress(OSError), opened(live.control("snapshots"), os.O_WRONLY) as fd:
+        os.write(fd, b"create '" + tag + b"' '" + name + b".img'")
+    assert live.wait() == CRASH_STATUS, live.messages()
+    live.finalise()
+    with mount() as live:
+        assert live.names() == [os.fsdecode(name) + ".img"]
+        assert read_file(live.file(live.names()[0]), SIZE) == content
+    assert marks(pool) == []
+    assert images(pool) == sorted([os.fsdecode(name) + ".leaf", os.fsdecode(b"snapshots/" + name + b"@" + tag + ending)])
+
+
 def test_the_marks_cannot_be_read(mount, pool, work, rng):
     """Nobody knows of which disks: the mount is refused."""
     then = interrupt(mount, pool, work, "direct", rng, "snapshot.exchange@2")

@@ -18,7 +18,8 @@
 #define REMOVES "removes"
 #define REVERTS "reverts"
 #define FORKS "forks" /* a hidden name, and that which it is to become */
-#define MARK_BYTES_MAX 16384
+/* A command has 4 KiB of names, of which each byte may need five. */
+#define MARK_BYTES_MAX (64 << 10)
 /* Of a file that is being written; it is another's no more when it is that old. */
 #define TEMPORARY_PREFIX ".new-"
 #define TEMPORARY_AGE_SECONDS 60
@@ -89,13 +90,29 @@ static int open_changes(const struct disk_pool *pool, bool make)
 	return fd;
 }
 
+/* A name may have bytes that are no text, which a key file would not give back. */
+static void set_name(GKeyFile *file, const char *group, const char *key, const char *name)
+{
+	g_autofree char *escaped = g_strescape(name, NULL);
+
+	g_key_file_set_string(file, group, key, escaped);
+}
+
+/* NULL: there is none. g_free. */
+static char *get_name(GKeyFile *file, const char *group, const char *key)
+{
+	g_autofree char *escaped = g_key_file_get_string(file, group, key, NULL);
+
+	return escaped ? g_strcompress(escaped) : NULL;
+}
+
 static char *text_of(struct succession *succession)
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
 	char uuid[2 * IMAGE_UUID_BYTES + 1], identity[2 * CACHE_ID_BYTES + 1];
 
 	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
-		g_key_file_set_string(file, GROUP, keys[key], *field_of(succession, key));
+		set_name(file, GROUP, keys[key], *field_of(succession, key));
 	text_format_hex(uuid, succession->uuid, IMAGE_UUID_BYTES);
 	g_key_file_set_string(file, GROUP, "uuid", uuid);
 	g_key_file_set_integer(file, GROUP, "parts", (int)succession->parts);
@@ -106,7 +123,7 @@ static char *text_of(struct succession *succession)
 	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
 		const struct succession_fork *fork = succession->forks->pdata[i];
 
-		g_key_file_set_string(file, FORKS, fork->staged, fork->to);
+		set_name(file, FORKS, fork->staged, fork->to);
 	}
 	return g_key_file_to_data(file, NULL, NULL);
 }
@@ -133,7 +150,7 @@ static bool parse_forks(GKeyFile *file, struct succession *succession)
 	bool good = true;
 
 	for (char **name = staged; name && *name && good; name++) {
-		char *to = g_key_file_get_string(file, FORKS, *name, NULL);
+		char *to = get_name(file, FORKS, *name);
 
 		good = is_name(to, false) && is_name(*name, false) && **name == '.';
 		succession_take_fork(succession, to, g_strdup(*name));
@@ -151,7 +168,7 @@ static bool parse(const char *text, struct succession *succession)
 	if (!g_key_file_load_from_data(file, text, strlen(text), G_KEY_FILE_NONE, NULL))
 		return false;
 	for (unsigned key = 0; key < G_N_ELEMENTS(keys); key++)
-		*field_of(succession, key) = g_key_file_get_string(file, GROUP, keys[key], NULL);
+		*field_of(succession, key) = get_name(file, GROUP, keys[key]);
 	uuid = g_key_file_get_string(file, GROUP, "uuid", NULL);
 	succession->parts = (unsigned)g_key_file_get_integer(file, GROUP, "parts", NULL);
 	succession->beside = g_key_file_get_boolean(file, GROUP, "beside", NULL);
@@ -205,7 +222,7 @@ bool succession_write_mark(struct disk_pool *pool, struct succession *succession
 	int result = fd < 0 ? fd : fault_hit("snapshot.mark", succession->from);
 
 	if (result == 0)
-		result = put_mark(fd, name, text);
+		result = strlen(text) > MARK_BYTES_MAX ? -E2BIG : put_mark(fd, name, text);
 	if (fd >= 0)
 		close(fd);
 	if (result < 0)
