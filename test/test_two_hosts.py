@@ -238,3 +238,32 @@ def test_what_is_sealed_is_refused_until_it_is_complete(image, hosts, pool, rng)
     two.stop()
     sealed = image.replace("web1.", "snapshots/web1@monday.")
     check_clean(os.path.join(pool, "web1.leaf"), os.path.join(pool, "web2.leaf"), sealed)
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["goes-on", "killed"])
+@pytest.mark.parametrize("hosts", [False], indirect=True, ids=["no-locks"])
+def test_a_snapshots_leaf_is_known_as_its_mounts(hosts, pool, image, work, ended):
+    """Also before its first batch, and where the leaf has a name of its own: the other host finds whose it is."""
+    alpha, beta = hosts
+    first = alpha.mount("writeback")
+    write_block(first, 0, b"a")
+    leafctl("drain", first.path)
+    with contextlib.suppress(OSError), opened(first.file("web1.img")) as fd:
+        with opened(first.control("snapshots"), os.O_WRONLY) as control:
+            os.write(control, b"create one web1.img")
+        write_all(fd, b"b" * BLOCK, BLOCK)
+        os.fsync(fd)
+        if ended:
+            first.kill9()
+        with beta.mount("writeback") as second:
+            with pytest.raises(OSError):
+                write_block(second, 2, b"c")
+            assert "alpha" in second.messages()
+    if not ended:
+        leafctl("drain", first.path)
+        first.stop()
+    with alpha.mount("writeback") as first:
+        assert shows(first, 3) == [b"a", b"b", bytes(1)]
+        leafctl("drain", first.path)
+    image = os.path.join(pool, "web1.leaf")
+    assert blocks_of(converted(image, work), 3) == [b"a", b"b", bytes(1)]

@@ -37,6 +37,9 @@ void claim_forget(struct layer *layer);
 /* The record at the name of LAYER's image, which is new, goes: it is of one that had the name before. False and ERROR:
  * it cannot, or that one's owner may still want it. */
 bool claim_forget_former(const struct layer *layer, GError **error);
+/* LAYER's claim, which succeeds to one at another name, is recorded before its image has its name: whoever finds it
+ * there finds whose it is. Its succession goes on. False and ERROR. */
+bool claim_announce(struct layer *layer, GError **error);
 /* What is recorded of LAYER's claim is for PATH, another name that its image is to have, too. */
 bool claim_copy(const struct layer *layer, const char *path, GError **error);
 /* As owner_check(), of LAYER's claim, which is recorded first. */

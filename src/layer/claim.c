@@ -144,6 +144,21 @@ bool claim_forget_former(const struct layer *layer, GError **error)
 		owner_remove(place.pool, place.name, error));
 }
 
+bool claim_announce(struct layer *layer, GError **error)
+{
+	struct owner_want want = want_of(layer);
+	enum answer recorded = ANSWER_YES;
+	g_auto(owner_place) place = {0};
+
+	want.mode = mode_of(layer);
+	if (layer->owner && find_place(layer, layer->link, &place))
+		recorded = owner_succeed(place.pool, place.name, layer->owner, &want, layer->succession->before,
+					 &layer->claim, false, error);
+	if (recorded == ANSWER_NO)
+		error_set(error, EBUSY, "%s: another owner has claimed the name meanwhile", layer->link->path);
+	return recorded == ANSWER_YES;
+}
+
 bool claim_copy(const struct layer *layer, const char *path, GError **error)
 {
 	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(path);

@@ -16,13 +16,18 @@
 
 /* ---- The new leaf --------------------------------------------------------------- */
 
+static bool has_other_name(const struct layer *layer, const struct layer *leaf)
+{
+	return strcmp(layer->link->real, leaf->link->real) != 0;
+}
+
 /* The record at LAYER's name is LEAF's, or of an image that had the name once. */
 static bool read_before(struct layer *layer, const struct layer *leaf, GError **error)
 {
 	struct owner_record record = {0};
 	enum answer there;
 
-	if (strcmp(layer->link->real, leaf->link->real) != 0)
+	if (has_other_name(layer, leaf))
 		return claim_forget_former(layer, error);
 	there = claim_read(layer, &record, error);
 	layer->succession->before = record.generation;
@@ -63,7 +68,8 @@ struct layer *seal_new_leaf(const struct layer *leaf, int fd, const struct chain
 	layer->owner = leaf->owner;
 	layer_set_link(layer, link);
 	layer->image = image_open_fd(fd, link->path, link->format, IMAGE_WRITABLE | IMAGE_BEGIN_LATER, 0, error);
-	if (layer->image && begin_succession(layer, leaf, mark, error) && open_share(layer, leaf->share, error))
+	if (layer->image && begin_succession(layer, leaf, mark, error) && open_share(layer, leaf->share, error) &&
+	    (!has_other_name(layer, leaf) || claim_announce(layer, error)))
 		return layer;
 	share_close(layer, false);
 	layer_unref(layer);

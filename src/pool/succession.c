@@ -291,6 +291,30 @@ static bool remove_sealed(struct disk_pool *pool, const struct succession *succe
 	return there == ANSWER_YES || owner_remove(directory, name, error);
 }
 
+/* That of the new leaf, at a name that no image has. What is not ours is of another. */
+static bool remove_record(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	const char *path = pool_place(pool)->path;
+	g_autoptr(GError) inner = NULL;
+	struct stat st;
+	int result;
+
+	if (strcmp(succession->from, succession->to) == 0)
+		return true;
+	result = place_look_at(pool_fd(pool), succession->to, &st);
+	if (answer_of_look(result) == ANSWER_UNKNOWN)
+		return error_set_errno(error, -result, "%s/%s: cannot be looked at", path, succession->to);
+	if (result == 0)
+		return true;
+	if (!owner_allows(path, succession->to, &pool->owner, false, &inner)) {
+		if (error_to_errno(inner) == -EBUSY)
+			return true;
+		g_propagate_error(error, g_steal_pointer(&inner));
+		return false;
+	}
+	return owner_remove(path, succession->to, error);
+}
+
 bool succession_undo(struct disk_pool *pool, struct succession *succession, GError **error)
 {
 	bool sealed = !succession->beside;
@@ -299,8 +323,8 @@ bool succession_undo(struct disk_pool *pool, struct succession *succession, GErr
 	if (sealed && succession->exchanged &&
 	    (!take_out(pool, succession, error) || !give_back(pool, succession, error)))
 		return false;
-	if ((sealed && !remove_sealed(pool, succession, error)) || !remove_staged(pool, succession->staged, error) ||
-	    !succession_remove_forks(pool, succession, error))
+	if ((sealed && (!remove_sealed(pool, succession, error) || !remove_record(pool, succession, error))) ||
+	    !remove_staged(pool, succession->staged, error) || !succession_remove_forks(pool, succession, error))
 		return false;
 	result = succession_sync(pool);
 	if (result < 0)
