@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from harness import (BLOCK, CRASH_STATUS, MIB, Aligned, Gate, check_clean, control_values, converted, discard, expect_errno, faults, file_bytes, leafctl,
-                     make_image, make_raw, numbers, opened, read_file, scaled, state_of, write_all)
+                     make_image, make_raw, numbers, opened, read_file, scaled, state_of, wait_until, write_all)
 from model import Model
 
 SIZE = 8 * MIB
@@ -590,3 +590,44 @@ def test_what_can_be_taken_back_later_only(mount, pool, work, rng, point, kind, 
         if taken:
             return
     raise AssertionError("the point is met each time")
+
+
+def can_be_opened(path):
+    with contextlib.suppress(OSError), opened(path):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+def test_closed_before_it_is_taken_back(mount, pool, work, rng, mode, kind):
+    """Of two disks one has its new leaf when the store fails: who opens that one again has the disk's image, and not the leaf
+    that is to go."""
+    gate = Gate(work)
+    content, ending = make_disk(pool, kind, rng)
+    make_image(os.path.join(pool, "web2.leaf"), SIZE)
+    live = mount(*options_of(work, mode), env=faults("snapshot.exchange/web2.leaf:EIO@1x1", "place.rename:EIO@2x1000000", gate=gate.path))
+    guest = Guest(live, rng, content)
+    with opened(guest.path):
+        guest.change()
+        gate.open()
+        expect_errno(errno.EIO, command, live.control("snapshots"), "create one web1.img web2.img")
+        assert "is not all removed yet" in live.messages()
+        guest.verify()
+        guest.change()
+    leafctl("drain", live.path)
+    wait_until(lambda: not can_be_opened(guest.path), "the disk to be closed")
+    assert live.names() == ["web1.img", "web2.img"]
+    gate.close()
+    wait_until(lambda: live.names() and can_be_opened(guest.path), "its image to be back")
+    guest.verify()
+    guest.change()
+    take(live, "two", "web2.img")
+    guest.verify()
+    guest.take("two")
+    guest.change()
+    guest.verify()
+    live.stop()
+    assert marks(pool) == []
+    assert images(pool) == [f"snapshots/web1@two{ending}", "snapshots/web2@two.leaf", "web1.leaf", "web2.leaf"]
+    guest.verify_images(pool, work, ending)

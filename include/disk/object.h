@@ -33,6 +33,8 @@ struct disk {
 	struct pool_cache *pool_cache; /* NULL: no cache; the pool's */
 	_Atomic unsigned references;
 	_Atomic bool parent;	   /* of another image, as the pool's last look found */
+	_Atomic bool unsettled;	   /* what was made for a snapshot of it that failed is not all taken back: another file
+				    * may have its image's name, and a chain that is closed stays so */
 	struct loop_work disposal; /* once there is none */
 
 	/* Of the leaf's image; changes once at most, as a new leaf on a raw image has another. */

@@ -253,6 +253,11 @@ static bool open_keepers(struct disk *disk, const GPtrArray *links, guint first,
 
 static bool open_chain(struct disk *disk, bool write, GError **error)
 {
+	if (disk->unsettled)
+		return error_set(error, EIO,
+				 "%s: what was made for a snapshot of it that failed cannot be removed yet; it can be "
+				 "opened once its store works again",
+				 disk->name);
 	if (!resolve_again(disk, error))
 		return false;
 	(void)disk_look_elsewhere(disk, NULL);

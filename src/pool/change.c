@@ -165,6 +165,9 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, EBUSY, "%s: is open", name);
 	else if (disk->open)
 		error_set(error, EBUSY, "%s: has changes in the cache that are being written back", name);
+	else if (disk->unsettled)
+		error_set(error, EBUSY, "%s: what was made for a snapshot of it that failed is not all removed yet",
+			  name);
 	else if (disk->parent)
 		error_set(error, EBUSY, "%s: another image depends on it", name);
 	else if (!disk->writable)

@@ -58,7 +58,7 @@ static bool is_there(struct disk *disk)
 {
 	g_autoptr(GPtrArray) links = NULL;
 
-	if (disk->open)
+	if (disk->open || disk->unsettled)
 		return true;
 	links = disk_get_links(disk);
 	return chain_link_is_there(links->pdata[0], NULL) != ANSWER_NO;
@@ -78,8 +78,11 @@ struct disk *disk_pool_lookup(struct disk_pool *pool, const char *name, GError *
 {
 	struct disk *disk = find_if_there(pool, name);
 
-	if (disk || !look_if_due(pool, SCAN_NEW, error))
+	if (disk && (disk->open || !disk->unsettled))
 		return disk;
+	disk_unref(disk);
+	if (!look_if_due(pool, SCAN_NEW, error))
+		return NULL;
 	disk = find_if_there(pool, name);
 	if (!disk)
 		error_set(error, ENOENT, "%s: is not a disk of this pool", name);

@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "succession_failed.h"
 #include "succession_left.h"
 
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
@@ -21,6 +22,8 @@ static struct disk *find_same(struct disk_pool *pool, const struct scan_found *f
 	g_autoptr(GPtrArray) links = NULL;
 	const struct chain_link *old, *new = found->links->pdata[0];
 
+	if (disk && disk->unsettled)
+		return disk;
 	if (!disk || disk->writable != found->writable || disk->configured_mode != found->mode ||
 	    g_strcmp0(disk->spelled, found->spelled) != 0)
 		return NULL;
@@ -68,6 +71,18 @@ static bool stamp(struct disk_pool *pool, struct timespec *mtime, GError **error
 	return true;
 }
 
+/* Of a disk that waits for its image to have its name again. */
+static void keep_unsettled(struct disk_pool *pool, GHashTable *disks)
+{
+	GHashTableIter iter;
+	gpointer name, disk;
+
+	g_hash_table_iter_init(&iter, pool->disks);
+	while (g_hash_table_iter_next(&iter, &name, &disk))
+		if (((struct disk *)disk)->unsettled && !g_hash_table_contains(disks, name))
+			g_hash_table_insert(disks, name, disk_ref(disk));
+}
+
 /* What was shown before. */
 static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
 {
@@ -77,6 +92,7 @@ static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
 	scan_settle(result, pool->names);
 	for (guint i = 0; i < result->found->len; i++)
 		take_found(pool, disks, result->found->pdata[i]);
+	keep_unsettled(pool, disks);
 	old = pool->disks;
 	pool->disks = disks;
 	g_free(pool->broken);
@@ -116,6 +132,7 @@ bool pool_look_locked(struct disk_pool *pool, enum scan_extent extent, GError **
 	lock_assert_mine(&pool->scanning);
 	count_look(pool, extent);
 	pool_settle_left_locked(pool);
+	pool_take_back_failed_locked(pool);
 	if (stamp(pool, &time.mtime, error)) {
 		time.again = !chain_time_is_settled(&time.mtime);
 		result = scan_look(&pool->options, pool->roots, pool->known, extent, error);
@@ -150,6 +167,6 @@ bool pool_look_is_due_locked(struct disk_pool *pool, enum scan_extent extent, GE
 	count_look(pool, extent);
 	if (!stamp(pool, &mtime, error))
 		return false;
-	return last->again || pool->left->len > 0 || mtime.tv_sec != last->mtime.tv_sec ||
+	return last->again || pool->left->len + pool->failed->len > 0 || mtime.tv_sec != last->mtime.tv_sec ||
 	       mtime.tv_nsec != last->mtime.tv_nsec || scan_may_differ(pool->known, pool->roots);
 }

@@ -25,6 +25,7 @@
 #include "refresh.h"
 #include "removal.h"
 #include "succession.h"
+#include "succession_failed.h"
 #include "target.h"
 
 /* One of the disks. */
@@ -604,34 +605,51 @@ static bool is_unchanged(struct disk *disk)
 	       disk->size_bytes == stack_size_bytes(disk->stack) && disk_leaf_is_empty(disk);
 }
 
-static bool is_of(const struct succession *succession, const struct part *part)
-{
-	const char *name = name_in_pool(part->disk->leaf->link->path);
+/* ---- What fails ---------------------------------------------------------------------- */
 
-	return strcmp(name, succession->from) == 0 || strcmp(name, succession->to) == 0;
+static void close_new_leaf(struct part *part)
+{
+	if (!part->leaf)
+		return;
+	share_close(part->leaf, false);
+	(void)layer_close_image(part->leaf);
+	layer_unref(part->leaf);
+	part->leaf = NULL;
+}
+
+/* What cannot be taken back now is kept. */
+static void undo_locked(struct disk_pool *pool, struct part *part)
+{
+	g_autoptr(GError) error = NULL;
+
+	lock_assert_mine(&pool->scanning);
+	if (succession_undo(pool, &part->succession, &error))
+		return;
+	log_warning("%s: what was made for a snapshot of it that failed is not all removed yet: %s",
+		    part->succession.from, error->message);
+	pool_keep_failed_locked(pool, part->disk, &part->succession);
+}
+
+/* Before anybody else looks at the pool: what has the name of an image may be another one's. */
+static void undo_all_locked(struct snapshot *snapshot)
+{
+	lock_assert_mine(&snapshot->pool->scanning);
+	for (unsigned i = 0; i < snapshot->count; i++) {
+		close_new_leaf(&snapshot->parts[i]);
+		if (snapshot->parts[i].succession.mark)
+			undo_locked(snapshot->pool, &snapshot->parts[i]);
+	}
 }
 
 /* Nothing of an earlier one that failed is left of these disks. */
 static bool take_back_failed(struct snapshot *snapshot, GError **error)
 {
-	struct disk_pool *pool = snapshot->pool;
-	bool good = true;
-
-	for (guint i = pool->failed->len; i-- > 0;) {
-		struct succession *failed = pool->failed->pdata[i];
-		g_autoptr(GError) inner = NULL;
-
-		if (succession_undo(pool, failed, &inner)) {
-			g_ptr_array_remove_index(pool->failed, i);
-			continue;
-		}
-		for (unsigned j = 0; j < snapshot->count && good; j++)
-			if (is_of(failed, &snapshot->parts[j]))
-				good = error_set_errno(error, -error_to_errno(inner),
-						       "%s: an earlier snapshot that failed is not taken back yet: %s",
-						       snapshot->parts[j].disk->name, inner->message);
-	}
-	return good;
+	pool_take_back_failed_locked(snapshot->pool);
+	for (unsigned i = 0; i < snapshot->count; i++)
+		if (pool_has_failed_locked(snapshot->pool, snapshot->parts[i].disk))
+			return error_set(error, EIO, "%s: an earlier snapshot that failed is not taken back yet",
+					 snapshot->parts[i].disk->name);
+	return true;
 }
 
 static bool may_go_back(const struct snapshot *snapshot, const struct part *part, GError **error)
@@ -651,11 +669,11 @@ static bool check(struct snapshot *snapshot, struct part *part, GError **error)
 		may_go_back(snapshot, part, error));
 }
 
-static bool make(struct snapshot *snapshot, GError **error)
+static bool make_locked(struct snapshot *snapshot, GError **error)
 {
 	g_autofree char *tag = NULL;
 
-	LOCK_GUARD(&snapshot->pool->scanning);
+	lock_assert_mine(&snapshot->pool->scanning);
 	if (!take_back_failed(snapshot, error) || !for_each(snapshot, check, error))
 		return false;
 	if (snapshot->forks && is_unchanged(snapshot->parts[0].disk))
@@ -665,7 +683,16 @@ static bool make(struct snapshot *snapshot, GError **error)
 	return snapshot->tag && seal(snapshot, error);
 }
 
-/* ---- All of it ------------------------------------------------------------------------ */
+static bool make(struct snapshot *snapshot, GError **error)
+{
+	bool good;
+
+	LOCK_GUARD(&snapshot->pool->scanning);
+	good = make_locked(snapshot, error);
+	if (!good && !snapshot->sealed)
+		undo_all_locked(snapshot);
+	return good;
+}
 
 static bool open_disks(struct snapshot *snapshot, const char *const *names, GError **error)
 {
@@ -684,34 +711,11 @@ static bool open_disks(struct snapshot *snapshot, const char *const *names, GErr
 	return true;
 }
 
-/* What cannot be taken back now is kept. */
-static void undo(struct disk_pool *pool, struct succession *succession)
-{
-	g_autoptr(GError) error = NULL;
-	struct succession *kept;
-
-	LOCK_GUARD(&pool->scanning);
-	if (succession_undo(pool, succession, &error))
-		return;
-	log_warning("%s: what was made for a snapshot of it that failed is not all removed yet: %s", succession->from,
-		    error->message);
-	kept = g_memdup2(succession, sizeof(*succession));
-	*succession = (struct succession){0};
-	g_ptr_array_add(pool->failed, kept);
-}
-
 static void clear(struct snapshot *snapshot)
 {
 	for (unsigned i = 0; i < snapshot->count; i++) {
 		struct part *part = &snapshot->parts[i];
 
-		if (part->leaf) {
-			share_close(part->leaf, false);
-			(void)layer_close_image(part->leaf);
-			layer_unref(part->leaf);
-		}
-		if (!snapshot->sealed && part->succession.mark)
-			undo(snapshot->pool, &part->succession);
 		if (part->links)
 			g_ptr_array_unref(part->links);
 		chain_link_unref(part->sealed);

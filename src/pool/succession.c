@@ -323,6 +323,7 @@ bool succession_undo(struct disk_pool *pool, struct succession *succession, GErr
 	if (sealed && succession->exchanged &&
 	    (!take_out(pool, succession, error) || !give_back(pool, succession, error)))
 		return false;
+	succession->exchanged = false;
 	if ((sealed && (!remove_sealed(pool, succession, error) || !remove_record(pool, succession, error))) ||
 	    !remove_staged(pool, succession->staged, error) || !succession_remove_forks(pool, succession, error))
 		return false;

@@ -26,8 +26,8 @@
 
 void succession_clear(struct succession *succession)
 {
-	char **const names[] = {&succession->from,   &succession->sealed, &succession->to,
-				&succession->staged, &succession->group,  &succession->mark};
+	char **const names[] = {&succession->from,  &succession->sealed, &succession->to,  &succession->staged,
+				&succession->group, &succession->disk,	 &succession->mark};
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
 		g_clear_pointer(names[i], g_free);

@@ -21,13 +21,14 @@ struct succession {
 	unsigned parts;			/* of the group */
 	uint8_t uuid[IMAGE_UUID_BYTES]; /* of the new leaf */
 	GPtrArray *forks;		/* struct succession_fork; NULL: none */
+	char *disk;			/* the shown name, of one that failed; NULL: it has not */
 	char *mark;			/* absolute; NULL: none is written */
 	bool beside;  /* forks alone, on what FROM stands on: no new leaf is made, and nothing is sealed */
 	bool removes; /* SEALED alone is removed, of FROM's disk: no leaf is made */
 	bool reverts; /* the new leaf stands on another snapshot, and SEALED is removed then */
 	uint8_t identity[CACHE_ID_BYTES]; /* of what is removed */
 	bool linked;
-	bool exchanged; /* or it was tried */
+	bool exchanged; /* or it was tried, and is not taken back */
 };
 void succession_clear(struct succession *succession);
 /* Of one on the heap. */
