@@ -631,3 +631,28 @@ def test_closed_before_it_is_taken_back(mount, pool, work, rng, mode, kind):
     assert marks(pool) == []
     assert images(pool) == [f"snapshots/web1@two{ending}", "snapshots/web2@two.leaf", "web1.leaf", "web2.leaf"]
     guest.verify_images(pool, work, ending)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("crash", [None, "snapshot.exchange@1", "place.unlink/web1.raw@1"])
+def test_the_name_that_a_raw_image_had_is_nobodys(mount, pool, work, rng, mode, crash):
+    """What was recorded of it is not said of the next image of that name."""
+    content, _ = make_disk(pool, "raw", rng)
+    live = mount(*options_of(work, mode), env=faults(f"{crash.replace('@', ':crash@')}") if crash else {})
+    guest = Guest(live, rng, content)
+    guest.change()
+    with contextlib.suppress(OSError):
+        guest.take("one")
+    if crash:
+        assert live.wait() == CRASH_STATUS
+        live.finalise()
+        guest.live = live = mount(*options_of(work, mode))
+    guest.change()
+    guest.verify()
+    leafctl("drain", live.path)
+    live.stop()
+    assert os.listdir(os.path.join(pool, ".leafdisk", "owners")) == ["web1.leaf"]
+    os.rename(os.path.join(pool, "web1.leaf"), os.path.join(pool, "web2.leaf"))
+    make_raw(os.path.join(pool, "web1.raw"), content)
+    with mount() as live, opened(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * BLOCK, 0)

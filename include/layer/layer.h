@@ -33,8 +33,10 @@ struct pool_cache;
 
 /* Of a leaf whose claim is not in the owner record yet: see seal.h. */
 struct layer_succession {
-	uint64_t before; /* the generation of the record there; 0: there is none */
-	char *mark;	 /* a file that is removed then; NULL: none */
+	uint64_t before;	       /* the generation of the record there; 0: there is none */
+	char *mark;		       /* a file that is removed then; NULL: none */
+	char *former;		       /* the path that the image had to which it succeeds; NULL: its own */
+	uint8_t nonce[OWNER_ID_BYTES]; /* of the claim that is recorded there */
 };
 
 /* What the cache has of a layer; see share.h. */

@@ -14,5 +14,7 @@ enum answer owner_succeed(const char *pool, const char *name, const struct owner
  * is the new one's, where SELF may write it. True also where there is none. */
 bool owner_hand_over(const char *pool, const char *name, const struct owner_self *self,
 		     const uint8_t nonce[OWNER_ID_BYTES], GError **error);
+/* No image has NAME any more: its record goes, where it is of the claim NONCE and of no later one. */
+bool owner_forget(const char *pool, const char *name, const uint8_t nonce[OWNER_ID_BYTES], GError **error);
 
 #endif

@@ -98,6 +98,7 @@ void claim_forget(struct layer *layer)
 	if (!layer->succession)
 		return;
 	g_free(layer->succession->mark);
+	g_free(layer->succession->former);
 	g_clear_pointer(&layer->succession, g_free);
 }
 
@@ -106,6 +107,20 @@ void claim_settle(struct layer *layer)
 	if (layer->succession)
 		claim_remove_mark(layer->succession->mark);
 	claim_forget(layer);
+}
+
+/* What is left of it would be said of the next image of that name. */
+static void forget_former(const struct layer_succession *succession)
+{
+	g_autofree char *pool = NULL, *name = NULL;
+	g_autoptr(GError) error = NULL;
+
+	if (!succession->former)
+		return;
+	pool = g_path_get_dirname(succession->former);
+	name = g_path_get_basename(succession->former);
+	if (!owner_forget(pool, name, succession->nonce, &error))
+		log_warning("%s", error->message);
 }
 
 /* Of a leaf that was closed meanwhile, whose image knows its claim. */
@@ -131,6 +146,7 @@ enum answer claim_record(struct layer *layer, bool clean, GError **why)
 					 &layer->claim, clean, why);
 	if (recorded != ANSWER_YES)
 		return recorded;
+	forget_former(layer->succession);
 	claim_settle(layer);
 	return ANSWER_YES;
 }

@@ -27,8 +27,11 @@ static bool read_before(struct layer *layer, const struct layer *leaf, GError **
 	struct owner_record record = {0};
 	enum answer there;
 
-	if (has_other_name(layer, leaf))
+	if (has_other_name(layer, leaf)) {
+		layer->succession->former = g_strdup(leaf->link->real);
+		memcpy(layer->succession->nonce, leaf->claim.nonce, OWNER_ID_BYTES);
 		return claim_forget_former(layer, error);
+	}
 	there = claim_read(layer, &record, error);
 	layer->succession->before = record.generation;
 	owner_record_clear(&record);

@@ -71,3 +71,15 @@ bool owner_hand_over(const char *pool, const char *name, const struct owner_self
 	owner_record_clear(&record);
 	return good;
 }
+
+bool owner_forget(const char *pool, const char *name, const uint8_t nonce[OWNER_ID_BYTES], GError **error)
+{
+	struct owner_record record = {0};
+	enum answer there = owner_find(pool, name, &record, error);
+	bool good = there != ANSWER_UNKNOWN;
+
+	if (there == ANSWER_YES && memcmp(record.nonce, nonce, OWNER_ID_BYTES) == 0)
+		good = owner_remove(pool, name, error);
+	owner_record_clear(&record);
+	return good;
+}

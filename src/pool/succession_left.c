@@ -234,6 +234,16 @@ static bool remove_from(struct disk_pool *pool, const struct succession *success
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be removed", succession->from);
 }
 
+/* What is left at a name that no image has would be said of the next one. */
+static bool forget_former(struct disk_pool *pool, const struct succession *succession, GError **error)
+{
+	struct stat st;
+
+	return strcmp(succession->from, succession->to) == 0 ||
+	       place_look_at(pool_place(pool)->fd, succession->from, &st) != -ENOENT ||
+	       owner_remove(pool_place(pool)->path, succession->from, error);
+}
+
 /* One that a crash has left without its name; others have theirs. */
 static bool show_fork(struct disk_pool *pool, const struct succession_fork *fork, GError **error)
 {
@@ -268,7 +278,8 @@ static bool finish(struct disk_pool *pool, struct succession *succession, enum p
 		return removal_finish(pool, succession, error);
 	if (progress != EXCHANGED && !make(pool, succession, error))
 		return false;
-	if (!succession->beside && (!hand_over(pool, succession, error) || !remove_from(pool, succession, error)))
+	if (!succession->beside && (!hand_over(pool, succession, error) || !remove_from(pool, succession, error) ||
+				    !forget_former(pool, succession, error)))
 		return false;
 	if (!show_forks(pool, succession, error))
 		return false;
@@ -345,6 +356,7 @@ static bool look_at_group(struct disk_pool *pool, GPtrArray *group, struct group
  * that is so of some, which cannot go without the others. */
 static enum answer is_ours(struct disk_pool *pool, const GPtrArray *group, GError **error)
 {
+	const char *path = pool_place(pool)->path;
 	g_autoptr(GError) first = NULL;
 	guint others = 0;
 
@@ -352,7 +364,8 @@ static enum answer is_ours(struct disk_pool *pool, const GPtrArray *group, GErro
 		const struct succession *succession = group->pdata[i];
 		g_autoptr(GError) inner = NULL;
 
-		if (owner_allows(pool_place(pool)->path, succession->from, &pool->owner, false, &inner))
+		if (owner_allows(path, succession->from, &pool->owner, false, &inner) &&
+		    owner_allows(path, succession->to, &pool->owner, false, &inner))
 			continue;
 		others += error_to_errno(inner) == -EBUSY ? 1 : group->len + 1;
 		if (!first)
