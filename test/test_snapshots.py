@@ -656,3 +656,18 @@ def test_the_name_that_a_raw_image_had_is_nobodys(mount, pool, work, rng, mode, 
     make_raw(os.path.join(pool, "web1.raw"), content)
     with mount() as live, opened(live.file("web1.img")) as fd:
         write_all(fd, b"1" * BLOCK, 0)
+
+
+def test_an_image_remembers_where_its_forks_are(mount, pool, rng):
+    """Of a disk that has changed and of one that has not: one that is gone can be forgotten."""
+    make_disk(pool, "leaf", rng)
+    with mount("mode=direct") as live:
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"1" * BLOCK, 0)
+        fork(live, "changed.img")
+        fork(live, "unchanged.img")
+    image = sealed(pool, "fork1")
+    for name in ("changed", "unchanged"):
+        child = os.path.join(pool, f"{name}.leaf")
+        os.unlink(child)
+        leafctl("forget-child", image, child)
