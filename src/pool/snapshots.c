@@ -160,6 +160,14 @@ static gint compare_snapshots(gconstpointer a, gconstpointer b)
 	return strcmp((*first)->tag, (*second)->tag);
 }
 
+/* Of most files of a large pool that is all that is asked. */
+static bool begins_with(const char *file, const char *stem)
+{
+	size_t length = strlen(stem);
+
+	return strncmp(file, stem, length) == 0 && file[length] == '@';
+}
+
 /* Those with the disk's name that no disk stands on. */
 static void add_beside(struct disk_pool *pool, DIR *list, const char *stem, GPtrArray *snapshots)
 {
@@ -168,11 +176,14 @@ static void add_beside(struct disk_pool *pool, DIR *list, const char *stem, GPtr
 	struct dirent *entry;
 
 	while ((entry = readdir(list))) {
-		g_autofree char *path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, entry->d_name, NULL);
-		g_autofree char *tag = pool_tag_of(entry->d_name, stem);
+		g_autofree char *path = NULL, *tag = NULL;
 
-		if (strchr(tag, '@') || !strchr(entry->d_name, '@'))
+		if (!begins_with(entry->d_name, stem))
 			continue;
+		tag = pool_tag_of(entry->d_name, stem);
+		if (strchr(tag, '@'))
+			continue;
+		path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, entry->d_name, NULL);
 		if (!below)
 			below = paths_below(pool);
 		if (!g_hash_table_contains(below, path))
