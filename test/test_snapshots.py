@@ -671,3 +671,19 @@ def test_an_image_remembers_where_its_forks_are(mount, pool, rng):
         child = os.path.join(pool, f"{name}.leaf")
         os.unlink(child)
         leafctl("forget-child", image, child)
+
+
+def test_renamed_before_it_is_taken_back(mount, pool, work, rng):
+    """Its image's other name is removed before it has another: who came later would find it under two."""
+    gate = Gate(work)
+    make_disk(pool, "leaf", rng)
+    live = mount("mode=direct", "manage", env=faults("snapshot.exchange:EIO@1x1", "place.unlink:EIO@1x1000000", gate=gate.path))
+    gate.open()
+    expect_errno(errno.EIO, take, live, "one")
+    assert "is not all removed yet" in live.messages() and os.path.exists(sealed(pool, "one"))
+    expect_errno(errno.EBUSY, os.rename, live.file("web1.img"), live.file("web2.img"))
+    expect_errno(errno.EBUSY, os.unlink, live.file("web1.img"))
+    gate.close()
+    os.rename(live.file("web1.img"), live.file("web2.img"))
+    assert images(pool) == ["web2.leaf"] and marks(pool) == []
+    live.stop()

@@ -18,6 +18,7 @@
 #include "image/children.h"
 #include "internal.h"
 #include "refresh.h"
+#include "succession_failed.h"
 
 /* "x.img" -> "x"; ERROR when the name cannot be a disk's. EPERM, as of EINVAL mv(1) makes a story
  * of directories. */
@@ -165,9 +166,6 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, EBUSY, "%s: is open", name);
 	else if (disk->open)
 		error_set(error, EBUSY, "%s: has changes in the cache that are being written back", name);
-	else if (disk->unsettled)
-		error_set(error, EBUSY, "%s: what was made for a snapshot of it that failed is not all removed yet",
-			  name);
 	else if (disk->parent)
 		error_set(error, EBUSY, "%s: another image depends on it", name);
 	else if (!disk->writable)
@@ -395,6 +393,16 @@ static bool still_stands(const struct disk_pool_change *change, const char *name
 	       (!change->replaced_image || is_held(pool, change->replaced, change->replaced_image, error));
 }
 
+/* What a snapshot has left is removed by the name that the image has. */
+static bool nothing_is_left_locked(struct disk_pool *pool, const struct disk *disk, GError **error)
+{
+	lock_assert_mine(&pool->scanning);
+	pool_take_back_failed_locked(pool);
+	return !disk || !pool_has_failed_locked(pool, disk) ||
+	       error_set(error, EBUSY, "%s: what was made for a snapshot of it that failed is not all removed yet",
+			 disk->name);
+}
+
 static void change_free(struct disk_pool_change *change)
 {
 	(void)image_close(change->image);
@@ -430,7 +438,9 @@ static struct disk_pool_change *begin(struct disk_pool *pool, const char *name, 
 
 	if (plan(pool, name, new_name, replace, change, error)) {
 		lock_take(&pool->scanning);
-		if (still_stands(change, name, replace, error) && make_change(change, error)) {
+		if (nothing_is_left_locked(pool, change->disk, error) &&
+		    nothing_is_left_locked(pool, change->replaced, error) &&
+		    still_stands(change, name, replace, error) && make_change(change, error)) {
 			look_at_change(change);
 			return change;
 		}
