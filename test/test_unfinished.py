@@ -246,6 +246,31 @@ def test_a_fork_is_killed(mount, pool, work, point, beside):
     raise AssertionError("the point is met each time")
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_fork_with_two_names(mount, pool, work, nth, beside):
+    """Where a store cannot rename without replacing, a crash leaves both."""
+    make_image(os.path.join(pool, "web1.leaf"), parent=make_raw(os.path.join(pool, "base.raw"), b"b" * SIZE))
+    gate = Gate(work)
+    rules = [f"place.rename/{name}.leaf:EINVAL" for name in "abc"]
+    live = mount(env=faults(*rules, f"place.unlink/fork.leaf:crash@{nth}", gate=gate.path))
+    with left_open(live.file("web1.img")) as fd:
+        if not beside:
+            write_all(fd, b"x" * BLOCK, 0)
+            os.fsync(fd)
+        gate.open()
+        assert leafctl("fork", live.file("web1.img"), "a", "b", "c", check=False).returncode != 0
+    assert live.wait() == CRASH_STATUS, live.messages()
+    live.finalise()
+    with mount() as live:
+        assert [name for name in ("a.img", "b.img", "c.img") if name in live.names()] == ["a.img", "b.img", "c.img"]
+        assert "exists meanwhile" not in live.messages()
+        for name in ("a.img", "b.img", "c.img"):
+            assert read_file(live.file(name), SIZE) == (b"b" if beside else b"x") * BLOCK + b"b" * (SIZE - BLOCK)
+    assert marks(pool) == []
+    assert not [name for name in os.listdir(pool) if name.startswith(".") and name != ".leafdisk"]
+
+
 @pytest.mark.parametrize("point", ["snapshot.opened", "snapshot.link", "snapshot.exchange"])
 def test_one_that_is_begun_on_one_without_a_record(mount, pool, work, rng, point):
     """Nothing was written back of the first, whose claim is not in the owner record yet, when the daemon dies in the second."""

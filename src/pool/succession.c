@@ -228,13 +228,15 @@ static bool take_out(struct disk_pool *pool, const struct succession *succession
 									  pool_place(pool)->path, succession->to));
 }
 
-/* Its other name is the only one that the image has. */
+/* Its other name is the only one that the image has. What somebody has put at its own meanwhile stays. */
 static int bring_back(struct disk_pool *pool, const struct succession *succession)
 {
 	const char *name = last_part(succession->sealed);
 	int fd = succession_open_sealed(pool, false), result = MIN(fd, 0);
 
-	if (result == 0 && place_link(fd, name, pool_fd(pool), succession->from) < 0)
+	if (result == 0)
+		result = place_link(fd, name, pool_fd(pool), succession->from);
+	if (fd >= 0 && result < 0 && result != -EEXIST)
 		result = rename_between(fd, name, pool_fd(pool), succession->from);
 	if (result == 0 && fsync(pool_fd(pool)) < 0)
 		result = -errno;

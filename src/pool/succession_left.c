@@ -84,22 +84,28 @@ static enum progress progress_of_staged(struct disk_pool *pool, const struct suc
 	return progress;
 }
 
+/* A store that cannot rename without replacing gave it another name first. */
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
+}
+
 /* All are whole before the first has its name. */
 static enum progress progress_of_forks(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
 	enum progress progress = NOTHING;
-	struct stat st;
+	struct stat a, b;
 
 	for (guint i = 0; succession->forks && i < succession->forks->len; i++) {
 		const struct succession_fork *fork = succession->forks->pdata[i];
-		int staged = place_look_at(pool_place(pool)->fd, fork->staged, &st);
-		int shown = place_look_at(pool_place(pool)->fd, fork->to, &st);
+		int staged = place_look_at(pool_place(pool)->fd, fork->staged, &a);
+		int shown = place_look_at(pool_place(pool)->fd, fork->to, &b);
 
 		if ((staged < 0 && staged != -ENOENT) || (shown < 0 && shown != -ENOENT)) {
 			fail(error, staged == -ENOENT || staged == 0 ? shown : staged, fork->to);
 			return UNTOLD;
 		}
-		if (staged == -ENOENT && shown == 0)
+		if (shown == 0 && (staged == -ENOENT || is_same(&a, &b)))
 			progress = EXCHANGED;
 	}
 	return progress;
@@ -248,15 +254,16 @@ static bool forget_former(struct disk_pool *pool, const struct succession *succe
 static bool show_fork(struct disk_pool *pool, const struct succession_fork *fork, GError **error)
 {
 	int fd = pool_place(pool)->fd, result;
-	struct stat st;
+	struct stat staged, shown;
 
-	result = place_look_at(fd, fork->staged, &st);
+	result = place_look_at(fd, fork->staged, &staged);
 	if (result == -ENOENT)
 		return true;
 	if (result == 0)
 		result = place_rename_new(fd, fork->staged, fork->to);
-	if (result == -EEXIST) {
-		log_warning("%s: exists meanwhile, so a fork that was to have its name is not made", fork->to);
+	if (result == -EEXIST && (result = place_look_at(fd, fork->to, &shown)) == 0) {
+		if (!is_same(&staged, &shown))
+			log_warning("%s: exists meanwhile, so a fork that was to have its name is not made", fork->to);
 		result = place_remove(fd, fork->staged);
 	}
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be made", fork->to);
