@@ -336,6 +336,20 @@ def test_an_error_in_a_revert(mount, pool, work, rng, mode, point):
 
 
 @pytest.mark.parametrize("mode", ["direct", "writeback"])
+def test_one_that_failed_is_forgotten(mount, pool, work, rng, mode):
+    """What it was to go back to has no child of it."""
+    live, gate, guest = begin(mount, pool, work, rng, options_for(work, mode), "snapshot.exchange:EIO")
+    go_back(guest, "one")
+    gate.open()
+    expect_errno(errno.EIO, revert, live, "two")
+    gate.close()
+    delete(live, "two")
+    guest.verify()
+    live.stop()
+    nothing_is_left(pool)
+
+
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_in_a_revert(mount, pool, work, rng, mode, point):
     options = options_for(work, mode)

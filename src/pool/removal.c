@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "children.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
@@ -220,24 +221,13 @@ static bool discard(struct removal *removal, GError **error)
 
 /* ---- It goes ---------------------------------------------------------------------------- */
 
-/* What it stands on may be deleted after it. It is told so by the image alone. */
+/* What it stands on may be deleted after it. */
 static void leave_parent(const struct removal *removal)
 {
 	const struct chain_link *parent = removal->links->len > 1 ? removal->links->pdata[1] : NULL;
-	struct disk *keeper = parent ? keeper_find(removal->pool->pool_cache, parent) : NULL;
-	const uint8_t *uuid = link_of(removal)->info.uuid;
-	g_autoptr(GError) error = NULL;
-	struct image_children *children;
 
-	if (parent && !parent->outside && !(keeper && seal_remove_child(keeper->leaf, uuid))) {
-		children = image_children_open(parent->real, parent->format, &error);
-		if (children)
-			(void)image_children_remove(children, uuid, &error);
-		image_children_close(children);
-	}
-	if (error)
-		log_debug(LOG_DISK, "%s", error->message);
-	disk_unref(keeper);
+	if (parent && !parent->outside)
+		pool_forget_child(removal->pool, parent, link_of(removal)->info.uuid);
 }
 
 bool removal_begin(struct disk_pool *pool, const char *of, const char *name, const uint8_t identity[CACHE_ID_BYTES],

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "children.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
@@ -562,7 +563,7 @@ static bool note_siblings(const struct snapshot *snapshot, const struct part *pa
 		const struct succession_fork *fork = part->succession.forks->pdata[i];
 		g_autofree char *path = g_build_filename(disk_pool_path(snapshot->pool), fork->to, NULL);
 
-		if (!target_add_child(top, top->link, fork->uuid, path, error))
+		if (!pool_add_child(top, top->link, fork->uuid, path, error))
 			return false;
 	}
 	return true;
@@ -630,6 +631,13 @@ static void undo_locked(struct disk_pool *pool, struct part *part)
 	pool_keep_failed_locked(pool, part->disk, &part->succession);
 }
 
+/* Of a revert: the leaf that was to stand there is gone. */
+static void leave_target(struct disk_pool *pool, const struct part *part)
+{
+	if (part->target.stack && !part->succession.mark && part->succession.staged)
+		pool_forget_child(pool, part->target.links->pdata[0], part->succession.uuid);
+}
+
 /* Before anybody else looks at the pool: what has the name of an image may be another one's. */
 static void undo_all_locked(struct snapshot *snapshot)
 {
@@ -638,6 +646,7 @@ static void undo_all_locked(struct snapshot *snapshot)
 		close_new_leaf(&snapshot->parts[i]);
 		if (snapshot->parts[i].succession.mark)
 			undo_locked(snapshot->pool, &snapshot->parts[i]);
+		leave_target(snapshot->pool, &snapshot->parts[i]);
 	}
 }
 

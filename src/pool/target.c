@@ -4,12 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "children.h"
 #include "core/error.h"
-#include "core/verdict.h"
 #include "disk/keeper.h"
-#include "image/children.h"
 #include "layer/parent.h"
-#include "layer/seal.h"
 #include "pool/snapshot.h"
 
 /* ---- Which it is ---------------------------------------------------------------------- */
@@ -91,37 +89,11 @@ bool target_find(struct disk_pool *pool, struct disk *disk, const char *tag, str
 
 /* ---- A leaf on it --------------------------------------------------------------------- */
 
-/* A golden image on a store that is not written has children all the same. */
-static bool may_be_unmarked(const GError *error)
-{
-	enum error_class class = error_class_of(STORE_OPEN, error_to_errno(error));
-
-	return class == ERROR_READ_ONLY || class == ERROR_UNSUPPORTED;
-}
-
-bool target_add_child(struct layer *layer, const struct chain_link *parent, const uint8_t uuid[IMAGE_UUID_BYTES],
-		      const char *path, GError **error)
-{
-	g_autoptr(GError) inner = NULL;
-	struct image_children *children;
-
-	if (layer && layer->sealed && seal_add_child(layer, uuid, path))
-		return true;
-	children = image_children_open(parent->real, parent->format, &inner);
-	if (children)
-		(void)image_children_add(children, uuid, path, &inner);
-	image_children_close(children);
-	if (!inner || may_be_unmarked(inner))
-		return true;
-	g_propagate_error(error, g_steal_pointer(&inner));
-	return false;
-}
-
 bool target_open(struct target *target, struct disk *disk, const uint8_t uuid[IMAGE_UUID_BYTES], const char *path,
 		 GError **error)
 {
 	target->stack = disk_open_stack(disk, target->links, error);
-	return target->stack && target_add_child(stack_layer(target->stack, 0), link_of(target), uuid, path, error);
+	return target->stack && pool_add_child(stack_layer(target->stack, 0), link_of(target), uuid, path, error);
 }
 
 uint64_t target_size_bytes(const struct target *target)

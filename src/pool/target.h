@@ -19,8 +19,4 @@ bool target_open(struct target *target, struct disk *disk, const uint8_t uuid[IM
 uint64_t target_size_bytes(const struct target *target);
 void target_clear(struct target *target);
 
-/* The image of PARENT, which LAYER (NULL: not open) is of, remembers the child UUID at PATH. False and ERROR. */
-bool target_add_child(struct layer *layer, const struct chain_link *parent, const uint8_t uuid[IMAGE_UUID_BYTES],
-		      const char *path, GError **error);
-
 #endif
