@@ -182,6 +182,31 @@ static void await_closes(struct run *run)
 	}
 }
 
+static bool has_line(const char *path, const char *wanted)
+{
+	char line[512];
+	bool found = false;
+	FILE *file = fopen(path, "re");
+
+	while (file && fgets(line, sizeof(line), file))
+		found |= strcmp(line, wanted) == 0;
+	if (file)
+		fclose(file);
+	return !file || found;
+}
+
+/* One that has failed is tried again now and then, and until that succeeds it refuses what needs it. */
+static void await_cache(struct run *run)
+{
+	char path[256];
+
+	worker_path(&run->self, path, ".leafdisk/cache/info");
+	worker_begin(&run->self, "wait for the cache to work again");
+	while (!has_line(path, "state: active\n") && !run->state->killing)
+		usleep(POLL_MICROSECONDS);
+	run->self.slot->began_ns = 0;
+}
+
 /* A resize that failed may have been one. */
 static void settle_size(struct run *run, struct disk *disk)
 {
@@ -223,6 +248,7 @@ static void be_quiet(struct run *run)
 	if (run->state->phase != PHASE_QUIET)
 		return;
 	await_closes(run);
+	await_cache(run);
 	settle_errors(run);
 	run->state->phase = PHASE_CALM;
 }
