@@ -22,9 +22,9 @@ bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const 
 
 /* The disk NAME is what it was as its snapshot TAG (NULL: the newest that it stands on) was made; what came since is
  * dropped, but for other snapshots. An ephemeral one, without TAG, is what its image is. Refused while others have it
- * open, unless LIVE. Otherwise as a snapshot. Blocks. */
-bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool (*go_on)(void *opaque),
-		      void *opaque, GError **error);
+ * open, unless LIVE. Otherwise as a snapshot. *REVERTED: it is, whatever failed afterwards. Blocks. */
+bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool *reverted,
+		      bool (*go_on)(void *opaque), void *opaque, GError **error);
 /* The snapshot TAG of DISK is removed. False and ERROR: EBUSY, somebody stands on it. Blocks. */
 bool disk_pool_delete(struct disk_pool *pool, struct disk *disk, const char *tag, bool (*go_on)(void *opaque),
 		      void *opaque, GError **error);

@@ -805,8 +805,8 @@ static bool is_ephemeral(struct disk_pool *pool, const char *name, struct disk *
 	return *disk && (*disk)->mode == DISK_MODE_EPHEMERAL;
 }
 
-bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool (*go_on)(void *opaque),
-		      void *opaque, GError **error)
+bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool *reverted,
+		      bool (*go_on)(void *opaque), void *opaque, GError **error)
 {
 	struct revert revert = {.to = tag, .live = live};
 	struct snapshot snapshot = {.pool = pool, .revert = &revert};
@@ -820,6 +820,7 @@ bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag,
 		good = error_set(error, EOPNOTSUPP, "%s: is ephemeral, and goes back to its image alone", name);
 	else
 		good = disk_drop_changes(disk, live, go_on, opaque, error);
+	*reverted = good || snapshot.sealed;
 	disk_unref(disk);
 	return good;
 }

@@ -87,15 +87,19 @@ static int delete (const struct control_subject *subject, const struct control_c
 	return 0;
 }
 
-/* What the kernel has of it is of what it was. */
+/* What the kernel has of it is of what it was. It waits for the reads that are in work, which a store that hangs does
+ * not answer: a disk that is as it was is not touched. */
 static int revert(const struct control_subject *subject, const struct control_command *command, const char *tag,
 		  bool live, GError **error)
 {
 	struct session *session = subject->session;
 	const char *name = disk_name(subject->disk);
-	bool good = disk_pool_revert(session->pool, name, tag, live, control_goes_on, (void *)command, error);
+	bool reverted;
+	bool good =
+		disk_pool_revert(session->pool, name, tag, live, &reverted, control_goes_on, (void *)command, error);
 
-	(void)fuse_lowlevel_notify_inval_inode(session->fuse, node_ino(subject->node), 0, 0);
+	if (reverted)
+		(void)fuse_lowlevel_notify_inval_inode(session->fuse, node_ino(subject->node), 0, 0);
 	if (!good)
 		return error_to_errno(*error);
 	log_event("%s: is what it was as snapshot %s", name, tag ? tag : "(the newest)");
