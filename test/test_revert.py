@@ -3,15 +3,18 @@ import contextlib
 import errno
 import json
 import os
+import signal
+import threading
 
 import pytest
 
-from harness import (BLOCK, CRASH_STATUS, MIB, Gate, check_clean, converted, expect_errno, faults, leafctl, make_image, make_raw,
-                     numbers, opened, read_file, write_all)
+from harness import (BLOCK, CRASH_STATUS, MIB, Gate, Loop, check_clean, converted, expect_errno, faults, halt, leafctl, make_image,
+                     make_raw, numbers, opened, read_file, run, stats, wait_until, write_all)
 from test_snapshots import HELD, MODES, Guest, command, images, marks, options_of, sealed, take
 from test_writeback_faults import left_open
 
 SIZE = 4 * MIB
+COMMANDS_OF_A_DISK = [["snapshot", "two"], ["revert"], ["revert", "--live"]]
 
 
 def options_for(work, mode, held=True):
@@ -209,6 +212,44 @@ def test_an_ephemeral_one_whose_image_was_replaced(mount, pool, work, rng):
         expect_errno(errno.ESTALE, read_file, path, SIZE)
         revert(live)
         assert read_file(path, SIZE + 1) == content
+
+
+@pytest.fixture
+def slow_base(mount, pool, work, rng):
+    """A disk on a base whose store answers nothing while the process of this id is stopped; options of a mount."""
+    where = os.path.join(work, "slow")
+    os.mkdir(where)
+    make_raw(os.path.join(where, "store.raw"), bytes(32 * MIB))
+    slow = mount(pool=where)
+    with Loop(slow.file("store.img")) as loop:
+        run("mke2fs", "-q", "-t", "ext4", loop.device)
+        base = make_raw(os.path.join(loop.mount(os.path.join(work, "fs")), "base.raw"), rng.randbytes(SIZE))
+        leafctl("create", "--layers", loop.mounted, "-b", base, os.path.join(pool, "web1.leaf"))
+        with opened(base) as fd:
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        yield f"layers={loop.mounted}", slow.pid
+        os.kill(slow.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("words", COMMANDS_OF_A_DISK)
+def test_a_store_that_hangs_under_a_read(mount, rng, slow_base, words):
+    """The read waits, and nobody else for it: the command says so, and the disk goes on."""
+    option, pid = slow_base
+    with mount("mode=direct", option) as live, opened(live.file("web1.img")) as fd:
+        take(live, "one")
+        write_all(fd, rng.randbytes(BLOCK), 0)
+        halt(pid)
+        reader = threading.Thread(target=os.pread, args=(fd, BLOCK, MIB), daemon=True)
+        before = stats(live)["read_requests"]
+        reader.start()
+        wait_until(lambda: stats(live)["read_requests"] > before, "the read to be in work", 20)
+        verb, *more = words
+        said = leafctl(verb, live.file("web1.img"), *more, check=False, timeout=60).stderr
+        assert "no answer yet" in said or "say --live" in said, said
+        write_all(fd, rng.randbytes(BLOCK), 0)
+        os.kill(pid, signal.SIGCONT)
+        reader.join(60)
 
 
 # ---- Deleting ---------------------------------------------------------------------

@@ -57,6 +57,9 @@ extern const struct route route_ephemeral;  /* to the cache and the overflow lay
 extern const struct route route_writeback;  /* to the cache, and from there to the leaf by migration */
 extern const struct route route_failed;	    /* nowhere: the disk is not what it was */
 
+/* Whether route_begin_writing() has nothing to do any more. With open_lock held, the chain open. */
+bool route_is_begun(const struct disk *disk);
+
 /* All with open_lock held, the chain open, and no request in work: behind the
  * gate, or before the first open returns. They block. */
 

@@ -299,12 +299,14 @@ static bool is_told(void *opaque, guint index)
 	return layer && layer->sealed && seal_add_child(layer, child->info.uuid, child->real);
 }
 
-/* Behind the gate: others may have it open for reading. */
+/* Behind the gate: others may have it open for reading. Whoever opens it after that waits for no request of others. */
 static bool begin_writing(struct disk *disk, GError **error)
 {
 	bool good;
 
 	disk->given = disk->route == &route_ephemeral;
+	if (route_is_begun(disk))
+		return true;
 	if (disk->leaf->image && !disk->leaf->image->begun)
 		parent_mark_chain(disk->links, is_told, disk);
 	gate_close(&disk->gate);

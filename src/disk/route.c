@@ -146,14 +146,14 @@ bool route_open(struct disk *disk, GError **error)
 		disk->name);
 }
 
-static bool is_begun(const struct disk *disk)
+bool route_is_begun(const struct disk *disk)
 {
 	return disk->route == &route_ephemeral || disk->route == &route_failed || disk->leaf->image->begun;
 }
 
 bool route_identify(struct disk *disk)
 {
-	if (is_begun(disk) || share_left(disk->leaf) > 0 || !claim_identify(disk->leaf))
+	if (route_is_begun(disk) || share_left(disk->leaf) > 0 || !claim_identify(disk->leaf))
 		return false;
 	share_close(disk->leaf, false);
 	open_mirror(disk, disk->mode != DISK_MODE_WRITEBACK);
@@ -162,7 +162,7 @@ bool route_identify(struct disk *disk)
 
 bool route_begin_writing(struct disk *disk, GError **error)
 {
-	if (is_begun(disk))
+	if (route_is_begun(disk))
 		return true;
 	if (disk->mode == DISK_MODE_WRITEBACK)
 		return begin_writeback(disk, error);
