@@ -439,3 +439,67 @@ def test_a_deletion_is_interrupted(mount, pool, work, rng, mode, point, what):
             assert converted(sealed(pool, "two"), work) == guest.snapshots["two"]
         assert converted(sealed(pool, "one"), work) == guest.snapshots["one"]
         nothing_is_left(pool)
+
+
+@pytest.mark.parametrize("mode", ["direct", "writeback"])
+def test_nobody_goes_back_to_what_is_half_deleted(mount, pool, work, rng, mode):
+    """It has lost what the cache had of it; it goes as soon as that can be."""
+    live, gate, guest = begin(mount, pool, work, rng, options_for(work, mode), "delete.unlink:EIO")
+    with live:
+        go_back(guest, "one")
+        gate.open()
+        said = leafctl("delete", live.file("web1.img"), "two", check=False).stderr
+        assert "is removed when that can be" in said
+        expect_errno(errno.EBUSY, revert, live, "two")
+        guest.verify()
+        gate.close()
+        with contextlib.suppress(OSError):
+            delete(live, "two")
+        assert not os.path.exists(sealed(pool, "two"))
+        guest.change()
+        guest.take("two")
+        guest.change()
+    with mount(*options_for(work, mode)) as live:
+        guest.live = live
+        guest.verify()
+        go_back(guest, "two")
+        guest.verify()
+    nothing_is_left(pool)
+
+
+@pytest.mark.parametrize("point", ["image.read", "image.open", "place.open"])
+def test_back_to_what_could_not_be_removed(mount, pool, work, rng, point):
+    """It is a snapshot as any other, also of the next mount."""
+    options, stays = options_for(work, "writeback"), False
+    for nth in range(1, 80):
+        live, gate, guest = begin(mount, pool, work, rng, options, f"{point}:EIO@{nth}x1")
+        gate.open()
+        said = leafctl("revert", live.file("web1.img"), "one", check=False).stderr
+        gate.close()
+        stays = "is not removed" in said and "is removed when" not in said
+        if stays:
+            break
+        live.stop()
+    assert stays
+    revert(live, "reverted1")
+    guest.change()
+    live.kill9()
+    with mount(*options) as live:
+        guest.live = live
+        guest.verify()
+
+
+def test_a_parent_forgets_what_the_next_mount_removes(mount, pool, work, rng):
+    options = options_for(work, "direct")
+    live, gate, guest = begin(mount, pool, work, rng, options, "delete.unlink:crash")
+    gate.open()
+    with contextlib.suppress(OSError):
+        revert(live, "one")
+    gate.close()
+    assert live.wait() == CRASH_STATUS, live.messages()
+    live.finalise()
+    with mount(*options) as live:
+        delete(live, "two")
+        assert read_file(live.file("web1.img"), SIZE) == guest.snapshots["one"]
+    assert images(pool) == ["base.raw", "snapshots/web1@one.leaf", "web1.leaf"]
+    nothing_is_left(pool)

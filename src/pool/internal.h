@@ -33,7 +33,8 @@ struct disk_pool {
 	struct room *room; /* NULL: nobody watches it */
 
 	struct lock scanning;
-	GPtrArray *left;   /* groups (GPtrArray of struct succession) of before the mount that are not settled */
+	GPtrArray *left;   /* groups (GPtrArray of struct succession) of before the mount, and removals, that are not
+			      settled */
 	GPtrArray *failed; /* struct succession of this mount that are to be undone */
 	struct scan_known *known;
 	struct look_time looked[SCAN_EXTENTS]; /* last, at so much at least */

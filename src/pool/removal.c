@@ -124,24 +124,6 @@ static bool remove_file(struct disk_pool *pool, const struct succession *removal
 	return result == 0 || error_set_errno(error, -result, "%s: cannot be removed", removal->sealed);
 }
 
-/* Between a crash and this somebody may have made an image on it. */
-bool removal_finish(struct disk_pool *pool, const struct succession *removal, GError **error)
-{
-	g_autofree char *directory = g_build_filename(pool_place(pool)->path, SEALED_DIRECTORY, NULL);
-	enum found found;
-
-	if (!owner_allows(directory, name_of(removal), &pool->owner, false, error))
-		return false;
-	found = look(pool, removal, error);
-	if (found == HAS_CHILDREN)
-		log_warning("%s: was to be removed, and stays: an image was made on it meanwhile", removal->sealed);
-	if (found == UNTOLD || found == HAS_CHILDREN)
-		return found == HAS_CHILDREN;
-	if (!forget_cached(pool, removal, error))
-		return false;
-	return found == GONE || (remove_file(pool, removal, error) && owner_remove(directory, name_of(removal), error));
-}
-
 /* ---- Whether it may be ---------------------------------------------------------------- */
 
 struct removal {
@@ -221,13 +203,74 @@ static bool discard(struct removal *removal, GError **error)
 
 /* ---- It goes ---------------------------------------------------------------------------- */
 
-/* What it stands on may be deleted after it. */
+/* What it stands on may be deleted after it, and is told so while its mark stands, as only the image says who that is.
+ */
 static void leave_parent(const struct removal *removal)
 {
 	const struct chain_link *parent = removal->links->len > 1 ? removal->links->pdata[1] : NULL;
 
 	if (parent && !parent->outside)
 		pool_forget_child(removal->pool, parent, link_of(removal)->info.uuid);
+}
+
+/* What of it is not done yet. *FOUND HAS_CHILDREN: it stays. */
+static bool finish(const struct removal *removal, enum found *found, GError **error)
+{
+	struct disk_pool *pool = removal->pool;
+	const struct succession *mark = removal->mark;
+	g_autofree char *directory = g_build_filename(pool_place(pool)->path, SEALED_DIRECTORY, NULL);
+
+	if (!owner_allows(directory, name_of(mark), &pool->owner, false, error))
+		return false;
+	*found = look(pool, mark, error);
+	if (*found == UNTOLD || *found == HAS_CHILDREN)
+		return *found == HAS_CHILDREN;
+	if (!forget_cached(pool, mark, error))
+		return false;
+	if (*found == GONE)
+		return true;
+	leave_parent(removal);
+	return remove_file(pool, mark, error) && owner_remove(directory, name_of(mark), error);
+}
+
+/* Between a crash and this somebody may have made an image on it. */
+bool removal_finish(struct disk_pool *pool, struct succession *mark, GError **error)
+{
+	struct removal removal = {.pool = pool,
+				  .path = g_build_filename(pool_place(pool)->path, mark->sealed, NULL),
+				  .mark = mark};
+	enum found found = UNTOLD;
+	bool good;
+
+	(void)find(&removal, NULL);
+	good = finish(&removal, &found, error);
+	if (good && found == HAS_CHILDREN)
+		log_warning("%s: was to be removed, and stays: an image was made on it meanwhile", mark->sealed);
+	g_ptr_array_unref(removal.links);
+	g_free(removal.path);
+	return good;
+}
+
+/* It is to go all the same, with a look at the pool, or with the next mount: nobody is to stand on it any more. */
+static void leave(const struct removal *removal)
+{
+	GPtrArray *group = g_ptr_array_new_with_free_func(succession_free);
+
+	g_ptr_array_add(group, g_memdup2(removal->mark, sizeof(*removal->mark)));
+	*removal->mark = (struct succession){0};
+	g_ptr_array_add(removal->pool->left, group);
+}
+
+bool removal_awaits(const struct disk_pool *pool, const char *name)
+{
+	for (guint i = 0; i < pool->left->len; i++) {
+		const GPtrArray *group = pool->left->pdata[i];
+		const struct succession *first = group->pdata[0];
+
+		if (first->removes && strcmp(name_of(first), name) == 0)
+			return true;
+	}
+	return false;
 }
 
 bool removal_begin(struct disk_pool *pool, const char *of, const char *name, const uint8_t identity[CACHE_ID_BYTES],
@@ -260,15 +303,18 @@ static bool begin(struct removal *removal, const char *of, const char *name, GEr
 static bool go(struct removal *removal, GError **error)
 {
 	g_autoptr(GError) inner = NULL;
+	enum found found = UNTOLD;
 
 	if (!discard(removal, error))
 		return false;
-	if (!removal_finish(removal->pool, removal->mark, &inner))
-		return error_set_errno(error, -error_to_errno(inner), "%s; the next mount of the pool removes it",
+	if (!finish(removal, &found, &inner)) {
+		leave(removal);
+		return error_set_errno(error, -error_to_errno(inner), "%s; it is removed when that can be",
 				       inner->message);
-	leave_parent(removal);
+	}
 	succession_remove_mark(removal->mark);
-	return true;
+	return found != HAS_CHILDREN ||
+	       error_set(error, EBUSY, "%s: another image was made on it meanwhile", removal->path);
 }
 
 bool removal_run_locked(struct disk_pool *pool, const char *of, const char *name, struct succession *mark,
@@ -281,12 +327,14 @@ bool removal_run_locked(struct disk_pool *pool, const char *of, const char *name
 				  .until_ns = loop_now_ns() + PATIENCE_NS,
 				  .go_on = go_on,
 				  .opaque = opaque};
-	bool good;
+	bool may, good;
 
 	lock_assert_mine(&pool->scanning);
-	good = find(&removal, error) && owner_allows(directory, name, &pool->owner, false, error) &&
-	       hold(&removal, error) && has_no_children(&removal, error) && begin(&removal, of, name, error) &&
-	       go(&removal, error);
+	may = find(&removal, error) && owner_allows(directory, name, &pool->owner, false, error) &&
+	      hold(&removal, error) && has_no_children(&removal, error) && begin(&removal, of, name, error);
+	good = may && go(&removal, error);
+	if (!may)
+		succession_remove_mark(mark);
 	(void)image_close(removal.image);
 	disk_unref(removal.keeper);
 	g_ptr_array_unref(removal.links);

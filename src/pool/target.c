@@ -9,6 +9,7 @@
 #include "disk/keeper.h"
 #include "layer/parent.h"
 #include "pool/snapshot.h"
+#include "removal.h"
 
 /* ---- Which it is ---------------------------------------------------------------------- */
 
@@ -67,6 +68,8 @@ static bool find_beside(struct disk_pool *pool, const char *stem, const char *ta
 
 	if (!file)
 		return false;
+	if (removal_awaits(pool, file))
+		return error_set(error, EBUSY, "%s.img: snapshot %s is being deleted", stem, tag);
 	path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, file, NULL);
 	format = image_probe(path, error);
 	if (format == IMAGE_FORMAT_NONE || !chain_resolve(path, format, pool->roots, NULL, target->links, error))
