@@ -252,6 +252,34 @@ def test_a_store_that_hangs_under_a_read(mount, rng, slow_base, words):
         reader.join(60)
 
 
+def test_a_failed_revert_leaves_its_snapshot_alone(mount, pool, work, rng):
+    """What was to stand on it does not."""
+    live, gate, guest = begin(mount, pool, work, rng, options_for(work, "direct"), "snapshot.exchange:EIO")
+    with live:
+        go_back(guest, "one")
+        gate.open()
+        expect_errno(errno.EIO, revert, live, "two")
+        gate.close()
+        guest.verify()
+        delete(live, "two")
+    nothing_is_left(pool)
+
+
+def test_a_disk_with_as_many_layers_as_there_can_be(mount, pool, work, rng):
+    """Has no snapshots any more, and can be taken back to those that it has."""
+    make_disk(pool, "raw", rng)
+    with mount("mode=direct") as live:
+        for number in range(254):
+            take(live, f"s{number}")
+        expect_errno(errno.EMLINK, take, live, "more")
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, b"x" * BLOCK, 0)
+        revert(live, "s253")
+        expect_errno(errno.EMLINK, take, live, "more")
+        revert(live, "s252")
+        take(live, "more")
+
+
 # ---- Deleting ---------------------------------------------------------------------
 
 def test_nobody_stands_on_what_is_deleted(mount, pool, work, rng):

@@ -113,10 +113,6 @@ static bool may_be_sealed(const struct disk_pool *pool, const struct disk *disk,
 				 name);
 	if (!has_its_name(pool, disk, error))
 		return false;
-	if (disk->links->len >= CHAIN_DEPTH_MAX)
-		return error_set(error, EMLINK,
-				 "%s: its chain already has %u layers, which is the most that there can be", name,
-				 disk->links->len);
 	if (disk->leaf->share == SHARE_DIRTY && !layer_identity_is_own(disk->leaf->link) &&
 	    disk->leaf->link->format != IMAGE_FORMAT_LEAF)
 		return error_set(
@@ -669,13 +665,24 @@ static bool may_go_back(const struct snapshot *snapshot, const struct part *part
 	       disk_may_go_back(disk, snapshot->revert->live, target_size_bytes(&part->target), error);
 }
 
+/* LINKS are what a new leaf is to stand on. */
+static bool takes_another(const GPtrArray *links, const char *name, GError **error)
+{
+	return links->len < CHAIN_DEPTH_MAX ||
+	       error_set(error, EMLINK, "%s: its chain already has %u layers, which is the most that there can be",
+			 name, links->len);
+}
+
 static bool check(struct snapshot *snapshot, struct part *part, GError **error)
 {
+	const char *name = part->disk->name;
+
 	if (!may_be_sealed(snapshot->pool, part->disk, error))
 		return false;
-	return !snapshot->revert ||
-	       (target_find(snapshot->pool, part->disk, snapshot->revert->to, &part->target, error) &&
-		may_go_back(snapshot, part, error));
+	if (!snapshot->revert)
+		return takes_another(part->disk->links, name, error);
+	return target_find(snapshot->pool, part->disk, snapshot->revert->to, &part->target, error) &&
+	       takes_another(part->target.links, name, error) && may_go_back(snapshot, part, error);
 }
 
 static bool make_locked(struct snapshot *snapshot, GError **error)
