@@ -531,3 +531,26 @@ def test_a_parent_forgets_what_the_next_mount_removes(mount, pool, work, rng):
         assert read_file(live.file("web1.img"), SIZE) == guest.snapshots["one"]
     assert images(pool) == ["base.raw", "snapshots/web1@one.leaf", "web1.leaf"]
     nothing_is_left(pool)
+
+
+def test_a_raw_one_that_a_crash_left_sealed(mount, pool, work, rng):
+    """It has no identity of its own, and is removed all the same."""
+    gate = Gate(work)
+    old = make_disk(pool, "raw", rng)
+    live = mount("mode=direct", "manage", env=faults("place.unlink:crash", gate=gate.path))
+    take(live, "one")
+    os.unlink(live.file("web1.img"))
+    make_disk(pool, "raw", rng)
+    wait_until(lambda: os.listdir(live.path) and os.path.exists(live.file("web1.img")), "the new disk to be shown")
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"x" * BLOCK, 0)
+    gate.open()
+    with contextlib.suppress(OSError):
+        revert(live, "one")
+    gate.close()
+    assert live.wait() == CRASH_STATUS, live.messages()
+    live.finalise()
+    with mount("mode=direct") as live:
+        assert read_file(live.file("web1.img"), SIZE) == old
+    assert images(pool) == ["snapshots/web1@one.raw", "web1.leaf"]
+    nothing_is_left(pool)

@@ -369,6 +369,16 @@ static bool add_forks(struct snapshot *snapshot, struct part *part, GError **err
 	return true;
 }
 
+/* What recovery knows it by: one without an identity of its own has another under its other name. */
+static void note_identity(struct part *part)
+{
+	const struct layer *leaf = part->disk->leaf;
+	struct chain_link *sealed = chain_link_moved(leaf->link, part->sealed_path, leaf->image, NULL);
+
+	layer_identity_of(sealed, leaf->image, part->succession.identity);
+	chain_link_unref(sealed);
+}
+
 static bool prepare(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	struct disk_pool *pool = snapshot->pool;
@@ -379,7 +389,7 @@ static bool prepare(struct snapshot *snapshot, struct part *part, GError **error
 	part->succession.parts = snapshot->count;
 	if (snapshot->revert) {
 		part->succession.reverts = true;
-		layer_identity_of(part->disk->leaf->link, part->disk->leaf->image, part->succession.identity);
+		note_identity(part);
 	}
 	part->succession.group = g_strdup(snapshot->parts[0].succession.staged);
 	if (!names_are_free(pool, part, error) || !succession_write_mark(pool, &part->succession, error) ||
