@@ -236,9 +236,8 @@ static bool finish(const struct removal *removal, enum found *found, GError **er
 /* Between a crash and this somebody may have made an image on it. */
 bool removal_finish(struct disk_pool *pool, struct succession *mark, GError **error)
 {
-	struct removal removal = {.pool = pool,
-				  .path = g_build_filename(pool_place(pool)->path, mark->sealed, NULL),
-				  .mark = mark};
+	struct removal removal = {
+		.pool = pool, .path = g_build_filename(pool_place(pool)->path, mark->sealed, NULL), .mark = mark};
 	enum found found = UNTOLD;
 	bool good;
 
