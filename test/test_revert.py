@@ -156,7 +156,7 @@ def test_what_cannot_be(mount, pool, work, rng):
         expect_errno(errno.ENOENT, revert, live)
         expect_errno(errno.ENOENT, revert, live, "one")
         take(live, "one")
-        for tag in ("two", "../web1", "'web1@one'", "''"):
+        for tag in ("two", "../web1", "'web1@two'", "''"):
             expect_errno(errno.ENOENT, revert, live, tag)
             expect_errno(errno.ENOENT, delete, live, tag)
         expect_errno(errno.EBUSY, delete, live, "one")
@@ -278,6 +278,43 @@ def test_a_disk_with_as_many_layers_as_there_can_be(mount, pool, work, rng):
         expect_errno(errno.EMLINK, take, live, "more")
         revert(live, "s252")
         take(live, "more")
+
+
+def test_a_disk_that_was_renamed(mount, pool, rng):
+    """Goes back to what it was under its former name too, and never to what another disk was."""
+    make_disk(pool, "leaf", rng)
+    make_image(os.path.join(pool, "other.leaf"), SIZE)
+    with mount("manage") as live:
+        guest = Guest(live, rng, read_file(live.file("web1.img"), SIZE))
+        for tag in ("one", "two"):
+            guest.change(5)
+            guest.take(tag)
+        go_back(guest, "one")
+        take(live, "theirs", "other.img")
+        os.rename(live.file("web1.img"), live.file("web2.img"))
+        guest.name = "web2.img"
+        for tag in ("two", "one", "two"):
+            revert(live, f"web1@{tag}", name="web2.img")
+            guest.model = type(guest.model)(guest.snapshots[tag])
+            guest.verify()
+        expect_errno(errno.EINVAL, command, live.control("disks", "web2.img", "snapshots"), "revert other@theirs")
+        expect_errno(errno.EBUSY, delete, live, "web1@two", "web2.img")
+        guest.verify()
+        revert(live, "web1@one", name="web2.img")
+        delete(live, "web1@two", "web2.img")
+    nothing_is_left(pool)
+
+
+def test_one_name_whatever_the_ending(mount, pool, rng):
+    """A disk that was made anew, in another format, finds the names of the former one's snapshots taken."""
+    make_disk(pool, "raw", rng)
+    with mount("manage") as live:
+        take(live, "one")
+        os.unlink(live.file("web1.img"))
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    with mount() as live:
+        expect_errno(errno.EEXIST, take, live, "one")
+        take(live, "two")
 
 
 # ---- Deleting ---------------------------------------------------------------------

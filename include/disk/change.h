@@ -24,6 +24,7 @@ struct disk_change {
 	struct disk **disks;
 	struct disk **keepers; /* of the leaves that were sealed; NULL: none yet */
 	GPtrArray *held;       /* the leaves that they had, of which no batch begins */
+	GPtrArray *used;       /* of these, those that nobody stands on, and which stay open; NULL: none */
 	unsigned count;
 	bool (*go_on)(void *opaque);
 	void *opaque;

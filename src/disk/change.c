@@ -285,6 +285,14 @@ static struct disk *new_keeper(const struct disk *disk, struct chain_link *seale
 	return keeper_new(links, disk->mode, disk->pool_cache, disk->leaf->owner);
 }
 
+/* Its keeper may be closed at any moment. */
+static void keep_open(struct disk_change *change, struct layer *layer)
+{
+	if (!change->used)
+		change->used = g_ptr_array_new_with_free_func((GDestroyNotify)layer_put);
+	g_ptr_array_add(change->used, layer_use(layer));
+}
+
 void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *leaf, GPtrArray *links,
 		      struct chain_link *sealed, struct stack *below)
 {
@@ -294,7 +302,9 @@ void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *
 
 	standing_end(disk);
 	seal_layer(before, sealed, below ? NULL : leaf->image->uuid, ((struct chain_link *)links->pdata[0])->real);
-	if (!below)
+	if (below)
+		keep_open(change, before);
+	else
 		below = stack_on(layer_use(before), stack_use(disk->stack));
 	take_leaf(keeper, disk);
 	put_on(disk, leaf, below, links, leaf->image->size_bytes);
@@ -335,6 +345,7 @@ void disk_change_end(struct disk_change *change)
 			record_claim(change->disks[i]->leaf);
 	let_go(change, change->count);
 	let_go_backlogs(change);
+	g_clear_pointer(&change->used, g_ptr_array_unref);
 	for (unsigned i = 0; i < change->count; i++)
 		disk_unref(change->keepers[i]);
 	g_clear_pointer(&change->keepers, g_free);

@@ -25,6 +25,7 @@
 #include "layer/share.h"
 #include "refresh.h"
 #include "removal.h"
+#include "seal_names.h"
 #include "succession.h"
 #include "succession_failed.h"
 #include "target.h"
@@ -61,69 +62,12 @@ struct snapshot {
 	bool sealed; /* there is no way back */
 };
 
-/* ---- What may be sealed ------------------------------------------------------------- */
-
-static bool tag_is_allowed(const char *tag, GError **error)
-{
-	bool good = *tag && tag[0] != '.' && strlen(tag) <= NAME_MAX / 2;
-
-	for (const char *c = tag; *c; c++)
-		good &= *c != '/' && *c != '@' && !g_ascii_iscntrl(*c);
-	return good ||
-	       error_set(error, EINVAL,
-			 "\"%s\" cannot name a snapshot: a name has no /, @ or control character, does not begin "
-			 "with a dot, and has %d bytes at most",
-			 tag, NAME_MAX / 2);
-}
+/* ---- Ahead of the pause --------------------------------------------------------------- */
 
 static const char *name_in_pool(const char *path)
 {
 	return strrchr(path, '/') + 1;
 }
-
-/* What has the name is the disk's image, a file, and not what somebody has put there meanwhile. */
-static bool has_its_name(const struct disk_pool *pool, const struct disk *disk, GError **error)
-{
-	const struct chain_link *link = disk->leaf->link;
-	struct stat st;
-	int result = place_look_at(pool_place(pool)->fd, name_in_pool(link->path), &st);
-
-	if (result < 0)
-		return error_set_errno(error, -result, "%s: %s cannot be looked at", disk->name, link->path);
-	if (link->block_device || !S_ISREG(st.st_mode))
-		return error_set(error, EOPNOTSUPP, "%s: its image is no file of the pool, but a device or a link",
-				 disk->name);
-	return (st.st_ino == link->inode && st.st_dev == link->device) ||
-	       error_set(error, ESTALE, "%s: %s is another file than the image that it has open", disk->name,
-			 link->path);
-}
-
-static bool may_be_sealed(const struct disk_pool *pool, const struct disk *disk, GError **error)
-{
-	const char *name = disk->name;
-
-	if (pool->options.read_only)
-		return error_set(error, EROFS, "%s: the pool is mounted read-only", name);
-	if (disk->mode == DISK_MODE_EPHEMERAL)
-		return error_set(error, EOPNOTSUPP, "%s: an ephemeral disk has no snapshots in this version", name);
-	if (disk->spelled)
-		return error_set(error, EOPNOTSUPP,
-				 "%s: its layers are named by the configuration, which would not name "
-				 "a new one",
-				 name);
-	if (!has_its_name(pool, disk, error))
-		return false;
-	if (disk->leaf->share == SHARE_DIRTY && !layer_identity_is_own(disk->leaf->link) &&
-	    disk->leaf->link->format != IMAGE_FORMAT_LEAF)
-		return error_set(
-			error, EOPNOTSUPP,
-			"%s: its store keeps no extended attributes, so the cache would not know its image again "
-			"under another name; mode direct or persistent has none to know",
-			name);
-	return true;
-}
-
-/* ---- Names -------------------------------------------------------------------------- */
 
 static void name_parts(const struct snapshot *snapshot, struct part *part)
 {
@@ -140,119 +84,6 @@ static void name_parts(const struct snapshot *snapshot, struct part *part)
 	part->sealed_path = g_build_filename(disk_pool_path(snapshot->pool), succession->sealed, NULL);
 	part->path = g_build_filename(disk_pool_path(snapshot->pool), succession->to, NULL);
 }
-
-/* What the disk stands on has its name in the chain, although somebody may have taken the file away; one name is that
- * of one snapshot, whatever the ending. */
-static bool is_in_chain(const struct disk *disk, const char *name)
-{
-	g_autofree char *stem = pool_stem_of_file(name);
-
-	for (guint i = 0; i < disk->links->len; i++) {
-		const char *path = ((const struct chain_link *)disk->links->pdata[i])->path;
-		g_autofree char *other = pool_stem_of_file(name_in_pool(path));
-
-		if (chain_is_sealed_name(path) && strcmp(other, stem) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* The first of fork1, fork2..., or reverted1..., that no sealed image in DIRECTORY (or -errno) has; NULL and *RESULT.
- */
-static char *free_tag_in(int directory, const struct disk *disk, const char *what, int *result)
-{
-	const char *from = name_in_pool(disk->leaf->link->path);
-	struct stat st;
-
-	*result = MIN(directory, 0);
-	for (unsigned number = 1; *result == 0 || *result == -ENOENT; number++) {
-		g_autofree char *tag = g_strdup_printf("%s%u", what, number), *name = pool_sealed_name(from, tag);
-
-		if (directory >= 0)
-			*result = place_look_at(directory, name, &st);
-		if (*result == -ENOENT && !is_in_chain(disk, name))
-			return g_steal_pointer(&tag);
-	}
-	return NULL;
-}
-
-/* For a snapshot that a fork or a revert needs. */
-static char *free_tag(const struct snapshot *snapshot, GError **error)
-{
-	int fd = succession_open_sealed(snapshot->pool, false), result;
-	char *tag = free_tag_in(fd, snapshot->parts[0].disk, snapshot->revert ? "reverted" : "fork", &result);
-
-	if (fd >= 0)
-		close(fd);
-	if (!tag)
-		error_set_errno(error, -result, "%s/" SEALED_DIRECTORY ": cannot be looked at",
-				disk_pool_path(snapshot->pool));
-	return tag;
-}
-
-/* ERROR says WHAT where there is one. */
-static bool is_free(int directory, const char *name, const char *path, const char *what, GError **error)
-{
-	struct stat st;
-	int result = place_look_at(directory, name, &st);
-
-	if (result == 0)
-		return error_set(error, EEXIST, "%s: exists%s", path, what);
-	return result == -ENOENT || error_set_errno(error, -result, "%s: cannot be looked at", path);
-}
-
-/* The directory of the pool in which what is sealed gets a name: on the pool's file system. -1 and ERROR. */
-static int open_place(const struct disk_pool *pool, GError **error)
-{
-	const char *path = disk_pool_path(pool);
-	struct stat top, st;
-	int fd = succession_open_sealed(pool, true), result = MIN(fd, 0);
-
-	if (result == 0 && (fstat(fd, &st) < 0 || fstat(pool_place(pool)->fd, &top) < 0))
-		result = -errno;
-	if (result == 0 && st.st_dev == top.st_dev)
-		return fd;
-	if (fd >= 0)
-		close(fd);
-	if (result == 0)
-		error_set(error, EXDEV,
-			  "%s/" SEALED_DIRECTORY
-			  ": is on another file system than the pool, and what is sealed only gets "
-			  "another name; unmount it there, or move it away",
-			  path);
-	else if (result == -ENOTDIR || result == -ELOOP)
-		error_set(error, -result,
-			  "%s/" SEALED_DIRECTORY ": is no directory, but a file or a link, and what is sealed gets "
-			  "a name in it; move it away, and a directory is made",
-			  path);
-	else
-		error_set_errno(error, -result, "%s/" SEALED_DIRECTORY ": cannot be made", path);
-	return -1;
-}
-
-static bool names_are_free(const struct disk_pool *pool, const struct part *part, GError **error)
-{
-	const struct succession *succession = &part->succession;
-	const char *name = name_in_pool(succession->sealed);
-	int fd;
-	bool good;
-
-	if (strlen(name) > NAME_MAX)
-		return error_set(error, ENAMETOOLONG, "%s: is longer than a name can be", part->sealed_path);
-	if (is_in_chain(part->disk, name))
-		return error_set(error, EEXIST, "%s: is a layer that %s stands on; name the snapshot otherwise",
-				 part->sealed_path, part->disk->name);
-	fd = open_place(pool, error);
-	if (fd < 0)
-		return false;
-	good = is_free(fd, name, part->sealed_path, "; name the snapshot otherwise", error);
-	close(fd);
-	return good && (strcmp(succession->from, succession->to) == 0 ||
-			is_free(pool_place(pool)->fd, succession->to, part->path,
-				", and is the name that the new leaf would have", error));
-}
-
-/* ---- Ahead of the pause --------------------------------------------------------------- */
 
 /* Of the same size as the disk; not shown yet. */
 static bool make_forks(struct snapshot *snapshot, struct part *part, const struct image_parent *parent, GError **error)
@@ -392,7 +223,8 @@ static bool prepare(struct snapshot *snapshot, struct part *part, GError **error
 		note_identity(part);
 	}
 	part->succession.group = g_strdup(snapshot->parts[0].succession.staged);
-	if (!names_are_free(pool, part, error) || !succession_write_mark(pool, &part->succession, error) ||
+	if (!seal_names_are_free(pool, part->disk, &part->succession, error) ||
+	    !succession_write_mark(pool, &part->succession, error) ||
 	    (snapshot->revert && !target_open(&part->target, part->disk, part->succession.uuid, part->path, error)) ||
 	    !make_leaf(snapshot, part, error) || !open_leaf(pool, part, error))
 		return false;
@@ -423,7 +255,7 @@ static bool exchange(struct snapshot *snapshot, struct part *part, GError **erro
 	if (part->disk->size_bytes != part->size_bytes || image->generation != part->generation ||
 	    image->size_bytes != part->image_bytes)
 		return error_set(error, EAGAIN, "%s: its size was changed meanwhile; try again", part->disk->name);
-	if (!has_its_name(snapshot->pool, part->disk, error))
+	if (!seal_has_its_name(snapshot->pool, part->disk, error))
 		return false;
 	if (part->succession.linked && succession_is_linked(snapshot->pool, &part->succession) != ANSWER_YES)
 		return error_set(error, ESTALE, "%s: is not the image of %s any more", part->sealed_path,
@@ -687,7 +519,7 @@ static bool check(struct snapshot *snapshot, struct part *part, GError **error)
 {
 	const char *name = part->disk->name;
 
-	if (!may_be_sealed(snapshot->pool, part->disk, error))
+	if (!seal_is_allowed(snapshot->pool, part->disk, error))
 		return false;
 	if (!snapshot->revert)
 		return takes_another(part->disk->links, name, error);
@@ -705,7 +537,8 @@ static bool make_locked(struct snapshot *snapshot, GError **error)
 	if (snapshot->forks && is_unchanged(snapshot->parts[0].disk))
 		return fork_beside(snapshot, error);
 	if (!snapshot->tag)
-		snapshot->tag = tag = free_tag(snapshot, error);
+		snapshot->tag = tag = seal_free_tag(snapshot->pool, snapshot->parts[0].disk,
+						    snapshot->revert ? "reverted" : "fork", error);
 	return snapshot->tag && seal(snapshot, error);
 }
 
@@ -770,6 +603,7 @@ static bool drop_sealed(struct snapshot *snapshot, GError **error)
 	LOCK_GUARD(&snapshot->pool->scanning);
 	return removal_run_locked(snapshot->pool, part->succession.to, name, &part->removal, snapshot->change.go_on,
 				  snapshot->change.opaque, &inner) ||
+	       error_to_errno(inner) == -ENOENT ||
 	       error_set_errno(error, -error_to_errno(inner),
 			       "%s: is reverted, but what it was is not removed, see leafctl snapshots: %s",
 			       part->disk->name, inner->message);
@@ -804,7 +638,7 @@ bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const 
 {
 	struct snapshot snapshot = {.pool = pool, .tag = tag};
 
-	return tag_is_allowed(tag, error) && run(&snapshot, names, go_on, opaque, error);
+	return seal_tag_is_allowed(tag, error) && run(&snapshot, names, go_on, opaque, error);
 }
 
 bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const *forks, bool (*go_on)(void *opaque),

@@ -34,29 +34,43 @@ char *pool_sealed_name(const char *file, const char *tag)
 	return g_strconcat(stem, "@", tag, file + strlen(stem), NULL);
 }
 
-char *pool_sealed_file(struct disk_pool *pool, const char *stem, const char *tag, GError **error)
+/* NULL and *RESULT: -errno; 0: there is no such directory. */
+static DIR *open_sealed(struct disk_pool *pool, int *result, GError **error)
 {
-	g_autofree char *wanted = g_strconcat(stem, "@", tag, NULL);
 	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
 	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+
+	*result = fd == -ENOENT ? 0 : MIN(fd, 0);
+	if (*result < 0)
+		error_set_errno(error, -*result, "%s/" SEALED_DIRECTORY ": cannot be listed", disk_pool_path(pool));
+	return list;
+}
+
+GHashTable *pool_sealed_stems(struct disk_pool *pool, GError **error)
+{
+	GHashTable *stems = NULL;
+	int result;
+	DIR *list = open_sealed(pool, &result, error);
 	struct dirent *entry;
-	char *found = NULL;
 
-	if (fd < 0 && fd != -ENOENT) {
-		error_set_errno(error, -fd, "%s/" SEALED_DIRECTORY ": cannot be listed", disk_pool_path(pool));
-		return NULL;
-	}
-	while (list && !found && (entry = readdir(list))) {
-		g_autofree char *own = pool_stem_of_file(entry->d_name);
-
-		if (strcmp(own, wanted) == 0)
-			found = g_strdup(entry->d_name);
-	}
+	if (result == 0)
+		stems = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+	while (list && (entry = readdir(list)))
+		g_hash_table_insert(stems, pool_stem_of_file(entry->d_name), g_strdup(entry->d_name));
 	if (list)
 		closedir(list);
-	if (!found)
+	return stems;
+}
+
+char *pool_sealed_file(struct disk_pool *pool, const char *stem, const char *tag, GError **error)
+{
+	g_autofree char *wanted = strchr(tag, '@') ? g_strdup(tag) : g_strconcat(stem, "@", tag, NULL);
+	g_autoptr(GHashTable) stems = pool_sealed_stems(pool, error);
+	const char *file = stems ? g_hash_table_lookup(stems, wanted) : NULL;
+
+	if (stems && !file)
 		error_set(error, ENOENT, "%s.img: has no snapshot %s", stem, tag);
-	return found;
+	return g_strdup(file);
 }
 
 static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device)

@@ -26,9 +26,10 @@ static void take_parent(struct target *target, const struct image_parent *parent
 
 static bool has_tag(const struct chain_link *link, const char *stem, const char *tag)
 {
-	g_autofree char *own = pool_tag_of(strrchr(link->path, '/') + 1, stem);
+	const char *file = strrchr(link->path, '/') + 1;
+	g_autofree char *own = pool_tag_of(file, stem), *whole = pool_stem_of_file(file);
 
-	return chain_is_sealed_name(link->path) && (!tag || strcmp(own, tag) == 0);
+	return chain_is_sealed_name(link->path) && (!tag || strcmp(own, tag) == 0 || strcmp(whole, tag) == 0);
 }
 
 /* What stands on it now says what it is held to: of one that is not complete its header does not. */
@@ -60,8 +61,28 @@ static void describe(struct disk_pool *pool, struct target *target)
 	disk_unref(keeper);
 }
 
-static bool find_beside(struct disk_pool *pool, const char *stem, const char *tag, struct target *target,
-			GError **error)
+static bool is_among(const struct chain_link *link, const GPtrArray *links)
+{
+	for (guint i = 0; i < links->len; i++) {
+		const struct chain_link *other = links->pdata[i];
+
+		if (other->inode == link->inode && other->device == link->device)
+			return true;
+	}
+	return false;
+}
+
+/* One of another name is of this disk where both stand on something: it was called otherwise then. */
+static bool is_related(const struct disk *disk, const char *tag, const struct target *target, GError **error)
+{
+	for (guint i = 0; i < target->links->len; i++)
+		if (is_among(target->links->pdata[i], disk->links))
+			return true;
+	return error_set(error, EINVAL, "%s: has nothing in common with %s, which is of another disk", disk->name, tag);
+}
+
+static bool find_beside(struct disk_pool *pool, const struct disk *disk, const char *stem, const char *tag,
+			struct target *target, GError **error)
 {
 	g_autofree char *file = pool_sealed_file(pool, stem, tag, error), *path = NULL;
 	enum image_format format;
@@ -73,6 +94,8 @@ static bool find_beside(struct disk_pool *pool, const char *stem, const char *ta
 	path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, file, NULL);
 	format = image_probe(path, error);
 	if (format == IMAGE_FORMAT_NONE || !chain_resolve(path, format, pool->roots, NULL, target->links, error))
+		return false;
+	if (strchr(tag, '@') && !is_related(disk, tag, target, error))
 		return false;
 	describe(pool, target);
 	return true;
@@ -87,7 +110,7 @@ bool target_find(struct disk_pool *pool, struct disk *disk, const char *tag, str
 		return true;
 	if (!tag)
 		return error_set(error, ENOENT, "%s: stands on no snapshot", disk->name);
-	return find_beside(pool, stem, tag, target, error);
+	return find_beside(pool, disk, stem, tag, target, error);
 }
 
 /* ---- A leaf on it --------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/text.h"
+#include "fuse/handle.h"
 #include "fuse/refusal.h"
 #include "pool/snapshot.h"
 
@@ -94,15 +95,18 @@ static int revert(const struct control_subject *subject, const struct control_co
 {
 	struct session *session = subject->session;
 	const char *name = disk_name(subject->disk);
-	bool reverted;
-	bool good =
-		disk_pool_revert(session->pool, name, tag, live, &reverted, control_goes_on, (void *)command, error);
+	bool reverted, good;
 
+	handle_await_closes(session, subject->disk, handle_closes_begun(session));
+	good = disk_pool_revert(session->pool, name, tag, live, &reverted, control_goes_on, (void *)command, error);
 	if (reverted)
 		(void)fuse_lowlevel_notify_inval_inode(session->fuse, node_ino(subject->node), 0, 0);
 	if (!good)
 		return error_to_errno(*error);
-	log_event("%s: is what it was as snapshot %s", name, tag ? tag : "(the newest)");
+	if (tag)
+		log_event("%s: is what it was as snapshot %s", name, tag);
+	else
+		log_event("%s: is what it was before its last changes", name);
 	return 0;
 }
 
