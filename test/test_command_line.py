@@ -23,6 +23,9 @@ MEANT = [
     (("resize", "x.raw", "+1e9"), '"+1e9" is not a size above 0 (like 10G, +1G or -1G)'),
     (("create", "-c", "99999999T", "x.leaf", "1G"), 'option --chunk: "99999999T" is too large for a size'),
     (("ls", "pool"), 'there is no verb "ls"; did you mean "list"?'),
+    (("rollback", "web1.img"), 'there is no verb "rollback"; did you mean "revert"?'),
+    (("grow", "web1.img", "+1G"), 'there is no verb "grow"; did you mean "resize"?'),
+    (("mv", "web1.img", "www.img"), 'there is no verb "mv"; mv(1) renames an image'),
     (("mount", "pool", "mnt"), 'there is no verb "mount"; a pool is mounted by: leafdisk POOL MOUNTPOINT'),
     (("list", "-x", "x"), 'option "-x" is not known here ('),
 ]

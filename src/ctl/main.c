@@ -92,9 +92,14 @@ static const struct {
 	const char *word;
 	const char *answer;
 } elsewhere[] = {
+	{"grow", "; did you mean \"resize\"?"},
 	{"ls", "; did you mean \"list\"?"},
 	{"mount", "; a pool is mounted by: leafdisk POOL MOUNTPOINT"},
+	{"mv", "; mv(1) renames an image in the pool that nobody uses, or a disk in a mount with the option manage"},
+	{"rename", "; mv(1) renames an image in the pool that nobody uses, or a disk in a mount with the option manage"},
+	{"restore", "; did you mean \"revert\"?"},
 	{"rm", "; rm(1) removes an image in the pool, or a disk in a mount with the option manage"},
+	{"rollback", "; did you mean \"revert\"?"},
 };
 
 static const char *answer_elsewhere(const char *word)
