@@ -160,6 +160,11 @@ def test_a_disk_is_made_smaller_by_command_only(mount, pool):
         assert "dd conv=notrunc" in file_bytes(live.control("disks", "d.img", "last_error")).decode()
         with opened(path, os.O_RDONLY) as fd:
             read_all(fd, 2 * MIB, 0)
+        for words in ([path, "3"], ["--shrink", path, "3"]):
+            result = leafctl("resize", *words, check=False)
+            assert result.returncode == 1 and "a disk has at least 512 bytes" in result.stderr, result
+        result = leafctl("resize", path, "1000", check=False)
+        assert result.returncode == 1 and "smaller, 1000 bytes, loses data" in result.stderr, result
         leafctl("resize", "--shrink", path, str(MIB + 10))
         assert os.stat(path).st_size == MIB + 10
         os.truncate(path, 2 * MIB)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "image/image.h"
 #include "client.h"
 #include "report.h"
 #include "verbs.h"
@@ -84,10 +85,13 @@ static bool resize_file(const struct mounted *mount, const struct ctl_arguments 
 	const char *path = arguments->names[0];
 	g_autoptr(GError) inner = NULL;
 
+	if (bytes < IMAGE_SIZE_MIN)
+		return error_set(error, EINVAL, "%s: a disk has at least %d bytes", path, IMAGE_SIZE_MIN);
 	if (bytes < present && !arguments->shrink)
 		return error_set(error, EINVAL,
-				 "%s has %" PRIu64 " bytes; making it smaller loses data and needs --shrink", path,
-				 present);
+				 "%s has %" PRIu64 " bytes; making it smaller, %" PRIu64
+				 " bytes, loses data and needs --shrink",
+				 path, present, bytes);
 	if (bytes < present)
 		return resize_closed_file(mount, path, bytes, error);
 	/* One that somebody opens meanwhile grows as one that is open. */

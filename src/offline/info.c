@@ -188,8 +188,9 @@ bool offline_resize(const char *path, enum image_format format, const char *laye
 		return false;
 	if (size_bytes < disk->size_bytes && !shrink) {
 		error_set(error, EPERM,
-			  "%s: has %" G_GUINT64_FORMAT " bytes; making it smaller loses data and needs --shrink", path,
-			  disk->size_bytes);
+			  "%s: has %" G_GUINT64_FORMAT " bytes; making it smaller, %" G_GUINT64_FORMAT
+			  " bytes, loses data and needs --shrink",
+			  path, disk->size_bytes, size_bytes);
 		offline_close(disk, NULL);
 		return false;
 	}
