@@ -13,8 +13,8 @@ import pytest
 
 from harness import (BLOCK, GIB, KIB, MIB, PATIENCE, Aligned, Gate, Loop, assert_same, check_clean, control_values,
                      converted, discard, expect_errno, faults, file_bytes, halt, leafctl, make_image, make_raw, opened,
-                     program, read_all, read_file, run, scaled, shrink, state_of, stats, thread_names, wait_until,
-                     write_all, write_conf, zero_range)
+                     process_ended, program, read_all, read_file, run, scaled, shrink, state_of, stats, thread_names,
+                     wait_until, write_all, write_conf, zero_range)
 from model import in_threads
 from stamps import Ledger, Writer, read_disk
 from test_owner import record_of, refusal, wait_released, write_record, write_text
@@ -593,6 +593,18 @@ def test_a_tool_on_an_image_whose_changes_a_mount_has(held, web1, rng):
     wait_until(lambda: state_of(live)["owner"] == "none", "the claim to end")
     leafctl("resize", web1, "64M")
     assert end(live) == 0
+
+
+def test_a_mount_that_was_killed_has_no_changes_any_more(held, web1, cache, rng):
+    """Also before anybody has asked how it ended: the cache is named, and not a mount that would have them."""
+    live = held()
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, rng.randbytes(MIB), 0)
+    live.kill()
+    assert process_ended(live.pid, PATIENCE)
+    said = leafctl("resize", web1, "64M", check=False).stderr
+    assert f"leafctl cache drain {cache}" in said and "which is mounted" not in said, said
+    live.kill9()
 
 
 def interrupted(command, line, image, gate):

@@ -22,6 +22,8 @@
 #define BOOT_ID_PATH "/proc/sys/kernel/random/boot_id"
 #define MACHINE_ID_PATH "/etc/machine-id"
 #define FIRMWARE_ID_PATH "/sys/class/dmi/id/product_uuid"
+#define STAT_FIELD_STATE 3
+#define STAT_FIELD_THREADS 20
 #define STAT_FIELD_START 22
 
 static char *read_line(const char *path)
@@ -48,17 +50,33 @@ static void find_machine(uint8_t id[OWNER_ID_BYTES])
 	memcpy(id, digest, OWNER_ID_BYTES);
 }
 
-/* The name in the second field may have anything in it. */
-static uint64_t start_of(int64_t pid)
+/* What follows the name, which may have anything in it; NULL: it cannot be told. */
+static char **stat_of(int64_t pid)
 {
 	g_autofree char *path = g_strdup_printf("/proc/%" G_GINT64_FORMAT "/stat", pid);
 	g_autofree char *text = read_line(path);
 	char *end = strrchr(text, ')');
 	g_auto(GStrv) fields = end ? g_strsplit(end + 1, " ", -1) : NULL;
 
-	if (!fields || g_strv_length(fields) < STAT_FIELD_START - 1)
-		return 0;
-	return g_ascii_strtoull(fields[STAT_FIELD_START - 2], NULL, 10);
+	return fields && g_strv_length(fields) >= STAT_FIELD_START - 1 ? g_steal_pointer(&fields) : NULL;
+}
+
+static uint64_t stat_number(char **fields, unsigned field)
+{
+	return fields ? g_ascii_strtoull(fields[field - 2], NULL, 10) : 0;
+}
+
+static uint64_t start_of(int64_t pid)
+{
+	g_auto(GStrv) fields = stat_of(pid);
+
+	return stat_number(fields, STAT_FIELD_START);
+}
+
+/* Only its parent has not asked for it yet. One of several threads that are still ending holds its files. */
+static bool is_dead(char **fields)
+{
+	return fields && strcmp(fields[STAT_FIELD_STATE - 2], "Z") == 0 && stat_number(fields, STAT_FIELD_THREADS) <= 1;
 }
 
 static uint64_t find_pid_space(void)
@@ -136,6 +154,7 @@ bool self_is_machine(const struct owner_record *record, const struct owner_self 
 /* Our own number in another's record is one that was used again. */
 enum answer self_runs(const struct owner_record *record, const struct owner_self *self)
 {
+	g_auto(GStrv) fields = NULL;
 	uint64_t start;
 
 	if (!is_boot(record, self))
@@ -144,7 +163,10 @@ enum answer self_runs(const struct owner_record *record, const struct owner_self
 		return ANSWER_UNKNOWN;
 	if (record->pid <= 0 || record->pid == self->pid || (kill((pid_t)record->pid, 0) < 0 && errno != EPERM))
 		return ANSWER_NO;
-	start = start_of(record->pid);
+	fields = stat_of(record->pid);
+	if (is_dead(fields))
+		return ANSWER_NO;
+	start = stat_number(fields, STAT_FIELD_START);
 	return record->pid_start == 0 || start == 0 || start == record->pid_start ? ANSWER_YES : ANSWER_NO;
 }
 
