@@ -332,6 +332,7 @@ def test_nobody_stands_on_what_is_deleted(mount, pool, work, rng):
         go_back(guest, "one")
         expect_errno(errno.EBUSY, delete, live, "two")
         expect_errno(errno.EBUSY, delete, live, "one")
+        assert "leafctl convert" in leafctl("delete", live.file("web1.img"), "one", check=False).stderr
         guest.change()
         guest.take("three")
         go_back(guest, "one")

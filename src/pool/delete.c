@@ -22,7 +22,10 @@ static bool nobody_stands_on(struct disk_pool *pool, const char *path, GError **
 
 	for (guint i = 0; i < disks->len; i++)
 		if (stands_on(disks->pdata[i], path))
-			return error_set(error, EBUSY, "%s: %s stands on it", path, disk_name(disks->pdata[i]));
+			return error_set(error, EBUSY,
+					 "%s: %s stands on it, and needs it: take that disk to an earlier snapshot, or "
+					 "put a copy of it, made with leafctl convert, in its place",
+					 path, disk_name(disks->pdata[i]));
 	return true;
 }
 
