@@ -128,6 +128,9 @@ def test_while_it_is_open(mount, pool, work, rng, mode):
             expect_errno(errno.EBUSY, revert, live, "one")
             refused = leafctl("revert", live.file("web1.img"), "one", check=False)
             assert refused.returncode == 1 and "--live" in refused.stderr
+            user = f"(pid {os.getpid()}) uses {live.file('web1.img')}"
+            assert user in refused.stderr and user in leafctl("status", live.file("web1.img")).stdout
+            assert user not in leafctl("status", live.file("base.img")).stdout
             assert os.pread(fd, MIB, 0) == b"x" * MIB
             leafctl("revert", "--live", live.file("web1.img"), "one")
             assert os.pread(fd, SIZE, 0) == content

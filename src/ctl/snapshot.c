@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "report.h"
 #include "table.h"
+#include "users.h"
 #include "verbs.h"
 
 /* ---- snapshot -------------------------------------------------------------------- */
@@ -97,10 +98,16 @@ static int command_disk(const struct ctl_arguments *arguments, const char *verb)
 	g_autoptr(mounted) mount = control_find_disk(arguments->names[0], &error);
 	g_autofree char *word = arguments->name_count > 1 ? g_shell_quote(arguments->names[1]) : g_strdup("");
 	g_autofree char *command = g_strdup_printf("%s %s\n", verb, word);
+	g_autofree char *users = NULL;
 
-	if (!mount || !control_command(mount, CONTROL_DISK_SNAPSHOTS, mount->name, command, &error))
-		return ctl_fail_error(NULL, error);
-	return CTL_DONE;
+	if (mount && control_command(mount, CONTROL_DISK_SNAPSHOTS, mount->name, command, &error))
+		return CTL_DONE;
+	if (mount && error_to_errno(error) == -EBUSY)
+		users = users_of_disk(mount);
+	ctl_fail_error(NULL, error);
+	if (users && *users)
+		ctl_fail("%s", users);
+	return CTL_FAILED;
 }
 
 int ctl_revert(const struct ctl_arguments *arguments)

@@ -10,6 +10,7 @@
 #include "metrics.h"
 #include "report.h"
 #include "table.h"
+#include "users.h"
 #include "verbs.h"
 
 /* What a person wants to see first; --json has all. */
@@ -356,7 +357,7 @@ static int show_file(const struct mounted *mount, bool json)
 {
 	g_autoptr(GError) error = NULL;
 	g_auto(control_status) status = {0};
-	g_autofree char *info = NULL;
+	g_autofree char *info = NULL, *users = NULL;
 
 	if (!control_read_status(mount, mount->name, &status, &error))
 		return ctl_fail_error(NULL, error);
@@ -366,10 +367,14 @@ static int show_file(const struct mounted *mount, bool json)
 	info = control_read(mount, CONTROL_DISK_INFO, mount->name, &error);
 	if (!info)
 		return ctl_fail_error(NULL, error);
-	if (json)
+	if (json) {
 		print_file_json(mount, info, &status);
-	else
-		print_info(info);
+		return CTL_DONE;
+	}
+	print_info(info);
+	users = users_of_disk(mount);
+	if (*users)
+		print_field("users:", users);
 	return CTL_DONE;
 }
 

@@ -8,19 +8,26 @@
 #include <fcntl.h>
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* 0: it cannot be told. */
-static dev_t device_of(const char *link)
+/* A file system, or one file of it. */
+struct used {
+	dev_t device;
+	/* 0: any. */
+	uint64_t inode;
+};
+
+static bool is_used(const char *link, const struct used *used)
 {
 	struct statx stx;
 
-	if (statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, 0, &stx) < 0)
-		return 0;
-	return makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	return statx(AT_FDCWD, link, AT_STATX_DONT_SYNC, STATX_INO, &stx) == 0 &&
+	       makedev(stx.stx_dev_major, stx.stx_dev_minor) == used->device &&
+	       (used->inode == 0 || stx.stx_ino == used->inode);
 }
 
 static void add_part(GString *text, const char *part)
@@ -39,11 +46,11 @@ static char *process_text(const char *pid)
 
 /* ---- Files -------------------------------------------------------------------- */
 
-static bool note_link(GString *users, const char *pid, const char *link, dev_t device)
+static bool note_link(GString *users, const char *pid, const char *link, const struct used *used)
 {
 	g_autofree char *target = NULL, *who = NULL, *part = NULL;
 
-	if (device_of(link) != device)
+	if (!is_used(link, used))
 		return false;
 	target = g_file_read_link(link, NULL);
 	who = process_text(pid);
@@ -53,7 +60,7 @@ static bool note_link(GString *users, const char *pid, const char *link, dev_t d
 }
 
 /* One line for each process is enough. */
-static void note_process(GString *users, const char *pid, dev_t device)
+static void note_process(GString *users, const char *pid, const struct used *used)
 {
 	static const char *const places[] = {"cwd", "root"};
 	g_autofree char *files = g_strdup_printf("/proc/%s/fd", pid);
@@ -64,12 +71,12 @@ static void note_process(GString *users, const char *pid, dev_t device)
 	for (unsigned i = 0; i < G_N_ELEMENTS(places) && !noted; i++) {
 		g_autofree char *link = g_strdup_printf("/proc/%s/%s", pid, places[i]);
 
-		noted = note_link(users, pid, link, device);
+		noted = note_link(users, pid, link, used);
 	}
 	while (!noted && directory && (fd = g_dir_read_name(directory))) {
 		g_autofree char *link = g_build_filename(files, fd, NULL);
 
-		noted = note_link(users, pid, link, device);
+		noted = note_link(users, pid, link, used);
 	}
 }
 
@@ -78,14 +85,14 @@ static bool is_own_pid(const char *name)
 	return g_ascii_strtoll(name, NULL, 10) == getpid();
 }
 
-static void note_processes(GString *users, dev_t device)
+static void note_processes(GString *users, const struct used *used)
 {
 	g_autoptr(GDir) processes = g_dir_open("/proc", 0, NULL);
 	const char *name;
 
 	while (processes && (name = g_dir_read_name(processes)))
 		if (g_ascii_isdigit(*name) && !is_own_pid(name))
-			note_process(users, name, device);
+			note_process(users, name, used);
 }
 
 /* ---- Loop devices ------------------------------------------------------------- */
@@ -156,10 +163,26 @@ static void note_loops(GString *users, const char *top)
 
 char *users_text(const struct mounted *mount)
 {
+	const struct used used = {.device = mount->device};
 	GString *users = g_string_new(NULL);
 
-	note_processes(users, mount->device);
+	note_processes(users, &used);
 	note_loops(users, mount->top);
+	return g_string_free(users, FALSE);
+}
+
+char *users_of_disk(const struct mounted *mount)
+{
+	g_autofree char *path = g_build_filename(mount->top, mount->name, NULL);
+	struct used used = {.device = mount->device};
+	GString *users = g_string_new(NULL);
+	struct statx stx;
+
+	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO, &stx) == 0) {
+		used.inode = stx.stx_ino;
+		note_processes(users, &used);
+		note_loops(users, path);
+	}
 	return g_string_free(users, FALSE);
 }
 
