@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "pool/snapshot.h"
 #include "removal.h"
+#include "tags.h"
 
 static bool stands_on(struct disk *disk, const char *path)
 {

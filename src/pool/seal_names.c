@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "layer/key.h"
 #include "succession.h"
+#include "tags.h"
 
 static const char *name_in_pool(const char *path)
 {

@@ -28,6 +28,7 @@
 #include "seal_names.h"
 #include "succession.h"
 #include "succession_failed.h"
+#include "tags.h"
 #include "target.h"
 
 /* One of the disks. */

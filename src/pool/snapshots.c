@@ -10,6 +10,7 @@
 #include "disk/keeper.h"
 #include "internal.h"
 #include "pool/snapshot.h"
+#include "tags.h"
 
 static void free_snapshot(void *data)
 {
@@ -18,59 +19,6 @@ static void free_snapshot(void *data)
 	g_free(snapshot->tag);
 	g_free(snapshot->path);
 	g_free(snapshot);
-}
-
-char *pool_stem_of_file(const char *file)
-{
-	const char *dot = strrchr(file, '.');
-
-	return dot && dot > file ? g_strndup(file, (gsize)(dot - file)) : g_strdup(file);
-}
-
-char *pool_sealed_name(const char *file, const char *tag)
-{
-	g_autofree char *stem = pool_stem_of_file(file);
-
-	return g_strconcat(stem, "@", tag, file + strlen(stem), NULL);
-}
-
-/* NULL and *RESULT: -errno; 0: there is no such directory. */
-static DIR *open_sealed(struct disk_pool *pool, int *result, GError **error)
-{
-	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
-	DIR *list = fd < 0 ? NULL : fdopendir(fd);
-
-	*result = fd == -ENOENT ? 0 : MIN(fd, 0);
-	if (*result < 0)
-		error_set_errno(error, -*result, "%s/" SEALED_DIRECTORY ": cannot be listed", disk_pool_path(pool));
-	return list;
-}
-
-GHashTable *pool_sealed_stems(struct disk_pool *pool, GError **error)
-{
-	GHashTable *stems = NULL;
-	int result;
-	DIR *list = open_sealed(pool, &result, error);
-	struct dirent *entry;
-
-	if (result == 0)
-		stems = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-	while (list && (entry = readdir(list)))
-		g_hash_table_insert(stems, pool_stem_of_file(entry->d_name), g_strdup(entry->d_name));
-	if (list)
-		closedir(list);
-	return stems;
-}
-
-char *pool_sealed_file(struct disk_pool *pool, const char *stem, const char *tag, GError **error)
-{
-	g_autofree char *wanted = strchr(tag, '@') ? g_strdup(tag) : g_strconcat(stem, "@", tag, NULL);
-	g_autoptr(GHashTable) stems = pool_sealed_stems(pool, error);
-	const char *file = stems ? g_hash_table_lookup(stems, wanted) : NULL;
-
-	if (stems && !file)
-		error_set(error, ENOENT, "%s.img: has no snapshot %s", stem, tag);
-	return g_strdup(file);
 }
 
 static uint64_t dirty_bytes_of(struct disk_pool *pool, ino_t inode, dev_t device)
@@ -126,15 +74,6 @@ static struct disk_snapshot *look_at(struct disk_pool *pool, const char *path, c
 		image_info_clear(&info);
 	}
 	return found;
-}
-
-char *pool_tag_of(const char *file, const char *stem)
-{
-	g_autofree char *name = pool_stem_of_file(file);
-	const char *at = strrchr(name, '@');
-
-	return at && (size_t)(at - name) == strlen(stem) && g_str_has_prefix(name, stem) ? g_strdup(at + 1)
-											 : g_steal_pointer(&name);
 }
 
 /* Those in the chain, in its order. */

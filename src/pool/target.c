@@ -10,6 +10,7 @@
 #include "layer/parent.h"
 #include "pool/snapshot.h"
 #include "removal.h"
+#include "tags.h"
 
 /* ---- Which it is ---------------------------------------------------------------------- */
 
