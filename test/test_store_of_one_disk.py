@@ -11,11 +11,12 @@ import time
 
 import pytest
 
-from harness import (BLOCK, MIB, Aligned, faults, file_system, halt, leafctl, make_image, make_raw, opened, program,
-                     read_file, run, state_of, stats, thread_names, wait_until)
+from harness import (BLOCK, MIB, Aligned, MountError, faults, file_system, halt, leafctl, make_image, make_raw, opened,
+                     program, read_file, run, state_of, stats, thread_names, wait_until)
 from test_writeback_faults import HELD, end
 
 LIMIT = 20  # seconds, for what does not wait
+ATTRIBUTES = 1.5  # seconds: what the kernel knows of a file is asked for again by then
 
 
 def hangs_by_freezing(work, stack, _mount):
@@ -261,4 +262,71 @@ def test_who_waits_for_such_a_disk_can_give_up(mount, work, other_store, words):
                 assert "stopped by signal 2" in child.stderr.read()
             finally:
                 other_store(False)
+    assert live.stop() == 0
+
+
+def in_layers(pool, work, mount):
+    """The pool has web1, and web2 by a link to another store's file: that one's server, and the option for it."""
+    where = os.path.join(work, "other")
+    os.mkdir(where)
+    make_raw(os.path.join(where, "web2.raw"), b"2" * MIB)
+    server = mount(pool=where)
+    make_image(os.path.join(pool, "web1.leaf"), "8M")
+    os.symlink(server.file("web2.img"), os.path.join(pool, "web2.raw"))
+    return server, f"layers={server.path}"
+
+
+def has_2(live):
+    with contextlib.suppress(OSError):
+        return read_file(live.file("web2.img"), BLOCK) == b"2" * BLOCK
+    return False
+
+
+def lists(live):
+    return in_time("a listing", lambda: os.listdir(live.path))
+
+
+def test_a_directory_of_layers_that_hangs(pool, mount, work):
+    """Nobody asks it but for the disk that has its image there."""
+    server, option = in_layers(pool, work, mount)
+    live = mount(option, "manage")
+    assert live.names() == ["web1.img", "web2.img"]
+    halt(server.pid)
+    try:
+        time.sleep(ATTRIBUTES)
+        with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+            use_web1(live, fd, "direct")
+        in_time("a look-up", lambda: os.path.exists(live.file("none.img")))
+        in_time("a new disk", lambda: make_raw(live.file("web3.img"), bytes(MIB)))
+        assert {"web1.img", "web3.img"} <= set(lists(live))
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    wait_until(lambda: "web2.img" in lists(live), "web2 to be there again")
+    assert has_2(live)
+    assert live.stop() == 0
+
+
+def test_a_mount_with_a_directory_of_layers_that_hangs(pool, mount, work):
+    server, option = in_layers(pool, work, mount)
+    halt(server.pid)
+    try:
+        with pytest.raises(MountError) as refused:
+            mount(option)
+        assert refused.value.status == 1
+        assert f"layers directory {server.path} does not answer" in refused.value.messages
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    with mount(option) as live:
+        assert live.names() == ["web1.img", "web2.img"]
+
+
+def test_a_directory_of_layers_that_is_mounted_again(pool, mount, work):
+    """What the mount has open of it is of no use any more."""
+    server, option = in_layers(pool, work, mount)
+    live = mount(option)
+    assert has_2(live)
+    server.kill9()
+    server.status = None
+    server.start()
+    wait_until(lambda: "web2.img" in lists(live) and has_2(live), "web2 to be there again")
     assert live.stop() == 0

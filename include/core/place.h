@@ -32,6 +32,9 @@ void place_close(struct place *place);
  * restarted, or a new mount): the same directory by its path. 0 or -errno; the
  * descriptor's number stays. */
 int place_renew(struct place *place);
+/* What the directory is, in ST, after that where its descriptor tells nothing. 0 or
+ * -errno. */
+int place_stat(struct place *place, struct stat *st);
 
 /* What PATH (absolute, links followed) is called below the place; NULL: it is
  * not below it. */

@@ -23,8 +23,6 @@ void chain_roots_unref(struct chain_roots *roots);
 void chain_roots_set_cache(struct chain_roots *roots, const struct stat *cache);
 
 struct place *chain_roots_pool(const struct chain_roots *roots);
-/* Those whose descriptors the store has forgotten are opened anew. */
-void chain_roots_renew(const struct chain_roots *roots);
 
 /* PATH is absolute, links followed. */
 bool chain_is_inside(const char *path, const struct chain_roots *roots);

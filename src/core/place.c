@@ -179,6 +179,14 @@ int place_renew(struct place *place)
 	return result;
 }
 
+int place_stat(struct place *place, struct stat *st)
+{
+	if (fstat(place->fd, st) == 0)
+		return 0;
+	(void)place_renew(place);
+	return fstat(place->fd, st) < 0 ? -errno : 0;
+}
+
 const char *place_relative(const struct place *place, const char *path)
 {
 	size_t length = strlen(place->path);

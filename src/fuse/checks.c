@@ -5,18 +5,28 @@
  * is settled before it is touched.
  *
  * Neither may the pool lie below the mountpoint: the daemon would look for its
- * images through its own mount and wait for itself. */
+ * images through its own mount and wait for itself.
+ *
+ * A directory of layers= may be on a store that does not answer, where a process of its
+ * own is sent ahead: one that cannot be ended there is left to itself. */
 #include "checks.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "mountpoint.h"
+
+/* For a store that is being mounted. */
+#define LAYERS_PATIENCE_MS (10 * 1000)
 
 static bool resolve_directory(const char *what, char **path, GError **error)
 {
@@ -44,6 +54,44 @@ static bool check_pool(struct mount_options *options, GError **error)
 	return true;
 }
 
+/* Not by what the kernel remembers of it. Nothing of the caller's is held open for as long. */
+static void __attribute__((noreturn)) go_ahead(const char *path)
+{
+	struct statx stx;
+
+	close_range(0, ~0U, 0);
+	_exit(statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &stx) < 0 ||
+	      open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) < 0);
+}
+
+/* Where no process is to be had, the store is waited for. */
+static bool answers(const char *path)
+{
+	pid_t child = fork();
+	struct pollfd ended = {.events = POLLIN};
+	bool good;
+
+	if (child == 0)
+		go_ahead(path);
+	ended.fd = child < 0 ? -1 : pidfd_open(child, 0);
+	good = ended.fd < 0 || poll(&ended, 1, LAYERS_PATIENCE_MS) != 0;
+	if (ended.fd >= 0)
+		close(ended.fd);
+	if (child > 0 && !good)
+		kill(child, SIGKILL);
+	if (child > 0)
+		(void)waitpid(child, NULL, good ? 0 : WNOHANG);
+	return good;
+}
+
+static bool resolve_layers(char **path, GError **error)
+{
+	if (!answers(*path))
+		return error_set(error, ETIMEDOUT,
+				 "layers directory %s does not answer; mount when it does, or without it", *path);
+	return resolve_directory("layers directory", path, error);
+}
+
 static bool check_layers(struct mount_options *options, GError **error)
 {
 	g_auto(GStrv) directories = NULL;
@@ -52,7 +100,7 @@ static bool check_layers(struct mount_options *options, GError **error)
 		return true;
 	directories = g_strsplit(options->layers, ":", -1);
 	for (char **directory = directories; *directory; directory++)
-		if (!resolve_directory("layers directory", directory, error))
+		if (!resolve_layers(directory, error))
 			return false;
 	g_free(options->layers);
 	options->layers = g_strjoinv(":", directories);

@@ -76,15 +76,6 @@ struct place *chain_roots_pool(const struct chain_roots *roots)
 	return (struct place *)&roots->places[0];
 }
 
-void chain_roots_renew(const struct chain_roots *roots)
-{
-	struct stat st;
-
-	for (unsigned i = 0; i < roots->count; i++)
-		if (fstat(roots->places[i].fd, &st) < 0)
-			(void)place_renew((struct place *)&roots->places[i]);
-}
-
 static const struct place *root_of(const struct chain_roots *roots, const char *path, const char **relative)
 {
 	for (unsigned i = 0; i < roots->count; i++) {
@@ -113,6 +104,16 @@ static bool may_be_brought(int directory, const struct stat *st)
 		return false;
 	return fstat(directory, &above) < 0 || above.st_mode & (S_IWGRP | S_IWOTH) ||
 	       (above.st_uid != 0 && above.st_uid != st->st_uid);
+}
+
+/* A layers= directory is looked at by whoever needs what is in it, and by nobody else: its
+ * store may answer no more. The pool's own is renewed by each look at it. */
+static void renew(const struct chain_roots *roots, const struct place *root)
+{
+	struct stat st;
+
+	if (root != &roots->places[0])
+		(void)place_stat((struct place *)root, &st);
 }
 
 /* 0; -EPERM: brought from elsewhere; or another -errno. */
@@ -152,7 +153,10 @@ static int find_by_name(struct chain_file *file, const char *path, const struct 
 	free(real);
 	root = root_of(roots, file->real, &relative);
 	file->in_pool = root == &roots->places[0];
-	return root ? find_below(file, root, relative) : -EXDEV;
+	if (!root)
+		return -EXDEV;
+	renew(roots, root);
+	return find_below(file, root, relative);
 }
 
 /* 0; -EXDEV: outside; or another -errno. REAL is set when a name led to it. */
@@ -228,6 +232,7 @@ int chain_file_stat(const char *path, const struct chain_roots *roots, struct st
 
 	if (!root)
 		return -EXDEV;
+	renew(roots, root);
 	return fstatat(root->fd, relative, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 

@@ -63,10 +63,10 @@ static void log_new_lines(struct disk_pool *pool, const char *text, const char *
 static bool stamp(struct disk_pool *pool, struct timespec *mtime, GError **error)
 {
 	struct stat st;
+	int result = place_stat(pool_place(pool), &st);
 
-	chain_roots_renew(pool->roots);
-	if (fstat(pool_place(pool)->fd, &st) < 0)
-		return error_set_errno(error, errno, "%s: cannot be looked at", pool_place(pool)->path);
+	if (result < 0)
+		return error_set_errno(error, -result, "%s: cannot be looked at", pool_place(pool)->path);
 	*mtime = st.st_mtim;
 	return true;
 }
