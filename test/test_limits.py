@@ -7,7 +7,8 @@ import pytest
 
 import leaf_format
 from harness import (BLOCK, MIB, MountError, SANITIZED, Aligned, check_clean, faults, file_bytes, leafctl, make_image,
-                     make_raw, opened, program, run, stats, wait_until)
+                     make_raw, opened, program, run, state_of, stats, wait_until)
+from test_writeback_faults import HELD
 
 FILES = 256
 DISKS = 60
@@ -102,7 +103,7 @@ def opens(path):
     try:
         os.close(os.open(path, os.O_RDWR))
     except OSError as error:
-        assert error.errno == errno.EMFILE
+        assert error.errno in (errno.EMFILE, errno.ENOMEM)
         return False
     return True
 
@@ -168,6 +169,45 @@ def test_a_large_table_and_a_limit_for_memory(work, command):
         assert done.returncode != 1 or "d.leaf: its chunk table cannot be held: Cannot allocate memory" in done.stderr
         results.add(done.returncode)
     assert results >= {0, 1}
+
+
+def mount_with(mount, mib, *options):
+    """None: there is too little memory for it, or to open the disk."""
+    try:
+        live = mount(*options, wrapper=limited(f"as={mib * MIB}"))
+    except MountError:
+        return None
+    if opens(live.file("d.img")):
+        return live
+    live.stop()
+    return None
+
+
+def mount_with_the_least(mount, *options):
+    few, enough = 100, 1000
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        live = mount_with(mount, middle, *options)
+        if live:
+            live.stop()
+        few, enough = (few, middle) if live else (middle, enough)
+    return mount_with(mount, enough, *options)
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitizer needs address space of its own")
+@pytest.mark.parametrize("name", ["d.raw", "d.leaf"])
+def test_the_least_memory_that_is_enough(mount, pool, work, name):
+    """What a mount has begun to take with it, it can write back."""
+    leafctl("create", os.path.join(pool, name), "64M")
+    live = mount_with_the_least(mount, "mode=writeback", "threads=1", f"cache={os.path.join(work, 'cache')}",
+                                "cache_size=128M", "migrate_batch=16384", *HELD)
+    with opened(live.file("d.img")) as fd:
+        for offset in range(0, 48 * MIB, MIB):
+            os.pwrite(fd, b"x" * MIB, offset)
+        os.fsync(fd)
+        leafctl("set", live.path, "migrate_idle_ms=1", "max_dirty_age=1")
+        wait_until(lambda: state_of(live, "d.img")["dirty_bytes"] == "0", "the changes to be in the pool", 30)
+    live.stop()
 
 
 def use_with_little_memory(live):

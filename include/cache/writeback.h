@@ -75,8 +75,10 @@ struct cache_batch {
 	struct epoch_range *range;
 	uint8_t *data;
 };
+/* What memory is sure to be had for, by one at a time. */
+#define CACHE_BATCH_BLOCKS_MAX 16384u
 struct cache_batch_limits {
-	unsigned data_blocks; /* one epoch is taken however large it is */
+	unsigned data_blocks; /* CACHE_BATCH_BLOCKS_MAX at most; one epoch is taken however large it is */
 	unsigned extents;
 	bool cut; /* where no epoch is complete, one ends now */
 	/* Whether there is memory for so many data blocks, of which it is told before they are read; a
@@ -84,8 +86,9 @@ struct cache_batch_limits {
 	bool (*has_memory)(void *opaque, uint64_t data_blocks);
 };
 /* The oldest epochs of LAYER. *BATCH NULL and 0: none is complete. -EAGAIN: there is no memory
- * for it. -EIO: a block of it is damaged; LOST, unless NULL, is called for each; or it cannot be read now.
- * One batch of a layer at a time; blocks; not from a loop. */
+ * for it. -ENOMEM: the process has none, and another batch has what is set aside. -EIO: a block of
+ * it is damaged; LOST, unless NULL, is called for each; or it cannot be read now. One batch of a
+ * layer at a time; blocks; not from a loop. */
 int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits *limits, struct cache_batch **batch,
 		     void (*lost)(void *opaque, uint64_t block), void *opaque);
 /* The image has it, durably: what was not overwritten since is clean. */

@@ -18,4 +18,21 @@ bool memory_has_room_beside(size_t bytes);
 /* MEMORY NULL is allowed. */
 void memory_unmap(void *memory, size_t bytes);
 
+/* Memory for one at a time who cannot do without. Until it is used it costs address space
+ * alone. Zeros: there is none. */
+struct memory_spare {
+	void *memory;
+	size_t bytes;
+	_Atomic bool taken;
+};
+/* False and errno, as memory_map(). */
+bool memory_spare_init(struct memory_spare *spare, size_t bytes);
+/* Nobody has it. */
+void memory_spare_clear(struct memory_spare *spare);
+/* As memory_map(); where there is none, the spare memory, if nobody has it and it is large
+ * enough. Any thread. */
+void *memory_spare_map(struct memory_spare *spare, size_t bytes);
+/* What that returned; NULL is allowed. */
+void memory_spare_unmap(struct memory_spare *spare, void *memory, size_t bytes);
+
 #endif

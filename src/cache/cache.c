@@ -33,6 +33,8 @@ static void cache_free(struct cache *cache)
 	layers_free(cache->layers);
 	index_free(cache->index);
 	g_free(cache->segments);
+	memory_spare_clear(&cache->batch_spare);
+	memory_spare_clear(&cache->read_spare);
 	g_array_unref(cache->drops);
 	cache_storage_close(&cache->storage);
 	condition_destroy(&cache->work);

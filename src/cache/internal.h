@@ -45,6 +45,7 @@
 #include "cache/index/index.h"
 #include "cache/index/layers.h"
 #include "core/lock.h"
+#include "core/memory.h"
 #include "core/time.h"
 #include "cache/format/format.h"
 #include "storage.h"
@@ -177,6 +178,8 @@ struct cache {
 	struct index *index;
 	struct layers *layers;
 	struct cache_segment *segments;
+	struct memory_spare batch_spare; /* tail/batch.c: a batch's data */
+	struct memory_spare read_spare;	 /* tail/batch_data.c: what is read of the file for it */
 	uint64_t ring_segments;
 	bool growing; /* a superblock with a longer ring is being written: no wrap now */
 	uint64_t tail_segment;

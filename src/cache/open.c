@@ -15,6 +15,7 @@
 #include "cache/format/super.h"
 #include "cache/recover.h"
 #include "cache/log/log.h"
+#include "cache/tail/batch_data.h"
 #include "cache/writer/writer.h"
 
 /* ---- Size and superblock ------------------------------------------------- */
@@ -130,7 +131,7 @@ static bool allocate(struct cache *cache, GError **error)
 		return error_set(error, ENOMEM, "no memory for %" PRIu64 " segments of the cache",
 				 cache->segment_count);
 	cache->layers = layers_new(cache);
-	return log_init(cache, error) && writer_init(cache, error);
+	return batch_init(cache, error) && log_init(cache, error) && writer_init(cache, error);
 }
 
 static uint64_t distance_of(const struct cache *cache, uint64_t slot)

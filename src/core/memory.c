@@ -5,6 +5,7 @@
 #include "core/memory.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -52,4 +53,36 @@ void memory_unmap(void *memory, size_t bytes)
 {
 	if (memory)
 		munmap(memory, bytes);
+}
+
+bool memory_spare_init(struct memory_spare *spare, size_t bytes)
+{
+	spare->memory = memory_map(bytes);
+	spare->bytes = spare->memory ? bytes : 0;
+	return spare->memory;
+}
+
+void memory_spare_clear(struct memory_spare *spare)
+{
+	memory_unmap(spare->memory, spare->bytes);
+	*spare = (struct memory_spare){0};
+}
+
+void *memory_spare_map(struct memory_spare *spare, size_t bytes)
+{
+	void *memory = memory_map(bytes);
+
+	if (memory)
+		return memory;
+	return bytes <= spare->bytes && !atomic_exchange(&spare->taken, true) ? spare->memory : NULL;
+}
+
+void memory_spare_unmap(struct memory_spare *spare, void *memory, size_t bytes)
+{
+	if (!memory || memory != spare->memory) {
+		memory_unmap(memory, bytes);
+		return;
+	}
+	(void)madvise(memory, spare->bytes, MADV_DONTNEED);
+	spare->taken = false;
 }

@@ -23,7 +23,7 @@
 /* Blocks of a batch while room is short. */
 #define SHORT_BATCH 512
 /* Blocks of a batch whose discards are to make room. */
-#define FULL_BATCH 16384
+#define FULL_BATCH CACHE_BATCH_BLOCKS_MAX
 #define LOST_TOLD 16
 /* How long the gate of a disk on a sealed layer may take to close. */
 #define STANDING_PATIENCE_US (500 * 1000)
@@ -219,6 +219,7 @@ static void set_limits(struct layer *layer, unsigned offer_blocks, struct cache_
 
 	look_refresh(&look, layer->pool_cache);
 	limits->data_blocks = (unsigned)MIN(look.tunables.migrate_batch, offer_blocks);
+	limits->data_blocks = MIN(limits->data_blocks, CACHE_BATCH_BLOCKS_MAX);
 	limits->data_blocks = MIN(limits->data_blocks, layer->backlog.batch_max);
 	if (look.cache.short_of_room)
 		limits->data_blocks = MIN(limits->data_blocks, SHORT_BATCH);

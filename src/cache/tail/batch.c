@@ -19,7 +19,6 @@
 #include "cache/writeback.h"
 #include "batch_data.h"
 #include "begin.h"
-#include "core/memory.h"
 #include "cache/content/dirty.h"
 #include "cache/content/layer.h"
 #include "cache/log/wake.h"
@@ -305,7 +304,7 @@ static int fill(struct cache_batch *batch, struct collection *collection, const 
 	if (limits->has_memory && !limits->has_memory(collection->source.opaque, batch->data_blocks))
 		return -EAGAIN;
 	bytes = MAX(batch->data_blocks, 1) << BLOCK_SHIFT;
-	batch->data = memory_map(bytes);
+	batch->data = memory_spare_map(&collection->source.cache->batch_spare, bytes);
 	if (!batch->data)
 		return -ENOMEM;
 	g_array_sort(collection->items, compare_slots);
@@ -363,7 +362,7 @@ int cache_batch_take(struct cache_layer *layer, const struct cache_batch_limits 
 
 static void batch_free(struct cache_batch *batch)
 {
-	memory_unmap(batch->data, MAX(batch->data_blocks, 1) << BLOCK_SHIFT);
+	memory_spare_unmap(&batch->layer->cache->batch_spare, batch->data, MAX(batch->data_blocks, 1) << BLOCK_SHIFT);
 	g_free(batch->extents);
 	g_free(batch->range);
 	g_free(batch);

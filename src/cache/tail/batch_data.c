@@ -3,19 +3,24 @@
  * Segments are read whole, READS_MAX of them at a time, each into memory of its
  * own, from which its blocks go to their places: with one after the other a
  * device's latency would bound migration. Where a segment cannot be read at
- * once, its blocks are read one by one; what cannot be read now may be the next time. */
+ * once, its blocks are read one by one; what cannot be read now may be the next time.
+ *
+ * What is dirty is to get to its image although the process has come near its limits
+ * since the cache was opened: so memory for one batch is set aside then. */
 #include "batch_data.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "aio/blocking.h"
+#include "cache/writeback.h"
 #include "core/counters.h"
-#include "core/memory.h"
+#include "core/error.h"
 #include "cache/log/log.h"
 #include "cache/watch.h"
 
 #define READS_MAX 4
+#define READS_BYTES (READS_MAX * CACHE_SEGMENT_BYTES)
 
 struct reading {
 	const struct batch_source *source;
@@ -213,17 +218,27 @@ static void run(struct reading *reading, struct blocking_loop *blocking, uint8_t
 		loop_run(blocking->loop, &reading->finished);
 }
 
+bool batch_init(struct cache *cache, GError **error)
+{
+	uint64_t blocks = MIN(CACHE_BATCH_BLOCKS_MAX, cache->segment_count * CACHE_SEGMENT_BLOCKS);
+
+	return (memory_spare_init(&cache->batch_spare, blocks << BLOCK_SHIFT) &&
+		memory_spare_init(&cache->read_spare, READS_BYTES)) ||
+	       error_set_errno(error, errno, "no memory to write back what is in the cache");
+}
+
 int batch_read(const struct batch_source *source, const GArray *items, uint8_t *data)
 {
 	struct reading reading = {.source = source, .items = items, .data = data};
 	struct blocking_loop *blocking = blocking_loop_get();
-	uint8_t *memory = memory_map(READS_MAX * CACHE_SEGMENT_BYTES);
+	struct memory_spare *spare = &source->cache->read_spare;
+	uint8_t *memory = memory_spare_map(spare, READS_BYTES);
 
 	if (blocking && memory)
 		run(&reading, blocking, memory);
 	else
 		reading.result = -ENOMEM;
-	memory_unmap(memory, READS_MAX * CACHE_SEGMENT_BYTES);
+	memory_spare_unmap(spare, memory, READS_BYTES);
 	if (blocking)
 		blocking_loop_put(blocking);
 	return reading.result;

@@ -24,9 +24,12 @@ struct batch_source {
 	void *opaque;
 };
 
+/* Memory for one batch, however little of it is left later. False and ERROR: there is none. */
+bool batch_init(struct cache *cache, GError **error);
+
 /* Puts the content of ITEMS, which are in the order of their slots, each at its
  * place of DATA. -EIO when some cannot be read now, or are damaged: LOST was told of
- * each of these, and readers of the cache will hear of it too. Blocks; the slots stay as
+ * each of these, and readers of the cache will hear of it too. -ENOMEM. Blocks; the slots stay as
  * they are meanwhile. */
 int batch_read(const struct batch_source *source, const GArray *items, uint8_t *data);
 
