@@ -93,6 +93,9 @@ bool offline_foreach_sealed(const char *pool, void (*each)(void *opaque, const c
  * cannot be told. */
 GPtrArray *offline_left(const char *directory);
 
+/* The disk PATH may have a size of BYTES. False and ERROR. */
+bool offline_size_is_allowed(const char *path, uint64_t bytes, GError **error);
+
 /* Shrinking only when SHRINK. */
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,
 		    GError **error);

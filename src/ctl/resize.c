@@ -6,12 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/error.h"
-#include "image/image.h"
 #include "client.h"
+#include "core/error.h"
+#include "mounted.h"
 #include "report.h"
 #include "verbs.h"
-#include "mounted.h"
 
 /* Of the leaf; its parents need not be there. */
 static bool image_size(const struct ctl_arguments *arguments, uint64_t *bytes, GError **error)
@@ -85,8 +84,8 @@ static bool resize_file(const struct mounted *mount, const struct ctl_arguments 
 	const char *path = arguments->names[0];
 	g_autoptr(GError) inner = NULL;
 
-	if (bytes < IMAGE_SIZE_MIN)
-		return error_set(error, EINVAL, "%s: a disk has at least %d bytes", path, IMAGE_SIZE_MIN);
+	if (!offline_size_is_allowed(path, bytes, error))
+		return false;
 	if (bytes < present && !arguments->shrink)
 		return error_set(error, EINVAL,
 				 "%s has %" PRIu64 " bytes; making it smaller, %" PRIu64

@@ -157,8 +157,8 @@ bool create_image(const struct whole *whole, const struct offline_create_options
 		good = begin_lineage(whole->path, options, uuid, &lineage, note, error);
 	if (good && options->parent && !create.size_bytes)
 		create.size_bytes = lineage.parent.size_bytes;
-	if (good && create.size_bytes < IMAGE_SIZE_MIN)
-		good = error_set(error, EINVAL, "%s: a disk has at least %d bytes", whole->path, IMAGE_SIZE_MIN);
+	if (good)
+		good = offline_size_is_allowed(whole->path, create.size_bytes, error);
 	good = good && image_create(whole->hidden, format, &create, error);
 	if (!good)
 		lineage_undo(&lineage, uuid);

@@ -173,14 +173,20 @@ bool offline_check(const char *path, enum image_format format, const char *layer
 	return check_chain(path, format, layers, repair, finding, opaque, result, error);
 }
 
+bool offline_size_is_allowed(const char *path, uint64_t bytes, GError **error)
+{
+	return bytes >= IMAGE_SIZE_MIN ||
+	       error_set(error, EINVAL, "%s: a disk has at least %d bytes", path, IMAGE_SIZE_MIN);
+}
+
 bool offline_resize(const char *path, enum image_format format, const char *layers, uint64_t size_bytes, bool shrink,
 		    GError **error)
 {
 	struct disk *disk;
 	int64_t result;
 
-	if (size_bytes < IMAGE_SIZE_MIN)
-		return error_set(error, EINVAL, "%s: a disk has at least %d bytes", path, IMAGE_SIZE_MIN);
+	if (!offline_size_is_allowed(path, size_bytes, error))
+		return false;
 	if (!offline_owner_allows(path, false, error))
 		return false;
 	disk = offline_open(path, format, layers, OPEN_TO_WRITE, error);
