@@ -48,8 +48,9 @@ def sealed(pool, tag, stem="web1", suffix=".leaf"):
 
 
 def marks(pool):
+    """Not the one that was being written, which a mount removes when nobody can be at it any more."""
     directory = os.path.join(pool, ".leafdisk", "changes")
-    return os.listdir(directory) if os.path.isdir(directory) else []
+    return [name for name in os.listdir(directory) if not name.startswith(".new-")] if os.path.isdir(directory) else []
 
 
 def images(pool):
