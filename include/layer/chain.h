@@ -115,5 +115,7 @@ bool chain_resolve_spelled(const char *layers, const struct chain_roots *roots, 
 			   GPtrArray *links, GError **error);
 
 GPtrArray *chain_links_new(void);
+/* LINKS has those of MORE from FIRST on as well. */
+void chain_links_add(GPtrArray *links, const GPtrArray *more, guint first);
 
 #endif

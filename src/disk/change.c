@@ -280,8 +280,7 @@ static struct disk *new_keeper(const struct disk *disk, struct chain_link *seale
 	GPtrArray *links = chain_links_new();
 
 	g_ptr_array_add(links, chain_link_ref(sealed));
-	for (guint i = 1; i < disk->links->len; i++)
-		g_ptr_array_add(links, chain_link_ref(disk->links->pdata[i]));
+	chain_links_add(links, disk->links, 1);
 	return keeper_new(links, disk->mode, disk->pool_cache, disk->leaf->owner);
 }
 

@@ -30,8 +30,7 @@ static GPtrArray *links_from(const GPtrArray *links, guint first)
 {
 	GPtrArray *rest = chain_links_new();
 
-	for (guint i = first; i < links->len; i++)
-		g_ptr_array_add(rest, chain_link_ref(links->pdata[i]));
+	chain_links_add(rest, links, first);
 	return rest;
 }
 

@@ -45,6 +45,12 @@ GPtrArray *chain_links_new(void)
 	return g_ptr_array_new_with_free_func((GDestroyNotify)chain_link_unref);
 }
 
+void chain_links_add(GPtrArray *links, const GPtrArray *more, guint first)
+{
+	for (guint i = first; i < more->len; i++)
+		g_ptr_array_add(links, chain_link_ref(more->pdata[i]));
+}
+
 struct cached_info {
 	struct timespec changed;
 	off_t size;

@@ -130,20 +130,28 @@ static void renew_claim(struct layer *layer)
 	memcpy(layer->claim.nonce, layer->image->claim, OWNER_ID_BYTES);
 }
 
-enum answer claim_record(struct layer *layer, bool clean, GError **why)
+/* LAYER's claim is in the owner record. */
+static enum answer write_record(struct layer *layer, bool clean, GError **why)
 {
 	struct owner_want want = want_of(layer);
-	enum answer recorded = ANSWER_YES;
 	g_auto(owner_place) place = {0};
 
 	want.mode = mode_of(layer);
+	if (!layer->owner || !find_place(layer, layer->link, &place))
+		return ANSWER_YES;
+	return owner_succeed(place.pool, place.name, layer->owner, &want, layer->succession->before, &layer->claim,
+			     clean, why);
+}
+
+enum answer claim_record(struct layer *layer, bool clean, GError **why)
+{
+	enum answer recorded;
+
 	if (!layer->succession)
 		return ANSWER_YES;
 	if (layer->claim.generation == 0)
 		renew_claim(layer);
-	if (layer->owner && find_place(layer, layer->link, &place))
-		recorded = owner_succeed(place.pool, place.name, layer->owner, &want, layer->succession->before,
-					 &layer->claim, clean, why);
+	recorded = write_record(layer, clean, why);
 	if (recorded != ANSWER_YES)
 		return recorded;
 	forget_former(layer->succession);
@@ -162,14 +170,8 @@ bool claim_forget_former(const struct layer *layer, GError **error)
 
 bool claim_announce(struct layer *layer, GError **error)
 {
-	struct owner_want want = want_of(layer);
-	enum answer recorded = ANSWER_YES;
-	g_auto(owner_place) place = {0};
+	enum answer recorded = write_record(layer, false, error);
 
-	want.mode = mode_of(layer);
-	if (layer->owner && find_place(layer, layer->link, &place))
-		recorded = owner_succeed(place.pool, place.name, layer->owner, &want, layer->succession->before,
-					 &layer->claim, false, error);
 	if (recorded == ANSWER_NO)
 		error_set(error, EBUSY, "%s: another owner has claimed the name meanwhile", layer->link->path);
 	return recorded == ANSWER_YES;

@@ -137,12 +137,6 @@ static bool make_leaf(struct snapshot *snapshot, struct part *part, GError **err
 	       image_create_in(pool_place(pool)->fd, staged, IMAGE_FORMAT_LEAF, &options, error);
 }
 
-static void add_links(GPtrArray *links, const GPtrArray *more, guint first)
-{
-	for (guint i = first; i < more->len; i++)
-		g_ptr_array_add(links, chain_link_ref(more->pdata[i]));
-}
-
 static void link_chain(struct part *part, struct chain_link *link)
 {
 	const GPtrArray *target = part->target.links;
@@ -153,7 +147,7 @@ static void link_chain(struct part *part, struct chain_link *link)
 	g_ptr_array_add(part->links, link);
 	if (!target)
 		g_ptr_array_add(part->links, chain_link_ref(part->sealed));
-	add_links(part->links, target ? target : part->disk->links, target ? 0 : 1);
+	chain_links_add(part->links, target ? target : part->disk->links, target ? 0 : 1);
 }
 
 static bool open_leaf(const struct disk_pool *pool, struct part *part, GError **error)
@@ -369,13 +363,10 @@ static bool show_forks(struct snapshot *snapshot, GError **error)
 static void begin_removal(struct snapshot *snapshot)
 {
 	struct part *part = &snapshot->parts[0];
-	uint8_t identity[CACHE_ID_BYTES];
 
-	if (!snapshot->revert)
-		return;
-	layer_identity_of(part->sealed, NULL, identity);
-	(void)removal_begin(snapshot->pool, part->succession.to, name_in_pool(part->succession.sealed), identity,
-			    &part->removal, NULL);
+	if (snapshot->revert)
+		(void)removal_begin(snapshot->pool, part->succession.to, name_in_pool(part->succession.sealed),
+				    part->succession.identity, &part->removal, NULL);
 }
 
 static bool seal(struct snapshot *snapshot, GError **error)

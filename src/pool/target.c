@@ -41,8 +41,7 @@ static bool find_below(const struct disk *disk, const char *stem, const char *ta
 
 		if (!has_tag(disk->links->pdata[i], stem, tag))
 			continue;
-		for (guint j = i; j < disk->links->len; j++)
-			g_ptr_array_add(target->links, chain_link_ref(disk->links->pdata[j]));
+		chain_links_add(target->links, disk->links, i);
 		take_parent(target, i == 1 ? &disk->leaf->image->parent : &child->info.parent);
 		return true;
 	}

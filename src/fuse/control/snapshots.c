@@ -79,8 +79,8 @@ static int fork_disk(const struct control_subject *subject, const struct control
 	return 0;
 }
 
-static int delete (const struct control_subject *subject, const struct control_command *command, const char *tag,
-		   GError **error)
+static int delete_snapshot(const struct control_subject *subject, const struct control_command *command,
+			   const char *tag, GError **error)
 {
 	if (!disk_pool_delete(subject->session->pool, subject->disk, tag, control_goes_on, (void *)command, error))
 		return error_to_errno(*error);
@@ -139,7 +139,7 @@ int control_write_disk_snapshot(const struct control_subject *subject, const str
 	if (count >= 2 && strcmp(words[0], "fork") == 0)
 		return fork_disk(subject, command, (const char *const *)words + 1, error);
 	if (count == 2 && strcmp(words[0], "delete") == 0)
-		return delete (subject, command, words[1], error);
+		return delete_snapshot(subject, command, words[1], error);
 	if ((count == 1 || count == 2) && strcmp(words[0], "revert") == 0)
 		return revert(subject, command, words[1], false, error);
 	if ((count == 1 || count == 2) && strcmp(words[0], "revert-live") == 0)
