@@ -147,7 +147,7 @@ LATENCY = r"requests=\d+( (mean|p50|p90|p99|p999|max)_us=\d+){{6}}\n"
 BUCKETS = r"(-|((\d+|inf)=\d+ ?)+)\n"
 NO_COMMANDS = {**bad("zero byte", b"1\0"),
                **bad(str(COMMAND_BYTES_MAX), b"x" * (COMMAND_BYTES_MAX + 1), number=errno.EMSGSIZE)}
-BAD_SNAPSHOTS = bad("no command", b"monday", b"create", b"delete", b"revert a b", b"create 'monday")
+BAD_SNAPSHOTS = bad("no command", b"monday", b"create", b"revert a b", b"create 'monday")
 FILES = {
     "cache/info": File(r"state: active\n(\w+: \S+\n)+"),
     "config": File(r"mode: writeback\ncache: \S+/leaf\.cache\n(\w+: .*\n)+"),
@@ -165,7 +165,7 @@ FILES = {
     "disks/NAME/snapshots": File("", snapshot_of_a_disk, {
         **BAD_SNAPSHOTS, **bad("no command", b"create a b", b"fork", b"delete a b"), **bad("no snapshot", b"revert sunday", b"delete sunday",
                                                                       number=errno.ENOENT), **bad("a/b", b"create a/b"),
-        **bad("web2", b"fork web2.img", number=errno.EEXIST)}),
+        **bad("is an image of the pool", b"delete"), **bad("web2", b"fork web2.img", number=errno.EEXIST)}),
     "disks/NAME/state": File(rf"state: active\n(reason: .+\n)?(since: .+Z\n)?dirty_bytes: {BLOCK}\ndirty_age_ms: \d+\n"
                              rf"size_bytes: {SIZE}\nallocated_bytes: \d+\nopens: 0\nlayers: 2\nowner: \S.*\n"),
     "disks/NAME/stats": File(r'{{\n  "since": \d+,\n(  "\w+": \d+,\n)+  "\w+": \d+\n}}\n', reset_a_disk, bad(

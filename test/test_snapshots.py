@@ -444,8 +444,6 @@ def test_refusals(mount, pool, work, rng):
     assert images(pool) == ["linked.leaf", "snapshots/web1@there.leaf", "web1.leaf"]
     with mount(*options_of(work, "writeback", "ro")) as live:
         expect_errno(errno.EROFS, take, live, "new")
-    with mount(*options_of(work, "ephemeral")) as live:
-        expect_errno(errno.EOPNOTSUPP, take, live, "new")
     assert marks(pool) == []
 
 

@@ -50,6 +50,8 @@ struct cache_layer *cache_layer_open_dirty(struct cache *cache, const struct cac
 void cache_layer_disown(struct cache *cache, const struct cache_layer_key *key);
 /* A layer that no restart keeps, for PINNED blocks. */
 struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *name);
+/* What of a volatile LAYER nobody else has: blocks, and ranges of zeros. Any thread; does not block. */
+void cache_layer_get_pinned(struct cache_layer *layer, uint64_t *blocks, uint64_t *zeros);
 /* STAMP: the image's now, for a writable layer whose cached blocks are to be
  * found good at the next open; 0: they are not. A read-only layer keeps its
  * stamp, a volatile one is dropped. One with dirty blocks keeps all it has, for

@@ -159,6 +159,8 @@ char *disk_get_owner(struct disk *disk);
 /* In one word, as it was found at the mount or when the disk was opened last: "here", the name of a host, "none" or
  * "unknown"; NULL: nobody has looked. g_free. Any thread; does not block for long. */
 char *disk_recall_owner(struct disk *disk);
+/* Made in this mount on what an ephemeral disk was: nothing in the pool is its own. */
+bool disk_is_fork(const struct disk *disk);
 /* Of its chain, as it was found last. Any thread. */
 unsigned disk_count_layers(struct disk *disk);
 /* Number of opens that have not been closed, without those of commands that change what the disk is made of. */

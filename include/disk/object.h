@@ -23,6 +23,7 @@
 
 struct route;
 struct disk_count;
+struct logs;
 
 struct disk {
 	/* Constant. */
@@ -50,6 +51,8 @@ struct disk {
 	struct chain_roots *roots;
 	char *spelled;	     /* the configured stack, NULL: by the headers */
 	bool unlocked;	     /* only looked at: no lock on the leaf */
+	bool forked;	     /* from an ephemeral one, with its image: nothing in the pool is this disk's own. Constant
+			      * once others can find it */
 	bool keeper;	     /* its leaf is sealed, and it is shown nowhere (disk/keeper.h) */
 	struct list keepers; /* the cache's */
 	_Atomic unsigned opens;
@@ -67,6 +70,8 @@ struct disk {
 	struct stack *stack; /* what is below the leaf, or NULL */
 	bool given;	     /* an ephemeral one: changes, or it may have been; */
 	uint64_t made_on;    /* and the stamp of the chain that they are of */
+	struct logs *logs;   /* between leaf and images, as long as the disk; under `lock` too; NULL: none */
+	GPtrArray *saved;    /* struct disk_saved (saved.h), the last one last; under `lock` too; NULL: none */
 	_Atomic uint64_t size_bytes;
 	_Atomic bool stays; /* an ephemeral one was opened: leaf and size are there until the unmount */
 

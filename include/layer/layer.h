@@ -5,7 +5,8 @@
  * (layer_get); they are not written. A leaf is its disk's own, and the only layer
  * that is, until it is sealed: then it is below others, and what of it is dirty still
  * goes to its image (disk/keeper.h). That of an ephemeral disk is a log layer: it has no image, the cache has
- * all there is of it, and what the cache does not take is in its overflow layer.
+ * all there is of it, and what the cache does not take is in its overflow layer. One that is sealed is below others
+ * too (logs.h), with all of that, until nobody stands on it.
  *
  * What holds, and is checked in the tests' build (layer_check):
  *   1. What the cache has is as the share says: a layer there, unless NONE.
@@ -69,6 +70,9 @@ struct layer {
 
 	/* It takes no writes any more but what is dirty already. Constant once others can find it. */
 	bool sealed;
+	/* A log layer below others, and where it ends, in bytes. Constant then. */
+	bool log;
+	uint64_t log_bytes;
 	GArray *children; /* struct image_child, of one that is sealed: those that its image is yet to remember; under
 			   * the lock; NULL: it remembers them, or none is known */
 
@@ -106,7 +110,7 @@ struct layer *layer_get(const struct chain_link *link, struct pool_cache *pool_c
 struct layer *layer_use(struct layer *layer);
 /* With the last use it is closed. Blocks. */
 void layer_put(struct layer *layer);
-/* LAYER, a leaf that is sealed, is found from now on by who opens its image. It is used once, by the
+/* LAYER, a leaf that is sealed, is found from now on by who opens its image, if it has one. It is used once, by the
  * caller. */
 void layer_publish(struct layer *layer);
 

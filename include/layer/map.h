@@ -20,6 +20,11 @@ struct stack *stack_use(struct stack *stack);
 /* Layers are closed with their last use. Blocks. NULL is allowed. */
 void stack_put(struct stack *stack);
 
+/* Of one in a stack. */
+static inline uint64_t layer_size_bytes(const struct layer *layer)
+{
+	return layer->log ? layer->log_bytes : layer->image->size_bytes;
+}
 unsigned stack_depth(const struct stack *stack);
 struct layer *stack_layer(const struct stack *stack, unsigned layer); /* 0: top */
 uint64_t stack_size_bytes(const struct stack *stack);		      /* of the top layer */

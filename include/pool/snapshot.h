@@ -1,7 +1,8 @@
 /* Snapshots of running disks.
  *
  * A disk's leaf is sealed and gets the name snapshots/STEM@NAME in the pool; a new leaf on it takes its place. What
- * is dirty of it goes to its image in the background, before anything of the new one. */
+ * is dirty of it goes to its image in the background, before anything of the new one. What is made of an ephemeral disk
+ * is in the log, and gone with the mount: no file of the pool is of it. */
 #ifndef LEAFDISK_POOL_SNAPSHOT_H
 #define LEAFDISK_POOL_SNAPSHOT_H
 
@@ -20,8 +21,8 @@ bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const 
 bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const *forks, bool (*go_on)(void *opaque),
 		    void *opaque, GError **error);
 
-/* The disk NAME is what it was as its snapshot TAG (NULL: the newest that it stands on) was made; what came since is
- * dropped, but for other snapshots. An ephemeral one, without TAG, is what its image is. Refused while others have it
+/* The disk NAME is what it was as its snapshot TAG was made (NULL: the newest that it stands on; of an ephemeral one,
+ * its image); what came since is dropped, but for other snapshots. Refused while others have it
  * open, unless LIVE. Otherwise as a snapshot. *REVERTED: it is, whatever failed afterwards. Blocks. */
 bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool *reverted,
 		      bool (*go_on)(void *opaque), void *opaque, GError **error);
@@ -29,9 +30,13 @@ bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag,
 bool disk_pool_delete(struct disk_pool *pool, struct disk *disk, const char *tag, bool (*go_on)(void *opaque),
 		      void *opaque, GError **error);
 
+/* FORK, which was forked from an ephemeral disk and which nobody has open, is shown no more, and is gone with its last
+ * reference. False and ERROR: EINVAL, it is an image of the pool. Does not block. */
+bool disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork, GError **error);
+
 struct disk_snapshot {
 	char *tag;  /* "mon"; of another disk's, or of this one's under another name, "web1@mon" */
-	char *path; /* of its image */
+	char *path; /* of its image; "": the log has it */
 	uint64_t size_bytes;
 	uint64_t allocated_bytes;
 	uint64_t dirty_bytes; /* of it that only the cache has */

@@ -289,10 +289,11 @@ const struct ctl_verb ctl_verbs[] = {
 	 "since is lost; snapshots that were made since stay, and it can be taken to them as well. An ephemeral\n"
 	 "disk is what its image is, without NAME.",
 	 revert_options, 1, 2, ctl_revert},
-	{"delete", "FILE NAME", "remove a snapshot that nothing stands on",
+	{"delete", "FILE [NAME]", "remove a snapshot that nothing stands on",
 	 "The snapshot NAME of a disk of a mount is removed, in the pool and in the cache. One that a disk or\n"
-	 "another snapshot stands on is not.",
-	 help_options, 2, 2, ctl_delete},
+	 "another snapshot stands on is not. Without NAME, FILE is a fork of an ephemeral disk, which goes with\n"
+	 "all that was written to it.",
+	 help_options, 1, 2, ctl_delete},
 	{"set", "MOUNT [KEY=VALUE...]", "show or change the tunables of a mount",
 	 "Lists what can be changed while the mount runs, or changes it until the unmount. See leafdisk(8).",
 	 help_options, 1, INT_MAX, ctl_set},

@@ -115,7 +115,7 @@ bool disk_change_begin(struct disk_change *change, GError **error)
 {
 	if (!take_all(change, error))
 		return false;
-	for (unsigned i = 0; i < change->count; i++)
+	for (unsigned i = 0; i < change->count && !change->may_be_closed; i++)
 		if (!is_running(change->disks[i], error)) {
 			let_go(change, change->count);
 			return false;
@@ -144,10 +144,10 @@ bool disk_may_go_back(const struct disk *disk, bool live, uint64_t size_bytes, G
 /* ---- The pause -------------------------------------------------------------------- */
 
 /* What the images have is durable: it does not come after what a new leaf gets. In writeback it is in
- * the same log, before that. */
+ * the same log, before that; what a log layer has is never durable. */
 static bool flush(struct disk *disk, GError **error)
 {
-	return disk->route == &route_writeback || layer_flush_image(disk->leaf, error);
+	return disk->route == &route_writeback || !disk->leaf->image || layer_flush_image(disk->leaf, error);
 }
 
 static bool put_barrier(struct disk *disk, GError **error)
@@ -315,6 +315,17 @@ void disk_change_leaf(struct disk_change *change, unsigned index, struct layer *
 	change->keepers[index] = keeper;
 }
 
+void disk_change_log(struct disk_change *change, unsigned index, struct layer *layer, struct stack *stack,
+		     uint64_t size_bytes)
+{
+	struct disk *disk = change->disks[index];
+
+	standing_end(disk);
+	give_to(disk->leaf, NULL);
+	put_on(disk, layer, stack, g_ptr_array_ref(disk->links), size_bytes);
+	standing_begin(disk);
+}
+
 /* ---- The end ---------------------------------------------------------------------- */
 
 /* The migrator, which closes it too, has its lock for a moment only. */
@@ -348,57 +359,4 @@ void disk_change_end(struct disk_change *change)
 	for (unsigned i = 0; i < change->count; i++)
 		disk_unref(change->keepers[i]);
 	g_clear_pointer(&change->keepers, g_free);
-}
-
-/* ---- An ephemeral disk as its image is -------------------------------------------------- */
-
-static struct layer *new_log_layer(struct disk *disk, GError **error)
-{
-	struct layer *layer = layer_new(disk->name, disk->pool_cache, disk->roots);
-
-	layer->disk = disk;
-	layer_set_link(layer, disk->links->pdata[0]);
-	if (!disk->open || share_open_pinned(layer, error))
-		return layer;
-	layer_unref(layer);
-	return NULL;
-}
-
-static bool may_drop(const struct disk *disk, bool live, uint64_t size_bytes, GError **error)
-{
-	if (disk->mode != DISK_MODE_EPHEMERAL)
-		return error_set(error, EAGAIN, "%s: has another mode now", disk->name);
-	return disk->opens == 0 || disk_may_go_back(disk, live, size_bytes, error);
-}
-
-/* Who has it open goes on with a layer that has nothing. */
-static bool drop(struct disk_change *change, bool live, GError **error)
-{
-	struct disk *disk = change->disks[0];
-	uint64_t size_bytes = disk->open ? stack_size_bytes(disk->stack) : disk->size_bytes;
-	struct layer *layer = may_drop(disk, live, size_bytes, error) ? new_log_layer(disk, error) : NULL;
-
-	if (!layer)
-		return false;
-	if (!close_gates(change, error)) {
-		layer_unref(layer);
-		return false;
-	}
-	put_on(disk, layer, disk->stack, g_ptr_array_ref(disk->links), size_bytes);
-	disk->given = disk->opens > 0;
-	disk->stays = disk->open;
-	open_gates(change, 1);
-	return true;
-}
-
-bool disk_drop_changes(struct disk *disk, bool live, bool (*go_on)(void *opaque), void *opaque, GError **error)
-{
-	struct disk_change change = {.disks = &disk, .count = 1, .go_on = go_on, .opaque = opaque};
-	bool good;
-
-	if (!take_all(&change, error))
-		return false;
-	good = drop(&change, live, error);
-	let_go(&change, 1);
-	return good;
 }

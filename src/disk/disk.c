@@ -111,6 +111,11 @@ GPtrArray *disk_get_links(struct disk *disk)
 	return links;
 }
 
+bool disk_is_fork(const struct disk *disk)
+{
+	return disk->forked;
+}
+
 unsigned disk_count_layers(struct disk *disk)
 {
 	LOCK_GUARD(&disk->lock);

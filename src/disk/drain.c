@@ -150,7 +150,7 @@ static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 	if (mode != DISK_MODE_DIRECT && !disk->pool_cache)
 		return refuse_without_cache(disk, mode, error);
 	if (mode != disk->mode && (mode == DISK_MODE_EPHEMERAL || disk->mode == DISK_MODE_EPHEMERAL) &&
-	    (disk->open || disk->leaf->cached))
+	    (disk->open || disk->leaf->cached || disk->stays || (disk->saved && disk->saved->len > 0)))
 		return error_set(error, EBUSY,
 				 "%s: an ephemeral disk's changes are nobody else's: it enters and leaves that mode "
 				 "only before its first use in a mount",

@@ -10,6 +10,7 @@
 #include "core/time.h"
 #include "disk/object.h"
 #include "disk/route.h"
+#include "layer/logs.h"
 #include "layer/parent.h"
 #include "layer/read.h"
 
@@ -183,9 +184,9 @@ GPtrArray *disk_get_layers(struct disk *disk, GError **error)
 
 static uint64_t blocks_of_layer(struct disk *disk, unsigned layer)
 {
-	const struct image *image = (layer ? stack_layer(disk->stack, layer - 1) : disk->leaf)->image;
-
-	return blocks_of(image ? image->size_bytes : disk->size_bytes);
+	if (layer > 0)
+		return blocks_of(layer_size_bytes(stack_layer(disk->stack, layer - 1)));
+	return blocks_of(disk->leaf->image ? disk->leaf->image->size_bytes : disk->size_bytes);
 }
 
 static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, uint64_t block, uint64_t limit)
@@ -193,6 +194,12 @@ static struct image_extent extent_of_layer(struct disk *disk, unsigned layer, ui
 	if (layer == 0)
 		return disk->route->extent(disk, block, limit);
 	return layer_extent_blocking(stack_layer(disk->stack, layer - 1), block, limit);
+}
+
+/* As who asks counts layers: all that is in the log is one. */
+static int number_of(struct disk *disk, unsigned layer)
+{
+	return (int)(layer - MIN(layer, logs_depth(disk->logs)));
 }
 
 /* The layer that answers for BLOCK, and for how long, asking top down. Past
@@ -209,7 +216,7 @@ static struct image_extent extent_of_layers(struct disk *disk, uint64_t block, u
 			break;
 		extent = extent_of_layer(disk, i, block, MIN(limit, blocks - block));
 		limit = extent.blocks;
-		*layer = (int)i;
+		*layer = number_of(disk, i);
 		if (extent.state != EXTENT_ABSENT)
 			return extent;
 	}

@@ -19,6 +19,7 @@
 #include "disk/keeper.h"
 #include "disk/object.h"
 #include "layer/claim.h"
+#include "layer/logs.h"
 #include "layer/parent.h"
 #include "layer/seal.h"
 #include "layer/share.h"
@@ -81,6 +82,15 @@ static bool open_stack(struct disk *disk, guint first, GError **error)
 	return true;
 }
 
+/* Every image is below the log layers, and none is written. */
+static bool open_stack_of_logs(struct disk *disk, GError **error)
+{
+	if (!open_stack(disk, 0, error))
+		return false;
+	disk->stack = logs_stack(disk->logs, disk->stack);
+	return true;
+}
+
 static void close_stack(struct disk *disk)
 {
 	standing_end(disk);
@@ -88,7 +98,6 @@ static void close_stack(struct disk *disk)
 	disk->stack = NULL;
 }
 
-/* Every image is below the log layer, and none is written. */
 static bool open_ephemeral(struct disk *disk, GError **error)
 {
 	bool first = !disk->leaf->cached;
@@ -106,7 +115,7 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 			"%s: has changes, which only this mount has, of an image that is another one now, or stands "
 			"on another one; it can be opened in the next mount, without them",
 			disk->name);
-	if (!open_stack(disk, 0, error))
+	if (!open_stack_of_logs(disk, error))
 		return false;
 	if (first && !share_open_pinned(disk->leaf, error)) {
 		close_stack(disk);
@@ -425,6 +434,8 @@ static void disk_free(struct disk *disk)
 	if (disk->open && disk->opens == 0)
 		(void)disk_close_chain(disk);
 	layer_unref(disk->leaf);
+	logs_unref(disk->logs);
+	g_clear_pointer(&disk->saved, g_ptr_array_unref);
 	g_ptr_array_unref(disk->links);
 	chain_roots_unref(disk->roots);
 	lock_destroy(&disk->open_lock);

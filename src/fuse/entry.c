@@ -8,13 +8,23 @@ void entry_prepare(struct request *request)
 	request->error = attributes_of_node(request->session, request->node, &request->attributes);
 }
 
+/* A fork goes, and another may get its name, by a command that the kernel does not see. */
+static double name_seconds(const struct request *request)
+{
+	struct disk *disk = node_disk(request->session->nodes, request->node);
+	bool fork = disk_is_fork(disk);
+
+	disk_unref(disk);
+	return fork ? 0 : ATTRIBUTES_SECONDS;
+}
+
 static int send_entry(struct request *request, const struct handle *handle)
 {
 	struct fuse_entry_param entry = {
 		.ino = node_ino(request->node),
 		.attr = request->attributes,
 		.attr_timeout = ATTRIBUTES_SECONDS,
-		.entry_timeout = ATTRIBUTES_SECONDS,
+		.entry_timeout = name_seconds(request),
 	};
 
 	if (!handle)

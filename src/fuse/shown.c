@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "pool/change.h"
+#include "pool/snapshot.h"
 #include "refusal.h"
 
 /* Each time another file had the name. */
@@ -94,11 +95,36 @@ static int end(struct disk_pool_change *change)
 	return disk_pool_change_end(change, &error) ? 0 : refusal_log(error);
 }
 
+bool shown_drop_fork(struct session *session, struct disk *disk, GError **error)
+{
+	LOCK_GUARD(&session->names_lock);
+	if (!disk_pool_drop_fork(session->pool, disk, error))
+		return false;
+	node_mark_gone(session->nodes, disk);
+	return true;
+}
+
+/* 1: NAME is none. */
+static int remove_fork(struct session *session, const char *name)
+{
+	struct disk *disk = disk_pool_find(session->pool, name);
+	g_autoptr(GError) error = NULL;
+	int result = 0;
+
+	if (!disk || !shown_drop_fork(session, disk, &error))
+		result = !disk || error_to_errno(error) == -EINVAL ? 1 : refuse_change(name, "removed", error);
+	disk_unref(disk);
+	return result;
+}
+
 int shown_remove(struct session *session, const char *name)
 {
 	g_autoptr(GError) error = NULL;
 	struct disk_pool_change *change;
+	int result = remove_fork(session, name);
 
+	if (result <= 0)
+		return result;
 	if (!shown_may_change(session, name, "removed", &error))
 		return refusal_log(error);
 	change = disk_pool_remove(session->pool, name, &error);

@@ -113,7 +113,7 @@ static struct layer *find_locked(const struct chain_link *link, const struct poo
 	for (guint i = 0; table && i < table->len; i++) {
 		struct layer *layer = table->pdata[i];
 
-		if (layer->link->device == link->device && layer->link->inode == link->inode &&
+		if (!layer->log && layer->link->device == link->device && layer->link->inode == link->inode &&
 		    layer->link->base_offset == link->base_offset && layer->pool_cache == pool_cache &&
 		    (layer->sealed || layer->wants_share == cached))
 			return layer;

@@ -79,7 +79,7 @@ static struct stack *add_locked(struct layer *top, struct stack *below)
 	stack->ends[0] = UINT64_MAX;
 	for (unsigned i = 1; i < stack->depth; i++) {
 		stack->layers[i] = below->layers[i - 1];
-		stack->ends[i] = MIN(stack->ends[i - 1], stack->layers[i - 1]->image->size_bytes);
+		stack->ends[i] = MIN(stack->ends[i - 1], layer_size_bytes(stack->layers[i - 1]));
 	}
 	lock_init(&stack->lock, LOCK_RANK_MAP);
 	stack->directories = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, directory_free);
@@ -181,7 +181,7 @@ struct layer *stack_layer(const struct stack *stack, unsigned layer)
 
 uint64_t stack_size_bytes(const struct stack *stack)
 {
-	return stack ? stack->top->image->size_bytes : 0;
+	return stack ? layer_size_bytes(stack->top) : 0;
 }
 
 uint64_t stack_end_bytes(const struct stack *stack, unsigned layer)
@@ -194,7 +194,7 @@ uint64_t stack_end_bytes(const struct stack *stack, unsigned layer)
  * longer below it does not show through. */
 static unsigned ask_layer(struct stack *stack, unsigned layer, uint64_t first, uint8_t *owners, uint8_t *open)
 {
-	uint64_t blocks = blocks_of(stack->layers[layer]->image->size_bytes);
+	uint64_t blocks = blocks_of(layer_size_bytes(stack->layers[layer]));
 	unsigned end_of_layer = first < blocks ? (unsigned)MIN(blocks - first, REGION_BLOCKS) : 0;
 	unsigned left = 0;
 

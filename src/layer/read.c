@@ -124,27 +124,43 @@ struct cache_extent layer_read_cached(struct layer_io *io, struct layer *layer, 
 	return extent;
 }
 
+/* What is in the cache is newer than the image, or there is none. */
+static bool is_newer(const struct layer *layer)
+{
+	return layer->cached && (layer->sealed || layer->log);
+}
+
+/* Of an image, or of an overflow layer, that is there. */
+static struct image_extent extent_behind(const struct layer *layer, uint64_t block, uint64_t blocks)
+{
+	struct image *image = layer->log ? layer->overflow : layer->image;
+
+	return image ? image_extent(image, block, blocks) : (struct image_extent){EXTENT_ABSENT, blocks};
+}
+
 /* Between the look at the cache and that at the image a block can only go from the one to the
  * other. */
 struct image_extent layer_extent(struct layer *layer, uint64_t block, uint64_t blocks)
 {
 	struct cache_extent cached;
 
-	if (!layer->sealed || !layer->cached)
+	if (!is_newer(layer))
 		return image_extent(layer->image, block, blocks);
 	cached = cache_lookup(layer->cached, block, blocks);
-	return cached.answer != CACHE_MISS ? layer_extent_of(cached) : image_extent(layer->image, block, cached.blocks);
+	return cached.answer != CACHE_MISS ? layer_extent_of(cached) : extent_behind(layer, block, cached.blocks);
 }
 
 struct image_extent layer_extent_blocking(struct layer *layer, uint64_t block, uint64_t blocks)
 {
 	struct cache_extent cached;
 
-	if (!layer->sealed || !layer->cached)
+	if (!is_newer(layer))
 		return image_extent_blocking(layer->image, block, blocks);
 	cached = cache_lookup_far(layer->cached, block, blocks);
-	return cached.answer != CACHE_MISS ? layer_extent_of(cached)
-					   : image_extent_blocking(layer->image, block, cached.blocks);
+	if (cached.answer != CACHE_MISS)
+		return layer_extent_of(cached);
+	return layer->log ? extent_behind(layer, block, cached.blocks)
+			  : image_extent_blocking(layer->image, block, cached.blocks);
 }
 
 /* ---- A copy on its way ---------------------------------------------------- */
@@ -241,12 +257,26 @@ struct image_extent layer_read_newer(struct layer_io *io, struct layer *layer, u
 	return layer_read_missed(io, layer, block, extent.blocks, buffer);
 }
 
+/* What is absent from both is so for good. */
+static struct image_extent read_log(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
+				    uint8_t *buffer)
+{
+	struct cache_extent cached = layer_read_cached(io, layer, block, limit, buffer);
+
+	if (cached.answer != CACHE_MISS)
+		return layer_extent_of(cached);
+	return layer->overflow ? layer_read_image(io, layer, block, cached.blocks, buffer)
+			       : (struct image_extent){EXTENT_ABSENT, cached.blocks};
+}
+
 struct image_extent layer_read(struct layer_io *io, struct layer *layer, uint64_t block, uint64_t limit,
 			       uint8_t *buffer)
 {
 	struct image_extent extent;
 	struct cache_extent cached;
 
+	if (layer->log)
+		return read_log(io, layer, block, limit, buffer);
 	if (!layer->cached)
 		return layer_read_image(io, layer, block, limit, buffer);
 	if (layer->sealed)

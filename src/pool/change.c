@@ -35,12 +35,6 @@ static int sync_directory(struct disk_pool *pool)
 	return fsync(pool_place(pool)->fd) < 0 ? -errno : 0;
 }
 
-/* The file's name right in the pool. */
-static const char *name_in_pool(const char *path)
-{
-	return strrchr(path, '/') + 1;
-}
-
 static bool name_is_free_locked(struct disk_pool *pool, const char *name, GError **error)
 {
 	lock_assert_mine(&pool->lock);
@@ -58,9 +52,18 @@ bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error)
 	return name_is_free_locked(pool, name, error);
 }
 
+bool pool_reserve_name(struct disk_pool *pool, const char *name, GError **error)
+{
+	LOCK_GUARD(&pool->lock);
+	if (!name_is_free_locked(pool, name, error))
+		return false;
+	names_reserve(pool->names, name);
+	return true;
+}
+
 static struct disk *show_created(struct disk_pool *pool, const char *name, const char *path, GError **error)
 {
-	const char *const changed[] = {name_in_pool(path), NULL};
+	const char *const changed[] = {pool_file_name(path), NULL};
 	struct scan_result *result = pool_look_at_locked(pool, changed);
 	struct disk *disk;
 
@@ -69,7 +72,7 @@ static struct disk *show_created(struct disk_pool *pool, const char *name, const
 	disk = result ? disk_pool_find(pool, name) : NULL;
 	if (disk)
 		return disk;
-	(void)unlinkat(pool_place(pool)->fd, name_in_pool(path), 0);
+	(void)unlinkat(pool_place(pool)->fd, pool_file_name(path), 0);
 	if (result)
 		error_set(error, EINVAL, "%s: would not be among the disks of this mount", path);
 	else
@@ -97,7 +100,7 @@ static int make_staged(struct disk_pool *pool, const char *name, const char *pat
 
 	if (!image_create_in(directory, staged, IMAGE_FORMAT_LEAF, &options, &error))
 		return error_to_errno(error);
-	result = place_rename_new(directory, name, name_in_pool(path));
+	result = place_rename_new(directory, name, pool_file_name(path));
 	if (result < 0)
 		(void)unlinkat(directory, name, 0);
 	return result;
@@ -149,6 +152,35 @@ struct disk *disk_pool_create(struct disk_pool *pool, const char *name, GError *
 
 /* ---- What may be moved or removed --------------------------------------------- */
 
+/* A disk of this mount that stands on DISK's image and is no image itself; NULL: none. */
+static const struct disk *find_fork_locked(struct disk_pool *pool, const struct disk *disk)
+{
+	GHashTableIter iter;
+	gpointer value;
+
+	lock_assert_mine(&pool->lock);
+	g_hash_table_iter_init(&iter, pool->disks);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		const struct disk *fork = value;
+
+		if (fork->forked && strcmp(fork->path, disk->path) == 0)
+			return fork;
+	}
+	return NULL;
+}
+
+static bool has_no_fork_locked(struct disk_pool *pool, const struct disk *disk, GError **error)
+{
+	const struct disk *fork = find_fork_locked(pool, disk);
+
+	lock_assert_mine(&pool->lock);
+	if (!fork)
+		return true;
+	if (fork == disk || disk->forked)
+		return error_set(error, EBUSY, "%s: is a fork that only this mount has", disk->name);
+	return error_set(error, EBUSY, "%s: %s is a fork of it", disk->name, fork->name);
+}
+
 /* A disk that may be moved or removed: its own file in the pool, not open,
  * nobody's parent. */
 static struct disk *find_free_locked(struct disk_pool *pool, const char *name, GError **error)
@@ -170,7 +202,7 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, EBUSY, "%s: another image depends on it", name);
 	else if (!disk->writable)
 		error_set(error, EBUSY, "%s: is a link to an image outside the pool", name);
-	else if (!disk_is_paused(disk, error))
+	else if (has_no_fork_locked(pool, disk, error) && !disk_is_paused(disk, error))
 		return disk;
 	return NULL;
 }
@@ -257,7 +289,7 @@ static bool hold_image(struct disk *disk, struct image **image, GError **error)
 
 static bool move_file(struct disk_pool *pool, const char *old, const char *file, bool replace, GError **error)
 {
-	const char *from = name_in_pool(old), *to = name_in_pool(file);
+	const char *from = pool_file_name(old), *to = pool_file_name(file);
 	int directory = pool_place(pool)->fd, result;
 
 	if (replace)
@@ -280,7 +312,7 @@ static bool move_owned(struct disk_pool *pool, const char *old, const char *file
 
 static bool unlink_file(struct disk_pool *pool, const char *path, GError **error)
 {
-	return unlinkat(pool_place(pool)->fd, name_in_pool(path), 0) == 0 ||
+	return unlinkat(pool_place(pool)->fd, pool_file_name(path), 0) == 0 ||
 	       error_set_errno(error, errno, "%s: cannot be removed", path);
 }
 
@@ -301,7 +333,7 @@ static bool is_held(struct disk_pool *pool, struct disk *disk, const struct imag
 {
 	struct stat st;
 
-	if (fstatat(pool_place(pool)->fd, name_in_pool(disk_image_path(disk)), &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(pool_place(pool)->fd, pool_file_name(disk_image_path(disk)), &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return error_set_errno(error, errno, "%s: cannot be found", disk_image_path(disk));
 	return S_ISLNK(st.st_mode) || (st.st_ino == image->inode && st.st_dev == image->device) ||
 	       error_set(error, EBUSY, "%s: was replaced meanwhile", disk_image_path(disk));
@@ -424,8 +456,8 @@ static bool make_change(const struct disk_pool_change *change, GError **error)
 
 static void look_at_change(struct disk_pool_change *change)
 {
-	const char *const changed[] = {name_in_pool(disk_image_path(change->disk)),
-				       change->file ? name_in_pool(change->file) : NULL, NULL};
+	const char *const changed[] = {pool_file_name(disk_image_path(change->disk)),
+				       change->file ? pool_file_name(change->file) : NULL, NULL};
 
 	change->flushed = sync_directory(change->pool);
 	change->result = pool_look_at_locked(change->pool, changed);

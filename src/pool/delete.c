@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "disk/saved.h"
 #include "pool/snapshot.h"
 #include "removal.h"
 #include "tags.h"
@@ -33,11 +34,13 @@ static bool nobody_stands_on(struct disk_pool *pool, const char *path, GError **
 bool disk_pool_delete(struct disk_pool *pool, struct disk *disk, const char *tag, bool (*go_on)(void *opaque),
 		      void *opaque, GError **error)
 {
-	const char *image = strrchr(disk_image_path(disk), '/') + 1;
+	const char *image = pool_file_name(disk_image_path(disk));
 	g_autofree char *stem = pool_stem_of_file(image), *name = NULL, *path = NULL;
 	struct succession removal = {0};
 	bool good;
 
+	if (disk->mode == DISK_MODE_EPHEMERAL)
+		return disk_forget_saved(disk, tag, error);
 	if (pool->options.read_only)
 		return error_set(error, EROFS, "%s: the pool is mounted read-only", disk_name(disk));
 	LOCK_GUARD(&pool->scanning);

@@ -7,6 +7,8 @@
 #ifndef LEAFDISK_POOL_INTERNAL_H
 #define LEAFDISK_POOL_INTERNAL_H
 
+#include <string.h>
+
 #include "cache/layer.h"
 #include "core/lock.h"
 #include "pool/pool.h"
@@ -85,6 +87,12 @@ static inline struct place *pool_place(const struct disk_pool *pool)
 	return chain_roots_pool(pool->roots);
 }
 
+/* The name of the file at PATH, which is right in the pool, or in its directory of sealed images. */
+static inline const char *pool_file_name(const char *path)
+{
+	return strrchr(path, '/') + 1;
+}
+
 /* resume.c: what an earlier mount left in the cache begins to be written back, as soon
  * as it can be. Blocks, for CHAIN_PATIENCE_NS at most after the last store that answered. False and
  * ERROR: there is some, and no thread to be had that tries again what cannot be opened now. */
@@ -108,6 +116,8 @@ void pool_stop_resuming(struct disk_pool *pool);
 char *pool_stem_of(const char *name, GError **error);
 /* No disk, and no image that is not shown now, has NAME. */
 bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error);
+/* The same, and nobody else gets it: see names_reserve(). */
+bool pool_reserve_name(struct disk_pool *pool, const char *name, GError **error);
 
 /* left.c: whether what the cache has of DISK, which is closed and whose image the caller has
  * locked, is no reason against its image being moved or removed. False and EBUSY: a sentence

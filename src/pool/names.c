@@ -6,7 +6,7 @@
  * beside it. So only newcomers are decided about, all that are new in one scan
  * together, and the order of the directory does not count:
  *
- *     1. Names of the configuration, and those given before, are taken.
+ *     1. Names of the configuration, those given before, and those of forks that are no images, are taken.
  *     2. A newcomer whose short name is taken, or is another newcomer's too,
  *        has its whole name; and so does one whose short name is the whole name
  *        of such a one.
@@ -24,6 +24,7 @@
 struct names {
 	GHashTable *given; /* file name -> shown name */
 	GHashTable *shown; /* a set of those */
+	GHashTable *reserved;
 };
 
 struct newcomer {
@@ -39,6 +40,7 @@ struct names *names_new(void)
 
 	names->given = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	names->shown = g_hash_table_new(g_str_hash, g_str_equal);
+	names->reserved = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	return names;
 }
 
@@ -46,6 +48,7 @@ void names_free(struct names *names)
 {
 	if (!names)
 		return;
+	g_hash_table_destroy(names->reserved);
 	g_hash_table_destroy(names->shown);
 	g_hash_table_destroy(names->given);
 	g_free(names);
@@ -53,7 +56,17 @@ void names_free(struct names *names)
 
 bool names_is_given(const struct names *names, const char *shown)
 {
-	return g_hash_table_contains(names->shown, shown);
+	return g_hash_table_contains(names->shown, shown) || g_hash_table_contains(names->reserved, shown);
+}
+
+void names_reserve(struct names *names, const char *shown)
+{
+	g_hash_table_add(names->reserved, g_strdup(shown));
+}
+
+void names_release(struct names *names, const char *shown)
+{
+	g_hash_table_remove(names->reserved, shown);
 }
 
 static void newcomer_free(void *data)
@@ -99,7 +112,7 @@ struct taken {
 
 static bool is_taken(const struct taken *taken, const char *name)
 {
-	return g_hash_table_contains(taken->names->shown, name) || g_hash_table_contains(taken->configured, name);
+	return names_is_given(taken->names, name) || g_hash_table_contains(taken->configured, name);
 }
 
 static GHashTable *configured_names(const GPtrArray *found)

@@ -21,6 +21,10 @@ void names_give(struct names *names, GPtrArray *found, GHashTable *files, GStrin
  * opened now. */
 bool names_is_given(const struct names *names, const char *shown);
 
+/* SHOWN, which is free, is the name of what is no image, and none gets it. */
+void names_reserve(struct names *names, const char *shown);
+void names_release(struct names *names, const char *shown);
+
 /* Of a file that gets another name once it is whole; no pool shows it. */
 static inline char *names_staged(void)
 {

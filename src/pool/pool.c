@@ -58,7 +58,7 @@ static bool is_there(struct disk *disk)
 {
 	g_autoptr(GPtrArray) links = NULL;
 
-	if (disk->open || disk->unsettled)
+	if (disk->open || disk->unsettled || disk->forked)
 		return true;
 	links = disk_get_links(disk);
 	return chain_link_is_there(links->pdata[0], NULL) != ANSWER_NO;

@@ -22,7 +22,7 @@ static struct disk *find_same(struct disk_pool *pool, const struct scan_found *f
 	g_autoptr(GPtrArray) links = NULL;
 	const struct chain_link *old, *new = found->links->pdata[0];
 
-	if (disk && disk->unsettled)
+	if (disk && (disk->unsettled || disk->forked))
 		return disk;
 	if (!disk || disk->writable != found->writable || disk->configured_mode != found->mode ||
 	    g_strcmp0(disk->spelled, found->spelled) != 0)
@@ -71,16 +71,20 @@ static bool stamp(struct disk_pool *pool, struct timespec *mtime, GError **error
 	return true;
 }
 
-/* Of a disk that waits for its image to have its name again. */
-static void keep_unsettled(struct disk_pool *pool, GHashTable *disks)
+/* Those of which the directory says nothing: one that waits for its image to have its name again, and what is in
+ * the log alone. */
+static void keep_others(struct disk_pool *pool, GHashTable *disks)
 {
 	GHashTableIter iter;
-	gpointer name, disk;
+	gpointer name, value;
 
 	g_hash_table_iter_init(&iter, pool->disks);
-	while (g_hash_table_iter_next(&iter, &name, &disk))
-		if (((struct disk *)disk)->unsettled && !g_hash_table_contains(disks, name))
-			g_hash_table_insert(disks, name, disk_ref(disk));
+	while (g_hash_table_iter_next(&iter, &name, &value)) {
+		struct disk *disk = value;
+
+		if (disk->forked || (disk->unsettled && !g_hash_table_contains(disks, name)))
+			g_hash_table_replace(disks, name, disk_ref(disk));
+	}
 }
 
 /* What was shown before. */
@@ -92,7 +96,7 @@ static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
 	scan_settle(result, pool->names);
 	for (guint i = 0; i < result->found->len; i++)
 		take_found(pool, disks, result->found->pdata[i]);
-	keep_unsettled(pool, disks);
+	keep_others(pool, disks);
 	old = pool->disks;
 	pool->disks = disks;
 	g_free(pool->broken);

@@ -12,11 +12,6 @@
 #include "succession.h"
 #include "tags.h"
 
-static const char *name_in_pool(const char *path)
-{
-	return strrchr(path, '/') + 1;
-}
-
 /* ---- What may be sealed ------------------------------------------------------------- */
 
 bool seal_tag_is_allowed(const char *tag, GError **error)
@@ -36,7 +31,7 @@ bool seal_has_its_name(const struct disk_pool *pool, const struct disk *disk, GE
 {
 	const struct chain_link *link = disk->leaf->link;
 	struct stat st;
-	int result = place_look_at(pool_place(pool)->fd, name_in_pool(link->path), &st);
+	int result = place_look_at(pool_place(pool)->fd, pool_file_name(link->path), &st);
 
 	if (result < 0)
 		return error_set_errno(error, -result, "%s: %s cannot be looked at", disk->name, link->path);
@@ -55,7 +50,7 @@ bool seal_is_allowed(const struct disk_pool *pool, const struct disk *disk, GErr
 	if (pool->options.read_only)
 		return error_set(error, EROFS, "%s: the pool is mounted read-only", name);
 	if (disk->mode == DISK_MODE_EPHEMERAL)
-		return error_set(error, EOPNOTSUPP, "%s: an ephemeral disk has no snapshots in this version", name);
+		return error_set(error, EAGAIN, "%s: has another mode now", name);
 	if (disk->spelled)
 		return error_set(error, EOPNOTSUPP,
 				 "%s: its layers are named by the configuration, which would not name "
@@ -81,7 +76,7 @@ static bool is_in_chain(const struct disk *disk, const char *stem)
 {
 	for (guint i = 0; i < disk->links->len; i++) {
 		const char *path = ((const struct chain_link *)disk->links->pdata[i])->path;
-		g_autofree char *other = pool_stem_of_file(name_in_pool(path));
+		g_autofree char *other = pool_stem_of_file(pool_file_name(path));
 
 		if (chain_is_sealed_name(path) && strcmp(other, stem) == 0)
 			return true;
@@ -91,7 +86,7 @@ static bool is_in_chain(const struct disk *disk, const char *stem)
 
 char *seal_free_tag(struct disk_pool *pool, const struct disk *disk, const char *what, GError **error)
 {
-	g_autofree char *stem = pool_stem_of_file(name_in_pool(disk->leaf->link->path));
+	g_autofree char *stem = pool_stem_of_file(pool_file_name(disk->leaf->link->path));
 	g_autoptr(GHashTable) stems = pool_sealed_stems(pool, error);
 
 	for (unsigned number = 1; stems; number++) {
@@ -158,7 +153,7 @@ static int open_place(const struct disk_pool *pool, GError **error)
 bool seal_names_are_free(struct disk_pool *pool, const struct disk *disk, const struct succession *succession,
 			 GError **error)
 {
-	const char *name = name_in_pool(succession->sealed);
+	const char *name = pool_file_name(succession->sealed);
 	g_autofree char *stem = pool_stem_of_file(name), *path = NULL;
 	int fd;
 

@@ -49,7 +49,7 @@ static struct chain_link *find_in(struct disk_pool *pool, DIR *directory, const 
 	struct dirent *entry;
 
 	if (chain_is_sealed_name(dirty->name))
-		link = link_of(pool, dirfd(directory), strrchr(dirty->name, '/') + 1, dirty->identity);
+		link = link_of(pool, dirfd(directory), pool_file_name(dirty->name), dirty->identity);
 	while (!link && (entry = readdir(directory)))
 		if (entry->d_name[0] != '.')
 			link = link_of(pool, dirfd(directory), entry->d_name, dirty->identity);

@@ -11,13 +11,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "changers.h"
 #include "children.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
 #include "disk/change.h"
 #include "disk/keeper.h"
+#include "disk/saved.h"
 #include "image/children.h"
+#include "in_log.h"
 #include "internal.h"
 #include "layer/claim.h"
 #include "layer/key.h"
@@ -34,7 +37,6 @@
 /* One of the disks. */
 struct part {
 	struct disk *disk;
-	bool opened;
 	struct succession succession;
 	char *sealed_path; /* absolute */
 	char *path;	   /* of the new leaf */
@@ -65,15 +67,10 @@ struct snapshot {
 
 /* ---- Ahead of the pause --------------------------------------------------------------- */
 
-static const char *name_in_pool(const char *path)
-{
-	return strrchr(path, '/') + 1;
-}
-
 static void name_parts(const struct snapshot *snapshot, struct part *part)
 {
 	struct succession *succession = &part->succession;
-	const char *from = name_in_pool(part->disk->leaf->link->path);
+	const char *from = pool_file_name(part->disk->leaf->link->path);
 	g_autofree char *stem = pool_stem_of_file(from), *sealed = pool_sealed_name(from, snapshot->tag);
 	bool leaf = part->disk->leaf->link->format == IMAGE_FORMAT_LEAF;
 
@@ -365,7 +362,7 @@ static void begin_removal(struct snapshot *snapshot)
 	struct part *part = &snapshot->parts[0];
 
 	if (snapshot->revert)
-		(void)removal_begin(snapshot->pool, part->succession.to, name_in_pool(part->succession.sealed),
+		(void)removal_begin(snapshot->pool, part->succession.to, pool_file_name(part->succession.sealed),
 				    part->succession.identity, &part->removal, NULL);
 }
 
@@ -404,7 +401,7 @@ static bool begin_beside(struct snapshot *snapshot, struct part *part, GError **
 	struct succession *succession = &part->succession;
 
 	succession->beside = true;
-	succession->from = g_strdup(name_in_pool(part->disk->leaf->link->path));
+	succession->from = g_strdup(pool_file_name(part->disk->leaf->link->path));
 	succession->to = g_strdup(succession->from);
 	succession->sealed = g_strconcat(SEALED_DIRECTORY "/", succession->from, NULL);
 	succession->staged = names_staged();
@@ -545,26 +542,9 @@ static bool make(struct snapshot *snapshot, GError **error)
 	return good;
 }
 
-static bool open_disks(struct snapshot *snapshot, const char *const *names, GError **error)
-{
-	for (unsigned i = 0; i < snapshot->count; i++) {
-		struct part *part = &snapshot->parts[i];
-
-		part->disk = disk_pool_lookup(snapshot->pool, names[i], error);
-		for (unsigned j = 0; j < i; j++)
-			if (part->disk == snapshot->parts[j].disk)
-				return error_set(error, EINVAL, "%s: is named twice", names[i]);
-		if (!part->disk || disk_open(part->disk, true, error) < 0)
-			return false;
-		part->disk->changers++;
-		part->opened = true;
-	}
-	return true;
-}
-
 static void clear(struct snapshot *snapshot)
 {
-	for (unsigned i = 0; i < snapshot->count; i++) {
+	for (unsigned i = 0; snapshot->parts && i < snapshot->count; i++) {
 		struct part *part = &snapshot->parts[i];
 
 		if (part->links)
@@ -575,11 +555,6 @@ static void clear(struct snapshot *snapshot)
 		succession_clear(&part->removal);
 		g_free(part->sealed_path);
 		g_free(part->path);
-		if (part->opened) {
-			part->disk->changers--;
-			(void)disk_close(part->disk);
-		}
-		disk_unref(part->disk);
 	}
 	g_free(snapshot->parts);
 	g_free(snapshot->change.disks);
@@ -589,7 +564,7 @@ static void clear(struct snapshot *snapshot)
 static bool drop_sealed(struct snapshot *snapshot, GError **error)
 {
 	struct part *part = &snapshot->parts[0];
-	const char *name = name_in_pool(part->succession.sealed);
+	const char *name = pool_file_name(part->succession.sealed);
 	g_autoptr(GError) inner = NULL;
 
 	LOCK_GUARD(&snapshot->pool->scanning);
@@ -604,23 +579,28 @@ static bool drop_sealed(struct snapshot *snapshot, GError **error)
 static bool run(struct snapshot *snapshot, const char *const *names, bool (*go_on)(void *opaque), void *opaque,
 		GError **error)
 {
+	struct disk_change *change = &snapshot->change;
 	bool good, begun;
 
 	snapshot->count = g_strv_length((char **)names);
+	*change = (struct disk_change){.disks = g_new0(struct disk *, snapshot->count),
+				       .count = snapshot->count,
+				       .go_on = go_on,
+				       .opaque = opaque};
+	if (!pool_open_to_change(snapshot->pool, names, change->disks, error)) {
+		clear(snapshot);
+		return false;
+	}
 	snapshot->parts = g_new0(struct part, snapshot->count);
-	snapshot->change = (struct disk_change){.disks = g_new0(struct disk *, snapshot->count),
-						.count = snapshot->count,
-						.go_on = go_on,
-						.opaque = opaque};
-	good = open_disks(snapshot, names, error);
 	for (unsigned i = 0; i < snapshot->count; i++)
-		snapshot->change.disks[i] = snapshot->parts[i].disk;
-	begun = good && disk_change_begin(&snapshot->change, error);
+		snapshot->parts[i].disk = change->disks[i];
+	begun = disk_change_begin(change, error);
 	good = begun && make(snapshot, error);
 	if (begun)
-		disk_change_end(&snapshot->change);
+		disk_change_end(change);
 	if (snapshot->revert && snapshot->sealed)
 		good = drop_sealed(snapshot, good ? error : NULL) && good;
+	pool_close_changed(change->disks, snapshot->count);
 	clear(snapshot);
 	return good;
 }
@@ -629,8 +609,11 @@ bool disk_pool_snapshot(struct disk_pool *pool, const char *const *names, const 
 			void *opaque, GError **error)
 {
 	struct snapshot snapshot = {.pool = pool, .tag = tag};
+	bool in_log;
 
-	return seal_tag_is_allowed(tag, error) && run(&snapshot, names, go_on, opaque, error);
+	if (!seal_tag_is_allowed(tag, error) || !pool_are_in_log(pool, names, &in_log, error))
+		return false;
+	return in_log ? pool_save(pool, names, tag, go_on, opaque, error) : run(&snapshot, names, go_on, opaque, error);
 }
 
 bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const *forks, bool (*go_on)(void *opaque),
@@ -638,14 +621,12 @@ bool disk_pool_fork(struct disk_pool *pool, const char *name, const char *const 
 {
 	struct snapshot snapshot = {.pool = pool, .forks = forks};
 	const char *const names[] = {name, NULL};
+	bool in_log;
 
-	return run(&snapshot, names, go_on, opaque, error);
-}
-
-static bool is_ephemeral(struct disk_pool *pool, const char *name, struct disk **disk)
-{
-	*disk = disk_pool_find(pool, name);
-	return *disk && (*disk)->mode == DISK_MODE_EPHEMERAL;
+	if (!pool_are_in_log(pool, names, &in_log, error))
+		return false;
+	return in_log ? pool_fork_in_log(pool, name, forks, go_on, opaque, error)
+		      : run(&snapshot, names, go_on, opaque, error);
 }
 
 bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag, bool live, bool *reverted,
@@ -654,15 +635,13 @@ bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag,
 	struct revert revert = {.to = tag, .live = live};
 	struct snapshot snapshot = {.pool = pool, .revert = &revert};
 	const char *const names[] = {name, NULL};
-	struct disk *disk;
+	struct disk *disk = disk_pool_find(pool, name);
 	bool good;
 
-	if (!is_ephemeral(pool, name, &disk))
-		good = run(&snapshot, names, go_on, opaque, error);
-	else if (tag)
-		good = error_set(error, EOPNOTSUPP, "%s: is ephemeral, and goes back to its image alone", name);
+	if (disk && disk->mode == DISK_MODE_EPHEMERAL)
+		good = disk_go_back(disk, tag, live, go_on, opaque, error);
 	else
-		good = disk_drop_changes(disk, live, go_on, opaque, error);
+		good = run(&snapshot, names, go_on, opaque, error);
 	*reverted = good || snapshot.sealed;
 	disk_unref(disk);
 	return good;

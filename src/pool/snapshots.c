@@ -1,6 +1,4 @@
 /* Which snapshots there are. */
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -8,6 +6,7 @@
 
 #include "core/error.h"
 #include "disk/keeper.h"
+#include "in_log.h"
 #include "internal.h"
 #include "pool/snapshot.h"
 #include "tags.h"
@@ -83,9 +82,8 @@ static void add_below(struct disk_pool *pool, const GPtrArray *links, const char
 		const struct chain_link *link = links->pdata[i], *child = links->pdata[i - 1];
 
 		if (chain_is_sealed_name(link->path))
-			g_ptr_array_add(snapshots,
-					look_at(pool, link->path, pool_tag_of(strrchr(link->path, '/') + 1, stem),
-						child->path));
+			g_ptr_array_add(snapshots, look_at(pool, link->path,
+							   pool_tag_of(pool_file_name(link->path), stem), child->path));
 	}
 }
 
@@ -121,22 +119,24 @@ static bool begins_with(const char *file, const char *stem)
 	return strncmp(file, stem, length) == 0 && file[length] == '@';
 }
 
-/* Those with the disk's name that no disk stands on. */
-static void add_beside(struct disk_pool *pool, DIR *list, const char *stem, GPtrArray *snapshots)
+/* Those with the disk's name that no disk stands on. FILES: all there are. */
+static void add_beside(struct disk_pool *pool, GHashTable *files, const char *stem, GPtrArray *snapshots)
 {
 	g_autoptr(GHashTable) below = NULL;
 	g_autoptr(GPtrArray) found = g_ptr_array_new();
-	struct dirent *entry;
+	GHashTableIter iter;
+	gpointer file;
 
-	while ((entry = readdir(list))) {
+	g_hash_table_iter_init(&iter, files);
+	while (g_hash_table_iter_next(&iter, NULL, &file)) {
 		g_autofree char *path = NULL, *tag = NULL;
 
-		if (!begins_with(entry->d_name, stem))
+		if (!begins_with(file, stem))
 			continue;
-		tag = pool_tag_of(entry->d_name, stem);
+		tag = pool_tag_of(file, stem);
 		if (strchr(tag, '@'))
 			continue;
-		path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, entry->d_name, NULL);
+		path = g_build_filename(disk_pool_path(pool), SEALED_DIRECTORY, file, NULL);
 		if (!below)
 			below = paths_below(pool);
 		if (!g_hash_table_contains(below, path))
@@ -147,23 +147,23 @@ static void add_beside(struct disk_pool *pool, DIR *list, const char *stem, GPtr
 		g_ptr_array_add(snapshots, found->pdata[i]);
 }
 
-GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error)
+static GPtrArray *list_sealed(struct disk_pool *pool, struct disk *disk, GError **error)
 {
 	g_autoptr(GPtrArray) links = disk_get_links(disk);
-	g_autofree char *stem = pool_stem_of_file(strrchr(((const struct chain_link *)links->pdata[0])->path, '/') + 1);
-	GPtrArray *snapshots = g_ptr_array_new_with_free_func(free_snapshot);
-	int fd = place_enter(pool_place(pool)->fd, SEALED_DIRECTORY, false);
-	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	g_autofree char *stem = pool_stem_of_file(pool_file_name(((const struct chain_link *)links->pdata[0])->path));
+	g_autoptr(GHashTable) files = pool_sealed_stems(pool, error);
+	GPtrArray *snapshots;
 
-	if (fd < 0 && fd != -ENOENT) {
-		error_set_errno(error, -fd, "%s/" SEALED_DIRECTORY ": cannot be listed", disk_pool_path(pool));
-		g_ptr_array_unref(snapshots);
+	if (!files)
 		return NULL;
-	}
+	snapshots = g_ptr_array_new_with_free_func(free_snapshot);
 	add_below(pool, links, stem, snapshots);
-	if (list)
-		add_beside(pool, list, stem, snapshots);
-	if (list)
-		closedir(list);
+	add_beside(pool, files, stem, snapshots);
 	return snapshots;
+}
+
+GPtrArray *disk_pool_snapshots(struct disk_pool *pool, struct disk *disk, GError **error)
+{
+	return disk->mode == DISK_MODE_EPHEMERAL ? pool_list_saved(disk, free_snapshot)
+						 : list_sealed(pool, disk, error);
 }

@@ -44,7 +44,7 @@ static enum answer has_same_record(struct disk_pool *pool, const struct successi
 	const char *path = pool_place(pool)->path;
 	g_autofree char *directory = g_build_filename(path, SEALED_DIRECTORY, NULL);
 	struct owner_record then = {0}, now = {0};
-	enum answer has_then = owner_find(directory, strrchr(succession->sealed, '/') + 1, &then, error);
+	enum answer has_then = owner_find(directory, pool_file_name(succession->sealed), &then, error);
 	enum answer has_now = has_then == ANSWER_YES ? owner_find(path, succession->from, &now, error) : ANSWER_NO;
 	bool same = has_now == ANSWER_YES && then.generation == now.generation &&
 		    memcmp(then.nonce, now.nonce, OWNER_ID_BYTES) == 0;
@@ -175,7 +175,7 @@ static enum progress progress_of(struct disk_pool *pool, const struct succession
 static bool copy_record(struct disk_pool *pool, const struct succession *succession, GError **error)
 {
 	g_autofree char *directory = g_build_filename(pool_place(pool)->path, SEALED_DIRECTORY, NULL);
-	const char *name = strrchr(succession->sealed, '/') + 1;
+	const char *name = pool_file_name(succession->sealed);
 	struct owner_record record = {0};
 	enum answer there = owner_find(pool_place(pool)->path, succession->from, &record, error);
 	bool good = false;

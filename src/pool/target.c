@@ -27,7 +27,7 @@ static void take_parent(struct target *target, const struct image_parent *parent
 
 static bool has_tag(const struct chain_link *link, const char *stem, const char *tag)
 {
-	const char *file = strrchr(link->path, '/') + 1;
+	const char *file = pool_file_name(link->path);
 	g_autofree char *own = pool_tag_of(file, stem), *whole = pool_stem_of_file(file);
 
 	return chain_is_sealed_name(link->path) && (!tag || strcmp(own, tag) == 0 || strcmp(whole, tag) == 0);
@@ -103,7 +103,7 @@ static bool find_beside(struct disk_pool *pool, const struct disk *disk, const c
 
 bool target_find(struct disk_pool *pool, struct disk *disk, const char *tag, struct target *target, GError **error)
 {
-	g_autofree char *stem = pool_stem_of_file(strrchr(disk->leaf->link->path, '/') + 1);
+	g_autofree char *stem = pool_stem_of_file(pool_file_name(disk->leaf->link->path));
 
 	*target = (struct target){.links = chain_links_new()};
 	if (find_below(disk, stem, tag, target))

@@ -531,6 +531,13 @@ struct cache_layer *cache_layer_new_volatile(struct cache *cache, const char *na
 	return layer;
 }
 
+void cache_layer_get_pinned(struct cache_layer *layer, uint64_t *blocks, uint64_t *zeros)
+{
+	LOCK_GUARD(&layer->cache->lock);
+	*blocks = layer->pinned_blocks;
+	*zeros = layer->zeros ? intervals_length(layer->zeros) : 0;
+}
+
 /* ---- Close --------------------------------------------------------------- */
 
 /* False: the layer is not to be kept. */

@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "fuse/handle.h"
 #include "fuse/refusal.h"
+#include "fuse/shown.h"
 #include "pool/snapshot.h"
 
 /* ---- Which there are -------------------------------------------------------------- */
@@ -88,6 +89,15 @@ static int delete_snapshot(const struct control_subject *subject, const struct c
 	return 0;
 }
 
+static int delete_fork(const struct control_subject *subject, GError **error)
+{
+	handle_await_closes(subject->session, subject->disk, handle_closes_begun(subject->session));
+	if (!shown_drop_fork(subject->session, subject->disk, error))
+		return error_to_errno(*error);
+	log_event("%s: is deleted", disk_name(subject->disk));
+	return 0;
+}
+
 /* What the kernel has of it is of what it was. It waits for the reads that are in work, which a store that hangs does
  * not answer: a disk that is as it was is not touched. */
 static int revert(const struct control_subject *subject, const struct control_command *command, const char *tag,
@@ -138,13 +148,15 @@ int control_write_disk_snapshot(const struct control_subject *subject, const str
 		return take(subject, command, words[1], names, error);
 	if (count >= 2 && strcmp(words[0], "fork") == 0)
 		return fork_disk(subject, command, (const char *const *)words + 1, error);
+	if (count == 1 && strcmp(words[0], "delete") == 0)
+		return delete_fork(subject, error);
 	if (count == 2 && strcmp(words[0], "delete") == 0)
 		return delete_snapshot(subject, command, words[1], error);
 	if ((count == 1 || count == 2) && strcmp(words[0], "revert") == 0)
 		return revert(subject, command, words[1], false, error);
 	if ((count == 1 || count == 2) && strcmp(words[0], "revert-live") == 0)
 		return revert(subject, command, words[1], true, error);
-	return refuse(command, "create NAME, delete NAME, revert [NAME], revert-live [NAME], or fork DISK...", error);
+	return refuse(command, "create NAME, delete [NAME], revert [NAME], revert-live [NAME], or fork DISK...", error);
 }
 
 int control_write_snapshot(const struct control_subject *subject, const struct control_command *command, GError **error)

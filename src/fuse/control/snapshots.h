@@ -8,7 +8,7 @@ control_make_fn control_make_snapshots;
 control_make_fn control_make_disk_snapshots;
 /* "create NAME DISK...", as a shell quotes them. */
 control_write_fn control_write_snapshot;
-/* "create NAME", "fork DISK...". */
+/* "create NAME", "fork DISK...", "revert [NAME]", "delete NAME"; "delete", of a fork of an ephemeral disk. */
 control_write_fn control_write_disk_snapshot;
 
 #endif

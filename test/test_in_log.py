@@ -1,0 +1,392 @@
+"""Snapshots and forks of ephemeral disks: they stay in the log, cost the pool no file, and are gone with the mount."""
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from guests import FS_LOAD
+from harness import (BLOCK, MIB, TORTURE, Loop, control_values, discard, expect_errno, leafctl, make_image, make_raw, opened,
+                     pieces_of, read_file, run, state_of, wait_until, write_all)
+from test_snapshots import Guest, command, images, marks, take
+
+SIZE = 4 * MIB
+ROOMS = ["64M", "8M"]
+SECONDS = int(os.environ.get("LEAFDISK_TORTURE_SECONDS", 60)) if TORTURE else 0
+
+
+def start(mount, work, room="64M", *more):
+    return mount(f"cache={work}/c", f"cache_size={room}", "mode=ephemeral", *more)
+
+
+def make_disk(pool, kind, rng):
+    content = rng.randbytes(SIZE)
+    if kind == "raw":
+        make_raw(os.path.join(pool, "web1.raw"), content)
+    else:
+        make_image(os.path.join(pool, "web1.leaf"), parent=make_raw(os.path.join(pool, "base.raw"), content))
+    return content
+
+
+def fork(live, *names, name="web1.img"):
+    command(live.control("disks", name, "snapshots"), " ".join(["fork", *names]))
+
+
+def revert(live, *words, name="web1.img"):
+    command(live.control("disks", name, "snapshots"), " ".join(["revert", *words]))
+
+
+def delete(live, *words, name="web1.img"):
+    command(live.control("disks", name, "snapshots"), " ".join(["delete", *words]))
+
+
+def content_of(live, name="web1.img"):
+    return read_file(live.file(name), 64 * MIB)
+
+
+def write(live, data, offset, name="web1.img"):
+    with opened(live.file(name)) as fd:
+        write_all(fd, data, offset)
+
+
+@pytest.fixture
+def unchanged(pool):
+    """The pool has the same files in the end, with the same content."""
+    def state():
+        return {name: read_file(os.path.join(pool, name), 64 * MIB) for name in images(pool)}
+
+    before = []
+    yield lambda: before.append(state())
+    assert before[-1] == state() and marks(pool) == []
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+@pytest.mark.parametrize("room", ROOMS)
+def test_there_and_back(mount, pool, work, rng, kind, room, unchanged):
+    """What is saved is what the disk was, with what the cache had no room for; the disk goes to each as often as wanted."""
+    contents = {"": make_disk(pool, kind, rng)}
+    unchanged()
+    live = start(mount, work, room)
+    for number in range(4):
+        content = bytearray(contents[str(number - 1)] if number else contents[""])
+        for _ in range(40):
+            at, data = rng.randrange(SIZE // BLOCK - 8) * BLOCK, rng.randbytes(rng.choice([512, BLOCK, 8 * BLOCK]))
+            write(live, data, at)
+            content[at:at + len(data)] = data
+        if number == 2:
+            write(live, big := rng.randbytes(SIZE), 0)
+            content[:] = big
+        contents[str(number)] = bytes(content)
+        take(live, str(number))
+        assert content_of(live) == content
+    for tag in ["0", "3", "1", "1", "2", ""]:
+        revert(live, *([tag] if tag else []))
+        assert content_of(live) == contents[tag], tag
+        write(live, b"x" * MIB, MIB)
+    revert(live, "1")
+    for tag in ["0", "2"]:
+        delete(live, tag)
+        expect_errno(errno.ENOENT, revert, live, tag)
+        expect_errno(errno.ENOENT, delete, live, tag)
+    assert content_of(live) == contents["1"]
+    revert(live, "3")
+    assert content_of(live) == contents["3"]
+    live.stop()
+    live = start(mount, work, room)
+    assert content_of(live) == contents[""]
+    expect_errno(errno.ENOENT, revert, live, "1")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_forks(mount, pool, work, rng, room, unchanged):
+    """Each goes its own way from the instant of the fork, closed or open, and can be forked, saved and removed itself."""
+    make_disk(pool, "leaf", rng)
+    unchanged()
+    live = start(mount, work, room)
+    write(live, rng.randbytes(MIB), MIB)
+    at_fork = content_of(live)
+    fork(live, "web2.img", "web3.img")
+    write(live, b"1" * BLOCK, 0)
+    write(live, b"2" * BLOCK, MIB, "web2.img")
+    fork(live, "web4.img", name="web2.img")
+    write(live, b"4" * BLOCK, 2 * MIB, "web4.img")
+    expected = {
+        "web1.img": b"1" * BLOCK + at_fork[BLOCK:],
+        "web2.img": at_fork[:MIB] + b"2" * BLOCK + at_fork[MIB + BLOCK:],
+        "web3.img": at_fork,
+        "web4.img": at_fork[:MIB] + b"2" * BLOCK + at_fork[MIB + BLOCK:2 * MIB] + b"4" * BLOCK + at_fork[2 * MIB + BLOCK:],
+    }
+    for _ in range(2):
+        assert {name: content_of(live, name) for name in expected} == expected
+        assert sorted(name for name in os.listdir(live.path) if name.startswith("web")) == sorted(expected)
+    revert(live)
+    delete(live, name="web2.img")
+    os.unlink(live.file("web3.img"))
+    assert sorted(name for name in os.listdir(live.path) if name.startswith("web")) == ["web1.img", "web4.img"]
+    assert content_of(live, "web4.img") == expected["web4.img"]
+    fork(live, "web2.img")
+    assert content_of(live, "web2.img") == content_of(live)
+
+
+def test_one_instant(mount, pool, work, rng, unchanged):
+    """Of several disks no one has a write that was sent after another's answered later one."""
+    for number in range(1, 4):
+        make_raw(os.path.join(pool, f"web{number}.raw"), bytes(MIB))
+    unchanged()
+    live = start(mount, work)
+    names = [f"web{number}.img" for number in range(1, 4)]
+    files = [os.open(live.file(name), os.O_RDWR) for name in names]
+    stop = threading.Event()
+
+    def count():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            for fd in files:
+                os.pwrite(fd, number.to_bytes(8, "little"), 0)
+
+    writer = threading.Thread(target=count)
+    writer.start()
+    for tag in range(10):
+        leafctl("snapshot", *[live.file(name) for name in names], str(tag))
+    stop.set()
+    writer.join()
+    for fd in files:
+        os.close(fd)
+    for tag in range(10):
+        for name in names:
+            revert(live, str(tag), name=name)
+        seen = [int.from_bytes(content_of(live, name)[:8], "little") for name in names]
+        assert seen == sorted(seen, reverse=True) and seen[0] - seen[-1] <= 1, (tag, seen)
+
+
+def test_while_it_is_used(mount, pool, work, rng):
+    """Under a guest that goes on, every snapshot and fork is what its disk was between two of its writes."""
+    content = make_disk(pool, "raw", rng)
+    live = start(mount, work, "16M")
+    guest = Guest(live, rng, content)
+    for number in range(12):
+        guest.change()
+        take(live, str(number))
+        guest.snapshots[str(number)] = bytes(guest.model.content)
+        fork(live, f"fork{number}.img")
+    for number in range(12):
+        assert content_of(live, f"fork{number}.img") == guest.snapshots[str(number)], number
+    guest.verify()
+
+
+def test_sizes(mount, pool, work, rng, unchanged):
+    """A snapshot has the size that the disk had; behind its end there is nothing of before."""
+    content = make_disk(pool, "raw", rng)
+    unchanged()
+    live = start(mount, work, "64M", "manage")
+    path = live.file("web1.img")
+    write(live, b"x" * MIB, SIZE - MIB)
+    take(live, "small")
+    leafctl("resize", path, str(SIZE + MIB))
+    write(live, b"y" * BLOCK, SIZE)
+    take(live, "large")
+    fork(live, "fork.img")
+    revert(live, "small")
+    assert content_of(live) == content[:-MIB] + b"x" * MIB
+    leafctl("resize", path, str(SIZE + MIB))
+    assert content_of(live) == content[:-MIB] + b"x" * MIB + bytes(MIB)
+    revert(live, "large")
+    large = content[:-MIB] + b"x" * MIB + b"y" * BLOCK + bytes(MIB - BLOCK)
+    assert content_of(live) == large and content_of(live, "fork.img") == large
+    leafctl("resize", "--shrink", path, str(MIB + 100))
+    take(live, "shrunk")
+    leafctl("resize", path, str(2 * MIB))
+    assert content_of(live) == content[:MIB + 100] + bytes(MIB - 100)
+    fork(live, "after.img")
+    assert content_of(live, "after.img") == content_of(live)
+    with opened(path):
+        expect_errno(errno.EBUSY, revert, live, "large")
+
+
+def test_holes(mount, pool, work, rng):
+    """Zeros above data are zeros below another layer too, and holes are what they were."""
+    content = make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    path = live.file("web1.img")
+    with opened(path) as fd:
+        discard(fd, MIB, MIB)
+        write_all(fd, b"x" * BLOCK, MIB + BLOCK)
+    pieces = [(0, content[:MIB]), (MIB + BLOCK, b"x" * BLOCK), (2 * MIB, content[2 * MIB:])]
+    assert list(pieces_of(path)) == pieces
+    take(live, "one")
+    assert list(pieces_of(path)) == pieces
+    revert(live, "one")
+    assert list(pieces_of(path)) == pieces
+
+
+def test_what_is_told(mount, pool, work, rng):
+    make_disk(pool, "leaf", rng)
+    live = start(mount, work)
+    take(live, "empty")
+    write(live, rng.randbytes(MIB), 0)
+    take(live, "one")
+    fork(live, "web2.img")
+    rows = [line.split() for line in leafctl("snapshots", live.file("web1.img")).stdout.splitlines()]
+    assert [row[:2] for row in rows[1:]] == [["web1.img", "one"], ["web1.img", "empty"]]
+    assert rows[1][2:8] == ["4", "MiB", "0", "B", "1", "MiB"] and rows[1][-1] == "yes"
+    assert leafctl("snapshots", live.file("web2.img")).stdout.splitlines()[1:] == []
+    revert(live, "empty")
+    rows = [line.split() for line in leafctl("snapshots", live.file("web1.img")).stdout.splitlines()]
+    assert [row[-1] for row in rows[1:]] == ["no", "yes"]
+    assert state_of(live, "web2.img")["state"] == "active"
+
+
+def test_what_cannot_be(mount, pool, work, rng, unchanged):
+    make_disk(pool, "raw", rng)
+    make_raw(os.path.join(pool, "other.raw"), bytes(MIB))
+    config = os.path.join(work, "conf")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write("[disk other.img]\nmode=direct\n")
+    unchanged()
+    live = start(mount, work, "64M", "manage", f"conf={config}")
+    fork(live, "web2.img")
+    take(live, "one")
+    expect_errno(errno.EEXIST, take, live, "one")
+    expect_errno(errno.EEXIST, fork, live, "web2.img")
+    expect_errno(errno.EEXIST, fork, live, "other.img")
+    expect_errno(errno.EEXIST, fork, live, "new.img", "new.img")
+    expect_errno(errno.EPERM, fork, live, "new")
+    expect_errno(errno.EOPNOTSUPP, command, live.control("snapshots"), "create two web1.img other.img")
+    expect_errno(errno.EINVAL, delete, live)
+    expect_errno(errno.EBUSY, os.rename, live.file("web2.img"), live.file("web3.img"))
+    expect_errno(errno.EBUSY, os.unlink, live.file("web1.img"))
+    expect_errno(errno.EBUSY, os.rename, live.file("web1.img"), live.file("web3.img"))
+    said = leafctl("mode", live.file("web2.img"), "direct", check=False)
+    assert said.returncode != 0 and "nobody else's" in said.stderr
+    with opened(live.file("web2.img")) as fd:
+        expect_errno(errno.EBUSY, command, live.control("disks", "web2.img", "snapshots"), "delete")
+        write_all(fd, b"x" * BLOCK, 0)
+    delete(live, name="web2.img")
+    expect_errno(errno.ENOENT, os.stat, live.file("web2.img"))
+    assert "new.img" not in os.listdir(live.path)
+
+
+def test_an_image_of_that_name_appears(mount, pool, work, rng):
+    """The fork keeps its name, and its content."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    fork(live, "web2.img")
+    expected = content_of(live)
+    make_raw(os.path.join(pool, "web2.raw"), b"n" * MIB)
+    wait_until(lambda: "web2.raw.img" in os.listdir(live.path), "the image", 20)
+    assert content_of(live, "web2.img") == expected and content_of(live, "web2.raw.img") == b"n" * MIB
+
+
+def test_the_image_is_replaced(mount, pool, work, rng):
+    """What was made on the old one is refused, with a sentence, and nothing is mixed."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    take(live, "one")
+    fork(live, "web2.img")
+    new = rng.randbytes(SIZE)
+    make_raw(os.path.join(pool, "new"), new)
+    os.rename(os.path.join(pool, "new"), os.path.join(pool, "web1.raw"))
+    expect_errno(errno.ESTALE, content_of, live, "web2.img")
+    expect_errno(errno.ESTALE, content_of, live)
+    revert(live)
+    assert content_of(live) == new
+    with opened(live.file("web1.img")):
+        expect_errno(errno.ESTALE, command, live.control("disks", "web1.img", "snapshots"), "revert-live one")
+
+
+def test_room_comes_back(mount, pool, work, rng):
+    """What nobody stands on any more is nothing in the cache."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+
+    def held():
+        return int(control_values(live, "cache", "info")["pinned_bytes"])
+
+    for number in range(3):
+        write(live, rng.randbytes(MIB), number * MIB)
+        take(live, str(number))
+        fork(live, f"fork{number}.img")
+    assert held() >= 3 * MIB
+    for number in range(3):
+        delete(live, str(number))
+        delete(live, name=f"fork{number}.img")
+    assert held() >= 3 * MIB
+    revert(live)
+    assert held() == 0
+
+
+def test_many(mount, pool, work, rng):
+    """Rewound again and again: the layers do not grow; and no more are put on one another than there can be."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    take(live, "start")
+    for number in range(300):
+        write(live, number.to_bytes(4, "little"), BLOCK)
+        revert(live, "start")
+    refused = 0
+    for number in range(300):
+        write(live, number.to_bytes(4, "little"), BLOCK)
+        try:
+            take(live, str(number))
+        except OSError as error:
+            assert error.errno == errno.EMLINK
+            refused += 1
+    assert 40 < refused < 60
+    assert content_of(live)[BLOCK:BLOCK + 4] == (299).to_bytes(4, "little")
+    revert(live, "start")
+    take(live, "again")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_under_a_file_system(mount, pool, work, rng, room):
+    """What was synced before is in each fork and each snapshot, and their file systems are whole."""
+    run("mke2fs", "-q", "-t", "ext4", os.path.join(pool, "web1.raw"), "24M")
+    live = start(mount, work, room)
+    directory = os.path.join(work, "guest")
+    forks, tags, until = [], [], time.monotonic() + SECONDS
+    with Loop(live.file("web1.img")) as loop:
+        loop.mount(directory)
+        load = subprocess.Popen([sys.executable, FS_LOAD, os.path.join(directory, "load"), str(rng.randrange(1 << 30)), "0"],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            while len(forks) < 8 or time.monotonic() < until:
+                number = len(forks)
+                with open(os.path.join(directory, f"synced{number}"), "w", encoding="ascii") as file:
+                    file.write(str(number))
+                    file.flush()
+                    os.fsync(file.fileno())
+                if number % 3 == 2:
+                    take(live, f"s{number}")
+                    tags.append((f"s{number}", number))
+                fork(live, f"fork{number}.img", name=f"fork{rng.choice(forks)}.img" if number % 5 == 4 else "web1.img")
+                forks.append(number)
+                assert load.poll() is None, load.stdout.read()
+                if len(forks) > 150:
+                    break
+        finally:
+            load.terminate()
+            said = load.communicate(timeout=60)[0]
+        assert load.returncode == 0, said
+    for number in forks:
+        expect_whole(live, f"fork{number}.img", work, None if number % 5 == 4 else number)
+    for tag, number in tags:
+        revert(live, tag)
+        expect_whole(live, "web1.img", work, number)
+
+
+def expect_whole(live, name, work, number):
+    """A guest that was cut off there comes up."""
+    with Loop(live.file(name)) as loop:
+        directory = loop.mount(os.path.join(work, "look"))
+        for each in range(number + 1 if number is not None else 0):
+            with open(os.path.join(directory, f"synced{each}"), encoding="ascii") as file:
+                assert file.read() == str(each), (name, each)
+        loop.unmount()
+        run("e2fsck", "-fn", loop.device)
