@@ -1,6 +1,8 @@
 """Snapshots and forks of ephemeral disks: they stay in the log, cost the pool no file, and are gone with the mount."""
+import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,8 +11,9 @@ import time
 import pytest
 
 from guests import FS_LOAD
-from harness import (BLOCK, MIB, TORTURE, Loop, control_values, discard, expect_errno, leafctl, make_image, make_raw, opened,
-                     pieces_of, read_file, run, state_of, wait_until, write_all)
+from harness import (BLOCK, MIB, TORTURE, Gate, Loop, check_clean, control_values, converted, discard, expect_errno, faults,
+                     leafctl, make_image, make_raw, numbers, opened, pieces_of, read_file, run, state_of, wait_until, write_all)
+from test_revert import nothing_is_left
 from test_snapshots import Guest, command, images, marks, take
 
 SIZE = 4 * MIB
@@ -373,7 +376,7 @@ def test_under_a_file_system(mount, pool, work, rng, room):
         finally:
             load.terminate()
             said = load.communicate(timeout=60)[0]
-        assert load.returncode == 0, said
+        assert load.returncode in (0, -signal.SIGTERM), said
     for number in forks:
         expect_whole(live, f"fork{number}.img", work, None if number % 5 == 4 else number)
     for tag, number in tags:
@@ -390,3 +393,192 @@ def expect_whole(live, name, work, number):
                 assert file.read() == str(each), (name, each)
         loop.unmount()
         run("e2fsck", "-fn", loop.device)
+
+
+# ---- Kept -----------------------------------------------------------------------
+
+
+def keep(live, *image, name="web1.img"):
+    command(live.control("disks", name, "snapshots"), " ".join(["keep", *image]))
+
+
+def mode_of(live, name):
+    with open(live.control("disks", name, "mode"), encoding="ascii") as file:
+        return file.read().strip()
+
+
+def kept(work, image):
+    check_clean(image)
+    return converted(image, work)
+
+
+@pytest.mark.parametrize("kind", ["leaf", "raw"])
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_fork_is_kept(mount, pool, work, rng, kind, room):
+    """It has all that it had, is written in the pool, and is a disk of the next mount; its parent knows it."""
+    make_disk(pool, kind, rng)
+    live = start(mount, work, room)
+    for number in range(3):
+        with opened(live.file("web1.img")) as fd:
+            write_all(fd, rng.randbytes(SIZE // 2), rng.randrange(SIZE // 2 // BLOCK) * BLOCK)
+            discard(fd, rng.randrange(SIZE // BLOCK // 2) * BLOCK, 16 * BLOCK)
+        take(live, str(number))
+    fork(live, "web2.img", "web3.img")
+    write(live, b"2" * MIB, MIB, "web2.img")
+    expected = content_of(live, "web2.img")
+    other = content_of(live)
+    keep(live, name="web2.img")
+    assert mode_of(live, "web2.img") == "persistent" and content_of(live, "web2.img") == expected
+    assert content_of(live) == content_of(live, "web3.img") == other
+    image = os.path.join(pool, "web2.leaf")
+    write(live, b"k" * BLOCK, 0, "web2.img")
+    expected = b"k" * BLOCK + expected[BLOCK:]
+    take(live, "after", "web2.img")
+    write(live, b"m" * BLOCK, BLOCK, "web2.img")
+    revert(live, "1")
+    revert(live, "after", name="web2.img")
+    assert content_of(live, "web2.img") == expected
+    live.stop()
+    assert kept(work, image) == expected
+    leafctl("check", pool)
+    with mount("mode=direct") as live:
+        assert content_of(live, "web2.img") == expected
+        expect_errno(errno.EROFS, os.open, live.file("web1.img"), os.O_RDWR)
+
+
+def test_a_disk_is_kept(mount, pool, work, rng):
+    """Under the name that it has; the image that it was shown from is there as it was, under another."""
+    content = make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    write(live, b"1" * MIB, MIB)
+    expect_errno(errno.EINVAL, keep, live)
+    with opened(live.file("web1.img")) as fd:
+        keep(live, "kept")
+        write_all(fd, b"2" * BLOCK, 0)
+        os.fsync(fd)
+    expected = b"2" * BLOCK + content[BLOCK:MIB] + b"1" * MIB + content[2 * MIB:]
+    assert content_of(live) == expected
+    wait_until(lambda: "web1.raw.img" in os.listdir(live.path), "the image by itself", 20)
+    assert content_of(live, "web1.raw.img") == content and "kept.img" not in os.listdir(live.path)
+    live.stop()
+    assert kept(work, os.path.join(pool, "kept.leaf")) == expected
+    live = start(mount, work)
+    assert content_of(live, "kept.img") == expected and content_of(live) == content
+
+
+def test_kept_while_it_is_used(mount, pool, work, rng):
+    """A file system that is written all the while is whole, and has what was synced before and since."""
+    run("mke2fs", "-q", "-t", "ext4", os.path.join(pool, "web1.raw"), "24M")
+    live = start(mount, work)
+    fork(live, "web2.img")
+    directory = os.path.join(work, "guest")
+    with Loop(live.file("web2.img")) as loop:
+        loop.mount(directory)
+        load = subprocess.Popen([sys.executable, FS_LOAD, os.path.join(directory, "load"), str(rng.randrange(1 << 30)), "5"],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            keep(live, name="web2.img")
+            with open(os.path.join(directory, "since"), "w", encoding="ascii") as file:
+                file.write("since")
+            run("sync", "-f", directory)
+        finally:
+            load.terminate()
+            said = load.communicate(timeout=60)[0]
+        assert load.returncode in (0, -signal.SIGTERM), said
+        digest = run("sh", "-c", f"cd {directory} && find . -type f | sort | xargs md5sum").stdout
+    live.kill9()
+    live = mount("mode=direct")
+    with Loop(live.file("web2.img")) as loop:
+        loop.mount(directory)
+        assert run("sh", "-c", f"cd {directory} && find . -type f | sort | xargs md5sum").stdout == digest
+        loop.unmount()
+        run("e2fsck", "-fn", loop.device)
+
+
+def test_sizes_are_kept(mount, pool, work, rng):
+    content = make_disk(pool, "raw", rng)
+    live = start(mount, work, "64M", "manage")
+    for name, steps in [("a", [2 * SIZE]), ("b", [MIB + 512]), ("c", [MIB + 512, SIZE]), ("d", [2 * SIZE, SIZE // 2, 3 * SIZE])]:
+        fork(live, f"{name}.img")
+        expected = content
+        for size in steps:
+            leafctl("resize", "--shrink", live.file(f"{name}.img"), str(size))
+            expected = (expected + bytes(size))[:size]
+            take(live, str(size), f"{name}.img")
+        keep(live, name=f"{name}.img")
+        assert content_of(live, f"{name}.img") == expected
+    live.stop()
+    live = mount("mode=direct")
+    assert os.path.getsize(live.file("b.img")) == MIB + 512 and content_of(live, "d.img") == expected
+
+
+KEEP_POINTS = ["image.create", "image.write", "image.sync", "image.open", "keep.closed", "keep.placed", "place.rename",
+               "owner.write", "owner.read", "place.look", "snapshot.exchange"]
+
+
+@pytest.mark.parametrize("point", KEEP_POINTS)
+def test_what_fails_leaves_the_disk_as_it_was(mount, pool, work, rng, point):
+    """Whatever it is, and nothing of it stays; the next try succeeds."""
+    make_disk(pool, "leaf", rng)
+    for number in numbers(3, 60):
+        gate = Gate(work)
+        live = start_with(mount, work, faults(f"{point}:EIO@{number}x1", gate=gate.path))
+        write(live, rng.randbytes(MIB), MIB)
+        fork(live, "web2.img")
+        write(live, rng.randbytes(MIB), 2 * MIB, "web2.img")
+        expected = content_of(live, "web2.img")
+        gate.open()
+        try:
+            keep(live, name="web2.img")
+            failed = False
+        except OSError:
+            failed = True
+        gate.close()
+        assert content_of(live, "web2.img") == expected
+        if failed:
+            assert mode_of(live, "web2.img") == "ephemeral" and images(pool) == ["base.raw", "web1.leaf"]
+            keep(live, name="web2.img")
+            assert content_of(live, "web2.img") == expected
+        live.stop()
+        assert kept(work, os.path.join(pool, "web2.leaf")) == expected
+        nothing_is_left(pool)
+        os.unlink(os.path.join(pool, "web2.leaf"))
+        if not failed:
+            return
+
+
+def start_with(mount, work, env, room="64M"):
+    return mount(f"cache={work}/c", f"cache_size={room}", "mode=ephemeral", env=env)
+
+
+@pytest.mark.parametrize("point", ["keep.closed", "keep.placed", "image.write", "image.sync", "place.rename", "owner.write"])
+def test_a_crash_while_it_is_kept(mount, pool, work, rng, point):
+    """There is an image with all of it, or none."""
+    make_disk(pool, "leaf", rng)
+    for number in numbers(3, 60):
+        gate = Gate(work)
+        live = start_with(mount, work, faults(f"{point}:crash@{number}", gate=gate.path))
+        fork(live, "web2.img")
+        write(live, rng.randbytes(MIB), 2 * MIB, "web2.img")
+        expected = content_of(live, "web2.img")
+        gate.open()
+        crashed = True
+        with contextlib.suppress(OSError):
+            keep(live, name="web2.img")
+            crashed = False
+        gate.close()
+        if crashed:
+            live.kill9()
+        else:
+            live.stop()
+        image = os.path.join(pool, "web2.leaf")
+        if os.path.exists(image):
+            assert kept(work, image) == expected
+            os.unlink(image)
+        with mount("mode=direct") as other:
+            content_of(other)
+        make_image(image, parent=os.path.join(pool, "web1.leaf"))
+        nothing_is_left(pool)
+        os.unlink(image)
+        if not crashed:
+            return

@@ -51,8 +51,7 @@ struct disk {
 	struct chain_roots *roots;
 	char *spelled;	     /* the configured stack, NULL: by the headers */
 	bool unlocked;	     /* only looked at: no lock on the leaf */
-	bool forked;	     /* from an ephemeral one, with its image: nothing in the pool is this disk's own. Constant
-			      * once others can find it */
+	_Atomic bool forked; /* from an ephemeral one, with its image: nothing in the pool is this disk's own */
 	bool keeper;	     /* its leaf is sealed, and it is shown nowhere (disk/keeper.h) */
 	struct list keepers; /* the cache's */
 	_Atomic unsigned opens;

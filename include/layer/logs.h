@@ -20,6 +20,8 @@ void logs_unref(struct logs *logs);
 unsigned logs_depth(const struct logs *logs);
 /* The layer that was sealed last; NULL: there is none. */
 struct layer *logs_top(const struct logs *logs);
+/* Those of LOGS that are not in BELOW, which it stands on: struct layer, the lowest first, as long as there is LOGS. */
+GPtrArray *logs_above(const struct logs *logs, const struct logs *below);
 /* Whether OTHER is LOGS, or what it stands on. */
 bool logs_have(const struct logs *logs, const struct logs *other);
 /* All of them on BELOW, which is taken over. */

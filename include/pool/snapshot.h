@@ -34,6 +34,12 @@ bool disk_pool_delete(struct disk_pool *pool, struct disk *disk, const char *tag
  * reference. False and ERROR: EINVAL, it is an image of the pool. Does not block. */
 bool disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork, GError **error);
 
+/* The ephemeral disk NAME is an image of the pool from now on, with all that it was, and is written there: IMAGE, a
+ * name like "web4", or, of a fork, its own. Its snapshots are gone. It is shown as it was while the mount runs, and as
+ * IMAGE in the next. False and ERROR: it runs on as it was. Blocks. */
+bool disk_pool_keep(struct disk_pool *pool, const char *name, const char *image, bool (*go_on)(void *opaque),
+		    void *opaque, GError **error);
+
 struct disk_snapshot {
 	char *tag;  /* "mon"; of another disk's, or of this one's under another name, "web1@mon" */
 	char *path; /* of its image; "": the log has it */

@@ -1,4 +1,4 @@
-/* leafctl snapshot, snapshots, fork, revert and delete: disks of a running mount that are sealed as they are. */
+/* leafctl snapshot, snapshots, fork, revert, keep and delete: disks of a running mount that are sealed as they are. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -113,6 +113,11 @@ static int command_disk(const struct ctl_arguments *arguments, const char *verb)
 int ctl_revert(const struct ctl_arguments *arguments)
 {
 	return command_disk(arguments, arguments->live ? "revert-live" : "revert");
+}
+
+int ctl_keep(const struct ctl_arguments *arguments)
+{
+	return command_disk(arguments, "keep");
 }
 
 int ctl_delete(const struct ctl_arguments *arguments)

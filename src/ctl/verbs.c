@@ -289,6 +289,11 @@ const struct ctl_verb ctl_verbs[] = {
 	 "since is lost; snapshots that were made since stay, and it can be taken to them as well. An ephemeral\n"
 	 "disk is what its image is, without NAME.",
 	 revert_options, 1, 2, ctl_revert},
+	{"keep", "FILE [IMAGE]", "make an image of an ephemeral disk, which goes on there",
+	 "What the disk of a mount is goes to a new image in the pool, and what is written to it from then on does\n"
+	 "so too: it is a disk in mode persistent, under the same name while the mount runs. IMAGE is a name like\n"
+	 "web4; a fork has its own without one.",
+	 help_options, 1, 2, ctl_keep},
 	{"delete", "FILE [NAME]", "remove a snapshot that nothing stands on",
 	 "The snapshot NAME of a disk of a mount is removed, in the pool and in the cache. One that a disk or\n"
 	 "another snapshot stands on is not. Without NAME, FILE is a fork of an ephemeral disk, which goes with\n"

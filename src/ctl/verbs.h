@@ -37,6 +37,7 @@ int ctl_snapshot(const struct ctl_arguments *arguments);
 int ctl_fork(const struct ctl_arguments *arguments);
 int ctl_revert(const struct ctl_arguments *arguments);
 int ctl_delete(const struct ctl_arguments *arguments);
+int ctl_keep(const struct ctl_arguments *arguments);
 int ctl_snapshots(const struct ctl_arguments *arguments);
 int ctl_set(const struct ctl_arguments *arguments);
 

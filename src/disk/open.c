@@ -16,6 +16,7 @@
 #include "core/thread.h"
 #include "core/verdict.h"
 #include "image/children.h"
+#include "disk/keep.h"
 #include "disk/keeper.h"
 #include "disk/object.h"
 #include "layer/claim.h"
@@ -197,6 +198,99 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 	(void)close_leaf(disk);
 	close_stack(disk);
 	return false;
+}
+
+/* ---- Another disk ---------------------------------------------------------------- */
+
+/* What an ephemeral one is made of. */
+struct made_of {
+	struct layer *leaf;
+	struct stack *stack;
+	GPtrArray *links;
+	char *path;
+	enum disk_mode mode;
+	const struct route *route;
+};
+
+static void put_leaf(struct disk *disk, struct layer *leaf, GPtrArray *links, struct stack *stack, char *path)
+{
+	LOCK_GUARD(&disk->pool_cache->backlogs.lock);
+	lock_take(&disk->lock);
+	disk->leaf = leaf;
+	disk->links = links;
+	disk->stack = stack;
+	disk->path = path;
+	lock_let_go(&disk->lock);
+}
+
+static struct layer *new_leaf(struct disk *disk, const GPtrArray *links)
+{
+	struct layer *leaf = layer_new(disk->name, disk->pool_cache, disk->roots);
+
+	leaf->disk = disk;
+	leaf->owner = disk->leaf->owner;
+	layer_set_link(leaf, links->pdata[0]);
+	return leaf;
+}
+
+static void take_back(struct disk *disk, const struct made_of *before)
+{
+	struct layer *leaf = disk->leaf;
+	GPtrArray *links = disk->links;
+	char *path = disk->path;
+
+	put_leaf(disk, before->leaf, before->links, before->stack, before->path);
+	disk->mode = before->mode;
+	disk->route = before->route;
+	standing_begin(disk);
+	layer_unref(leaf);
+	g_ptr_array_unref(links);
+	g_free(path);
+}
+
+static void let_go_of(struct disk *disk, const struct made_of *before)
+{
+	struct logs *logs = disk->logs;
+
+	lock_take(&disk->lock);
+	disk->logs = NULL;
+	lock_let_go(&disk->lock);
+	disk->given = disk->stays = false;
+	disk->former_path = before->path;
+	stack_put(before->stack);
+	layer_unref(before->leaf);
+	logs_unref(logs);
+	g_ptr_array_unref(before->links);
+}
+
+static bool open_in_its_place(struct disk *disk, GError **error)
+{
+	if (!open_shared(disk, true, error))
+		return false;
+	if (route_begin_writing(disk, error))
+		return true;
+	(void)close_leaf(disk);
+	close_stack(disk);
+	return false;
+}
+
+bool disk_become(struct disk *disk, GPtrArray *links, enum disk_mode mode, GError **error)
+{
+	const struct made_of before = {disk->leaf, disk->stack, disk->links, disk->path, disk->mode, disk->route};
+	uint64_t size_bytes = disk->size_bytes;
+
+	g_assert(!disk->former_path);
+	standing_end(disk);
+	put_leaf(disk, new_leaf(disk, links), links, NULL, g_strdup(((struct chain_link *)links->pdata[0])->path));
+	disk->mode = mode;
+	disk->route = &route_direct;
+	if (!open_in_its_place(disk, error)) {
+		take_back(disk, &before);
+		disk->size_bytes = size_bytes;
+		return false;
+	}
+	let_go_of(disk, &before);
+	return true;
 }
 
 /* ---- What is dirty below it ----------------------------------------------------- */

@@ -50,6 +50,15 @@ struct layer *logs_top(const struct logs *logs)
 	return logs ? logs->layer : NULL;
 }
 
+GPtrArray *logs_above(const struct logs *logs, const struct logs *below)
+{
+	GPtrArray *layers = g_ptr_array_new();
+
+	for (; logs && logs != below; logs = logs->below)
+		g_ptr_array_insert(layers, 0, logs->layer);
+	return layers;
+}
+
 bool logs_have(const struct logs *logs, const struct logs *other)
 {
 	while (logs && logs != other)

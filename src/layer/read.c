@@ -127,13 +127,13 @@ struct cache_extent layer_read_cached(struct layer_io *io, struct layer *layer, 
 /* What is in the cache is newer than the image, or there is none. */
 static bool is_newer(const struct layer *layer)
 {
-	return layer->cached && (layer->sealed || layer->log);
+	return layer->cached && (layer->sealed || !layer->image);
 }
 
 /* Of an image, or of an overflow layer, that is there. */
 static struct image_extent extent_behind(const struct layer *layer, uint64_t block, uint64_t blocks)
 {
-	struct image *image = layer->log ? layer->overflow : layer->image;
+	struct image *image = layer->image ? layer->image : layer->overflow;
 
 	return image ? image_extent(image, block, blocks) : (struct image_extent){EXTENT_ABSENT, blocks};
 }
@@ -159,8 +159,8 @@ struct image_extent layer_extent_blocking(struct layer *layer, uint64_t block, u
 	cached = cache_lookup_far(layer->cached, block, blocks);
 	if (cached.answer != CACHE_MISS)
 		return layer_extent_of(cached);
-	return layer->log ? extent_behind(layer, block, cached.blocks)
-			  : image_extent_blocking(layer->image, block, cached.blocks);
+	return layer->image ? image_extent_blocking(layer->image, block, cached.blocks)
+			    : extent_behind(layer, block, cached.blocks);
 }
 
 /* ---- A copy on its way ---------------------------------------------------- */
@@ -275,7 +275,7 @@ struct image_extent layer_read(struct layer_io *io, struct layer *layer, uint64_
 	struct image_extent extent;
 	struct cache_extent cached;
 
-	if (layer->log)
+	if (!layer->image)
 		return read_log(io, layer, block, limit, buffer);
 	if (!layer->cached)
 		return layer_read_image(io, layer, block, limit, buffer);

@@ -80,9 +80,8 @@ static struct disk *show_created(struct disk_pool *pool, const char *name, const
 	return NULL;
 }
 
-/* As long as it is open no command takes a hidden file of DIRECTORY for left. One that has the lock itself is
- * not waited for. */
-static int join_those_at_work(int directory)
+/* One that has the lock itself is not waited for. */
+int pool_join_those_at_work(int directory)
 {
 	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -111,7 +110,7 @@ static int make_staged(struct disk_pool *pool, const char *name, const char *pat
 static int make_image(struct disk_pool *pool, const char *path)
 {
 	g_autofree char *name = names_staged();
-	int at_work = join_those_at_work(pool_place(pool)->fd);
+	int at_work = pool_join_those_at_work(pool_place(pool)->fd);
 	int result = make_staged(pool, name, path);
 
 	if (at_work >= 0)

@@ -119,6 +119,9 @@ bool pool_name_is_free(struct disk_pool *pool, const char *name, GError **error)
 /* The same, and nobody else gets it: see names_reserve(). */
 bool pool_reserve_name(struct disk_pool *pool, const char *name, GError **error);
 
+/* A descriptor, or -1: as long as it is open no command takes a hidden file of DIRECTORY for left. */
+int pool_join_those_at_work(int directory);
+
 /* left.c: whether what the cache has of DISK, which is closed and whose image the caller has
  * locked, is no reason against its image being moved or removed. False and EBUSY: a sentence
  * with the commands. Blocks. */

@@ -69,6 +69,20 @@ void names_release(struct names *names, const char *shown)
 	g_hash_table_remove(names->reserved, shown);
 }
 
+void names_pass(struct names *names, const char *shown, const char *old_file, const char *file)
+{
+	char *name = g_strdup(shown);
+	const char *before = old_file ? g_hash_table_lookup(names->given, old_file) : NULL;
+
+	names_release(names, shown);
+	if (g_strcmp0(before, shown) == 0) {
+		g_hash_table_remove(names->shown, shown);
+		g_hash_table_remove(names->given, old_file);
+	}
+	g_hash_table_insert(names->given, g_strdup(file), name);
+	g_hash_table_add(names->shown, name);
+}
+
 static void newcomer_free(void *data)
 {
 	struct newcomer *newcomer = data;

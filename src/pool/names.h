@@ -23,6 +23,8 @@ bool names_is_given(const struct names *names, const char *shown);
 
 /* SHOWN, which is free, is the name of what is no image, and none gets it. */
 void names_reserve(struct names *names, const char *shown);
+/* SHOWN, which nobody has, or which OLD_FILE or a reservation has, is FILE's from now on. */
+void names_pass(struct names *names, const char *shown, const char *old_file, const char *file);
 void names_release(struct names *names, const char *shown);
 
 /* Of a file that gets another name once it is whole; no pool shows it. */

@@ -120,6 +120,17 @@ static int revert(const struct control_subject *subject, const struct control_co
 	return 0;
 }
 
+static int keep(const struct control_subject *subject, const struct control_command *command, const char *image,
+		GError **error)
+{
+	const char *name = disk_name(subject->disk);
+
+	if (!disk_pool_keep(subject->session->pool, name, image, control_goes_on, (void *)command, error))
+		return error_to_errno(*error);
+	log_event("%s: is kept, in %s", name, disk_image_path(subject->disk));
+	return 0;
+}
+
 static int refuse(const struct control_command *command, const char *expected, GError **error)
 {
 	error_set(error, EINVAL, "\"%s\" is no command for snapshots; expected: %s, as a shell quotes them",
@@ -148,6 +159,8 @@ int control_write_disk_snapshot(const struct control_subject *subject, const str
 		return take(subject, command, words[1], names, error);
 	if (count >= 2 && strcmp(words[0], "fork") == 0)
 		return fork_disk(subject, command, (const char *const *)words + 1, error);
+	if ((count == 1 || count == 2) && strcmp(words[0], "keep") == 0)
+		return keep(subject, command, words[1], error);
 	if (count == 1 && strcmp(words[0], "delete") == 0)
 		return delete_fork(subject, error);
 	if (count == 2 && strcmp(words[0], "delete") == 0)
@@ -156,7 +169,9 @@ int control_write_disk_snapshot(const struct control_subject *subject, const str
 		return revert(subject, command, words[1], false, error);
 	if ((count == 1 || count == 2) && strcmp(words[0], "revert-live") == 0)
 		return revert(subject, command, words[1], true, error);
-	return refuse(command, "create NAME, delete [NAME], revert [NAME], revert-live [NAME], or fork DISK...", error);
+	return refuse(command,
+		      "create NAME, delete [NAME], revert [NAME], revert-live [NAME], fork DISK..., or keep [IMAGE]",
+		      error);
 }
 
 int control_write_snapshot(const struct control_subject *subject, const struct control_command *command, GError **error)
