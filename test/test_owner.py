@@ -337,10 +337,14 @@ def test_a_record_with_no_generation_left(mount, pool, web1):
 def test_a_read_only_mount_writes_nothing(mount, pool, web1):
     in_a_cache(pool)
     before = sorted(os.listdir(pool)), file_bytes(record_path(pool)), os.stat(directory_of(pool)).st_mtime_ns
-    with mount("ro") as live:
-        expect_errno(errno.EROFS, os.open, live.file("web1.img"), os.O_RDWR)
-        with opened(live.file("web1.img"), os.O_RDONLY) as fd:
-            assert read_all(fd, BLOCK, 0) == bytes(BLOCK)
+    for options in ([], ["stale_reads"]):
+        with mount("ro", *options) as live:
+            expect_errno(errno.EROFS, os.open, live.file("web1.img"), os.O_RDWR)
+            if not options:
+                assert "stale_reads" in refusal(live, flags=os.O_RDONLY)
+                continue
+            with opened(live.file("web1.img"), os.O_RDONLY) as fd:
+                assert read_all(fd, BLOCK, 0) == bytes(BLOCK)
     assert (sorted(os.listdir(pool)), file_bytes(record_path(pool)), os.stat(directory_of(pool)).st_mtime_ns) == before
 
 
@@ -362,17 +366,20 @@ def test_a_file_system_that_takes_no_writes(mount, work, rng):
 
 
 def test_ephemeral_disks_have_no_owner(mount, pool, work, web1):
-    """Not even another's record keeps them from being written."""
+    """Another's record keeps them from being written only where it says that what is below them is old."""
     before = file_bytes(web1), os.stat(pool).st_mtime_ns
     with mount("mode=ephemeral", f"cache={os.path.join(work, 'c')}", "cache_size=8M") as live:
         use(live)
         assert owner_line(live) == "none"
     assert (file_bytes(web1), os.stat(pool).st_mtime_ns) == before
     assert os.listdir(pool) == ["web1.leaf"]
-    record = in_a_cache(pool)
+    for record, options in ((write_record(pool), []), (in_a_cache(pool), ["stale_reads"])):
+        write_record(pool, **record)
+        with mount("mode=ephemeral", f"cache={os.path.join(work, 'c')}", "cache_size=8M", *options) as live:
+            use(live)
+        assert record_of(pool) == record
     with mount("mode=ephemeral", f"cache={os.path.join(work, 'c')}", "cache_size=8M") as live:
-        use(live)
-    assert record_of(pool) == record
+        assert "/ssd/other.cache" in refusal(live)
 
 
 # ---- Failures -----------------------------------------------------------------

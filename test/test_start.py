@@ -112,9 +112,11 @@ def test_newer_content_in_another_cache_is_said(mount, web1, cache):
     assert f"{web1}: newer content may be in the cache {cache}" in leafctl("list", os.path.dirname(web1)).stderr
     with mount() as live:
         assert leafctl("list", live.path).stderr == ""
-        assert "web1.img: shows old content" in live.messages() and cache in live.messages()
+        assert f"web1.img: {web1}: its newest changes may be only in the cache {cache}" in live.messages()
         state = state_of(live)
         assert state["state"] == "degraded" and "newest changes" in state["reason"]
+        with pytest.raises(OSError):
+            os.close(os.open(live.file("web1.img"), os.O_RDONLY))
         assert "newest changes" in leafctl("status", live.path).stdout
         leafctl("cache", "drain", cache)
         with open(live.file("web1.img"), "rb") as file:

@@ -205,9 +205,9 @@ struct disk_status {
 	uint64_t dirty_bytes; /* acknowledged and not yet on the shared leaf; a zero range counts as a block */
 	uint64_t dirty_ns;    /* age of the oldest of these */
 };
-/* Whether the image lacks changes that another cache may have: who reads the disk gets old
- * content then. Its status says so, and that nobody can tell. Each opening looks too. *SENTENCE,
- * unless SENTENCE is NULL: what status says; NULL where it is NO. g_free. Blocks. */
+/* Whether the image lacks changes that another cache may have: who reads the disk would get old
+ * content, so it is opened with stale_reads only. Its status says so, and that nobody can tell. Each opening looks
+ * too. *SENTENCE: what status says; NULL where it is NO. g_free. Blocks. */
 enum answer disk_look_elsewhere(struct disk *disk, char **sentence);
 
 /* A change of the disk found no room in the pool: its status says so until one has. Any thread; does not block. */

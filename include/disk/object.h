@@ -25,6 +25,9 @@ struct route;
 struct disk_count;
 struct logs;
 
+/* What becomes of an opening that would show old content, as newer is elsewhere (disk/elsewhere.c). */
+enum disk_old { OLD_REFUSED, OLD_ALLOWED, OLD_SHOWN };
+
 struct disk {
 	/* Constant. */
 	char *name;
@@ -52,6 +55,8 @@ struct disk {
 	char *spelled;	     /* the configured stack, NULL: by the headers */
 	bool unlocked;	     /* only looked at: no lock on the leaf */
 	_Atomic bool forked; /* from an ephemeral one, with its image: nothing in the pool is this disk's own */
+	bool stale_reads;    /* it is read although its newest changes are elsewhere; constant */
+	enum disk_old old;   /* as it was opened last; under open_lock */
 	bool keeper;	     /* its leaf is sealed, and it is shown nowhere (disk/keeper.h) */
 	struct list keepers; /* the cache's */
 	_Atomic unsigned opens;

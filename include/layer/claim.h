@@ -13,6 +13,8 @@ bool claim_allows(const struct layer *layer, GError **error);
 struct owner_image claim_image(const struct layer *layer);
 /* As owner_has_newer(), of the image of LINK, which is LAYER's or was. Any thread. */
 enum answer claim_has_newer(const struct layer *layer, const struct chain_link *link, GError **why);
+/* As owner_has_newer_as(), of LAYER's image, which IMAGE is open on. */
+enum answer claim_has_newer_as(const struct layer *layer, const struct image *image, GError **why);
 /* With the image open, and before it is begun under the claim's nonce; MODE is what the
  * record says. PREPARE: see struct owner_want, called with LAYER. */
 bool claim_take(struct layer *layer, const char *mode,

@@ -24,6 +24,7 @@ struct disk_pool_options {
 	const char *layers;  /* DIR[:DIR]: where parents may be, besides the pool; NULL: none */
 	const char *disks;   /* GLOB on the shown names; NULL: all */
 	bool read_only;	     /* every disk is read-only */
+	bool stale_reads;    /* disks whose newest changes are elsewhere can be read */
 	bool only_look;	     /* what others left in the pool stays as it is; no disk is opened */
 	bool quiet;	     /* broken images are not logged: see disk_pool_broken() */
 	GKeyFile *config;    /* [disk NAME] groups; NULL: none; borrowed until close */

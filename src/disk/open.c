@@ -10,6 +10,7 @@
 #include "apart.h"
 #include "cache/layer.h"
 #include "count.h"
+#include "elsewhere.h"
 #include "core/error.h"
 #include "core/lock.h"
 #include "core/log.h"
@@ -92,6 +93,12 @@ static bool open_stack_of_logs(struct disk *disk, GError **error)
 	return true;
 }
 
+/* Below an ephemeral one's log layers. */
+static struct image *uppermost_image(const struct disk *disk)
+{
+	return stack_layer(disk->stack, logs_depth(disk->logs))->image;
+}
+
 static void close_stack(struct disk *disk)
 {
 	standing_end(disk);
@@ -118,7 +125,8 @@ static bool open_ephemeral(struct disk *disk, GError **error)
 			disk->name);
 	if (!open_stack_of_logs(disk, error))
 		return false;
-	if (first && !share_open_pinned(disk->leaf, error)) {
+	if (!elsewhere_allows_image(disk, uppermost_image(disk), error) ||
+	    (first && !share_open_pinned(disk->leaf, error))) {
 		close_stack(disk);
 		return false;
 	}
@@ -136,7 +144,7 @@ static bool open_leaf(struct disk *disk, bool write, GError **error)
 	g_autoptr(GError) inner = NULL;
 	struct layer *leaf = disk->leaf;
 	const char *children = leaf->link->info.children;
-	bool writable = disk->writable && (disk->keeper || !children);
+	bool writable = disk->writable && disk->old != OLD_SHOWN && (disk->keeper || !children);
 	bool ours = !writable || claim_allows(leaf, &inner);
 	unsigned flags = (writable && ours ? IMAGE_WRITABLE | IMAGE_BEGIN_LATER : 0) |
 			 (disk->unlocked ? IMAGE_NO_LOCK : 0) | (disk->keeper ? IMAGE_SEALED : 0);
@@ -193,7 +201,8 @@ static bool open_shared(struct disk *disk, bool write, GError **error)
 		return false;
 	}
 	disk->size_bytes = disk->leaf->image->size_bytes;
-	if (is_recorded(disk->leaf, error) && route_open(disk, error))
+	if ((write || elsewhere_allows_image(disk, disk->leaf->image, error)) && is_recorded(disk->leaf, error) &&
+	    route_open(disk, error))
 		return true;
 	(void)close_leaf(disk);
 	close_stack(disk);
@@ -209,6 +218,7 @@ struct made_of {
 	GPtrArray *links;
 	char *path;
 	enum disk_mode mode;
+	enum disk_old old;
 	const struct route *route;
 };
 
@@ -241,6 +251,7 @@ static void take_back(struct disk *disk, const struct made_of *before)
 
 	put_leaf(disk, before->leaf, before->links, before->stack, before->path);
 	disk->mode = before->mode;
+	disk->old = before->old;
 	disk->route = before->route;
 	standing_begin(disk);
 	layer_unref(leaf);
@@ -276,13 +287,15 @@ static bool open_in_its_place(struct disk *disk, GError **error)
 
 bool disk_become(struct disk *disk, GPtrArray *links, enum disk_mode mode, GError **error)
 {
-	const struct made_of before = {disk->leaf, disk->stack, disk->links, disk->path, disk->mode, disk->route};
+	const struct made_of before = {disk->leaf, disk->stack, disk->links, disk->path,
+				       disk->mode, disk->old,	disk->route};
 	uint64_t size_bytes = disk->size_bytes;
 
 	g_assert(!disk->former_path);
 	standing_end(disk);
 	put_leaf(disk, new_leaf(disk, links), links, NULL, g_strdup(((struct chain_link *)links->pdata[0])->path));
 	disk->mode = mode;
+	disk->old = OLD_REFUSED;
 	disk->route = &route_direct;
 	if (!open_in_its_place(disk, error)) {
 		take_back(disk, &before);
@@ -330,20 +343,13 @@ static bool keep_below(struct disk *disk, const GPtrArray *links, guint i, GErro
 	return good;
 }
 
-/* Whether the changes that some cache has of the image of LINK are ours, if there are any. Only sealed layers can
- * have some. */
-static bool is_whole(struct disk *disk, const struct chain_link *link, GError **error)
-{
-	return !chain_is_sealed_name(link->path) || !claim_has_newer(disk->leaf, link, error);
-}
-
 /* The lowest first, on which the others are opened. */
 static bool open_keepers(struct disk *disk, const GPtrArray *links, guint first, GError **error)
 {
 	for (guint i = links->len; i-- > first;) {
 		const struct chain_link *link = links->pdata[i];
 
-		if (!is_whole(disk, link, error))
+		if (!elsewhere_allows_below(disk, link, error))
 			return false;
 		if (disk->writable && chain_is_sealed_name(link->path) &&
 		    share_left_of_link(link, disk->pool_cache) > 0 && !keep_below(disk, links, i, error))
@@ -361,9 +367,9 @@ static bool open_chain(struct disk *disk, bool write, GError **error)
 				 "%s: what was made for a snapshot of it that failed cannot be removed yet; it can be "
 				 "opened once its store works again",
 				 disk->name);
-	if (!resolve_again(disk, error))
+	elsewhere_begin(disk, write);
+	if (!resolve_again(disk, error) || !elsewhere_allows(disk, error))
 		return false;
-	(void)disk_look_elsewhere(disk, NULL);
 	if (disk->mode != DISK_MODE_EPHEMERAL)
 		return open_shared(disk, write, error);
 	disk->route = &route_ephemeral;

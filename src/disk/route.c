@@ -126,11 +126,18 @@ static bool begin_writeback(struct disk *disk, GError **error)
 	return false;
 }
 
+/* Who reads what is old has asked for that. */
+static bool is_share_settled(struct disk *disk, GError **error)
+{
+	if (share_left(disk->leaf) > 0)
+		return claim_look(disk->leaf, share_disown, error);
+	return disk->old == OLD_SHOWN || share_is_there(disk->leaf, error);
+}
+
 /* Nothing is written yet in writeback: the layer is only read. */
 bool route_open(struct disk *disk, GError **error)
 {
-	if (share_left(disk->leaf) > 0 ? !claim_look(disk->leaf, share_disown, error)
-				       : !share_is_there(disk->leaf, error))
+	if (!is_share_settled(disk, error))
 		return false;
 	if (share_left(disk->leaf) == 0) {
 		open_mirror(disk, disk->leaf->image->writable && disk->mode != DISK_MODE_WRITEBACK);

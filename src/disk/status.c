@@ -38,29 +38,6 @@ char *disk_get_left(struct disk *disk)
 	return g_strdup(disk->left);
 }
 
-enum answer disk_look_elsewhere(struct disk *disk, char **sentence)
-{
-	g_autoptr(GPtrArray) links = disk_get_links(disk);
-	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
-	g_autofree char *owner = claim_owner_word(leaf, links->pdata[0]);
-	g_autoptr(GError) why = NULL;
-	enum answer elsewhere = claim_has_newer(leaf, links->pdata[0], &why);
-
-	LOCK_GUARD(&disk->lock);
-	g_free(disk->owner);
-	disk->owner = g_steal_pointer(&owner);
-	g_free(disk->elsewhere);
-	disk->elsewhere = NULL;
-	if (elsewhere == ANSWER_YES)
-		disk->elsewhere = g_strdup(why->message);
-	else if (elsewhere == ANSWER_UNKNOWN)
-		disk->elsewhere =
-			g_strdup_printf("nobody can tell whether a cache has newer changes of it: %s", why->message);
-	if (sentence)
-		*sentence = g_strdup(disk->elsewhere);
-	return elsewhere;
-}
-
 /* Once it is claimed for us nothing of it is elsewhere. */
 static void tell_elsewhere(struct disk *disk, struct disk_status *status)
 {

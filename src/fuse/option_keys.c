@@ -32,6 +32,8 @@ static const struct config_key last_keys[] = {
 	{KEY("layers", CONFIG_STRING, layers), 0, 0, NULL, "DIR[:DIR]: where parents may be, besides the pool"},
 	{KEY("disks", CONFIG_STRING, disks), 0, 0, NULL, "glob on the shown names (default: all)"},
 	{KEY("ro", CONFIG_BOOL, read_only), 0, 0, NULL, "every disk is read-only"},
+	{KEY("stale_reads", CONFIG_BOOL, stale_reads), 0, 0, NULL,
+	 "disks whose newest changes are elsewhere can be read, as they were before"},
 	{KEY("manage", CONFIG_BOOL, manage), 0, 0, NULL, "disks can be made, renamed and removed"},
 	{KEY("allow_other", CONFIG_BOOL, allow_other), 0, 0, NULL, "other users too, as far as the modes allow"},
 	{KEY("uid", CONFIG_USER, uid), 0, ID_MAX, NULL, "owner of the files (default: the pool's)"},

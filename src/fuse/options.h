@@ -32,6 +32,7 @@ struct mount_options {
 	char *grow_command;
 	char *debug;
 	bool read_only;
+	bool stale_reads; /* disks whose newest changes are elsewhere can be read */
 	bool manage;
 	bool allow_other;
 	bool drain; /* at the end, what is dirty is written back */

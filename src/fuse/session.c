@@ -137,6 +137,7 @@ static bool open_pool(struct session *session, GError **error)
 		.layers = options->layers,
 		.disks = options->disks,
 		.read_only = options->read_only,
+		.stale_reads = options->stale_reads,
 		.config = options->config,
 		.mode = options_mode(options),
 		.cache = options->cache,

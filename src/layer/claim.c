@@ -44,9 +44,8 @@ enum answer claim_has_newer(const struct layer *layer, const struct chain_link *
 		       : ANSWER_NO;
 }
 
-struct owner_image claim_image(const struct layer *layer)
+static struct owner_image image_as_told(const struct layer *layer, const struct image *image)
 {
-	const struct image *image = layer->image;
 	struct owner_image found = {.has_nonce = image->has_claim,
 				    .progress = image->progress,
 				    .unmarked = !image->marked,
@@ -55,6 +54,21 @@ struct owner_image claim_image(const struct layer *layer)
 
 	memcpy(found.nonce, image->claim, OWNER_ID_BYTES);
 	return found;
+}
+
+struct owner_image claim_image(const struct layer *layer)
+{
+	return image_as_told(layer, layer->image);
+}
+
+enum answer claim_has_newer_as(const struct layer *layer, const struct image *image, GError **why)
+{
+	struct owner_image told = image_as_told(layer, image);
+	g_auto(owner_place) place = {0};
+
+	return layer->owner && find_place(layer, layer->link, &place)
+		       ? owner_has_newer_as(place.pool, place.name, layer->owner, &told, why)
+		       : ANSWER_NO;
 }
 
 static struct owner_want want_of(const struct layer *layer)

@@ -33,6 +33,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/shell.h"
+#include "renamed.h"
 #include "self.h"
 #include "verdict.h"
 
@@ -197,11 +198,20 @@ static bool is_elsewhere(enum owner_verdict verdict)
 	return verdict == OWNER_IN_CACHE || verdict == OWNER_IN_COPY;
 }
 
+static enum answer lacks(const char *pool, const char *name, const struct owner_record *record,
+			 const struct owner_self *self, GError **why)
+{
+	bool newer =
+		is_elsewhere(owner_judge(record, self, false)) && !verdict_allows(pool, name, record, self, false, why);
+
+	return newer ? ANSWER_YES : ANSWER_NO;
+}
+
 enum answer owner_has_newer(const char *pool, const char *name, const struct owner_self *self, GError **why)
 {
 	struct owner_record record;
 	g_autoptr(GError) inner = NULL;
-	bool newer;
+	enum answer newer;
 
 	if (!owner_read(pool, name, &record, &inner)) {
 		if (error_to_errno(inner) == -ENOENT)
@@ -212,10 +222,25 @@ enum answer owner_has_newer(const char *pool, const char *name, const struct own
 			g_propagate_error(why, g_steal_pointer(&inner));
 		return ANSWER_UNKNOWN;
 	}
-	newer = is_elsewhere(owner_judge(&record, self, false)) &&
-		!verdict_allows(pool, name, &record, self, false, why);
+	newer = lacks(pool, name, &record, self, why);
 	owner_record_clear(&record);
-	return newer ? ANSWER_YES : ANSWER_NO;
+	return newer;
+}
+
+enum answer owner_has_newer_as(const char *pool, const char *name, const struct owner_self *self,
+			       const struct owner_image *image, GError **why)
+{
+	bool claimed = image->has_nonce == ANSWER_YES && !buffer_is_zero(image->nonce, OWNER_ID_BYTES);
+	struct owner_record record = {0};
+	g_autofree char *before = NULL;
+	enum answer newer = ANSWER_NO;
+
+	if (claimed && owner_find(pool, name, &record, NULL) == ANSWER_NO)
+		newer = renamed_find(pool, name, image, &before, &record, why);
+	if (newer == ANSWER_YES)
+		newer = lacks(pool, before, &record, self, why);
+	owner_record_clear(&record);
+	return newer;
 }
 
 /* ---- Locks ----------------------------------------------------------------- */

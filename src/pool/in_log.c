@@ -78,6 +78,7 @@ static struct disk *new_fork(struct disk_pool *pool, const struct disk *disk, co
 	fork = disk_new(name, true, ++pool->next_id, g_ptr_array_ref(links), pool->roots, disk->spelled,
 			DISK_MODE_EPHEMERAL, pool->pool_cache);
 	fork->leaf->owner = &pool->owner;
+	fork->stale_reads = disk->stale_reads;
 	fork->forked = true;
 	return fork;
 }

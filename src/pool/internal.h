@@ -29,6 +29,7 @@ struct disk_pool {
 	struct scan_options options;
 	struct chain_roots *roots;
 	bool quiet;
+	bool stale_reads;
 	struct pool_cache *pool_cache; /* NULL: there is no cache */
 	struct tunables *tunables;
 	struct owner_self owner;

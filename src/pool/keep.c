@@ -77,6 +77,9 @@ static bool is_allowed(const struct keeping *keeping, GError **error)
 
 	if (disk->mode != DISK_MODE_EPHEMERAL)
 		return error_set(error, EINVAL, "%s: is no ephemeral disk, and is kept anyway", disk->name);
+	if (disk->old == OLD_SHOWN)
+		return error_set(error, EBUSY, "%s: shows old content, and its image is to get newer changes yet",
+				 disk->name);
 	if (disk->former_path)
 		return error_set(error, EBUSY, "%s: has got another image in this mount already", disk->name);
 	if (disk->spelled)

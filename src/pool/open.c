@@ -109,6 +109,7 @@ struct disk_pool *disk_pool_open(const struct disk_pool_options *options, GError
 	pool->left = g_ptr_array_new_with_free_func((GDestroyNotify)g_ptr_array_unref);
 	pool->failed = g_ptr_array_new_with_free_func(succession_free);
 	pool->quiet = options->quiet;
+	pool->stale_reads = options->stale_reads;
 	pool->tunables = tunables_new(&options->tunables);
 	pool->options = (struct scan_options){
 		.glob = g_strdup(options->disks),

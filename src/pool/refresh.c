@@ -42,6 +42,7 @@ static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_fo
 		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
 				pool->roots, found->spelled, found->mode, pool->pool_cache);
 		disk->leaf->owner = &pool->owner;
+		disk->stale_reads = pool->stale_reads;
 	}
 	disk->parent = found->parent;
 	/* The key is the disk's own, so it goes with the disk. */

@@ -84,11 +84,9 @@ static void warn_of_changes_elsewhere(GPtrArray *disks)
 
 	for (guint i = 0; i < disks->len && loop_now_ns() < until_ns; i++) {
 		g_autofree char *why = NULL;
-		enum answer elsewhere = disk_look_elsewhere(disks->pdata[i], &why);
 
-		if (why)
-			log_disk(EVENT_WARNING, disk_name(disks->pdata[i]), "%s: %s%s", disk_name(disks->pdata[i]),
-				 elsewhere == ANSWER_YES ? "shows old content: " : "", why);
+		if (disk_look_elsewhere(disks->pdata[i], &why) != ANSWER_NO)
+			log_disk(EVENT_WARNING, disk_name(disks->pdata[i]), "%s: %s", disk_name(disks->pdata[i]), why);
 	}
 }
 
