@@ -322,6 +322,72 @@ def test_a_child_from_before_marks_its_parent(mount, pool, base, how):
     assert (children(base), children(middle)) == (middle, child)
 
 
+# ---- A mark that is lost --------------------------------------------------------
+
+
+def lose_mark(base, how, work):
+    """By what an administrator does: its content stays, and the time when it was written."""
+    if how == "copied":
+        run("cp", "--preserve=timestamps", base, base + ".new")
+        if base.endswith(".leaf"):
+            unmark(base + ".new")
+        os.rename(base + ".new", base)
+    else:
+        os.unlink(base)
+        run("cp", "-a", os.path.join(work, "backup"), base)
+    assert children(base) is None
+
+
+@pytest.fixture(params=["copied", "restored"])
+def unmarked(request, pool, work, base):
+    """unmarked(CHILD): that is made, and its parent loses its mark."""
+    other = os.path.join(work, "other")
+    os.mkdir(other)
+    run("cp", "-a", base, os.path.join(work, "backup"))
+    return lambda child: (leafctl("clone", "--layers", pool, base, child), lose_mark(base, request.param, work))
+
+
+def test_a_child_beside_a_parent_without_its_mark(mount, pool, base, unmarked):
+    """The pool's mount sees it, and protects the parent as before."""
+    unmarked(os.path.join(pool, "a.leaf"))
+    with mount("manage") as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+        expect_errno(errno.EROFS, os.truncate, live.file("base.img"), 2 * SIZE)
+        expect_errno(errno.EBUSY, os.unlink, live.file("base.img"))
+        with opened(live.file("a.img")) as fd:
+            write_all(fd, b"own", 0)
+    assert children(base) == os.path.join(pool, "a.leaf"), "its child has marked it again"
+
+
+def test_a_child_elsewhere_marks_its_parent_by_command(mount, pool, work, base, unmarked):
+    """Its mount writes nothing outside its pool."""
+    child = os.path.join(work, "other", "a.leaf")
+    unmarked(child)
+    leafctl("rebase", "--accept", "--layers", pool, child)
+    assert children(base) == child
+    with mount() as live:
+        expect_errno(errno.EROFS, os.open, live.file("base.img"), os.O_RDWR)
+
+
+def test_a_child_elsewhere_of_a_parent_that_was_written(mount, pool, work, base, unmarked):
+    """As it had lost its mark: nobody gets a mixture, and the parent as it was brings all back."""
+    child, other = os.path.join(work, "other", "a.leaf"), os.path.join(work, "other")
+    unmarked(child)
+    content = file_bytes(base)
+    with mount() as live, opened(live.file("base.img")) as fd:
+        write_all(fd, b"x", 0)
+    result = leafctl("map", "--layers", pool, child, check=False)
+    assert result.returncode == 1 and "rebase --accept" in result.stderr, result
+    with mount(f"layers={pool}", pool=other) as live:
+        with pytest.raises(OSError):
+            file_bytes(live.file("a.img"))
+        assert "rebase --accept" in live.messages()
+    os.unlink(base)
+    run("cp", "-a", os.path.join(work, "backup"), base)
+    assert file_bytes(base) == content or base.endswith(".leaf")
+    leafctl("map", "--layers", pool, child)
+
+
 # ---- A parent that has changed ------------------------------------------------
 
 
