@@ -211,6 +211,26 @@ def test_a_disk_on_what_was_sealed(web1, mode, work):
     assert_same(converted(os.path.join(web1.pool, "web1.leaf"), work)[:BLOCK], b"3" * BLOCK, "the images alone")
 
 
+def test_what_is_given_up_right_after_a_snapshot(web1):
+    """By its names, while the cache is gone: no record says afterwards that the disk is anybody's."""
+    live = web1.owner()
+    with left_open(live.file("web1.img")) as fd:
+        write_all(fd, b"3" * BLOCK, 0)
+        os.fsync(fd)
+        with opened(live.control("snapshots"), os.O_WRONLY) as control:
+            os.write(control, b"create monday web1.img")
+        live.kill9()
+    web1.lost()
+    for name in (f"web1@monday.{web1.kind}", "web1.leaf"):
+        leafctl("unlock", "--force", web1.pool, name)
+    with web1.owner() as live:
+        with opened(live.file("web1.img")) as fd:
+            assert read_all(fd, BLOCK, 0) == NEW
+            write_all(fd, b"4" * BLOCK, 0)
+        leafctl("drain", live.path)
+    check_clean(os.path.join(web1.pool, "web1.leaf"))
+
+
 def test_a_parent_is_not_asked_for_records(mount, pool, work, rng):
     """Others' records may be unreadable where a base is: what was written to it would show at the child."""
     with file_system(work, "bases", "48M") as bases:
