@@ -97,6 +97,77 @@ def test_what_is_no_disk_has_no_snapshots(mount, pool):
         assert live.names() == ["web1.img"]
 
 
+def refused(*words):
+    done = leafctl(*words, check=False)
+    assert done.returncode != 0 and done.stdout == "", done
+    return done.stderr
+
+
+def test_a_name_that_is_not_there(mount, pool, work, cache):
+    """Of a disk, an image, a pool, a mount, a snapshot: with the one that was meant, as it is to be typed."""
+    image = make_image(os.path.join(pool, "web1.leaf"), MIB)
+    wrong = os.path.join(pool, "wbe1.leaf")
+    missing = os.path.join(work, "p0ol")
+    with mount(f"cache={cache}") as live:
+        disk = live.file("web1.img")
+        leafctl("snapshot", disk, "monday")
+        for words in (["status", live.file("wbe1.img")], ["status", live.file("web1")], ["mode", live.file("wbe1.img")],
+                      ["info", live.file("wbe1.img")], ["resize", live.file("wbe1.img"), "+1M"],
+                      ["snapshot", live.file("wbe1.img"), "tuesday"], ["convert", live.file("wbe1.img"), "x.raw"]):
+            assert f'; did you mean "{disk}"?\n' in refused(*words), words
+        for verb in ("delete", "revert"):
+            assert 'web1.img: has no snapshot mondya; did you mean "monday"?' in refused(verb, disk, "mondya")
+        assert "did you mean" not in refused("delete", disk, "easter")
+        assert f'did you mean "{live.path}"?' in refused("drain", live.path + "x")
+    for words in (["info", wrong], ["map", wrong], ["check", wrong], ["resize", wrong, "+1M"], ["rebase", "--accept", wrong],
+                  ["clone", wrong, os.path.join(pool, "x.leaf")], ["info", wrong[:-5]]):
+        assert f'; did you mean "{image}"?\n' in refused(*words), words
+    for name in ("wbe1", "wbe1.img", "wbe1.leaf"):
+        assert '; did you mean "web1.leaf"?' in refused("unlock", pool, name)
+    assert f'; did you mean "{cache}"?' in refused("cache", "info", cache + "e")
+    assert f'; did you mean "{pool}"?' in refused("list", missing)
+    assert "did you mean" not in refused("list", os.path.join(pool, "nothing", "near"))
+    for words, meant in (([missing, work], pool), ([pool, live.path + "x"], live.path)):
+        said = run(program("leafdisk"), *words, check=False)
+        assert said.returncode == 1 and f'cannot be used: No such file or directory; did you mean "{meant}"?' in said.stderr
+
+
+def test_what_a_cache_has_by_a_wrong_name(mount, pool, cache):
+    make_image(os.path.join(pool, "web1.leaf"), MIB)
+    live = mount(f"cache={cache}", "mode=writeback", "migrate_idle_ms=60000", "max_dirty_age=86400")
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"dirty", 0)
+        os.fsync(fd)
+    live.kill9()
+    for verb in ("adopt", "purge"):
+        assert 'has no changes of a layer "wbe1.leaf"; did you mean "web1.leaf"?' in refused("cache", verb, cache, "wbe1.leaf")
+        assert 'of a layer "base"; leafctl cache info lists them' in refused("cache", verb, cache, "base")
+
+
+def test_names_in_another_order(mount, pool, work):
+    """Where it cannot be right; nothing is done, and the command that was meant is shown."""
+    base = make_image(os.path.join(pool, "base.raw"), MIB)
+    make_image(os.path.join(pool, "web1.leaf"), MIB)
+    make_image(os.path.join(pool, "web2.leaf"), MIB)
+    new = os.path.join(pool, "new.leaf")
+    with mount() as live:
+        disks = [live.file("web1.img"), live.file("web2.img")]
+        for words, meant in ((["snapshot", "monday", disks[0]], ["snapshot", disks[0], "monday"]),
+                             (["snapshot", disks[0], "monday", disks[1]], ["snapshot", *disks, "monday"]),
+                             (["snapshot", *disks], ["snapshot", *disks, "NAME"]),
+                             (["revert", "monday", disks[0]], ["revert", disks[0], "monday"]),
+                             (["delete", "a day", disks[0]], ["delete", disks[0], "'a day'"]),
+                             (["fork", "web3", "web4", disks[1]], ["fork", disks[1], "web3", "web4"]),
+                             (["mode", "direct", disks[0]], ["mode", disks[0], "direct"]),
+                             (["clone", new, base], ["clone", base, new]),
+                             (["convert", new, base], ["convert", base, new]),
+                             (["unlock", "web1.img", pool], ["unlock", pool, "web1.img"])):
+            done = leafctl(*words, check=False)
+            assert done.returncode == USAGE and f'; did you mean "leafctl {" ".join(meant)}"?' in done.stderr, done
+        assert leafctl("snapshots", live.path).stdout == "" and live.names() == ["base.img", "web1.img", "web2.img"]
+        assert sorted(name for name in os.listdir(pool) if name[0] != ".") == ["base.raw", "web1.leaf", "web2.leaf"]
+
+
 def test_a_resize_that_is_refused_says_why(mount, pool):
     """Of a disk that another mount has open."""
     make_image(os.path.join(pool, "web1.leaf"), MIB)

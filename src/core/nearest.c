@@ -4,8 +4,11 @@
  * restricted distance of Damerau and Levenshtein). */
 #include "core/nearest.h"
 
-#include <glib.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#include "core/error.h"
 
 #define LENGTH_MAX 31
 
@@ -55,4 +58,53 @@ void nearest_offer(struct nearest *nearest, const char *candidate)
 char *nearest_text(const struct nearest *nearest, const char *else_text)
 {
 	return nearest->found ? g_strdup_printf("; did you mean \"%s\"?", nearest->found) : g_strdup(else_text);
+}
+
+/* ---- Files --------------------------------------------------------------------- */
+
+/* As long as NAME has one, CANDIDATE has its ending. g_free. */
+static char *comparable(const char *candidate, const char *name)
+{
+	const char *dot = strchr(name, '.') ? NULL : strrchr(candidate, '.');
+
+	return dot ? g_strndup(candidate, (gsize)(dot - candidate)) : g_strdup(candidate);
+}
+
+char *nearest_name_in(const char *directory, const char *name)
+{
+	g_autoptr(GDir) names = g_dir_open(directory, 0, NULL);
+	g_autofree char *found = NULL;
+	struct nearest nearest;
+	const char *candidate;
+
+	nearest_begin(&nearest, name);
+	while (names && (candidate = g_dir_read_name(names))) {
+		g_autofree char *text = comparable(candidate, name);
+
+		nearest.found = NULL;
+		nearest_offer(&nearest, text);
+		if (!nearest.found || candidate[0] == '.')
+			continue;
+		g_free(found);
+		found = g_strdup(candidate);
+	}
+	return g_steal_pointer(&found);
+}
+
+void nearest_add_file(const char *path, GError **error)
+{
+	g_autofree char *directory = g_path_get_dirname(path), *name = g_path_get_basename(path), *found = NULL;
+	struct stat st;
+
+	if (!error || !*error || lstat(path, &st) == 0 || errno != ENOENT)
+		return;
+	found = nearest_name_in(directory, name);
+	if (found) {
+		size_t length = strlen(path) - strlen(name);
+		char *sentence = g_strdup_printf("%s; did you mean \"%.*s%s\"?", (*error)->message,
+						 (int)(g_str_has_suffix(path, name) ? length : 0), path, found);
+
+		g_free((*error)->message);
+		(*error)->message = sentence;
+	}
 }

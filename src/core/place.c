@@ -20,6 +20,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/nearest.h"
 
 /* Somebody renamed a directory on the way just then. */
 #define TRIES 8
@@ -150,7 +151,11 @@ bool place_open(struct place *place, const char *directory, GError **error)
 	else if (fd >= 0)
 		close(fd);
 	free(path);
-	return result == 0 || error_set_errno(error, -result, "%s: is not a usable directory", directory);
+	if (result == 0)
+		return true;
+	error_set_errno(error, -result, "%s: is not a usable directory", directory);
+	nearest_add_file(directory, error);
+	return false;
 }
 
 void place_close(struct place *place)

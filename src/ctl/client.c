@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 
 void control_status_clear(struct control_status *status)
 {
@@ -58,7 +59,9 @@ static bool check_disk(const struct mounted *mount, const char *path, GError **e
 
 	if (!directory || access(directory, F_OK) == 0)
 		return true;
-	return error_set_errno(error, errno, "%s is no disk of the mount", path);
+	error_set_errno(error, errno, "%s is no disk of the mount", path);
+	nearest_add_file(path, error);
+	return false;
 }
 
 static void refuse_path(const char *path, GError **error)
@@ -77,9 +80,10 @@ struct mounted *control_find_mount(const char *path, GError **error)
 
 	if (!mount && access(path, F_OK) != 0 && errno == ENOTCONN)
 		refuse_dead(path, error);
-	else if (!mount && access(path, F_OK) != 0)
+	else if (!mount && access(path, F_OK) != 0) {
 		error_set_errno(error, errno, "%s cannot be looked at", path);
-	else if (!mount)
+		nearest_add_file(path, error);
+	} else if (!mount)
 		refuse_path(path, error);
 	else if (check_tree(mount, path, error) && check_disk(mount, path, error))
 		return g_steal_pointer(&mount);

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/nearest.h"
 #include "core/process.h"
+#include "order.h"
 #include "report.h"
 #include "verbs.h"
 
@@ -40,6 +41,16 @@ static const struct ctl_verb *find_verb(int count, char **words, int *matched)
 	return NULL;
 }
 
+static int run_in_order(const struct ctl_arguments *arguments)
+{
+	g_autofree char *meant = order_meant(arguments);
+
+	if (meant)
+		return ctl_usage_error(arguments->verb, "expected: leafctl %s %s; did you mean \"%s\"?",
+				       arguments->verb->name, arguments->verb->usage, meant);
+	return arguments->verb->run(arguments);
+}
+
 static int run_verb(const struct ctl_verb *verb, int argc, char **argv)
 {
 	g_autoptr(GError) error = NULL;
@@ -53,7 +64,7 @@ static int run_verb(const struct ctl_verb *verb, int argc, char **argv)
 	else if (arguments.name_count < verb->names_min || arguments.name_count > verb->names_max)
 		status = ctl_usage_error(verb, "expected: leafctl %s %s", verb->name, verb->usage);
 	else
-		status = verb->run(&arguments);
+		status = run_in_order(&arguments);
 	ctl_arguments_clear(&arguments);
 	return status;
 }

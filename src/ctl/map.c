@@ -69,6 +69,8 @@ static void extent_cb(void *opaque, const struct disk_extent *extent, const char
 		fputs(printer->count ? ",\n  " : "\n  ", stdout);
 		print_object(extent, layer_path);
 	} else {
+		if (printer->count == 0)
+			printf("%-18s%-18s%-11s%-7s%-7s%s\n", "offset", "length", "size", "layer", "state", "path");
 		print_line(extent, layer_path);
 	}
 	printer->count++;
@@ -113,8 +115,6 @@ int ctl_map(const struct ctl_arguments *arguments)
 		return summarise(path, arguments);
 	if (arguments->json)
 		putchar('[');
-	else
-		printf("%-18s%-18s%-11s%-7s%-7s%s\n", "offset", "length", "size", "layer", "state", "path");
 	/* After an error the array stays open: no reader takes half a map for a whole one. */
 	if (!offline_map(path, arguments->format, arguments->layers, extent_cb, &printer, &error))
 		return ctl_fail_error(NULL, error);

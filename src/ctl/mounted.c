@@ -13,6 +13,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 #include "pool/pool.h"
 
 #define FILE_SYSTEM_TYPE "fuse.leafdisk"
@@ -222,8 +223,13 @@ char *mounted_image_path(const char *path, const char *layers, GError **error)
 
 	if (!mount)
 		return g_strdup(path);
-	if (*mount->name && !strchr(mount->name, '/'))
-		return pool_image_path(mount, layers, error);
+	if (*mount->name && !strchr(mount->name, '/')) {
+		char *image = pool_image_path(mount, layers, error);
+
+		if (!image)
+			nearest_add_file(path, error);
+		return image;
+	}
 	error_set(error, EINVAL, "%s is no disk; expected an image or a file in the mount like web1.img", path);
 	return NULL;
 }

@@ -8,6 +8,7 @@
 
 #include "client.h"
 #include "core/error.h"
+#include "core/nearest.h"
 #include "mounted.h"
 #include "report.h"
 #include "verbs.h"
@@ -30,8 +31,11 @@ static bool file_size(const char *path, uint64_t *bytes, GError **error)
 {
 	struct stat st;
 
-	if (stat(path, &st) != 0)
-		return error_set_errno(error, errno, "cannot look at %s", path);
+	if (stat(path, &st) != 0) {
+		error_set_errno(error, errno, "cannot look at %s", path);
+		nearest_add_file(path, error);
+		return false;
+	}
 	if (!S_ISREG(st.st_mode))
 		return error_set(error, EINVAL, "%s is no disk", path);
 	*bytes = (uint64_t)st.st_size;

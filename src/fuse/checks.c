@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 #include "mountpoint.h"
 
 /* For a store that is being mounted. */
@@ -33,8 +34,11 @@ static bool resolve_directory(const char *what, char **path, GError **error)
 	char *resolved = realpath(*path, NULL);
 	struct stat st;
 
-	if (!resolved)
-		return error_set_errno(error, errno, "%s %s cannot be used", what, *path);
+	if (!resolved) {
+		error_set_errno(error, errno, "%s %s cannot be used", what, *path);
+		nearest_add_file(*path, error);
+		return false;
+	}
 	g_free(*path);
 	*path = g_strdup(resolved);
 	free(resolved);

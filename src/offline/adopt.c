@@ -16,6 +16,7 @@
 #include "cache/cache.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/nearest.h"
 #include "core/shell.h"
 #include "image/image.h"
 #include "layer/key.h"
@@ -59,6 +60,23 @@ static bool is_called(const struct cache_layer_info *layer, const char *name)
 	return strcmp(layer->name, name) == 0 || strcmp(last, name) == 0 || strcmp(id, name) == 0;
 }
 
+static bool refuse_layer(const struct cache_info *info, const char *path, const char *name, GError **error)
+{
+	g_autofree char *text = NULL;
+	struct nearest nearest;
+
+	nearest_begin(&nearest, name);
+	for (guint i = 0; i < info->layers->len; i++) {
+		const struct cache_layer_info *layer = info->layers->pdata[i];
+		const char *last = strrchr(layer->name, '/');
+
+		if (layer->dirty_blocks + layer->zero_blocks > 0)
+			nearest_offer(&nearest, last ? last + 1 : layer->name);
+	}
+	text = nearest_text(&nearest, "; leafctl cache info lists them");
+	return error_set(error, ENOENT, "%s: has no changes of a layer \"%s\"%s", path, name, text);
+}
+
 static const struct cache_layer_info *find_layer(const struct cache_info *info, const char *path, const char *name,
 						 GError **error)
 {
@@ -78,8 +96,7 @@ static const struct cache_layer_info *find_layer(const struct cache_info *info, 
 		found = layer;
 	}
 	if (!found)
-		error_set(error, ENOENT, "%s: has no changes of a layer \"%s\"; leafctl cache info lists them", path,
-			  name);
+		refuse_layer(info, path, name, error);
 	return found;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 #include "image/foreign.h"
 
 static void refuse(const char *path, GError **error)
@@ -29,6 +30,7 @@ enum image_format offline_format_of(const char *path, enum image_format format, 
 	format = image_probe(path, &inner);
 	if (format == IMAGE_FORMAT_NONE && !inner)
 		refuse(path, &inner);
+	nearest_add_file(path, &inner);
 	if (inner)
 		g_propagate_error(error, g_steal_pointer(&inner));
 	return format;
@@ -46,6 +48,7 @@ static struct chain_roots *roots_for(const char *path, const char *layers, char 
 	if (*real)
 		return chain_roots_new(directory, layers, error);
 	error_set_errno(error, errno, "%s: cannot be found", path);
+	nearest_add_file(path, error);
 	return NULL;
 }
 

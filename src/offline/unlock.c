@@ -8,6 +8,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/nearest.h"
 #include "layer/chain.h"
 #include "offline/offline.h"
 #include "owner/owner.h"
@@ -135,6 +136,17 @@ static bool find_sealed(const char *pool, const char *name, struct owner_place *
 	return true;
 }
 
+/* A disk's name is that of its image but for the ending. */
+static bool refuse_name(const char *pool, const char *name, GError **error)
+{
+	bool shown = g_str_has_suffix(name, ".img");
+	g_autofree char *stem = g_strndup(name, strlen(name) - (shown ? strlen(".img") : 0));
+	g_autofree char *meant = nearest_name_in(pool, stem);
+
+	return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s%s%s%s", pool,
+			 name, meant ? "; did you mean \"" : "", meant ? meant : "", meant ? "\"?" : "");
+}
+
 /* NAME is one of POOL, or of the images that were sealed there, whose directory it may have before it. */
 static bool find_place(const char *pool, const char *name, struct owner_place *place, GError **error)
 {
@@ -150,7 +162,7 @@ static bool find_place(const char *pool, const char *name, struct owner_place *p
 		return error_set_errno(error, errno, "%s: cannot be looked into", pool);
 	if ((!sealed && find_place_in(pool, last, place)) || find_sealed(pool, last, place))
 		return true;
-	return error_set(error, ENOENT, "%s: has no disk or image, and no owner record, of the name %s", pool, name);
+	return refuse_name(pool, name, error);
 }
 
 /* The image, locked, or NULL: it is not there. EBUSY: another has it. */

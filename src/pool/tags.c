@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/nearest.h"
 
 char *pool_stem_of_file(const char *file)
 {
@@ -52,6 +53,24 @@ GHashTable *pool_sealed_stems(struct disk_pool *pool, GError **error)
 	return NULL;
 }
 
+/* Of the snapshots that STEM has in STEMS. */
+static bool refuse_tag(GHashTable *stems, const char *stem, const char *tag, GError **error)
+{
+	g_autofree char *text = NULL;
+	struct nearest nearest;
+	size_t length = strlen(stem);
+	GHashTableIter iter;
+	gpointer name;
+
+	nearest_begin(&nearest, tag);
+	g_hash_table_iter_init(&iter, stems);
+	while (g_hash_table_iter_next(&iter, &name, NULL))
+		if (strncmp(name, stem, length) == 0 && ((const char *)name)[length] == '@')
+			nearest_offer(&nearest, (const char *)name + length + 1);
+	text = nearest_text(&nearest, "");
+	return error_set(error, ENOENT, "%s.img: has no snapshot %s%s", stem, tag, text);
+}
+
 char *pool_sealed_file(struct disk_pool *pool, const char *stem, const char *tag, GError **error)
 {
 	g_autofree char *wanted = strchr(tag, '@') ? g_strdup(tag) : g_strconcat(stem, "@", tag, NULL);
@@ -59,7 +78,7 @@ char *pool_sealed_file(struct disk_pool *pool, const char *stem, const char *tag
 	const char *file = stems ? g_hash_table_lookup(stems, wanted) : NULL;
 
 	if (stems && !file)
-		error_set(error, ENOENT, "%s.img: has no snapshot %s", stem, tag);
+		refuse_tag(stems, stem, tag, error);
 	return g_strdup(file);
 }
 

@@ -8,6 +8,7 @@
 
 #include "aio/file.h"
 #include "core/error.h"
+#include "core/nearest.h"
 
 static bool lock_shared(const struct cache_view *view, GError **error)
 {
@@ -31,6 +32,7 @@ bool cache_view_open(struct cache_view *view, const char *path, GError **error)
 	view->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (view->fd < 0) {
 		error_set_errno(error, errno, "%s: cannot be opened", path);
+		nearest_add_file(path, error);
 		goto fail;
 	}
 	if (!aio_fd_look(view->fd, path, &st, error))
