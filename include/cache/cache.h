@@ -91,9 +91,14 @@ struct cache_status {
 	 * which it has nothing any more; 0: no. */
 	uint64_t lost_generation;
 	uint64_t dirty_blocks_max; /* by cache_set_limits(), or what the log holds */
+	struct timespec removed;   /* realtime, since when the file is known to have no name any more; 0: it has one */
 	bool short_of_room;	   /* what is dirty keeps the log from being reclaimed, or zeros from being put */
 };
 void cache_get_status(struct cache *cache, struct cache_status *status);
+/* Whether the file still has its name is looked at soon. Any thread. */
+void cache_look_soon(struct cache *cache);
+/* Whether it had one and has none now. Blocks. */
+bool cache_is_removed(struct cache *cache);
 /* Index, buffers and layer table: looks at each layer. */
 uint64_t cache_memory_bytes(struct cache *cache);
 /* Of the file: another one after it was formatted anew. */

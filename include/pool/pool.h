@@ -117,6 +117,8 @@ bool disk_pool_set_tunable(struct disk_pool *pool, const char *key, const char *
 
 /* The cache as "key: value" lines; NULL: there is none. g_free. */
 char *disk_pool_cache_text(struct disk_pool *pool);
+/* The file of the cache was removed: no mount after this one has what is in it. Blocks. */
+bool disk_pool_cache_is_removed(struct disk_pool *pool);
 
 /* Images that could not be shown: "file: reason" lines. g_free. */
 char *disk_pool_broken(struct disk_pool *pool);

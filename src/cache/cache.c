@@ -229,6 +229,7 @@ void cache_get_status(struct cache *cache, struct cache_status *status)
 		.incomplete_layers = cache->incomplete_layers,
 		.lost_generation = le64_get(cache->super.lost_generation),
 		.dirty_blocks_max = space_dirty_max_locked(cache),
+		.removed = cache->removed.since,
 		.short_of_room = is_short_of_room_locked(cache),
 	};
 	memcpy(status->reason, cache->reason, sizeof(status->reason));

@@ -210,6 +210,11 @@ struct cache {
 	bool watching;	     /* somebody was, since the writer's thread looked */
 	char reason[256];
 	struct timespec since;
+	struct {
+		uint64_t looked_ns;    /* last, at the file */
+		bool wanted;	       /* soon again */
+		struct timespec since; /* it was found to have no name any more; 0: it has one */
+	} removed;
 	int failure;   /* -errno; SUSPENDED */
 	bool announce; /* the last change of state is not in the log yet */
 	bool damage_logged;

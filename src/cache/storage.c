@@ -64,6 +64,7 @@ static bool open_buffered(struct cache_storage *storage, const char *path, GErro
 	if (!aio_fd_look(storage->aio.buffered_fd, storage->path, &st, error))
 		return false;
 	storage->block_device = S_ISBLK(st.st_mode);
+	storage->named = path && S_ISREG(st.st_mode) && st.st_nlink > 0;
 	aio_file_set_device(&storage->aio, &st);
 	return aio_file_lock(&storage->aio, true,
 			     "; each mount needs a cache of its own, and one that has ended uses its until all is "

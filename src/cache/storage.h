@@ -16,6 +16,7 @@ struct cache_storage {
 	bool keeps;
 	char *path;
 	bool block_device;
+	bool named;   /* a file that had a name when it was opened */
 	bool created; /* by this open */
 };
 

@@ -214,6 +214,9 @@ static void print_cache(const struct mounted *mount, JsonObject *counters)
 	if (reads)
 		printf(", %.0f %% hits", 100.0 * (double)hits / (double)reads);
 	putchar('\n');
+	for (char **line = lines; *line; line++)
+		if (g_str_has_prefix(*line, "reason: "))
+			print_field("", *line + strlen("reason: "));
 }
 
 static int print_mount(const struct mounted *mount, const char *version, const GPtrArray *names, JsonObject *counters)

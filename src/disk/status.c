@@ -181,6 +181,22 @@ static void tell_set_aside(struct disk *disk, struct disk_status *status)
 		   size, found.orphan_text);
 }
 
+/* All is well for as long as nothing fails. */
+static void tell_removed(struct disk *disk, struct disk_status *status)
+{
+	struct cache_status cache;
+
+	if (!disk->pool_cache || disk->mode != DISK_MODE_WRITEBACK)
+		return;
+	cache_get_status(disk->pool_cache->cache, &cache);
+	if (cache.removed.tv_sec)
+		set_degraded(
+			status,
+			"the cache's file was removed: what it alone has is lost should the daemon or this host fail; "
+			"leafctl drain brings that to the pool; then unmount, and mount again",
+			cache.removed);
+}
+
 /* False: what the cache has of the disk is still to be told. */
 static bool tell_cache(struct disk *disk, struct disk_status *status)
 {
@@ -237,6 +253,8 @@ static void tell_all(struct disk *disk, struct disk_status *status)
 		tell_full(disk, status);
 	if (disk->open && is_active(status))
 		tell_images(disk, status);
+	if (is_active(status))
+		tell_removed(disk, status);
 	if (is_active(status))
 		tell_elsewhere(disk, status);
 	if (disk->pool_cache && is_active(status) && !status->reason[0])

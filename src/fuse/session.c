@@ -296,9 +296,10 @@ void session_cut_off(struct session *session)
 	session->mounted = false;
 }
 
+/* What a file has that was removed no other mount goes on with. */
 static bool write_back(struct session *session)
 {
-	if (session->options->drain)
+	if (session->options->drain || disk_pool_cache_is_removed(session->pool))
 		return drain_at_end(session);
 	drain_is_left(session);
 	return true;

@@ -360,7 +360,9 @@ bool disk_pool_drain(struct disk_pool *pool, bool (*go_on)(void *opaque, uint64_
 	if (left->len == 0)
 		return true;
 	size = config_format_size(all.left_bytes);
-	return error_set(error, all.given_up ? EINTR : EIO, "%s of changes stay in the cache: %s", size, left->str);
+	return error_set(error, all.given_up ? EINTR : EIO, "%s of changes stay in the cache%s: %s", size,
+			 disk_pool_cache_is_removed(pool) ? ", whose file was removed, and end with this mount" : "",
+			 left->str);
 }
 
 /* ---- The end of a mount ------------------------------------------------------------ */

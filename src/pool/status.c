@@ -12,14 +12,20 @@ static void add_size(GString *text, const char *key, uint64_t bytes)
 
 static void add_state(GString *text, const struct cache_status *status)
 {
-	g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(status->since.tv_sec);
+	bool suspended = status->state == CACHE_SUSPENDED, removed = !suspended && status->removed.tv_sec;
+	time_t seconds = removed ? status->removed.tv_sec : status->since.tv_sec;
+	g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(seconds);
 	g_autofree char *when = since ? g_date_time_format_iso8601(since) : NULL;
 
-	g_string_append_printf(text, "state: %s\n", status->state == CACHE_ACTIVE ? "active" : "suspended");
-	if (status->since.tv_sec)
+	g_string_append_printf(text, "state: %s\n", suspended ? "suspended" : removed ? "removed" : "active");
+	if (seconds)
 		g_string_append_printf(text, "since: %s\n", when);
-	if (status->state == CACHE_SUSPENDED)
+	if (suspended)
 		g_string_append_printf(text, "reason: %s\n", status->reason);
+	else if (removed)
+		g_string_append(
+			text, "reason: its file was removed: what it alone has is lost should the daemon or this host "
+			      "fail\n");
 }
 
 struct left {
@@ -64,6 +70,11 @@ static void add_all_left(struct disk_pool *pool, GString *text)
 	cache_layer_foreach_dirty(pool->pool_cache->cache, false, add_left, &left);
 }
 
+bool disk_pool_cache_is_removed(struct disk_pool *pool)
+{
+	return pool->pool_cache && cache_is_removed(pool->pool_cache->cache);
+}
+
 char *disk_pool_cache_text(struct disk_pool *pool)
 {
 	struct pool_cache *pool_cache = pool->pool_cache;
@@ -72,6 +83,7 @@ char *disk_pool_cache_text(struct disk_pool *pool)
 
 	if (!pool_cache)
 		return NULL;
+	cache_look_soon(pool_cache->cache);
 	cache_get_status(pool_cache->cache, &status);
 	add_state(text, &status);
 	add_size(text, "size_bytes", status.size_bytes);

@@ -28,6 +28,7 @@
 #include "cache/log/log.h"
 #include "cache/log/space.h"
 #include "cache/log/wake.h"
+#include "cache/removed.h"
 #include "cache/watch.h"
 #include "cache/writer/state.h"
 #include "events.h"
@@ -235,11 +236,12 @@ static void run_batch(struct cache *cache)
 /* What is dirty in the oldest segment may be so only for now. */
 static void wait_relock(struct cache *cache)
 {
+	uint64_t until_ns = removed_next_ns_locked(cache);
+
 	cache_assert_locked(cache);
 	if (space_may_move_dirty_locked(cache))
-		lock_wait_until(&cache->lock, &cache->reclaim.wanted, loop_now_ns() + NS_PER_S);
-	else
-		lock_wait(&cache->lock, &cache->reclaim.wanted);
+		until_ns = MIN(until_ns, loop_now_ns() + NS_PER_S);
+	lock_wait_until(&cache->lock, &cache->reclaim.wanted, until_ns);
 }
 
 static void *thread_main(void *opaque)
@@ -249,6 +251,10 @@ static void *thread_main(void *opaque)
 	lock_take(&cache->lock);
 	while (!cache->reclaim.stop) {
 		cache_check_locked(cache);
+		if (loop_now_ns() >= removed_next_ns_locked(cache)) {
+			removed_look_relock(cache);
+			continue;
+		}
 		if (!is_wanted_locked(cache)) {
 			wait_relock(cache);
 			continue;
