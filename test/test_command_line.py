@@ -64,6 +64,18 @@ def test_a_key_of_the_configuration(pool, work):
     assert result.returncode == 1 and 'unknown option "thread"; did you mean "threads"?' in result.stderr
 
 
+@pytest.mark.parametrize("group,has_mountpoint", [("pool", False), ("pool /", True)])
+def test_keys_that_a_group_may_have(pool, work, group, has_mountpoint):
+    """What is called known is taken there."""
+    path = os.path.join(work, "conf")
+    group += pool.lstrip("/") if has_mountpoint else ""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"[{group}]\nquick_and_dirty = 1\n")
+    said = run(program("leafdisk"), pool, work, "-o", f"conf={path}", check=False).stderr
+    known = said.split("; known are: ")[1].strip().split(", ")
+    assert "threads" in known and "conf" not in known and ("mountpoint" in known) == has_mountpoint, said
+
+
 def test_a_comment_behind_a_value(mount, pool, work):
     path = os.path.join(work, "conf")
     cache = os.path.join(work, "leaf.cache")

@@ -240,11 +240,32 @@ def test_names_change_in_a_managed_pool_only(mount, pool, web1):
                                 ("renamed", lambda: os.rename(live.file("web1.img"), live.file("web2.img")))):
             expect_errno(errno.EPERM, operation)
             assert f"not {done}: the mount does not manage its pool; mount {pool} with -o manage" in live.messages()
-        expect_errno(errno.EPERM, os.mkdir, live.file("directory"))
         assert live.names() == ["base.img", "web1.img"]
     with mount("manage", "ro") as live:
         expect_errno(errno.EROFS, os.unlink, live.file("web1.img"))
     assert [name for name in sorted(os.listdir(pool)) if name[0] != "."] == before
+
+
+@pytest.mark.parametrize("options", [[], ["manage"]])
+def test_what_is_no_disk_is_refused_with_a_sentence(mount, web1, options):
+    """The kernel has an errno for it only."""
+    with mount(*options) as live:
+        disk = live.file("web1.img")
+        for operation, said in ((lambda: os.mkdir(live.file("d")), "d: not made: a mount shows disks, and no directories"),
+                                (lambda: os.mkfifo(live.file("p")), "p: not made: a mount shows disks, and no devices or pipes"),
+                                (lambda: os.symlink(disk, live.file("s")), "s: not made: a disk has one name in a mount"),
+                                (lambda: os.link(disk, live.file("l.img")), "l.img: not made: a disk has one name in a mount")):
+            expect_errno(errno.EPERM, operation)
+            assert said in live.messages() and said in file_bytes(live.control("events")).decode()
+        for operation in (lambda: os.chown(disk, 1, 1), lambda: os.chmod(disk, 0o400)):
+            expect_errno(errno.EPERM, operation)
+        said = "web1.img: owner and mode stay as they are: those of all files are the mount's, by its options uid=, gid="
+        assert said in live.messages() and said in file_bytes(live.control("disks", "web1.img", "last_error")).decode()
+        assert said.split(": ", 1)[1] in file_bytes(live.control("events")).decode()
+        expect_errno(errno.EPERM, os.chown, live.path, 1, 1)
+        assert f"{live.path}: owner and mode stay as they are" in live.messages()
+        expect_errno(errno.EPERM, os.rmdir, live.control())
+        assert live.names() == ["base.img", "web1.img"]
 
 
 # ---- Images that come, go and are broken -------------------------------------

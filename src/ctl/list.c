@@ -1,4 +1,5 @@
 /* leafctl list: the disks of a pool, mounted or not. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -135,6 +136,18 @@ static void print_lines(const char *kind, const char *text)
 			ctl_fail("%s: %s", kind, *line);
 }
 
+/* A mount shows what its own user may read. */
+static void print_broken(const char *text)
+{
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+	for (char **line = lines; *line; line++)
+		if (**line)
+			ctl_fail("%s: %s",
+				 g_str_has_suffix(*line, g_strerror(EACCES)) ? "you may not look at" : "not shown",
+				 *line);
+}
+
 static void print_left(const char *pool)
 {
 	g_autoptr(GPtrArray) left = offline_left(pool);
@@ -168,7 +181,7 @@ static int print_pool(struct disk_pool *pool, bool mounted, const struct ctl_arg
 		status = print_rows(disks, arguments->layers, table, NULL);
 		table_print(table);
 	}
-	print_lines("not shown", broken);
+	print_broken(broken);
 	print_lines("warning", foreign);
 	if (!mounted)
 		warn_owners(disks);

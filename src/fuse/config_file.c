@@ -8,6 +8,7 @@
 #include "config_file.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -67,9 +68,26 @@ static void take_mountpoint(struct mount_options *options, const char *group)
 	g_key_file_remove_key(options->config, group, MOUNTPOINT_KEY, NULL);
 }
 
+/* What a group may have: all options but the file itself, and of one pool the mountpoint, which is taken before. */
+static struct config_key *group_keys(const char *group)
+{
+	static const struct config_key mountpoint = {
+		.name = MOUNTPOINT_KEY, .type = CONFIG_STRING, .offset = offsetof(struct mount_options, mountpoint)};
+	GArray *keys = g_array_new(TRUE, TRUE, sizeof(struct config_key));
+
+	for (const struct config_key *key = mount_option_keys(); key->name; key++)
+		if (strcmp(key->name, "conf") != 0)
+			g_array_append_val(keys, *key);
+	if (g_str_has_prefix(group, POOL_GROUP))
+		g_array_append_val(keys, mountpoint);
+	return (struct config_key *)(void *)g_array_free(keys, FALSE);
+}
+
 static bool take_pool(struct mount_options *options, const char *group, GError **error)
 {
-	if (config_set_group(mount_option_keys(), options, options->config, group, error))
+	g_autofree struct config_key *keys = group_keys(group);
+
+	if (config_set_group(keys, options, options->config, group, error))
 		return true;
 	g_prefix_error(error, "%s: ", options->conf);
 	return false;

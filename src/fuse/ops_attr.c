@@ -130,15 +130,31 @@ void op_getattr(fuse_req_t fuse, fuse_ino_t ino, struct fuse_file_info *file)
 
 /* Owner and modes are the mount's. What would let in more than these do, as cp -a, tar and rsync set it
  * on what they have made, is accepted and forgotten; what would keep somebody out is refused. */
-static int check_owner_and_mode(const struct stat *wish, int to_set, const struct stat *shown)
+static bool keeps_owner_and_mode(const struct stat *wish, int to_set, const struct stat *shown)
 {
-	if ((to_set & FUSE_SET_ATTR_MODE) && (shown->st_mode & MODE_BITS & ~wish->st_mode))
-		return -EPERM;
-	if ((to_set & FUSE_SET_ATTR_UID) && wish->st_uid != shown->st_uid)
-		return -EPERM;
-	if ((to_set & FUSE_SET_ATTR_GID) && wish->st_gid != shown->st_gid)
-		return -EPERM;
-	return 0;
+	return !((to_set & FUSE_SET_ATTR_MODE) && (shown->st_mode & MODE_BITS & ~wish->st_mode)) &&
+	       !((to_set & FUSE_SET_ATTR_UID) && wish->st_uid != shown->st_uid) &&
+	       !((to_set & FUSE_SET_ATTR_GID) && wish->st_gid != shown->st_gid);
+}
+
+/* 0, or the errno of the refusal. */
+static int check_owner_and_mode(struct request *request, const struct stat *wish)
+{
+	struct disk *disk = request->node ? node_disk(request->session->nodes, request->node) : NULL;
+	const char *name = disk ? disk_name(disk) : request->session->options->mountpoint;
+	g_autoptr(GError) error = NULL;
+
+	if (!keeps_owner_and_mode(wish, request->to_set, &request->attributes))
+		error_set(
+			&error, EPERM,
+			"%s: owner and mode stay as they are: those of all files are the mount's, by its options uid=, "
+			"gid= and umask=",
+			name);
+	disk_unref(disk);
+	if (!error)
+		return 0;
+	refusal_keep(request->session, request->node, error->message);
+	return refusal_log(error);
 }
 
 static int refuse_shrink(struct request *request, off_t from)
@@ -207,7 +223,7 @@ static void setattr_run(struct request *request)
 
 	getattr_run(request);
 	if (request->error == 0)
-		request->error = check_owner_and_mode(&wish, request->to_set, &request->attributes);
+		request->error = check_owner_and_mode(request, &wish);
 	if (request->error != 0 || !(request->to_set & FUSE_SET_ATTR_SIZE) ||
 	    request->position == request->attributes.st_size)
 		return;

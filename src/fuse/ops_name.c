@@ -9,6 +9,7 @@
 #include "disk/pause.h"
 #include "entry.h"
 #include "fuse/control/ops.h"
+#include "refusal.h"
 #include "request.h"
 #include "shown.h"
 
@@ -133,35 +134,70 @@ void op_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 		request_offload(request, rename_run, request_reply_result);
 }
 
+/* ---- What is no disk ------------------------------------------------------------- */
+
+static void refuse_new(struct request *request, const char *why)
+{
+	g_autoptr(GError) error = NULL;
+
+	error_set(&error, EPERM, "%s: not made: %s", request->name, why);
+	request->error = refusal_log(error);
+}
+
+static void refuse_directory(struct request *request)
+{
+	refuse_new(request, "a mount shows disks, and no directories; those of the pool are not seen in it");
+}
+
+static void refuse_link(struct request *request)
+{
+	refuse_new(request,
+		   "a disk has one name in a mount, and links have none; leafctl fork makes another disk of it");
+}
+
+static void refuse_special(struct request *request)
+{
+	refuse_new(request, "a mount shows disks, and no devices or pipes");
+}
+
 /* A pool holds disks and nothing else, and the control tree is what it is.
  * Without these the kernel would say "function not implemented". */
+static void refuse(fuse_req_t fuse, fuse_ino_t parent, const char *name, void (*why)(struct request *request))
+{
+	struct request *request = new_for_name(fuse, parent, name);
+
+	if (request)
+		request_offload(request, why, request_reply_result);
+}
+
 void op_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 {
-	op_mkdir(fuse, parent, name, 0);
+	(void)parent;
+	(void)name;
+	reply_now(fuse, -EPERM);
 }
 
 void op_mkdir(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode)
 {
-	(void)parent;
-	(void)name;
 	(void)mode;
-	reply_now(fuse, -EPERM);
+	refuse(fuse, parent, name, refuse_directory);
 }
 
 void op_mknod(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
 {
+	(void)mode;
 	(void)device;
-	op_mkdir(fuse, parent, name, mode);
+	refuse(fuse, parent, name, refuse_special);
 }
 
 void op_symlink(fuse_req_t fuse, const char *target, fuse_ino_t parent, const char *name)
 {
 	(void)target;
-	op_mkdir(fuse, parent, name, 0);
+	refuse(fuse, parent, name, refuse_link);
 }
 
 void op_link(fuse_req_t fuse, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
 {
 	(void)ino;
-	op_mkdir(fuse, new_parent, new_name, 0);
+	refuse(fuse, new_parent, new_name, refuse_link);
 }
