@@ -214,6 +214,7 @@ def test_sizes_times_and_users(mount, pool):
     image = os.path.join(pool, "web1.raw")
     leafctl("create", image, "1.5M")
     assert os.path.getsize(image) == 3 << 19
+    assert "not the last 65 bytes of" in leafctl("create", os.path.join(pool, "odd.raw"), "1000001").stderr
     with mount("uid=daemon", "gid=daemon", "io_timeout=5m") as live:
         user = pwd.getpwnam("daemon")
         found = os.stat(live.file("web1.img"))
@@ -272,5 +273,6 @@ def test_a_broken_image_is_named(pool):
         make_image(os.path.join(pool, name), parent=middle)
     os.rename(base, os.path.join(pool, ".away"))
     said = leafctl("list", pool).stderr.splitlines()
-    trouble = f"{middle}: its parent {base}: cannot be found: No such file or directory"
+    trouble = (f"{middle}: its parent {base}: cannot be found: No such file or directory; bring it back to that path, or "
+               "make a link there that leads to it")
     assert sorted(said) == [f"leafctl: not shown: {line}" for line in (trouble, f"a.leaf: {trouble}", f"b.leaf: {trouble}")]

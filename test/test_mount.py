@@ -299,6 +299,13 @@ def test_missing_parent(mount, pool, base, web1):
     assert result.returncode == 1 and "base.raw" in result.stderr
     result = leafctl("check", web1, check=False)
     assert result.returncode == 3 and "base.raw" in result.stdout + result.stderr
+    os.rename(os.path.join(pool, "..", "away.raw"), os.path.join(pool, "moved.raw"))
+    os.symlink("moved.raw", base)
+    leafctl("info", web1)
+    with mount() as live:
+        assert_same(file_bytes(live.file("web1.img")), file_bytes(base), "web1, whose parent a link leads to")
+    os.unlink(base)
+    os.rename(os.path.join(pool, "moved.raw"), os.path.join(pool, "..", "away.raw"))
     make_image(os.path.join(pool, "good.leaf"), "1M")
     with mount() as live:
         assert "good.img" in live.names()

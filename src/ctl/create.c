@@ -1,4 +1,6 @@
 /* leafctl create and clone: new images. */
+#include <inttypes.h>
+
 #include "report.h"
 #include "verbs.h"
 #include "mounted.h"
@@ -63,6 +65,16 @@ static bool parse_create_size(const struct ctl_arguments *arguments, uint64_t *b
 	return false;
 }
 
+#define SECTOR_BYTES 512
+
+static void note_sectors(const char *path, uint64_t size_bytes)
+{
+	if (size_bytes % SECTOR_BYTES)
+		ctl_fail("note: a guest or a loop device sees whole sectors of %d bytes, and so not the last %" PRIu64
+			 " bytes of %s",
+			 SECTOR_BYTES, size_bytes % SECTOR_BYTES, path);
+}
+
 int ctl_create(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
@@ -82,6 +94,7 @@ int ctl_create(const struct ctl_arguments *arguments)
 	options.size_bytes = size_bytes;
 	if (!create_image(arguments->names[0], &options, &error))
 		return ctl_fail_error(NULL, error);
+	note_sectors(arguments->names[0], size_bytes);
 	return CTL_DONE;
 }
 

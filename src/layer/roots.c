@@ -208,6 +208,12 @@ static bool refuse(const struct chain_file *file, int result, const char *what, 
 				 what, path);
 	if (result == -ETXTBSY)
 		return error_set(error, ETXTBSY, "%s%s: is the cache of this mount, and no image", what, path);
+	if (*what && (result == -ENOENT || result == -ENOTDIR))
+		return error_set(
+			error, -result,
+			"%s%s: cannot be found: %s; bring it back to that path, or make a link there that leads "
+			"to it",
+			what, path, g_strerror(-result));
 	return error_set_errno(error, -result, "%s%s: cannot be found", what, path);
 }
 
