@@ -144,6 +144,15 @@ def test_a_name_that_is_not_there(mount, pool, work, cache):
         assert said.returncode == 1 and f'cannot be used: No such file or directory; did you mean "{meant}"?' in said.stderr
 
 
+def test_a_disk_by_its_name_alone(mount, pool):
+    make_image(os.path.join(pool, "only-here-1.leaf"), MIB)
+    with mount() as live:
+        for words in (["snapshot", "only-here-1", "monday"], ["snapshots", "only-here-1.img"], ["status", "only-here-1"]):
+            assert f'is no file here; did you mean "{live.file("only-here-1.img")}"?' in refused(*words), words
+        assert '"mode" is each disk\'s own: leafctl mode FILE MODE' in refused("set", live.path, "mode=direct")
+    assert "cannot be looked at: No such file or directory" in refused("status", "only-here-1")
+
+
 def test_what_a_cache_has_by_a_wrong_name(mount, pool, cache):
     make_image(os.path.join(pool, "web1.leaf"), MIB)
     live = mount(f"cache={cache}", "mode=writeback", "migrate_idle_ms=60000", "max_dirty_age=86400")

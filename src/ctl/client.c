@@ -74,16 +74,28 @@ static void refuse_path(const char *path, GError **error)
 		error_set(error, EINVAL, "%s is neither a leafdisk mount nor a file in one", path);
 }
 
+/* A disk is named by its file in the mount. */
+static void refuse_missing(const char *path, int errnum, GError **error)
+{
+	g_autofree char *disk = mounted_disk_of_name(path);
+
+	if (disk) {
+		error_set(error, errnum, "%s is no file here; did you mean \"%s\"?", path, disk);
+		return;
+	}
+	error_set_errno(error, errnum, "%s cannot be looked at", path);
+	nearest_add_file(path, error);
+}
+
 struct mounted *control_find_mount(const char *path, GError **error)
 {
 	g_autoptr(mounted) mount = mounted_find(path);
 
 	if (!mount && access(path, F_OK) != 0 && errno == ENOTCONN)
 		refuse_dead(path, error);
-	else if (!mount && access(path, F_OK) != 0) {
-		error_set_errno(error, errno, "%s cannot be looked at", path);
-		nearest_add_file(path, error);
-	} else if (!mount)
+	else if (!mount && access(path, F_OK) != 0)
+		refuse_missing(path, errno, error);
+	else if (!mount)
 		refuse_path(path, error);
 	else if (check_tree(mount, path, error) && check_disk(mount, path, error))
 		return g_steal_pointer(&mount);

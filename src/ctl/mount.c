@@ -80,6 +80,8 @@ static bool is_known(const GPtrArray *names, const char *key, GError **error)
 		nearest_offer(&nearest, names->pdata[i]);
 	}
 	text = nearest_text(&nearest, known->str);
+	if (strcmp(key, "mode") == 0)
+		return error_set(error, EINVAL, "\"mode\" is each disk's own: leafctl mode FILE MODE");
 	return error_set(error, EINVAL, "\"%s\" cannot be set%s", key, text);
 }
 

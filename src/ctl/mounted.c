@@ -11,7 +11,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
+#include "control/tree.h"
 #include "core/error.h"
 #include "core/nearest.h"
 #include "pool/pool.h"
@@ -135,6 +137,32 @@ char *mounted_point_of_pool(const char *path)
 	}
 	free(pool);
 	return point;
+}
+
+/* Asked of the control tree: the file itself may be on a store that hangs. */
+static bool has_disk(const char *point, const char *disk)
+{
+	g_autofree char *path = g_build_filename(point, CONTROL_NAME, "disks", disk, NULL);
+
+	return access(path, F_OK) == 0;
+}
+
+char *mounted_disk_of_name(const char *name)
+{
+	g_autofree char *disk = g_str_has_suffix(name, ".img") ? g_strdup(name) : g_strconcat(name, ".img", NULL);
+	g_autofree char *table = NULL;
+	g_auto(GStrv) lines = NULL;
+
+	if (strchr(name, '/') || !g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
+		return NULL;
+	lines = g_strsplit(table, "\n", -1);
+	for (char **text = lines; *text; text++) {
+		g_auto(mount_line) line = {0};
+
+		if (parse_line(*text, &line) && strcmp(line.root, "/") == 0 && has_disk(line.point, disk))
+			return g_build_filename(line.point, disk, NULL);
+	}
+	return NULL;
 }
 
 char *mounted_place(const char *table, dev_t device)

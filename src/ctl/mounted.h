@@ -19,6 +19,8 @@ void mounted_free(struct mounted *mount);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(mounted, mounted_free)
 /* Where the pool at PATH is mounted; NULL: nowhere, or PATH is none. Blocks; g_free. */
 char *mounted_point_of_pool(const char *path);
+/* The file of the disk NAME, with its ending or without, in the first mount that has one; NULL: none has. g_free. */
+char *mounted_disk_of_name(const char *name);
 /* Where a process has the leafdisk mount DEVICE, whose TABLE of mounts is the text of its
  * mountinfo (proc(5)). NULL: nowhere; g_free. */
 char *mounted_place(const char *table, dev_t device);
