@@ -9,24 +9,40 @@ import shutil
 import pytest
 
 from harness import TORTURE, TREE, run
-from test_typed import PATH, blocks_of_page, blocks_of_readme, type_in
+from test_typed import PATH, blocks_of_page, blocks_of_readme, fstab_lines, groups, systemctl_lines, type_in
 
 TREE_ROOT = "for top in dev proc sys; do mount --rbind /$top $1/$top; done\n"
 
-# What the documents show as a line of fstab, and as a group of the configuration.
-CONFIGURED = r"""
-mkdir /srv/pool /mnt/pool
-leafctl create /srv/pool/data.raw 1M
-echo '/srv/pool /mnt/pool leafdisk umask=022,_netdev 0 0' >/etc/fstab
+PAGE = blocks_of_page()
+DOCUMENTS = blocks_of_readme() + PAGE
+
+
+def quoted(text):
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def configured():
+    """What the documents show as a line of fstab, and as a group of the configuration."""
+    yield "mkdir /srv/pool /mnt/pool\nleafctl create /srv/pool/data.raw 1M\n"
+    for line in fstab_lines(DOCUMENTS):
+        user = "libvirt-qemu" if "uid=libvirt-qemu" in line else "root"
+        yield f"""
+id {user} || useradd --system --user-group {user}
+echo {quoted(line)} >/etc/fstab
 mount -a
 mount -a
-test -w /mnt/pool/data.img
+[ "$(stat -c %U:%G /mnt/pool/data.img)" = {user}:{user} ]
 findmnt -t fuse.leafdisk /mnt/pool
-umount /mnt/pool
-printf '[pool /srv/pool]\nmountpoint = /mnt/pool\n' >>/etc/leafdisk.conf
-leafdisk /srv/pool
-umount /mnt/pool
+leafctl umount /mnt/pool
 """
+    for group in groups(DOCUMENTS):
+        yield f"""
+echo {quoted(group)} >/etc/leafdisk.conf
+leafdisk /srv/pool
+leafctl mode /mnt/pool/data.img | grep -x writeback
+leafctl umount /mnt/pool
+"""
+
 
 # Its own processes, mounts and control groups; what it could change of the host's is read-only.
 BOOT = """
@@ -72,32 +88,33 @@ SERVICE = f"""
 mkdir -p /srv/pool /mnt/pool /ssd
 leafctl create /srv/pool/web1.leaf 64M
 cat >/etc/leafdisk.conf <<END
-[pool /srv/pool]
-mountpoint = /mnt/pool
-mode = writeback
-cache = /ssd/pool.cache
+{groups(PAGE)[0]}
 {LAZY.replace(",", chr(10))}
 END
-systemctl start leafdisk@srv-pool.service
+{chr(10).join(systemctl_lines(PAGE, "leafdisk"))}
 {WRITE}
-systemctl status --no-pager leafdisk@srv-pool.service
 journalctl --no-pager -u leafdisk@srv-pool.service | grep mounted
 [ -z "$(journalctl --no-pager -u leafdisk@srv-pool.service | grep capabilities)" ]
 systemctl stop leafdisk@srv-pool.service
 leafctl cache info --json /ssd/pool.cache | grep '"dirty_blocks" : 0'
 systemctl start leafdisk@srv-pool.service
 {WRITE}
+before=$(md5sum </mnt/pool/web1.img)
 kill -9 "$(cat /mnt/pool/.leafdisk/pid)"
 timeout 60 bash -c 'until [ -f /mnt/pool/web1.img ]; do sleep 0.1; done'
 systemctl is-active leafdisk@srv-pool.service
-grep -x 'dirty_bytes: 8388608' /mnt/pool/.leafdisk/disks/web1.img/state
+[ "$(md5sum </mnt/pool/web1.img)" = "$before" ]
+{WRITE}
 echo done
 """
+# It is there at the next boot by itself. Then a line of fstab takes its place.
 FSTAB = f"""
+timeout 60 bash -c 'until [ -f /mnt/pool/web1.img ]; do sleep 0.1; done'
+systemctl disable --now leafdisk@srv-pool.service
 rm /etc/leafdisk.conf
-echo '/srv/pool /mnt/pool leafdisk mode=writeback,cache=/ssd/pool.cache,{LAZY} 0 0' >/etc/fstab
+echo '{fstab_lines(PAGE)[0].replace(",_netdev", "," + LAZY)}' >/etc/fstab
 systemctl daemon-reload
-systemctl start leafdisk-drain@mnt-pool.service
+{chr(10).join(systemctl_lines(PAGE, "leafdisk-drain"))}
 {WRITE}
 systemctl stop leafdisk-drain@mnt-pool.service
 grep -x 'dirty_bytes: 0' /mnt/pool/.leafdisk/disks/web1.img/state
@@ -174,9 +191,9 @@ def test_package_in_a_new_system(work):
     root = os.path.join(work, "root")
     make_system(root)
     install_package(root)
-    for blocks in (blocks_of_readme(), blocks_of_page(), [CONFIGURED]):
+    for blocks in (blocks_of_readme(), PAGE, configured()):
         type_in(root, TREE_ROOT, blocks)
-    for name in ("etc/fstab", "etc/leafdisk.conf", "srv/pool/data.raw"):
+    for name in ("etc/fstab", "etc/leafdisk.conf", "srv/pool/data.raw", "ssd/pool.cache"):
         os.unlink(os.path.join(root, name))
     for session in (SERVICE, FSTAB):
         boot(root, work, session)

@@ -59,6 +59,19 @@ def blocks_of_page():
     return re.findall(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed", text_of("man", "leafdisk.7"), re.M | re.S)
 
 
+def fstab_lines(blocks):
+    return [block.strip("\n") for block in blocks if re.match(r"\n*/\S+  /", block)]
+
+
+def groups(blocks):
+    """Of the configuration file."""
+    return [block.strip("\n") for block in blocks if re.match(r"\n*\[pool ", block)]
+
+
+def systemctl_lines(blocks, unit):
+    return [line for block in blocks for line in block.splitlines() if re.match(rf"systemctl .* {unit}@", line)]
+
+
 def typed(blocks):
     commands = [block.strip("\n") for block in blocks if block.strip() and block.strip()[0] not in NO_COMMANDS]
     lines = "\n".join(commands).splitlines()
@@ -97,3 +110,6 @@ def test_blocks_are_found():
     readme, page = typed(blocks_of_readme()), typed(blocks_of_page())
     assert "losetup -d $loop" in readme and "mode=writeback" in readme and "/srv/pool  " not in readme
     assert "leafctl convert" in page and "[pool" not in page and "systemctl" not in page
+    documents = blocks_of_readme() + blocks_of_page()
+    assert len(fstab_lines(documents)) == 3 and len(groups(documents)) == 2
+    assert len(systemctl_lines(documents, "leafdisk")) == 2 and len(systemctl_lines(documents, "leafdisk-drain")) == 1
