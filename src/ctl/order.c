@@ -43,7 +43,7 @@ static const struct {
 	{"snapshot", is_disk, true},	 {"revert", is_disk, false},	  {"delete", is_disk, false},
 	{"fork", is_disk, false},	 {"mode", is_disk, false},	  {"clone", is_file, false},
 	{"convert", is_file, false},	 {"unlock", is_directory, false}, {"cache adopt", is_file, false},
-	{"cache purge", is_file, false},
+	{"cache purge", is_file, false}, {"keep", is_disk, false},
 };
 
 static void add_word(GString *command, const char *word)

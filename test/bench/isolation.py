@@ -27,7 +27,7 @@ PRELOAD_BLOCKS = 16
 KINDS = {"fail": "fail", "hang": "hang", "full": "have a full store", "absent": "are gone, dirty"}
 MANY = 50
 ALONE = "isolation"
-CACHE_BYTES = 256 * MIB
+CACHE_TIMES = 8     # what the disk writes: what the others leave of it is enough for that
 HELD = ("migrate_threshold=100", "migrate_idle_ms=60000", "max_dirty_age=86400")
 
 
@@ -46,7 +46,7 @@ class IsolationJob(FioJob):
 
     def measure_among(self, rig, system, others):
         with rig.stages.fresh_images(system, self.stage) as (images, directory), contextlib.ExitStack() as stack:
-            trouble = Trouble(self, system, images, directory, stack)
+            trouble = Trouble(self, system, images, directory, self.stage.length(rig.size), stack)
             if others:
                 trouble.prepare(rig)
             with trouble.shown() as live:
@@ -69,7 +69,7 @@ class IsolationJob(FioJob):
 class Trouble:
     """The others of one sample, from the beginning to the end."""
 
-    def __init__(self, job, system, images, directory, stack):
+    def __init__(self, job, system, images, directory, length, stack):
         self.job, self.system, self.directory, self.stack = job, system, directory, stack
         self.pool = os.path.dirname(images[0])
         self.layers = system.layers(images)
@@ -78,6 +78,7 @@ class Trouble:
         self.cache = os.path.join(directory, "cache")
         self.ephemeral = "ephemeral" in system.name
         self.made_ns = 0
+        self.cache_bytes = CACHE_TIMES * length
 
     # ---- Their store -------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Trouble:
     def shown(self, *options):
         point = os.path.join(self.directory, "mnt")
         os.makedirs(point, exist_ok=True)
-        cached = (f"cache={self.cache}", f"cache_size={CACHE_BYTES}", "nodrain")
+        cached = (f"cache={self.cache}", f"cache_size={self.cache_bytes}", "nodrain")
         words = (*self.system.options, *(cached if self.system.cached else ()), *options,
                  f"layers={self.layers}:{self.store.directory if self.store else self.layers}")
         with Served(self.directory) as live:
