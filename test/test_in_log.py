@@ -264,13 +264,43 @@ def test_what_cannot_be(mount, pool, work, rng, unchanged):
     expect_errno(errno.EBUSY, os.unlink, live.file("web1.img"))
     expect_errno(errno.EBUSY, os.rename, live.file("web1.img"), live.file("web3.img"))
     said = leafctl("mode", live.file("web2.img"), "direct", check=False)
-    assert said.returncode != 0 and "nobody else's" in said.stderr
+    assert said.returncode != 0 and "another disk's" in said.stderr
     with opened(live.file("web2.img")) as fd:
         expect_errno(errno.EBUSY, command, live.control("disks", "web2.img", "snapshots"), "delete")
         write_all(fd, b"x" * BLOCK, 0)
     delete(live, name="web2.img")
     expect_errno(errno.ENOENT, os.stat, live.file("web2.img"))
     assert "new.img" not in os.listdir(live.path)
+
+
+def test_a_fork_that_has_nothing(mount, pool, work, rng, unchanged):
+    """It stands on another disk's image all the same, and never writes it."""
+    content = make_disk(pool, "raw", rng)
+    unchanged()
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    fork(live, "web2.img")
+    revert(live, name="web2.img")
+    for mode in ["direct", "persistent", "writeback"]:
+        said = leafctl("mode", live.file("web2.img"), mode, check=False)
+        assert said.returncode != 0 and "another disk's" in said.stderr
+    write(live, b"2" * BLOCK, 0, "web2.img")
+    assert content_of(live, "web2.img") == b"2" * BLOCK + content[BLOCK:]
+
+
+def test_a_disk_with_snapshots_keeps_its_name(mount, pool, work, rng):
+    """Also where it is what its image is: under another name it would have none."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work, "64M", "manage")
+    write(live, b"x" * BLOCK, 0)
+    take(live, "one")
+    revert(live)
+    expect_errno(errno.EBUSY, os.rename, live.file("web1.img"), live.file("web3.img"))
+    revert(live, "one")
+    assert content_of(live)[:BLOCK] == b"x" * BLOCK
+    revert(live)
+    delete(live, "one")
+    os.rename(live.file("web1.img"), live.file("web3.img"))
 
 
 def test_an_image_of_that_name_appears(mount, pool, work, rng):
@@ -321,6 +351,13 @@ def test_room_comes_back(mount, pool, work, rng):
         delete(live, name=f"fork{number}.img")
     assert held() >= 3 * MIB
     revert(live)
+    assert held() == 0
+    fork(live, "fork.img")
+    write(live, rng.randbytes(MIB), 0, "fork.img")
+    take(live, "one", "fork.img")
+    write(live, rng.randbytes(MIB), 0, "fork.img")
+    assert held() == 2 * MIB
+    delete(live, name="fork.img")
     assert held() == 0
 
 

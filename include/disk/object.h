@@ -55,6 +55,7 @@ struct disk {
 	char *spelled;	     /* the configured stack, NULL: by the headers */
 	bool unlocked;	     /* only looked at: no lock on the leaf */
 	_Atomic bool forked; /* from an ephemeral one, with its image: nothing in the pool is this disk's own */
+	bool ended;	     /* a fork that was removed: it has nothing, and is not opened any more */
 	bool stale_reads;    /* it is read although its newest changes are elsewhere; constant */
 	enum disk_old old;   /* as it was opened last; under open_lock */
 	bool keeper;	     /* its leaf is sealed, and it is shown nowhere (disk/keeper.h) */

@@ -35,6 +35,13 @@ bool disk_go_back(struct disk *disk, const char *tag, bool live, bool (*go_on)(v
 		  GError **error);
 /* TAG is forgotten; what nobody else stands on goes. False and ERROR. */
 bool disk_forget_saved(struct disk *disk, const char *tag, GError **error);
+/* FORK, which was forked from an ephemeral disk, has nothing any more, and is not opened any more; whoever knows it may
+ * keep it. False and ERROR: EBUSY, somebody has it open, or opens or changes it and is not done with that soon; ENOENT,
+ * it has ended. */
+bool disk_end_fork(struct disk *fork, bool (*go_on)(void *opaque), void *opaque, GError **error);
+/* Whether DISK, an ephemeral one, has anything that this mount alone has: snapshots, or changes, or it may have had
+ * some. Does not block. */
+bool disk_has_own(struct disk *disk);
 /* What has been saved of DISK, the newest first: an array of struct disk_saved, free function set. Does not block. */
 GPtrArray *disk_get_saved(struct disk *disk);
 

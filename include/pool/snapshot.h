@@ -30,9 +30,11 @@ bool disk_pool_revert(struct disk_pool *pool, const char *name, const char *tag,
 bool disk_pool_delete(struct disk_pool *pool, struct disk *disk, const char *tag, bool (*go_on)(void *opaque),
 		      void *opaque, GError **error);
 
-/* FORK, which was forked from an ephemeral disk and which nobody has open, is shown no more, and is gone with its last
- * reference. False and ERROR: EINVAL, it is an image of the pool. Does not block. */
-bool disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork, GError **error);
+/* FORK, which was forked from an ephemeral disk and which nobody has open, loses what it has, and cannot be opened any
+ * more. False and ERROR: EINVAL, it is an image of the pool; otherwise as disk_end_fork(). Blocks. */
+bool disk_pool_end_fork(struct disk *fork, bool (*go_on)(void *opaque), void *opaque, GError **error);
+/* And then it is shown no more. Does not block. */
+void disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork);
 
 /* The ephemeral disk NAME is an image of the pool from now on, with all that it was, and is written there: IMAGE, a
  * name like "web4", or, of a fork, its own. Its snapshots are gone. It is shown as it was while the mount runs, and as

@@ -10,6 +10,7 @@
 #include "image/children.h"
 #include "disk/keeper.h"
 #include "disk/object.h"
+#include "disk/saved.h"
 #include "disk/route.h"
 
 /* How often who drains is asked whether to go on. */
@@ -145,12 +146,16 @@ static bool may_change(struct disk *disk, enum disk_mode mode, GError **error)
 {
 	if (!disk->writable)
 		return error_set(error, EROFS, "%s: is read-only, in any mode", disk->name);
+	if (disk->forked && mode != DISK_MODE_EPHEMERAL)
+		return error_set(error, EBUSY,
+				 "%s: is a fork of an ephemeral disk: the image that it stands on is another disk's",
+				 disk->name);
 	if (mode != DISK_MODE_EPHEMERAL && disk->mode == DISK_MODE_EPHEMERAL && !may_be_written(disk, error))
 		return false;
 	if (mode != DISK_MODE_DIRECT && !disk->pool_cache)
 		return refuse_without_cache(disk, mode, error);
 	if (mode != disk->mode && (mode == DISK_MODE_EPHEMERAL || disk->mode == DISK_MODE_EPHEMERAL) &&
-	    (disk->open || disk->leaf->cached || disk->stays || (disk->saved && disk->saved->len > 0)))
+	    (disk->open || disk->leaf->cached || disk_has_own(disk)))
 		return error_set(error, EBUSY,
 				 "%s: an ephemeral disk's changes are nobody else's: it enters and leaves that mode "
 				 "only before its first use in a mount",

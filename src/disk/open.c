@@ -367,6 +367,8 @@ static bool open_chain(struct disk *disk, bool write, GError **error)
 				 "%s: what was made for a snapshot of it that failed cannot be removed yet; it can be "
 				 "opened once its store works again",
 				 disk->name);
+	if (disk->ended)
+		return error_set(error, ENOENT, "%s: is removed", disk->name);
 	elsewhere_begin(disk, write);
 	if (!resolve_again(disk, error) || !elsewhere_allows(disk, error))
 		return false;

@@ -6,11 +6,15 @@
 #include <time.h>
 
 #include "core/error.h"
+#include "core/loop.h"
 #include "core/thread.h"
+#include "core/time.h"
 #include "disk/change.h"
 #include "disk/route.h"
 #include "layer/chain.h"
 #include "layer/share.h"
+
+#define END_PATIENCE_NS (5 * NS_PER_S)
 
 /* ---- What is saved ----------------------------------------------------------------- */
 
@@ -95,6 +99,12 @@ GPtrArray *disk_get_saved(struct disk *disk)
 		g_ptr_array_add(list, saved);
 	}
 	return list;
+}
+
+bool disk_has_own(struct disk *disk)
+{
+	LOCK_GUARD(&disk->lock);
+	return disk->stays || (disk->saved && disk->saved->len > 0);
 }
 
 /* ---- To seal ------------------------------------------------------------------------ */
@@ -333,4 +343,62 @@ bool disk_forget_saved(struct disk *disk, const char *tag, GError **error)
 				 tag);
 	free_saved(saved);
 	return true;
+}
+
+/* ---- A fork goes ----------------------------------------------------------------------- */
+
+/* Who looks at it has its lock for a moment. */
+struct patience {
+	uint64_t until_ns;
+	bool (*go_on)(void *opaque);
+	void *opaque;
+};
+
+static bool is_patient(void *opaque)
+{
+	const struct patience *patience = opaque;
+
+	return loop_now_ns() < patience->until_ns && (!patience->go_on || patience->go_on(patience->opaque));
+}
+
+static bool may_end(struct disk *fork, GError **error)
+{
+	if (fork->ended)
+		return error_set(error, ENOENT, "%s: is removed already", fork->name);
+	return fork->opens == 0 || error_set(error, EBUSY, "%s: is open", fork->name);
+}
+
+static GPtrArray *take_saved(struct disk *disk)
+{
+	LOCK_GUARD(&disk->lock);
+	return g_steal_pointer(&disk->saved);
+}
+
+static bool end_fork(struct disk_change *change, GError **error)
+{
+	struct disk *fork = change->disks[0];
+	struct goal goal = {0};
+
+	if (!may_end(fork, error) || !go_to(change, &goal, error))
+		return false;
+	fork->ended = true;
+	return true;
+}
+
+bool disk_end_fork(struct disk *fork, bool (*go_on)(void *opaque), void *opaque, GError **error)
+{
+	struct patience patience = {loop_now_ns() + END_PATIENCE_NS, go_on, opaque};
+	struct disk_change change = {
+		.disks = &fork, .count = 1, .may_be_closed = true, .go_on = is_patient, .opaque = &patience};
+	g_autoptr(GPtrArray) saved = NULL;
+	bool good;
+
+	thread_assert_may_wait();
+	if (!disk_change_begin(&change, NULL))
+		return error_set(error, EBUSY, "%s: is being opened, closed or changed; try again", fork->name);
+	good = end_fork(&change, error);
+	if (good)
+		saved = take_saved(fork);
+	disk_change_end(&change);
+	return good;
 }

@@ -95,11 +95,14 @@ static int end(struct disk_pool_change *change)
 	return disk_pool_change_end(change, &error) ? 0 : refusal_log(error);
 }
 
-bool shown_drop_fork(struct session *session, struct disk *disk, GError **error)
+/* What it had goes now: the kernel may know its number for as long as it likes. */
+bool shown_drop_fork(struct session *session, struct disk *disk, bool (*go_on)(void *opaque), void *opaque,
+		     GError **error)
 {
-	LOCK_GUARD(&session->names_lock);
-	if (!disk_pool_drop_fork(session->pool, disk, error))
+	if (!disk_pool_end_fork(disk, go_on, opaque, error))
 		return false;
+	LOCK_GUARD(&session->names_lock);
+	disk_pool_drop_fork(session->pool, disk);
 	node_mark_gone(session->nodes, disk);
 	return true;
 }
@@ -111,7 +114,7 @@ static int remove_fork(struct session *session, const char *name)
 	g_autoptr(GError) error = NULL;
 	int result = 0;
 
-	if (!disk || !shown_drop_fork(session, disk, &error))
+	if (!disk || !shown_drop_fork(session, disk, NULL, NULL, &error))
 		result = !disk || error_to_errno(error) == -EINVAL ? 1 : refuse_change(name, "removed", error);
 	disk_unref(disk);
 	return result;

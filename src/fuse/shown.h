@@ -20,8 +20,9 @@ void shown_list(struct session *session, void (*each)(void *opaque, const struct
 /* Whether the mount manages its pool: without that no name is made, renamed or removed through it. False with
  * ERROR, which says that NAME was not DONE ("removed"), and what allows it. Any thread; does not block. */
 bool shown_may_change(const struct session *session, const char *name, const char *done, GError **error);
-/* DISK, a fork of an ephemeral one, is removed: nothing in the pool is of it. False and ERROR. */
-bool shown_drop_fork(struct session *session, struct disk *disk, GError **error);
+/* DISK, a fork of an ephemeral one, is removed: nothing in the pool is of it. False and ERROR. Blocks. */
+bool shown_drop_fork(struct session *session, struct disk *disk, bool (*go_on)(void *opaque), void *opaque,
+		     GError **error);
 /* 0 or -errno; the refusal is logged. */
 int shown_remove(struct session *session, const char *name);
 int shown_rename(struct session *session, const char *name, const char *new_name, bool replace);

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/verdict.h"
 #include "disk/pause.h"
+#include "disk/saved.h"
 #include "image/children.h"
 #include "internal.h"
 #include "refresh.h"
@@ -213,9 +214,9 @@ static struct disk *find_movable_locked(struct disk_pool *pool, const char *name
 	struct disk *disk = find_free_locked(pool, name, error);
 
 	lock_assert_mine(&pool->lock);
-	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk->stays)
+	if (!disk || disk->mode != DISK_MODE_EPHEMERAL || !disk_has_own(disk))
 		return disk;
-	error_set(error, EBUSY, "%s: has changes that only this mount has, and would lose them", name);
+	error_set(error, EBUSY, "%s: has changes or snapshots that only this mount has, and would lose them", name);
 	return NULL;
 }
 

@@ -126,26 +126,23 @@ bool pool_fork_in_log(struct disk_pool *pool, const char *name, const char *cons
 	return good;
 }
 
-static bool may_go(const struct disk *fork, GError **error)
+bool disk_pool_end_fork(struct disk *fork, bool (*go_on)(void *opaque), void *opaque, GError **error)
 {
 	if (!fork->forked)
 		return error_set(error, EINVAL,
 				 "%s: is an image of the pool, which rm removes there; leafctl delete removes a "
 				 "snapshot of it, which is to be named, or a fork of an ephemeral disk",
 				 fork->name);
-	return fork->opens == 0 || error_set(error, EBUSY, "%s: is open", fork->name);
+	return disk_end_fork(fork, go_on, opaque, error);
 }
 
-bool disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork, GError **error)
+void disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork)
 {
 	LOCK_GUARD(&pool->lock);
-	if (!may_go(fork, error))
-		return false;
 	if (g_hash_table_lookup(pool->disks, fork->name) != fork)
-		return error_set(error, ENOENT, "%s: is removed already", fork->name);
+		return;
 	names_release(pool->names, fork->name);
 	g_hash_table_remove(pool->disks, fork->name);
-	return true;
 }
 
 /* ---- Listing ------------------------------------------------------------------------ */

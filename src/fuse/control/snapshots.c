@@ -89,10 +89,10 @@ static int delete_snapshot(const struct control_subject *subject, const struct c
 	return 0;
 }
 
-static int delete_fork(const struct control_subject *subject, GError **error)
+static int delete_fork(const struct control_subject *subject, const struct control_command *command, GError **error)
 {
 	handle_await_closes(subject->session, subject->disk, handle_closes_begun(subject->session));
-	if (!shown_drop_fork(subject->session, subject->disk, error))
+	if (!shown_drop_fork(subject->session, subject->disk, control_goes_on, (void *)command, error))
 		return error_to_errno(*error);
 	log_event("%s: is deleted", disk_name(subject->disk));
 	return 0;
@@ -162,7 +162,7 @@ int control_write_disk_snapshot(const struct control_subject *subject, const str
 	if ((count == 1 || count == 2) && strcmp(words[0], "keep") == 0)
 		return keep(subject, command, words[1], error);
 	if (count == 1 && strcmp(words[0], "delete") == 0)
-		return delete_fork(subject, error);
+		return delete_fork(subject, command, error);
 	if (count == 2 && strcmp(words[0], "delete") == 0)
 		return delete_snapshot(subject, command, words[1], error);
 	if ((count == 1 || count == 2) && strcmp(words[0], "revert") == 0)
