@@ -303,6 +303,27 @@ def test_a_disk_with_snapshots_keeps_its_name(mount, pool, work, rng):
     os.rename(live.file("web1.img"), live.file("web3.img"))
 
 
+def test_names_of_forks(mount, pool, work, rng):
+    """As long as a name can be, and none that the configuration has given to a disk that cannot be shown now."""
+    make_disk(pool, "raw", rng)
+    base = os.path.join(pool, "later.raw")
+    config = os.path.join(work, "conf")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f"[disk spelled.img]\nlayers={base}\n")
+    live = start(mount, work, "64M", "manage", f"conf={config}")
+    write(live, b"x" * BLOCK, 0)
+    for length in [256, 300, 1100]:
+        expect_errno(errno.ENAMETOOLONG, fork, live, "n" * (length - 4) + ".img")
+    fork(live, longest := "n" * 251 + ".img")
+    assert content_of(live, longest) == content_of(live)
+    expect_errno(errno.EEXIST, fork, live, "spelled.img")
+    expect_errno(errno.EEXIST, os.open, live.file("spelled.img"), os.O_RDWR | os.O_CREAT)
+    make_raw(base, b"l" * MIB)
+    wait_until(lambda: "spelled.img" in os.listdir(live.path), "the disk", 20)
+    assert content_of(live, "spelled.img") == b"l" * MIB
+    assert leafctl("status", live.path).returncode == 0
+
+
 def test_an_image_of_that_name_appears(mount, pool, work, rng):
     """The fork keeps its name, and its content."""
     make_disk(pool, "raw", rng)

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -25,6 +26,10 @@
  * of directories. */
 char *pool_stem_of(const char *name, GError **error)
 {
+	if (strlen(name) > NAME_MAX) {
+		error_set(error, ENAMETOOLONG, "%s: a disk's name has %d bytes at most", name, NAME_MAX);
+		return NULL;
+	}
 	if (g_str_has_suffix(name, ".img") && strlen(name) > 4 && name[0] != '.' && !strchr(name, '/'))
 		return g_strndup(name, strlen(name) - 4);
 	error_set(error, EPERM, "%s: a disk's name ends in .img and does not begin with a dot", name);
@@ -41,6 +46,9 @@ static bool name_is_free_locked(struct disk_pool *pool, const char *name, GError
 	lock_assert_mine(&pool->lock);
 	if (g_hash_table_contains(pool->disks, name))
 		return error_set(error, EEXIST, "%s: exists", name);
+	if (scan_is_configured(&pool->options, name))
+		return error_set(error, EEXIST,
+				 "%s: is the name of a disk of the configuration, which is not shown now", name);
 	return !names_is_given(pool->names, name) ||
 	       error_set(error, EEXIST, "%s: is the name of an image that is not shown now", name);
 }

@@ -486,6 +486,13 @@ static bool scan_group(struct scan *scan, const char *group, GError **error)
 	return good;
 }
 
+bool scan_is_configured(const struct scan_options *options, const char *name)
+{
+	g_autofree char *group = g_strconcat(DISK_GROUP, name, NULL);
+
+	return options->config && g_key_file_has_key(options->config, group, "layers", NULL);
+}
+
 static bool scan_config(struct scan *scan, GError **error)
 {
 	g_auto(GStrv) groups = scan->options->config ? g_key_file_get_groups(scan->options->config, NULL) : NULL;

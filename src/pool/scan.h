@@ -56,6 +56,9 @@ struct scan_result *scan_look_at(const struct scan_options *options, const struc
  * chain LINKS: so it is known where the store does not tell. */
 void scan_note_replaced(struct scan_known *known, const char *file, const char *new_file, GPtrArray *links);
 
+/* Whether the configuration spells the layers of a disk that is to have NAME. Does not block. */
+bool scan_is_configured(const struct scan_options *options, const char *name);
+
 /* Whether all that is KNOWN is still so: what is to be asked, which others may look
  * meanwhile. g_ptr_array_unref. */
 GPtrArray *scan_begin_check(const struct scan_known *known);
