@@ -11,9 +11,11 @@ import time
 import pytest
 
 from guests import FS_LOAD
-from harness import (BLOCK, MIB, TORTURE, Gate, Loop, check_clean, control_values, converted, discard, expect_errno, faults,
-                     leafctl, make_image, make_raw, numbers, opened, pieces_of, read_file, run, state_of, wait_until, write_all)
+from harness import (BLOCK, MIB, TORTURE, Aligned, Gate, Loop, check_clean, control_values, converted, discard, expect_errno,
+                     faults, leafctl, make_image, make_raw, numbers, opened, pieces_of, read_file, run, state_of, wait_until,
+                     write_all)
 from test_revert import nothing_is_left
+from test_slow_store import Store
 from test_snapshots import Guest, command, images, marks, take
 
 SIZE = 4 * MIB
@@ -21,8 +23,8 @@ ROOMS = ["64M", "8M"]
 SECONDS = int(os.environ.get("LEAFDISK_TORTURE_SECONDS", 60)) if TORTURE else 0
 
 
-def start(mount, work, room="64M", *more):
-    return mount(f"cache={work}/c", f"cache_size={room}", "mode=ephemeral", *more)
+def start(mount, work, room="64M", *more, **settings):
+    return mount(f"cache={work}/c", f"cache_size={room}", "mode=ephemeral", *more, **settings)
 
 
 def make_disk(pool, kind, rng):
@@ -241,6 +243,67 @@ def test_what_is_told(mount, pool, work, rng):
     rows = [line.split() for line in leafctl("snapshots", live.file("web1.img")).stdout.splitlines()]
     assert [row[-1] for row in rows[1:]] == ["no", "yes"]
     assert state_of(live, "web2.img")["state"] == "active"
+    said = leafctl("info", live.file("web2.img"), check=False)
+    assert said.returncode != 0 and "a fork" in said.stderr
+
+
+def test_the_size_that_is_told(mount, pool, work, rng):
+    """Of a disk that is closed, and what its image is again."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    leafctl("resize", live.file("web1.img"), str(2 * SIZE))
+    assert state_of(live)["size_bytes"] == str(2 * SIZE)
+    revert(live)
+    assert state_of(live)["size_bytes"] == str(SIZE)
+    assert os.stat(live.file("web1.img")).st_size == SIZE
+
+
+def test_a_store_that_fails_below(mount, pool, work, rng, gate):
+    """What a snapshot has in the pool is told of as what the disk itself has there."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work, "8M", env=faults("image.read:EIO", "aio.read/.leaf:EIO", gate=gate.path))
+    for _ in range(3):
+        write(live, rng.randbytes(SIZE), 0)
+    take(live, "one")
+    memory = Aligned(SIZE)
+    with opened(live.file("web1.img"), os.O_RDWR | os.O_DIRECT) as fd:
+        gate.open()
+        with pytest.raises(OSError):
+            memory.read(fd, SIZE, 0)
+        state = state_of(live)
+        assert state["state"] == "failing" and "overflow" in state["reason"]
+        gate.close()
+        memory.read(fd, SIZE, 0)
+        assert state_of(live)["state"] == "active"
+
+
+def test_a_store_that_hangs_below(mount, pool, work, rng):
+    """A disk that is open goes back, and is sealed, without it."""
+    make_image(os.path.join(pool, "web1.leaf"), SIZE)
+    with mount("mode=direct") as live:
+        write(live, b"i" * MIB, 0)
+        take(live, "image")
+    store = Store(pool, work)
+    live = start(mount, work, env={**store.env, "SLOW_HANG": "/"})
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"1" * MIB, 0)
+        take(live, "one")
+        write_all(fd, b"2" * MIB, 0)
+        store.gate.open()
+        changes = threading.Thread(target=go_back_and_on, args=[live], daemon=True)
+        changes.start()
+        changes.join(60)
+        hung = changes.is_alive()
+        store.gate.close()
+        changes.join()
+        assert not hung
+    assert content_of(live)[:MIB] == b"1" * MIB
+
+
+def go_back_and_on(live):
+    command(live.control("disks", "web1.img", "snapshots"), "revert-live one")
+    take(live, "two")
+    fork(live, "web2.img")
 
 
 def test_what_cannot_be(mount, pool, work, rng, unchanged):

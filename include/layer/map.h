@@ -27,7 +27,9 @@ static inline uint64_t layer_size_bytes(const struct layer *layer)
 }
 unsigned stack_depth(const struct stack *stack);
 struct layer *stack_layer(const struct stack *stack, unsigned layer); /* 0: top */
-uint64_t stack_size_bytes(const struct stack *stack);		      /* of the top layer */
+/* What is below so many layers of it: STACK's, without a use of its own. */
+struct stack *stack_under(struct stack *stack, unsigned layers);
+uint64_t stack_size_bytes(const struct stack *stack); /* of the top layer */
 /* Where the shortest of the layers above LAYER ends, in bytes: past that nothing of
  * LAYER shows. UINT64_MAX: none is above it. */
 uint64_t stack_end_bytes(const struct stack *stack, unsigned layer);

@@ -236,8 +236,8 @@ static char *pool_image_path(const struct mounted *mount, const char *layers, GE
 		path = g_strdup(disk_image_path(disk));
 	else
 		error_set(error, ENOENT,
-			  "no image in the pool %s makes the disk %s: it is broken, gone, or put together by a "
-			  "[disk] group of the mount's configuration; name its image instead",
+			  "no image in the pool %s makes the disk %s: it is broken, gone, a fork of an ephemeral disk, "
+			  "or put together by a [disk] group of the mount's configuration; name its image instead",
 			  mount->pool, mount->name);
 	if (disk)
 		disk_unref(disk);

@@ -255,16 +255,24 @@ static bool is_of_its_images(const struct disk *disk, const struct disk_saved *s
 	       error_set(error, ESTALE, "%s: %s was made on another image than it has now", disk->name, saved->tag);
 }
 
+/* Of a disk that is open those that it has, whatever its store does now. */
+static void take_images(struct disk *disk, struct goal *goal)
+{
+	const struct chain_link *link = disk->links->pdata[0];
+
+	if (disk->open)
+		goal->stack = stack_use(stack_under(disk->stack, logs_depth(disk->logs)));
+	goal->size_bytes = disk->open ? stack_size_bytes(goal->stack)
+				      : link->info.size_bytes - MIN(link->info.size_bytes, link->base_offset);
+}
+
 static bool prepare_goal(struct disk *disk, struct goal *goal, GError **error)
 {
 	if (disk->mode != DISK_MODE_EPHEMERAL)
 		return error_set(error, EAGAIN, "%s: has another mode now", disk->name);
 	if (!is_of_its_images(disk, goal->saved, error))
 		return false;
-	goal->stack = disk->open ? disk_open_stack(disk, disk->links, error) : NULL;
-	if (disk->open && !goal->stack)
-		return false;
-	goal->size_bytes = disk->open ? stack_size_bytes(goal->stack) : disk->size_bytes;
+	take_images(disk, goal);
 	if (goal->saved) {
 		goal->size_bytes = goal->saved->size_bytes;
 		goal->stack = disk->open ? logs_stack(goal->saved->logs, goal->stack) : NULL;

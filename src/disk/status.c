@@ -85,13 +85,18 @@ static bool tell_trouble(struct image *image, struct disk_status *status)
 	return true;
 }
 
+static bool tell_layer(const struct layer *layer, struct disk_status *status)
+{
+	return tell_trouble(layer->image, status) || tell_trouble(layer->overflow, status);
+}
+
 /* The store of one of its images hangs, or fails. */
 static void tell_images(struct disk *disk, struct disk_status *status)
 {
-	bool told = tell_trouble(disk->leaf->image, status) || tell_trouble(disk->leaf->overflow, status);
+	bool told = tell_layer(disk->leaf, status);
 
 	for (unsigned layer = 0; !told && layer < stack_depth(disk->stack); layer++)
-		told = tell_trouble(stack_layer(disk->stack, layer)->image, status);
+		told = tell_layer(stack_layer(disk->stack, layer), status);
 }
 
 void disk_note_full(struct disk *disk)

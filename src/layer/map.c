@@ -179,6 +179,13 @@ struct layer *stack_layer(const struct stack *stack, unsigned layer)
 	return stack->layers[layer];
 }
 
+struct stack *stack_under(struct stack *stack, unsigned layers)
+{
+	while (layers-- > 0)
+		stack = stack->below;
+	return stack;
+}
+
 uint64_t stack_size_bytes(const struct stack *stack)
 {
 	return stack ? layer_size_bytes(stack->top) : 0;
