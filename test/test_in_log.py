@@ -351,6 +351,25 @@ def test_a_fork_that_has_nothing(mount, pool, work, rng, unchanged):
     assert content_of(live, "web2.img") == b"2" * BLOCK + content[BLOCK:]
 
 
+@pytest.mark.parametrize("mode", ["direct", "persistent", "writeback", "keep"])
+def test_whose_it_is_afterwards(mount, pool, work, rng, mode):
+    """Whoever writes an image owns it, also where the disk was taken back, or sealed, before it had one."""
+    make_disk(pool, "leaf", rng)
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    if mode == "keep":
+        take(live, "one")
+        leafctl("keep", live.file("web1.img"), "kept")
+    else:
+        revert(live)
+        leafctl("mode", live.file("web1.img"), mode)
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, b"y" * BLOCK, BLOCK)
+        assert state_of(live)["owner"] == "here"
+    assert content_of(live)[BLOCK:2 * BLOCK] == b"y" * BLOCK
+    live.stop()
+
+
 def test_a_disk_with_snapshots_keeps_its_name(mount, pool, work, rng):
     """Also where it is what its image is: under another name it would have none."""
     make_disk(pool, "raw", rng)

@@ -125,6 +125,7 @@ static struct layer *new_log_layer(struct disk *disk, GError **error)
 	struct layer *layer = layer_new(disk->name, disk->pool_cache, disk->roots);
 
 	layer->disk = disk;
+	layer->owner = disk->leaf->owner;
 	layer_set_link(layer, disk->links->pdata[0]);
 	if (!disk->open || share_open_pinned(layer, error))
 		return layer;
