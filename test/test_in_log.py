@@ -403,6 +403,9 @@ def test_names_of_forks(mount, pool, work, rng):
     make_raw(base, b"l" * MIB)
     wait_until(lambda: "spelled.img" in os.listdir(live.path), "the disk", 20)
     assert content_of(live, "spelled.img") == b"l" * MIB
+    fork(live, "other.img", name="spelled.img")
+    expect_errno(errno.EBUSY, os.rename, live.file("other.img"), live.file("another.img"))
+    assert "other.img: not renamed: is a fork" in live.messages()
     assert leafctl("status", live.path).returncode == 0
 
 

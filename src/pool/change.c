@@ -184,8 +184,6 @@ static bool has_no_fork_locked(struct disk_pool *pool, const struct disk *disk, 
 	lock_assert_mine(&pool->lock);
 	if (!fork)
 		return true;
-	if (fork == disk || disk->forked)
-		return error_set(error, EBUSY, "%s: is a fork that only this mount has", disk->name);
 	return error_set(error, EBUSY, "%s: %s is a fork of it", disk->name, fork->name);
 }
 
@@ -200,6 +198,8 @@ static struct disk *find_free_locked(struct disk_pool *pool, const char *name, G
 		error_set(error, ENOENT, "%s: is not a disk of this pool", name);
 	else if (pool->options.read_only)
 		error_set(error, EROFS, "%s: the pool is mounted read-only", name);
+	else if (disk->forked)
+		error_set(error, EBUSY, "%s: is a fork that only this mount has", name);
 	else if (disk->spelled)
 		error_set(error, EBUSY, "%s: is made by the configuration", name);
 	else if (disk->opens)
