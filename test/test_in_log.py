@@ -351,6 +351,23 @@ def test_a_fork_that_has_nothing(mount, pool, work, rng, unchanged):
     assert content_of(live, "web2.img") == b"2" * BLOCK + content[BLOCK:]
 
 
+def test_an_image_with_forks_is_not_written(mount, pool, work, rng):
+    """By the disk whose image it is, in another mode, once it has no changes itself."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    fork(live, "web2.img")
+    revert(live)
+    expected = content_of(live, "web2.img")
+    said = leafctl("mode", live.file("web1.img"), "direct", check=False)
+    assert said.returncode != 0 and "web2.img is a fork of it" in said.stderr
+    write(live, b"y" * BLOCK, 0)
+    assert content_of(live, "web2.img") == expected
+    revert(live)
+    delete(live, name="web2.img")
+    leafctl("mode", live.file("web1.img"), "direct")
+
+
 @pytest.mark.parametrize("mode", ["direct", "persistent", "writeback", "keep"])
 def test_whose_it_is_afterwards(mount, pool, work, rng, mode):
     """Whoever writes an image owns it, also where the disk was taken back, or sealed, before it had one."""

@@ -36,6 +36,10 @@ bool disk_pool_end_fork(struct disk *fork, bool (*go_on)(void *opaque), void *op
 /* And then it is shown no more. Does not block. */
 void disk_pool_drop_fork(struct disk_pool *pool, struct disk *fork);
 
+/* No fork stands on DISK's image, which may be written, moved and removed as far as that goes. False and EBUSY: a
+ * sentence with one. Does not block. */
+bool disk_pool_has_no_fork(struct disk_pool *pool, const struct disk *disk, GError **error);
+
 /* The ephemeral disk NAME is an image of the pool from now on, with all that it was, and is written there: IMAGE, a
  * name like "web4", or, of a fork, its own. Its snapshots are gone. It is shown as it was while the mount runs, and as
  * IMAGE in the next. False and ERROR: it runs on as it was. Blocks. */

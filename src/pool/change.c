@@ -19,6 +19,7 @@
 #include "disk/saved.h"
 #include "image/children.h"
 #include "internal.h"
+#include "pool/snapshot.h"
 #include "refresh.h"
 #include "succession_failed.h"
 
@@ -185,6 +186,12 @@ static bool has_no_fork_locked(struct disk_pool *pool, const struct disk *disk, 
 	if (!fork)
 		return true;
 	return error_set(error, EBUSY, "%s: %s is a fork of it", disk->name, fork->name);
+}
+
+bool disk_pool_has_no_fork(struct disk_pool *pool, const struct disk *disk, GError **error)
+{
+	LOCK_GUARD(&pool->lock);
+	return disk->forked || has_no_fork_locked(pool, disk, error);
 }
 
 /* A disk that may be moved or removed: its own file in the pool, not open,

@@ -16,6 +16,7 @@
 #include "disk/pause.h"
 #include "disk/stats.h"
 #include "fuse/resize.h"
+#include "pool/snapshot.h"
 
 int control_write_drain(const struct control_subject *subject, const struct control_command *command, GError **error)
 {
@@ -58,6 +59,8 @@ int control_write_disk_mode(const struct control_subject *subject, const struct 
 
 	if (!disk_mode_from_name(command->text, &mode))
 		return refuse_mode(command->text, error);
+	if (mode != DISK_MODE_EPHEMERAL && !disk_pool_has_no_fork(subject->session->pool, subject->disk, error))
+		return error_to_errno(*error);
 	disk_get_status(subject->disk, &status);
 	result = disk_set_mode(subject->disk, mode, command->go_on, command->opaque, error);
 	if (result == 0 && g_strcmp0(status.mode, command->text) != 0)
