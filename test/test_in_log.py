@@ -485,7 +485,8 @@ def test_room_comes_back(mount, pool, work, rng):
 
 
 def test_many(mount, pool, work, rng):
-    """Rewound again and again: the layers do not grow; and no more are put on one another than there can be."""
+    """Rewound again and again: the layers do not grow; and no more are put on one another than there can be, where
+    there is something to put."""
     make_disk(pool, "raw", rng)
     live = start(mount, work)
     write(live, b"x" * BLOCK, 0)
@@ -503,6 +504,12 @@ def test_many(mount, pool, work, rng):
             refused += 1
     assert 40 < refused < 60
     assert content_of(live)[BLOCK:BLOCK + 4] == (299).to_bytes(4, "little")
+    revert(live, str(299 - refused))
+    fork(live, "fork.img")
+    assert content_of(live, "fork.img") == content_of(live)
+    take(live, "same", "fork.img")
+    write(live, b"new", 0, "fork.img")
+    expect_errno(errno.EMLINK, take, live, "more", "fork.img")
     revert(live, "start")
     take(live, "again")
 

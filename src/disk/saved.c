@@ -14,7 +14,7 @@
 #include "layer/chain.h"
 #include "layer/share.h"
 
-#define END_PATIENCE_NS (5 * NS_PER_S)
+#define END_PATIENCE_NS NS_PER_S
 
 /* ---- What is saved ----------------------------------------------------------------- */
 
@@ -115,9 +115,7 @@ static bool may_be_saved(struct disk *disk, const char *tag, GError **error)
 		return error_set(error, EAGAIN, "%s: has another mode now", disk->name);
 	if (tag && is_saved(disk, tag))
 		return error_set(error, EEXIST, "%s: has a snapshot %s; name it otherwise", disk->name, tag);
-	return disk->links->len + logs_depth(disk->logs) + 1 < CHAIN_DEPTH_MAX ||
-	       error_set(error, EMLINK, "%s: its chain already has %u layers, which is the most that there can be",
-			 disk->name, disk->links->len + logs_depth(disk->logs) + 1);
+	return true;
 }
 
 static struct layer *new_log_layer(struct disk *disk, GError **error)
@@ -140,6 +138,21 @@ static bool has_nothing(const struct disk *disk)
 
 	cache_layer_get_pinned(disk->leaf->cached, &blocks, &zeros);
 	return blocks + zeros == 0 && !disk->leaf->overflow;
+}
+
+/* Behind the gate: so long nothing comes. */
+static bool has_room(const struct disk_change *change, GError **error)
+{
+	for (unsigned i = 0; i < change->count; i++) {
+		const struct disk *disk = change->disks[i];
+		unsigned layers = disk->links->len + logs_depth(disk->logs) + 1;
+
+		if (layers >= CHAIN_DEPTH_MAX && !has_nothing(disk))
+			return error_set(error, EMLINK,
+					 "%s: its chain already has %u layers, which is the most that there can be",
+					 disk->name, layers);
+	}
+	return true;
 }
 
 static void set_logs(struct disk *disk, struct logs *logs)
@@ -200,6 +213,10 @@ static bool seal_all(struct disk_change *change, const struct heirs *heirs, GErr
 
 	if (!layers || !disk_change_close(change, error))
 		return false;
+	if (!has_room(change, error)) {
+		disk_change_open(change);
+		return false;
+	}
 	for (unsigned i = 0; i < change->count; i++) {
 		seal(change, i, layer_ref(layers->pdata[i]));
 		if (heirs->tag)
