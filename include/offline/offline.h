@@ -104,6 +104,9 @@ bool offline_resize(const char *path, enum image_format format, const char *laye
  * so that newer content may be in the owner's cache, or nobody can tell; NULL otherwise.
  * g_free. */
 char *offline_owner_warning(const char *path);
+/* Those of the image at PATH and of the sealed ones that it stands on, as far as its chain is found (array of char *,
+ * free function set). */
+GPtrArray *offline_owner_warnings(const char *path, enum image_format format, const char *layers);
 
 /* Gives the image free that POOL shows as NAME, or whose file NAME is: writes an
  * owner record that names nobody. Without FORCE only where nothing can be lost:

@@ -109,7 +109,7 @@ static int check_image(const struct ctl_arguments *arguments, const char *path)
 	bool checked;
 
 	if (!arguments->repair)
-		ctl_warn_owner(path);
+		ctl_warn_owner(path, arguments->layers);
 	if (builder)
 		begin_json(builder, path);
 	checked = offline_check(path, arguments->format, arguments->layers, arguments->repair, finding_cb, &report,

@@ -28,7 +28,8 @@ static bool convert(const struct ctl_arguments *arguments, struct drain_progress
 		.opaque = progress,
 	};
 
-	ctl_warn_owner(arguments->names[0]);
+	if (!mount)
+		ctl_warn_owner(arguments->names[0], arguments->layers);
 	return mounted_allow_new(arguments->names[1], error) &&
 	       offline_convert(arguments->names[0], format, arguments->names[1], &options, error);
 }

@@ -97,7 +97,7 @@ int ctl_info(const struct ctl_arguments *arguments)
 	g_autofree char *path = mounted_image_path(arguments->names[0], arguments->layers, &error);
 
 	if (path) {
-		ctl_warn_owner(path);
+		ctl_warn_owner(path, arguments->layers);
 		layers = offline_info(path, arguments->format, arguments->layers, &error);
 	}
 	if (!layers)

@@ -158,10 +158,10 @@ static void print_left(const char *pool)
 			 pool, (const char *)left->pdata[i]);
 }
 
-static void warn_owners(const GPtrArray *disks)
+static void warn_owners(const GPtrArray *disks, const char *layers)
 {
 	for (unsigned i = 0; i < disks->len; i++)
-		ctl_warn_owner(disk_image_path(disks->pdata[i]));
+		ctl_warn_owner(disk_image_path(disks->pdata[i]), layers);
 }
 
 /* The mount that has what is newer is asked with leafctl status. */
@@ -184,7 +184,7 @@ static int print_pool(struct disk_pool *pool, bool mounted, const struct ctl_arg
 	print_broken(broken);
 	print_lines("warning", foreign);
 	if (!mounted)
-		warn_owners(disks);
+		warn_owners(disks, arguments->layers);
 	print_left(disk_pool_path(pool));
 	return status;
 }

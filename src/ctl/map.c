@@ -110,7 +110,7 @@ int ctl_map(const struct ctl_arguments *arguments)
 
 	if (!path)
 		return ctl_fail_error(NULL, error);
-	ctl_warn_owner(path);
+	ctl_warn_owner(path, arguments->layers);
 	if (arguments->summary)
 		return summarise(path, arguments);
 	if (arguments->json)

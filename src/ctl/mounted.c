@@ -8,9 +8,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/tree.h"
@@ -19,6 +24,8 @@
 #include "pool/pool.h"
 
 #define FILE_SYSTEM_TYPE "fuse.leafdisk"
+/* However many mounts are asked for a disk. */
+#define ASK_MS 1000
 
 /* One line of mountinfo: see proc_pid_mountinfo(5). */
 typedef struct mount_line {
@@ -147,22 +154,81 @@ static bool has_disk(const char *point, const char *disk)
 	return access(path, F_OK) == 0;
 }
 
+/* The file of DISK in the only one of TABLE's mounts that has it. */
+static char *find_only_disk(const char *table, const char *disk)
+{
+	g_auto(GStrv) lines = g_strsplit(table, "\n", -1);
+	g_autofree char *found = NULL;
+
+	for (char **text = lines; *text; text++) {
+		g_auto(mount_line) line = {0};
+
+		if (!parse_line(*text, &line) || strcmp(line.root, "/") != 0 || !has_disk(line.point, disk))
+			continue;
+		if (found)
+			return NULL;
+		found = g_build_filename(line.point, disk, NULL);
+	}
+	return g_steal_pointer(&found);
+}
+
+static void tell(int fd, const char *path)
+{
+	if (path)
+		(void)!write(fd, path, strlen(path));
+}
+
+/* NULL: CHILD has not told in time, or nothing. */
+static char *hear(int fd)
+{
+	struct pollfd told = {.fd = fd, .events = POLLIN};
+	char path[PATH_MAX];
+	ssize_t length = poll(&told, 1, ASK_MS) > 0 ? read(fd, path, sizeof(path)) : 0;
+
+	return length > 0 ? g_strndup(path, (gsize)length) : NULL;
+}
+
+/* Mounts that are somebody else's may hang: a child asks them. */
+static char *ask_for_disk(const char *table, const char *disk)
+{
+	char *path = NULL;
+	pid_t child;
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return NULL;
+	child = fork();
+	if (child == 0) {
+		g_autofree char *found = find_only_disk(table, disk);
+
+		tell(fds[1], found);
+		_exit(0);
+	}
+	close(fds[1]);
+	if (child > 0) {
+		path = hear(fds[0]);
+		(void)kill(child, SIGKILL);
+		(void)waitpid(child, NULL, WNOHANG);
+	}
+	close(fds[0]);
+	return path;
+}
+
 char *mounted_disk_of_name(const char *name)
 {
 	g_autofree char *disk = g_str_has_suffix(name, ".img") ? g_strdup(name) : g_strconcat(name, ".img", NULL);
 	g_autofree char *table = NULL;
-	g_auto(GStrv) lines = NULL;
 
 	if (strchr(name, '/') || !g_file_get_contents("/proc/self/mountinfo", &table, NULL, NULL))
 		return NULL;
-	lines = g_strsplit(table, "\n", -1);
-	for (char **text = lines; *text; text++) {
-		g_auto(mount_line) line = {0};
+	return ask_for_disk(table, disk);
+}
 
-		if (parse_line(*text, &line) && strcmp(line.root, "/") == 0 && has_disk(line.point, disk))
-			return g_build_filename(line.point, disk, NULL);
-	}
-	return NULL;
+bool mounted_is_disk(const char *path)
+{
+	g_autoptr(mounted) mount = mounted_find(path);
+
+	return mount && mount->top && *mount->name && has_disk(mount->top, mount->name);
 }
 
 char *mounted_place(const char *table, dev_t device)

@@ -19,8 +19,11 @@ void mounted_free(struct mounted *mount);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(mounted, mounted_free)
 /* Where the pool at PATH is mounted; NULL: nowhere, or PATH is none. Blocks; g_free. */
 char *mounted_point_of_pool(const char *path);
-/* The file of the disk NAME, with its ending or without, in the first mount that has one; NULL: none has. g_free. */
+/* The file of the disk NAME, with its ending or without, in the only mount that has it; NULL: none or several
+ * have, or they do not answer. g_free. */
 char *mounted_disk_of_name(const char *name);
+/* PATH is a disk that is there; its store is not asked. */
+bool mounted_is_disk(const char *path);
 /* Where a process has the leafdisk mount DEVICE, whose TABLE of mounts is the text of its
  * mountinfo (proc(5)). NULL: nowhere; g_free. */
 char *mounted_place(const char *table, dev_t device);

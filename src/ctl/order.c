@@ -7,18 +7,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "client.h"
 #include "core/shell.h"
+#include "mounted.h"
 
 typedef bool is_first_fn(const char *name);
-
-/* In a mount, and there. */
-static bool is_disk(const char *name)
-{
-	g_autoptr(mounted) mount = control_find_disk(name, NULL);
-
-	return mount;
-}
 
 static bool is_file(const char *name)
 {
@@ -40,10 +32,10 @@ static const struct {
 	is_first_fn *is_first;
 	bool but_last; /* all are like the first one, but for the last */
 } orders[] = {
-	{"snapshot", is_disk, true},	 {"revert", is_disk, false},	  {"delete", is_disk, false},
-	{"fork", is_disk, false},	 {"mode", is_disk, false},	  {"clone", is_file, false},
-	{"convert", is_file, false},	 {"unlock", is_directory, false}, {"cache adopt", is_file, false},
-	{"cache purge", is_file, false}, {"keep", is_disk, false},
+	{"snapshot", mounted_is_disk, true}, {"revert", mounted_is_disk, false}, {"delete", mounted_is_disk, false},
+	{"fork", mounted_is_disk, false},    {"mode", mounted_is_disk, false},	 {"clone", is_file, false},
+	{"convert", is_file, false},	     {"unlock", is_directory, false},	 {"cache adopt", is_file, false},
+	{"cache purge", is_file, false},     {"keep", mounted_is_disk, false},
 };
 
 static void add_word(GString *command, const char *word)

@@ -30,12 +30,12 @@ int ctl_fail_error(const char *what, const GError *error)
 	return what ? ctl_fail("%s: %s", what, sentence) : ctl_fail("%s", sentence);
 }
 
-void ctl_warn_owner(const char *path)
+void ctl_warn_owner(const char *path, const char *layers)
 {
-	g_autofree char *warning = offline_owner_warning(path);
+	g_autoptr(GPtrArray) warnings = offline_owner_warnings(path, IMAGE_FORMAT_NONE, layers);
 
-	if (warning)
-		ctl_fail("warning: %s", warning);
+	for (guint i = 0; i < warnings->len; i++)
+		ctl_fail("warning: %s", (const char *)warnings->pdata[i]);
 }
 
 int ctl_usage_error(const struct ctl_verb *verb, const char *format, ...)

@@ -10,9 +10,9 @@
 int ctl_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The same for ERROR's sentence, after WHAT and a colon unless it is NULL. */
 int ctl_fail_error(const char *what, const GError *error);
-/* Warns on standard error when newer content of the image at PATH may be in a
- * cache. */
-void ctl_warn_owner(const char *path);
+/* Warns on standard error when newer content of the image at PATH, or of what it stands on, may be in a
+ * cache. LAYERS: as for offline.h. */
+void ctl_warn_owner(const char *path, const char *layers);
 /* Prints VERB's name, the sentence and where help is; returns CTL_USAGE. */
 int ctl_usage_error(const struct ctl_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

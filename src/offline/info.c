@@ -208,3 +208,27 @@ bool offline_resize(const char *path, enum image_format format, const char *laye
 	}
 	return offline_close(disk, error);
 }
+
+static void add_warning(const char *path, GPtrArray *warnings)
+{
+	char *warning = offline_owner_warning(path);
+
+	if (warning)
+		g_ptr_array_add(warnings, warning);
+}
+
+GPtrArray *offline_owner_warnings(const char *path, enum image_format format, const char *layers)
+{
+	GPtrArray *warnings = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GError) error = NULL;
+	g_autoptr(GPtrArray) chain = offline_info(path, format, layers, &error);
+
+	add_warning(path, warnings);
+	for (guint i = 1; chain && i < chain->len; i++) {
+		const struct offline_layer *layer = chain->pdata[i];
+
+		if (chain_is_sealed_name(layer->path))
+			add_warning(layer->path, warnings);
+	}
+	return warnings;
+}

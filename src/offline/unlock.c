@@ -9,6 +9,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/nearest.h"
+#include "core/shell.h"
 #include "layer/chain.h"
 #include "offline/offline.h"
 #include "owner/owner.h"
@@ -46,13 +47,16 @@ void offline_owner_explain(const char *path, GError **error)
 /* NULL: it has none that says so. */
 static char *warning_of(const char *path, const struct owner_record *record)
 {
-	g_autofree char *holder = NULL;
+	g_autofree char *holder = NULL, *cache = NULL;
 
 	if (record->clean || strcmp(record->mode, "writeback") != 0)
 		return NULL;
 	holder = owner_describe(record);
-	return g_strdup_printf("%s: newer content may be in the cache %s of %s, and is not seen here", path,
-			       record->cache_path, holder);
+	cache = shell_quote(record->cache_path);
+	return g_strdup_printf(
+		"%s: newer content may be in the cache %s of %s, and is not seen here; a mount of the pool "
+		"with that cache, or leafctl cache drain %s, brings it there",
+		path, record->cache_path, holder, cache);
 }
 
 char *offline_owner_warning(const char *path)
