@@ -749,3 +749,17 @@ def test_a_crash_while_it_is_kept(mount, pool, work, rng, point):
         os.unlink(image)
         if not crashed:
             return
+
+
+# ---- Kept, and others meanwhile --------------------------------------------------
+
+
+def test_its_snapshots_are_gone(mount, pool, work, rng):
+    """And with them what the cache had of them."""
+    make_disk(pool, "leaf", rng)
+    live = start(mount, work)
+    for number in range(3):
+        write(live, rng.randbytes(MIB), number * MIB)
+        take(live, str(number))
+    keep(live, "kept")
+    assert int(control_values(live, "cache", "info")["pinned_bytes"]) == 0

@@ -262,15 +262,18 @@ static void take_back(struct disk *disk, const struct made_of *before)
 static void let_go_of(struct disk *disk, const struct made_of *before)
 {
 	struct logs *logs = disk->logs;
+	GPtrArray *saved = disk->saved;
 
 	lock_take(&disk->lock);
 	disk->logs = NULL;
+	disk->saved = NULL;
 	lock_let_go(&disk->lock);
 	disk->given = disk->stays = false;
 	disk->former_path = before->path;
 	stack_put(before->stack);
 	layer_unref(before->leaf);
 	logs_unref(logs);
+	g_clear_pointer(&saved, g_ptr_array_unref);
 	g_ptr_array_unref(before->links);
 }
 
