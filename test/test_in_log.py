@@ -754,6 +754,46 @@ def test_a_crash_while_it_is_kept(mount, pool, work, rng, point):
 # ---- Kept, and others meanwhile --------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", ["direct", "persistent", "writeback"])
+def test_a_fork_is_kept_among_others(mount, pool, work, rng, mode):
+    """Where disks have another mode than the one that it was forked from, it is the same disk all the same."""
+    make_disk(pool, "leaf", rng)
+    config = os.path.join(work, "conf")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write("[disk web1.img]\nmode=ephemeral\n")
+    live = mount(f"cache={work}/c", "cache_size=64M", f"mode={mode}", f"conf={config}")
+    write(live, rng.randbytes(MIB), 0)
+    fork(live, "web2.img")
+    with opened(live.file("web2.img")) as fd:
+        keep(live, name="web2.img")
+        for number in range(3):
+            write(live, number.to_bytes(4, "little") * (BLOCK // 4), 0, "web2.img")
+            assert os.pread(fd, 4, 0) == number.to_bytes(4, "little")
+            assert mode_of(live, "web2.img") == "persistent"
+            make_raw(os.path.join(pool, f"other{number}.raw"), bytes(MIB))
+            assert f"other{number}.img" in live.names()
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_kept_one_is_renamed(mount, pool, work, rng, by_hand):
+    """It goes on being written to its image."""
+    make_disk(pool, "leaf", rng)
+    live = start(mount, work, "64M", "manage")
+    fork(live, "web2.img")
+    keep(live, name="web2.img")
+    image = os.path.join(pool, "web9.leaf")
+    if by_hand:
+        os.rename(os.path.join(pool, "web2.leaf"), image)
+        wait_until(lambda: "web9.img" in live.names(), "the new name", 20)
+    else:
+        os.rename(live.file("web2.img"), live.file("web9.img"))
+    assert mode_of(live, "web9.img") == "persistent"
+    write(live, b"x" * MIB, MIB, "web9.img")
+    expected = content_of(live, "web9.img")
+    live.stop()
+    assert kept(work, image) == expected
+
+
 def test_its_snapshots_are_gone(mount, pool, work, rng):
     """And with them what the cache had of them."""
     make_disk(pool, "leaf", rng)

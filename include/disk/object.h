@@ -55,6 +55,7 @@ struct disk {
 	char *spelled;	     /* the configured stack, NULL: by the headers */
 	bool unlocked;	     /* only looked at: no lock on the leaf */
 	_Atomic bool forked; /* from an ephemeral one, with its image: nothing in the pool is this disk's own */
+	bool kept;	     /* and no look at the pool has told which mode its image is found with; under the pool's */
 	bool ended;	     /* a fork that was removed: it has nothing, and is not opened any more */
 	bool stale_reads;    /* it is read although its newest changes are elsewhere; constant */
 	enum disk_old old;   /* as it was opened last; under open_lock */

@@ -185,6 +185,7 @@ static void show(struct keeping *keeping)
 	lock_take(&pool->lock);
 	names_pass(pool->names, disk->name, before, keeping->file);
 	disk->forked = false;
+	disk->kept = true;
 	lock_let_go(&pool->lock);
 	result = pool_look_at_locked(pool, changed);
 	if (result)

@@ -16,33 +16,76 @@
 #include "succession_failed.h"
 #include "succession_left.h"
 
+static bool is_same_file(const GPtrArray *links, const GPtrArray *others)
+{
+	const struct chain_link *one = links->pdata[0], *other = others->pdata[0];
+
+	return one->device == other->device && one->inode == other->inode;
+}
+
 static struct disk *find_same(struct disk_pool *pool, const struct scan_found *found)
 {
 	struct disk *disk = g_hash_table_lookup(pool->disks, found->name);
 	g_autoptr(GPtrArray) links = NULL;
-	const struct chain_link *old, *new = found->links->pdata[0];
 
 	if (disk && (disk->unsettled || disk->forked))
 		return disk;
-	if (!disk || disk->writable != found->writable || disk->configured_mode != found->mode ||
+	if (!disk || disk->writable != found->writable || (disk->configured_mode != found->mode && !disk->kept) ||
 	    g_strcmp0(disk->spelled, found->spelled) != 0)
 		return NULL;
 	links = disk_get_links(disk);
-	old = links->pdata[0];
-	return old->device == new->device && old->inode == new->inode ? disk : NULL;
+	return is_same_file(links, found->links) ? disk : NULL;
 }
 
-static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_found *found)
+/* Those that a command has given another mode than they were found with. */
+static GPtrArray *find_switched(struct disk_pool *pool)
+{
+	GPtrArray *switched = g_ptr_array_new();
+	GHashTableIter iter;
+	gpointer value;
+
+	g_hash_table_iter_init(&iter, pool->disks);
+	while (g_hash_table_iter_next(&iter, NULL, &value)) {
+		const struct disk *disk = value;
+
+		if (disk->mode != disk->configured_mode && !disk->forked)
+			g_ptr_array_add(switched, value);
+	}
+	return switched;
+}
+
+/* One that was renamed keeps the mode that it was given. */
+static enum disk_mode mode_of(const struct scan_found *found, const GPtrArray *switched)
+{
+	for (guint i = 0; i < switched->len; i++) {
+		struct disk *disk = switched->pdata[i];
+		g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+		if (disk->configured_mode == found->mode && is_same_file(links, found->links))
+			return disk->mode;
+	}
+	return found->mode;
+}
+
+static struct disk *new_disk(struct disk_pool *pool, const struct scan_found *found, const GPtrArray *switched)
+{
+	struct disk *disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
+				     pool->roots, found->spelled, found->mode, pool->pool_cache);
+
+	disk->leaf->owner = &pool->owner;
+	disk->stale_reads = pool->stale_reads;
+	disk->mode = mode_of(found, switched);
+	return disk;
+}
+
+static void take_found(struct disk_pool *pool, GHashTable *disks, struct scan_found *found, const GPtrArray *switched)
 {
 	struct disk *disk = find_same(pool, found);
 
-	if (disk) {
-		disk_ref(disk);
-	} else {
-		disk = disk_new(found->name, found->writable, ++pool->next_id, g_ptr_array_ref(found->links),
-				pool->roots, found->spelled, found->mode, pool->pool_cache);
-		disk->leaf->owner = &pool->owner;
-		disk->stale_reads = pool->stale_reads;
+	disk = disk ? disk_ref(disk) : new_disk(pool, found, switched);
+	if (disk->kept) {
+		disk->configured_mode = found->mode;
+		disk->kept = false;
 	}
 	disk->parent = found->parent;
 	/* The key is the disk's own, so it goes with the disk. */
@@ -92,11 +135,13 @@ static void keep_others(struct disk_pool *pool, GHashTable *disks)
 static GHashTable *exchange(struct disk_pool *pool, struct scan_result *result)
 {
 	GHashTable *disks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)disk_unref), *old;
+	g_autoptr(GPtrArray) switched = NULL;
 
 	LOCK_GUARD(&pool->lock);
 	scan_settle(result, pool->names);
+	switched = find_switched(pool);
 	for (guint i = 0; i < result->found->len; i++)
-		take_found(pool, disks, result->found->pdata[i]);
+		take_found(pool, disks, result->found->pdata[i], switched);
 	keep_others(pool, disks);
 	old = pool->disks;
 	pool->disks = disks;
