@@ -754,6 +754,30 @@ def test_a_crash_while_it_is_kept(mount, pool, work, rng, point):
 # ---- Kept, and others meanwhile --------------------------------------------------
 
 
+def is_being_copied(pool, least=MIB):
+    """The image that a disk is kept in has so much of it, and no name yet."""
+    found = [name for name in os.listdir(pool) if name.startswith(".") and name.endswith(".leaf")]
+    with contextlib.suppress(FileNotFoundError):
+        return any(os.stat(os.path.join(pool, name)).st_blocks * 512 >= least for name in found)
+    return False
+
+
+@contextlib.contextmanager
+def keeping(live, *image, name="web1.img"):
+    """leafctl keep, while the rest goes on; [what it came to] in the end."""
+    outcome = []
+    keeper = threading.Thread(target=lambda: outcome.append(leafctl("keep", live.file(name), *image, check=False)))
+    keeper.start()
+    try:
+        yield outcome
+    finally:
+        keeper.join()
+
+
+def is_parent_of(image, child):
+    return f"{os.sep}{child}" in leafctl("info", image).stdout
+
+
 @pytest.mark.parametrize("mode", ["direct", "persistent", "writeback"])
 def test_a_fork_is_kept_among_others(mount, pool, work, rng, mode):
     """Where disks have another mode than the one that it was forked from, it is the same disk all the same."""
@@ -803,3 +827,96 @@ def test_its_snapshots_are_gone(mount, pool, work, rng):
         take(live, str(number))
     keep(live, "kept")
     assert int(control_values(live, "cache", "info")["pinned_bytes"]) == 0
+
+
+def test_two_at_once(mount, pool, work, rng, other_store):
+    """One of them is it; of the other nothing is left, also not at the parent."""
+    make_disk(pool, "leaf", rng)
+    live = start_with(mount, work, other_store.slow(pool))
+    write(live, rng.randbytes(2 * MIB), 0)
+    expected = content_of(live)
+    with keeping(live, "one") as first, keeping(live, "two") as second:
+        pass
+    done = {"one": first[0].returncode, "two": second[0].returncode}
+    assert sorted(done.values()) == [0, 1], (first, second)
+    assert content_of(live) == expected
+    live.stop()
+    for name, status in done.items():
+        assert os.path.exists(os.path.join(pool, f"{name}.leaf")) == (status == 0)
+        assert is_parent_of(os.path.join(pool, "web1.leaf"), f"{name}.leaf") == (status == 0)
+
+
+def test_the_name_of_another(mount, pool, work, rng):
+    """Where two images had one name in the next mount, none of them would have it: it is not taken."""
+    make_disk(pool, "raw", rng)
+    make_raw(os.path.join(pool, "other.raw"), bytes(MIB))
+    live = start(mount, work)
+    write(live, rng.randbytes(MIB), 0)
+    fork(live, "web2.img")
+    for name, image in [("web1.img", "other"), ("web1.img", "web1"), ("web1.img", "web2"), ("web2.img", "other.img")]:
+        expect_errno(errno.EEXIST, lambda name=name, image=image: keep(live, image, name=name))
+    assert images(pool) == ["other.raw", "web1.raw"]
+    keep(live, name="web2.img")
+    keep(live, "web3")
+    live.stop()
+    live = start(mount, work)
+    assert live.names() == ["other.img", "web1.img", "web2.img", "web3.img"]
+
+
+def test_another_has_its_name_meanwhile(mount, pool, work, rng, other_store):
+    """A disk that is shown no more, as its image's name is gone, has no name that the kept one could have."""
+    make_disk(pool, "raw", rng)
+    os.makedirs(os.path.join(pool, "bases"))
+    os.rename(os.path.join(pool, "web1.raw"), os.path.join(pool, "bases", "base.raw"))
+    os.symlink("bases/base.raw", os.path.join(pool, "web1.raw"))
+    os.truncate(os.path.join(pool, "bases", "base.raw"), 32 * MIB)
+    live = start_with(mount, work, other_store.slow(pool, 60))
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, rng.randbytes(32 * MIB), 0)
+        with keeping(live, "kept") as outcome:
+            wait_until(lambda: is_being_copied(pool), "the copy", 30)
+            os.unlink(os.path.join(pool, "web1.raw"))
+            make_image(os.path.join(pool, "web1.leaf"), size="1M")
+            assert "web1.img" in live.names() and os.path.getsize(live.file("web1.img")) == MIB
+            assert not outcome, "it was kept before"
+        assert outcome[0].returncode == 1 and "Stale" in outcome[0].stderr
+        assert os.path.getsize(live.file("web1.img")) == MIB
+        assert "kept.leaf" not in images(pool)
+
+
+def test_nobody_sees_what_came_to_nothing(mount, pool, work, rng):
+    """An image that had its name already, and is taken back."""
+    make_disk(pool, "leaf", rng)
+    live = start_with(mount, work, faults("keep.placed:EIO@1x80"))
+    fork(live, "web2.img")
+    write(live, b"2" * MIB, MIB, "web2.img")
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            live.names()
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for looker in lookers:
+        looker.start()
+    for _ in range(80):
+        expect_errno(errno.EIO, lambda: keep(live, name="web2.img"))
+    over.set()
+    for looker in lookers:
+        looker.join()
+    assert "web2.leaf" not in live.messages().replace("web2.leaf: cannot be opened", "")
+
+
+def test_those_below_know_their_children(mount, pool, work, rng):
+    """Also one that has lost its mark, as a backup brought it back."""
+    make_disk(pool, "leaf", rng)
+    base = os.path.join(pool, "base.raw")
+    run("cp", "--preserve=timestamps", base, base + ".new")
+    os.rename(base + ".new", base)
+    assert not is_parent_of(base, "web1.leaf")
+    live = start(mount, work)
+    fork(live, "web2.img")
+    write(live, b"2" * MIB, MIB, "web2.img")
+    with opened(live.file("web2.img")):
+        keep(live, name="web2.img")
+        assert is_parent_of(base, "web1.leaf") and is_parent_of(os.path.join(pool, "web1.leaf"), "web2.leaf")

@@ -22,9 +22,10 @@
 struct keeping {
 	struct disk_pool *pool;
 	struct disk *disk;
-	char *staged; /* the hidden name in the pool */
-	char *file;   /* and the one that is wanted */
-	char *path;   /* with that, absolute */
+	struct chain_link *parent; /* what the disk was shown from, while it is ephemeral */
+	char *staged;		   /* the hidden name in the pool */
+	char *file;		   /* and the one that is wanted */
+	char *path;		   /* with that, absolute */
 	uint8_t uuid[IMAGE_UUID_BYTES];
 	bool made, placed, told; /* the staged file; under its own name; the parent knows it */
 	struct disk_keep copy;
@@ -69,11 +70,31 @@ static char *file_of(const struct disk *disk, const char *image, GError **error)
 	return NULL;
 }
 
+/* Of the image, where the mount shows it under its own name: in the next one two of that name would have none. */
+static bool is_name_free(const struct keeping *keeping, GError **error)
+{
+	g_autofree char *stem = g_strndup(keeping->file, strlen(keeping->file) - strlen(".leaf"));
+	g_autofree char *name = g_strconcat(stem, ".img", NULL);
+
+	return (keeping->disk->forked && strcmp(keeping->disk->name, name) == 0) ||
+	       pool_name_is_free(keeping->pool, name, error);
+}
+
+static bool is_free(const struct keeping *keeping, GError **error)
+{
+	struct stat st;
+	int result = place_look_at(directory_of(keeping), keeping->file, &st);
+
+	if (result == 0)
+		return error_set(error, EEXIST, "%s: exists; name another image", keeping->path);
+	if (result != -ENOENT)
+		return error_set_errno(error, -result, "%s: cannot be looked at", keeping->path);
+	return is_name_free(keeping, error);
+}
+
 static bool is_allowed(const struct keeping *keeping, GError **error)
 {
 	const struct disk *disk = keeping->disk;
-	struct stat st;
-	int result;
 
 	if (disk->mode != DISK_MODE_EPHEMERAL)
 		return error_set(error, EINVAL, "%s: is no ephemeral disk, and is kept anyway", disk->name);
@@ -87,32 +108,31 @@ static bool is_allowed(const struct keeping *keeping, GError **error)
 				 "%s: its layers are named by the configuration, which would not name "
 				 "a new one",
 				 disk->name);
-	result = place_look_at(directory_of(keeping), keeping->file, &st);
-	if (result == 0)
-		return error_set(error, EEXIST, "%s: exists; name another image", keeping->path);
-	return result == -ENOENT || error_set_errno(error, -result, "%s: cannot be looked at", keeping->path);
+	if (!disk_pool_shows(keeping->pool, disk))
+		return error_set(error, ESTALE, "%s: is no disk of this pool any more: %s has another name, or is gone",
+				 disk->name, keeping->parent->path);
+	return is_free(keeping, error);
 }
 
 /* ---- The image ------------------------------------------------------------------------ */
 
 /* As its child finds it, from the pool. */
-static char *path_from_pool(const struct keeping *keeping, const struct chain_link *link)
+static char *path_from_pool(const struct keeping *keeping)
 {
-	const char *relative = place_relative(pool_place(keeping->pool), link->real);
+	const char *real = keeping->parent->real, *relative = place_relative(pool_place(keeping->pool), real);
 
-	return g_strdup(relative ? relative : link->real);
+	return g_strdup(relative ? relative : real);
 }
 
 static bool make_image(struct keeping *keeping, GError **error)
 {
 	g_autofree char *path = g_build_filename(disk_pool_path(keeping->pool), keeping->staged, NULL);
-	const struct chain_link *link = keeping->disk->links->pdata[0];
 	struct image_create_options options = {.size_bytes = keeping->disk->size_bytes, .uuid = keeping->uuid};
 	struct image_parent parent;
 	struct stat st;
 	int fd;
 
-	parent_describe(&link->info, path_from_pool(keeping, link), &parent);
+	parent_describe(&keeping->parent->info, path_from_pool(keeping), &parent);
 	options.parent = &parent;
 	keeping->made = image_create_in(directory_of(keeping), path, IMAGE_FORMAT_LEAF, &options, error);
 	image_parent_clear(&parent);
@@ -126,9 +146,14 @@ static bool make_image(struct keeping *keeping, GError **error)
 	return keeping->copy.image;
 }
 
+/* Those below it are told as by whoever opens one of its children to write it. */
 static bool tell_parent(struct keeping *keeping, GError **error)
 {
-	keeping->told = pool_add_child(NULL, keeping->disk->links->pdata[0], keeping->uuid, keeping->path, error);
+	g_autoptr(GPtrArray) links = disk_get_links(keeping->disk);
+
+	keeping->told = pool_add_child(NULL, keeping->parent, keeping->uuid, keeping->path, error);
+	if (keeping->told)
+		parent_mark_chain(links, NULL, NULL);
 	return keeping->told;
 }
 
@@ -192,6 +217,21 @@ static void show(struct keeping *keeping)
 		pool_show_locked(pool, result);
 }
 
+static void take_away(struct keeping *keeping)
+{
+	const char *name = keeping->placed ? keeping->file : keeping->staged;
+	int result = keeping->made ? place_remove(directory_of(keeping), name) : 0;
+
+	keeping->made = false;
+	if (result < 0 && result != -ENOENT)
+		log_warning("%s/%s: was made for nothing, and cannot be removed: %s", disk_pool_path(keeping->pool),
+			    name, g_strerror(-result));
+	else if (keeping->told)
+		pool_forget_child(keeping->pool, keeping->parent, keeping->uuid);
+	keeping->told = false;
+}
+
+/* What has got its name and is nothing is gone before anybody finds it there. */
 static bool finish_locked(struct keeping *keeping, GError **error)
 {
 	bool good;
@@ -200,6 +240,8 @@ static bool finish_locked(struct keeping *keeping, GError **error)
 	good = is_allowed(keeping, error) && exchange(keeping, error);
 	if (good)
 		show(keeping);
+	else if (keeping->placed)
+		take_away(keeping);
 	return good;
 }
 
@@ -218,24 +260,19 @@ static bool finish(struct keeping *keeping, GError **error)
 
 /* ---- All of it ------------------------------------------------------------------------- */
 
-static void take_away(struct keeping *keeping)
-{
-	const char *name = keeping->placed ? keeping->file : keeping->staged;
-	int result = keeping->made ? place_remove(directory_of(keeping), name) : 0;
-
-	if (result < 0 && result != -ENOENT)
-		log_warning("%s/%s: was made for nothing, and cannot be removed: %s", disk_pool_path(keeping->pool),
-			    name, g_strerror(-result));
-	else if (keeping->told)
-		pool_forget_child(keeping->pool, keeping->disk->links->pdata[0], keeping->uuid);
-}
-
 /* What is made for FILE, and a crash has left, is removed by the next command that makes it. */
 static char *staged_name(const char *file)
 {
 	size_t length = strlen(file), room = NAME_MAX - strlen(".01234567-");
 
 	return g_strdup_printf(".%08x-%s", g_random_int(), file + length - MIN(length, room));
+}
+
+static struct chain_link *take_parent(struct disk *disk)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+
+	return chain_link_ref(links->pdata[0]);
 }
 
 static bool run(struct keeping *keeping, GError **error)
@@ -247,6 +284,7 @@ static bool run(struct keeping *keeping, GError **error)
 	keeping->staged = staged_name(keeping->file);
 	at_work = pool_join_those_at_work(directory_of(keeping));
 	image_make_uuid(keeping->uuid);
+	keeping->parent = take_parent(keeping->disk);
 	good = is_allowed(keeping, error) && make_image(keeping, error) && tell_parent(keeping, error) &&
 	       disk_keep_most(&keeping->copy, error) && finish(keeping, error);
 	(void)image_close(keeping->copy.image);
@@ -255,6 +293,7 @@ static bool run(struct keeping *keeping, GError **error)
 	if (at_work >= 0)
 		close(at_work);
 	disk_keep_clear(&keeping->copy);
+	chain_link_unref(keeping->parent);
 	g_free(keeping->path);
 	g_free(keeping->staged);
 	return good;
