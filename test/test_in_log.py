@@ -884,6 +884,48 @@ def test_another_has_its_name_meanwhile(mount, pool, work, rng, other_store):
         assert "kept.leaf" not in images(pool)
 
 
+def overflow_layers(live):
+    found = set()
+    for fd in os.listdir(f"/proc/{live.pid}/fd"):
+        with contextlib.suppress(OSError):
+            path = os.readlink(f"/proc/{live.pid}/fd/{fd}")
+            found.update([path] if "/overflow/" in path else [])
+    return len(found)
+
+
+def test_what_the_cache_has_no_room_for(mount, pool, work, rng, other_store):
+    """Is copied before guests wait as well: it is sealed, and what is written then is in another layer."""
+    make_disk(pool, "raw", rng)
+    os.truncate(os.path.join(pool, "web1.raw"), 128 * MIB)
+    live = start_with(mount, work, {**other_store.slow(pool), **faults("keep.closed:EIO@1x1")}, "8M")
+    with opened(live.file("web1.img")) as fd:
+        write_all(fd, rng.randbytes(32 * MIB), 0)
+        assert overflow_layers(live) == 1
+        with keeping(live, "kept") as outcome:
+            wait_until(lambda: is_being_copied(pool), "the copy", 30)
+            write_all(fd, rng.randbytes(24 * MIB), 64 * MIB)
+            assert not outcome, "it was copied before"
+        assert "cannot be made" in outcome[0].stderr, outcome[0]
+        write_all(fd, rng.randbytes(8 * MIB), 96 * MIB)
+        assert overflow_layers(live) == 3
+
+
+def test_a_full_chain_is_kept(mount, pool, work, rng):
+    """That no more layers are put on it is no reason to lose it."""
+    make_disk(pool, "raw", rng)
+    live = start(mount, work)
+    write(live, b"x" * BLOCK, 0)
+    for number in range(260):
+        write(live, number.to_bytes(4, "little"), BLOCK)
+        with contextlib.suppress(OSError):
+            take(live, str(number))
+    expect_errno(errno.EMLINK, take, live, "more")
+    expected = content_of(live)
+    keep(live, "kept")
+    assert content_of(live) == expected
+    take(live, "more")
+
+
 def test_nobody_sees_what_came_to_nothing(mount, pool, work, rng):
     """An image that had its name already, and is taken back."""
     make_disk(pool, "leaf", rng)

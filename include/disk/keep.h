@@ -17,10 +17,14 @@ struct disk_keep {
 	bool (*go_on)(void *opaque);
 	void *opaque;
 	struct logs *copied; /* NULL at first */
+	unsigned rounds;     /* 0 at first */
 };
 
 /* All but a little of the disk is in the image. False and ERROR: EBUSY, it is written faster than that. */
 bool disk_keep_most(struct disk_keep *keep, GError **error);
+/* So little is left that guests can wait for it. Who knows it before nobody else changes the disk any more asks again.
+ */
+bool disk_keep_is_little(const struct disk_keep *keep);
 /* Behind the closed gate (change.h): all of it is, durably, with the disk's size. False and ERROR. */
 bool disk_keep_rest(struct disk_keep *keep, GError **error);
 void disk_keep_clear(struct disk_keep *keep);

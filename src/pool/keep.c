@@ -245,16 +245,27 @@ static bool finish_locked(struct keeping *keeping, GError **error)
 	return good;
 }
 
-static bool finish(struct keeping *keeping, GError **error)
+/* *AGAIN: it got so much while locks were waited for that guests would wait for it. */
+static bool try_to_finish(struct keeping *keeping, bool *again, GError **error)
 {
 	bool good;
 
 	if (!disk_change_begin(&keeping->change, error))
 		return false;
 	lock_take(&keeping->pool->scanning);
-	good = finish_locked(keeping, error);
+	*again = !disk_keep_is_little(&keeping->copy);
+	good = *again || finish_locked(keeping, error);
 	lock_let_go(&keeping->pool->scanning);
 	disk_change_end(&keeping->change);
+	return good;
+}
+
+static bool copy_and_finish(struct keeping *keeping, GError **error)
+{
+	bool again = true, good = true;
+
+	while (good && again)
+		good = disk_keep_most(&keeping->copy, error) && try_to_finish(keeping, &again, error);
 	return good;
 }
 
@@ -286,7 +297,7 @@ static bool run(struct keeping *keeping, GError **error)
 	image_make_uuid(keeping->uuid);
 	keeping->parent = take_parent(keeping->disk);
 	good = is_allowed(keeping, error) && make_image(keeping, error) && tell_parent(keeping, error) &&
-	       disk_keep_most(&keeping->copy, error) && finish(keeping, error);
+	       copy_and_finish(keeping, error);
 	(void)image_close(keeping->copy.image);
 	if (!good)
 		take_away(keeping);
