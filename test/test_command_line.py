@@ -3,11 +3,12 @@ import grp
 import os
 import pwd
 import re
+import signal
 import unicodedata
 
 import pytest
 
-from harness import MIB, leafctl, make_image, opened, program, run, write_all
+from harness import MIB, halt, leafctl, make_image, opened, program, run, write_all
 
 USAGE = 2
 
@@ -151,6 +152,19 @@ def test_a_disk_by_its_name_alone(mount, pool):
             assert f'is no file here; did you mean "{live.file("only-here-1.img")}"?' in refused(*words), words
         assert '"mode" is each disk\'s own: leafctl mode FILE MODE' in refused("set", live.path, "mode=direct")
     assert "cannot be looked at: No such file or directory" in refused("status", "only-here-1")
+
+
+def test_a_disk_that_several_mounts_have(mount, pool):
+    """None is guessed at, and one whose daemon hangs holds up nobody."""
+    make_image(os.path.join(pool, "not-only-here.leaf"), MIB)
+    with mount() as live, mount() as other:
+        assert "did you mean" not in refused("status", "not-only-here.img")
+        halt(other.pid)
+        try:
+            refused("status", "not-only-here.img")
+            leafctl("snapshot", live.file("not-only-here.img"), "monday", timeout=60)
+        finally:
+            os.kill(other.pid, signal.SIGCONT)
 
 
 def test_what_a_cache_has_by_a_wrong_name(mount, pool, cache):

@@ -331,3 +331,22 @@ def test_a_new_disk_that_a_mount_is_making_is_not_taken_for_left(mount, pool):
             if met == 5:
                 break
     assert met == 5
+
+
+def test_what_is_not_seen_of_a_layer_below_is_said(mount, pool, work, disk):
+    """By who copies a disk, checks or lists it, and by a mount without the cache."""
+    cache, name = os.path.join(work, "cache"), name_of(disk, "mon")
+    kill_with_a_dirty_snapshot(mount, cache)
+    image = os.path.join(pool, "web1.leaf")
+    said = f"{name}: newer content may be in the cache {cache}"
+    for words in (["convert", image, os.path.join(work, "copy.raw")], ["check", image], ["info", image],
+                  ["map", "--summary", image], ["list", pool]):
+        result = leafctl(*words, check=False)
+        assert said in result.stderr and f"leafctl cache drain {cache}" in result.stderr, (words, result.stderr)
+    leafctl("unlock", "--force", pool, "web1.leaf")
+    with mount("mode=direct") as live:
+        assert name in live.messages() and "leafctl cache drain" in live.messages()
+        assert state_of(live)["state"] != "active"
+    leafctl("cache", "drain", cache)
+    for words in (["check", image], ["list", pool]):
+        assert "newer content" not in leafctl(*words).stderr

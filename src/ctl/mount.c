@@ -48,6 +48,10 @@ int ctl_mode(const struct ctl_arguments *arguments)
 	line = g_strconcat(arguments->names[1], "\n", NULL);
 	if (!control_command(mount, CONTROL_DISK_MODE, mount->name, line, &error))
 		return ctl_fail_error(NULL, error);
+	if (strcmp(arguments->names[1], "ephemeral") == 0)
+		printf("what is written to it from now on is gone with the mount, unless leafctl keep makes an image "
+		       "of "
+		       "it\n");
 	return CTL_DONE;
 }
 

@@ -56,10 +56,29 @@ static enum answer look(struct disk *disk, GError **why)
 	return claim_has_newer(leaf, links->pdata[0], why);
 }
 
+/* An opening asks those that are sealed one by one. */
+static enum answer look_below(struct disk *disk, GError **why)
+{
+	g_autoptr(GPtrArray) links = disk_get_links(disk);
+	g_autoptr(layer_held) leaf = disk_hold_leaf(disk);
+	enum answer elsewhere = ANSWER_NO;
+
+	for (guint i = 1; i < links->len && elsewhere == ANSWER_NO; i++) {
+		const struct chain_link *link = links->pdata[i];
+
+		if (chain_is_sealed_name(link->path))
+			elsewhere = claim_has_newer(leaf, link, why);
+	}
+	return elsewhere;
+}
+
 enum answer disk_look_elsewhere(struct disk *disk, char **sentence)
 {
 	g_autoptr(GError) why = NULL;
 	enum answer elsewhere = look(disk, &why);
+
+	if (elsewhere == ANSWER_NO)
+		elsewhere = look_below(disk, &why);
 
 	*sentence = elsewhere == ANSWER_NO ? NULL : sentence_of(disk, elsewhere, why);
 	note(disk, *sentence);

@@ -130,8 +130,8 @@ bool disk_pool_end_fork(struct disk *fork, bool (*go_on)(void *opaque), void *op
 {
 	if (!fork->forked)
 		return error_set(error, EINVAL,
-				 "%s: is an image of the pool, which rm removes there; leafctl delete removes a "
-				 "snapshot of it, which is to be named, or a fork of an ephemeral disk",
+				 "%s: is an image of the pool, and no fork of an ephemeral disk; of others leafctl "
+				 "delete removes snapshots, which are to be named",
 				 fork->name);
 	return disk_end_fork(fork, go_on, opaque, error);
 }
