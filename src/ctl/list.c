@@ -181,7 +181,7 @@ static int print_pool(struct disk_pool *pool, bool mounted, const struct ctl_arg
 		status = print_rows(disks, arguments->layers, table, NULL);
 		table_print(table);
 	}
-	if (disks->len == 0 && !arguments->json)
+	if (disks->len == 0 && !*broken && !*foreign && !arguments->json)
 		fprintf(stderr, "leafctl: %s has no images\n", disk_pool_path(pool));
 	print_broken(broken);
 	print_lines("warning", foreign);

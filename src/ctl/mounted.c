@@ -26,6 +26,7 @@
 #define FILE_SYSTEM_TYPE "fuse.leafdisk"
 /* However many mounts are asked for a disk. */
 #define ASK_MS 1000
+#define ASKED_MAX 100
 
 /* One line of mountinfo: see proc_pid_mountinfo(5). */
 typedef struct mount_line {
@@ -154,64 +155,77 @@ static bool has_disk(const char *point, const char *disk)
 	return access(path, F_OK) == 0;
 }
 
-/* The file of DISK in the only one of TABLE's mounts that has it. */
-static char *find_only_disk(const char *table, const char *disk)
+/* A child for each of TABLE's mounts, which may be somebody else's and hang, writes the file of DISK there, and a new
+ * line, to FD. */
+static GArray *ask_mounts(const char *table, const char *disk, int fd)
 {
 	g_auto(GStrv) lines = g_strsplit(table, "\n", -1);
-	g_autofree char *found = NULL;
+	GArray *children = g_array_new(FALSE, FALSE, sizeof(pid_t));
 
-	for (char **text = lines; *text; text++) {
+	for (char **text = lines; *text && children->len < ASKED_MAX; text++) {
 		g_auto(mount_line) line = {0};
+		pid_t child;
 
-		if (!parse_line(*text, &line) || strcmp(line.root, "/") != 0 || !has_disk(line.point, disk))
+		if (!parse_line(*text, &line) || strcmp(line.root, "/") != 0)
 			continue;
-		if (found)
-			return NULL;
-		found = g_build_filename(line.point, disk, NULL);
+		child = fork();
+		if (child == 0) {
+			if (has_disk(line.point, disk))
+				dprintf(fd, "%s/%s\n", line.point, disk);
+			_exit(0);
+		}
+		if (child > 0)
+			g_array_append_val(children, child);
 	}
-	return g_steal_pointer(&found);
+	return children;
 }
 
-static void tell(int fd, const char *path)
-{
-	if (path)
-		(void)!write(fd, path, strlen(path));
-}
-
-/* NULL: CHILD has not told in time, or nothing. */
+/* All that is told before all have ended, or the time is over. */
 static char *hear(int fd)
 {
-	struct pollfd told = {.fd = fd, .events = POLLIN};
-	char path[PATH_MAX];
-	ssize_t length = poll(&told, 1, ASK_MS) > 0 ? read(fd, path, sizeof(path)) : 0;
+	gint64 until_us = g_get_monotonic_time() + ASK_MS * (gint64)1000;
+	GString *told = g_string_new(NULL);
+	struct pollfd ready = {.fd = fd, .events = POLLIN};
+	char part[PATH_MAX];
+	ssize_t length = 1;
 
-	return length > 0 ? g_strndup(path, (gsize)length) : NULL;
+	while (length > 0) {
+		gint64 left_us = until_us - g_get_monotonic_time();
+
+		length = left_us > 0 && poll(&ready, 1, (int)(left_us / 1000) + 1) > 0 ? read(fd, part, sizeof(part))
+										       : 0;
+		if (length > 0)
+			g_string_append_len(told, part, length);
+	}
+	return g_string_free(told, FALSE);
 }
 
-/* Mounts that are somebody else's may hang: a child asks them. */
+static void end_all(GArray *children)
+{
+	for (guint i = 0; i < children->len; i++) {
+		(void)kill(g_array_index(children, pid_t, i), SIGKILL);
+		(void)waitpid(g_array_index(children, pid_t, i), NULL, WNOHANG);
+	}
+	g_array_unref(children);
+}
+
+/* NULL: none has it, or several. */
 static char *ask_for_disk(const char *table, const char *disk)
 {
-	char *path = NULL;
-	pid_t child;
+	g_autofree char *told = NULL;
+	const char *end;
+	GArray *children;
 	int fds[2];
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return NULL;
-	child = fork();
-	if (child == 0) {
-		g_autofree char *found = find_only_disk(table, disk);
-
-		tell(fds[1], found);
-		_exit(0);
-	}
+	children = ask_mounts(table, disk, fds[1]);
 	close(fds[1]);
-	if (child > 0) {
-		path = hear(fds[0]);
-		(void)kill(child, SIGKILL);
-		(void)waitpid(child, NULL, WNOHANG);
-	}
+	told = hear(fds[0]);
 	close(fds[0]);
-	return path;
+	end_all(children);
+	end = strchr(told, '\n');
+	return end && !end[1] ? g_strndup(told, (gsize)(end - told)) : NULL;
 }
 
 char *mounted_disk_of_name(const char *name)
