@@ -39,16 +39,17 @@ int ctl_mode(const struct ctl_arguments *arguments)
 {
 	g_autoptr(GError) error = NULL;
 	g_autoptr(mounted) mount = control_find_disk(arguments->names[0], &error);
-	g_autofree char *line = NULL;
+	g_autofree char *line = NULL, *before = NULL;
 
 	if (!mount)
 		return ctl_fail_error(NULL, error);
 	if (arguments->name_count == 1)
 		return print_mode(mount);
+	before = control_read(mount, CONTROL_DISK_MODE, mount->name, NULL);
 	line = g_strconcat(arguments->names[1], "\n", NULL);
 	if (!control_command(mount, CONTROL_DISK_MODE, mount->name, line, &error))
 		return ctl_fail_error(NULL, error);
-	if (strcmp(arguments->names[1], "ephemeral") == 0)
+	if (strcmp(arguments->names[1], "ephemeral") == 0 && g_strcmp0(before, line) != 0)
 		printf("what is written to it from now on is gone with the mount, unless leafctl keep makes an image "
 		       "of "
 		       "it\n");
