@@ -186,11 +186,8 @@ def test_a_disk_on_it(web1, mode):
     assert file_bytes(os.path.join(web1.pool, "top.leaf")) == before
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_disk_on_what_was_sealed(web1, mode, work):
-    """Its snapshot has changes in the cache, and the leaf none: by any name it is read as it was before both."""
-    with web1.owner() as live:
-        assert first_block(live) == NEW
+def die_after_a_snapshot(web1):
+    """What was sealed has changes in the cache, and the leaf on it none."""
     live = web1.owner()
     with left_open(live.file("web1.img")) as fd:
         write_all(fd, b"3" * BLOCK, 0)
@@ -198,6 +195,14 @@ def test_a_disk_on_what_was_sealed(web1, mode, work):
         with opened(live.control("snapshots"), os.O_WRONLY) as control:
             os.write(control, b"create monday web1.img")
         live.kill9()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_disk_on_what_was_sealed(web1, mode, work):
+    """Its snapshot has changes in the cache, and the leaf none: by any name it is read as it was before both."""
+    with web1.owner() as live:
+        assert first_block(live) == NEW
+    die_after_a_snapshot(web1)
     with web1.reader(mode) as reader:
         assert ASKED in refusal(reader, flags=os.O_RDONLY)
     with web1.reader(mode, ASKED) as reader:
@@ -213,13 +218,7 @@ def test_a_disk_on_what_was_sealed(web1, mode, work):
 
 def test_what_is_given_up_right_after_a_snapshot(web1):
     """By its names, while the cache is gone: no record says afterwards that the disk is anybody's."""
-    live = web1.owner()
-    with left_open(live.file("web1.img")) as fd:
-        write_all(fd, b"3" * BLOCK, 0)
-        os.fsync(fd)
-        with opened(live.control("snapshots"), os.O_WRONLY) as control:
-            os.write(control, b"create monday web1.img")
-        live.kill9()
+    die_after_a_snapshot(web1)
     web1.lost()
     for name in (f"web1@monday.{web1.kind}", "web1.leaf"):
         leafctl("unlock", "--force", web1.pool, name)

@@ -144,6 +144,9 @@ char *disk_get_left(struct disk *disk);
 struct disk *disk_new(const char *name, bool writable, uint64_t id, GPtrArray *links, const struct chain_roots *roots,
 		      const char *spelled, enum disk_mode mode, struct pool_cache *pool_cache);
 
+/* A leaf that DISK is to get, with its owner, in place of the one that it has; not open. */
+struct layer *disk_new_leaf(struct disk *disk, const struct chain_link *link);
+
 /* The chain as the headers say now; NULL with ERROR. Blocks. */
 GPtrArray *disk_resolve(struct disk *disk, GError **error);
 /* All that an open disk shows comes from below its leaf. Whoever holds open_lock; blocks. */

@@ -89,6 +89,16 @@ bool disk_grow_in_room(struct disk *disk, uint64_t bytes)
 	return true;
 }
 
+struct layer *disk_new_leaf(struct disk *disk, const struct chain_link *link)
+{
+	struct layer *leaf = layer_new(disk->name, disk->pool_cache, disk->roots);
+
+	leaf->disk = disk;
+	leaf->owner = disk->leaf->owner;
+	layer_set_link(leaf, link);
+	return leaf;
+}
+
 struct layer *disk_hold_leaf(struct disk *disk)
 {
 	LOCK_GUARD(&disk->lock);

@@ -233,16 +233,6 @@ static void put_leaf(struct disk *disk, struct layer *leaf, GPtrArray *links, st
 	lock_let_go(&disk->lock);
 }
 
-static struct layer *new_leaf(struct disk *disk, const GPtrArray *links)
-{
-	struct layer *leaf = layer_new(disk->name, disk->pool_cache, disk->roots);
-
-	leaf->disk = disk;
-	leaf->owner = disk->leaf->owner;
-	layer_set_link(leaf, links->pdata[0]);
-	return leaf;
-}
-
 static void take_back(struct disk *disk, const struct made_of *before)
 {
 	struct layer *leaf = disk->leaf;
@@ -296,7 +286,8 @@ bool disk_become(struct disk *disk, GPtrArray *links, enum disk_mode mode, GErro
 
 	g_assert(!disk->former_path);
 	standing_end(disk);
-	put_leaf(disk, new_leaf(disk, links), links, NULL, g_strdup(((struct chain_link *)links->pdata[0])->path));
+	put_leaf(disk, disk_new_leaf(disk, links->pdata[0]), links, NULL,
+		 g_strdup(((struct chain_link *)links->pdata[0])->path));
 	disk->mode = mode;
 	disk->old = OLD_REFUSED;
 	disk->route = &route_direct;

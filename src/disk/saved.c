@@ -120,11 +120,8 @@ static bool may_be_saved(struct disk *disk, const char *tag, GError **error)
 
 static struct layer *new_log_layer(struct disk *disk, GError **error)
 {
-	struct layer *layer = layer_new(disk->name, disk->pool_cache, disk->roots);
+	struct layer *layer = disk_new_leaf(disk, disk->links->pdata[0]);
 
-	layer->disk = disk;
-	layer->owner = disk->leaf->owner;
-	layer_set_link(layer, disk->links->pdata[0]);
 	if (!disk->open || share_open_pinned(layer, error))
 		return layer;
 	layer_unref(layer);
